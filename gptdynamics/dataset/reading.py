@@ -1,0 +1,172 @@
+"""Runs of one config and one metric as arrays, from a folder or from the Hub."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.configs import Split, config_parts, split_of
+from gptdynamics.curriculum import Curriculum
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, read_parquet
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.examples import Example
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Runs of one config, one metric. R runs, S measured steps, M test examples, T updates.
+
+    Attributes:
+        source: folder or Hub id the runs came from.
+        config, metric: what was asked for.
+        runs: names of the R runs.
+        indices: their numbers, which fix their splits.
+        curricula: R curricula, `[T][batch]` pool ids each.
+        learning_rate: `[R, T]`, the rate of each update.
+        step: `[S]` steps at which the metric was measured, 0 first.
+        values: `[R, S, M]` float32.
+        pool: pool examples in id order.
+        test: the M test examples, in the order of `values`.
+        base_model, base_revision: what the runs started from.
+        batch_size: examples in an update.
+    """
+
+    source: str
+    config: str
+    metric: str
+    runs: list[str]
+    indices: list[int]
+    curricula: list[Curriculum]
+    learning_rate: np.ndarray
+    step: np.ndarray
+    values: np.ndarray
+    pool: list[Example]
+    test: list[Example]
+    base_model: str
+    base_revision: str
+    batch_size: int
+
+    def split(self, *splits: Split) -> Dynamics:
+        """Only the runs of the given splits.
+
+        Raises:
+            DataError: there are none.
+        """
+        keep = [at for at, index in enumerate(self.indices) if split_of(index) in splits]
+        if not keep:
+            raise DataError(
+                f"{self.source}: {self.config} has no {' or '.join(splits)} runs; "
+                f"collect at least 6 runs (it has {len(self.runs)})"
+            )
+        return self.take(keep)
+
+    def take(self, which: list[int]) -> Dynamics:
+        """Only the runs at these places, in this order."""
+        kept: dict[str, Any] = {
+            name: [getattr(self, name)[at] for at in which] for name in ("runs", "indices", "curricula")
+        }
+        arrays = {"learning_rate": self.learning_rate[which], "values": self.values[which]}
+        return Dynamics(**(self.__dict__ | kept | arrays))
+
+
+def _local_root(source: str) -> Path:
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise DataError(f"{source}: no such dataset folder")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(source, repo_type="dataset"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{source}: neither a folder nor a dataset that can be had from the Hub ({reason})") from error
+
+
+def _examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
+    path = folder.examples_path(task, part)
+    if not path.exists():
+        raise DataError(f"{path}: no such file; run the collect command again to write it")
+    return [
+        Example(
+            id=row["id"],
+            prompt=row["prompt"],
+            target=row["target"],
+            references=tuple(row["references"] or ()),
+            task=row["task"],
+            source=json.loads(row["source"] or "{}"),
+        )
+        for row in read_parquet(path).to_pylist()
+    ]
+
+
+def read_dynamics(source: str | Path, config: str, metric: str) -> Dynamics:
+    """Read every finished run of a config.
+
+    Args:
+        source: a dataset folder or a Hub id.
+        config: `<task>_<size>`.
+        metric: `loss`, `accuracy`, `bleu` or `rougeL`.
+
+    Raises:
+        SettingsError: the config or the metric is unknown; the message lists those there are.
+        DataError: a file is damaged, or the runs do not fit together.
+    """
+    folder = DatasetFolder(_local_root(str(source)))
+    task, _ = config_parts(config)
+    finished = folder.finished(config)
+    if not finished:
+        known = ", ".join(folder.configs()) or "none"
+        raise SettingsError(f"{source} has no runs of config {config!r}; it has: {known}")
+    rows = [read_parquet(folder.run_row_path(config, at)).to_pylist()[0] for at in finished]
+    first = read_parquet(folder.run_path(config, finished[0]))
+    available = [name for name in METRICS if name in first.column_names]
+    if metric not in available:
+        raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
+    step_column = "generation_step" if metric in GENERATED_METRICS else "step"
+    test_ids = first["test_id"].to_pylist()
+    step = np.array(first[step_column][0].as_py())
+    values = np.empty((len(finished), len(step), len(test_ids)), dtype=np.float32)
+    for at, index in enumerate(finished):
+        path = folder.run_path(config, index)
+        table = read_parquet(path, ["test_id", step_column, metric])
+        flat = table[metric].combine_chunks().flatten().to_numpy()
+        same = table["test_id"].to_pylist() == test_ids and table[step_column][0].as_py() == step.tolist()
+        if not same or flat.size != step.size * len(test_ids):
+            raise DataError(f"{path}: its test examples or steps differ from those of run {rows[0]['run']}")
+        if not np.isfinite(flat).all():
+            raise DataError(f"{path}: {metric} has values that are not finite. Delete it and collect that run again")
+        values[at] = flat.reshape(len(test_ids), len(step)).T
+    if len({len(row["curriculum"]) for row in rows}) > 1:
+        raise DataError(f"{source}: runs of {config} have different numbers of steps")
+    by_id = {example.id: example for example in _examples(folder, task, "test")}
+    missing = sorted(set(test_ids) - by_id.keys())
+    if missing:
+        raise DataError(f"{folder.examples_path(task, 'test')}: test example {missing[0]} is missing")
+    pool = _examples(folder, task, "pool")
+    unknown = {at for row in rows for batch in row["curriculum"] for at in batch} - {e.id for e in pool}
+    if unknown:
+        raise DataError(f"{folder.examples_path(task, 'pool')}: pool example {min(unknown)} is missing")
+    return Dynamics(
+        source=str(source),
+        config=config,
+        metric=metric,
+        runs=[row["run"] for row in rows],
+        indices=finished,
+        curricula=[row["curriculum"] for row in rows],
+        learning_rate=np.array([row["learning_rate"] for row in rows]),
+        step=step,
+        values=values,
+        pool=pool,
+        test=[by_id[at] for at in test_ids],
+        base_model=rows[0]["base_model"],
+        base_revision=rows[0]["base_revision"],
+        batch_size=rows[0]["batch_size"],
+    )

@@ -1,0 +1,116 @@
+"""Columns of a dataset repository, and how they are laid out in Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gptdynamics.atomic import write_atomically
+from gptdynamics.errors import DataError
+
+GENERATED_METRICS = ("bleu", "rougeL")
+METRICS = ("loss", "accuracy", *GENERATED_METRICS)
+
+_STEPS = pa.list_(pa.int32())
+_VALUES = pa.list_(pa.float32())
+
+
+def trajectory_schema(metrics: tuple[str, ...]) -> pa.Schema:
+    """A row for each (run, test example); generated metrics have a step list of their own."""
+    columns: list[tuple[str, pa.DataType]] = [("run", pa.string()), ("test_id", pa.int32()), ("step", _STEPS)]
+    columns += [(name, _VALUES) for name in metrics if name not in GENERATED_METRICS]
+    generated = [name for name in metrics if name in GENERATED_METRICS]
+    if generated:
+        columns.append(("generation_step", _STEPS))
+        columns += [(name, _VALUES) for name in generated]
+    return pa.schema(columns)
+
+
+RUN_SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("config", pa.string()),
+        ("task", pa.string()),
+        ("scenario", pa.string()),
+        ("base_model", pa.string()),
+        ("base_revision", pa.string()),
+        ("seed", pa.int64()),
+        ("index", pa.int32()),
+        ("curriculum", pa.list_(pa.list_(pa.int32()))),
+        ("learning_rate", _VALUES),
+        ("optimizer", pa.string()),
+        ("schedule", pa.string()),
+        ("peak_learning_rate", pa.float64()),
+        ("weight_decay", pa.float64()),
+        ("beta1", pa.float64()),
+        ("beta2", pa.float64()),
+        ("epsilon", pa.float64()),
+        ("batch_size", pa.int32()),
+        ("epochs", pa.int32()),
+        ("pool_size", pa.int32()),
+        ("subset", pa.int32()),
+        ("max_length", pa.int32()),
+        ("precision", pa.string()),
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("eval_every", pa.int32()),
+        ("generate_every", pa.int32()),
+        ("versions", pa.string()),
+    ]
+)
+
+EXAMPLE_SCHEMA = pa.schema(
+    [
+        ("id", pa.int32()),
+        ("prompt", pa.string()),
+        ("target", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("task", pa.string()),
+        ("source", pa.string()),
+    ]
+)
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table whole or not at all, laid out for quick reading of single trajectories.
+
+    zstd, row groups of 1000, a page index, content-defined chunking; float lists are byte-stream-split
+    and never dictionary-encoded.
+    """
+    floats = [
+        f"{field.name}.list.element"
+        for field in table.schema
+        if pa.types.is_list(field.type) and pa.types.is_float32(field.type.value_type)
+    ]
+    others = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+
+    def write(target: Path) -> None:
+        pq.write_table(
+            table,
+            target,
+            compression="zstd",
+            row_group_size=1000,
+            write_page_index=True,
+            use_content_defined_chunking=True,
+            use_dictionary=others,
+            use_byte_stream_split=floats,
+        )
+
+    write_atomically(path, write)
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file.
+
+    Raises:
+        DataError: it is missing, truncated or lacks a column; the message names it and the remedy.
+    """
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"{path}: cannot be read as Parquet ({reason}). Delete it and run the same collect command again"
+        ) from error

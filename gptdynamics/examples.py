@@ -1,0 +1,26 @@
+"""One example: what is shown to the model, what it should say, and where the row came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Example:
+    """A pool or test example.
+
+    Attributes:
+        id: number of the row within its split; curricula and trajectories refer to it.
+        prompt: text before the target; no loss is taken on it.
+        target: text whose tokens the loss is the mean over.
+        references: texts that generated text is scored against (NLG); empty for label tasks.
+        task: name of the task.
+        source: which public row this is (dataset, split, row, licence); never shown to a model.
+    """
+
+    id: int
+    prompt: str
+    target: str
+    references: tuple[str, ...] = ()
+    task: str = ""
+    source: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,91 @@
+"""Examples of a task: generated, from local JSONL, or from the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gptdynamics.errors import DataError
+from gptdynamics.examples import Example
+from gptdynamics.tasks.task import Row, Split, Task
+
+_SPLITS: dict[str, Split] = {"pool": "train", "test": "eval"}
+_Located = tuple[Row, str, dict[str, str]]
+
+
+def _jsonl_rows(path: Path, task: Task) -> Iterator[_Located]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file; --data DIR needs DIR/{task.name}/train.jsonl and eval.jsonl")
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: not a JSON object ({error.msg})") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{where}: not a JSON object")
+            origin = {name: str(value) for name, value in row.items() if name.startswith("source_")}
+            source = {"dataset": task.name, "split": path.stem, "row": str(number - 1), **origin}
+            yield row, where, source | {"licence": task.licence()}
+
+
+def _hub_rows(task: Task, split: Split) -> Iterator[_Located]:
+    if task.hub is None:
+        raise DataError(f"task {task.name} has no Hub dataset: give local rows with --data DIR")
+    from datasets import load_dataset
+
+    name, config, hub_split = task.hub.dataset, task.hub.config, task.hub.splits[split]
+    try:
+        rows = load_dataset(name, config, split=hub_split)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"cannot load {name} ({config}) from the Hub: {reason}. Give local rows with --data DIR"
+        ) from error
+    for number, row in enumerate(rows):
+        where = f"{name} {config} {hub_split}[{number}]"
+        try:
+            adapted = task.adapt(row)
+        except KeyError as error:
+            columns = ", ".join(row)
+            raise DataError(f"{where}: column {error} is gone; the dataset now has {columns}") from error
+        source = {"dataset": name, "config": config or "", "split": hub_split, "row": str(number)}
+        yield adapted, where, source | {"licence": task.licence()}
+
+
+def _generated_rows(task: Task, rows: Iterable[Row], split: Split) -> Iterator[_Located]:
+    for number, row in enumerate(rows):
+        source = {"dataset": task.name, "split": split, "row": str(number), "licence": task.licence()}
+        yield row, f"{task.name} {split}[{number}]", source
+
+
+def load_examples(task: Task, part: str, count: int, data: Path | None = None) -> list[Example]:
+    """The first `count` examples of a task's pool or test set.
+
+    Every row of the source is checked, used or not.
+
+    Args:
+        task: whose rows.
+        part: `pool` (train rows) or `test` (eval rows).
+        count: how many examples; ids are row numbers 0..count-1.
+        data: folder with `<task>/train.jsonl` and `<task>/eval.jsonl`; None: generated rows for a
+            bundled task, else the Hub.
+
+    Raises:
+        DataError: a row is missing a field, or there are fewer rows than `count`.
+    """
+    split = _SPLITS[part]
+    generate: Any = getattr(task, "rows", None)
+    if generate is not None:
+        located = _generated_rows(task, generate(split), split)
+    elif data is not None:
+        located = _jsonl_rows(data / task.name / f"{split}.jsonl", task)
+    else:
+        located = _hub_rows(task, split)
+    examples = [task.example(row, index, where, source) for index, (row, where, source) in enumerate(located)]
+    if len(examples) < count:
+        raise DataError(f"task {task.name} has {len(examples)} {split} rows, {count} are asked for")
+    return examples[:count]

@@ -1,0 +1,109 @@
+"""What a task is: how its rows become examples, and how answers to them are scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from gptdynamics.errors import DataError
+from gptdynamics.examples import Example
+
+Row = Mapping[str, Any]
+Split = Literal["train", "eval"]
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """Where a task's rows are on the Hub.
+
+    Attributes:
+        dataset: repository id.
+        config: configuration of that repository, or None.
+        splits: its split for our train and eval rows.
+        licence: as the dataset's card states it.
+    """
+
+    dataset: str
+    config: str | None
+    splits: Mapping[Split, str]
+    licence: str
+
+
+class Task(ABC):
+    """A task: a name, the fields its rows must have, and the prompt made of them.
+
+    Label tasks (`labels` not empty) have targets without an end of text and are scored by loss and
+    accuracy. Generation tasks have targets that end with it and are scored by loss, BLEU and ROUGE-L.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[Mapping[str, type]]
+    labels: ClassVar[tuple[str, ...]] = ()
+    hub: ClassVar[HubSource | None] = None
+
+    @property
+    def generates(self) -> bool:
+        """True for NLG tasks: text is sampled and scored against references."""
+        return not self.labels
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that are followed for this task, `loss` first."""
+        return ("loss", "bleu", "rougeL") if self.generates else ("loss", "accuracy")
+
+    @abstractmethod
+    def prompt(self, row: Row) -> str:
+        """The text before the target; it must not end in white space."""
+
+    @abstractmethod
+    def target(self, row: Row) -> str:
+        """The text to learn; it starts with a space."""
+
+    def references(self, row: Row) -> Sequence[str]:
+        """Texts to score generated text against; empty for label tasks."""
+        return ()
+
+    def adapt(self, row: Row) -> Row:
+        """Map a row of the Hub dataset to the fields of local JSONL files. The default changes nothing."""
+        return row
+
+    def licence(self) -> str:
+        """Licence of the rows, as their source states it."""
+        return self.hub.licence if self.hub else "not stated"
+
+    def example(self, row: Row, index: int, where: str, source: Mapping[str, str]) -> Example:
+        """Make an example of a row.
+
+        Args:
+            row: fields of the row.
+            index: the example's id.
+            where: file and line, or dataset and row, for messages.
+            source: see `Example.source`.
+
+        Raises:
+            DataError: a field is missing, empty or of another type.
+        """
+        for name, kind in self.fields.items():
+            if name not in row:
+                raise DataError(f"{where}: field {name!r} is missing; {self.name} rows need {', '.join(self.fields)}")
+            value = row[name]
+            if not isinstance(value, kind):
+                raise DataError(f"{where}: field {name!r} must be a {kind.__name__}, not {type(value).__name__}")
+            texts = [value] if isinstance(value, str) else [str(text) for text in value]
+            if not texts or not all(text.strip() for text in texts):
+                raise DataError(f"{where}: field {name!r} is empty")
+        if self.labels:
+            label = self.target(row)
+            if label not in self.labels:
+                known = ", ".join(repr(known) for known in self.labels)
+                raise DataError(f"{where}: answer {label!r} is not one of {known}")
+        return Example(
+            id=index,
+            prompt=self.prompt(row),
+            target=self.target(row),
+            references=tuple(self.references(row)),
+            task=self.name,
+            source=dict(source),
+        )

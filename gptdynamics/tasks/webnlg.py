@@ -1,0 +1,36 @@
+"""WebNLG: say a list of triples in English."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from gptdynamics.tasks.task import HubSource, Row, Task
+
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+def plain_triple(triple: str) -> str:
+    """`Alba_Iulia | isPartOf | Alba_County` as words: `Alba Iulia | is part of | Alba County`."""
+    subject, relation, value = (part.strip().replace("_", " ").strip('"') for part in triple.split("|", 2))
+    return f"{subject} | {_CAMEL.sub(' ', relation).lower()} | {value}"
+
+
+class WebNLG(Task):
+    """Text from triples (WebNLG challenge, English)."""
+
+    name = "webnlg"
+    fields = {"triples": list, "references": list}
+    hub = HubSource("GEM/web_nlg", "en", {"train": "train", "eval": "validation"}, "CC BY-NC-SA 4.0 (dataset card)")
+
+    def prompt(self, row: Row) -> str:
+        return f"Facts: {'; '.join(map(plain_triple, row['triples']))}\nText:"
+
+    def target(self, row: Row) -> str:
+        return f" {row['references'][0]}"
+
+    def references(self, row: Row) -> Sequence[str]:
+        return list(row["references"])
+
+    def adapt(self, row: Row) -> Row:
+        return {"triples": list(row["input"]), "references": list(row["references"]) or [row["target"]]}

@@ -1,0 +1,27 @@
+"""What every method of an evaluation can do."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from gptdynamics.dataset import Dynamics
+
+
+class Predictor(Protocol):
+    """A fitted method.
+
+    Attributes:
+        name: in tables and figures.
+        model: folder or Hub id it was loaded from, or None.
+        history: how many first values it is given.
+    """
+
+    name: str
+    model: str | None
+    history: int
+
+    def predict(self, runs: Dynamics) -> np.ndarray:
+        """Trajectories `[R, S, M]` from the runs' curricula and their first `history` values."""
+        ...

@@ -1,0 +1,161 @@
+"""The `gptfluence` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptdynamics.console import progress_bar, run_app
+
+app = typer.Typer(
+    help="Train, evaluate and look at simulators of training dynamics.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Dataset = Annotated[str, typer.Argument(help="A dataset folder or a Hub id.")]
+Config = Annotated[str, typer.Option(help="<task>_<size>, e.g. rte_nano.")]
+Metric = Annotated[str, typer.Option(help="loss, accuracy, bleu or rougeL.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(help="Simulators, folders or Hub ids. Default: train markov and memory here."),
+]
+
+
+@contextmanager
+def _phases() -> Iterator[tuple[Callable[[str, int], None], Callable[[], None]]]:
+    """A progress bar for each phase of a training."""
+    with progress_bar() as progress:
+        current = [progress.add_task("reading", total=None)]
+
+        def on_phase(name: str, total: int) -> None:
+            progress.update(current[0], visible=False)
+            current[0] = progress.add_task(name, total=total)
+
+        yield on_phase, lambda: progress.advance(current[0])
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("quickstart"),
+) -> None:
+    """Collect, train, predict, compare and report, on the bundled model and tasks: about three minutes."""
+    from rich.console import Console
+
+    from simulator.evaluation.table import terminal_table
+    from simulator.quickstart import quickstart as run_quickstart
+
+    made = []
+    with _phases() as (on_phase, on_progress):
+        for evaluation, page in run_quickstart(out, on_phase, on_progress):
+            made.append((evaluation, page))
+    for evaluation, page in made:
+        Console().print(terminal_table(evaluation.rows))
+        typer.echo(f"report: {page.resolve()}")
+    model = made[0][0].rows[-1].model
+    typer.echo(
+        "next, on rows of your own or of the Hub:\n"
+        f"  gptdynamics collect rte_nano --runs 8 --out {out}/dynamics\n"
+        "or look again at what was made:\n"
+        f"  gptfluence evaluate {out}/dynamics --config mini_sentiment_nano --models {model}"
+    )
+
+
+@app.command()
+def train(
+    dataset: Dataset,
+    config: Config,
+    output: Annotated[Path, typer.Option(help="Folder for the simulator.")],
+    metric: Metric = "loss",
+    dynamics: Annotated[str, typer.Option(help="memory, or markov (the paper).")] = "memory",
+    encoder: Annotated[str, typer.Option(help="gradient, sentence or label.")] = "gradient",
+    order: Annotated[int, typer.Option(help="Previous values a markov step looks at.")] = 1,
+    projection: Annotated[
+        str, typer.Option(help="Of markov: linear (eq. 7-8) or mlp (the published code).")
+    ] = "linear",
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 42,
+) -> None:
+    """Train a simulator on a config's training and validation runs."""
+    from simulator.training import TrainSettings, train_simulator
+
+    settings = TrainSettings(dataset, config, metric, dynamics, encoder, order, projection, seed)
+    with _phases() as (on_phase, on_progress):
+        trained = train_simulator(settings, on_phase, on_progress)
+    trained.save(output, settings)
+    kind = "runs left out" if dynamics == "memory" else "validation runs"
+    typer.echo(
+        f"{dynamics}, {encoder} vectors: all-steps MSE {trained.error:.4g} on {kind}, "
+        f"best of {len(trained.tried)} settings {trained.choice}"
+    )
+    typer.echo(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")
+
+
+@app.command()
+def evaluate(
+    dataset: Dataset,
+    config: Config,
+    metric: Metric = "loss",
+    models: Models = None,
+    json: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+) -> None:
+    """Score every method on held-out runs."""
+    from rich.console import Console
+
+    from simulator.evaluation import EvaluateSettings
+    from simulator.evaluation import evaluate as evaluate_methods
+    from simulator.evaluation.table import terminal_table
+
+    settings = EvaluateSettings(dataset, config, metric, tuple(models or ()))
+    with _phases() as (on_phase, on_progress):
+        evaluation = evaluate_methods(settings, on_phase, on_progress)
+    Console().print(terminal_table(evaluation.rows))
+    if json is not None:
+        evaluation.write_json(json)
+
+
+@app.command()
+def report(
+    dataset: Dataset,
+    config: Config,
+    output: Annotated[Path, typer.Option(help="The HTML page.")],
+    metric: Metric = "loss",
+    models: Models = None,
+) -> None:
+    """Write one self-contained page: the table, and true against predicted trajectories."""
+    from simulator.evaluation import EvaluateSettings
+    from simulator.evaluation import evaluate as evaluate_methods
+    from simulator.report import report_evaluation
+
+    settings = EvaluateSettings(dataset, config, metric, tuple(models or ()))
+    with _phases() as (on_phase, on_progress):
+        evaluation = evaluate_methods(settings, on_phase, on_progress)
+    report_evaluation(evaluation, settings, output)
+    typer.echo(f"wrote {output}")
+
+
+def spread_models(arguments: list[str]) -> list[str]:
+    """`--models A B` as `--models A --models B`, which is what the parser knows."""
+    spread: list[str] = []
+    inside = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            inside = argument == "--models"
+            if inside:
+                continue
+        spread += ["--models", argument] if inside else [argument]
+    return spread
+
+
+def main() -> None:
+    """Entry point."""
+    run_app(app, spread_models(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

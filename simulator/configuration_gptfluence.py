@@ -1,0 +1,92 @@
+"""Configuration of a GPTfluence simulator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+METRIC_RANGES = {
+    "loss": (0.0, None),
+    "accuracy": (0.0, 1.0),
+    "bleu": (0.0, 100.0),
+    "rougeL": (0.0, 1.0),
+}
+
+
+class GPTfluenceConfig(PretrainedConfig):
+    """Shapes and provenance of a simulator.
+
+    Args:
+        dynamics: `markov` (the paper, eq. 4-8) or `memory`.
+        metric: what is predicted.
+        dataset_config: `<task>_<size>` of the runs it was trained on.
+        base_model, base_revision: what those runs started from.
+        encoder: what its encoder says of itself (`Encoder.describe`).
+        encoder_width: numbers in an encoder vector.
+        pool_ids, pool_keys: ids and content keys of the pool examples whose vectors are stored.
+        test_ids, test_keys: the same for the test examples.
+        steps: updates of the runs trained on.
+        batch_size: examples in an update.
+        learning_rate: rate of each update of the runs trained on.
+        order: n, previous values that a markov step looks at.
+        projection: `linear` (eq. 7-8) or `mlp` (two layers shared by train and test side).
+        hidden: width of the projections.
+        components, decays, curve_components: sizes and time constants of `memory`.
+    """
+
+    model_type = "gptfluence"
+
+    def __init__(
+        self,
+        dynamics: str = "markov",
+        metric: str = "loss",
+        dataset_config: str = "",
+        base_model: str = "",
+        base_revision: str = "",
+        encoder: dict[str, Any] | None = None,
+        encoder_width: int = 1,
+        pool_ids: list[int] | None = None,
+        pool_keys: list[str] | None = None,
+        test_ids: list[int] | None = None,
+        test_keys: list[str] | None = None,
+        steps: int = 1,
+        batch_size: int = 4,
+        learning_rate: list[float] | None = None,
+        order: int = 1,
+        projection: str = "linear",
+        hidden: int = 64,
+        components: int = 1,
+        decays: list[float] | None = None,
+        curve_components: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        if dynamics not in ("markov", "memory"):
+            raise ValueError(f"dynamics={dynamics!r} must be 'markov' or 'memory'")
+        if projection not in ("linear", "mlp"):
+            raise ValueError(f"projection={projection!r} must be 'linear' or 'mlp'")
+        if metric not in METRIC_RANGES:
+            raise ValueError(f"metric={metric!r} must be one of {', '.join(METRIC_RANGES)}")
+        if order < 1:
+            raise ValueError(f"order={order} must be at least 1")
+        self.dynamics = dynamics
+        self.metric = metric
+        self.dataset_config = dataset_config
+        self.base_model = base_model
+        self.base_revision = base_revision
+        self.encoder = encoder or {}
+        self.encoder_width = encoder_width
+        self.pool_ids = pool_ids or []
+        self.pool_keys = pool_keys or []
+        self.test_ids = test_ids or []
+        self.test_keys = test_keys or []
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate or []
+        self.order = order
+        self.projection = projection
+        self.hidden = hidden
+        self.components = components
+        self.decays = decays or [1.0]
+        self.curve_components = curve_components
+        super().__init__(**kwargs)

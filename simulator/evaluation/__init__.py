@@ -1,0 +1,6 @@
+"""Scoring every method on the same held-out runs."""
+
+from simulator.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate
+from simulator.evaluation.scoring import Row, score
+
+__all__ = ["EvaluateSettings", "Evaluation", "Row", "evaluate", "score"]

@@ -1,0 +1,86 @@
+"""A simulator as a method of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import DataError, SettingsError
+from simulator.modeling_gptfluence import GPTfluenceSimulator, visit_shares
+from simulator.training.train import shares_between
+
+
+def load_simulator(source: str) -> GPTfluenceSimulator:
+    """Load a simulator from a folder or the Hub.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    try:
+        return GPTfluenceSimulator.from_pretrained(source).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        kind = "folder" if Path(source).exists() else "folder or Hub id"
+        raise DataError(f"{source}: not a {kind} with a GPTfluence simulator ({reason})") from error
+
+
+def method_name(model: GPTfluenceSimulator) -> str:
+    """`memory_<encoder>`, `markov_<order>`, or `markov_<order>_<encoder>` for other than sentence vectors."""
+    config = model.config
+    encoder = config.encoder.get("encoder", "")
+    if config.dynamics == "memory":
+        return f"memory_{encoder}"
+    suffix = "" if encoder == "sentence" else f"_{encoder}"
+    mlp = "_mlp" if config.projection == "mlp" else ""
+    return f"markov_{config.order}{mlp}{suffix}"
+
+
+class Simulated:
+    """Predictions of a simulator for runs of the config it was trained on.
+
+    Args:
+        simulator: the model.
+        source: where it was loaded from, or None.
+    """
+
+    def __init__(self, simulator: GPTfluenceSimulator, source: str | None = None) -> None:
+        self.simulator = simulator
+        self.model = source
+        self.name = method_name(simulator)
+        self.history = simulator.config.order if simulator.config.dynamics == "markov" else 1
+
+    def check(self, runs: Dynamics) -> None:
+        """Raise SettingsError if the model was trained for something else than these runs."""
+        config = self.simulator.config
+        mine = {
+            "config": config.dataset_config,
+            "metric": config.metric,
+            "base model": f"{config.base_model} {config.base_revision}",
+        }
+        theirs = {
+            "config": runs.config,
+            "metric": runs.metric,
+            "base model": f"{runs.base_model} {runs.base_revision}",
+        }
+        differ = [f"{key}: model {mine[key]}, data {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        if differ:
+            raise SettingsError(f"{self.model or self.name} does not fit the data ({'; '.join(differ)})")
+
+    def predict(self, runs: Dynamics) -> np.ndarray:
+        """Trajectories `[R, S, M]` at the measured steps."""
+        self.check(runs)
+        model = self.simulator
+        shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
+        pool = model.vectors(runs.pool, model.config.pool_keys, model.pool_vectors)
+        test = model.vectors(runs.test, model.config.test_keys, model.test_vectors)
+        seen = model.places(runs.test)
+        history = torch.from_numpy(runs.values[:, : self.history])
+        rates = torch.from_numpy(runs.learning_rate).float()
+        if model.config.dynamics == "memory":
+            predicted = model.trajectories(shares, rates, pool, test, seen, history)
+            return predicted[:, torch.from_numpy(runs.step)].numpy()
+        shares = shares_between(shares, runs.step)
+        return model.trajectories(shares, rates, pool, test, seen, history).numpy()

@@ -1,0 +1,40 @@
+"""An evaluation as a table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simulator.evaluation.scoring import Row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def _figure(value: float | None, deviation: float | None = None, digits: int = 3) -> str:
+    if value is None:
+        return "-"
+    shown = f"{value:.{digits}g}" if abs(value) < 0.01 else f"{value:.{digits}f}"
+    return shown if deviation is None else f"{shown} ({deviation:.{digits}f})"
+
+
+def terminal_table(rows: Sequence[Row]) -> Table:
+    """Rows as a rich table; deviations in brackets, `-` where a figure is undefined."""
+    from rich.table import Table
+
+    first = rows[0]
+    table = Table(title=f"{first.config}, {first.metric}: {first.runs} held-out runs, {first.examples} test examples")
+    table.add_column("method")
+    for heading in ("all-steps MSE", "all-steps MAE", "final Spearman", "skill"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            row.method,
+            _figure(row.mse, row.mse_std),
+            _figure(row.mae, row.mae_std),
+            _figure(row.spearman, row.spearman_std),
+            _figure(row.skill),
+        )
+    if first.still:
+        table.caption = f"{first.still} of {first.runs * first.examples} trajectories never move; skill leaves them out"
+    return table

@@ -1,0 +1,67 @@
+"""`dynamics="markov"`: the paper's featurised Markov process.
+
+h_i = Psi(z_i), h' = Psi(z')                                              eq. 6
+A_{i,j} = <W_j^T h_i, U_j^T h'>,   B_i = <W'^T h_i, U'^T h'>              eq. 7, 8
+alpha_j(c_t) = sum of A_{i,j} over i in c_t,  beta(c_t) likewise          eq. 5
+phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t)                          eq. 4
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .configuration_gptfluence import GPTfluenceConfig
+from .recurrence import markov_scan
+
+
+class MarkovDynamics(nn.Module):
+    """Influence factors from encoder vectors, and the recurrence they drive.
+
+    Args:
+        config: `order` n, `projection`, `hidden` H, `encoder_width` E, `batch_size`.
+    """
+
+    def __init__(self, config: GPTfluenceConfig) -> None:
+        super().__init__()
+        self.order = config.order
+        self.batch_size = config.batch_size
+        self.projection = config.projection
+        factors, width, hidden = config.order + 1, config.encoder_width, config.hidden
+        if config.projection == "linear":
+            self.train_side = nn.Parameter(torch.empty(factors, width, hidden))
+            self.test_side = nn.Parameter(torch.empty(factors, width, hidden))
+        else:
+            self.first = nn.Parameter(torch.empty(factors, width, hidden))
+            self.first_bias = nn.Parameter(torch.empty(factors, 1, hidden))
+            self.second = nn.Parameter(torch.empty(factors, hidden, hidden))
+            self.second_bias = nn.Parameter(torch.empty(factors, 1, hidden))
+
+    def reset(self, scale: float) -> None:
+        """Small random weights: normal with deviation `scale` / sqrt(width)."""
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=scale / parameter.size(1) ** 0.5)
+
+    def _project(self, vectors: torch.Tensor, side: str) -> torch.Tensor:
+        if self.projection == "linear":
+            return vectors @ (self.train_side if side == "train" else self.test_side)
+        return torch.relu(vectors @ self.first + self.first_bias) @ self.second + self.second_bias
+
+    def factors(self, pool: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+        """A_1..A_n and B of every pair: `[n + 1, N, M]` from `[N, E]` and `[M, E]` (eq. 7, 8)."""
+        return self._project(pool, "train") @ self._project(test, "test").transpose(1, 2)
+
+    def batch_factors(self, visits: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+        """alpha_1..alpha_n and beta of every batch: `[n + 1, runs, steps, M]` (eq. 5).
+
+        `visits` `[runs, steps, N]` are shares that sum to 1, so sums are scaled by the batch size trained on.
+        """
+        factors = self.factors(pool, test)
+        return torch.einsum("rtn,fnm->frtm", visits * self.batch_size, factors)
+
+    def forward(
+        self, visits: torch.Tensor, pool: torch.Tensor, test: torch.Tensor, history: torch.Tensor
+    ) -> torch.Tensor:
+        """Free-running trajectories `[runs, steps + 1, M]` from `history` `[runs, n, M]` (eq. 4)."""
+        values = self.batch_factors(visits, pool, test)
+        return markov_scan(values[:-1], values[-1], history)

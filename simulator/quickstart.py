@@ -1,0 +1,75 @@
+"""The whole loop on the bundled model and tasks: collect, train, predict held-out runs, compare, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from gptdynamics.collection import CollectSettings, collect
+from gptdynamics.configs import RunSettings, default_learning_rate
+from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
+from simulator.training import TrainSettings, train_simulator
+
+RUNS = 12
+
+
+@dataclass(frozen=True)
+class Part:
+    """One config of the quickstart and the metric that is predicted."""
+
+    settings: RunSettings
+    metric: str
+
+
+def parts() -> list[Part]:
+    """A label task and a generation task, small enough for two cores and three minutes."""
+
+    def settings(config: str, generate_every: int) -> RunSettings:
+        return RunSettings(
+            config=config,
+            learning_rate=default_learning_rate(config),
+            steps=48,
+            test_examples=64,
+            generate_every=generate_every,
+        )
+
+    return [
+        Part(settings("mini_sentiment_nano", 1), "loss"),
+        Part(settings("mini_triples_nano", 4), "rougeL"),
+    ]
+
+
+def quickstart(
+    out: Path,
+    on_phase: Callable[[str, int], None],
+    on_progress: Callable[[], None],
+) -> Iterator[tuple[Evaluation, Path]]:
+    """Run everything; yields each evaluation with the path of its report.
+
+    Args:
+        out: folder for the dataset, the models and the reports; what is there already is used.
+        on_phase, on_progress: as in `train_simulator`.
+    """
+    from simulator.report import report_evaluation
+
+    dataset = out / "dynamics"
+    for part in parts():
+        config = part.settings.config
+        collect(
+            CollectSettings(run=part.settings, out=dataset, runs=RUNS),
+            on_start=partial(on_phase, f"collecting {config}"),
+            on_step=lambda step: on_progress(),
+        )
+        models = []
+        for dynamics, encoder in (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient")):
+            settings = TrainSettings(str(dataset), config, part.metric, dynamics=dynamics, encoder=encoder)
+            folder = out / f"{config}-{part.metric}-{dynamics}-{encoder}"
+            train_simulator(settings, on_phase, on_progress).save(folder, settings)
+            models.append(str(folder))
+        wanted = EvaluateSettings(str(dataset), config, part.metric, tuple(models))
+        evaluation = evaluate(wanted, on_phase, on_progress)
+        report = out / f"{config}-{part.metric}.html"
+        report_evaluation(evaluation, wanted, report)
+        yield evaluation, report

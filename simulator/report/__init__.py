@@ -1,0 +1,9 @@
+"""The report: one self-contained HTML page with the evaluation table and the trajectories."""
+
+from __future__ import annotations
+
+from simulator.report.colours import METHOD_COLOURS, method_colour
+from simulator.report.evaluation_report import report_evaluation
+from simulator.report.page import Curve, write_report
+
+__all__ = ["METHOD_COLOURS", "Curve", "method_colour", "report_evaluation", "write_report"]

@@ -1,0 +1,73 @@
+"""One colour and one dash for each method, so that a method looks the same in every figure.
+
+The colours are those of Okabe and Ito, which people with the common kinds of colour blindness can tell
+apart; their yellow is darkened because it cannot be seen on white. Ground truth has no entry: it is black
+on a light page and white on a dark one. Dashes tell lines apart where colours do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+METHOD_COLOURS: dict[str, str] = {
+    "persistence": "#999999",
+    "mean_curve": "#56B4E9",
+    "simfluence_linear": "#E69F00",
+    "markov_1": "#D55E00",
+    "memory": "#0072B2",
+    "memory_label": "#B0A000",
+    "memory_sentence": "#CC79A7",
+    "memory_gradient": "#009E73",
+}
+"""Method name -> colour as #RRGGBB."""
+
+METHOD_DASHES: dict[str, str] = {
+    "persistence": "dot",
+    "mean_curve": "dash",
+    "simfluence_linear": "longdash",
+    "memory_label": "dashdot",
+}
+"""Method name -> plotly dash name, for the methods that are not drawn solid."""
+
+DASH_ARRAYS: dict[str, str] = {
+    "solid": "none",
+    "dot": "3 3",
+    "dash": "7 4",
+    "longdash": "11 4",
+    "dashdot": "8 3 3 3",
+}
+"""Plotly dash name -> SVG `stroke-dasharray`, for keys drawn outside plotly."""
+
+_OTHER_COLOURS = ("#44AA99", "#AA4499", "#8C6D31", "#CC6677", "#7A7AD6", "#7F9A2B", "#5B8FA8", "#B5651D")
+_OTHER_DASHES = ("solid", "dash", "dashdot", "longdash")
+
+
+def method_colour(method: str) -> str:
+    """Return the colour of a method.
+
+    Arguments:
+        method: name of a method; an unknown name gets a colour that depends on the name alone.
+
+    Returns:
+        The colour as #RRGGBB.
+    """
+    known = METHOD_COLOURS.get(method)
+    return known if known is not None else _OTHER_COLOURS[_digest(method)[0] % len(_OTHER_COLOURS)]
+
+
+def method_dash(method: str) -> str:
+    """Return how the line of a method is dashed.
+
+    Arguments:
+        method: name of a method; an unknown name gets a dash that depends on the name alone.
+
+    Returns:
+        A plotly dash name, one of the keys of `DASH_ARRAYS`.
+    """
+    if method in METHOD_COLOURS:
+        return METHOD_DASHES.get(method, "solid")
+    return _OTHER_DASHES[_digest(method)[1] % len(_OTHER_DASHES)]
+
+
+def _digest(method: str) -> bytes:
+    return hashlib.sha256(method.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,184 @@
+"""From runs to a simulator: encode, fit, and put everything a prediction needs into one model."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gptdynamics.dataset import Dynamics, read_dynamics
+from gptdynamics.errors import SettingsError
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.encoders import ENCODERS, encode_cached, make_encoder
+from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key, visit_shares
+from simulator.training import markov_fit, memory_fit
+
+DYNAMICS = ("memory", "markov")
+PROJECTIONS = ("linear", "mlp")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What one `train` does.
+
+    Attributes:
+        dataset: folder or Hub id.
+        config: `<task>_<size>`.
+        metric: what to predict.
+        dynamics: `memory` or `markov`.
+        encoder: `gradient`, `sentence` or `label`.
+        order: n of markov.
+        projection: of markov: `linear` or `mlp`.
+        seed: of weights, batches and the gradient projection.
+    """
+
+    dataset: str
+    config: str
+    metric: str = "loss"
+    dynamics: str = "memory"
+    encoder: str = "gradient"
+    order: int = 1
+    projection: str = "linear"
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name, known in (("dynamics", DYNAMICS), ("encoder", ENCODERS), ("projection", PROJECTIONS)):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        if self.order < 1:
+            raise SettingsError(f"order={self.order} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A simulator and how it was found.
+
+    Attributes:
+        model: the simulator.
+        choice: the setting that won, as plain values.
+        error: its error on validation runs (markov) or runs left out (memory).
+        tried: every setting with its error.
+        seconds: of fitting, without encoding.
+        encode_seconds: of encoding.
+    """
+
+    model: GPTfluenceSimulator
+    choice: dict[str, Any]
+    error: float
+    tried: list[dict[str, Any]]
+    seconds: float
+    encode_seconds: float
+
+    def save(self, folder: Path, settings: TrainSettings) -> None:
+        """Write the model, and beside it the settings and everything that was tried."""
+        self.model.save_pretrained(folder)
+        record = {
+            "settings": asdict(settings),
+            "choice": self.choice,
+            "error": self.error,
+            "seconds": round(self.seconds, 2),
+            "encode_seconds": round(self.encode_seconds, 2),
+            "tried": self.tried,
+        }
+        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def markov_data(runs: Dynamics, pool: np.ndarray, test: np.ndarray) -> markov_fit.MarkovData:
+    """Runs as markov sees them: one step from each measurement to the next."""
+    shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
+    return markov_fit.MarkovData(
+        visits=shares_between(shares, runs.step),
+        values=torch.from_numpy(runs.values),
+        pool=torch.from_numpy(pool),
+        test=torch.from_numpy(test),
+    )
+
+
+def shares_between(shares: torch.Tensor, step: np.ndarray) -> torch.Tensor:
+    """Mean share of each pool example between two measured steps: `[R, T, N]` -> `[R, S - 1, N]`."""
+    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, torch.from_numpy(step)]
+    return summed.diff(dim=1) / torch.from_numpy(np.diff(step)).view(1, -1, 1)
+
+
+def train_simulator(
+    settings: TrainSettings,
+    on_phase: Callable[[str, int], None] = lambda name, total: None,
+    on_progress: Callable[[], None] = lambda: None,
+    runs: Dynamics | None = None,
+) -> Trained:
+    """Train a simulator on a config's training and validation runs.
+
+    Args:
+        settings: what to train.
+        on_phase: called with the name of each phase and the number of its parts.
+        on_progress: called after each part.
+        runs: the config's runs, where they were read already.
+
+    Raises:
+        GPTDynamicsError: the data are missing, damaged or too few.
+    """
+    runs = runs or read_dynamics(settings.dataset, settings.config, settings.metric)
+    encoder = make_encoder(settings.encoder, runs.base_model)
+    on_phase("encoding", 1)
+    began = time.perf_counter()
+    pool, test = encode_cached(encoder, runs.pool), encode_cached(encoder, runs.test)
+    encode_seconds = time.perf_counter() - began
+    on_progress()
+    config = GPTfluenceConfig(
+        dynamics=settings.dynamics,
+        metric=settings.metric,
+        dataset_config=settings.config,
+        base_model=runs.base_model,
+        base_revision=runs.base_revision,
+        encoder=encoder.describe(),
+        encoder_width=pool.shape[1],
+        pool_ids=[example.id for example in runs.pool],
+        pool_keys=[content_key(example) for example in runs.pool],
+        test_ids=[example.id for example in runs.test],
+        test_keys=[content_key(example) for example in runs.test],
+        steps=runs.learning_rate.shape[1],
+        batch_size=runs.batch_size,
+        learning_rate=runs.learning_rate[0].tolist(),
+        order=settings.order,
+        projection=settings.projection,
+    )
+    began = time.perf_counter()
+    fit: Any
+    if settings.dynamics == "memory":
+        fit = _memory(config, runs, pool, test)
+        state = {f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()}
+    else:
+        on_phase("fitting", len(markov_fit.choices()))
+        how = markov_fit.MarkovTraining(seed=settings.seed)
+        training, validation = (markov_data(runs.split(split), pool, test) for split in ("train", "validation"))
+        fit = markov_fit.fit_markov(config, training, validation, how, on_progress)
+        config.hidden = fit.choice.hidden
+        state = {f"dynamics.{name}": value for name, value in fit.dynamics.state_dict().items()}
+    seconds = time.perf_counter() - began
+    model = GPTfluenceSimulator(config)
+    state |= {"pool_vectors": torch.from_numpy(pool), "test_vectors": torch.from_numpy(test)}
+    model.load_state_dict(state)
+    return Trained(
+        model=model.eval(),
+        choice=asdict(fit.choice),
+        error=fit.error,
+        tried=[asdict(choice) | {"error": error} for choice, error in fit.tried],
+        seconds=seconds,
+        encode_seconds=encode_seconds,
+    )
+
+
+def _memory(config: GPTfluenceConfig, runs: Dynamics, pool: np.ndarray, test: np.ndarray) -> memory_fit.MemoryFit:
+    """Fit memory dynamics and set the shapes of `config` to what was chosen."""
+    chosen = runs.split("train", "validation")
+    visits = visit_shares(chosen.curricula, [example.id for example in runs.pool]).numpy()
+    fit = memory_fit.fit_memory(visits, chosen.learning_rate, chosen.step, chosen.values, pool, test)
+    config.components, config.decays = fit.choice.components, list(fit.choice.decays)
+    config.curve_components = memory_fit.CURVE_COMPONENTS
+    return fit

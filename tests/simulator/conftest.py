@@ -1,0 +1,202 @@
+"""Synthetic runs, small models and a dataset folder made by hand: no base model is trained for these tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+
+from gptdynamics.base_model import BaseModel
+from gptdynamics.configs import RunSettings, run_name
+from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay
+from gptdynamics.dataset import DatasetFolder, Dynamics
+from gptdynamics.examples import Example
+from gptdynamics.runs import Run
+from gptdynamics.tasks import get_task, load_examples
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encodings are kept between these tests, but never in the user's own cache."""
+    monkeypatch.setenv("GPTDYNAMICS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The matrices of these tests are too small for two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def sentiment(part: str, count: int) -> list[Example]:
+    return load_examples(get_task("mini_sentiment"), part, count)
+
+
+@pytest.fixture(scope="session")
+def make_curricula() -> Callable[..., list[Curriculum]]:
+    """Random curricula over pool ids 0..pool-1."""
+
+    def make(seed: int, runs: int, steps: int, pool: int, batch: int = 2) -> list[Curriculum]:
+        rng = np.random.default_rng(seed)
+        return [
+            [rng.choice(pool, size=batch, replace=False).tolist() for _ in range(steps)] for _ in range(runs)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_dynamics() -> Callable[..., Dynamics]:
+    """`Dynamics` from curricula and values `[R, S, M]`; pool and test are mini_sentiment rows."""
+
+    def make(
+        curricula: list[Curriculum],
+        values: np.ndarray,
+        pool: int,
+        step: Sequence[int] | None = None,
+        rates: np.ndarray | None = None,
+        metric: str = "loss",
+        config: str = "mini_sentiment_nano",
+    ) -> Dynamics:
+        runs, steps = len(curricula), len(curricula[0])
+        return Dynamics(
+            source="made by hand",
+            config=config,
+            metric=metric,
+            runs=[run_name(index) for index in range(runs)],
+            indices=list(range(runs)),
+            curricula=curricula,
+            learning_rate=np.array([linear_decay(1e-3, steps)] * runs) if rates is None else rates,
+            step=np.arange(steps + 1) if step is None else np.array(step),
+            values=values.astype(np.float32),
+            pool=sentiment("pool", pool),
+            test=sentiment("test", values.shape[2]),
+            base_model="nano",
+            base_revision="0123456789ab",
+            batch_size=len(curricula[0][0]),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., GPTfluenceConfig]:
+    """A configuration for `pool` and `tests` mini_sentiment rows and `steps` updates."""
+
+    def make(dynamics: str, pool: int = 7, tests: int = 4, steps: int = 6, **changes: object) -> GPTfluenceConfig:
+        pool_examples, test_examples = sentiment("pool", pool), sentiment("test", tests)
+        settings = {
+            "dataset_config": "mini_sentiment_nano",
+            "base_model": "nano",
+            "base_revision": "0123456789ab",
+            "encoder": {"encoder": "label", "width": 64},
+            "encoder_width": 5,
+            "pool_ids": [example.id for example in pool_examples],
+            "pool_keys": [content_key(example) for example in pool_examples],
+            "test_ids": [example.id for example in test_examples],
+            "test_keys": [content_key(example) for example in test_examples],
+            "steps": steps,
+            "batch_size": 2,
+            "learning_rate": linear_decay(1e-3, steps),
+            "hidden": 3,
+            "components": 2,
+            "decays": [0.7, 1.0],
+            "curve_components": 2,
+        }
+        return GPTfluenceConfig(dynamics=dynamics, **(settings | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
+    """A simulator of random weights that does not blow up."""
+
+    def make(config: GPTfluenceConfig, seed: int = 0) -> GPTfluenceSimulator:
+        random = torch.Generator().manual_seed(seed)
+        model = GPTfluenceSimulator(config).eval()
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.copy_(torch.randn(tensor.shape, generator=random) * 0.5)
+            if config.dynamics == "memory":
+                rates = torch.tensor(config.learning_rate)
+                model.dynamics.decays.copy_(torch.tensor(config.decays))
+                model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(config.decays)))
+                model.dynamics.reference_rate.copy_(rates.max())
+                model.dynamics.tau.copy_(
+                    torch.nn.functional.pad((rates / rates.max()).cumsum(0), (1, 0))
+                )
+                model.dynamics.baseline.add_(5)
+        return model
+
+    return make
+
+
+RUNS, STEPS, POOL, TESTS = 8, 10, 24, 6
+REVISION = "0123456789ab"
+
+
+def write_runs(root: Path, config: str, base_model: str, runs: int, generate_every: int = 1) -> None:
+    """Runs whose loss falls, and is pushed by the label (or id) balance of recent batches."""
+    settings = RunSettings(
+        config=config,
+        learning_rate=1e-3,
+        pool_size=POOL,
+        subset=20,
+        batch_size=2,
+        epochs=1,
+        steps=STEPS,
+        test_examples=TESTS,
+        generate_every=generate_every,
+        base_model=base_model,
+    )
+    task = get_task(settings.task)
+    pool, test = load_examples(task, "pool", POOL), load_examples(task, "test", TESTS)
+    folder = DatasetFolder(root)
+    folder.check_settings(settings)
+    folder.add_examples(task.name, "pool", pool)
+    folder.add_examples(task.name, "test", test)
+    sign = {example.id: 1.0 if example.target == test[0].target else -1.0 for example in pool}
+    if task.generates:
+        sign = {example.id: (-1.0) ** example.id for example in pool}
+    side = np.array([(-1.0) ** number for number, example in enumerate(test)])
+    if not task.generates:
+        side = np.array([1.0 if example.target == test[0].target else -1.0 for example in test])
+    start = np.linspace(0.8, 1.6, TESTS)
+    for index in range(runs):
+        curriculum = draw_curriculum(settings, list(range(POOL)), index)
+        rates = linear_decay(settings.learning_rate, STEPS)
+        state, loss = 0.0, [start]
+        for done, (batch, rate) in enumerate(zip(curriculum, rates, strict=True), start=1):
+            state = 0.9 * state + rate / 1e-3 * float(np.mean([sign[at] for at in batch]))
+            loss.append(start * 0.95**done - 0.1 * side * state)
+        values = np.array(loss, dtype=np.float32)
+        metrics = {"loss": values}
+        generation_step: list[int] = []
+        if task.generates:
+            generation_step = sorted({*range(0, STEPS + 1, generate_every), STEPS})
+            metrics |= {"bleu": 20 - 10 * values[generation_step], "rougeL": 1 - values[generation_step] / 2}
+        else:
+            metrics["accuracy"] = (values < 0.9).astype(np.float32)
+        run = Run(index, curriculum, rates, list(range(STEPS + 1)), generation_step, metrics)
+        folder.add_run(settings, BaseModel(base_model, REVISION, None, None), [e.id for e in test], run)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder: a label config, a generation config measured every 4 updates, and one with 3 runs."""
+    root = tmp_path_factory.mktemp("dataset")
+    write_runs(root, "mini_sentiment_nano", "nano", RUNS)
+    write_runs(root, "mini_triples_nano", "nano", RUNS, generate_every=4)
+    write_runs(root, "mini_sentiment_few", "nano", 3)
+    return root

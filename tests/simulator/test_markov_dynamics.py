@@ -1,0 +1,147 @@
+"""`dynamics="markov"` agrees with eq. 4 to 8 of the paper, read one factor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from gptdynamics.curriculum import Curriculum
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.markov_dynamics import MarkovDynamics
+from simulator.modeling_gptfluence import GPTfluenceSimulator, visit_shares
+
+POOL, TESTS, STEPS = 7, 4, 6
+ORDERS = pytest.mark.parametrize("order", [1, 2, 3])
+PROJECTIONS = pytest.mark.parametrize("projection", ["linear", "mlp"])
+
+
+def projected(dynamics: MarkovDynamics, factor: int, vector: np.ndarray, side: str) -> np.ndarray:
+    """W^T h (eq. 7, 8), or the two shared layers of the published code."""
+    weights = {name: value[factor].detach().double().numpy() for name, value in dynamics.named_parameters()}
+    if dynamics.projection == "linear":
+        return weights["train_side" if side == "train" else "test_side"].T @ vector
+    hidden = np.maximum(weights["first"].T @ vector + weights["first_bias"][0], 0)
+    return weights["second"].T @ hidden + weights["second_bias"][0]
+
+
+def slow_trajectory(
+    dynamics: MarkovDynamics, curriculum: Curriculum, pool: np.ndarray, test: np.ndarray, history: np.ndarray
+) -> np.ndarray:
+    """Eq. 4 to 8 with a loop for each sum: `[M, T + 1]` from history `[n, M]`."""
+    order, full = dynamics.order, dynamics.batch_size
+
+    def factor(number: int, i: int, at: int) -> float:
+        left = projected(dynamics, number, pool[i], "train")
+        right = projected(dynamics, number, test[at], "test")
+        return float(np.dot(left, right))
+
+    phi = np.zeros((len(test), len(curriculum) + 1))
+    for at in range(len(test)):
+        phi[at, :order] = history[:, at]
+        for t in range(order, len(curriculum) + 1):
+            batch = curriculum[t - 1]
+            scale = full / len(batch)
+            total = scale * sum(factor(order, i, at) for i in batch)
+            for j in range(1, order + 1):
+                total += scale * sum(factor(j - 1, i, at) for i in batch) * phi[at, t - j]
+            phi[at, t] = total
+    return phi
+
+
+
+@ORDERS
+@PROJECTIONS
+@pytest.mark.parametrize("seed", [0, 1])
+def test_simulate_equals_the_equations(
+    order: int,
+    projection: str,
+    seed: int,
+    make_config: Callable[..., GPTfluenceConfig],
+    make_model: Callable[..., GPTfluenceSimulator],
+    make_curricula: Callable[..., list[Curriculum]],
+) -> None:
+    model = make_model(make_config("markov", order=order, projection=projection), seed)
+    curriculum = make_curricula(seed, 1, STEPS, POOL)[0]
+    history = np.random.default_rng(seed).normal(size=(order, TESTS)).astype(np.float32)
+    found = model.simulate(curriculum, initial=history).numpy()
+    pool, test = model.pool_vectors.double().numpy(), model.test_vectors.double().numpy()
+    wanted = slow_trajectory(model.dynamics, curriculum, pool, test, history)
+    assert found.shape == (TESTS, STEPS + 1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@ORDERS
+@PROJECTIONS
+def test_forward_handles_many_runs_as_one_at_a_time(
+    order: int,
+    projection: str,
+    make_config: Callable[..., GPTfluenceConfig],
+    make_model: Callable[..., GPTfluenceSimulator],
+    make_curricula: Callable[..., list[Curriculum]],
+) -> None:
+    dynamics = make_model(make_config("markov", order=order, projection=projection)).dynamics
+    curricula = make_curricula(3, 3, STEPS, POOL)
+    rng = np.random.default_rng(3)
+    pool, test, history = rng.normal(size=(POOL, 5)), rng.normal(size=(2, 5)), rng.normal(size=(3, order, 2))
+    visits = visit_shares(curricula, range(POOL))
+    with torch.no_grad():
+        found = dynamics(visits, *(torch.from_numpy(a).float() for a in (pool, test, history))).numpy()
+    for run, curriculum in enumerate(curricula):
+        wanted = slow_trajectory(dynamics, curriculum, pool, test, history[run])
+        np.testing.assert_allclose(found[run].T, wanted, rtol=1e-4, atol=1e-5)
+
+
+@PROJECTIONS
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_batch_of_another_size_is_scaled_to_the_size_trained_on(
+    projection: str,
+    size: int,
+    make_config: Callable[..., GPTfluenceConfig],
+    make_model: Callable[..., GPTfluenceSimulator],
+    make_curricula: Callable[..., list[Curriculum]],
+) -> None:
+    model = make_model(make_config("markov", projection=projection))
+    assert model.config.batch_size == 2
+    curriculum = make_curricula(5, 1, STEPS, POOL, batch=size)[0]
+    history = np.ones((1, TESTS), dtype=np.float32)
+    pool, test = model.pool_vectors.double().numpy(), model.test_vectors.double().numpy()
+    wanted = slow_trajectory(model.dynamics, curriculum, pool, test, history)
+    found = model.simulate(curriculum, initial=history).numpy()
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_given_twice_over_is_the_same_batch(
+    make_config: Callable[..., GPTfluenceConfig], make_model: Callable[..., GPTfluenceSimulator]
+) -> None:
+    model = make_model(make_config("markov"))
+    once = [[at % POOL, (at + 1) % POOL] for at in range(STEPS)]
+    twice = [batch * 2 for batch in once]
+    initial = np.ones(TESTS)
+    torch.testing.assert_close(model.simulate(once, initial=initial), model.simulate(twice, initial=initial))
+
+
+def test_the_order_of_examples_in_a_batch_does_not_matter_but_that_of_batches_does(
+    make_config: Callable[..., GPTfluenceConfig], make_model: Callable[..., GPTfluenceSimulator]
+) -> None:
+    model = make_model(make_config("markov"))
+    curriculum = [[at % POOL, (at + 2) % POOL] for at in range(STEPS)]
+    initial = np.ones(TESTS)
+    found = model.simulate(curriculum, initial=initial)
+    turned = model.simulate([batch[::-1] for batch in curriculum], initial=initial)
+    backwards = model.simulate(curriculum[::-1], initial=initial)
+    torch.testing.assert_close(found, turned)
+    assert not torch.allclose(found[:, -1], backwards[:, -1], atol=1e-3)
+
+
+def test_reset_gives_small_weights_that_differ_between_factors(
+    make_config: Callable[..., GPTfluenceConfig],
+) -> None:
+    dynamics = MarkovDynamics(make_config("markov", order=2, hidden=64, encoder_width=100))
+    torch.manual_seed(0)
+    dynamics.reset(scale=0.1)
+    for parameter in dynamics.parameters():
+        assert parameter.std().item() == pytest.approx(0.01, rel=0.1)
+        assert not torch.equal(parameter[0], parameter[1])

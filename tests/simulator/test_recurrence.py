@@ -1,0 +1,78 @@
+"""The two scans agree with loops over runs, steps and test examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.recurrence import decayed_sums, markov_scan
+
+SIZES = st.integers(1, 4)
+SEEDS = st.integers(0, 2**31 - 1)
+
+
+def slow_scan(alpha: np.ndarray, beta: np.ndarray, history: np.ndarray) -> np.ndarray:
+    """phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t), one number at a time."""
+    order, runs, steps, tests = alpha.shape
+    phi = np.full((runs, steps + 1, tests), np.nan)
+    for run in range(runs):
+        for test in range(tests):
+            for t in range(steps + 1):
+                if t < order:
+                    phi[run, t, test] = history[run, t, test]
+                    continue
+                batch = t - 1
+                phi[run, t, test] = beta[run, batch, test]
+                for j in range(1, order + 1):
+                    phi[run, t, test] += alpha[j - 1, run, batch, test] * phi[run, t - j, test]
+    return phi
+
+
+@given(order=st.integers(1, 3), runs=SIZES, more=st.integers(0, 5), tests=SIZES, seed=SEEDS)
+def test_markov_scan_equals_a_loop(order: int, runs: int, more: int, tests: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    steps = order - 1 + more
+    alpha = rng.normal(size=(order, runs, steps, tests))
+    beta = rng.normal(size=(runs, steps, tests))
+    history = rng.normal(size=(runs, order, tests))
+    found = markov_scan(*map(torch.from_numpy, (alpha, beta, history))).numpy()
+    np.testing.assert_allclose(found, slow_scan(alpha, beta, history), atol=1e-9)
+
+
+def test_the_given_history_is_kept_and_its_batches_have_no_effect() -> None:
+    beta = torch.zeros(1, 4, 1)
+    beta[0, :2] = 1e9
+    history = torch.tensor([[[1.0], [2.0], [3.0]]])
+    found = markov_scan(torch.ones(3, 1, 4, 1), beta, history)
+    assert found[0, :, 0].tolist() == [1, 2, 3, 6, 11]
+
+
+def slow_sums(inputs: np.ndarray, decays: np.ndarray) -> np.ndarray:
+    runs, steps, width = inputs.shape
+    out = np.zeros((runs, steps + 1, len(decays), width))
+    for run in range(runs):
+        for at, rho in enumerate(decays):
+            m = np.zeros(width)
+            for t in range(1, steps + 1):
+                m = rho * m + inputs[run, t - 1]
+                out[run, t, at] = m
+    return out
+
+
+@given(runs=SIZES, steps=st.integers(0, 6), width=SIZES, count=st.integers(1, 3), seed=SEEDS)
+def test_decayed_sums_equal_a_loop(runs: int, steps: int, width: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs, decays = rng.normal(size=(runs, steps, width)), rng.uniform(0, 1, size=count)
+    found = decayed_sums(torch.from_numpy(inputs), torch.from_numpy(decays)).numpy()
+    np.testing.assert_allclose(found, slow_sums(inputs, decays), atol=1e-12)
+
+
+@given(steps=st.integers(1, 8), seed=SEEDS)
+def test_decay_one_sums_everything_and_decay_zero_remembers_only_the_last(steps: int, seed: int) -> None:
+    inputs = torch.from_numpy(np.random.default_rng(seed).normal(size=(2, steps, 3)))
+    found = decayed_sums(inputs, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(found[:, 1:, 0], inputs)
+    torch.testing.assert_close(found[:, 1:, 1], inputs.cumsum(1))
+    assert not found[:, 0].any()
