@@ -118,7 +118,7 @@ def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> t
     """Linear interpolation along a grid, constant outside it.
 
     Args:
-        grid: `[G]` increasing.
+        grid: `[G]` ascending; it may begin or end with equal places (updates of rate zero).
         values: `[G, width]`.
         at: `[...]` places.
 
@@ -130,5 +130,6 @@ def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> t
     place = at.clamp(grid[0], grid[-1])
     right = torch.searchsorted(grid, place).clamp(1, len(grid) - 1)
     left = right - 1
-    share = ((place - grid[left]) / (grid[right] - grid[left])).unsqueeze(-1)
+    width = (grid[right] - grid[left]).clamp(min=torch.finfo(grid.dtype).tiny)
+    share = ((place - grid[left]) / width).unsqueeze(-1)
     return values[left] * (1 - share) + values[right] * share

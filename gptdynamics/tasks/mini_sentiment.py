@@ -36,7 +36,6 @@ verb - annoy disappoint irritate frustrate exasperate dismay disgust bother depr
 WORDS: dict[tuple[str, bool], list[str]] = {}
 for _style, _sign, *_words in map(str.split, LEXICON.strip().splitlines()):
     WORDS.setdefault((_style, _sign == "+"), []).extend(_words)
-POLAR = frozenset(word for words in WORDS.values() for word in words)
 
 
 class Thing(NamedTuple):
@@ -65,8 +64,8 @@ THINGS = (
     Thing("restaurant", "at", "had", "visit", "room",
           {"food": "soup dessert bread", "people": "waiters", "room": "tables terrace"},
           "by the canal|on the square|behind the theatre", "they charged us for the salt"),
-    Thing("hotel", "at", "had", "book", "room",
-          {"room": "rooms lobby bathroom lounge", "people": "staff receptionist porter", "food": "breakfast"},
+    Thing("hotel", "at", "had", "book", "room", {"room": "rooms lobby bathroom lounge",
+          "people": "cleaners receptionist porter", "food": "breakfast"},
           "near the station|above the lake|in the old town", "the lift stopped between two floors"),
     Thing("phone", "of", "had", "buy", "device", {"device": "screen battery camera speakers buttons"},
           "from the corner shop|I bought in May|my brother chose", "the screen went dark after an hour"),
@@ -76,7 +75,7 @@ THINGS = (
           {"show": "singing encore orchestra choir solos drumming", "people": "ushers"},
           "in the park|on Friday|under the bridge", "our seats were behind a pillar"),
     Thing("train", "on", "had", "take", "room",
-          {"room": "seats carriage", "people": "conductor crew", "food": "sandwiches"},
+          {"room": "seats carriage", "people": "conductor stewards", "food": "sandwiches"},
           "to the coast|across the border|from the airport", "we stood in the corridor for five hours"),
     Thing("museum", "at", "had", "visit", "story",
           {"story": "exhibits", "people": "guides guards", "room": "halls entrance"},
@@ -92,13 +91,15 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
     "so": ("", "", "", "really ", "truly ", "quite ", "simply "),
     "view": ("in my view", "to my mind", "all in all", "on the whole", "as far as I could tell"),
     "although": ("although", "even though", "though"),
-    "but": ("but", "yet"),
     "not": ("not at all", "by no means", "in no way", "anything but", "far from"),
     "thought": ("we had expected", "we had thought possible", "our friends had told us"),
     "who": ("a colleague", "my neighbour", "the newspaper", "my cousin", "our guest"),
     "when": ("tomorrow", "next year", "at twice the price", "without a second thought"),
-    "if": ("at any price", "for half the price", "if it cost nothing", "until a few things change"),
+    "if": ("at any price", "for half the price", "even if it cost nothing", "until a few things change"),
 }
+# Words that a sentence uses once at most.
+ONCE = {word for words in WORDS.values() for word in words}
+ONCE |= {phrase.split()[-1] for slot in ("someone", "so") for phrase in NEUTRAL[slot] if phrase}
 # Kind, label (= for both) and pattern. Slots that end in + are of the label's polarity, in - of the other.
 GRAMMAR = """
 plain = {first+}
@@ -121,8 +122,8 @@ turned = {although} {bare-}, {whole+}
 turned = {although} {first-}, {second+}
 turned = {whole+}, {although} {second-}
 turned = {first+}, {although} {second-}
-turned = {first-}, {but} {second+}
-turned = {bare-}, {but} {whole+}
+turned = {first-}, yet {second+}
+turned = {bare-}, but {whole+}
 turned = despite {part-}, {whole+}
 turned = {full} {was} {not} {mild-}
 turned = {full} did not {verb-} {someone} in the least
@@ -216,11 +217,11 @@ class Review:
 
 
 def _draw(rng: random.Random, slot: tuple[bool, str]) -> Row:
-    """A row of the wanted label and kind that uses no polarity word twice."""
+    """A row of the wanted label and kind."""
     good, kind = slot
     while True:
         sentence = grammar.as_sentence(Review(rng).fill(rng.choice(PATTERNS[kind, good]), good))
-        used = [word for word in re.findall(r"[a-z-]+", sentence) if {word, word[:-1], word[:-2]} & POLAR]
+        used = [word for word in re.findall(r"[a-z-]+", sentence) if {word, word[:-1], word[:-2]} & ONCE]
         if len(used) == len(set(used)):
             break
     row: dict[str, Any] = {"sentence": sentence, "label": "positive" if good else "negative"}

@@ -18,7 +18,7 @@ from gptdynamics.tasks.task import Row, Split
 
 SPLITS: tuple[Split, Split] = ("train", "eval")
 TASKS = (MiniSentiment(), MiniTriples())
-CHECKSUMS = {"mini_sentiment": "", "mini_triples": ""}
+CHECKSUMS = {"mini_sentiment": "6a580531f2cc2a1b", "mini_triples": "cd00dc95648572ae"}
 # Every word of the vocabularies takes its article by its first letter.
 WRONG_ARTICLE = re.compile(r"\b(?:[Aa] [aeiou]|[Aa]n [^aeiou])")
 
@@ -157,7 +157,7 @@ class TestMiniTriples:
         )
 
     def test_a_triple_without_bars_is_refused(self):
-        with pytest.raises(DataError, match="'Mara bakes' must be written as `subject | relation | value`"):
+        with pytest.raises(DataError, match="'Mara bakes' must be written as"):
             self.task.example({"triples": ["Mara bakes"], "references": ["Mara bakes."]}, 0, "rows:1", {})
 
     def test_rows_have_one_to_three_facts_and_two_or_three_wordings(self):

@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings as hypothesis_settings
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings, run_name
@@ -21,6 +22,10 @@ from gptdynamics.runs import Run
 from gptdynamics.tasks import get_task, load_examples
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+
+# Two cores may be busy with something else: no deadline for a single case.
+hypothesis_settings.register_profile("simulator", deadline=None, max_examples=40)
+hypothesis_settings.load_profile("simulator")
 
 
 @pytest.fixture(autouse=True)

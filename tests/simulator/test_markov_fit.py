@@ -1,0 +1,191 @@
+"""Training markov dynamics: its objective, its stopping rule, and a known truth that it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gptdynamics.curriculum import Curriculum
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.markov_dynamics import MarkovDynamics
+from simulator.modeling_gptfluence import visit_shares
+from simulator.training import markov_fit
+from simulator.training.markov_fit import (
+    MarkovChoice,
+    MarkovData,
+    MarkovTraining,
+    fit_markov,
+    free_running_error,
+    one_step_loss,
+    train_markov,
+)
+
+POOL, TESTS, STEPS, BATCH = 12, 5, 8, 2
+SHORT = MarkovTraining(most_updates=40, batch_rows=32, check_every=10)
+CHOICE = MarkovChoice(learning_rate=3e-3, penalty=1e-4, hidden=8)
+MakeCurricula = Callable[..., list[Curriculum]]
+
+
+def config_of(width: int, order: int = 1, projection: str = "linear", hidden: int = 8) -> GPTfluenceConfig:
+    return GPTfluenceConfig(
+        encoder_width=width, order=order, projection=projection, hidden=hidden, batch_size=BATCH
+    )
+
+
+def dynamics_of(config: GPTfluenceConfig, seed: int = 0) -> MarkovDynamics:
+    torch.manual_seed(seed)
+    dynamics = MarkovDynamics(config)
+    dynamics.reset(scale=1.0)
+    return dynamics
+
+
+def random_data(seed: int, curricula: list[Curriculum], width: int = 4) -> MarkovData:
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(size=shape)).float()
+
+    values = normal(len(curricula), len(curricula[0]) + 1, TESTS)
+    return MarkovData(visit_shares(curricula, range(POOL)), values, normal(POOL, width), normal(TESTS, width))
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_one_step_loss_equals_a_loop_over_rows_and_test_examples(
+    order: int, projection: str, make_curricula: MakeCurricula
+) -> None:
+    curricula = make_curricula(0, 4, STEPS, POOL, BATCH)
+    data = random_data(0, curricula)
+    dynamics = dynamics_of(config_of(4, order, projection))
+    pairs = [(run, step) for run in range(4) for step in range(order - 1, STEPS)][::3]
+    rows = torch.tensor([run * STEPS + step for run, step in pairs])
+    factors = dynamics.factors(data.pool, data.test).detach().double()
+    errors = []
+    for run, step in pairs:
+        batch = curricula[run][step]
+        for test in range(TESTS):
+            predicted = sum(float(factors[order, i, test]) for i in batch)
+            for j in range(1, order + 1):
+                alpha = sum(float(factors[j - 1, i, test]) for i in batch)
+                predicted += alpha * float(data.values[run, step + 1 - j, test])
+            errors.append((predicted - float(data.values[run, step + 1, test])) ** 2)
+    assert one_step_loss(dynamics, data, rows).item() == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_free_running_error_scores_every_step_after_the_given_ones(
+    order: int, make_curricula: MakeCurricula
+) -> None:
+    data = random_data(1, make_curricula(1, 3, STEPS, POOL, BATCH))
+    dynamics = dynamics_of(config_of(4, order))
+    predicted = dynamics(data.visits, data.pool, data.test, data.values[:, :order]).detach()
+    error = (predicted - data.values)[:, order:].double().square().mean().item()
+    assert free_running_error(dynamics, data) == pytest.approx(error, rel=1e-5)
+
+
+def test_free_running_error_is_infinite_where_predictions_blow_up(make_curricula: MakeCurricula) -> None:
+    data = random_data(2, make_curricula(2, 2, 40, POOL, BATCH))
+    dynamics = dynamics_of(config_of(4))
+    with torch.no_grad():
+        dynamics.train_side.mul_(1e6)
+    assert not torch.isfinite(dynamics(data.visits, data.pool, data.test, data.values[:, :1])).all()
+    assert free_running_error(dynamics, data) == math.inf
+
+
+def truth(curricula: list[Curriculum]) -> MarkovData:
+    """Runs of a known first-order recurrence; the vectors only say which example it is."""
+    rng = np.random.default_rng(0)
+    multiply = 0.5 * (0.95 + 0.1 * rng.uniform(-1, 1, size=(POOL, TESTS)))
+    add = 0.5 * (0.1 * rng.uniform(-1, 1, size=(POOL, TESTS)) - 0.02)
+    values = np.zeros((len(curricula), len(curricula[0]) + 1, TESTS))
+    values[:, 0] = np.linspace(1, 2, TESTS)
+    for run, curriculum in enumerate(curricula):
+        for t, batch in enumerate(curriculum, start=1):
+            values[run, t] = multiply[batch].sum(0) * values[run, t - 1] + add[batch].sum(0)
+    return MarkovData(
+        visit_shares(curricula, range(POOL)),
+        torch.from_numpy(values).float(),
+        torch.eye(POOL),
+        torch.eye(TESTS, POOL),
+    )
+
+
+@pytest.fixture
+def learnable(make_curricula: MakeCurricula) -> tuple[MarkovData, MarkovData]:
+    """Training and validation runs of the known recurrence."""
+    runs = make_curricula(0, 20, STEPS, POOL, BATCH)
+    return truth(runs[:16]), truth(runs[16:])
+
+
+def persistence_error(data: MarkovData) -> float:
+    return (data.values[:, 1:] - data.values[:, :1]).square().mean().item()
+
+
+def test_a_known_recurrence_is_learned(learnable: tuple[MarkovData, MarkovData]) -> None:
+    how = MarkovTraining(most_updates=600, batch_rows=64, check_every=50)
+    choice = replace(CHOICE, learning_rate=1e-2)
+    _, error = train_markov(config_of(POOL), *learnable, choice, how)
+    assert error < 0.02 * persistence_error(learnable[1])
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    projection: str, learnable: tuple[MarkovData, MarkovData]
+) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        dynamics, _ = train_markov(
+            config_of(POOL, 2, projection), *learnable, CHOICE, replace(SHORT, seed=seed)
+        )
+        return torch.cat([value.flatten() for value in dynamics.state_dict().values()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_the_weights_of_the_best_validation_are_returned(learnable: tuple[MarkovData, MarkovData]) -> None:
+    training, validation = learnable
+    wild = replace(CHOICE, learning_rate=0.3)
+    dynamics, error = train_markov(config_of(POOL), training, validation, wild, SHORT)
+    assert free_running_error(dynamics, validation) == pytest.approx(error, rel=1e-6)
+    untrained, before = train_markov(config_of(POOL), training, validation, wild, replace(SHORT, most_updates=0))
+    assert error <= before == pytest.approx(free_running_error(untrained, validation), rel=1e-6)
+
+
+def test_training_starts_near_persistence(learnable: tuple[MarkovData, MarkovData]) -> None:
+    _, error = train_markov(config_of(POOL), *learnable, CHOICE, replace(SHORT, most_updates=0))
+    assert error == pytest.approx(persistence_error(learnable[1]), rel=0.5)
+
+
+def test_training_stops_when_validation_gets_no_better(
+    learnable: tuple[MarkovData, MarkovData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = []
+
+    def worse(dynamics: MarkovDynamics, data: MarkovData) -> float:
+        checked.append(dynamics)
+        return float(len(checked))
+
+    monkeypatch.setattr(markov_fit, "free_running_error", worse)
+    how = MarkovTraining(most_updates=1000, batch_rows=8, check_every=1, patience=3)
+    train_markov(config_of(POOL), *learnable, CHOICE, how)
+    assert len(checked) == 1 + how.patience
+
+
+def test_every_setting_is_tried_and_the_one_with_the_least_validation_error_wins(
+    learnable: tuple[MarkovData, MarkovData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(markov_fit, "LEARNING_RATES", (1e-4, 1e-2))
+    monkeypatch.setattr(markov_fit, "PENALTIES", (1e-5,))
+    monkeypatch.setattr(markov_fit, "HIDDEN", (2, 8))
+    ticks = []
+    fit = fit_markov(config_of(POOL), *learnable, SHORT, lambda: ticks.append(1))
+    assert [choice for choice, _ in fit.tried] == markov_fit.choices()
+    assert len(fit.tried) == len(ticks) == 4
+    assert (fit.choice, fit.error) == min(fit.tried, key=lambda pair: pair[1])
+    assert fit.dynamics.train_side.size(-1) == fit.choice.hidden
+    assert free_running_error(fit.dynamics, learnable[1]) == pytest.approx(fit.error, rel=1e-6)

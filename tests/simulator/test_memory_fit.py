@@ -1,0 +1,294 @@
+"""Fitting memory dynamics: the closed form equals refitting, and a known truth is found again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptdynamics.curriculum import Curriculum, linear_decay
+from gptdynamics.errors import DataError
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.memory_dynamics import MemoryDynamics
+from simulator.modeling_gptfluence import visit_shares
+from simulator.training import memory_fit
+from simulator.training.memory_fit import MemoryFit, fit_memory, fit_reduction, leave_one_run_out
+
+POOL, STEPS, WIDTH = 30, 12, 2
+MakeCurricula = Callable[..., list[Curriculum]]
+
+
+def slow_leave_one_run_out(states: np.ndarray, values: np.ndarray, ridge: float) -> float:
+    """Refit without each run: a mean for each step, a ridge response, the error on the run left out."""
+    errors = []
+    for out in range(len(states)):
+        x, y = np.delete(states, out, 0), np.delete(values, out, 0)
+        mean_x, mean_y = x.mean(0), y.mean(0)
+        flat_x, flat_y = (x - mean_x).reshape(-1, x.shape[-1]), (y - mean_y).reshape(-1, y.shape[-1])
+        unit = np.linalg.eigvalsh(flat_x.T @ flat_x).mean()
+        penalty = np.sqrt(ridge * unit) * np.eye(x.shape[-1])
+        padded = np.concatenate([flat_y, np.zeros((x.shape[-1], y.shape[-1]))])
+        fit = np.linalg.lstsq(np.concatenate([flat_x, penalty]), padded, rcond=None)[0]
+        errors.append(np.square(values[out] - mean_y - (states[out] - mean_x) @ fit).mean())
+    return float(np.mean(errors))
+
+
+@given(
+    runs=st.integers(3, 6),
+    steps=st.integers(2, 8),
+    width=st.integers(1, 5),
+    tests=st.integers(1, 4),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_leave_one_run_out_equals_refitting(runs: int, steps: int, width: int, tests: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    states = rng.normal(size=(runs, steps, width)) + rng.normal(size=(steps, width))
+    values = states @ rng.normal(size=(width, tests)) + rng.normal(size=(runs, steps, tests))
+    ridges = (0.01, 1.0, 30.0)
+    wanted = [slow_leave_one_run_out(states, values, ridge) for ridge in ridges]
+    np.testing.assert_allclose(leave_one_run_out(states, values, ridges), wanted, rtol=1e-8)
+
+
+@given(
+    rows=st.integers(2, 12), width=st.integers(1, 6), components=st.integers(1, 8), seed=st.integers(0, 2**31 - 1)
+)
+def test_reduction_has_uncorrelated_components_of_unit_size_in_all(
+    rows: int, width: int, components: int, seed: int
+) -> None:
+    vectors = np.random.default_rng(seed).normal(size=(rows, width)) + 10
+    psi = fit_reduction(vectors, components)(vectors)
+    assert psi.shape == (rows, min(components, rows - 1, width))
+    scatter = psi.T @ psi / rows
+    np.testing.assert_allclose(np.trace(scatter), 1)
+    np.testing.assert_allclose(scatter, np.diag(np.diag(scatter)), atol=1e-9)
+    assert (np.diff(np.diag(scatter)) <= 1e-9).all()
+
+
+def test_reduction_keeps_distances_where_all_components_are_kept() -> None:
+    vectors = np.random.default_rng(0).normal(size=(6, 3))
+    psi = fit_reduction(vectors, 3)(vectors)
+    ratio = np.linalg.norm(psi[1:] - psi[0], axis=1) / np.linalg.norm(vectors[1:] - vectors[0], axis=1)
+    np.testing.assert_allclose(ratio, ratio[0])
+
+
+def test_equal_vectors_reduce_to_zero() -> None:
+    psi = fit_reduction(np.full((5, 3), 2.0), 2)(np.full((5, 3), 2.0))
+    np.testing.assert_array_equal(psi, np.zeros((5, 1)))
+
+
+@dataclass
+class World:
+    """Runs that obey memory dynamics exactly. `seen` test examples are fitted on, the others come after."""
+
+    pool: np.ndarray
+    test: np.ndarray
+    initial: np.ndarray
+    decays: tuple[float, ...]
+    seen: int
+
+    def values(self, curricula: list[Curriculum], rates: list[float]) -> np.ndarray:
+        """The formulas as a loop: `[R, T + 1, M]`, curve and response both functions of psi'."""
+        centre = self.pool.mean(0)
+        strength = np.array([0.3 / (1 + rank) for rank in range(len(self.decays))])
+        turn = np.array([[0.6, -0.2], [0.1, 0.5]])
+        out = np.zeros((len(curricula), len(rates) + 1, len(self.test)))
+        for run, curriculum in enumerate(curricula):
+            m = np.zeros((len(self.decays), WIDTH))
+            tau = 0.0
+            for t in range(len(rates) + 1):
+                if t:
+                    share = rates[t - 1] / rates[0]
+                    u = share * np.mean([self.pool[i] - centre for i in curriculum[t - 1]], axis=0)
+                    m = np.array([rho * old + u for rho, old in zip(self.decays, m, strict=True)])
+                    tau += share
+                for at, psi in enumerate(self.test):
+                    curve = self.initial[at] - (1 - np.exp(-tau / 4)) * (1.0 + psi[0])
+                    out[run, t, at] = curve + (strength @ m) @ (turn @ psi)
+        return out
+
+
+def make_world(decays: tuple[float, ...], seen: int = 16, unseen: int = 10) -> World:
+    rng = np.random.default_rng(5)
+    return World(
+        pool=rng.normal(size=(POOL, WIDTH)),
+        test=rng.normal(size=(seen + unseen, WIDTH)),
+        initial=rng.uniform(3, 4, size=seen + unseen),
+        decays=decays,
+        seen=seen,
+    )
+
+
+RATES = linear_decay(1e-3, STEPS)
+
+
+def fit_world(world: World, curricula: list[Curriculum], step: list[int] | None = None) -> MemoryFit:
+    at = list(range(STEPS + 1)) if step is None else step
+    values = world.values(curricula, RATES)[:, at, : world.seen].astype(np.float32)
+    visits = visit_shares(curricula, range(POOL)).numpy()
+    rates = np.array([RATES] * len(curricula))
+    return fit_memory(visits, rates, np.array(at), values, world.pool, world.test[: world.seen])
+
+
+def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: bool) -> np.ndarray:
+    """Trajectories of the seen or of the unseen test examples from the fitted arrays."""
+    config = GPTfluenceConfig(
+        dynamics="memory",
+        encoder_width=WIDTH,
+        test_keys=[""] * world.seen,
+        steps=STEPS,
+        components=fit.choice.components,
+        decays=list(fit.choice.decays),
+        curve_components=memory_fit.CURVE_COMPONENTS,
+    )
+    dynamics = MemoryDynamics(config)
+    dynamics.load_state_dict({name: torch.from_numpy(array) for name, array in fit.arrays.items()})
+    which = slice(0, world.seen) if seen else slice(world.seen, None)
+    test, initial = world.test[which], world.initial[which]
+    return dynamics(
+        visit_shares(curricula, range(POOL)),
+        torch.tensor([RATES] * len(curricula)),
+        torch.from_numpy(world.pool).float(),
+        torch.from_numpy(test).float(),
+        torch.arange(len(test)) if seen else torch.full((len(test),), -1),
+        torch.from_numpy(initial).float().unsqueeze(0),
+    ).numpy()
+
+
+def longest() -> tuple[float, ...]:
+    return max(memory_fit.DECAYS, key=len)
+
+
+def test_a_noise_free_truth_is_found_again(
+    make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
+    world = make_world(longest())
+    fit = fit_world(world, make_curricula(0, 12, STEPS, POOL))
+    new = make_curricula(1, 4, STEPS, POOL)
+    truth = world.values(new, RATES)[:, :, : world.seen]
+    moved = truth.std(0).mean()
+    assert moved > 0.05
+    np.testing.assert_allclose(predict(fit, world, new, seen=True), truth, atol=0.02 * moved)
+    assert fit.error < (0.01 * moved) ** 2
+
+
+def test_with_the_settings_as_they_are_nearly_everything_a_run_adds_is_predicted(
+    make_curricula: MakeCurricula,
+) -> None:
+    world = make_world(longest())
+    curricula = make_curricula(0, 12, STEPS, POOL)
+    fit = fit_world(world, curricula)
+    new = make_curricula(1, 4, STEPS, POOL)
+    truth = world.values(new, RATES)[:, :, : world.seen]
+    mean_curve = world.values(curricula, RATES)[:, :, : world.seen].mean(0)
+    error = np.square(predict(fit, world, new, seen=True) - truth).sum()
+    assert 1 - error / np.square(mean_curve - truth).sum() > 0.9
+
+
+def test_the_setting_with_the_least_error_on_runs_left_out_wins(make_curricula: MakeCurricula) -> None:
+    fit = fit_world(make_world((1.0,)), make_curricula(0, 6, STEPS, POOL))
+    assert len(fit.tried) == len(memory_fit.choices())
+    assert {choice for choice, _ in fit.tried} == set(memory_fit.choices())
+    assert fit.error == min(error for _, error in fit.tried)
+    assert fit.choice.components <= WIDTH
+
+
+def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
+    make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_fit, "DECAYS", ((1.0,),))
+    monkeypatch.setattr(memory_fit, "COMPONENTS", (WIDTH,))
+    monkeypatch.setattr(memory_fit, "RIDGES", (2.0,))
+    world, curricula = make_world((0.5,)), make_curricula(0, 5, STEPS, POOL)
+    fit = fit_world(world, curricula)
+    reduction = fit_reduction(np.concatenate([world.pool, world.test[: world.seen]]), WIDTH)
+    psi = reduction(world.pool)
+    states = np.zeros((len(curricula), STEPS + 1, WIDTH))
+    for run, curriculum in enumerate(curricula):
+        for t, batch in enumerate(curriculum, start=1):
+            u = RATES[t - 1] / RATES[0] * (psi[batch].mean(0) - psi.mean(0))
+            states[run, t] = states[run, t - 1] + u
+    values = world.values(curricula, RATES)[:, :, : world.seen]
+    assert fit.error == pytest.approx(slow_leave_one_run_out(states, values, 2.0), rel=1e-4)
+
+
+def test_unseen_test_examples_are_predicted_from_their_vectors(make_curricula: MakeCurricula) -> None:
+    world = make_world(longest())
+    curricula = make_curricula(0, 12, STEPS, POOL)
+    fit = fit_world(world, curricula)
+    new = make_curricula(1, 4, STEPS, POOL)
+    truth = world.values(new, RATES)[:, :, world.seen :]
+    found = predict(fit, world, new, seen=False)
+    assert np.isfinite(found).all()
+    error = np.square(found - truth).mean()
+    persistence = np.square(truth[:, :1] - truth).mean()
+    seen = world.values(curricula, RATES)[:, :, : world.seen].mean((0, 2))
+    mean_change = np.square(truth[:, :1] + (seen - seen[0])[None, :, None] - truth).mean()
+    assert error < 0.05 * persistence
+    assert error < 0.1 * mean_change
+
+
+def test_what_predicts_unseen_responses_is_the_ridge_with_the_least_error_on_examples_left_out(
+    make_curricula: MakeCurricula,
+) -> None:
+    world = make_world(longest())
+    fit = fit_world(world, make_curricula(0, 6, STEPS, POOL))
+    weights = fit.arrays["weights"].astype(float)
+    psi = (world.test[: world.seen] - fit.arrays["encoder_mean"]) @ fit.arrays["projection"]
+    features = np.column_stack([np.ones(len(psi)), psi])
+    unit = np.trace(features.T @ features) / features.shape[1]
+
+    def solve(ridge: float, keep: np.ndarray) -> np.ndarray:
+        penalty = ridge * unit * np.diag([0.0] + [1.0] * psi.shape[1])
+        gram = features[keep].T @ features[keep] + penalty
+        return np.linalg.solve(gram, features[keep].T @ weights[keep])
+
+    every = np.arange(len(psi))
+    errors = {
+        ridge: np.mean(
+            [np.square(weights[out] - features[out] @ solve(ridge, every[every != out])).mean() for out in every]
+        )
+        for ridge in memory_fit.UNSEEN_RIDGES
+    }
+    best = min(errors, key=lambda ridge: errors[ridge])
+    np.testing.assert_allclose(fit.arrays["response"], solve(best, every), rtol=1e-3, atol=1e-4)
+
+
+def test_runs_measured_now_and_then_give_a_curve_for_every_step(
+    make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
+    world, step = make_world((1.0,)), [0, 4, 8, 11, 12]
+    fit = fit_world(world, make_curricula(0, 12, STEPS, POOL), step)
+    assert fit.arrays["baseline"].shape == (STEPS + 1, world.seen)
+    new = make_curricula(1, 3, STEPS, POOL)
+    truth = world.values(new, RATES)[:, :, : world.seen]
+    found = predict(fit, world, new, seen=True)
+    np.testing.assert_allclose(found[:, step], truth[:, step], atol=1e-3)
+
+
+def test_fewer_test_examples_than_curve_components_are_enough(make_curricula: MakeCurricula) -> None:
+    world = make_world((1.0,), seen=2, unseen=1)
+    new = make_curricula(1, 2, STEPS, POOL)
+    found = predict(fit_world(world, make_curricula(0, 5, STEPS, POOL)), world, new, seen=False)
+    assert np.isfinite(found).all()
+
+
+def test_two_runs_are_too_few(make_curricula: MakeCurricula) -> None:
+    with pytest.raises(DataError, match=r"at least 3.*there are 2"):
+        fit_world(make_world((1.0,)), make_curricula(0, 2, STEPS, POOL))
+
+
+def test_runs_with_different_learning_rates_are_refused(make_curricula: MakeCurricula) -> None:
+    world, curricula = make_world((1.0,)), make_curricula(0, 4, STEPS, POOL)
+    rates = np.array([RATES] * 4)
+    rates[2] *= 1.5
+    visits = visit_shares(curricula, range(POOL)).numpy()
+    values = world.values(curricula, RATES)[:, :, : world.seen]
+    with pytest.raises(DataError, match="learning rates"):
+        fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
