@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # look like, before any simulator was fitted: see docs/learning-rates.md.
 LEARNING_RATES: dict[str, dict[str, float]] = {
     "410m": {"sst2": 5e-7, "rte": 5e-7, "boolq": 5e-7, "webnlg": 1e-6, "wmt16": 5e-7},
-    "nano": {"rte": 3e-4, "webnlg": 1e-3, "mini_sentiment": 1e-3, "mini_triples": 1e-3},
+    "nano": {"rte": 1e-4, "webnlg": 1e-3, "mini_sentiment": 5e-4, "mini_triples": 5e-4},
 }
 
 

@@ -42,6 +42,16 @@ class GPTfluenceSimulator(PreTrainedModel):
         self.register_buffer("test_vectors", torch.zeros(len(config.test_keys), config.encoder_width))
         self.post_init()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights; `memory` has only buffers, and the inherited property looks at parameters."""
+        return self.pool_vectors.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.pool_vectors.device
+
     def _init_weights(self, module: torch.nn.Module) -> None:
         if isinstance(module, MarkovDynamics):
             module.reset(scale=0.1)

@@ -18,11 +18,13 @@ _Located = tuple[Row, str, dict[str, str]]
 def _jsonl_rows(path: Path, task: Task) -> Iterator[_Located]:
     if not path.exists():
         raise DataError(f"{path}: no such file; --data DIR needs DIR/{task.name}/train.jsonl and eval.jsonl")
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             where = f"{path}:{number}"
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where}: not UTF-8 ({error.reason})") from error
             except json.JSONDecodeError as error:
                 raise DataError(f"{where}: not a JSON object ({error.msg})") from error
             if not isinstance(row, dict):

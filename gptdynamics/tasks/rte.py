@@ -24,5 +24,5 @@ class RTE(Task):
         return {
             "premise": row["sentence1"],
             "hypothesis": row["sentence2"],
-            "label": ("entailment", "not_entailment")[row["label"]],
+            "label": {0: "entailment", 1: "not_entailment"}.get(row["label"], str(row["label"])),
         }

@@ -91,7 +91,9 @@ class Task(ABC):
             value = row[name]
             if not isinstance(value, kind):
                 raise DataError(f"{where}: field {name!r} must be a {kind.__name__}, not {type(value).__name__}")
-            texts = [value] if isinstance(value, str) else [str(text) for text in value]
+            texts = [value] if isinstance(value, str) else value
+            if not all(isinstance(text, str) for text in texts):
+                raise DataError(f"{where}: field {name!r} must be a list of str")
             if not texts or not all(text.strip() for text in texts):
                 raise DataError(f"{where}: field {name!r} is empty")
         if self.labels:
@@ -99,9 +101,13 @@ class Task(ABC):
             if label not in self.labels:
                 known = ", ".join(repr(known) for known in self.labels)
                 raise DataError(f"{where}: answer {label!r} is not one of {known}")
+        try:
+            prompt = self.prompt(row)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
         return Example(
             id=index,
-            prompt=self.prompt(row),
+            prompt=prompt,
             target=self.target(row),
             references=tuple(self.references(row)),
             task=self.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gptdynamics.errors import DataError
 from gptdynamics.tasks.task import HubSource, Row, Task
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -12,7 +13,10 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 def plain_triple(triple: str) -> str:
     """`Alba_Iulia | isPartOf | Alba_County` as words: `Alba Iulia | is part of | Alba County`."""
-    subject, relation, value = (part.strip().replace("_", " ").strip('"') for part in triple.split("|", 2))
+    parts = [part.strip().replace("_", " ").strip('"') for part in triple.split("|", 2)]
+    if len(parts) < 3:
+        raise DataError(f"triple {triple!r} must be written as `subject | relation | value`")
+    subject, relation, value = parts
     return f"{subject} | {_CAMEL.sub(' ', relation).lower()} | {value}"
 
 

@@ -78,7 +78,7 @@ def test_steps_cut_the_curriculum_and_change_nothing_before(settings: RunSetting
 def test_decay_is_a_straight_line_from_the_peak_to_zero_after_the_last_update(peak: float, steps: int) -> None:
     rates = linear_decay(peak, steps)
     assert len(rates) == steps
-    assert rates[0] == peak
-    for before, after in zip([*rates, 0.0], [*rates[1:], 0.0], strict=False):
-        if before:
-            assert before - after == pytest.approx(peak / steps, rel=1e-6)
+    assert rates[0] == pytest.approx(peak)
+    line = [*rates, 0.0]
+    for before, after in zip(line, line[1:], strict=False):
+        assert before - after == pytest.approx(peak / steps, rel=1e-6)

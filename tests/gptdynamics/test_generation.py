@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptdynamics.base_model import BaseModel
+from gptdynamics.configs import RunSettings
+from gptdynamics.measurement import Generator, TestSet
+from gptdynamics.measurement.generation import sample_tokens
+from gptdynamics.tasks import get_task, load_examples
+from gptdynamics.tokens import tokenize_example
+
+
+def slow_sample(logits: list[float], draw: float, temperature: float, top_p: float) -> int:
+    """One token by nucleus sampling: the smallest set of likeliest tokens with top-p, then the draw among them."""
+    scaled = np.array(logits, dtype=np.float64) / temperature
+    weights = np.exp(scaled - scaled.max())
+    probability = weights / weights.sum()
+    order = sorted(range(len(logits)), key=lambda token: -logits[token])
+    kept: list[int] = []
+    total = 0.0
+    for token in order:
+        if total >= top_p:
+            break
+        kept.append(token)
+        total += probability[token]
+    reached = 0.0
+    for token in kept:
+        reached += probability[token]
+        if draw * total < reached:
+            return token
+    return kept[-1]
+
+
+@st.composite
+def distinct_logits(draw: st.DrawFn) -> list[float]:
+    """A row of logits, peaked or nearly flat, without ties."""
+    size = draw(st.integers(2, 200))
+    spread = draw(st.sampled_from([0.05, 1.0, 8.0]))
+    order = np.random.default_rng(draw(st.integers(0, 2**31))).permutation(size)
+    return (order * (spread / size)).astype(np.float32).tolist()
+
+
+@given(
+    distinct_logits(),
+    st.floats(0, 1, exclude_max=True),
+    st.sampled_from([0.2, 0.7, 1.0, 3.0]),
+    st.floats(0.01, 1.0),
+)
+def test_sampled_token_is_that_of_a_nucleus_loop(
+    logits: list[float], draw: float, temperature: float, top_p: float
+) -> None:
+    token = sample_tokens(torch.tensor([logits]), torch.tensor([draw], dtype=torch.float64), temperature, top_p)
+    # A draw within rounding of a boundary may fall on either side of it.
+    near = {
+        slow_sample(logits, min(max(draw + d, 0), 1 - 1e-9), temperature, min(top_p + p, 1))
+        for d in (-1e-5, 0, 1e-5)
+        for p in (-1e-5, 0, 1e-5)
+    }
+    assert token.item() in near
+
+
+@given(st.lists(distinct_logits(), min_size=2, max_size=5), st.integers(0, 2**31))
+def test_a_row_is_sampled_the_same_alone_and_among_others(rows: list[list[float]], seed: int) -> None:
+    size = min(map(len, rows))
+    logits = torch.tensor([row[:size] for row in rows])
+    draws = torch.from_numpy(np.random.default_rng(seed).random(len(rows)))
+    together = sample_tokens(logits, draws, 0.7, 0.95)
+    alone = [sample_tokens(logits[at : at + 1], draws[at : at + 1], 0.7, 0.95).item() for at in range(len(rows))]
+    assert together.tolist() == alone
+
+
+def test_a_small_top_p_leaves_only_the_likeliest_token() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0]]).repeat(50, 1)
+    draws = torch.linspace(0, 0.999, 50, dtype=torch.float64)
+    assert sample_tokens(logits, draws, 1.0, 0.1).tolist() == [1] * 50
+
+
+def test_tokens_come_as_often_as_their_probability() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0]]).repeat(20_000, 1)
+    draws = torch.from_numpy(np.random.default_rng(0).random(20_000))
+    shares = torch.bincount(sample_tokens(logits, draws, 1.0, 1.0)).double() / 20_000
+    torch.testing.assert_close(shares, torch.softmax(logits[0].double(), -1), atol=0.01, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def ending_base(tiny_base: BaseModel) -> BaseModel:
+    """The tiny model, made to end some of its texts early."""
+    model = copy.deepcopy(tiny_base.model)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[tiny_base.tokenizer.eos_token_id] *= 1.7
+    return BaseModel(tiny_base.name, tiny_base.revision, model, tiny_base.tokenizer)
+
+
+def prompts_of(base: BaseModel, rows_folder: Path) -> list[list[int]]:
+    examples = load_examples(get_task("webnlg"), "test", 12, rows_folder)
+    return [tokenize_example(base.tokenizer, example, base.context, True).prompt for example in examples]
+
+
+@torch.no_grad()
+def slow_texts(
+    base: BaseModel, prompts: list[list[int]], seeds: list[list[int]], new_tokens: int, temperature: float
+) -> list[str]:
+    """One prompt at a time, the whole sequence fed for every token, no cache."""
+    texts = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        draws = np.random.default_rng(seed).random(new_tokens)
+        sampled: list[int] = []
+        for draw in draws:
+            logits = base.model(input_ids=torch.tensor([[*prompt, *sampled]]), use_cache=False).logits[0, -1]
+            token = slow_sample(logits.tolist(), draw, temperature, 0.95)
+            if token == base.tokenizer.eos_token_id:
+                break
+            sampled.append(token)
+        texts.append(base.tokenizer.decode(sampled).strip())
+    return texts
+
+
+@pytest.mark.parametrize("temperature", [0.2, 2.0])
+def test_texts_equal_a_loop_without_cache_whatever_they_are_batched_with(
+    ending_base: BaseModel, rows_folder: Path, temperature: float
+) -> None:
+    prompts = prompts_of(ending_base, rows_folder)
+    seeds = [[3, 1, 4, at] for at in range(len(prompts))]
+    slow = slow_texts(ending_base, prompts, seeds, 12, temperature)
+    lengths = {len(ending_base.tokenizer(text)["input_ids"]) for text in slow}
+    assert len(lengths) > 2 and len(set(slow)) > 6  # some end early, and they differ
+    for batch_tokens in (1, 100, 1_000_000):
+        generator = Generator(ending_base.tokenizer, prompts, 12, temperature, 0.95, batch_tokens=batch_tokens)
+        assert generator.sample(ending_base.model, seeds) == slow
+
+
+def test_texts_follow_their_seeds(tiny_base: BaseModel, rows_folder: Path) -> None:
+    prompts = prompts_of(tiny_base, rows_folder)
+    generator = Generator(tiny_base.tokenizer, prompts, 8, 2.0, 0.95)
+    first = generator.sample(tiny_base.model, [[0, at] for at in range(len(prompts))])
+    assert first == generator.sample(tiny_base.model, [[0, at] for at in range(len(prompts))])
+    other = generator.sample(tiny_base.model, [[1, at] for at in range(len(prompts))])
+    assert sum(one != two for one, two in zip(first, other, strict=True)) > len(prompts) / 2
+
+
+def test_an_example_is_sampled_the_same_in_a_smaller_test_set(
+    tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
+) -> None:
+    task = get_task("webnlg")
+    examples = load_examples(task, "test", 12, rows_folder)
+    pool = [tokenize_example(tiny_base.tokenizer, example, tiny_base.context, True) for example in examples]
+    settings = make_settings("webnlg_tiny", temperature=1.0)
+    whole = TestSet(task, examples, tiny_base, settings, pool).generate(tiny_base, [0, 0, 0])
+    some = TestSet(task, examples[8:4:-1], tiny_base, settings, pool).generate(tiny_base, [0, 0, 0])
+    for name, values in some.items():
+        assert values.tolist() == whole[name][8:4:-1].tolist()
+
+
+def test_empty_generations_score_zero(
+    tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
+) -> None:
+    model = copy.deepcopy(tiny_base.model)
+    with torch.no_grad():  # the last hidden state is always ones, and only the end of text answers to it
+        norm, head = model.base_model.final_layer_norm, model.get_output_embeddings()
+        norm.weight.zero_()
+        norm.bias.fill_(1.0)
+        head.weight.zero_()
+        head.weight[tiny_base.tokenizer.eos_token_id] = 1.0
+    silent = BaseModel("silent", "0", model, tiny_base.tokenizer)
+    task = get_task("webnlg")
+    examples = load_examples(task, "test", 5, rows_folder)
+    pool = [tokenize_example(tiny_base.tokenizer, example, tiny_base.context, True) for example in examples]
+    test_set = TestSet(task, examples, silent, make_settings("webnlg_tiny"), pool)
+    scores = test_set.generate(silent, [0, 0, 0])
+    assert {name: values.tolist() for name, values in scores.items()} == {"bleu": [0] * 5, "rougeL": [0] * 5}
+
+
+def test_generated_text_is_at_most_the_pools_99th_percentile_long(
+    tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
+) -> None:
+    task = get_task("webnlg")
+    examples = load_examples(task, "pool", 200, rows_folder)
+    pool = [tokenize_example(tiny_base.tokenizer, example, tiny_base.context, True) for example in examples]
+    test_set = TestSet(task, examples[:2], tiny_base, make_settings("webnlg_tiny"), pool)
+    lengths = sorted(len(example.target) for example in pool)
+    assert test_set.generator is not None
+    assert lengths[197] <= test_set.generator.new_tokens <= lengths[198]
+
+
+def test_label_tasks_generate_nothing(
+    tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
+) -> None:
+    task = get_task("rte")
+    test_set = TestSet(task, load_examples(task, "test", 3, rows_folder), tiny_base, make_settings(), [])
+    assert test_set.generator is None
+    assert test_set.generate(tiny_base, [0, 0, 0]) == {}
