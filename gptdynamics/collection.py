@@ -208,6 +208,8 @@ def collect(
     collected = Collected(skipped=skipped, failed=failed, cut=bench.cut)
     on_start(len(missing) * (settings.run.run_steps + 1))
     if not missing:
+        if folder.finished(config):
+            folder.write_card()  # an interrupted collection may have left it behind the runs
         return collected
     if min(settings.workers, len(missing)) == 1:
         results = _results_here(bench, missing, on_step)

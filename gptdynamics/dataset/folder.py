@@ -124,8 +124,7 @@ class DatasetFolder:
         write_parquet(pa.Table.from_pylist(ordered, schema=EXAMPLE_SCHEMA), path)
 
     def add_run(self, settings: RunSettings, base: BaseModel, test_ids: list[int], run: Run) -> None:
-        """Write a finished run: its description, its trajectories, its timing; then the card if a split is new."""
-        known = self.splits()
+        """Write a finished run: its description, its trajectories, its timing; then the card, which counts runs."""
         row = self._run_row(settings, base, run)
         write_parquet(pa.Table.from_pylist([row], schema=RUN_SCHEMA), self.run_row_path(settings.config, run.index))
         write_parquet(_trajectories(test_ids, run), self.run_path(settings.config, run.index))
@@ -133,8 +132,7 @@ class DatasetFolder:
         timing_path = self.sidecar_path(settings.config, run.index, "timing")
         write_text(timing_path, json.dumps(timing, indent=1) + "\n")
         self.sidecar_path(settings.config, run.index, "failed").unlink(missing_ok=True)
-        if self.splits() != known:
-            self.write_card()
+        self.write_card()
 
     def add_failure(self, config: str, index: int, reason: str) -> None:
         """Record that a run diverged; it gets no numbers."""
@@ -153,8 +151,10 @@ class DatasetFolder:
         return found
 
     def write_card(self) -> None:
-        """Write README.md: the YAML that makes `load_dataset` work, and what a reader wants to know."""
-        write_text(self.root / "README.md", render_card(self.splits(), self._summaries()))
+        """Write README.md, if it changes: the YAML that makes `load_dataset` work, and what a reader wants to know."""
+        path, text = self.root / "README.md", render_card(self.splits(), self._summaries())
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
     def _summaries(self) -> list[dict[str, Any]]:
         summaries = []

@@ -42,7 +42,8 @@ def encode_cached(encoder: Encoder, examples: Sequence[Example]) -> np.ndarray:
     path = _cache_folder() / "encodings" / f"{key}.npy"
     if path.exists():
         try:
-            return np.load(path, allow_pickle=False)
+            with path.open("rb") as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
         except (OSError, ValueError):
             path.unlink(missing_ok=True)
     vectors = encoder.encode(examples).astype(np.float32)

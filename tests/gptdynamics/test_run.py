@@ -163,7 +163,7 @@ def test_text_is_seeded_by_run_step_and_example(make_bench: MakeBench) -> None:
 
 def test_progress_is_told_after_every_update(make_bench: MakeBench) -> None:
     told: list[int] = []
-    run_of(make_bench(eval_every=2), on_step=told.append)
+    run_of(make_bench(eval_every=2, generate_every=2), on_step=told.append)
     assert told == [0, 1, 2]
 
 

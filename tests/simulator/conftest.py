@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings as hypothesis_settings
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings, run_name
@@ -22,11 +18,6 @@ from gptdynamics.runs import Run
 from gptdynamics.tasks import get_task, load_examples
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
-
-# Two cores may be busy with something else: no deadline for a single case.
-hypothesis_settings.register_profile("simulator", deadline=None, max_examples=40)
-hypothesis_settings.load_profile("simulator")
-
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptdynamics.cli import app
+from gptdynamics.console import run_app
+from gptdynamics.dataset import read_dynamics
+
+SLOW = "torch transformers datasets pyarrow sacrebleu rouge_score numpy".split()
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """Run a command line in this process: exit status, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = 0
+        try:
+            run_app(app, list(arguments))
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def collect_rte(command, tiny_model_folder: Path, rows_folder: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """`gptdynamics collect rte_tiny` with two updates and four test examples."""
+
+    def run(*more: str, rate: str = "0.001") -> tuple[int, str, str]:
+        return command(
+            *("collect", "rte_tiny", "--out", str(tmp_path / "out"), "--data", str(rows_folder)),
+            *("--base-model", str(tiny_model_folder), "--learning-rate", rate),
+            *("--runs", "2", "--steps", "2", "--test-examples", "4", "--workers", "1", *more),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["collect", "--help"]])
+def test_help_imports_no_slow_library(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom gptdynamics.cli import main\n"
+        f"sys.argv = ['gptdynamics', *{arguments}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print('loaded:', *[name for name in {SLOW} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "collect" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+def test_the_module_gives_one_line_and_status_1_without_a_traceback(tmp_path: Path) -> None:
+    arguments = ["-m", "gptdynamics.cli", "collect", "rte", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: config 'rte' is not of the form <task>_<size>, e.g. rte_nano\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rtx_nano"], "unknown task 'rtx'; known tasks: rte, webnlg, mini_sentiment, mini_triples"),
+        (["rtx_nano", "--learning-rate", "1"], "unknown task 'rtx'; known tasks:"),
+        (["nano"], "config 'nano' is not of the form <task>_<size>"),
+        (["rte_14m"], "no default learning rate for rte_14m: give --learning-rate"),
+        (["rte_nano", "--steps", "1000"], "steps=1000 must be between 1 and the 96"),
+        (["rte_nano", "--runs", "0"], "runs=0 must be at least 1"),
+        (["rte_nano", "--workers", "0"], "workers=0 must be at least 1"),
+        (["rte_nano", "--data", "/nowhere"], "/nowhere/rte/train.jsonl: no such file; --data DIR needs"),
+    ],
+)
+def test_an_error_is_one_line_on_standard_error(command, tmp_path: Path, arguments: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
+    status, _, errors = command("collect", *arguments, "--out", str(tmp_path / "out"))
+    assert status == 1
+    lines = [line for line in errors.splitlines() if line.strip() and not line.startswith("rte_nano")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_base_model_is_one_line_with_the_known_sizes(collect_rte) -> None:  # type: ignore[no-untyped-def]
+    status, _, errors = collect_rte("--base-model", "/nowhere/model")
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert status == 1
+    assert "cannot load base model '/nowhere/model'" in line and "nano, 14m" in line
+    assert "Traceback" not in errors
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(collect_rte, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    status, output, errors = collect_rte("--dry-run")
+    assert (status, errors) == (0, "")
+    assert output == (
+        "rte_tiny: 2 runs of 2 updates (batch 4, learning rate 0.001), 4 test examples; "
+        f"2 to make in {tmp_path / 'out'}\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_are_collected_once(collect_rte, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    status, output, _ = collect_rte()
+    assert status == 0
+    assert "2 runs made, 0 were there, 0 failed" in output
+    assert read_dynamics(tmp_path / "out", "rte_tiny", "accuracy").values.shape == (2, 3, 4)
+    status, output, _ = collect_rte("--dry-run")
+    assert "0 to make" in output
+    status, output, _ = collect_rte()
+    assert "0 runs made, 2 were there, 0 failed" in output
+
+
+def test_diverged_runs_give_one_clear_line_each_and_status_1(collect_rte, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for _ in range(2):
+        status, output, errors = collect_rte("--steps", "4", rate="1e30")
+        assert status == 1
+        lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 2
+        assert lines[0].startswith("error: run 0 diverged: ") and lines[0].endswith("Try a lower --learning-rate")
+        assert "0 runs made, 0 were there, 2 failed" in output
+        assert "Traceback" not in errors
+
+
+def test_other_settings_are_refused_with_the_difference(collect_rte) -> None:  # type: ignore[no-untyped-def]
+    collect_rte()
+    status, _, errors = collect_rte("--seed", "1")
+    assert status == 1
+    assert "made with other settings (seed: 0 there, 1 now)" in errors

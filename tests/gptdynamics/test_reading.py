@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from gptdynamics.collection import Bench
+from gptdynamics.configs import RunSettings
+from gptdynamics.dataset import DatasetFolder, read_dynamics
+from gptdynamics.dataset.schema import read_parquet, write_parquet
+from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
+
+SIX = ["0000", "0001", "0002", "0003", "0004", "0005"]
+
+
+def change_column(path: Path, name: str, change: Callable[[list], list]) -> None:  # type: ignore[type-arg]
+    table = read_parquet(path)
+    at = table.column_names.index(name)
+    column = pa.array(change(table[name].to_pylist()), table.schema.field(name).type)
+    write_parquet(table.set_column(at, table.schema.field(name), column), path)
+
+
+@pytest.mark.parametrize(
+    ("config", "metric", "steps"),
+    [
+        ("rte_tiny", "loss", [0, 1, 2]),
+        ("rte_tiny", "accuracy", [0, 1, 2]),
+        ("webnlg_tiny", "loss", [0, 1, 2]),
+        ("webnlg_tiny", "bleu", [0, 1, 2]),
+        ("webnlg_tiny", "rougeL", [0, 1, 2]),
+    ],
+)
+def test_arrays_equal_those_that_training_returned(
+    collected_once: Path,
+    make_settings: Callable[..., RunSettings],
+    rows_folder: Path,
+    config: str,
+    metric: str,
+    steps: list[int],
+) -> None:
+    dynamics = read_dynamics(collected_once, config, metric)
+    bench = Bench(make_settings(config), rows_folder)
+    assert (dynamics.runs, dynamics.indices, dynamics.step.tolist()) == (SIX, list(range(6)), steps)
+    assert dynamics.values.shape == (6, 3, 5)
+    assert dynamics.values.dtype == np.float32
+    for index in (1, 4):
+        run = bench.run(index, lambda step: None)
+        np.testing.assert_array_equal(dynamics.values[index], run.metrics[metric])
+        assert dynamics.curricula[index] == run.curriculum
+        np.testing.assert_allclose(dynamics.learning_rate[index], run.learning_rate)
+    assert (dynamics.pool, dynamics.test) == (bench.pool, bench.test)
+    assert (dynamics.base_model, dynamics.base_revision) == (bench.base.name, bench.base.revision)
+    assert dynamics.batch_size == 4
+
+
+def test_splits_and_places_keep_runs_together_with_their_values(collected_once: Path) -> None:
+    dynamics = read_dynamics(str(collected_once), "rte_tiny", "loss")
+    held_out = dynamics.split("validation", "test")
+    assert (held_out.runs, held_out.indices) == (["0003", "0004"], [3, 4])
+    np.testing.assert_array_equal(held_out.values, dynamics.values[[3, 4]])
+    assert held_out.curricula == dynamics.curricula[3:5]
+    turned = dynamics.take([5, 0])
+    assert turned.runs == ["0005", "0000"]
+    np.testing.assert_array_equal(turned.values, dynamics.values[[5, 0]])
+    with pytest.raises(DataError, match=r"rte_tiny has no test runs; collect at least 6 runs \(it has 1\)"):
+        dynamics.take([0]).split("test")
+
+
+def test_generated_metrics_have_their_own_steps(
+    make_settings: Callable[..., RunSettings], rows_folder: Path, tmp_path: Path
+) -> None:
+    from gptdynamics.collection import CollectSettings, collect
+
+    settings = make_settings("webnlg_tiny", epochs=2, generate_every=3)
+    collect(CollectSettings(settings, tmp_path, 1, rows_folder, workers=1))
+    assert read_dynamics(tmp_path, "webnlg_tiny", "loss").step.tolist() == [0, 1, 2, 3, 4]
+    assert read_dynamics(tmp_path, "webnlg_tiny", "bleu").step.tolist() == [0, 3, 4]
+
+
+def test_a_truncated_file_is_named(collected: Path) -> None:
+    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(GPTDynamicsError, match=re.escape(f"{path}: cannot be read as Parquet")):
+        read_dynamics(collected, "rte_tiny", "loss")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
+def test_values_that_are_not_finite_are_refused_by_file_and_metric(collected: Path, bad: float | None) -> None:
+    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    change_column(path, "loss", lambda rows: [[rows[0][0], bad, rows[0][2]], *rows[1:]])
+    with pytest.raises(DataError, match=re.escape(f"{path}: loss has values that are not finite")):
+        read_dynamics(collected, "rte_tiny", "loss")
+
+
+def test_a_run_with_other_test_examples_is_refused_by_file(collected: Path) -> None:
+    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    change_column(path, "test_id", lambda ids: [7, *ids[1:]])
+    with pytest.raises(DataError, match=re.escape(f"{path}: its test examples or steps differ")):
+        read_dynamics(collected, "rte_tiny", "loss")
+
+
+def test_a_run_without_the_metric_of_the_others_is_refused_by_file(collected: Path) -> None:
+    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    write_parquet(read_parquet(path).drop_columns("accuracy"), path)
+    with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*accuracy"):
+        read_dynamics(collected, "rte_tiny", "accuracy")
+
+
+def test_an_unknown_config_is_refused_with_the_known_ones(collected_once: Path) -> None:
+    with pytest.raises(SettingsError, match="has no runs of config 'rte_nano'; it has: rte_tiny, webnlg_tiny"):
+        read_dynamics(collected_once, "rte_nano", "loss")
+
+
+def test_a_folder_without_runs_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="has no runs of config 'rte_nano'; it has: none"):
+        read_dynamics(tmp_path, "rte_nano", "loss")
+
+
+@pytest.mark.parametrize(
+    ("config", "metric", "known"),
+    [("rte_tiny", "bleu", "loss, accuracy"), ("webnlg_tiny", "rouge", "loss, bleu, rougeL")],
+)
+def test_an_unknown_metric_is_refused_with_the_known_ones(
+    collected_once: Path, config: str, metric: str, known: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"{config} has no metric '{metric}'; it has: {known}"):
+        read_dynamics(collected_once, config, metric)
+
+
+@pytest.mark.parametrize("part", ["pool", "test"])
+def test_a_missing_example_is_named_with_its_file(collected: Path, part: str) -> None:
+    path = DatasetFolder(collected).examples_path("rte", part)
+    curricula = read_dynamics(collected, "rte_tiny", "loss").curricula
+    gone = curricula[0][0][0] if part == "pool" else 3
+    table = read_parquet(path)
+    write_parquet(table.take([at for at in range(table.num_rows) if at != gone]), path)
+    with pytest.raises(DataError, match=re.escape(f"{path}: {part} example {gone} is missing")):
+        read_dynamics(collected, "rte_tiny", "loss")
+
+
+def test_a_missing_examples_file_is_named(collected: Path) -> None:
+    path = DatasetFolder(collected).examples_path("rte", "pool")
+    path.unlink()
+    with pytest.raises(DataError, match=re.escape(f"{path}: no such file")):
+        read_dynamics(collected, "rte_tiny", "loss")
+
+
+@pytest.mark.parametrize("source", ["/nowhere/at/all", "nowhere", "./a/b"])
+def test_a_missing_folder_is_named(source: str) -> None:
+    with pytest.raises(DataError, match=f"{source}: no such dataset folder"):
+        read_dynamics(source, "rte_tiny", "loss")
+
+
+def test_a_hub_id_that_cannot_be_had_gives_one_line() -> None:
+    with pytest.raises(DataError, match="nobody/nothing: neither a folder nor a dataset") as error:
+        read_dynamics("nobody/nothing", "rte_tiny", "loss")
+    assert "\n" not in str(error.value)
