@@ -47,9 +47,11 @@ def collect(
     """Train a base model on seeded curricula and measure every test example at every step."""
     from gptdynamics.collection import CollectSettings, missing_runs
     from gptdynamics.collection import collect as collect_runs
-    from gptdynamics.configs import RunSettings, default_learning_rate
+    from gptdynamics.configs import RunSettings, config_parts, default_learning_rate
+    from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.tasks import get_task
 
+    get_task(config_parts(config)[0])
     run = RunSettings(
         config=config,
         learning_rate=default_learning_rate(config) if learning_rate is None else learning_rate,
@@ -60,8 +62,9 @@ def collect(
         generate_every=generate_every,
         base_model=base_model,
     )
-    get_task(run.task)
-    settings = CollectSettings(run=run, out=out, runs=runs, data=data, workers=workers or os.cpu_count() or 1)
+    processes = (os.cpu_count() or 1) if workers is None else workers
+    settings = CollectSettings(run=run, out=out, runs=runs, data=data, workers=processes)
+    DatasetFolder(out).check_settings(run)
     missing = missing_runs(settings)
     typer.echo(
         f"{config}: {runs} runs of {run.run_steps} updates (batch {run.batch_size}, learning rate "

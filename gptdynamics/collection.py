@@ -199,7 +199,7 @@ def collect(
     folder = DatasetFolder(settings.out)
     config = settings.run.config
     bench = Bench(settings.run, settings.data)
-    folder.check_settings(settings.run)
+    folder.begin(settings.run, bench.base.revision)
     folder.add_examples(settings.run.task, "pool", bench.pool)
     folder.add_examples(settings.run.task, "test", bench.test)
     missing = missing_runs(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -60,7 +61,7 @@ class RunSettings:
         steps: updates; the curriculum is cut there. None: all of them.
         test_examples: the test set is the first rows of the task's eval split.
         eval_every: updates between measurements of loss and accuracy.
-        generate_every: updates between measurements of BLEU and ROUGE-L; a multiple of `eval_every`.
+        generate_every: updates between measurements of BLEU and ROUGE-L.
         base_model: a known size, a Hub id or a folder. None: the config's size.
         weight_decay, beta1, beta2, epsilon: AdamW.
         max_length: longer inputs are cut from the left of the prompt.
@@ -100,8 +101,8 @@ class RunSettings:
         ):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}={getattr(self, name)} must be at least 1")
-        if not self.learning_rate > 0:
-            raise SettingsError(f"learning_rate={self.learning_rate} must be above 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise SettingsError(f"learning_rate={self.learning_rate} must be above 0 and finite")
         if self.subset > self.pool_size:
             raise SettingsError(f"subset={self.subset} is larger than pool_size={self.pool_size}")
         if self.batch_size > self.subset:
@@ -110,10 +111,6 @@ class RunSettings:
             raise SettingsError(
                 f"steps={self.steps} must be between 1 and the {self.all_steps} that "
                 f"{self.epochs} epochs of {self.subset} examples in batches of {self.batch_size} give"
-            )
-        if self.generate_every % self.eval_every:
-            raise SettingsError(
-                f"generate_every={self.generate_every} must be a multiple of eval_every={self.eval_every}"
             )
         if not self.temperature > 0 or not 0 < self.top_p <= 1:
             raise SettingsError("temperature must be above 0 and top_p in (0, 1]")

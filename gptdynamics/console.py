@@ -64,4 +64,9 @@ def progress_bar() -> Iterator[Progress]:
         TimeRemainingColumn(elapsed_when_finished=False),
         console=Console(stderr=True),
     ) as progress:
-        yield progress
+        try:
+            yield progress
+        except BaseException:
+            # Take the bars away: what is left to read is the error.
+            progress.live.transient = True
+            raise

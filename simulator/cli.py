@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -143,12 +144,13 @@ def spread_models(arguments: list[str]) -> list[str]:
     """`--models A B` as `--models A --models B`, which is what the parser knows."""
     spread: list[str] = []
     inside = False
-    for argument in arguments:
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
         if argument.startswith("-"):
             inside = argument == "--models"
-            if inside:
+            # With nothing to spread it is left to the parser, which says that a value is missing.
+            if inside and not following.startswith("-"):
                 continue
-        spread += ["--models", argument] if inside else [argument]
+        spread += ["--models", argument] if inside and argument != "--models" else [argument]
     return spread
 
 

@@ -73,33 +73,51 @@ class DatasetFolder:
 
     def finished(self, config: str) -> list[int]:
         """Indices of runs whose files are both there."""
-        names = (_RUN_FILE.fullmatch(path.name) for path in self.run_path(config, 0).parent.glob("*.parquet"))
-        indices = sorted(int(match.group(2)) for match in names if match)
-        return [at for at in indices if self.run_row_path(config, at).exists()]
+        folder = self.run_path(config, 0).parent
+        names = (_RUN_FILE.fullmatch(path.name) for path in folder.glob("*.parquet"))
+        found = {int(match.group(2)) for match in names if match}
+        return sorted(
+            at for at in found if self.run_path(config, at).exists() and self.run_row_path(config, at).exists()
+        )
 
     def failed(self, config: str) -> dict[int, str]:
         """Reasons of runs that diverged, by index."""
         reasons = {}
         for path in sorted(self.sidecar_path(config, 0, "failed").parent.glob("*.failed.json")):
-            reasons[int(path.name.split(".")[0])] = json.loads(path.read_text(encoding="utf-8"))["reason"]
+            reasons[int(path.name.split(".")[0])] = str(_read_json(path).get("reason"))
         return reasons
 
-    def check_settings(self, settings: RunSettings) -> None:
-        """Compare with the manifest that the config was begun with, or begin it.
+    def check_settings(self, settings: RunSettings, base_revision: str | None = None) -> None:
+        """Compare with the manifest that the config was begun with, if there is one.
+
+        Args:
+            settings: what is asked for now.
+            base_revision: weights of the base model, where they are known already.
 
         Raises:
-            SettingsError: the config was collected with other settings; the message lists them.
+            SettingsError: the config was begun with other settings or weights; the message lists them.
         """
         path = self.manifest_path(settings.config)
-        if path.exists():
-            differences = settings.differences(json.loads(path.read_text(encoding="utf-8")))
-            if differences:
-                raise SettingsError(
-                    f"{self.root} holds {settings.config} made with other settings ({'; '.join(differences)}). "
-                    "Give the same settings, or another --out"
-                )
-        else:
-            write_text(path, json.dumps(settings.to_dict(), indent=1, sort_keys=True) + "\n")
+        if not path.exists():
+            return
+        manifest = _read_json(path)
+        revision = manifest.pop("base_revision", None)
+        differences = settings.differences(manifest)
+        if base_revision is not None and revision != base_revision:
+            differences.append(f"base_revision: {revision!r} there, {base_revision!r} now")
+        if differences:
+            raise SettingsError(
+                f"{self.root} holds {settings.config} made with other settings ({'; '.join(differences)}). "
+                "Give the same settings, or another --out"
+            )
+
+    def begin(self, settings: RunSettings, base_revision: str) -> None:
+        """Begin a config, or go on with it: check its settings, and write the manifest if there is none."""
+        self.check_settings(settings, base_revision)
+        path = self.manifest_path(settings.config)
+        if not path.exists():
+            manifest = settings.to_dict() | {"base_revision": base_revision}
+            write_text(path, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.
@@ -115,7 +133,7 @@ class DatasetFolder:
         if path.exists():
             old = {row["id"]: row for row in read_parquet(path).to_pylist()}
             for key in old.keys() & rows.keys():
-                if any(old[key][name] != rows[key][name] for name in ("prompt", "target")):
+                if any(old[key][name] != rows[key][name] for name in ("prompt", "target", "references")):
                     raise DataError(f"{path}: example {key} has another text than the rows given now")
             if rows.keys() <= old.keys():
                 return
@@ -193,6 +211,16 @@ class DatasetFolder:
             "precision": "fp32",
             "versions": library_versions(),
         }
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}). Restore it, or collect into another folder") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not a JSON object. Restore it, or collect into another folder")
+    return content
 
 
 def _trajectories(test_ids: list[int], run: Run) -> pa.Table:

@@ -137,7 +137,7 @@ def read_dynamics(source: str | Path, config: str, metric: str) -> Dynamics:
     for at, index in enumerate(finished):
         path = folder.run_path(config, index)
         table = read_parquet(path, ["test_id", step_column, metric])
-        flat = table[metric].combine_chunks().flatten().to_numpy()
+        flat = table[metric].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         same = table["test_id"].to_pylist() == test_ids and table[step_column][0].as_py() == step.tolist()
         if not same or flat.size != step.size * len(test_ids):
             raise DataError(f"{path}: its test examples or steps differ from those of run {rows[0]['run']}")

@@ -165,9 +165,7 @@ def _wording(rng: random.Random, subject: str, name: str, facts: Sequence[Fact])
     given = {"kind": kind, "place": place, "rest": rest}
     there = [part for part, found in given.items() if found]
     frames = [
-        frame
-        for subjects, parts, frame in FRAMES
-        if subject in subjects.split() and parts.split() in (there, ["any"])
+        frame for subjects, parts, frame in FRAMES if subject in subjects.split() and parts.split() in (there, ["any"])
     ]
     frame = rng.choice(frames)
     said = [fact for fact in (kind, place) if fact] + rest if "{all}" in frame else rest

@@ -91,7 +91,7 @@ class Task(ABC):
             value = row[name]
             if not isinstance(value, kind):
                 raise DataError(f"{where}: field {name!r} must be a {kind.__name__}, not {type(value).__name__}")
-            texts = [value] if isinstance(value, str) else value
+            texts = [value] if isinstance(value, str) else list(row[name])
             if not all(isinstance(text, str) for text in texts):
                 raise DataError(f"{where}: field {name!r} must be a list of str")
             if not texts or not all(text.strip() for text in texts):

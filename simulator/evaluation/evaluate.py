@@ -65,12 +65,14 @@ def _trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSetti
 
 
 def _unique_names(methods: Sequence[Predictor]) -> list[str]:
-    """Names of the methods; where two are alike the model's folder is added."""
+    """Names of the methods; where two are alike the model's folder is added, in full if it must be."""
     names = [method.name for method in methods]
-    return [
-        f"{name} ({Path(method.model).name})" if names.count(name) > 1 and method.model else name
-        for name, method in zip(names, methods, strict=True)
-    ]
+    for whole in (False, True):
+        repeated = {name for name in names if names.count(name) > 1}
+        for at, method in enumerate(methods):
+            if names[at] in repeated and method.model:
+                names[at] = f"{method.name} ({method.model if whole else Path(method.model).name})"
+    return names
 
 
 def evaluate(

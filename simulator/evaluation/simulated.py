@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
@@ -19,12 +20,16 @@ def load_simulator(source: str) -> GPTfluenceSimulator:
     Raises:
         DataError: there is none, or it is damaged.
     """
+    kind = "folder" if Path(source).exists() else "folder or Hub id"
     try:
-        return GPTfluenceSimulator.from_pretrained(source).eval()
-    except (OSError, ValueError, RuntimeError) as error:
+        model, loading = GPTfluenceSimulator.from_pretrained(source, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        kind = "folder" if Path(source).exists() else "folder or Hub id"
         raise DataError(f"{source}: not a {kind} with a GPTfluence simulator ({reason})") from error
+    if loading["missing_keys"]:
+        missing = ", ".join(sorted(loading["missing_keys"]))
+        raise DataError(f"{source}: not a {kind} with a GPTfluence simulator (its weights lack {missing})")
+    return model.eval()
 
 
 def method_name(model: GPTfluenceSimulator) -> str:

@@ -16,8 +16,8 @@ import torch
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.markov_dynamics import MarkovDynamics
 
-LEARNING_RATES = (3e-4, 1e-3, 3e-3)
-PENALTIES = (1e-5, 1e-2)
+LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+PENALTIES = (1e-4, 1e-1)
 HIDDEN = (16, 64)
 
 
@@ -48,10 +48,10 @@ class MarkovTraining:
         seed: of initial weights and batches.
     """
 
-    most_updates: int = 1500
+    most_updates: int = 1000
     batch_rows: int = 256
     check_every: int = 25
-    patience: int = 12
+    patience: int = 8
     seed: int = 42
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from gptdynamics.errors import DataError
 from simulator.recurrence import decayed_sums
 
-DECAYS: tuple[tuple[float, ...], ...] = ((1.0,), (0.8, 0.95, 1.0))
-COMPONENTS = (2, 8, 24)
-RIDGES = (0.1, 1.0, 10.0, 100.0)
+# As many settings as markov training tries.
+DECAYS: tuple[tuple[float, ...], ...] = ((0.8, 0.95, 1.0), (0.0, 0.5, 0.8, 0.9, 0.95, 1.0))
+COMPONENTS = (2, 32)
+RIDGES = (0.01, 0.3, 10.0, 300.0)
 CURVE_COMPONENTS = 4
 UNSEEN_RIDGES = tuple(10.0**power for power in range(-2, 5))
 

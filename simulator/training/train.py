@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from gptdynamics.atomic import write_text
 from gptdynamics.dataset import Dynamics, read_dynamics
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.encoders import ENCODERS, encode_cached, make_encoder
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key, visit_shares
@@ -76,8 +77,16 @@ class Trained:
     encode_seconds: float
 
     def save(self, folder: Path, settings: TrainSettings) -> None:
-        """Write the model, and beside it the settings and everything that was tried."""
-        self.model.save_pretrained(folder)
+        """Write the model, and beside it the settings and everything that was tried.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.model.save_pretrained(folder)
+        except OSError as error:
+            raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
         record = {
             "settings": asdict(settings),
             "choice": self.choice,
@@ -86,7 +95,7 @@ class Trained:
             "encode_seconds": round(self.encode_seconds, 2),
             "tried": self.tried,
         }
-        (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / "training.json", json.dumps(record, indent=1) + "\n")
 
 
 def markov_data(runs: Dynamics, pool: np.ndarray, test: np.ndarray) -> markov_fit.MarkovData:

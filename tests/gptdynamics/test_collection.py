@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gptdynamics.collection import Bench, CollectSettings, Collected, collect, missing_runs
+from gptdynamics.collection import Bench, Collected, CollectSettings, collect, missing_runs
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.errors import DataError, DivergedRunError, SettingsError

@@ -66,7 +66,7 @@ def test_learning_rate_of_an_unlisted_config_must_be_given() -> None:
         ({"batch_size": 129}, "batch_size=129 is larger than subset=128"),
         ({"steps": 97}, "steps=97 must be between 1 and the 96"),
         ({"steps": 0}, "steps=0 must be between 1"),
-        ({"eval_every": 2, "generate_every": 3}, "generate_every=3 must be a multiple of eval_every=2"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf must be above 0 and finite"),
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"top_p": 1.5}, "top_p in"),
         ({"config": "rte"}, "not of the form"),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,5 +82,5 @@ def test_decay_is_a_straight_line_from_the_peak_to_zero_after_the_last_update(pe
     assert len(rates) == steps
     assert rates[0] == pytest.approx(peak)
     line = [*rates, 0.0]
-    for before, after in zip(line, line[1:], strict=False):
+    for before, after in pairwise(line):
         assert before - after == pytest.approx(peak / steps, rel=1e-6)

@@ -104,7 +104,7 @@ def test_the_card_counts_the_runs_of_each_split(collected_once: Path, tiny_base:
 
 
 def test_nothing_is_left_of_temporary_files(collected_once: Path) -> None:
-    assert not [path for path in collected_once.rglob(".*")]
+    assert not list(collected_once.rglob(".*"))
 
 
 def test_parquet_is_zstd_with_split_floats_and_a_page_index(collected_once: Path) -> None:
@@ -128,9 +128,7 @@ def test_row_groups_hold_at_most_1000_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: whole[4:]])
-def test_a_damaged_file_is_named_with_the_remedy(
-    collected: Path, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_file_is_named_with_the_remedy(collected: Path, damage: Callable[[bytes], bytes]) -> None:
     path = DatasetFolder(collected).run_path("rte_tiny", 2)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError) as error:
@@ -174,11 +172,18 @@ def test_other_references_for_an_example_are_refused(tmp_path: Path) -> None:
 
 def test_settings_are_kept_once_and_compared_after(tmp_path: Path) -> None:
     folder = DatasetFolder(tmp_path)
-    folder.check_settings(RunSettings("rte_nano", 1e-3))
-    folder.check_settings(RunSettings("rte_nano", 1e-3))
-    folder.check_settings(RunSettings("webnlg_nano", 2e-3))
+    folder.begin(RunSettings("rte_nano", 1e-3), "aaaa")
+    folder.begin(RunSettings("rte_nano", 1e-3), "aaaa")
+    folder.begin(RunSettings("webnlg_nano", 2e-3), "aaaa")
     with pytest.raises(SettingsError, match=r"learning_rate: 0\.001 there, 0\.5 now"):
         folder.check_settings(RunSettings("rte_nano", 0.5))
+
+
+def test_other_weights_of_the_base_model_are_refused(tmp_path: Path) -> None:
+    folder = DatasetFolder(tmp_path)
+    folder.begin(RunSettings("rte_nano", 1e-3), "aaaa")
+    with pytest.raises(SettingsError, match="base_revision: 'aaaa' there, 'bbbb' now"):
+        folder.begin(RunSettings("rte_nano", 1e-3), "bbbb")
 
 
 @pytest.mark.parametrize("kind", ["manifest", "failed"])

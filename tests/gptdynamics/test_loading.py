@@ -65,7 +65,11 @@ def test_webnlg_prompt_has_plain_words_and_every_reference_is_kept(tmp_path: Pat
         ("webnlg", WEBNLG_ROW | {"references": ["x", " "]}, "field 'references' is empty"),
         ("webnlg", WEBNLG_ROW | {"references": "x"}, "field 'references' must be a list, not str"),
         ("webnlg", WEBNLG_ROW | {"references": [1]}, "field 'references' must be a list of str"),
-        ("webnlg", WEBNLG_ROW | {"triples": ["a | b"]}, "triple 'a | b' must be written as `subject | relation | value`"),
+        (
+            "webnlg",
+            WEBNLG_ROW | {"triples": ["a | b"]},
+            "triple 'a | b' must be written as `subject |",
+        ),
     ],
 )
 def test_a_bad_row_is_refused_by_file_and_line_even_where_it_is_not_used(
@@ -126,9 +130,7 @@ def hub_has(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]] | Except
 GLUE_ROW = {"sentence1": "The cat sleeps.", "sentence2": "A cat rests.", "label": 1, "idx": 0}
 
 
-def test_rows_of_the_hub_give_the_same_examples_as_local_rows(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_rows_of_the_hub_give_the_same_examples_as_local_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = hub_has(monkeypatch, [GLUE_ROW])
     (there,) = load_examples(get_task("rte"), "test", 1)
     assert asked == [(("nyu-mll/glue", "rte"), {"split": "validation"})]
@@ -176,7 +178,8 @@ def test_a_hub_row_without_a_known_label_is_refused(monkeypatch: pytest.MonkeyPa
 
 @real_rows
 @pytest.mark.parametrize(
-    ("task", "part", "rows"), [("rte", "pool", 2000), ("rte", "test", 277), ("webnlg", "pool", 2000), ("webnlg", "test", 868)]
+    ("task", "part", "rows"),
+    [("rte", "pool", 2000), ("rte", "test", 277), ("webnlg", "pool", 2000), ("webnlg", "test", 868)],
 )
 def test_every_real_row_loads(task: str, part: str, rows: int) -> None:
     examples = load_examples(get_task(task), part, rows, SHARED_TASKS)

@@ -22,9 +22,7 @@ def slow_loss(base: BaseModel, example: TokenizedExample) -> float:
     """Mean cross-entropy of one example from the full logits of its whole sequence."""
     ids = [*example.prompt, *example.target]
     logits = base.model(input_ids=torch.tensor([ids])).logits[0].double()
-    losses = [
-        -torch.log_softmax(logits[at - 1], -1)[ids[at]].item() for at in range(len(example.prompt), len(ids))
-    ]
+    losses = [-torch.log_softmax(logits[at - 1], -1)[ids[at]].item() for at in range(len(example.prompt), len(ids))]
     return sum(losses) / len(losses)
 
 

@@ -67,9 +67,7 @@ class TestBothTasks:
 
     def test_articles_agree(self, task):
         for row in every_row(task):
-            assert not WRONG_ARTICLE.search(
-                f"{row.get('sentence', '')} {' '.join(row.get('references', ()))}"
-            )
+            assert not WRONG_ARTICLE.search(f"{row.get('sentence', '')} {' '.join(row.get('references', ()))}")
 
     def test_rows_are_ours_and_need_no_hub(self, task):
         assert task.hub is None
@@ -151,10 +149,7 @@ class TestMiniTriples:
 
     def test_a_second_subject_is_named(self):
         row = {"triples": ["Mara Dell | town | Elmford", "Elmford | river | Oust"], "references": ["-"]}
-        assert (
-            self.task.prompt(row)
-            == "Record: name = Mara Dell; town = Elmford; name = Elmford; river = Oust\nNote:"
-        )
+        assert self.task.prompt(row) == "Record: name = Mara Dell; town = Elmford; name = Elmford; river = Oust\nNote:"
 
     def test_a_triple_without_bars_is_refused(self):
         with pytest.raises(DataError, match="'Mara bakes' must be written as"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers.utils import logging
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings, run_name
@@ -18,6 +20,8 @@ from gptdynamics.runs import Run
 from gptdynamics.tasks import get_task, load_examples
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.training import TrainSettings, markov_fit, train_simulator
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,12 +30,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The matrices of these tests are too small for two threads."""
+def one_quiet_thread() -> Iterator[None]:
+    """The matrices of these tests are too small for two threads; the commands turn loading bars off, too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     yield
     torch.set_num_threads(before)
+    logging.enable_progress_bar()
+    logging.set_verbosity_warning()
 
 
 def sentiment(part: str, count: int) -> list[Example]:
@@ -44,9 +52,7 @@ def make_curricula() -> Callable[..., list[Curriculum]]:
 
     def make(seed: int, runs: int, steps: int, pool: int, batch: int = 2) -> list[Curriculum]:
         rng = np.random.default_rng(seed)
-        return [
-            [rng.choice(pool, size=batch, replace=False).tolist() for _ in range(steps)] for _ in range(runs)
-        ]
+        return [[rng.choice(pool, size=batch, replace=False).tolist() for _ in range(steps)] for _ in range(runs)]
 
     return make
 
@@ -129,9 +135,7 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
                 model.dynamics.decays.copy_(torch.tensor(config.decays))
                 model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(config.decays)))
                 model.dynamics.reference_rate.copy_(rates.max())
-                model.dynamics.tau.copy_(
-                    torch.nn.functional.pad((rates / rates.max()).cumsum(0), (1, 0))
-                )
+                model.dynamics.tau.copy_(torch.nn.functional.pad((rates / rates.max()).cumsum(0), (1, 0)))
                 model.dynamics.baseline.add_(5)
         return model
 
@@ -159,7 +163,7 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
     task = get_task(settings.task)
     pool, test = load_examples(task, "pool", POOL), load_examples(task, "test", TESTS)
     folder = DatasetFolder(root)
-    folder.check_settings(settings)
+    folder.begin(settings, "0123456789ab")
     folder.add_examples(task.name, "pool", pool)
     folder.add_examples(task.name, "test", test)
     sign = {example.id: 1.0 if example.target == test[0].target else -1.0 for example in pool}
@@ -189,10 +193,52 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset folder: a label config, a generation config measured every 4 updates, and one with 3 runs."""
+def dataset(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> Path:
+    """A dataset folder: two label configs, one of them on the tiny model, a generation config measured
+    every 4 updates, and configs with too few runs."""
     root = tmp_path_factory.mktemp("dataset")
     write_runs(root, "mini_sentiment_nano", "nano", RUNS)
+    write_runs(root, "mini_sentiment_tiny", str(tiny_model_folder), RUNS)
     write_runs(root, "mini_triples_nano", "nano", RUNS, generate_every=4)
     write_runs(root, "mini_sentiment_few", "nano", 3)
+    write_runs(root, "mini_sentiment_two", "nano", 2)
     return root
+
+
+def set_quick_markov(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(markov_fit, "LEARNING_RATES", (1e-3,))
+    monkeypatch.setattr(markov_fit, "PENALTIES", (1e-5,))
+    monkeypatch.setattr(markov_fit, "HIDDEN", (8,))
+    short = partial(markov_fit.MarkovTraining, most_updates=60, batch_rows=32, check_every=20)
+    monkeypatch.setattr(markov_fit, "MarkovTraining", short)
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of label-vector simulators of mini_sentiment_nano's loss, and of two other things, by name."""
+    root = tmp_path_factory.mktemp("models")
+    wanted = {
+        "memory": {},
+        "markov": {"dynamics": "markov"},
+        "markov_2": {"dynamics": "markov", "order": 2},
+        "of accuracy": {"metric": "accuracy"},
+        "of triples": {"config": "mini_triples_nano", "metric": "rougeL"},
+        "of the tiny model": {"config": "mini_sentiment_tiny"},
+    }
+    folders = {}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("GPTDYNAMICS_CACHE", str(root / "cache"))
+        set_quick_markov(monkeypatch)
+        for name, changes in wanted.items():
+            settings = TrainSettings(
+                **({"dataset": str(dataset), "config": "mini_sentiment_nano", "encoder": "label"} | changes)
+            )
+            folders[name] = str(root / name.replace(" ", "-"))
+            train_simulator(settings).save(Path(folders[name]), settings)
+    return folders
+
+
+@pytest.fixture
+def quick_markov(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One setting of markov instead of all, trained for a moment."""
+    set_quick_markov(monkeypatch)

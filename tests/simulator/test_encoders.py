@@ -46,9 +46,11 @@ def exact_gradients(folder: Path, examples: Sequence[Example]) -> np.ndarray:
         )
         if get_task(example.task).generates:
             target = [*target, base.tokenizer.eos_token_id]
-        ids = [*prompt[len(prompt) + len(target) - base.context :], *target] if len(prompt) + len(
-            target
-        ) > base.context else [*prompt, *target]
+        ids = (
+            [*prompt[len(prompt) + len(target) - base.context :], *target]
+            if len(prompt) + len(target) > base.context
+            else [*prompt, *target]
+        )
         base.model.zero_grad()
         logits = base.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
         loss = -sum(logits[len(ids) - len(target) - 1 + at, token] for at, token in enumerate(target)) / len(target)
@@ -82,6 +84,11 @@ def test_another_seed_gives_another_sketch_and_on_average_the_exact_inner_produc
     mean = np.mean([sketch @ sketch.T for sketch in sketches], axis=0)
     size = np.linalg.norm(exact, axis=1)
     assert np.abs((mean - exact @ exact.T) / np.outer(size, size)).max() < 6 / np.sqrt(width * seeds)
+
+
+def test_coordinates_are_added_with_random_signs(rows: list[Example], tiny_model_folder: Path) -> None:
+    one_bucket = [GradientEncoder(str(tiny_model_folder), 1, seed).encode(rows[:1]) for seed in range(4)]
+    assert len({float(vector[0, 0]) for vector in one_bucket}) == 4
 
 
 def test_a_sketch_depends_on_the_example_alone(rows: list[Example], tiny_model_folder: Path) -> None:

@@ -51,7 +51,6 @@ def slow_trajectory(
     return phi
 
 
-
 @ORDERS
 @PROJECTIONS
 @pytest.mark.parametrize("seed", [0, 1])
@@ -103,8 +102,7 @@ def test_a_batch_of_another_size_is_scaled_to_the_size_trained_on(
     make_model: Callable[..., GPTfluenceSimulator],
     make_curricula: Callable[..., list[Curriculum]],
 ) -> None:
-    model = make_model(make_config("markov", projection=projection))
-    assert model.config.batch_size == 2
+    model = make_model(make_config("markov", projection=projection, batch_size=3))
     curriculum = make_curricula(5, 1, STEPS, POOL, batch=size)[0]
     history = np.ones((1, TESTS), dtype=np.float32)
     pool, test = model.pool_vectors.double().numpy(), model.test_vectors.double().numpy()

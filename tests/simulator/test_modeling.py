@@ -207,9 +207,7 @@ def test_examples_it_never_saw_are_encoded_and_predicted(
         assert found[0, 0] == 1
 
 
-def test_an_encoder_that_is_not_the_one_trained_with_is_refused(
-    make_config: MakeConfig, make_model: MakeModel
-) -> None:
+def test_an_encoder_that_is_not_the_one_trained_with_is_refused(make_config: MakeConfig, make_model: MakeModel) -> None:
     model = make_model(make_config("memory", encoder={"encoder": "label", "width": 32}))
     with pytest.raises(ValueError, match=r"32.*64"):
         model.simulate(CURRICULUM, test=[Example(0, "new", " text")], initial=[1.0])
@@ -238,9 +236,7 @@ def test_an_id_outside_the_pool_is_named_with_its_place(memory: GPTfluenceSimula
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_first_values_of_another_number_of_test_examples_are_refused(
-    memory: GPTfluenceSimulator, count: int
-) -> None:
+def test_first_values_of_another_number_of_test_examples_are_refused(memory: GPTfluenceSimulator, count: int) -> None:
     with pytest.raises(ValueError, match=rf"\(1, {count}\).*need \(1, 4\)"):
         memory.simulate(CURRICULUM, initial=[1.0] * count)
 
@@ -262,9 +258,7 @@ def test_memory_needs_first_values_of_unseen_examples(make_config: MakeConfig, m
         model.simulate(CURRICULUM, test=[Example(0, "new", " positive")])
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"dynamics": "lstm"}, {"projection": "cubic"}, {"metric": "f1"}, {"order": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"dynamics": "lstm"}, {"projection": "cubic"}, {"metric": "f1"}, {"order": 0}])
 def test_a_configuration_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
     [(name, value)] = wrong.items()
     with pytest.raises(ValueError, match=rf"{name}={value!r}"):
@@ -286,9 +280,7 @@ def test_content_keys_tell_prompt_from_target() -> None:
 )
 def test_visit_shares_equal_a_loop(runs: int, steps: int, batch: int, ids: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    curricula: list[Curriculum] = [
-        [rng.choice(ids, size=batch).tolist() for _ in range(steps)] for _ in range(runs)
-    ]
+    curricula: list[Curriculum] = [[rng.choice(ids, size=batch).tolist() for _ in range(steps)] for _ in range(runs)]
     found = visit_shares(curricula, ids)
     assert found.shape == (runs, steps, len(ids))
     for run in range(runs):

@@ -1,0 +1,256 @@
+"""The `gptfluence` command, from the command line's words to its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from simulator.cli import main, spread_models
+
+CONFIG = "mini_sentiment_nano"
+KEYS = (
+    "method model config metric split mse mse_std mae mae_std spearman spearman_std skill coverage runs examples"
+).split()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def gptfluence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quick_markov: None
+) -> Callable[..., Done]:
+    """Run the command in this process."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["gptfluence", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(stopped.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_train_writes_a_simulator_and_says_how_good_it_is(
+    gptfluence: Callable[..., Done], dataset: Path, tmp_path: Path
+) -> None:
+    done = gptfluence("train", dataset, "--config", CONFIG, "--encoder", "label", "--output", tmp_path / "model")
+    assert done.status == 0, done.err
+    assert "memory, label vectors: all-steps MSE" in done.out
+    assert "runs left out" in done.out
+    assert f"saved in {tmp_path / 'model'}" in done.out.replace("\n", " ")
+    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as weights:
+        assert "dynamics.baseline" in weights.keys()  # noqa: SIM118
+
+
+def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], dataset: Path, tmp_path: Path) -> None:
+    words = "--dynamics markov --encoder label --order 2 --projection mlp --metric accuracy --seed 7".split()
+    done = gptfluence("train", dataset, "--config", CONFIG, "--output", tmp_path, *words)
+    assert done.status == 0, done.err
+    assert "markov, label vectors" in done.out
+    assert "validation runs" in done.out
+    settings = json.loads((tmp_path / "training.json").read_text())["settings"]
+    assert settings == {
+        "dataset": str(dataset),
+        "config": CONFIG,
+        "metric": "accuracy",
+        "dynamics": "markov",
+        "encoder": "label",
+        "order": 2,
+        "projection": "mlp",
+        "seed": 7,
+    }
+
+
+def test_evaluate_prints_a_table_and_writes_its_rows(
+    gptfluence: Callable[..., Done], dataset: Path, trained: dict[str, str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.json"
+    models = ("--models", trained["memory"], trained["markov"])
+    done = gptfluence("evaluate", dataset, "--config", CONFIG, *models, "--json", rows)
+    assert done.status == 0, done.err
+    assert "persistence" in done.out
+    assert "Traceback" not in done.err
+    written = json.loads(rows.read_text())
+    assert [row["model"] for row in written] == [None] * 4 + [trained["memory"], trained["markov"]]
+    for row in written:
+        assert set(KEYS) <= row.keys()
+        assert isinstance(row["mse"], float)
+        assert row["coverage"] is None
+        assert (row["config"], row["metric"], row["split"], row["runs"], row["examples"]) == (
+            CONFIG,
+            "loss",
+            "test",
+            1,
+            6,
+        )
+
+
+def test_report_writes_one_page_with_the_models(
+    gptfluence: Callable[..., Done], dataset: Path, trained: dict[str, str], tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    words = ("--config", CONFIG, "--models", trained["memory"], trained["markov"], "--output", page)
+    done = gptfluence("report", dataset, *words)
+    assert done.status == 0, done.err
+    assert f"wrote {page}" in done.out.replace("\n", "")
+    text = page.read_text(encoding="utf-8")
+    for name in ("memory_label", "markov_1_label", "mean_curve"):
+        assert name in text
+
+
+def test_report_takes_a_metric_measured_every_four_updates(
+    gptfluence: Callable[..., Done], dataset: Path, trained: dict[str, str], tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    words = "--config mini_triples_nano --metric rougeL".split()
+    done = gptfluence("report", dataset, *words, "--models", trained["of triples"], "--output", page)
+    assert done.status == 0, done.err
+    assert page.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("given", "parsed"),
+    [
+        ("evaluate D --models A B --json F", "evaluate D --models A --models B --json F"),
+        ("evaluate D --models A --config C B", "evaluate D --models A --config C B"),
+        ("evaluate D --models A --models B", "evaluate D --models A --models B"),
+        ("evaluate D --models=A --json F", "evaluate D --models=A --json F"),
+        ("report D --json F --models A B C", "report D --json F --models A --models B --models C"),
+        ("train D --config C", "train D --config C"),
+        ("evaluate D --models", "evaluate D --models"),
+        ("evaluate D --models --json F", "evaluate D --models --json F"),
+        ("", ""),
+    ],
+)
+def test_models_may_be_given_one_after_another(given: str, parsed: str) -> None:
+    assert spread_models(given.split()) == parsed.split()
+
+
+def test_models_without_a_value_is_an_error(gptfluence: Callable[..., Done], dataset: Path) -> None:
+    done = gptfluence("evaluate", dataset, "--config", CONFIG, "--models")
+    assert done.status == 2
+    assert "--models" in done.err
+
+
+TRAIN = "train {dataset} --output {out} --encoder label"
+EVALUATE = "evaluate {dataset} --config mini_sentiment_nano"
+MISTAKES = {
+    "too few runs to evaluate": (
+        "evaluate {dataset} --config mini_sentiment_few",
+        "mini_sentiment_few has no test runs",
+    ),
+    "too few runs for memory": (TRAIN + " --config mini_sentiment_two", "at least 3"),
+    "too few runs for markov": (TRAIN + " --config mini_sentiment_few --dynamics markov", "no validation runs"),
+    "unknown metric": (TRAIN + " --config mini_sentiment_nano --metric bleu", "it has: loss, accuracy"),
+    "unknown config": (TRAIN + " --config rte_nano", "it has: mini_sentiment_few, mini_sentiment_nano"),
+    "config that is no name": (TRAIN + " --config ../../etc", "<task>_<size>"),
+    "no dataset": ("evaluate {out}/nothing --config rte_nano", "no such dataset folder"),
+    "unknown dynamics": (TRAIN + " --config mini_sentiment_nano --dynamics lstm", "memory, markov"),
+    "unknown encoder": (
+        "train {dataset} --output {out} --config mini_sentiment_nano --encoder bert",
+        "sentence, gradient, label",
+    ),
+    "unknown projection": (TRAIN + " --config mini_sentiment_nano --projection cubic", "linear, mlp"),
+    "order zero": (TRAIN + " --config mini_sentiment_nano --order 0", "order=0"),
+    "no model folder": (EVALUATE + " --models {out}", "not a folder"),
+    "a model that is no simulator": (EVALUATE + " --models {tiny}", "not a folder with a GPTfluence simulator"),
+    "a model of another metric": (EVALUATE + " --models {accuracy}", "metric: model accuracy, data loss"),
+    "a model of another config": (EVALUATE + " --models {triples}", "config: model mini_triples_nano"),
+    "a report with a model of another metric": (
+        "report {dataset} --config mini_sentiment_nano --output {out}/r.html --models {accuracy}",
+        "metric: model accuracy, data loss",
+    ),
+    "output that is a file": (
+        "train {dataset} --config mini_sentiment_nano --encoder label --output {dataset}/README.md",
+        "cannot write",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_on_standard_error(
+    mistake: str,
+    gptfluence: Callable[..., Done],
+    dataset: Path,
+    trained: dict[str, str],
+    tiny_model_folder: Path,
+    tmp_path: Path,
+) -> None:
+    words, message = MISTAKES[mistake]
+    places = {
+        "dataset": dataset,
+        "out": tmp_path,
+        "tiny": tiny_model_folder,
+        "accuracy": trained["of accuracy"],
+        "triples": trained["of triples"],
+    }
+    done = gptfluence(*words.format(**places).split())
+    assert done.status == 1
+    lines = [line for line in done.err.splitlines() if line.strip()]
+    if mistake == "output that is a file":
+        lines = lines[-1:]  # after the progress of the training
+    assert len(lines) == 1, done.err
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert done.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT_SLOW_LIBRARIES = """
+import sys
+from simulator.cli import main
+
+sys.argv = ["gptfluence", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+slow = {"torch", "transformers", "sentence_transformers", "datasets", "scipy", "plotly"} & sys.modules.keys()
+assert not slow, slow
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_answers_without_the_slow_libraries(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_SLOW_LIBRARIES, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = ("train", "evaluate", "report") if arguments == ["--help"] else ("--dynamics", "--encoder")
+    assert all(word in done.stdout for word in wanted)
+
+
+def test_the_installed_command_ends_with_status_one_and_no_traceback(dataset: Path, trained: dict[str, str]) -> None:
+    command = Path(sys.executable).parent / "gptfluence"
+    if not command.exists():
+        pytest.skip("the package's commands are not installed beside this Python")
+    done = subprocess.run(
+        [command, "evaluate", dataset, "--config", CONFIG, "--models", trained["memory"], trained["of accuracy"]],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    [line] = done.stderr.strip().splitlines()
+    assert line == f"error: {trained['of accuracy']} does not fit the data (metric: model accuracy, data loss)"

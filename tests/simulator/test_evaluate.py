@@ -1,0 +1,322 @@
+"""Every method on the same held-out runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from gptdynamics.curriculum import Curriculum
+from gptdynamics.dataset import Dynamics, read_dynamics
+from gptdynamics.errors import DataError, SettingsError
+from simulator.baselines import MeanCurve, Persistence
+from simulator.encoders.sentence import OFFLINE_PACKAGE
+from simulator.evaluation import EvaluateSettings, Evaluation, Row, evaluate, score
+from simulator.evaluation.simulated import Simulated, load_simulator, method_name
+from simulator.evaluation.table import terminal_table
+from simulator.training import TrainSettings, train_simulator
+
+CONFIG = "mini_sentiment_nano"
+KEYS = {
+    "method",
+    "model",
+    "config",
+    "metric",
+    "split",
+    "mse",
+    "mse_std",
+    "mae",
+    "mae_std",
+    "spearman",
+    "spearman_std",
+    "skill",
+    "coverage",
+    "runs",
+    "examples",
+}
+
+
+@pytest.fixture(scope="module")
+def runs(dataset: Path) -> Dynamics:
+    return read_dynamics(dataset, CONFIG, "loss")
+
+
+@pytest.fixture(scope="module")
+def evaluation(dataset: Path, trained: dict[str, str]) -> Evaluation:
+    """Of one memory and one markov simulator."""
+    return evaluate(EvaluateSettings(str(dataset), CONFIG, models=(trained["memory"], trained["markov"])))
+
+
+def by_method(evaluation: Evaluation) -> dict[str, Row]:
+    return {row.method: row for row in evaluation.rows}
+
+
+def test_baselines_come_first_and_the_given_models_last(evaluation: Evaluation, trained: dict[str, str]) -> None:
+    assert [(row.method, row.model) for row in evaluation.rows] == [
+        ("persistence", None),
+        ("mean_curve", None),
+        ("simfluence_linear", None),
+        ("memory_label", None),
+        ("memory_label (memory)", trained["memory"]),
+        ("markov_1_label", trained["markov"]),
+    ]
+
+
+def test_every_row_says_what_it_is_of(evaluation: Evaluation) -> None:
+    for row in evaluation.rows:
+        assert (row.config, row.metric, row.split) == (CONFIG, "loss", "test")
+        assert (row.runs, row.examples, row.coverage) == (1, 6, None)
+
+
+def test_only_the_test_runs_are_scored(evaluation: Evaluation, runs: Dynamics) -> None:
+    assert evaluation.runs.indices == [4]
+    np.testing.assert_array_equal(evaluation.runs.values, runs.split("test").values)
+
+
+def test_rows_are_the_scores_of_the_predictions(evaluation: Evaluation) -> None:
+    truth, reference = evaluation.runs.values, evaluation.predictions["mean_curve"]
+    assert evaluation.predictions.keys() == by_method(evaluation).keys()
+    for name, row in by_method(evaluation).items():
+        figures = asdict(score(evaluation.predictions[name], truth, reference, 1))
+        assert figures == {key: getattr(row, key) for key in figures}
+
+
+def test_the_mean_curve_is_that_of_training_and_validation_runs(evaluation: Evaluation, runs: Dynamics) -> None:
+    others = [at for at, index in enumerate(runs.indices) if index != 4]
+    np.testing.assert_allclose(evaluation.predictions["mean_curve"][0], runs.values[others].mean(0), rtol=1e-6)
+    assert by_method(evaluation)["mean_curve"].skill == 0
+
+
+def test_a_given_model_and_the_same_trained_here_agree(evaluation: Evaluation) -> None:
+    rows = by_method(evaluation)
+    here, given = (asdict(rows[name]) for name in ("memory_label", "memory_label (memory)"))
+    differ = {key for key in here if here[key] != given[key]}
+    assert differ == {"method", "model"}
+
+
+def test_memory_finds_what_the_runs_were_made_with(evaluation: Evaluation) -> None:
+    rows = by_method(evaluation)
+    skill = rows["memory_label"].skill
+    assert skill is not None
+    assert skill > 0.8
+    assert rows["persistence"].skill is not None
+    assert rows["persistence"].skill < 0
+
+
+def test_the_json_is_a_list_of_rows(evaluation: Evaluation, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.json"
+    evaluation.write_json(path)
+    rows = json.loads(path.read_text())
+    assert rows == [asdict(row) for row in evaluation.rows]
+    assert rows[0].keys() >= KEYS
+
+
+def test_all_rows_score_the_steps_after_the_longest_history(
+    dataset: Path, trained: dict[str, str], runs: Dynamics
+) -> None:
+    settings = EvaluateSettings(str(dataset), CONFIG, models=(trained["memory"], trained["markov_2"]))
+    rows = by_method(evaluate(settings))
+    held_out = runs.split("test")
+    error = np.square(Persistence().predict(held_out) - held_out.values)
+    assert rows["persistence"].mse == pytest.approx(error[:, 2:].mean(), rel=1e-5)
+    assert "markov_2_label" in rows
+
+
+def test_a_generation_task_has_no_label_only_row(dataset: Path, trained: dict[str, str]) -> None:
+    settings = EvaluateSettings(str(dataset), "mini_triples_nano", "rougeL", (trained["of triples"],))
+    found = evaluate(settings)
+    names = [row.method for row in found.rows]
+    assert names == ["persistence", "mean_curve", "simfluence_linear", "memory_label"]
+    assert found.rows[-1].model == trained["of triples"]
+    assert found.runs.step.tolist() == [0, 4, 8, 10]
+    assert all(values.shape == found.runs.values.shape for values in found.predictions.values())
+
+
+@pytest.mark.skipif(importlib.util.find_spec(OFFLINE_PACKAGE) is None, reason=f"{OFFLINE_PACKAGE} is not installed")
+@pytest.mark.usefixtures("quick_markov")
+def test_without_models_markov_and_memory_are_trained_with_each_encoder(dataset: Path) -> None:
+    phases: list[str] = []
+    settings = EvaluateSettings(str(dataset), "mini_sentiment_tiny")
+    rows = evaluate(settings, lambda name, total: phases.append(name)).rows
+    assert [row.method for row in rows] == [
+        "persistence",
+        "mean_curve",
+        "simfluence_linear",
+        "markov_1",
+        "memory_label",
+        "memory_sentence",
+        "memory_gradient",
+    ]
+    assert all(row.model is None and row.mse is not None for row in rows)
+    assert [name for name in phases if name not in ("encoding", "fitting")] == [
+        "simfluence",
+        "markov sentence",
+        "memory label",
+        "memory sentence",
+        "memory gradient",
+    ]
+
+
+def test_models_of_the_same_kind_and_folder_name_are_told_apart(
+    dataset: Path, trained: dict[str, str], tmp_path: Path
+) -> None:
+    models = []
+    for parent in ("first", "second"):
+        shutil.copytree(trained["memory"], tmp_path / parent / "model")
+        models.append(str(tmp_path / parent / "model"))
+    found = evaluate(EvaluateSettings(str(dataset), CONFIG, models=tuple(models)))
+    names = [row.method for row in found.rows]
+    assert len(set(names)) == len(names) == len(found.predictions)
+    assert names[-2:] == [f"memory_label ({model})" for model in models]
+
+
+def test_a_model_that_blows_up_has_a_row_without_figures(
+    dataset: Path, trained: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "wild"
+    shutil.copytree(trained["markov"], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["dynamics.train_side"] *= 1e12
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    found = evaluate(EvaluateSettings(str(dataset), CONFIG, models=(str(folder),)))
+    row = found.rows[-1]
+    assert (row.mse, row.mae, row.spearman, row.skill) == (None, None, None, None)
+    found.write_json(tmp_path / "rows.json")
+    assert json.loads((tmp_path / "rows.json").read_text())[-1]["mse"] is None
+    assert "-" in shown(found.rows[-1:])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("of accuracy", r"metric: model accuracy, data loss"),
+        ("of triples", r"config: model mini_triples_nano, data mini_sentiment_nano"),
+        ("of the tiny model", r"base model: model .*tiny_model.* data nano"),
+    ],
+)
+def test_a_model_of_something_else_is_refused(dataset: Path, trained: dict[str, str], model: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        evaluate(EvaluateSettings(str(dataset), CONFIG, models=(trained["memory"], trained[model])))
+
+
+def test_a_model_of_other_weights_of_the_same_name_is_refused(trained: dict[str, str], runs: Dynamics) -> None:
+    method = Simulated(load_simulator(trained["memory"]), trained["memory"])
+    with pytest.raises(SettingsError, match=r"base model: model nano 0123456789ab, data nano 9999"):
+        method.predict(replace(runs, base_revision="9999"))
+
+
+def test_a_folder_without_a_simulator_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder with a GPTfluence simulator"):
+        load_simulator(str(tmp_path))
+    with pytest.raises(DataError, match="not a folder or Hub id with a GPTfluence simulator"):
+        load_simulator(str(tmp_path / "nothing"))
+
+
+def test_another_kind_of_model_is_refused(tiny_model_folder: Path) -> None:
+    with pytest.raises(DataError, match=r"GPTfluence simulator \(its weights lack .*pool_vectors"):
+        load_simulator(str(tiny_model_folder))
+
+
+def cut(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+
+
+def drop_a_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["dynamics.baseline"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def change_a_shape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["test_vectors"] = torch.zeros(2, 2)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def break_the_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [cut, drop_a_weight, change_a_shape, break_the_config])
+def test_a_damaged_simulator_is_refused(
+    trained: dict[str, str], damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(trained["memory"], folder)
+    damage(folder)
+    with pytest.raises(DataError, match="GPTfluence simulator"):
+        load_simulator(str(folder))
+
+
+def test_too_few_runs_have_no_test_run(dataset: Path) -> None:
+    with pytest.raises(DataError, match=r"no test runs; collect at least 6 runs \(it has 3\)"):
+        evaluate(EvaluateSettings(str(dataset), "mini_sentiment_few"))
+
+
+def test_method_names_say_dynamics_order_and_encoder(trained: dict[str, str]) -> None:
+    model = load_simulator(trained["markov_2"])
+    assert method_name(model) == "markov_2_label"
+    model.config.encoder = {"encoder": "sentence"}
+    assert method_name(model) == "markov_2"
+    model.config.projection = "mlp"
+    assert method_name(model) == "markov_2_mlp"
+    assert method_name(load_simulator(trained["memory"])) == "memory_label"
+
+
+def test_history_is_the_order_of_markov_and_one_for_memory(trained: dict[str, str]) -> None:
+    assert [Simulated(load_simulator(trained[name])).history for name in ("memory", "markov", "markov_2")] == [1, 1, 2]
+
+
+def test_a_simulator_predicts_test_examples_that_training_did_not_see(
+    trained: dict[str, str], runs: Dynamics, dataset: Path
+) -> None:
+    half = replace(runs, test=runs.test[:3], values=runs.values[:, :, :3])
+    settings = TrainSettings(str(dataset), CONFIG, encoder="label")
+    method = Simulated(train_simulator(settings, runs=half).model)
+    held_out = runs.split("test")
+    found = method.predict(held_out)
+    assert method.simulator.places(runs.test).tolist() == [0, 1, 2, -1, -1, -1]
+    assert np.isfinite(found).all()
+    unseen = (slice(None), slice(None), slice(3, None))
+    error = np.square(found - held_out.values)[unseen].mean()
+    assert error < np.square(Persistence().predict(held_out) - held_out.values)[unseen].mean()
+    np.testing.assert_array_equal(found[:, 0], held_out.values[:, 0])
+
+
+def shown(rows: list[Row]) -> str:
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(terminal_table(rows))
+    return captured.get()
+
+
+def test_the_table_shows_every_method_and_what_was_held_out(evaluation: Evaluation) -> None:
+    text = shown(evaluation.rows)
+    assert "mini_sentiment_nano, loss: 1 held-out runs, 6 test examples" in text
+    for row in evaluation.rows:
+        [line] = [line for line in text.splitlines() if re.match(rf"[│┃] {re.escape(row.method)} +[│┃]", line)]
+        assert f"{row.skill:.3f}" in line or f"{row.skill:.3g}" in line
+    assert "never move" not in text
+
+
+def test_the_table_counts_trajectories_that_never_move(
+    make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
+) -> None:
+    values = np.random.default_rng(0).uniform(size=(3, 5, 4))
+    values[1, :, 2] = 0.5
+    runs = make_dynamics(make_curricula(0, 3, 4, 8), values, 8)
+    predicted = MeanCurve(runs).predict(runs)
+    figures = asdict(score(predicted, runs.values, predicted, 1))
+    row = Row("mean_curve", None, CONFIG, "loss", "test", coverage=None, runs=3, examples=4, **figures)
+    assert "1 of 12 trajectories never move" in shown([row])
