@@ -127,17 +127,21 @@ def report(
     output: Annotated[Path, typer.Option(help="The HTML page.")],
     metric: Metric = "loss",
     models: Models = None,
+    figure: Annotated[Path | None, typer.Option(help="Also draw a few trajectories here (.svg or .png).")] = None,
 ) -> None:
     """Write one self-contained page: the table, and true against predicted trajectories."""
     from simulator.evaluation import EvaluateSettings
     from simulator.evaluation import evaluate as evaluate_methods
-    from simulator.report import report_evaluation
+    from simulator.report import draw_trajectories, report_evaluation
 
     settings = EvaluateSettings(dataset, config, metric, tuple(models or ()))
     with _phases() as (on_phase, on_progress):
         evaluation = evaluate_methods(settings, on_phase, on_progress)
     report_evaluation(evaluation, settings, output)
     typer.echo(f"wrote {output}")
+    if figure is not None:
+        draw_trajectories(evaluation, figure)
+        typer.echo(f"wrote {figure}")
 
 
 def spread_models(arguments: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ class GPTfluenceConfig(PretrainedConfig):
         steps: updates of the runs trained on.
         batch_size: examples in an update.
         learning_rate: rate of each update of the runs trained on.
+        stride: updates between two measurements of the metric; one step of markov spans them.
         order: n, previous values that a markov step looks at.
         projection: `linear` (eq. 7-8) or `mlp` (two layers shared by train and test side).
         hidden: width of the projections.
@@ -53,6 +54,7 @@ class GPTfluenceConfig(PretrainedConfig):
         steps: int = 1,
         batch_size: int = 4,
         learning_rate: list[float] | None = None,
+        stride: int = 1,
         order: int = 1,
         projection: str = "linear",
         hidden: int = 64,
@@ -83,6 +85,7 @@ class GPTfluenceConfig(PretrainedConfig):
         self.steps = steps
         self.batch_size = batch_size
         self.learning_rate = learning_rate or []
+        self.stride = stride
         self.order = order
         self.projection = projection
         self.hidden = hidden

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from .configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
 from .markov_dynamics import MarkovDynamics
-from .memory_dynamics import MemoryDynamics
+from .memory_dynamics import MemoryDynamics, interpolate
 
 
 def content_key(example: Any) -> str:
@@ -74,16 +74,21 @@ class GPTfluenceSimulator(PreTrainedModel):
             pool: `[N, E]` encoder vectors.
             test: `[M, E]` encoder vectors.
             seen: `[M]` place among the test examples trained on, or -1.
-            initial: `[runs or 1, n, M]` the first n values, oldest first (n = 1 for memory).
+            initial: `[runs or 1, n, M]` the first n measured values, oldest first (n = 1 for memory).
 
         Returns:
-            `[runs, steps + 1, M]`.
+            `[runs, steps + 1, M]`; of markov, steps between two measurements are interpolated.
         """
         if self.config.dynamics == "memory":
             values = self.dynamics(visits, rates, pool, test, seen, initial[:, 0])
             low, high = METRIC_RANGES[self.config.metric]
             return values.clamp(low, high)
-        return self.dynamics(visits, pool, test, initial.expand(len(visits), -1, -1))
+        measured = measured_steps(visits.size(1), self.config.stride)
+        history = initial.expand(len(visits), -1, -1)
+        values = self.dynamics(shares_between(visits, measured), pool, test, history)
+        grid = torch.tensor(measured, dtype=values.dtype)
+        every = torch.arange(visits.size(1) + 1, dtype=values.dtype)
+        return torch.stack([interpolate(grid, run, every) for run in values])
 
     forward = trajectories
 
@@ -199,6 +204,18 @@ def visit_shares(curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int
                     raise ValueError(f"run {run}, step {step + 1}: example {key} is not in the pool")
                 shares[run, step, place[key]] += 1 / len(batch)
     return shares
+
+
+def measured_steps(steps: int, stride: int) -> list[int]:
+    """Steps at which a metric is measured every `stride` updates: 0, stride, ... and the last."""
+    return [*range(0, steps, stride), steps]
+
+
+def shares_between(shares: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
+    """Mean share of each pool example between measured steps: `[runs, steps, N]` -> `[runs, len(step) - 1, N]`."""
+    at = torch.tensor(list(step))
+    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, at]
+    return summed.diff(dim=1) / at.diff().view(1, -1, 1)
 
 
 GPTfluenceConfig.register_for_auto_class()

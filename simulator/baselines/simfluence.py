@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.modeling_gptfluence import visit_shares
+from simulator.modeling_gptfluence import shares_between, visit_shares
 from simulator.recurrence import markov_scan
-from simulator.training.train import shares_between
 
-RIDGES = tuple(10.0**power for power in range(-3, 3))
+# As many pairs as other trained methods try settings.
+RIDGES = (0.003, 0.1, 3.0, 100.0)
 
 
 class SimfluenceLinear:
@@ -42,7 +42,7 @@ class SimfluenceLinear:
 
     @staticmethod
     def _shares(runs: Dynamics) -> torch.Tensor:
-        return shares_between(visit_shares(runs.curricula, [example.id for example in runs.pool]), runs.step)
+        return shares_between(visit_shares(runs.curricula, [example.id for example in runs.pool]), runs.step.tolist())
 
     def _solutions(self, runs: Dynamics) -> dict[tuple[float, float], torch.Tensor]:
         """Factors A (deviation from 1) and B for each pair of penalties: `[2, N, M]`."""

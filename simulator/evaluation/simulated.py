@@ -11,7 +11,6 @@ from safetensors import SafetensorError
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.modeling_gptfluence import GPTfluenceSimulator, visit_shares
-from simulator.training.train import shares_between
 
 
 def load_simulator(source: str) -> GPTfluenceSimulator:
@@ -84,8 +83,5 @@ class Simulated:
         seen = model.places(runs.test)
         history = torch.from_numpy(runs.values[:, : self.history])
         rates = torch.from_numpy(runs.learning_rate).float()
-        if model.config.dynamics == "memory":
-            predicted = model.trajectories(shares, rates, pool, test, seen, history)
-            return predicted[:, torch.from_numpy(runs.step)].numpy()
-        shares = shares_between(shares, runs.step)
-        return model.trajectories(shares, rates, pool, test, seen, history).numpy()
+        predicted = model.trajectories(shares, rates, pool, test, seen, history)
+        return predicted[:, torch.from_numpy(runs.step)].numpy()

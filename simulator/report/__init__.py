@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulator.report.colours import METHOD_COLOURS, method_colour
 from simulator.report.evaluation_report import report_evaluation
+from simulator.report.figure import draw_trajectories
 from simulator.report.page import Curve, write_report
 
-__all__ = ["METHOD_COLOURS", "Curve", "method_colour", "report_evaluation", "write_report"]
+__all__ = ["METHOD_COLOURS", "Curve", "draw_trajectories", "method_colour", "report_evaluation", "write_report"]

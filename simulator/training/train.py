@@ -17,7 +17,7 @@ from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.encoders import ENCODERS, encode_cached, make_encoder
-from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key, visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key, measured_steps, shares_between, visit_shares
 from simulator.training import markov_fit, memory_fit
 
 DYNAMICS = ("memory", "markov")
@@ -102,17 +102,11 @@ def markov_data(runs: Dynamics, pool: np.ndarray, test: np.ndarray) -> markov_fi
     """Runs as markov sees them: one step from each measurement to the next."""
     shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
     return markov_fit.MarkovData(
-        visits=shares_between(shares, runs.step),
+        visits=shares_between(shares, runs.step.tolist()),
         values=torch.from_numpy(runs.values),
         pool=torch.from_numpy(pool),
         test=torch.from_numpy(test),
     )
-
-
-def shares_between(shares: torch.Tensor, step: np.ndarray) -> torch.Tensor:
-    """Mean share of each pool example between two measured steps: `[R, T, N]` -> `[R, S - 1, N]`."""
-    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, torch.from_numpy(step)]
-    return summed.diff(dim=1) / torch.from_numpy(np.diff(step)).view(1, -1, 1)
 
 
 def train_simulator(
@@ -133,6 +127,9 @@ def train_simulator(
         GPTDynamicsError: the data are missing, damaged or too few.
     """
     runs = runs or read_dynamics(settings.dataset, settings.config, settings.metric)
+    stride = int(runs.step[1])
+    if runs.step.tolist() != measured_steps(runs.learning_rate.shape[1], stride):
+        raise DataError(f"{settings.config}: {settings.metric} was not measured at even steps: {runs.step.tolist()}")
     encoder = make_encoder(settings.encoder, runs.base_model)
     on_phase("encoding", 1)
     began = time.perf_counter()
@@ -154,6 +151,7 @@ def train_simulator(
         steps=runs.learning_rate.shape[1],
         batch_size=runs.batch_size,
         learning_rate=runs.learning_rate[0].tolist(),
+        stride=stride,
         order=settings.order,
         projection=settings.projection,
     )
