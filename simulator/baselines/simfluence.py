@@ -31,14 +31,13 @@ class SimfluenceLinear:
     history = 1
 
     def __init__(self, training: Dynamics, validation: Dynamics) -> None:
-        best = np.inf
+        errors = {}
         solutions = self._solutions(training)
-        for penalties, factors in solutions.items():
-            self.factors = factors
+        for penalties, self.factors in solutions.items():
             error = float(np.square(self.predict(validation)[:, 1:] - validation.values[:, 1:]).mean())
-            if error < best:
-                best, chosen, self.penalties = error, factors, penalties
-        self.factors = chosen
+            errors[penalties] = error if np.isfinite(error) else np.inf
+        self.penalties = min(errors, key=lambda penalties: errors[penalties])
+        self.factors = solutions[self.penalties]
 
     @staticmethod
     def _shares(runs: Dynamics) -> torch.Tensor:

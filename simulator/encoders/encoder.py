@@ -37,7 +37,7 @@ def encode_cached(encoder: Encoder, examples: Sequence[Example]) -> np.ndarray:
 
     The cache is in `$GPTDYNAMICS_CACHE`, by default `~/.cache/gptdynamics`.
     """
-    content = [encoder.describe(), [(example.prompt, example.target) for example in examples]]
+    content = [encoder.describe(), [(example.task, example.prompt, example.target) for example in examples]]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
     path = _cache_folder() / "encodings" / f"{key}.npy"
     if path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -122,6 +123,17 @@ def test_report_takes_a_metric_measured_every_four_updates(
     done = gptfluence("report", dataset, *words, "--models", trained["of triples"], "--output", page)
     assert done.status == 0, done.err
     assert page.stat().st_size > 10_000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_report_draws_a_picture_when_asked(
+    gptfluence: Callable[..., Done], dataset: Path, trained: dict[str, str], tmp_path: Path
+) -> None:
+    picture = tmp_path / "picture.svg"
+    words = ("--config", CONFIG, "--models", trained["memory"], "--output", tmp_path / "report.html")
+    done = gptfluence("report", dataset, *words, "--figure", picture)
+    assert done.status == 0, done.err
+    assert "<svg" in picture.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

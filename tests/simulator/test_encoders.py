@@ -46,11 +46,8 @@ def exact_gradients(folder: Path, examples: Sequence[Example]) -> np.ndarray:
         )
         if get_task(example.task).generates:
             target = [*target, base.tokenizer.eos_token_id]
-        ids = (
-            [*prompt[len(prompt) + len(target) - base.context :], *target]
-            if len(prompt) + len(target) > base.context
-            else [*prompt, *target]
-        )
+        cut = max(0, len(prompt) + len(target) - base.context)
+        ids = [*prompt[cut:], *target]
         base.model.zero_grad()
         logits = base.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
         loss = -sum(logits[len(ids) - len(target) - 1 + at, token] for at, token in enumerate(target)) / len(target)

@@ -21,7 +21,7 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
-from simulator.modeling_gptfluence import content_key, visit_shares
+from simulator.modeling_gptfluence import content_key, measured_steps, shares_between, visit_shares
 
 POOL, TESTS, STEPS = 7, 4, 6
 MakeConfig = Callable[..., GPTfluenceConfig]
@@ -288,3 +288,37 @@ def test_visit_shares_equal_a_loop(runs: int, steps: int, batch: int, ids: list[
             for at, key in enumerate(ids):
                 wanted = curricula[run][step].count(key) / batch
                 assert found[run, step, at].item() == pytest.approx(wanted, abs=1e-6)
+
+
+@given(
+    runs=st.integers(1, 3),
+    gaps=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    pool=st.integers(1, 5),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_shares_between_measurements_equal_a_loop(runs: int, gaps: list[int], pool: int, seed: int) -> None:
+    step = np.concatenate([[0], np.cumsum(gaps)])
+    shares = np.random.default_rng(seed).uniform(size=(runs, int(step[-1]), pool)).astype(np.float32)
+    found = shares_between(torch.from_numpy(shares), step.tolist()).numpy()
+    assert found.shape == (runs, len(gaps), pool)
+    for run in range(runs):
+        for at in range(len(gaps)):
+            wanted = shares[run, step[at] : step[at + 1]].mean(0)
+            np.testing.assert_allclose(found[run, at], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "stride", "measured"),
+    [(3, 1, [0, 1, 2, 3]), (8, 4, [0, 4, 8]), (10, 4, [0, 4, 8, 10]), (3, 5, [0, 3]), (0, 2, [0])],
+)
+def test_a_metric_is_measured_first_last_and_every_so_many_updates(
+    steps: int, stride: int, measured: list[int]
+) -> None:
+    assert measured_steps(steps, stride) == measured
+
+
+def test_a_curriculum_may_be_shorter_than_the_history(model_of: Callable[[str], GPTfluenceSimulator]) -> None:
+    model = model_of("markov mlp of order 2")
+    for steps in (0, 1, 2):
+        found = model.simulate(CURRICULUM[:steps], initial=[INITIAL, INITIAL], learning_rate=[1e-3] * steps)
+        assert found.shape == (TESTS, steps + 1)

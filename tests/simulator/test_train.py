@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gptdynamics.configs import split_of
 from gptdynamics.curriculum import Curriculum
@@ -24,7 +22,7 @@ from simulator.evaluation.simulated import Simulated
 from simulator.modeling_gptfluence import content_key, visit_shares
 from simulator.recurrence import markov_scan
 from simulator.training import TrainSettings, memory_fit, train_simulator
-from simulator.training.train import markov_data, shares_between
+from simulator.training.train import markov_data
 
 CONFIG = "mini_sentiment_nano"
 
@@ -144,23 +142,9 @@ def test_markov_of_a_metric_measured_every_four_updates_steps_from_one_measureme
         factors = model.dynamics.batch_factors(visits, model.pool_vectors, model.test_vectors)
         wanted = markov_scan(factors[:-1], factors[-1], torch.from_numpy(held_out.values[:, :1]))
     np.testing.assert_allclose(Simulated(model).predict(held_out), wanted.numpy(), rtol=1e-5)
-
-
-@given(
-    runs=st.integers(1, 3),
-    gaps=st.lists(st.integers(1, 4), min_size=1, max_size=4),
-    pool=st.integers(1, 5),
-    seed=st.integers(0, 2**31 - 1),
-)
-def test_shares_between_measurements_equal_a_loop(runs: int, gaps: list[int], pool: int, seed: int) -> None:
-    step = np.concatenate([[0], np.cumsum(gaps)])
-    shares = np.random.default_rng(seed).uniform(size=(runs, int(step[-1]), pool)).astype(np.float32)
-    found = shares_between(torch.from_numpy(shares), step).numpy()
-    assert found.shape == (runs, len(gaps), pool)
-    for run in range(runs):
-        for at in range(len(gaps)):
-            wanted = shares[run, step[at] : step[at + 1]].mean(0)
-            np.testing.assert_allclose(found[run, at], wanted, rtol=1e-4, atol=1e-5)
+    alone = model.simulate(held_out.curricula[0], initial=held_out.values[0, 0]).numpy()
+    for test, curve in enumerate(wanted[0].T.numpy()):
+        np.testing.assert_allclose(alone[test], np.interp(range(11), [0, 4, 8, 10], curve), rtol=1e-5)
 
 
 def test_markov_data_has_one_step_for_each_interval(dataset: Path) -> None:
@@ -236,6 +220,14 @@ def test_too_few_runs_are_refused(dataset: Path) -> None:
         train_simulator(settings_of(dataset, config="mini_sentiment_two"))
     with pytest.raises(DataError, match=r"no validation runs.*at least 6 runs \(it has 3\)"):
         train_simulator(settings_of(dataset, config="mini_sentiment_few", dynamics="markov"))
+
+
+def test_runs_measured_at_uneven_steps_are_refused(
+    make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
+) -> None:
+    runs = make_dynamics(make_curricula(0, 4, 6, 8), np.ones((4, 4, 3)), 8, step=[0, 1, 4, 6])
+    with pytest.raises(DataError, match=r"even steps: \[0, 1, 4, 6\]"):
+        train_simulator(settings_of(Path("/nowhere")), runs=runs)
 
 
 def test_runs_with_different_learning_rates_are_refused(
