@@ -37,10 +37,10 @@ class MarkovDynamics(nn.Module):
             self.second = nn.Parameter(torch.empty(factors, hidden, hidden))
             self.second_bias = nn.Parameter(torch.empty(factors, 1, hidden))
 
-    def reset(self, scale: float) -> None:
+    def reset(self, scale: float, generator: torch.Generator | None = None) -> None:
         """Small random weights: normal with deviation `scale` / sqrt(width)."""
         for parameter in self.parameters():
-            nn.init.normal_(parameter, std=scale / parameter.size(1) ** 0.5)
+            nn.init.normal_(parameter, std=scale / parameter.size(1) ** 0.5, generator=generator)
 
     def _project(self, vectors: torch.Tensor, side: str) -> torch.Tensor:
         if self.projection == "linear":

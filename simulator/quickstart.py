@@ -12,32 +12,31 @@ from gptdynamics.configs import RunSettings, default_learning_rate
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.training import TrainSettings, train_simulator
 
-RUNS = 12
-
 
 @dataclass(frozen=True)
 class Part:
-    """One config of the quickstart and the metric that is predicted."""
+    """One config of the quickstart, how many runs of it, and the metric that is predicted."""
 
     settings: RunSettings
+    runs: int
     metric: str
 
 
 def parts() -> list[Part]:
     """A label task and a generation task, small enough for two cores and three minutes."""
 
-    def settings(config: str, generate_every: int) -> RunSettings:
+    def settings(config: str, steps: int, test_examples: int, generate_every: int) -> RunSettings:
         return RunSettings(
             config=config,
             learning_rate=default_learning_rate(config),
-            steps=48,
-            test_examples=64,
+            steps=steps,
+            test_examples=test_examples,
             generate_every=generate_every,
         )
 
     return [
-        Part(settings("mini_sentiment_nano", 1), "loss"),
-        Part(settings("mini_triples_nano", 4), "rougeL"),
+        Part(settings("mini_sentiment_nano", 64, 48, 1), 12, "loss"),
+        Part(settings("mini_triples_nano", 32, 32, 4), 8, "rougeL"),
     ]
 
 
@@ -58,7 +57,7 @@ def quickstart(
     for part in parts():
         config = part.settings.config
         collect(
-            CollectSettings(run=part.settings, out=dataset, runs=RUNS),
+            CollectSettings(run=part.settings, out=dataset, runs=part.runs),
             on_start=partial(on_phase, f"collecting {config}"),
             on_step=lambda step: on_progress(),
         )

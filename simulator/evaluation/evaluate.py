@@ -99,10 +99,8 @@ def evaluate(
     methods: list[Predictor] = [Persistence(), mean_curve, SimfluenceLinear(training, validation)]
     on_progress()
     for wanted in _trained_here(settings, runs):
-        on_phase(f"{wanted.dynamics} {wanted.encoder}", 1)
         trained = train_simulator(wanted, on_phase, on_progress, runs=runs)
         methods.append(Simulated(trained.model))
-        on_progress()
     methods += models
     history = max(method.history for method in methods)
     reference = mean_curve.predict(held_out)

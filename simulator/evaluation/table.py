@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def _figure(value: float | None, deviation: float | None = None, digits: int = 3) -> str:
+def _figure(value: float | None, deviation: float | None = None) -> str:
     if value is None:
         return "-"
-    shown = f"{value:.{digits}g}" if abs(value) < 0.01 else f"{value:.{digits}f}"
-    return shown if deviation is None else f"{shown} ({deviation:.{digits}f})"
+    shown = f"{value:.3f}" if 0.01 <= abs(value) < 10 else f"{value:.3g}"
+    return shown if deviation is None else f"{shown} ({deviation:.3g})"
 
 
 def terminal_table(rows: Sequence[Row]) -> Table:
@@ -24,9 +24,9 @@ def terminal_table(rows: Sequence[Row]) -> Table:
 
     first = rows[0]
     table = Table(title=f"{first.config}, {first.metric}: {first.runs} held-out runs, {first.examples} test examples")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for heading in ("all-steps MSE", "all-steps MAE", "final Spearman", "skill"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.method,

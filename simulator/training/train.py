@@ -131,7 +131,7 @@ def train_simulator(
     if runs.step.tolist() != measured_steps(runs.learning_rate.shape[1], stride):
         raise DataError(f"{settings.config}: {settings.metric} was not measured at even steps: {runs.step.tolist()}")
     encoder = make_encoder(settings.encoder, runs.base_model)
-    on_phase("encoding", 1)
+    on_phase(f"{settings.dynamics}, {settings.encoder} vectors: encoding", 1)
     began = time.perf_counter()
     pool, test = encode_cached(encoder, runs.pool), encode_cached(encoder, runs.test)
     encode_seconds = time.perf_counter() - began
@@ -161,7 +161,7 @@ def train_simulator(
         fit = _memory(config, runs, pool, test)
         state = {f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()}
     else:
-        on_phase("fitting", len(markov_fit.choices()))
+        on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(markov_fit.choices()))
         how = markov_fit.MarkovTraining(seed=settings.seed)
         training, validation = (markov_data(runs.split(split), pool, test) for split in ("train", "validation"))
         fit = markov_fit.fit_markov(config, training, validation, how, on_progress)

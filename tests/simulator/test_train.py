@@ -186,8 +186,8 @@ def test_phases_are_told_with_the_number_of_their_parts(dataset: Path) -> None:
     ticks: list[str] = []
     settings = settings_of(dataset, dynamics="markov")
     train_simulator(settings, lambda *phase: told.append(phase), lambda: ticks.append(told[-1][0]))
-    assert told == [("encoding", 1), ("fitting", 1)]
-    assert ticks == ["encoding", "fitting"]
+    assert told == [("markov, label vectors: encoding", 1), ("markov, label vectors: fitting", 1)]
+    assert ticks == [name for name, _ in told]
 
 
 def test_runs_that_were_read_already_are_not_read_again(dataset: Path, runs: Dynamics) -> None:
