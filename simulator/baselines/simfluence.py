@@ -12,7 +12,7 @@ from simulator.modeling_gptfluence import shares_between, visit_shares
 from simulator.recurrence import markov_scan
 
 # As many pairs as other trained methods try settings.
-RIDGES = (0.003, 0.1, 3.0, 100.0)
+RIDGES = (1e-4, 1e-2, 1.0, 100.0)
 
 
 class SimfluenceLinear:
@@ -45,8 +45,8 @@ class SimfluenceLinear:
 
     def _solutions(self, runs: Dynamics) -> dict[tuple[float, float], torch.Tensor]:
         """Factors A (deviation from 1) and B for each pair of penalties: `[2, N, M]`."""
-        shares = self._shares(runs).flatten(0, 1)
-        values = torch.from_numpy(runs.values)
+        shares = self._shares(runs).flatten(0, 1).double()
+        values = torch.from_numpy(runs.values).double()
         before, change = values[:, :-1].flatten(0, 1), values.diff(dim=1).flatten(0, 1)
         count, tests = shares.size(1), before.size(1)
         grid = list(product(RIDGES, RIDGES))
@@ -64,7 +64,7 @@ class SimfluenceLinear:
                 for a, b in grid
             ]
             systems = torch.stack([gram + torch.diag(penalty) for penalty in penalties])
-            solved = torch.linalg.solve(systems, wanted.expand(len(grid), -1).unsqueeze(-1))
+            solved = torch.cholesky_solve(wanted.expand(len(grid), -1).unsqueeze(-1), torch.linalg.cholesky(systems))
             for pair, solution in zip(grid, solved.squeeze(-1), strict=True):
                 out[pair][:, :, test] = solution.view(2, count)
         return out
