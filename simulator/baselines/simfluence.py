@@ -34,7 +34,9 @@ class SimfluenceLinear:
         errors = {}
         solutions = self._solutions(training)
         for penalties, self.factors in solutions.items():
-            error = float(np.square(self.predict(validation)[:, 1:] - validation.values[:, 1:]).mean())
+            # A setting whose trajectories blow up is no candidate; squaring them may overflow.
+            with np.errstate(over="ignore", invalid="ignore"):
+                error = float(np.square(self.predict(validation)[:, 1:] - validation.values[:, 1:]).mean())
             errors[penalties] = error if np.isfinite(error) else np.inf
         self.penalties = min(errors, key=lambda penalties: errors[penalties])
         self.factors = solutions[self.penalties]

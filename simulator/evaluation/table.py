@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 def _figure(value: float | None, deviation: float | None = None) -> str:
     if value is None:
         return "-"
-    shown = f"{value:.3f}" if 0.01 <= abs(value) < 10 else f"{value:.3g}"
-    return shown if deviation is None else f"{shown} ({deviation:.3g})"
+    digits = ".0f" if abs(value) >= 1000 else ".3f" if 0.01 <= abs(value) < 10 else ".3g"
+    shown = f"{value:{digits}}"
+    return shown if deviation is None else f"{shown} ({deviation:.2g})"
 
 
 def terminal_table(rows: Sequence[Row]) -> Table:
