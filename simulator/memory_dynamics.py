@@ -4,6 +4,9 @@
     m_t   = rho * m_{t-1} + u_t                       for several rho side by side
     phi_t = mu_tau(z') + <w(z'), m_t>                 tau = sum of eta / eta_ref so far
 
+A run whose first value differs from mu_0 keeps the share `carry` of that difference: all of it where first
+values do not vary between training runs (loss), hardly any where they are mostly noise (sampled text).
+
 psi are encoder vectors reduced to a few principal components. A seen test example has its own mean curve
 mu and response w; for an unseen one both are predicted from its first value and its own psi.
 """
@@ -36,6 +39,7 @@ class MemoryDynamics(nn.Module):
     curve_basis: torch.Tensor
     curve_coefficients: torch.Tensor
     reference_rate: torch.Tensor
+    carry: torch.Tensor
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
@@ -54,6 +58,7 @@ class MemoryDynamics(nn.Module):
             "curve_basis": (config.curve_components, grid),
             "curve_coefficients": (2 + count, config.curve_components),
             "reference_rate": (),
+            "carry": (),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -111,7 +116,10 @@ class MemoryDynamics(nn.Module):
         first = None if initial is None else initial[0]
         curve = interpolate(self.tau, self.mean_curve(test, seen, first), self.progress(rates))
         values = curve + self.states(visits, rates, pool) @ self.responses(test, seen).T
-        return values if initial is None else values + (initial - values[:, 0]).unsqueeze(1)
+        if initial is None:
+            return values
+        offset = (initial - values[:, 0]).unsqueeze(1)
+        return torch.cat([values[:, :1] + offset, values[:, 1:] + self.carry * offset], dim=1)
 
 
 def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ def terminal_table(rows: Sequence[Row]) -> Table:
             _figure(row.mse, row.mse_std),
             _figure(row.mae, row.mae_std),
             _figure(row.spearman, row.spearman_std),
-            _figure(row.skill),
+            "-" if row.skill is None else f"{row.skill:.3f}" if abs(row.skill) < 10 else f"{row.skill:.3g}",
         )
     if first.still:
         table.caption = f"{first.still} of {first.runs * first.examples} trajectories never move; skill leaves them out"

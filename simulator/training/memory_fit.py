@@ -179,16 +179,29 @@ def _fit_all(
     cross = np.einsum("rsd,rsm->dm", centred, moved)
     weights = _solve_each_ridge(scatter, cross, (ridge,))[0]
     measured = values.mean(0) - x.mean(0) @ weights
+    carry = _carried_share(moved[:, 0], (moved - centred @ weights)[:, 1:].mean(1))
     every = np.arange(last + 1)
     baseline = np.stack([np.interp(every, step, column) for column in measured.T], axis=1)
     basis, coefficients = _unseen_curves(baseline, psi_test)
     return {
         "baseline": baseline,
         "weights": weights.T,
+        "carry": np.array(carry),
         "response": _unseen_responses(weights.T, psi_test),
         "curve_basis": basis,
         "curve_coefficients": coefficients,
     }
+
+
+def _carried_share(first: np.ndarray, later: np.ndarray) -> float:
+    """How much of a deviation at step 0 is still there later, between 0 and 1; 1 where none is ever seen.
+
+    Args:
+        first: `[R, M]` deviations from the mean over runs at step 0.
+        later: `[R, M]` mean deviations of the later steps.
+    """
+    size = np.square(first).sum()
+    return 1.0 if size < 1e-9 * first.size else float(np.clip((first * later).sum() / size, 0.0, 1.0))
 
 
 def _ridge_by_left_out(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:

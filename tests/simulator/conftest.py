@@ -135,6 +135,7 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
                 model.dynamics.decays.copy_(torch.tensor(config.decays))
                 model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(config.decays)))
                 model.dynamics.reference_rate.copy_(rates.max())
+                model.dynamics.carry.fill_(0.7)
                 model.dynamics.tau.copy_(torch.nn.functional.pad((rates / rates.max()).cumsum(0), (1, 0)))
                 model.dynamics.baseline.add_(5)
         return model

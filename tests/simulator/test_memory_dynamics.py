@@ -55,7 +55,9 @@ def slow_trajectory(
                 tau += share
             scaled = np.concatenate([old / s for old, s in zip(m, b["state_scale"], strict=True)])
             phi[t, at] = np.interp(tau, b["tau"], curve) + w @ scaled
-        phi[:, at] += initial[at] - phi[0, at]
+        offset = initial[at] - phi[0, at]
+        phi[0, at] += offset
+        phi[1:, at] += b["carry"] * offset
     return phi
 
 

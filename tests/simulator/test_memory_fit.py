@@ -290,3 +290,19 @@ def test_runs_with_different_learning_rates_are_refused(make_curricula: MakeCurr
     values = world.values(curricula, RATES)[:, :, : world.seen]
     with pytest.raises(DataError, match="learning rates"):
         fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
+
+
+@pytest.mark.parametrize("lasting", [0.0, 1.0])
+def test_a_deviation_at_the_start_is_carried_as_far_as_it_lasts(
+    make_curricula: Callable[..., list[Curriculum]], lasting: float
+) -> None:
+    rng = np.random.default_rng(0)
+    runs, steps, pool, tests = 24, 12, 10, 40
+    visits = visit_shares(make_curricula(0, runs, steps, pool), range(pool)).numpy()
+    start = rng.normal(size=(runs, 1, tests))
+    later = lasting * start + rng.normal(0, 0.1, (runs, steps, tests))
+    values = np.concatenate([start, later], axis=1)
+    rates = np.full((runs, steps), 1e-3)
+    vectors = rng.normal(size=(pool + tests, 6))
+    fit = memory_fit.fit_memory(visits, rates, np.arange(steps + 1), values, vectors[:pool], vectors[pool:])
+    assert float(fit.arrays["carry"]) == pytest.approx(lasting, abs=0.1)
