@@ -47,7 +47,7 @@ def draw_trajectories(evaluation: Evaluation, path: Path) -> None:
             one.plot(runs.step, values[run, :, test], color=method_colour(name), linewidth=1.2, label=name)
         moved = truth[len(truth) // 8 :]
         margin = 0.6 * (np.ptp(moved) or 1.0)
-        one.set_ylim(moved.min() - margin, moved.max() + margin)
+        one.set_ylim(max(0.0, moved.min() - margin), moved.max() + margin)
         one.set_title(f"run {runs.runs[run]}, test example {runs.test[test].id}", fontsize=9)
         one.set_xlabel("training step")
         one.spines[["top", "right"]].set_visible(False)
