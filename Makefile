@@ -2,7 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test
+DATA ?= ../shared/data
+
+.PHONY: quickstart test nano-sizes nano-release
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -12,6 +14,18 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
+
+# Two further sizes of our own, a quarter and four times nano's weights outside the vocabulary.
+nano-sizes: $(INSTALLED) out/sizes/pico/model.safetensors out/sizes/micro/model.safetensors
+
+out/sizes/pico/model.safetensors:
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/pico --hidden 64 --tokens 6000000
+
+out/sizes/micro/model.safetensors:
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/micro --hidden 256 --heads 8 --tokens 3000000
+
+nano-release: nano-sizes
+	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --out out/nano
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.{_writer(os.getpid())}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
         write(temporary)
@@ -36,6 +38,30 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _writer(process: int) -> str:
+    return f"{process}@{platform.node()}"
+
+
+def leftovers(root: Path) -> list[Path]:
+    """Temporary files under `root` whose process, on this machine, is gone: it was killed while writing."""
+    found = []
+    for path in root.rglob(".*.tmp"):
+        match = re.search(r"\.(\d+)@([^/]*)\.[^.]*\.tmp$", path.name)
+        if match and match[2] == platform.node() and not _alive(int(match[1])):
+            found.append(path)
+    return found
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -58,11 +58,12 @@ def model_revision(source: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def load_base_model(name: str) -> BaseModel:
+def load_base_model(name: str, device: str = "cpu") -> BaseModel:
     """Load a base model in fp32.
 
     Args:
         name: `nano`, a Pythia size (`410m`), a Hub id or a folder.
+        device: `cpu`, or a GPU such as `cuda:0`.
 
     Raises:
         SettingsError: it cannot be found or is not a causal language model.
@@ -82,5 +83,5 @@ def load_base_model(name: str) -> BaseModel:
         ) from error
     if tokenizer.eos_token_id is None:
         raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token")
-    model.eval()
+    model.to(device).eval()
     return BaseModel(name=name, revision=model_revision(source), model=model, tokenizer=tokenizer)

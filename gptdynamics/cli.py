@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gptdynamics.console import progress_bar, run_app
+
+if TYPE_CHECKING:
+    from gptdynamics.plans import Plan
 
 app = typer.Typer(
     help="Build and read GPTDynamics datasets: what fine-tuning does to every test example, step by step.",
@@ -17,79 +19,156 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+PlanOption = Annotated[
+    str | None, typer.Option("--plan", help="`paper`, `nano`, or a TOML file: its configs, all or those named.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="Folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.")
+]
+TaskFileOption = Annotated[
+    list[Path] | None, typer.Option("--task-file", help="A Python file with tasks of your own. May be repeated.")
+]
 
-@app.callback()
-def _root() -> None:
-    """Keeps `collect` a subcommand while it is the only one."""
+
+def _own_plan(configs: list[str], runs: int, changes: dict[str, Any]) -> Plan:
+    """A plan of the named configs: hyper-parameters of a bundled plan, where one has the config, and the options."""
+    from gptdynamics.configs import RunSettings
+    from gptdynamics.plans import Plan, PlanEntry, known_training
+
+    entries = []
+    for config in configs:
+        known = {} if "learning_rate" in changes else known_training(config)
+        if "base_model" in known and "base_model" in changes:
+            known.pop("base_model")
+        entries.append(PlanEntry(RunSettings(config=config, **(known | changes)), runs))
+    return Plan("command line", tuple(entries))
+
+
+@app.command()
+def plan(
+    name: Annotated[str, typer.Option("--plan", help="`paper`, `nano`, or a TOML file.")] = "paper",
+    each: Annotated[bool, typer.Option("--each", help="List every run with its split and seed.")] = False,
+    task_file: TaskFileOption = None,
+) -> None:
+    """Show the runs of a plan: configs, splits, hyper-parameters."""
+    from gptdynamics.plans import read_plan
+    from gptdynamics.plans.table import plan_table, run_lines
+
+    _add_task_files(task_file)
+    chosen = read_plan(name)
+    if each:
+        for line in run_lines(chosen):
+            typer.echo(line)
+        return
+    from rich.console import Console
+
+    Console().print(plan_table(chosen))
+    typer.echo(f"{len(chosen.entries)} configs, {chosen.runs} runs")
 
 
 @app.command()
 def collect(
-    config: Annotated[str, typer.Argument(help="<task>_<size>, e.g. rte_nano.")],
     out: Annotated[Path, typer.Option(help="Dataset folder to write to, or to go on with.")],
-    runs: Annotated[int, typer.Option(help="Collect runs 0 to RUNS-1.")] = 32,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub."),
-    ] = None,
+    configs: Annotated[list[str] | None, typer.Argument(help="<task>_<size>, e.g. rte_nano; or see --plan.")] = None,
+    plan: PlanOption = None,
+    runs: Annotated[int | None, typer.Option(help="Collect runs 0 to RUNS-1.  [default: 32]")] = None,
+    data: DataOption = None,
+    task_file: TaskFileOption = None,
     steps: Annotated[int | None, typer.Option(help="Cut the curriculum after this many updates.")] = None,
-    test_examples: Annotated[int, typer.Option(help="Size of the test set.")] = 200,
+    test_examples: Annotated[int | None, typer.Option(help="Size of the test set.  [default: 200]")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Rate of the first update. Default: the config's.")
+        float | None, typer.Option(help="Rate of the first update.  [default: the config's in the bundled plans]")
     ] = None,
     base_model: Annotated[str | None, typer.Option(help="A Hub id or folder instead of the config's size.")] = None,
-    eval_every: Annotated[int, typer.Option(help="Updates between measurements of loss and accuracy.")] = 1,
-    generate_every: Annotated[int, typer.Option(help="Updates between measurements of BLEU and ROUGE-L.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the config; run k derives its own.")] = 0,
-    workers: Annotated[int | None, typer.Option(help="Processes, one thread each. Default: one a core.")] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(help="Updates between measurements of loss and accuracy.  [default: 1]")
+    ] = None,
+    generate_every: Annotated[
+        int | None, typer.Option(help="Updates between measurements of BLEU and ROUGE-L.  [default: 1]")
+    ] = None,
+    gradients: Annotated[
+        str | None, typer.Option(help="Runs that record gradient products: none, test or all.  [default: none]")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, or bf16 passes over fp32 weights.  [default: fp32]")
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Train LoRA adapters of this rank.  [default: 0, all weights]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the config; run k derives its own.  [default: 0]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes, one thread each.  [default: one a GPU, or one a core]")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:<number>.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
 ) -> None:
-    """Train a base model on seeded curricula and measure every test example at every step."""
+    """Train base models on seeded curricula and measure every test example at every step."""
     from gptdynamics.collection import CollectSettings, missing_runs
     from gptdynamics.collection import collect as collect_runs
-    from gptdynamics.configs import RunSettings, config_parts, default_learning_rate
     from gptdynamics.dataset.folder import DatasetFolder
-    from gptdynamics.tasks import get_task
+    from gptdynamics.errors import SettingsError
+    from gptdynamics.plans import read_plan
 
-    get_task(config_parts(config)[0])
-    run = RunSettings(
-        config=config,
-        learning_rate=default_learning_rate(config) if learning_rate is None else learning_rate,
-        seed=seed,
-        steps=steps,
-        test_examples=test_examples,
-        eval_every=eval_every,
-        generate_every=generate_every,
-        base_model=base_model,
-    )
-    processes = (os.cpu_count() or 1) if workers is None else workers
-    settings = CollectSettings(run=run, out=out, runs=runs, data=data, workers=processes)
-    DatasetFolder(out).check_settings(run)
-    missing = missing_runs(settings)
-    typer.echo(
-        f"{config}: {runs} runs of {run.run_steps} updates (batch {run.batch_size}, learning rate "
-        f"{run.learning_rate:g}), {run.test_examples} test examples; {len(missing)} to make in {out}"
-    )
+    _add_task_files(task_file)
+    options = {
+        "steps": steps,
+        "test_examples": test_examples,
+        "learning_rate": learning_rate,
+        "base_model": base_model,
+        "eval_every": eval_every,
+        "generate_every": generate_every,
+        "gradients": gradients,
+        "precision": precision,
+        "lora_rank": lora_rank,
+        "seed": seed,
+    }
+    changes = {name: value for name, value in options.items() if value is not None}
+    if plan is not None:
+        if changes or runs is not None:
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in [*changes, *(["runs"] if runs else [])])
+            raise SettingsError(f"--plan fixes the settings of its configs: leave out {given}, or edit the plan")
+        chosen = read_plan(plan).only(configs) if configs else read_plan(plan)
+    elif configs:
+        chosen = _own_plan(configs, 32 if runs is None else runs, changes)
+    else:
+        raise SettingsError("nothing to collect: name configs, such as rte_nano, or give --plan")
+    settings = CollectSettings(chosen, out, data, workers, device)
+    folder = DatasetFolder(out)
+    for entry in chosen:
+        folder.check_settings(entry)
+        run = entry.settings
+        typer.echo(
+            f"{entry.config}: {len(entry.run_names)} runs of {run.run_steps} updates (batch {run.batch_size}, learning "
+            f"rate {run.learning_rate:g}), {run.test_examples} test examples; "
+            f"{len(missing_runs(out, entry))} to make in {out}"
+        )
     if dry_run:
         return
     with progress_bar() as progress:
-        bar = progress.add_task(config, total=None)
-        collected = collect_runs(
-            settings,
-            on_start=lambda total: progress.update(bar, total=total),
-            on_step=lambda step: progress.advance(bar),
-            on_run=lambda name: None,
-        )
-    if collected.cut:
-        typer.echo(f"{collected.cut} prompts were longer than the context and were cut from the left")
+        bars: dict[str, Any] = {}
+
+        def start(config: str, total: int) -> None:
+            bars[config] = progress.add_task(config, total=total, visible=total > 0)
+
+        collected = collect_runs(settings, on_start=start, on_step=lambda config: progress.advance(bars[config]))
+    for config, cut in collected.cut.items():
+        if cut:
+            typer.echo(f"{config}: {cut} prompts were longer than the context and were cut from the left")
     if collected.forward_passes:
         cost = sum(collected.forward_passes) / len(collected.forward_passes)
         typer.echo(f"measuring the loss once cost {cost:.2f} forward passes over the test set's tokens")
     typer.echo(f"{len(collected.done)} runs made, {len(collected.skipped)} were there, {len(collected.failed)} failed")
-    for index, reason in sorted(collected.failed.items()):
-        typer.echo(f"error: run {index} diverged: {reason}. Try a lower --learning-rate", err=True)
+    for run_label, reason in sorted(collected.failed.items()):
+        typer.echo(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate", err=True)
     if collected.failed:
         raise typer.Exit(1)
+
+
+def _add_task_files(paths: list[Path] | None) -> None:
+    from gptdynamics.tasks import add_task_file
+
+    for path in paths or []:
+        add_task_file(path)
 
 
 def main() -> None:

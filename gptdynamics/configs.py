@@ -9,29 +9,38 @@ from typing import Any, Literal
 
 from gptdynamics.errors import SettingsError
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Split = Literal["train", "validation", "test", "test_unseen"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-# Learning rates of table 7 for Pythia-410m, and ours for nano. Nano's were chosen by what its runs
-# look like, before any simulator was fitted: see docs/learning-rates.md.
-LEARNING_RATES: dict[str, dict[str, float]] = {
-    "410m": {"sst2": 5e-7, "rte": 5e-7, "boolq": 5e-7, "webnlg": 1e-6, "wmt16": 5e-7},
-    "nano": {"rte": 1e-4, "webnlg": 1e-3, "mini_sentiment": 5e-4, "mini_triples": 5e-4},
-}
+_RUN = re.compile(r"(u?)([0-9]{4,})")
 
 
-def split_of(index: int) -> Split:
-    """Which split run `index` belongs to: 25 / 2 / 5 of every 32; adding runs never moves one."""
+def run_name(index: int, unseen: bool = False) -> str:
+    """The name of a run within its config: `0007`, or `u0007` if it trains on pool rows that no other run sees."""
+    return f"u{index:04d}" if unseen else f"{index:04d}"
+
+
+def run_parts(run: str) -> tuple[int, bool]:
+    """A run's number and whether it trains on unseen pool rows, from its name.
+
+    Raises:
+        SettingsError: it is not a run's name.
+    """
+    match = _RUN.fullmatch(run)
+    if not match or run != run_name(int(match[2]), bool(match[1])):
+        raise SettingsError(f"{run!r} is not the name of a run, such as 0007 or u0007")
+    return int(match[2]), bool(match[1])
+
+
+def split_of(run: str) -> Split:
+    """Which split a run belongs to: of every 32, 25 / 2 / 5; adding runs never moves one."""
+    index, unseen = run_parts(run)
+    if unseen:
+        return "test_unseen"
     if index % 32 in (4, 10, 16, 22, 28):
         return "test"
     return "validation" if index % 32 in (3, 19) else "train"
-
-
-def run_name(index: int) -> str:
-    """The name of run `index` within its config: `0007`."""
-    return f"{index:04d}"
 
 
 def config_parts(config: str) -> tuple[str, str]:
@@ -48,13 +57,15 @@ def config_parts(config: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that, with a run's index, determines the run. The defaults are the paper's table 7.
+    """Everything that, with a run's name, determines the run. The defaults are the paper's table 7.
+
+    For `flan`, a mixture of tasks, `pool_size`, `subset` and `test_examples` count for each task of it.
 
     Attributes:
         config: `<task>_<size>`.
         learning_rate: at the first update; it falls linearly to zero at the last.
-        seed: of the config; run k derives its own from it.
-        pool_size: the pool is the first rows of the task's train split.
+        seed: of the config; a run derives its own from it.
+        pool_size: the pool is the first rows of the task's train split; runs on unseen rows use the next as many.
         subset: examples of the pool that one run trains on.
         batch_size: examples in one update.
         epochs: passes over the subset.
@@ -62,9 +73,14 @@ class RunSettings:
         test_examples: the test set is the first rows of the task's eval split.
         eval_every: updates between measurements of loss and accuracy.
         generate_every: updates between measurements of BLEU and ROUGE-L.
+        gradients: which runs also record gradient products: `none`, `test` (the held-out ones) or `all`.
+        gradient_width, gradient_seed: of the projected gradients of the base model.
         base_model: a known size, a Hub id or a folder. None: the config's size.
+        lora_rank: of the adapters on query, key and value that are trained instead of the weights; 0: none.
+        lora_alpha, lora_dropout: of those adapters.
         weight_decay, beta1, beta2, epsilon: AdamW.
         max_length: longer inputs are cut from the left of the prompt.
+        precision: `fp32`, or `bf16` for forward and backward passes over fp32 weights.
         temperature, top_p: of sampled text.
     """
 
@@ -79,41 +95,55 @@ class RunSettings:
     test_examples: int = 200
     eval_every: int = 1
     generate_every: int = 1
+    gradients: Literal["none", "test", "all"] = "none"
+    gradient_width: int = 2048
+    gradient_seed: int = 0
     base_model: str | None = None
+    lora_rank: int = 0
+    lora_alpha: int = 4
+    lora_dropout: float = 0.05
     weight_decay: float = 0.001
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-6
     max_length: int = 2048
+    precision: Literal["fp32", "bf16"] = "fp32"
     temperature: float = 0.2
     top_p: float = 0.95
 
     def __post_init__(self) -> None:
         config_parts(self.config)
-        for name in (
-            "pool_size",
-            "subset",
-            "batch_size",
-            "epochs",
-            "test_examples",
-            "eval_every",
-            "generate_every",
-        ):
+        counts = (
+            "pool_size subset batch_size epochs test_examples eval_every generate_every gradient_width lora_alpha "
+            "max_length"
+        ).split()
+        for name in counts:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 < self.learning_rate < math.inf:
             raise SettingsError(f"learning_rate={self.learning_rate} must be above 0 and finite")
         if self.subset > self.pool_size:
             raise SettingsError(f"subset={self.subset} is larger than pool_size={self.pool_size}")
-        if self.batch_size > self.subset:
-            raise SettingsError(f"batch_size={self.batch_size} is larger than subset={self.subset}")
+        if self.batch_size > self.examples:
+            raise SettingsError(f"batch_size={self.batch_size} is larger than subset={self.examples}")
         if self.steps is not None and not 1 <= self.steps <= self.all_steps:
             raise SettingsError(
                 f"steps={self.steps} must be between 1 and the {self.all_steps} that "
-                f"{self.epochs} epochs of {self.subset} examples in batches of {self.batch_size} give"
+                f"{self.epochs} epochs of {self.examples} examples in batches of {self.batch_size} give"
             )
-        if not self.temperature > 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.weight_decay < math.inf or not 0 < self.epsilon < math.inf:
+            raise SettingsError("weight_decay must be at least 0, epsilon above 0, both finite")
+        if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
+            raise SettingsError("beta1 and beta2 must be in [0, 1)")
+        if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise SettingsError("temperature must be above 0 and top_p in (0, 1]")
+        if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
+            raise SettingsError("lora_rank must be at least 0 and lora_dropout in [0, 1)")
+        for name, known in (("gradients", ("none", "test", "all")), ("precision", ("fp32", "bf16"))):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        if self.precision != "fp32" and self.gradients != "none":
+            raise SettingsError("gradient products are exact only in fp32: give precision fp32, or gradients none")
 
     @property
     def task(self) -> str:
@@ -126,14 +156,40 @@ class RunSettings:
         return self.base_model or config_parts(self.config)[1]
 
     @property
+    def parts(self) -> int:
+        """Tasks that training examples come from: 1, or those of the mixture."""
+        from gptdynamics.tasks import get_task
+
+        return len(get_task(self.task).parts)
+
+    @property
+    def examples(self) -> int:
+        """Training examples of one run."""
+        return self.subset * self.parts
+
+    @property
+    def pool_ids(self) -> range:
+        """Ids of the pool."""
+        return range(self.pool_size * self.parts)
+
+    @property
+    def unseen_pool_ids(self) -> range:
+        """Ids of the pool rows kept for runs of the split `test_unseen`."""
+        return range(len(self.pool_ids), 2 * len(self.pool_ids))
+
+    @property
     def all_steps(self) -> int:
         """Updates in `epochs` passes; an incomplete last batch of an epoch is left out."""
-        return self.epochs * (self.subset // self.batch_size)
+        return self.epochs * (self.examples // self.batch_size)
 
     @property
     def run_steps(self) -> int:
         """Updates in one run."""
         return self.all_steps if self.steps is None else self.steps
+
+    def follows_gradients(self, run: str) -> bool:
+        """Whether gradient products of this run are recorded."""
+        return self.gradients == "all" or (self.gradients == "test" and split_of(run) == "test")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a manifest."""
@@ -147,16 +203,3 @@ class RunSettings:
             for name in sorted(mine.keys() | other.keys())
             if mine.get(name) != other.get(name)
         ]
-
-
-def default_learning_rate(config: str) -> float:
-    """The learning rate that a config uses unless told otherwise.
-
-    Raises:
-        SettingsError: none is known for this task and size.
-    """
-    task, size = config_parts(config)
-    rate = LEARNING_RATES.get(size, {}).get(task)
-    if rate is None:
-        raise SettingsError(f"no default learning rate for {config}: give --learning-rate")
-    return rate

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from gptdynamics.configs import RunSettings
+from gptdynamics.configs import RunSettings, run_parts
 
 Curriculum = list[list[int]]
 
 
-def run_seed(settings: RunSettings, index: int) -> list[int]:
-    """Entropy of run `index`: the config's seed and the index."""
-    return [settings.seed, index]
+def run_seed(settings: RunSettings, run: str) -> list[int]:
+    """Entropy of a run: the config's seed, the run's number, and 1 if it trains on unseen pool rows."""
+    index, unseen = run_parts(run)
+    return [settings.seed, index, 1] if unseen else [settings.seed, index]
 
 
-def draw_curriculum(settings: RunSettings, pool: list[int], index: int) -> Curriculum:
-    """The batches of run `index`: a seeded subset of the pool, shuffled anew for each epoch.
+def draw_curriculum(settings: RunSettings, run: str) -> Curriculum:
+    """The batches of a run: a seeded subset of the pool, of each task as many, shuffled anew for each epoch.
 
     Args:
-        settings: subset size, batch size, epochs and steps.
-        pool: ids of the pool.
-        index: number of the run.
+        settings: pool and subset size, batch size, epochs and steps.
+        run: name of the run.
 
     Returns:
         `[steps][batch]` pool ids, in training order.
     """
-    rng = np.random.default_rng(run_seed(settings, index))
-    subset = rng.choice(np.array(pool), size=settings.subset, replace=False)
+    rng = np.random.default_rng(run_seed(settings, run))
+    ids = np.array(settings.unseen_pool_ids if run_parts(run)[1] else settings.pool_ids)
+    parts = settings.parts
+    subset = np.concatenate(
+        [rng.choice(ids[ids % parts == part], size=settings.subset, replace=False) for part in range(parts)]
+    )
     size = settings.batch_size
     batches: Curriculum = []
     for _ in range(settings.epochs):

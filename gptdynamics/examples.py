@@ -24,3 +24,8 @@ class Example:
     references: tuple[str, ...] = ()
     task: str = ""
     source: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the release that this example was read from leaves its texts out."""
+        return not self.prompt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -107,6 +107,11 @@ class TargetBatch:
     position: torch.Tensor
     target: torch.Tensor
     counts: torch.Tensor
+
+    def to(self, device: torch.device) -> TargetBatch:
+        """The same batch with its tensors on `device`."""
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **tensors)
 
 
 def make_target_batch(examples: Sequence[TokenizedExample], rows: list[int], pad: int = 0) -> TargetBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +18,10 @@ from .memory_dynamics import MemoryDynamics, interpolate
 
 
 def content_key(example: Any) -> str:
-    """What identifies an example by its texts: 16 hex digits."""
+    """What identifies an example by its texts, or by its source where those are withheld: 16 hex digits."""
     text = f"{example.prompt}\0{example.target}"
+    if not example.prompt:
+        text = json.dumps(getattr(example, "source", {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

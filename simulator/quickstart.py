@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from gptdynamics.collection import CollectSettings, collect
-from gptdynamics.configs import RunSettings, default_learning_rate
+from gptdynamics.configs import RunSettings
+from gptdynamics.plans import Plan, PlanEntry, known_training
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.training import TrainSettings, train_simulator
 
@@ -28,7 +28,7 @@ def parts() -> list[Part]:
     def settings(config: str, steps: int, test_examples: int, generate_every: int) -> RunSettings:
         return RunSettings(
             config=config,
-            learning_rate=default_learning_rate(config),
+            learning_rate=known_training(config)["learning_rate"],
             steps=steps,
             test_examples=test_examples,
             generate_every=generate_every,
@@ -57,9 +57,9 @@ def quickstart(
     for part in parts():
         config = part.settings.config
         collect(
-            CollectSettings(run=part.settings, out=dataset, runs=part.runs),
-            on_start=partial(on_phase, f"collecting {config}"),
-            on_step=lambda step: on_progress(),
+            CollectSettings(Plan("quickstart", (PlanEntry(part.settings, part.runs),)), dataset),
+            on_start=lambda name, total: on_phase(f"collecting {name}", total),
+            on_step=lambda name: on_progress(),
         )
         models = []
         for dynamics, encoder in (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient")):

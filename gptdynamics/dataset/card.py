@@ -8,11 +8,11 @@ from typing import Any
 from hub_cards import render
 
 
-def render_card(splits: Mapping[str, Sequence[str]], summaries: Sequence[Mapping[str, Any]]) -> str:
+def render_card(patterns: Mapping[str, Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> str:
     """README.md of a dataset repository.
 
     Args:
-        splits: for each configuration the splits that have files.
+        patterns: for each configuration the files of each split, as a glob.
         summaries: for each config of runs its settings and counts.
     """
-    return render("dataset_card.md.jinja", configs=splits, summaries=summaries)
+    return render("dataset_card.md.jinja", configs=patterns, summaries=summaries)

@@ -5,35 +5,23 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from gptdynamics.atomic import write_text
-from gptdynamics.base_model import BaseModel
-from gptdynamics.configs import SPLITS, RunSettings, run_name, split_of
+from gptdynamics.atomic import leftovers, write_text
+from gptdynamics.configs import SPLITS, RunSettings, run_parts, split_of
 from gptdynamics.dataset.card import render_card
-from gptdynamics.dataset.schema import (
-    EXAMPLE_SCHEMA,
-    GENERATED_METRICS,
-    RUN_SCHEMA,
-    read_parquet,
-    trajectory_schema,
-    write_parquet,
-)
+from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
+from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
 
-_RUN_FILE = re.compile(r"(train|validation|test)-(\d{4,})\.parquet")
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "sacrebleu", "rouge-score")
-
-
-def library_versions() -> str:
-    """Versions of the libraries that a run's numbers depend on, as JSON."""
-    return json.dumps({name: version(name) for name in _LIBRARIES}, sort_keys=True)
+_RUN_FILE = re.compile(r"(train|validation|test|test_unseen)-(u?\d{4,})\.parquet")
 
 
 class DatasetFolder:
@@ -46,78 +34,101 @@ class DatasetFolder:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
-    def run_path(self, config: str, index: int) -> Path:
+    def run_path(self, config: str, run: str) -> Path:
         """Trajectories of a run."""
-        return self.root / "data" / config / f"{split_of(index)}-{run_name(index)}.parquet"
+        return self.root / "data" / config / f"{split_of(run)}-{run}.parquet"
 
-    def run_row_path(self, config: str, index: int) -> Path:
+    def run_row_path(self, config: str, run: str) -> Path:
         """The row that describes a run."""
-        return self.root / "data" / f"{config}_runs" / f"{split_of(index)}-{run_name(index)}.parquet"
+        return self.root / "data" / f"{config}_runs" / f"{split_of(run)}-{run}.parquet"
+
+    def products_path(self, config: str, run: str) -> Path:
+        """Pool x test gradient products of a run."""
+        return self.root / "data" / f"{config}_gradients" / f"{split_of(run)}-{run}.parquet"
+
+    def vectors_path(self, config: str) -> Path:
+        """Projected gradients of the base model."""
+        return self.root / "data" / f"{config}_gradients" / "base.parquet"
 
     def examples_path(self, task: str, part: str) -> Path:
         """Examples of a task; `part` is `pool` or `test`."""
         return self.root / "data" / f"{task}_examples" / f"{part}.parquet"
 
-    def sidecar_path(self, config: str, index: int, kind: str) -> Path:
+    def sidecar_path(self, config: str, run: str, kind: str) -> Path:
         """What differs between two identical runs (`timing`), or why one has no numbers (`failed`)."""
-        return self.root / "sidecar" / config / f"{run_name(index)}.{kind}.json"
+        run_parts(run)
+        return self.root / "sidecar" / config / f"{run}.{kind}.json"
 
     def manifest_path(self, config: str) -> Path:
         """The settings a config was collected with."""
         return self.root / "manifests" / f"{config}.json"
 
     def configs(self) -> list[str]:
-        """Configs that have at least one run."""
-        found = self.root.glob("data/*_runs/*.parquet")
-        return sorted({path.parent.name.removesuffix("_runs") for path in found})
+        """Configs that were begun, by name."""
+        begun = {path.stem for path in self.root.glob("manifests/*.json")}
+        found = {path.parent.name.removesuffix("_runs") for path in self.root.glob("data/*_runs/*.parquet")}
+        return sorted(begun | found)
 
-    def finished(self, config: str) -> list[int]:
-        """Indices of runs whose files are both there."""
-        folder = self.run_path(config, 0).parent
+    def finished(self, config: str) -> list[str]:
+        """Names of the runs whose files are both there: those on the pool, then those on unseen rows."""
+        folder = self.root / "data" / config
         names = (_RUN_FILE.fullmatch(path.name) for path in folder.glob("*.parquet"))
-        found = {int(match.group(2)) for match in names if match}
-        return sorted(
-            at for at in found if self.run_path(config, at).exists() and self.run_row_path(config, at).exists()
+        found = {match.group(2) for match in names if match}
+        there = (
+            run for run in found if self.run_path(config, run).exists() and self.run_row_path(config, run).exists()
         )
+        return sorted(there, key=lambda run: (run_parts(run)[1], run_parts(run)[0]))
 
-    def failed(self, config: str) -> dict[int, str]:
-        """Reasons of runs that diverged, by index."""
-        reasons = {}
-        for path in sorted(self.sidecar_path(config, 0, "failed").parent.glob("*.failed.json")):
-            reasons[int(path.name.split(".")[0])] = str(_read_json(path).get("reason"))
-        return reasons
+    def failed(self, config: str) -> dict[str, str]:
+        """Reasons of runs that diverged, by run."""
+        found = (self.root / "sidecar" / config).glob("*.failed.json")
+        return {path.name.split(".")[0]: str(read_json(path).get("reason")) for path in sorted(found)}
 
-    def check_settings(self, settings: RunSettings, base_revision: str | None = None) -> None:
+    def manifest(self, config: str) -> dict[str, Any]:
+        """What a config was begun with: `settings`, `base_revision`, and how many runs were `planned`.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        manifest = read_json(self.manifest_path(config))
+        if not all(isinstance(manifest.get(name), dict) for name in ("settings", "planned")):
+            raise DataError(f"{self.manifest_path(config)}: not a manifest. Restore it, or collect into another folder")
+        return manifest
+
+    def check_settings(self, entry: PlanEntry, base_revision: str | None = None) -> None:
         """Compare with the manifest that the config was begun with, if there is one.
 
         Args:
-            settings: what is asked for now.
+            entry: what is asked for now; the number of runs may differ.
             base_revision: weights of the base model, where they are known already.
 
         Raises:
             SettingsError: the config was begun with other settings or weights; the message lists them.
         """
-        path = self.manifest_path(settings.config)
-        if not path.exists():
+        if not self.manifest_path(entry.config).exists():
             return
-        manifest = _read_json(path)
-        revision = manifest.pop("base_revision", None)
-        differences = settings.differences(manifest)
-        if base_revision is not None and revision != base_revision:
-            differences.append(f"base_revision: {revision!r} there, {base_revision!r} now")
+        manifest = self.manifest(entry.config)
+        differences = entry.settings.differences(manifest["settings"])
+        if base_revision is not None and manifest.get("base_revision") != base_revision:
+            differences.append(f"base_revision: {manifest.get('base_revision')!r} there, {base_revision!r} now")
         if differences:
             raise SettingsError(
-                f"{self.root} holds {settings.config} made with other settings ({'; '.join(differences)}). "
+                f"{self.root} holds {entry.config} made with other settings ({'; '.join(differences)}). "
                 "Give the same settings, or another --out"
             )
 
-    def begin(self, settings: RunSettings, base_revision: str) -> None:
-        """Begin a config, or go on with it: check its settings, and write the manifest if there is none."""
-        self.check_settings(settings, base_revision)
-        path = self.manifest_path(settings.config)
-        if not path.exists():
-            manifest = settings.to_dict() | {"base_revision": base_revision}
-            write_text(path, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    def begin(self, entry: PlanEntry, base_revision: str) -> None:
+        """Begin a config, or go on with it: check its settings, and write down what is planned."""
+        self.check_settings(entry, base_revision)
+        path = self.manifest_path(entry.config)
+        planned = {"runs": entry.runs, "unseen_runs": entry.unseen_runs}
+        if path.exists():
+            before = self.manifest(entry.config)["planned"]
+            planned = {name: max(count, int(before.get(name, 0))) for name, count in planned.items()}
+        manifest = {"settings": entry.settings.to_dict(), "base_revision": base_revision, "planned": planned}
+        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
 
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.
@@ -132,45 +143,74 @@ class DatasetFolder:
             row["references"] = list(row["references"])
         if path.exists():
             old = {row["id"]: row for row in read_parquet(path).to_pylist()}
-            for key in old.keys() & rows.keys():
+            withheld = {key for key, row in old.items() if row["prompt"] is None}
+            for key in (old.keys() & rows.keys()) - withheld:
                 if any(old[key][name] != rows[key][name] for name in ("prompt", "target", "references")):
                     raise DataError(f"{path}: example {key} has another text than the rows given now")
-            if rows.keys() <= old.keys():
+            if rows.keys() <= old.keys() - withheld:
                 return
             rows = old | rows
         ordered = [rows[key] for key in sorted(rows)]
         write_parquet(pa.Table.from_pylist(ordered, schema=EXAMPLE_SCHEMA), path)
 
-    def add_run(self, settings: RunSettings, base: BaseModel, test_ids: list[int], run: Run) -> None:
-        """Write a finished run: its description, its trajectories, its timing; then the card, which counts runs."""
-        row = self._run_row(settings, base, run)
-        write_parquet(pa.Table.from_pylist([row], schema=RUN_SCHEMA), self.run_row_path(settings.config, run.index))
-        write_parquet(_trajectories(test_ids, run), self.run_path(settings.config, run.index))
+    def add_run(self, settings: RunSettings, base: tuple[str, str], test: list[Example], run: Run) -> None:
+        """Write a finished run: its description, gradient products and timing; its trajectories last.
+
+        Args:
+            settings: of the config.
+            base: name and revision of the base model.
+            test: test examples, in the order of the run's columns.
+            run: what it left behind.
+        """
+        config = settings.config
+        write_parquet(run_row(settings, base, run), self.run_row_path(config, run.name))
+        if run.products:
+            write_parquet(product_table(settings, run), self.products_path(config, run.name))
         timing = asdict(run.timing) | {"forward_passes_per_measurement": run.timing.forward_passes}
-        timing_path = self.sidecar_path(settings.config, run.index, "timing")
-        write_text(timing_path, json.dumps(timing, indent=1) + "\n")
-        self.sidecar_path(settings.config, run.index, "failed").unlink(missing_ok=True)
-        self.write_card()
+        write_text(self.sidecar_path(config, run.name, "timing"), json.dumps(timing, indent=1) + "\n")
+        write_parquet(trajectory_table(settings, test, run), self.run_path(config, run.name))
+        self.sidecar_path(config, run.name, "failed").unlink(missing_ok=True)
 
-    def add_failure(self, config: str, index: int, reason: str) -> None:
+    def add_failure(self, config: str, run: str, reason: str) -> None:
         """Record that a run diverged; it gets no numbers."""
-        path = self.sidecar_path(config, index, "failed")
-        write_text(path, json.dumps({"run": run_name(index), "reason": reason}, indent=1) + "\n")
+        path = self.sidecar_path(config, run, "failed")
+        write_text(path, json.dumps({"run": run, "reason": reason}, indent=1) + "\n")
 
-    def splits(self) -> dict[str, list[str]]:
-        """The splits that have files, by configuration of the repository."""
-        found: dict[str, list[str]] = {}
+    def add_vectors(
+        self, settings: RunSettings, pool: tuple[list[int], np.ndarray], test: tuple[list[int], np.ndarray]
+    ) -> None:
+        """Write the projected gradients of the base model: ids and vectors of pool and test examples."""
+        write_parquet(vector_table(settings, pool, test), self.vectors_path(settings.config))
+
+    def remove_leftovers(self) -> None:
+        """Remove the unfinished files of processes that were killed."""
+        for path in leftovers(self.root):
+            path.unlink(missing_ok=True)
+
+    def patterns(self) -> dict[str, dict[str, str]]:
+        """For each configuration of the repository, the files of each of its splits, as a glob."""
+        found: dict[str, dict[str, str]] = {}
+
+        def runs(name: str, present: set[str]) -> dict[str, str]:
+            return {split: f"data/{name}/{split}-*.parquet" for split in SPLITS if split in present}
+
         for config in self.configs():
-            present = {split_of(at) for at in self.finished(config)}
+            finished = self.finished(config)
+            present: set[str] = {split_of(run) for run in finished}
             if present:
-                found[config] = found[f"{config}_runs"] = [split for split in SPLITS if split in present]
+                found[config] = runs(config, present)
+                found[f"{config}_runs"] = runs(f"{config}_runs", present)
+            products: set[str] = {split_of(run) for run in finished if self.products_path(config, run).exists()}
+            base = {"base": f"data/{config}_gradients/base.parquet"} if self.vectors_path(config).exists() else {}
+            if base or products:
+                found[f"{config}_gradients"] = base | runs(f"{config}_gradients", products)
         for path in sorted(self.root.glob("data/*_examples/*.parquet")):
-            found.setdefault(path.parent.name, []).append(path.stem)
+            found.setdefault(path.parent.name, {})[path.stem] = f"data/{path.parent.name}/{path.name}"
         return found
 
     def write_card(self) -> None:
         """Write README.md, if it changes: the YAML that makes `load_dataset` work, and what a reader wants to know."""
-        path, text = self.root / "README.md", render_card(self.splits(), self._summaries())
+        path, text = self.root / "README.md", render_card(self.patterns(), self._summaries())
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
@@ -182,56 +222,29 @@ class DatasetFolder:
                 continue
             row = read_parquet(self.run_row_path(config, finished[0])).to_pylist()[0]
             columns = read_parquet(self.run_path(config, finished[0]))
-            metrics = [name for name in columns.column_names if name in ("loss", "accuracy", *GENERATED_METRICS)]
+            counts = {split: sum(split_of(run) == split for run in finished) for split in SPLITS}
             summaries.append(
                 row
                 | {
-                    "splits": {s: sum(split_of(at) == s for at in finished) for s in SPLITS},
-                    "metrics": metrics,
+                    "splits": counts,
+                    "metrics": [name for name in columns.column_names if name in METRICS],
                     "steps": len(row["curriculum"]),
                     "test_examples": columns.num_rows,
                 }
             )
         return summaries
 
-    def _run_row(self, settings: RunSettings, base: BaseModel, run: Run) -> dict[str, Any]:
-        values = settings.to_dict()
-        return {name: values[name] for name in RUN_SCHEMA.names if name in values} | {
-            "run": run_name(run.index),
-            "index": run.index,
-            "task": settings.task,
-            "scenario": "finetune",
-            "base_model": base.name,
-            "base_revision": base.revision,
-            "curriculum": run.curriculum,
-            "learning_rate": run.learning_rate,
-            "peak_learning_rate": settings.learning_rate,
-            "optimizer": "adamw",
-            "schedule": "linear",
-            "precision": "fp32",
-            "versions": library_versions(),
-        }
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
 
-def _read_json(path: Path) -> dict[str, Any]:
+    Raises:
+        DataError: it is missing or damaged.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: not JSON ({error}). Restore it, or collect into another folder") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a JSON object. Restore it, or collect into another folder")
     return content
-
-
-def _trajectories(test_ids: list[int], run: Run) -> pa.Table:
-    metrics = tuple(run.metrics)
-    rows = len(test_ids)
-    columns: dict[str, Any] = {
-        "run": [run_name(run.index)] * rows,
-        "test_id": test_ids,
-        "step": [run.step] * rows,
-        "generation_step": [run.generation_step] * rows,
-    }
-    columns |= {name: list(values.T) for name, values in run.metrics.items()}
-    schema = trajectory_schema(metrics)
-    return pa.table({name: columns[name] for name in schema.names}, schema=schema)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from gptdynamics.configs import Split, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
@@ -25,7 +26,6 @@ class Dynamics:
         source: folder or Hub id the runs came from.
         config, metric: what was asked for.
         runs: names of the R runs.
-        indices: their numbers, which fix their splits.
         curricula: R curricula, `[T][batch]` pool ids each.
         learning_rate: `[R, T]`, the rate of each update.
         step: `[S]` steps at which the metric was measured, 0 first.
@@ -40,7 +40,6 @@ class Dynamics:
     config: str
     metric: str
     runs: list[str]
-    indices: list[int]
     curricula: list[Curriculum]
     learning_rate: np.ndarray
     step: np.ndarray
@@ -57,7 +56,7 @@ class Dynamics:
         Raises:
             DataError: there are none.
         """
-        keep = [at for at, index in enumerate(self.indices) if split_of(index) in splits]
+        keep = [at for at, run in enumerate(self.runs) if split_of(run) in splits]
         if not keep:
             raise DataError(
                 f"{self.source}: {self.config} has no {' or '.join(splits)} runs; "
@@ -67,14 +66,17 @@ class Dynamics:
 
     def take(self, which: list[int]) -> Dynamics:
         """Only the runs at these places, in this order."""
-        kept: dict[str, Any] = {
-            name: [getattr(self, name)[at] for at in which] for name in ("runs", "indices", "curricula")
-        }
+        kept: dict[str, Any] = {name: [getattr(self, name)[at] for at in which] for name in ("runs", "curricula")}
         arrays = {"learning_rate": self.learning_rate[which], "values": self.values[which]}
         return Dynamics(**(self.__dict__ | kept | arrays))
 
 
-def _local_root(source: str) -> Path:
+def local_root(source: str) -> Path:
+    """The folder of a dataset: `source` itself, or a copy of what the Hub has under that id.
+
+    Raises:
+        DataError: it is neither.
+    """
     path = Path(source)
     if path.is_dir():
         return path
@@ -97,8 +99,8 @@ def _examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
     return [
         Example(
             id=row["id"],
-            prompt=row["prompt"],
-            target=row["target"],
+            prompt=row["prompt"] or "",
+            target=row["target"] or "",
             references=tuple(row["references"] or ()),
             task=row["task"],
             source=json.loads(row["source"] or "{}"),
@@ -107,36 +109,46 @@ def _examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
     ]
 
 
-def read_dynamics(source: str | Path, config: str, metric: str) -> Dynamics:
+def _pool(examples: list[Example], rows: list[dict[str, Any]], unseen: bool) -> list[Example]:
+    """The examples that runs may train on: the rows kept for `test_unseen` only if such runs are read."""
+    tasks = len({example.task for example in examples})
+    size = max(row["pool_size"] for row in rows) * tasks * (2 if unseen else 1)
+    return [example for example in examples if example.id < size]
+
+
+def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = False) -> Dynamics:
     """Read every finished run of a config.
 
     Args:
         source: a dataset folder or a Hub id.
         config: `<task>_<size>`.
-        metric: `loss`, `accuracy`, `bleu` or `rougeL`.
+        metric: `loss`, `accuracy`, `bleu` or `rougeL`. Only test examples that it is followed for are read.
+        unseen: read the runs of `test_unseen`, too; then the pool has their rows as well.
 
     Raises:
         SettingsError: the config or the metric is unknown; the message lists those there are.
         DataError: a file is damaged, or the runs do not fit together.
     """
-    folder = DatasetFolder(_local_root(str(source)))
+    folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
-    finished = folder.finished(config)
+    finished = [run for run in folder.finished(config) if unseen or split_of(run) != "test_unseen"]
     if not finished:
-        known = ", ".join(folder.configs()) or "none"
+        known = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
         raise SettingsError(f"{source} has no runs of config {config!r}; it has: {known}")
-    rows = [read_parquet(folder.run_row_path(config, at)).to_pylist()[0] for at in finished]
+    rows = [read_parquet(folder.run_row_path(config, run)).to_pylist()[0] for run in finished]
     first = read_parquet(folder.run_path(config, finished[0]))
     available = [name for name in METRICS if name in first.column_names]
     if metric not in available:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
     step_column = "generation_step" if metric in GENERATED_METRICS else "step"
-    test_ids = first["test_id"].to_pylist()
-    step = np.array(first[step_column][0].as_py())
+    followed = first.filter(pc.is_valid(first[metric]))
+    test_ids = followed["test_id"].to_pylist()
+    step = np.array(followed[step_column][0].as_py())
     values = np.empty((len(finished), len(step), len(test_ids)), dtype=np.float32)
-    for at, index in enumerate(finished):
-        path = folder.run_path(config, index)
+    for at, run in enumerate(finished):
+        path = folder.run_path(config, run)
         table = read_parquet(path, ["test_id", step_column, metric])
+        table = table.filter(pc.is_valid(table[metric]))
         flat = table[metric].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         same = table["test_id"].to_pylist() == test_ids and table[step_column][0].as_py() == step.tolist()
         if not same or flat.size != step.size * len(test_ids):
@@ -150,7 +162,7 @@ def read_dynamics(source: str | Path, config: str, metric: str) -> Dynamics:
     missing = sorted(set(test_ids) - by_id.keys())
     if missing:
         raise DataError(f"{folder.examples_path(task, 'test')}: test example {missing[0]} is missing")
-    pool = _examples(folder, task, "pool")
+    pool = _pool(_examples(folder, task, "pool"), rows, unseen)
     unknown = {at for row in rows for batch in row["curriculum"] for at in batch} - {e.id for e in pool}
     if unknown:
         raise DataError(f"{folder.examples_path(task, 'pool')}: pool example {min(unknown)} is missing")
@@ -159,7 +171,6 @@ def read_dynamics(source: str | Path, config: str, metric: str) -> Dynamics:
         config=config,
         metric=metric,
         runs=[row["run"] for row in rows],
-        indices=finished,
         curricula=[row["curriculum"] for row in rows],
         learning_rate=np.array([row["learning_rate"] for row in rows]),
         step=step,

@@ -12,21 +12,45 @@ from gptdynamics.errors import DataError
 
 GENERATED_METRICS = ("bleu", "rougeL")
 METRICS = ("loss", "accuracy", *GENERATED_METRICS)
+GRADIENT_COLUMNS = ("grad_dot", "update_dot")
 
 _STEPS = pa.list_(pa.int32())
 _VALUES = pa.list_(pa.float32())
 
 
-def trajectory_schema(metrics: tuple[str, ...]) -> pa.Schema:
-    """A row for each (run, test example); generated metrics have a step list of their own."""
-    columns: list[tuple[str, pa.DataType]] = [("run", pa.string()), ("test_id", pa.int32()), ("step", _STEPS)]
+def trajectory_schema(metrics: tuple[str, ...], mixture: bool = False, gradients: bool = False) -> pa.Schema:
+    """A row for each (run, test example); what is measured at other steps than the loss has a step list of its own.
+
+    Args:
+        metrics: that the config follows.
+        mixture: whether test examples are of several tasks; then a column says which.
+        gradients: whether some runs of the config record gradient products.
+    """
+    columns: list[tuple[str, pa.DataType]] = [("run", pa.string()), ("test_id", pa.int32())]
+    columns += [("task", pa.string())] if mixture else []
+    columns.append(("step", _STEPS))
     columns += [(name, _VALUES) for name in metrics if name not in GENERATED_METRICS]
     generated = [name for name in metrics if name in GENERATED_METRICS]
     if generated:
         columns.append(("generation_step", _STEPS))
         columns += [(name, _VALUES) for name in generated]
+    if gradients:
+        columns.append(("gradient_step", _STEPS))
+        columns += [(name, _VALUES) for name in GRADIENT_COLUMNS]
     return pa.schema(columns)
 
+
+GRADIENT_SCHEMA = pa.schema(
+    [
+        ("run", pa.string()),
+        ("step", pa.int32()),
+        ("part", pa.string()),
+        ("id", pa.int32()),
+        ("products", _VALUES),
+        ("vector", _VALUES),
+        ("projection_seed", pa.int64()),
+    ]
+)
 
 RUN_SCHEMA = pa.schema(
     [
@@ -52,11 +76,15 @@ RUN_SCHEMA = pa.schema(
         ("pool_size", pa.int32()),
         ("subset", pa.int32()),
         ("max_length", pa.int32()),
+        ("lora_rank", pa.int32()),
+        ("lora_alpha", pa.int32()),
+        ("lora_dropout", pa.float64()),
         ("precision", pa.string()),
         ("temperature", pa.float64()),
         ("top_p", pa.float64()),
         ("eval_every", pa.int32()),
         ("generate_every", pa.int32()),
+        ("gradients", pa.string()),
         ("versions", pa.string()),
     ]
 )

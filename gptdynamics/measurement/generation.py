@@ -54,24 +54,26 @@ class Generator:
         prompts: token ids of each prompt.
         new_tokens: at most this many for each prompt.
         temperature, top_p: of the sampling.
+        batch_tokens: of a batch, prompts and new tokens with padding.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[Sequence[int]],
-        new_tokens: int,
+        new_tokens: int | Sequence[int],
         temperature: float,
         top_p: float,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self.tokenizer = tokenizer
         self.prompts = prompts
-        self.new_tokens = new_tokens
+        self.new_tokens = [new_tokens] * len(prompts) if isinstance(new_tokens, int) else list(new_tokens)
         self.temperature = temperature
         self.top_p = top_p
         self.end = int(tokenizer.eos_token_id)
-        self.batches = length_sorted_batches([len(prompt) + new_tokens for prompt in prompts], batch_tokens)
+        lengths = [len(prompt) + new for prompt, new in zip(prompts, self.new_tokens, strict=True)]
+        self.batches = length_sorted_batches(lengths, batch_tokens)
 
     def sample(self, model: PreTrainedModel, seeds: Sequence[Sequence[int]]) -> list[str]:
         """One sampled text for each prompt, up to the end of text.
@@ -82,7 +84,8 @@ class Generator:
         """
         texts = [""] * len(self.prompts)
         for rows in self.batches:
-            draws = np.stack([np.random.default_rng(list(seeds[at])).random(self.new_tokens) for at in rows])
+            most = max(self.new_tokens[at] for at in rows)
+            draws = np.stack([np.random.default_rng(list(seeds[at])).random(most) for at in rows])
             for at, ids in zip(rows, self._sample_batch(model, rows, torch.from_numpy(draws)), strict=True):
                 texts[at] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return texts
@@ -90,17 +93,20 @@ class Generator:
     @torch.no_grad()
     def _sample_batch(self, model: PreTrainedModel, rows: list[int], draws: torch.Tensor) -> list[list[int]]:
         longest = max(len(self.prompts[at]) for at in rows)
+        most = draws.size(1)
         ids = torch.full((len(rows), longest), self.end)
-        mask = torch.zeros((len(rows), longest + self.new_tokens), dtype=torch.long)
+        mask = torch.zeros((len(rows), longest + most), dtype=torch.long)
         for place, at in enumerate(rows):
             prompt = self.prompts[at]
             ids[place, longest - len(prompt) :] = torch.tensor(list(prompt))
             mask[place, longest - len(prompt) :] = 1
+        position = (mask[:, :longest].cumsum(-1) - 1).clamp(min=0)
+        limit = torch.tensor([self.new_tokens[at] for at in rows])
+        ids, mask, position, limit, draws = (each.to(model.device) for each in (ids, mask, position, limit, draws))
         sampled: list[list[int]] = [[] for _ in rows]
         active = list(range(len(rows)))
-        position = (mask[:, :longest].cumsum(-1) - 1).clamp(min=0)
         cache = None
-        for new in range(self.new_tokens):
+        for new in range(most):
             out = model(
                 input_ids=ids,
                 attention_mask=mask[:, : longest + new],
@@ -111,17 +117,18 @@ class Generator:
             )
             cache = out.past_key_values
             token = sample_tokens(out.logits[:, -1], draws[:, new], self.temperature, self.top_p)
-            going = token != self.end
-            for place, (row, one) in enumerate(zip(active, token.tolist(), strict=True)):
-                if going[place]:
+            ended = token == self.end
+            for row, one, stop in zip(active, token.tolist(), ended.tolist(), strict=True):
+                if not stop:
                     sampled[row].append(one)
+            going = ~ended & (limit > new + 1)
             if not going.any():
                 break
             if not going.all():
                 keep = going.nonzero().squeeze(-1)
                 cache.batch_select_indices(keep)
                 active = [active[at] for at in keep.tolist()]
-                token, mask, draws, position = token[keep], mask[keep], draws[keep], position[keep]
+                token, mask, draws, position, limit = (each[keep] for each in (token, mask, draws, position, limit))
             ids = token.unsqueeze(-1)
             position = position[:, -1:] + 1
         return sampled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,8 @@ def target_logits(model: PreTrainedModel, batch: TargetBatch) -> torch.Tensor:
 def example_losses(logits: torch.Tensor, batch: TargetBatch) -> torch.Tensor:
     """Mean cross-entropy over each example's target tokens: `[rows]`, in nats."""
     losses = torch.nn.functional.cross_entropy(logits, batch.target, reduction="none")
-    return torch.zeros(len(batch.rows)).index_add(0, batch.row, losses) / batch.counts
+    sums = torch.zeros(len(batch.rows), device=losses.device).index_add(0, batch.row, losses.float())
+    return sums / batch.counts
 
 
 class TargetLosses:
@@ -34,23 +36,26 @@ class TargetLosses:
 
     Args:
         examples: tokenised examples.
-        labels: token ids of the task's labels, where each is a single token; then `accuracy` costs nothing.
-        answers: for each example the index of its right label.
+        labels: for each example the token ids of its task's labels, where each label is a single token; then accuracy
+            costs nothing. Empty for an example whose accuracy is not wanted.
+        device: where the model is.
+        batch_tokens: of a batch, with padding.
     """
 
     def __init__(
         self,
         examples: Sequence[TokenizedExample],
-        labels: Sequence[int] = (),
-        answers: Sequence[int] = (),
+        labels: Sequence[Sequence[int]] = (),
+        device: torch.device | str = "cpu",
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
         self.examples = examples
-        self.labels = torch.tensor(list(labels))
-        self.answers = np.array(answers)
         # Tokens that are fed in; the last token of a target predicts nothing.
         self.lengths = [len(example) - 1 for example in examples]
-        self.batches = [make_target_batch(examples, rows) for rows in length_sorted_batches(self.lengths, batch_tokens)]
+        device = torch.device(device)
+        grouped = length_sorted_batches(self.lengths, batch_tokens)
+        self.batches = [make_target_batch(examples, rows).to(device) for rows in grouped]
+        self.choices = [_choices(batch, labels, device) if any(labels) else None for batch in self.batches]
 
     @property
     def tokens(self) -> int:
@@ -58,14 +63,50 @@ class TargetLosses:
         return sum(self.lengths)
 
     @torch.no_grad()
-    def measure(self, model: PreTrainedModel) -> tuple[np.ndarray, np.ndarray | None]:
-        """Loss `[examples]` float32 and, with `labels`, accuracy `[examples]` (1 if the right label is likeliest)."""
+    def measure(self, model: PreTrainedModel) -> tuple[np.ndarray, np.ndarray]:
+        """Loss and accuracy, `[examples]` float32 each.
+
+        Accuracy is 1 if the right label is the likeliest of its task's, else 0; NaN where there are no labels.
+        """
         loss = np.empty(len(self.examples), dtype=np.float32)
-        accuracy = np.empty(len(self.examples), dtype=np.float32) if len(self.labels) else None
-        for batch in self.batches:
+        accuracy = np.full(len(self.examples), np.nan, dtype=np.float32)
+        for batch, choices in zip(self.batches, self.choices, strict=True):
             logits = target_logits(model, batch)
-            loss[batch.rows] = example_losses(logits, batch).numpy()
-            if accuracy is not None:
-                likeliest = logits[:, self.labels].argmax(-1).numpy()
-                accuracy[batch.rows] = likeliest == self.answers[batch.rows]
+            loss[batch.rows] = example_losses(logits, batch).cpu().numpy()
+            if choices is not None:
+                accuracy[choices.rows] = choices.right(logits).cpu().numpy()
         return loss, accuracy
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """Labels of the rows of a batch that have any: their examples, target places `[n]`, token ids `[n, labels]`."""
+
+    rows: list[int]
+    place: torch.Tensor
+    ids: torch.Tensor
+    answer: torch.Tensor
+
+    def right(self, logits: torch.Tensor) -> torch.Tensor:
+        """Whether the answer is the likeliest label: `[n]`."""
+        likeliest = logits[self.place].gather(1, self.ids).argmax(-1, keepdim=True)
+        return (self.ids.gather(1, likeliest).squeeze(-1) == self.answer).float()
+
+
+def _choices(batch: TargetBatch, labels: Sequence[Sequence[int]], device: torch.device) -> _Choices | None:
+    with_labels = [place for place, row in enumerate(batch.rows) if labels[row]]
+    if not with_labels:
+        return None
+    most = max(len(labels[batch.rows[place]]) for place in with_labels)
+    # A task with fewer labels than another repeats its first: that changes nothing in which is likeliest.
+    ids = [
+        [*labels[row], *[labels[row][0]] * (most - len(labels[row]))] for row in (batch.rows[at] for at in with_labels)
+    ]
+    first_target = torch.cumsum(batch.counts, 0) - batch.counts
+    place = first_target[torch.tensor(with_labels, device=device)]
+    return _Choices(
+        rows=[batch.rows[at] for at in with_labels],
+        place=place,
+        ids=torch.tensor(ids, device=device),
+        answer=batch.target[place],
+    )

@@ -2,84 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
+from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses
 from gptdynamics.measurement.scores import score_texts
-from gptdynamics.tasks import Task
+from gptdynamics.tasks import get_single_task
 from gptdynamics.tokens import TokenizedExample, tokenize_example, tokenize_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def new_token_limits(pool: Sequence[Example], tokenized: Sequence[TokenizedExample]) -> dict[str, int]:
+    """Tokens that a generated text may have, by task: the 99th percentile of the lengths of the pool's targets."""
+    lengths: dict[str, list[int]] = {}
+    for example, tokens in zip(pool, tokenized, strict=True):
+        lengths.setdefault(example.task, []).append(len(tokens.target))
+    return {task: int(np.ceil(np.percentile(each, 99))) for task, each in lengths.items()}
 
 
 class TestSet:
-    """Test examples of a task, tokenised once, measured at every step.
+    """Test examples of one or several tasks, tokenised once, measured at every step.
 
     Args:
-        task: says whether labels are compared or text is generated.
         examples: the test examples, in the order of the results.
-        base: the model's tokenizer and context.
+        base: the model's tokenizer, context and device.
         settings: sampling and length limits.
-        pool_targets: targets of the pool; generated text is at most their 99th percentile long.
+        limits: tokens of a generated text at most, by task.
     """
 
     __test__ = False
 
     def __init__(
-        self,
-        task: Task,
-        examples: Sequence[Example],
-        base: BaseModel,
-        settings: RunSettings,
-        pool_targets: Sequence[TokenizedExample],
+        self, examples: Sequence[Example], base: BaseModel, settings: RunSettings, limits: Mapping[str, int]
     ) -> None:
-        self.task = task
         self.examples = list(examples)
-        self.settings = settings
-        context = min(base.context, settings.max_length)
-        tokenizer = base.tokenizer
+        self.context = min(base.context, settings.max_length)
+        self.tokenizer = base.tokenizer
+        tasks = {name: get_single_task(name) for name in {example.task for example in self.examples}}
+        generates = np.array([tasks[example.task].generates for example in self.examples])
+        self.followed: dict[str, np.ndarray] = {
+            "loss": np.ones(len(self.examples), dtype=bool),
+            "accuracy": ~generates,
+            "bleu": generates,
+            "rougeL": generates,
+        }
+        self.tokenized = [self._tokenize(example, tasks[example.task].generates) for example in self.examples]
+        labels = {name: [tokenize_text(self.tokenizer, label) for label in task.labels] for name, task in tasks.items()}
+        single = {name: all(len(ids) == 1 for ids in each) for name, each in labels.items()}
+        self.losses = TargetLosses(
+            self.tokenized,
+            [[ids[0] for ids in labels[e.task]] if single[e.task] else [] for e in self.examples],
+            base.model.device,
+        )
+        # Labels of more than one token need a pass for each of them: `rivals` are those passes' rows, by example.
+        self.rivals: dict[int, slice] = {}
+        every: list[TokenizedExample] = []
+        for at, example in enumerate(self.examples):
+            if not single[example.task]:
+                task = tasks[example.task]
+                self.rivals[at] = slice(len(every), len(every) + len(task.labels))
+                every += [self._tokenize(example, False, label) for label in task.labels]
+        self.label_losses = TargetLosses(every, device=base.model.device) if every else None
+        self.answers = {at: tasks[self.examples[at].task].labels.index(self.examples[at].target) for at in self.rivals}
+        self.generated = np.flatnonzero(generates).tolist()
+        self.generator = self._generator(settings, limits) if self.generated else None
 
-        def tokenize(target: str | None = None) -> list[TokenizedExample]:
-            return [tokenize_example(tokenizer, e, context, task.generates, target) for e in self.examples]
+    def _tokenize(self, example: Example, end_of_text: bool, target: str | None = None) -> TokenizedExample:
+        return tokenize_example(self.tokenizer, example, self.context, end_of_text, target)
 
-        self.tokenized = tokenize()
-        label_ids = [tokenize_text(tokenizer, label) for label in task.labels]
-        single = all(len(ids) == 1 for ids in label_ids)
-        self.answers = [task.labels.index(e.target) for e in self.examples] if task.labels else []
-        self.losses = TargetLosses(self.tokenized, [ids[0] for ids in label_ids] if single else (), self.answers)
-        self.label_losses = [] if single else [TargetLosses(tokenize(label)) for label in task.labels]
-        self.generator: Generator | None = None
-        if task.generates:
-            lengths = [len(example.target) for example in pool_targets]
-            longest = int(np.ceil(np.percentile(lengths, 99)))
-            prompts = [example.prompt[-max(1, context - longest) :] for example in self.tokenized]
-            self.generator = Generator(tokenizer, prompts, longest, settings.temperature, settings.top_p)
+    def _generator(self, settings: RunSettings, limits: Mapping[str, int]) -> Generator:
+        prompts, new_tokens = [], []
+        for at in self.generated:
+            task = self.examples[at].task
+            if task not in limits:
+                raise DataError(f"the pool has no example of task {task}, which the test set has")
+            new_tokens.append(limits[task])
+            prompts.append(self.tokenized[at].prompt[-max(1, self.context - limits[task]) :])
+        return Generator(self.tokenizer, prompts, new_tokens, settings.temperature, settings.top_p)
 
     @property
     def cut(self) -> int:
         """Test examples whose prompt was cut to fit the context."""
         return sum(example.cut > 0 for example in self.tokenized)
 
-    def measure(self, base: BaseModel) -> dict[str, np.ndarray]:
-        """`loss`, and for label tasks `accuracy`: `[examples]` float32 each."""
-        loss, accuracy = self.losses.measure(base.model)
+    def measure(self, model: PreTrainedModel) -> dict[str, np.ndarray]:
+        """`loss` and, if there are label tasks, `accuracy`: `[examples]` float32 each, NaN where not followed."""
+        loss, accuracy = self.losses.measure(model)
         if self.label_losses:
-            each = np.stack([losses.measure(base.model)[0] for losses in self.label_losses])
-            accuracy = (each.argmin(0) == np.array(self.answers)).astype(np.float32)
-        return {"loss": loss} if accuracy is None else {"loss": loss, "accuracy": accuracy}
+            each = self.label_losses.measure(model)[0]
+            for at, rows in self.rivals.items():
+                # A loss that is not a number is reported as one by the run, not as a wrong answer.
+                accuracy[at] = each[rows].argmin() == self.answers[at] if np.isfinite(each[rows]).all() else np.nan
+        return {"loss": loss, "accuracy": accuracy} if self.followed["accuracy"].any() else {"loss": loss}
 
-    def generate(self, base: BaseModel, seed: Sequence[int]) -> dict[str, np.ndarray]:
-        """Sample text for every test example and score it: `bleu`, `rougeL`, `[examples]` float32 each.
+    def generate(self, model: PreTrainedModel, seed: Sequence[int]) -> dict[str, np.ndarray]:
+        """Sample text for every generation example and score it: `bleu`, `rougeL`, `[examples]` float32 each.
 
         Args:
-            base: the model as it is now.
+            model: as it is now.
             seed: of the run and the step; each example adds its own id.
         """
         if self.generator is None:
             return {}
-        texts = self.generator.sample(base.model, [[*seed, example.id] for example in self.examples])
-        return score_texts(texts, [example.references for example in self.examples])
+        chosen = [self.examples[at] for at in self.generated]
+        texts = self.generator.sample(model, [[*seed, example.id] for example in chosen])
+        scores = {}
+        for name, values in score_texts(texts, [example.references for example in chosen]).items():
+            scores[name] = np.full(len(self.examples), np.nan, dtype=np.float32)
+            scores[name][self.generated] = values
+        return scores

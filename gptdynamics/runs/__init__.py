@@ -1,5 +1,6 @@
-"""One run: training of a base model on one curriculum, with every test example measured on the way."""
+"""Single runs: training on a curriculum with measurement after every update."""
 
-from gptdynamics.runs.run import Run, RunTiming, train_run
+from gptdynamics.runs.run import Run, RunTiming
+from gptdynamics.runs.training import train_run
 
 __all__ = ["Run", "RunTiming", "train_run"]

@@ -1,22 +1,12 @@
-"""The training loop of a run."""
+"""What one run leaves behind."""
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
-from gptdynamics.base_model import BaseModel
-from gptdynamics.configs import RunSettings
-from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay, run_seed
-from gptdynamics.errors import DivergedRunError
-from gptdynamics.measurement import TestSet, example_losses
-from gptdynamics.measurement.loss import target_logits
-from gptdynamics.tokens import TokenizedExample, make_target_batch
+from gptdynamics.curriculum import Curriculum
 
 
 @dataclass
@@ -27,6 +17,8 @@ class RunTiming:
         update: on optimiser updates.
         loss: on measuring loss and accuracy.
         generation: on sampling and scoring text.
+        gradients: on gradient products of each update.
+        products: on pool x test gradient products.
         forward: of one forward pass over as many tokens as the test set has, without padding and without logits.
         evaluations: how often loss was measured.
     """
@@ -34,8 +26,15 @@ class RunTiming:
     update: float = 0.0
     loss: float = 0.0
     generation: float = 0.0
+    gradients: float = 0.0
+    products: float = 0.0
     forward: float = 0.0
     evaluations: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """All of them, without what came before the first step."""
+        return self.update + self.loss + self.generation + self.gradients + self.products
 
     @property
     def forward_passes(self) -> float:
@@ -45,123 +44,28 @@ class RunTiming:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run leaves behind.
+    """What one run leaves behind. T updates, M test examples, N pool examples.
 
     Attributes:
-        index: of the run in its config.
-        curriculum: `[steps][batch]` pool ids.
-        learning_rate: `[steps]` the rate of each update.
+        name: of the run in its config.
+        curriculum: `[T][batch]` pool ids.
+        learning_rate: `[T]` the rate of each update.
         step: steps at which loss (and accuracy) were measured; 0 is before the first update.
         generation_step: steps at which text was generated; empty for label tasks.
-        metrics: `[len(step) or len(generation_step), test examples]` float32 by metric.
+        metrics: `[len(step) or len(generation_step), M]` float32 by metric; NaN where a metric is not followed for
+            an example.
+        gradients: `grad_dot`, `update_dot`: `[T, M]` float32, for each update; empty if not recorded.
+        products: for the step after which they were taken, `[N, M]` float32 inner products of the gradients of pool
+            and test examples; empty if not recorded.
         timing: where the time went.
     """
 
-    index: int
+    name: str
     curriculum: Curriculum
     learning_rate: list[float]
     step: list[int]
     generation_step: list[int]
     metrics: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    products: dict[int, np.ndarray] = field(default_factory=dict)
     timing: RunTiming = field(default_factory=RunTiming)
-
-
-def _forward_seconds(model: torch.nn.Module, tokens: int, lengths: list[int]) -> float:
-    """Time of one forward pass over `tokens` tokens without padding: the fastest of three, scaled."""
-    length = max(1, int(np.mean(lengths)))
-    rows = max(1, min(2048 // length, tokens // length))
-    batch = torch.ones((rows, length), dtype=torch.long)
-    best = float("inf")
-    with torch.no_grad():
-        for _ in range(3):
-            began = time.perf_counter()
-            model.base_model(input_ids=batch, use_cache=False)
-            best = min(best, time.perf_counter() - began)
-    return best * tokens / batch.numel()
-
-
-def train_run(
-    base: BaseModel,
-    pool: dict[int, TokenizedExample],
-    test_set: TestSet,
-    settings: RunSettings,
-    index: int,
-    on_step: Callable[[int], None] = lambda step: None,
-) -> Run:
-    """Train a copy of `base` on run `index`'s curriculum and measure every test example on the way.
-
-    The training loss is the mean of the batch's own mean losses; AdamW with linear decay (table 7).
-
-    Args:
-        base: the model every run starts from; it is not changed.
-        pool: tokenised pool examples by id.
-        test_set: what is measured.
-        settings: of the config.
-        index: of the run.
-        on_step: called with the number of updates done, after each measurement.
-
-    Raises:
-        DivergedRunError: the loss of a batch or of a test example is not finite.
-    """
-    torch.manual_seed(int(np.random.SeedSequence(run_seed(settings, index)).generate_state(1)[0]))
-    curriculum = draw_curriculum(settings, sorted(pool), index)
-    rates = linear_decay(settings.learning_rate, len(curriculum))
-    model = copy.deepcopy(base.model)
-    trained = BaseModel(base.name, base.revision, model, base.tokenizer)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
-    timing = RunTiming(forward=_forward_seconds(model, test_set.losses.tokens, test_set.losses.lengths))
-    steps: list[int] = []
-    generation_steps: list[int] = []
-    measured: dict[str, list[np.ndarray]] = {}
-
-    def measure(done: int) -> None:
-        last = done == len(curriculum)
-        values: dict[str, np.ndarray] = {}
-        if done % settings.eval_every == 0 or last:
-            began = time.perf_counter()
-            values |= test_set.measure(trained)
-            timing.loss += time.perf_counter() - began
-            timing.evaluations += 1
-            steps.append(done)
-        if test_set.generator and (done % settings.generate_every == 0 or last):
-            began = time.perf_counter()
-            values |= test_set.generate(trained, [*run_seed(settings, index), done])
-            timing.generation += time.perf_counter() - began
-            generation_steps.append(done)
-        for name, value in values.items():
-            if not np.isfinite(value).all():
-                bad = test_set.examples[int(np.argmin(np.isfinite(value)))].id
-                raise DivergedRunError(f"{name} of test example {bad} is not finite after {done} updates")
-            measured.setdefault(name, []).append(value)
-        on_step(done)
-
-    measure(0)
-    for done, (ids, rate) in enumerate(zip(curriculum, rates, strict=True), start=1):
-        began = time.perf_counter()
-        batch = make_target_batch([pool[at] for at in ids], list(range(len(ids))))
-        optimizer.param_groups[0]["lr"] = rate
-        model.train()
-        loss = example_losses(target_logits(model, batch), batch).mean()
-        if not torch.isfinite(loss):
-            raise DivergedRunError(f"training loss is not finite at update {done} (learning rate {rate:.3g})")
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        model.eval()
-        timing.update += time.perf_counter() - began
-        measure(done)
-    return Run(
-        index=index,
-        curriculum=curriculum,
-        learning_rate=rates,
-        step=steps,
-        generation_step=generation_steps,
-        metrics={name: np.stack(values) for name, values in measured.items()},
-        timing=timing,
-    )

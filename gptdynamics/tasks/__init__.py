@@ -1,7 +1,20 @@
-"""Tasks by name, and their examples."""
+"""Tasks: rows, prompts, targets and references; and mixtures of them."""
 
 from gptdynamics.tasks.loading import load_examples
-from gptdynamics.tasks.registry import get_task, task_names
-from gptdynamics.tasks.task import HubSource, Row, Task
+from gptdynamics.tasks.mixture import Mixture
+from gptdynamics.tasks.registry import get_single_task, get_task, task_names
+from gptdynamics.tasks.task import HubSource, Row, Split, Task
+from gptdynamics.tasks.user_tasks import add_task_file
 
-__all__ = ["HubSource", "Row", "Task", "get_task", "load_examples", "task_names"]
+__all__ = [
+    "HubSource",
+    "Mixture",
+    "Row",
+    "Split",
+    "Task",
+    "add_task_file",
+    "get_single_task",
+    "get_task",
+    "load_examples",
+    "task_names",
+]

@@ -9,6 +9,7 @@ from typing import Any
 
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
+from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.task import Row, Split, Task
 
 _SPLITS: dict[str, Split] = {"pool": "train", "test": "eval"}
@@ -41,7 +42,7 @@ def _hub_rows(task: Task, split: Split) -> Iterator[_Located]:
 
     name, config, hub_split = task.hub.dataset, task.hub.config, task.hub.splits[split]
     try:
-        rows = load_dataset(name, config, split=hub_split)
+        rows = load_dataset(name, config, split=hub_split, revision=task.hub.revision)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -55,6 +56,7 @@ def _hub_rows(task: Task, split: Split) -> Iterator[_Located]:
             columns = ", ".join(row)
             raise DataError(f"{where}: column {error} is gone; the dataset now has {columns}") from error
         source = {"dataset": name, "config": config or "", "split": hub_split, "row": str(number)}
+        source["revision"] = task.hub.revision
         yield adapted, where, source | {"licence": task.licence()}
 
 
@@ -64,22 +66,10 @@ def _generated_rows(task: Task, rows: Iterable[Row], split: Split) -> Iterator[_
         yield row, f"{task.name} {split}[{number}]", source
 
 
-def load_examples(task: Task, part: str, count: int, data: Path | None = None) -> list[Example]:
-    """The first `count` examples of a task's pool or test set.
-
-    Every row of the source is checked, used or not.
-
-    Args:
-        task: whose rows.
-        part: `pool` (train rows) or `test` (eval rows).
-        count: how many examples; ids are row numbers 0..count-1.
-        data: folder with `<task>/train.jsonl` and `<task>/eval.jsonl`; None: generated rows for a
-            bundled task, else the Hub.
-
-    Raises:
-        DataError: a row is missing a field, or there are fewer rows than `count`.
-    """
-    split = _SPLITS[part]
+def _task_examples(
+    task: Task, split: Split, count: int, data: Path | None, spread: tuple[int, int], instruct: bool
+) -> list[Example]:
+    """The first `count` examples of a task; ids are `row * spread[0] + spread[1]`."""
     generate: Any = getattr(task, "rows", None)
     if generate is not None:
         located = _generated_rows(task, generate(split), split)
@@ -87,7 +77,39 @@ def load_examples(task: Task, part: str, count: int, data: Path | None = None) -
         located = _jsonl_rows(data / task.name / f"{split}.jsonl", task)
     else:
         located = _hub_rows(task, split)
-    examples = [task.example(row, index, where, source) for index, (row, where, source) in enumerate(located)]
+    examples = []
+    for number, (row, where, source) in enumerate(located):
+        template = task.draw_template(split, number) if instruct else None
+        examples.append(task.example(row, number * spread[0] + spread[1], where, source, template))
     if len(examples) < count:
         raise DataError(f"task {task.name} has {len(examples)} {split} rows, {count} are asked for")
     return examples[:count]
+
+
+def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None = None) -> list[Example]:
+    """The first `count` examples of a task's pool or test set; of a mixture, of each of its tasks.
+
+    Every row of the source is checked, used or not. Ids are row numbers; in a mixture of P tasks, row r of its task
+    p has id `r * P + p`, so that an example keeps its id when more are asked for.
+
+    Args:
+        task: whose rows.
+        part: `pool` (train rows) or `test` (eval rows).
+        count: how many examples.
+        data: folder with `<task>/train.jsonl` and `<task>/eval.jsonl`; None: generated rows for a
+            bundled task, else the Hub.
+
+    Returns:
+        Examples in the order of their ids.
+
+    Raises:
+        DataError: a row is missing a field, or there are fewer rows than `count`.
+    """
+    split = _SPLITS[part]
+    parts = task.parts if part == "pool" else task.test_parts
+    examples = [
+        example
+        for place, each in enumerate(parts)
+        for example in _task_examples(each, split, count, data, (len(parts), place), task.scenario == "instruct")
+    ]
+    return sorted(examples, key=lambda example: example.id)

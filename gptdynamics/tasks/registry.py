@@ -3,27 +3,49 @@
 from __future__ import annotations
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.tasks.flan import FLAN
 from gptdynamics.tasks.mini_sentiment import MiniSentiment
 from gptdynamics.tasks.mini_triples import MiniTriples
-from gptdynamics.tasks.rte import RTE
+from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.task import Task
-from gptdynamics.tasks.webnlg import WebNLG
+from gptdynamics.tasks.user_tasks import user_tasks
 
-TASKS: tuple[type[Task], ...] = (RTE, WebNLG, MiniSentiment, MiniTriples)
+TASKS: tuple[Task | Mixture, ...] = (*FLAN.parts, FLAN, MiniSentiment(), MiniTriples())
+
+
+def _known() -> dict[str, Task | Mixture]:
+    known: dict[str, Task | Mixture] = {task.name: task for task in TASKS}
+    for task in user_tasks():
+        if task.name in known:
+            raise SettingsError(f"a task file has a task {task.name!r}, which there is already: give it another name")
+        known[task.name] = task
+    return known
 
 
 def task_names() -> list[str]:
-    """Names of all tasks."""
-    return [task.name for task in TASKS]
+    """Names of all tasks, those of task files among them."""
+    return list(_known())
 
 
-def get_task(name: str) -> Task:
-    """The task called `name`.
+def get_task(name: str) -> Task | Mixture:
+    """The task or mixture called `name`.
 
     Raises:
         SettingsError: there is none; the message lists those there are.
     """
-    for task in TASKS:
-        if task.name == name:
-            return task()
-    raise SettingsError(f"unknown task {name!r}; known tasks: {', '.join(task_names())}")
+    known = _known()
+    if name not in known:
+        raise SettingsError(f"unknown task {name!r}; known tasks: {', '.join(known)}")
+    return known[name]
+
+
+def get_single_task(name: str) -> Task:
+    """The task called `name`, which an example is of.
+
+    Raises:
+        SettingsError: there is none, or it is a mixture.
+    """
+    task = get_task(name)
+    if isinstance(task, Mixture):
+        raise SettingsError(f"{name} is a mixture of tasks, and an example is of one of them")
+    return task

@@ -10,11 +10,19 @@ class RTE(Task):
 
     name = "rte"
     fields = {"premise": str, "hypothesis": str, "label": str}
+    plain = "{premise}\nQuestion: {hypothesis} Yes or no?\nAnswer:"
+    instructions = (
+        "{premise}\n\nGoing only by the text above, must this be true: {hypothesis}\nOptions: yes, no\nAnswer:",
+        "Read the passage and decide whether the claim follows from it.\nPassage: {premise}\nClaim: {hypothesis}\n"
+        "Say yes or no:",
+        "Suppose we know this: {premise}\nCan we be sure that {hypothesis}\nReply with yes or no.\nReply:",
+        "Claim: {hypothesis}\nEvidence: {premise}\nIs the evidence enough to accept the claim, yes or no?",
+        "A reader was told: {premise}\nLater someone asked whether this is right: {hypothesis}\n"
+        "What should the reader say, yes or no?",
+        "Here is a statement to check against a text.\nText: {premise}\nStatement: {hypothesis}\nSupported (yes/no):",
+    )
     labels = (" yes", " no")
     hub = HubSource("nyu-mll/glue", "rte", {"train": "train", "eval": "validation"}, "cc-by-4.0 (GLUE card)")
-
-    def prompt(self, row: Row) -> str:
-        return f"{row['premise']}\nQuestion: {row['hypothesis']} Yes or no?\nAnswer:"
 
     def target(self, row: Row) -> str:
         label = str(row["label"])

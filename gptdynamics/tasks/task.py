@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ class HubSource:
         config: configuration of that repository, or None.
         splits: its split for our train and eval rows.
         licence: as the dataset's card states it.
+        revision: commit, branch or tag.
     """
 
     dataset: str
     config: str | None
     splits: Mapping[Split, str]
     licence: str
+    revision: str = "main"
 
 
 class Task(ABC):
@@ -36,12 +39,28 @@ class Task(ABC):
 
     Label tasks (`labels` not empty) have targets without an end of text and are scored by loss and
     accuracy. Generation tasks have targets that end with it and are scored by loss, BLEU and ROUGE-L.
+
+    Templates name slots in braces. `plain` is the prompt of the scenario `finetune`; `instructions` are those that
+    `instruct` draws from. None ends in white space.
     """
 
     name: ClassVar[str]
     fields: ClassVar[Mapping[str, type]]
+    plain: ClassVar[str] = ""
+    instructions: ClassVar[tuple[str, ...]] = ()
     labels: ClassVar[tuple[str, ...]] = ()
     hub: ClassVar[HubSource | None] = None
+    scenario: ClassVar[Literal["finetune", "instruct"]] = "finetune"
+
+    @property
+    def parts(self) -> tuple[Task, ...]:
+        """The tasks whose rows runs train on: this one."""
+        return (self,)
+
+    @property
+    def test_parts(self) -> tuple[Task, ...]:
+        """The tasks whose rows are followed: this one."""
+        return (self,)
 
     @property
     def generates(self) -> bool:
@@ -53,9 +72,32 @@ class Task(ABC):
         """The metrics that are followed for this task, `loss` first."""
         return ("loss", "bleu", "rougeL") if self.generates else ("loss", "accuracy")
 
-    @abstractmethod
+    def slots(self, row: Row) -> Mapping[str, str]:
+        """What the templates' slots are filled with. The default: the row's own texts."""
+        return {name: value for name, value in row.items() if isinstance(value, str)}
+
     def prompt(self, row: Row) -> str:
-        """The text before the target; it must not end in white space."""
+        """The text before the target; it must not end in white space. The default: `plain`, filled."""
+        return self.plain.format_map(self.slots(row))
+
+    def instruction(self, row: Row, template: int) -> str:
+        """The prompt with an instruction.
+
+        Args:
+            row: fields of the row.
+            template: which of `instructions`.
+        """
+        return self.instructions[template].format_map(self.slots(row))
+
+    def draw_template(self, split: Split, number: int) -> int:
+        """Which of `instructions` a row gets: always the same one, and over many rows each as often.
+
+        Args:
+            split: of the row.
+            number: of the row in it.
+        """
+        digest = hashlib.sha256(f"{self.name}/{split}/{number}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") % len(self.instructions)
 
     @abstractmethod
     def target(self, row: Row) -> str:
@@ -73,7 +115,9 @@ class Task(ABC):
         """Licence of the rows, as their source states it."""
         return self.hub.licence if self.hub else "not stated"
 
-    def example(self, row: Row, index: int, where: str, source: Mapping[str, str]) -> Example:
+    def example(
+        self, row: Row, index: int, where: str, source: Mapping[str, str], template: int | None = None
+    ) -> Example:
         """Make an example of a row.
 
         Args:
@@ -81,6 +125,7 @@ class Task(ABC):
             index: the example's id.
             where: file and line, or dataset and row, for messages.
             source: see `Example.source`.
+            template: which instruction its prompt has, recorded in its source; None: the plain prompt.
 
         Raises:
             DataError: a field is missing, empty or of another type.
@@ -102,7 +147,7 @@ class Task(ABC):
                 known = ", ".join(repr(known) for known in self.labels)
                 raise DataError(f"{where}: answer {label!r} is not one of {known}")
         try:
-            prompt = self.prompt(row)
+            prompt = self.prompt(row) if template is None else self.instruction(row, template)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
         return Example(
@@ -111,5 +156,5 @@ class Task(ABC):
             target=self.target(row),
             references=tuple(self.references(row)),
             task=self.name,
-            source=dict(source),
+            source=dict(source) | ({} if template is None else {"template": str(template)}),
         )

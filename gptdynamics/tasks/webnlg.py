@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gptdynamics.errors import DataError
 from gptdynamics.tasks.task import HubSource, Row, Task
@@ -25,10 +25,18 @@ class WebNLG(Task):
 
     name = "webnlg"
     fields = {"triples": list, "references": list}
+    plain = "Facts: {facts}\nText:"
+    instructions = (
+        "Turn these facts into plain English.\nFacts: {facts}\nEnglish:",
+        "{facts}\n\nEach fact above is a subject, a relation and a value. Say all of it in good sentences:",
+        "Write a short text from which a reader learns exactly this: {facts}\nText:",
+        "Data: {facts}\nWhat would an encyclopedia say that knows only these data?\nIt says:",
+        "Describe in words what the triples say.\nTriples: {facts}\nDescription:",
+    )
     hub = HubSource("GEM/web_nlg", "en", {"train": "train", "eval": "validation"}, "CC BY-NC-SA 4.0 (dataset card)")
 
-    def prompt(self, row: Row) -> str:
-        return f"Facts: {'; '.join(map(plain_triple, row['triples']))}\nText:"
+    def slots(self, row: Row) -> Mapping[str, str]:
+        return {"facts": "; ".join(map(plain_triple, row["triples"]))}
 
     def target(self, row: Row) -> str:
         return f" {row['references'][0]}"

@@ -14,6 +14,7 @@ import pytest
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 
+LABELS = {"sst2": ("positive", "negative"), "boolq": ("true", "false")}
 NOUNS = "cat dog bird house garden river ball plot".split()
 PLACES = "garden house river".split()
 
@@ -39,7 +40,7 @@ def tiny_base(tiny_model_folder: Path) -> BaseModel:
 
 @pytest.fixture(scope="session")
 def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Short local rows of rte and webnlg: 200 for the pool, 12 for the test set."""
+    """Short local rows of the six tasks: 200 for the pool, 12 for the test set."""
     root = tmp_path_factory.mktemp("rows")
     rng = random.Random(0)
     for split, count in (("train", 200), ("eval", 12)):
@@ -54,6 +55,18 @@ def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             references = [f"The {noun} is in the {place}.", f"The {place} has the {noun}."][: rng.choice((1, 2))]
             webnlg.append({"triples": triples, "references": references})
         write_rows(root / "rte" / f"{split}.jsonl", rte)
+        scenes = [f"The {NOUNS[at % 8]} sees the {NOUNS[at // 8 % 8]} number {at}" for at in range(count)]
+        others = {
+            "sst2": [{"sentence": text, "label": LABELS["sst2"][at % 2]} for at, text in enumerate(scenes)],
+            "boolq": [
+                {"passage": text, "question": "is the ball red", "label": LABELS["boolq"][at % 2]}
+                for at, text in enumerate(scenes)
+            ],
+            "wmt16": [{"de": f"Satz {at}", "en": text} for at, text in enumerate(scenes)],
+            "cnn_dm": [{"article": f"{text}. {text}.", "highlights": text} for text in scenes],
+        }
+        for task, rows in others.items():
+            write_rows(root / task / f"{split}.jsonl", rows)
         write_rows(root / "webnlg" / f"{split}.jsonl", webnlg)
     return root
 
@@ -88,10 +101,29 @@ def collected_once(
 ) -> Path:
     """A dataset folder with six runs of a label config and six of a generation config; not to be changed."""
     from gptdynamics.collection import CollectSettings, collect
+    from gptdynamics.plans import Plan, PlanEntry
 
     out = tmp_path_factory.mktemp("collected") / "dataset"
-    for config in ("rte_tiny", "webnlg_tiny"):
-        collect(CollectSettings(make_settings(config), out=out, runs=6, data=rows_folder, workers=1))
+    plan = Plan("shared", tuple(PlanEntry(make_settings(config), 6) for config in ("rte_tiny", "webnlg_tiny")))
+    collect(CollectSettings(plan, out=out, data=rows_folder, workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def with_gradients(
+    tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., RunSettings], rows_folder: Path
+) -> Path:
+    """A dataset folder whose test runs have gradient products: runs 0000 to 0004 and one or two on unseen rows of a
+    label, a generation and a mixed config; not to be changed."""
+    from gptdynamics.collection import CollectSettings, collect
+    from gptdynamics.plans import Plan, PlanEntry
+
+    out = tmp_path_factory.mktemp("with_gradients") / "dataset"
+    recorded: dict[str, Any] = {"gradients": "test", "gradient_width": 16}
+    entries = [PlanEntry(make_settings(config, **recorded), 5, 2) for config in ("rte_tiny", "webnlg_tiny")]
+    mixed = make_settings("flan_tiny", pool_size=4, subset=2, test_examples=3, **recorded)
+    plan = Plan("with gradients", (*entries, PlanEntry(mixed, 5, 1)))
+    collect(CollectSettings(plan, out=out, data=rows_folder, workers=1))
     return out
 
 

@@ -58,7 +58,7 @@ def test_help_imports_no_slow_library(arguments: list[str]) -> None:
 
 
 def test_the_module_gives_one_line_and_status_1_without_a_traceback(tmp_path: Path) -> None:
-    arguments = ["-m", "gptdynamics.cli", "collect", "rte", "--out", str(tmp_path / "out")]
+    arguments = ["-m", "gptdynamics.cli", "collect", "rte", "--learning-rate", "1", "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: config 'rte' is not of the form <task>_<size>, e.g. rte_nano\n"
@@ -67,10 +67,13 @@ def test_the_module_gives_one_line_and_status_1_without_a_traceback(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rtx_nano"], "unknown task 'rtx'; known tasks: rte, webnlg, mini_sentiment, mini_triples"),
+        (
+            ["rtx_nano", "--learning-rate", "2"],
+            "unknown task 'rtx'; known tasks: rte, sst2, boolq, webnlg, wmt16, cnn_dm, flan, mini_",
+        ),
         (["rtx_nano", "--learning-rate", "1"], "unknown task 'rtx'; known tasks:"),
-        (["nano"], "config 'nano' is not of the form <task>_<size>"),
-        (["rte_14m"], "no default learning rate for rte_14m: give --learning-rate"),
+        (["nano", "--learning-rate", "1"], "config 'nano' is not of the form <task>_<size>"),
+        (["rte_14m"], "no plan of this package has rte_14m: give --learning-rate"),
         (["rte_nano", "--steps", "1000"], "steps=1000 must be between 1 and the 96"),
         (["rte_nano", "--runs", "0"], "runs=0 must be at least 1"),
         (["rte_nano", "--workers", "0"], "workers=0 must be at least 1"),
@@ -122,7 +125,9 @@ def test_diverged_runs_give_one_clear_line_each_and_status_1(collect_rte, tmp_pa
         assert status == 1
         lines = [line for line in errors.splitlines() if line.startswith("error: ")]
         assert len(lines) == 2
-        assert lines[0].startswith("error: run 0 diverged: ") and lines[0].endswith("Try a lower --learning-rate")
+        assert lines[0].startswith("error: run rte_tiny/0000 diverged: ") and lines[0].endswith(
+            "Try a lower --learning-rate"
+        )
         assert "0 runs made, 0 were there, 2 failed" in output
         assert "Traceback" not in errors
 

@@ -7,27 +7,62 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptdynamics.configs import RunSettings, config_parts, default_learning_rate, run_name, split_of
+from gptdynamics.configs import SPLITS, RunSettings, config_parts, run_name, run_parts, split_of
 from gptdynamics.errors import SettingsError
 
 
 @given(st.integers(min_value=0, max_value=10_000))
 def test_any_32_runs_in_a_block_split_25_2_5(block: int) -> None:
-    splits = Counter(split_of(32 * block + at) for at in range(32))
+    splits = Counter(split_of(run_name(32 * block + at)) for at in range(32))
     assert splits == {"train": 25, "validation": 2, "test": 5}
 
 
 def test_splits_are_those_of_the_data_model() -> None:
-    assert [at for at in range(64) if split_of(at) == "test"] == [4, 10, 16, 22, 28, 36, 42, 48, 54, 60]
-    assert [at for at in range(64) if split_of(at) == "validation"] == [3, 19, 35, 51]
+    assert [at for at in range(64) if split_of(run_name(at)) == "test"] == [4, 10, 16, 22, 28, 36, 42, 48, 54, 60]
+    assert [at for at in range(64) if split_of(run_name(at)) == "validation"] == [3, 19, 35, 51]
 
 
 def test_six_runs_have_one_of_each_split() -> None:
-    assert {split_of(at) for at in range(6)} == {"train", "validation", "test"}
+    assert {split_of(run_name(at)) for at in range(6)} == {"train", "validation", "test"}
 
 
 def test_run_names_sort_like_their_numbers() -> None:
     assert [run_name(at) for at in (0, 7, 31, 12345)] == ["0000", "0007", "0031", "12345"]
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_the_name_of_a_run_says_its_number_and_whether_its_rows_are_unseen(index: int, unseen: bool) -> None:
+    assert run_parts(run_name(index, unseen)) == (index, unseen)
+    assert split_of(run_name(index, unseen)) in SPLITS
+    assert (split_of(run_name(index, unseen)) == "test_unseen") is unseen
+
+
+def test_runs_on_unseen_rows_have_names_of_their_own() -> None:
+    assert [run_name(at, unseen=True) for at in (0, 7, 12345)] == ["u0000", "u0007", "u12345"]
+    assert not {run_name(at) for at in range(40)} & {run_name(at, unseen=True) for at in range(40)}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        *("", "7", "007", "00007", "012345", "-001", "+001", " 0007", "0007 ", "0007\n", "x0007", "U0007", "uu0007"),
+        *("u", "u7", "0x07", "0007.parquet", "../0007", "0007/..", "/0007", "..", "u../0007", "0007\0", "1e03", "0_07"),
+        "\u0660\u0660\u0660\u0667",  # Arabic digits
+    ],
+)
+def test_other_names_of_runs_are_refused(run: str) -> None:
+    for use in (run_parts, split_of):
+        with pytest.raises(SettingsError, match="is not the name of a run, such as 0007 or u0007"):
+            use(run)
+
+
+@given(st.text(max_size=8))
+def test_any_text_is_either_the_name_that_its_run_would_be_given_or_refused(text: str) -> None:
+    try:
+        index, unseen = run_parts(text)
+    except SettingsError:
+        return
+    assert run_name(index, unseen) == text
 
 
 @pytest.mark.parametrize(
@@ -48,12 +83,6 @@ def test_other_forms_of_config_are_refused(config: str) -> None:
         config_parts(config)
 
 
-def test_learning_rate_of_an_unlisted_config_must_be_given() -> None:
-    assert default_learning_rate("rte_410m") == 5e-7
-    with pytest.raises(SettingsError, match=r"rte_14m: give --learning-rate"):
-        default_learning_rate("rte_14m")
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -70,6 +99,24 @@ def test_learning_rate_of_an_unlisted_config_must_be_given() -> None:
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"top_p": 1.5}, "top_p in"),
         ({"config": "rte"}, "not of the form"),
+        ({"gradient_width": 0}, "gradient_width=0 must be at least 1"),
+        ({"lora_alpha": 0}, "lora_alpha=0 must be at least 1"),
+        ({"lora_rank": -1}, "lora_rank must be at least 0"),
+        ({"lora_dropout": 1.0}, r"lora_dropout in \[0, 1\)"),
+        ({"lora_dropout": float("nan")}, r"lora_dropout in \[0, 1\)"),
+        ({"max_length": 0}, "max_length=0 must be at least"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"beta1": 1.0}, r"beta1 and beta2 must be in \[0, 1\)"),
+        ({"beta2": -0.1}, r"beta1 and beta2 must be in \[0, 1\)"),
+        ({"epsilon": 0.0}, "epsilon above 0"),
+        ({"epsilon": float("nan")}, "epsilon above 0"),
+        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"temperature": float("inf")}, "temperature must be above 0"),
+        ({"gradients": "some"}, "gradients='some' must be one of none, test, all"),
+        ({"precision": "fp16"}, "precision='fp16' must be one of fp32, bf16"),
+        ({"precision": "bf16", "gradients": "test"}, "exact only in fp32: give precision fp32, or gradients none"),
+        ({"config": "flan_nano", "batch_size": 769}, "batch_size=769 is larger than subset=768"),
+        ({"config": "rtx_nano"}, "unknown task 'rtx'"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(wrong: dict[str, Any], message: str) -> None:
@@ -81,6 +128,22 @@ def test_steps_are_those_of_the_epochs_unless_cut() -> None:
     assert RunSettings("rte_nano", 1e-3).run_steps == 96
     assert RunSettings("rte_nano", 1e-3, steps=5).run_steps == 5
     assert RunSettings("rte_nano", 1e-3, subset=10, batch_size=4, epochs=2).run_steps == 4
+
+
+def test_counts_of_a_mixture_are_of_each_task() -> None:
+    settings = RunSettings("flan_nano", 1e-3, pool_size=10, subset=4, batch_size=8, epochs=2)
+    assert (settings.parts, settings.examples, settings.run_steps) == (6, 24, 6)
+    assert (settings.pool_ids, settings.unseen_pool_ids) == (range(60), range(60, 120))
+    single = RunSettings("rte_nano", 1e-3)
+    assert (single.parts, single.pool_ids, single.unseen_pool_ids) == (1, range(200), range(200, 400))
+
+
+@pytest.mark.parametrize(
+    ("gradients", "followed"), [("none", []), ("test", ["0004"]), ("all", ["0000", "0004", "u0004"])]
+)
+def test_gradients_are_followed_for_the_runs_asked_for(gradients: Any, followed: list[str]) -> None:
+    settings = RunSettings("rte_nano", 1e-3, gradients=gradients)
+    assert [run for run in ("0000", "0004", "u0004") if settings.follows_gradients(run)] == followed
 
 
 def test_base_is_the_size_unless_another_model_is_given() -> None:

@@ -18,6 +18,7 @@ from gptdynamics.dataset import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.plans import PlanEntry
 
 Load = Callable[[Path, str], Mapping[str, datasets.Dataset]]
 EXAMPLE = Example(id=0, prompt="The cat", target=" yes", task="rte", source={"row": "0"})
@@ -68,7 +69,7 @@ def test_runs_load_with_curriculum_and_every_setting(
     assert row["learning_rate"] == pytest.approx([1e-3, 5e-4])
     assert set(json.loads(row["versions"])) >= {"torch", "transformers", "numpy"}
     settings = make_settings().to_dict()
-    special = {"learning_rate", "base_model", "steps", "test_examples"}
+    special = {"learning_rate", "base_model", "steps", "test_examples", "gradient_width", "gradient_seed"}
     assert {name: row[name] for name in settings.keys() - special} == {
         name: settings[name] for name in settings.keys() - special
     }
@@ -94,7 +95,7 @@ def test_the_card_counts_the_runs_of_each_split(collected_once: Path, tiny_base:
     assert cells == [
         "`webnlg_tiny`",
         f"{tiny_base.name} ({tiny_base.revision})",
-        "4 / 1 / 1",
+        "4 / 1 / 1 / 0",
         "2",
         "4",
         "5",
@@ -104,11 +105,11 @@ def test_the_card_counts_the_runs_of_each_split(collected_once: Path, tiny_base:
 
 
 def test_nothing_is_left_of_temporary_files(collected_once: Path) -> None:
-    assert not list(collected_once.rglob(".*"))
+    assert [path.name for path in collected_once.rglob(".*")] == [".claims"]
 
 
 def test_parquet_is_zstd_with_split_floats_and_a_page_index(collected_once: Path) -> None:
-    metadata = pq.ParquetFile(DatasetFolder(collected_once).run_path("webnlg_tiny", 0)).metadata
+    metadata = pq.ParquetFile(DatasetFolder(collected_once).run_path("webnlg_tiny", "0000")).metadata
     group = metadata.row_group(0)
     columns = {group.column(at).path_in_schema.split(".")[0]: group.column(at) for at in range(group.num_columns)}
     assert {column.compression for column in columns.values()} == {"ZSTD"}
@@ -129,7 +130,7 @@ def test_row_groups_hold_at_most_1000_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: whole[4:]])
 def test_a_damaged_file_is_named_with_the_remedy(collected: Path, damage: Callable[[bytes], bytes]) -> None:
-    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    path = DatasetFolder(collected).run_path("rte_tiny", "0002")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError) as error:
         read_parquet(path)
@@ -140,10 +141,13 @@ def test_a_damaged_file_is_named_with_the_remedy(collected: Path, damage: Callab
 def test_a_run_is_finished_only_with_both_its_files(collected: Path) -> None:
     folder = DatasetFolder(collected)
     assert folder.configs() == ["rte_tiny", "webnlg_tiny"]
-    folder.run_row_path("rte_tiny", 5).unlink()
-    folder.run_path("rte_tiny", 4).unlink()
-    assert folder.finished("rte_tiny") == [0, 1, 2, 3]
-    assert folder.splits()["rte_tiny"] == ["train", "validation"]
+    folder.run_row_path("rte_tiny", "0005").unlink()
+    folder.run_path("rte_tiny", "0004").unlink()
+    assert folder.finished("rte_tiny") == ["0000", "0001", "0002", "0003"]
+    assert folder.patterns()["rte_tiny"] == {
+        "train": "data/rte_tiny/train-*.parquet",
+        "validation": "data/rte_tiny/validation-*.parquet",
+    }
 
 
 def test_more_examples_are_added_to_those_there(tmp_path: Path) -> None:
@@ -172,25 +176,25 @@ def test_other_references_for_an_example_are_refused(tmp_path: Path) -> None:
 
 def test_settings_are_kept_once_and_compared_after(tmp_path: Path) -> None:
     folder = DatasetFolder(tmp_path)
-    folder.begin(RunSettings("rte_nano", 1e-3), "aaaa")
-    folder.begin(RunSettings("rte_nano", 1e-3), "aaaa")
-    folder.begin(RunSettings("webnlg_nano", 2e-3), "aaaa")
+    folder.begin(PlanEntry(RunSettings("rte_nano", 1e-3)), "aaaa")
+    folder.begin(PlanEntry(RunSettings("rte_nano", 1e-3)), "aaaa")
+    folder.begin(PlanEntry(RunSettings("webnlg_nano", 2e-3)), "aaaa")
     with pytest.raises(SettingsError, match=r"learning_rate: 0\.001 there, 0\.5 now"):
-        folder.check_settings(RunSettings("rte_nano", 0.5))
+        folder.check_settings(PlanEntry(RunSettings("rte_nano", 0.5)))
 
 
 def test_other_weights_of_the_base_model_are_refused(tmp_path: Path) -> None:
     folder = DatasetFolder(tmp_path)
-    folder.begin(RunSettings("rte_nano", 1e-3), "aaaa")
+    folder.begin(PlanEntry(RunSettings("rte_nano", 1e-3)), "aaaa")
     with pytest.raises(SettingsError, match="base_revision: 'aaaa' there, 'bbbb' now"):
-        folder.begin(RunSettings("rte_nano", 1e-3), "bbbb")
+        folder.begin(PlanEntry(RunSettings("rte_nano", 1e-3)), "bbbb")
 
 
 @pytest.mark.parametrize("kind", ["manifest", "failed"])
 def test_a_damaged_json_file_is_named(tmp_path: Path, kind: str) -> None:
     folder = DatasetFolder(tmp_path)
-    settings = RunSettings("rte_nano", 1e-3)
-    path = folder.manifest_path("rte_nano") if kind == "manifest" else folder.sidecar_path("rte_nano", 0, "failed")
+    settings = PlanEntry(RunSettings("rte_nano", 1e-3))
+    path = folder.manifest_path("rte_nano") if kind == "manifest" else folder.sidecar_path("rte_nano", "0000", "failed")
     path.parent.mkdir(parents=True)
     path.write_text('{"cut sho', encoding="utf-8")
     with pytest.raises(DataError, match=re.escape(f"{path}: ")):
@@ -198,7 +202,7 @@ def test_a_damaged_json_file_is_named(tmp_path: Path, kind: str) -> None:
 
 
 def test_stored_values_are_those_of_the_float32_arrays(collected_once: Path) -> None:
-    table = read_parquet(DatasetFolder(collected_once).run_path("webnlg_tiny", 0))
+    table = read_parquet(DatasetFolder(collected_once).run_path("webnlg_tiny", "0000"))
     assert table["loss"].type == pa.list_(pa.float32())
     losses = np.array(table["loss"].to_pylist())
     assert losses.shape == (5, 3)

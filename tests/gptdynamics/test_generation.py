@@ -14,6 +14,7 @@ from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.measurement import Generator, TestSet
 from gptdynamics.measurement.generation import sample_tokens
+from gptdynamics.measurement.test_set import new_token_limits
 from gptdynamics.tasks import get_task, load_examples
 from gptdynamics.tokens import tokenize_example
 
@@ -152,9 +153,9 @@ def test_an_example_is_sampled_the_same_in_a_smaller_test_set(
     task = get_task("webnlg")
     examples = load_examples(task, "test", 12, rows_folder)
     pool = [tokenize_example(tiny_base.tokenizer, example, tiny_base.context, True) for example in examples]
-    settings = make_settings("webnlg_tiny", temperature=1.0)
-    whole = TestSet(task, examples, tiny_base, settings, pool).generate(tiny_base, [0, 0, 0])
-    some = TestSet(task, examples[8:4:-1], tiny_base, settings, pool).generate(tiny_base, [0, 0, 0])
+    settings, limits = make_settings("webnlg_tiny", temperature=1.0), new_token_limits(examples, pool)
+    whole = TestSet(examples, tiny_base, settings, limits).generate(tiny_base.model, [0, 0, 0])
+    some = TestSet(examples[8:4:-1], tiny_base, settings, limits).generate(tiny_base.model, [0, 0, 0])
     for name, values in some.items():
         assert values.tolist() == whole[name][8:4:-1].tolist()
 
@@ -173,8 +174,8 @@ def test_empty_generations_score_zero(
     task = get_task("webnlg")
     examples = load_examples(task, "test", 5, rows_folder)
     pool = [tokenize_example(tiny_base.tokenizer, example, tiny_base.context, True) for example in examples]
-    test_set = TestSet(task, examples, silent, make_settings("webnlg_tiny"), pool)
-    scores = test_set.generate(silent, [0, 0, 0])
+    test_set = TestSet(examples, silent, make_settings("webnlg_tiny"), new_token_limits(examples, pool))
+    scores = test_set.generate(silent.model, [0, 0, 0])
     assert {name: values.tolist() for name, values in scores.items()} == {"bleu": [0] * 5, "rougeL": [0] * 5}
 
 
@@ -184,16 +185,16 @@ def test_generated_text_is_at_most_the_pools_99th_percentile_long(
     task = get_task("webnlg")
     examples = load_examples(task, "pool", 200, rows_folder)
     pool = [tokenize_example(tiny_base.tokenizer, example, tiny_base.context, True) for example in examples]
-    test_set = TestSet(task, examples[:2], tiny_base, make_settings("webnlg_tiny"), pool)
+    test_set = TestSet(examples[:2], tiny_base, make_settings("webnlg_tiny"), new_token_limits(examples, pool))
     lengths = sorted(len(example.target) for example in pool)
     assert test_set.generator is not None
-    assert lengths[197] <= test_set.generator.new_tokens <= lengths[198]
+    assert all(lengths[197] <= limit <= lengths[198] for limit in test_set.generator.new_tokens)
 
 
 def test_label_tasks_generate_nothing(
     tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
 ) -> None:
     task = get_task("rte")
-    test_set = TestSet(task, load_examples(task, "test", 3, rows_folder), tiny_base, make_settings(), [])
+    test_set = TestSet(load_examples(task, "test", 3, rows_folder), tiny_base, make_settings(), {})
     assert test_set.generator is None
-    assert test_set.generate(tiny_base, [0, 0, 0]) == {}
+    assert test_set.generate(tiny_base.model, [0, 0, 0]) == {}

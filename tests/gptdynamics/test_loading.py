@@ -133,7 +133,7 @@ GLUE_ROW = {"sentence1": "The cat sleeps.", "sentence2": "A cat rests.", "label"
 def test_rows_of_the_hub_give_the_same_examples_as_local_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = hub_has(monkeypatch, [GLUE_ROW])
     (there,) = load_examples(get_task("rte"), "test", 1)
-    assert asked == [(("nyu-mll/glue", "rte"), {"split": "validation"})]
+    assert asked == [(("nyu-mll/glue", "rte"), {"split": "validation", "revision": "main"})]
     write_lines(tmp_path, "rte", [RTE_ROW | {"label": "not_entailment"}])
     (local,) = load_examples(get_task("rte"), "test", 1, tmp_path)
     assert (there.prompt, there.target) == (local.prompt, local.target)

@@ -44,11 +44,11 @@ def test_arrays_equal_those_that_training_returned(
 ) -> None:
     dynamics = read_dynamics(collected_once, config, metric)
     bench = Bench(make_settings(config), rows_folder)
-    assert (dynamics.runs, dynamics.indices, dynamics.step.tolist()) == (SIX, list(range(6)), steps)
+    assert (dynamics.runs, dynamics.step.tolist()) == (SIX, steps)
     assert dynamics.values.shape == (6, 3, 5)
     assert dynamics.values.dtype == np.float32
     for index in (1, 4):
-        run = bench.run(index, lambda step: None)
+        run = bench.run(f"{index:04d}")
         np.testing.assert_array_equal(dynamics.values[index], run.metrics[metric])
         assert dynamics.curricula[index] == run.curriculum
         np.testing.assert_allclose(dynamics.learning_rate[index], run.learning_rate)
@@ -60,7 +60,7 @@ def test_arrays_equal_those_that_training_returned(
 def test_splits_and_places_keep_runs_together_with_their_values(collected_once: Path) -> None:
     dynamics = read_dynamics(str(collected_once), "rte_tiny", "loss")
     held_out = dynamics.split("validation", "test")
-    assert (held_out.runs, held_out.indices) == (["0003", "0004"], [3, 4])
+    assert held_out.runs == ["0003", "0004"]
     np.testing.assert_array_equal(held_out.values, dynamics.values[[3, 4]])
     assert held_out.curricula == dynamics.curricula[3:5]
     turned = dynamics.take([5, 0])
@@ -74,15 +74,16 @@ def test_generated_metrics_have_their_own_steps(
     make_settings: Callable[..., RunSettings], rows_folder: Path, tmp_path: Path
 ) -> None:
     from gptdynamics.collection import CollectSettings, collect
+    from gptdynamics.plans import Plan, PlanEntry
 
     settings = make_settings("webnlg_tiny", epochs=2, generate_every=3)
-    collect(CollectSettings(settings, tmp_path, 1, rows_folder, workers=1))
+    collect(CollectSettings(Plan("test", (PlanEntry(settings, 1),)), tmp_path, rows_folder, workers=1))
     assert read_dynamics(tmp_path, "webnlg_tiny", "loss").step.tolist() == [0, 1, 2, 3, 4]
     assert read_dynamics(tmp_path, "webnlg_tiny", "bleu").step.tolist() == [0, 3, 4]
 
 
 def test_a_truncated_file_is_named(collected: Path) -> None:
-    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    path = DatasetFolder(collected).run_path("rte_tiny", "0002")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(GPTDynamicsError, match=re.escape(f"{path}: cannot be read as Parquet")):
         read_dynamics(collected, "rte_tiny", "loss")
@@ -90,21 +91,21 @@ def test_a_truncated_file_is_named(collected: Path) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), None])
 def test_values_that_are_not_finite_are_refused_by_file_and_metric(collected: Path, bad: float | None) -> None:
-    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    path = DatasetFolder(collected).run_path("rte_tiny", "0002")
     change_column(path, "loss", lambda rows: [[rows[0][0], bad, rows[0][2]], *rows[1:]])
     with pytest.raises(DataError, match=re.escape(f"{path}: loss has values that are not finite")):
         read_dynamics(collected, "rte_tiny", "loss")
 
 
 def test_a_run_with_other_test_examples_is_refused_by_file(collected: Path) -> None:
-    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    path = DatasetFolder(collected).run_path("rte_tiny", "0002")
     change_column(path, "test_id", lambda ids: [7, *ids[1:]])
     with pytest.raises(DataError, match=re.escape(f"{path}: its test examples or steps differ")):
         read_dynamics(collected, "rte_tiny", "loss")
 
 
 def test_a_run_without_the_metric_of_the_others_is_refused_by_file(collected: Path) -> None:
-    path = DatasetFolder(collected).run_path("rte_tiny", 2)
+    path = DatasetFolder(collected).run_path("rte_tiny", "0002")
     write_parquet(read_parquet(path).drop_columns("accuracy"), path)
     with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*accuracy"):
         read_dynamics(collected, "rte_tiny", "accuracy")

@@ -26,8 +26,8 @@ def make_bench(make_settings: Callable[..., RunSettings], rows_folder: Path) -> 
     return lambda config="rte_tiny", **changes: Bench(make_settings(config, **changes), rows_folder)
 
 
-def run_of(bench: Bench, index: int = 0, on_step: Callable[[int], None] = lambda step: None) -> Run:
-    return train_run(bench.base, bench.tokenized, bench.test_set, bench.settings, index, on_step)
+def run_of(bench: Bench, name: str = "0000", on_step: Callable[[int], None] = lambda step: None) -> Run:
+    return train_run(bench.base, bench.tokenized, bench.test_set, bench.settings, name, on_step)
 
 
 def slow_loss(model: torch.nn.Module, example: TokenizedExample) -> torch.Tensor:
@@ -74,7 +74,7 @@ def slow_run(
 @pytest.mark.parametrize("config", ["rte_tiny", "webnlg_tiny"])
 def test_losses_equal_those_of_a_loop_with_adamw_spelled_out(make_bench: MakeBench, config: str) -> None:
     bench = make_bench(config, batch_size=4, subset=12, steps=3, weight_decay=0.1, learning_rate=3e-3)
-    run = run_of(bench, index=1)
+    run = run_of(bench, name="0001")
     slow = slow_run(bench.base, bench.tokenized, bench.test_set.tokenized, run.curriculum, bench.settings)
     assert run.step == [0, 1, 2, 3]
     assert np.abs(slow[-1] - slow[0]).max() > 0.05  # the updates do something
@@ -83,7 +83,7 @@ def test_losses_equal_those_of_a_loop_with_adamw_spelled_out(make_bench: MakeBen
 
 def test_same_settings_give_identical_arrays_and_another_index_others(make_bench: MakeBench) -> None:
     bench = make_bench("webnlg_tiny")
-    first, again, other = run_of(bench), run_of(make_bench("webnlg_tiny")), run_of(bench, index=1)
+    first, again, other = run_of(bench), run_of(make_bench("webnlg_tiny")), run_of(bench, name="0001")
     assert list(first.metrics) == ["loss", "bleu", "rougeL"]
     for name, values in first.metrics.items():
         np.testing.assert_array_equal(values, again.metrics[name])
@@ -102,8 +102,8 @@ def test_the_base_model_is_not_changed(make_bench: MakeBench) -> None:
 
 def test_a_run_says_its_curriculum_and_the_rate_of_each_update(make_bench: MakeBench) -> None:
     bench = make_bench(epochs=2, learning_rate=0.004)
-    run = run_of(bench, index=5)
-    assert run.index == 5
+    run = run_of(bench, name="0005")
+    assert run.name == "0005"
     assert [len(batch) for batch in run.curriculum] == [4] * 4
     assert {at for batch in run.curriculum for at in batch} <= bench.tokenized.keys()
     assert run.learning_rate == pytest.approx([0.004, 0.003, 0.002, 0.001])
@@ -154,7 +154,7 @@ def test_measuring_less_often_changes_no_number(make_bench: MakeBench) -> None:
 def test_text_is_seeded_by_run_step_and_example(make_bench: MakeBench) -> None:
     # A rate this small changes no weight, so only the seeds differ from step to step.
     bench = make_bench("webnlg_tiny", temperature=2.0, seed=11, learning_rate=1e-30)
-    run = run_of(bench, index=3)
+    run = run_of(bench, name="0003")
     generator = bench.test_set.generator
     assert generator is not None
     expected = []

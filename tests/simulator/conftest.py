@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay
 from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.examples import Example
+from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
 from gptdynamics.tasks import get_task, load_examples
 from simulator.configuration_gptfluence import GPTfluenceConfig
@@ -76,7 +76,6 @@ def make_dynamics() -> Callable[..., Dynamics]:
             config=config,
             metric=metric,
             runs=[run_name(index) for index in range(runs)],
-            indices=list(range(runs)),
             curricula=curricula,
             learning_rate=np.array([linear_decay(1e-3, steps)] * runs) if rates is None else rates,
             step=np.arange(steps + 1) if step is None else np.array(step),
@@ -164,7 +163,7 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
     task = get_task(settings.task)
     pool, test = load_examples(task, "pool", POOL), load_examples(task, "test", TESTS)
     folder = DatasetFolder(root)
-    folder.begin(settings, "0123456789ab")
+    folder.begin(PlanEntry(settings, runs), "0123456789ab")
     folder.add_examples(task.name, "pool", pool)
     folder.add_examples(task.name, "test", test)
     sign = {example.id: 1.0 if example.target == test[0].target else -1.0 for example in pool}
@@ -175,7 +174,7 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
         side = np.array([1.0 if example.target == test[0].target else -1.0 for example in test])
     start = np.linspace(0.8, 1.6, TESTS)
     for index in range(runs):
-        curriculum = draw_curriculum(settings, list(range(POOL)), index)
+        curriculum = draw_curriculum(settings, run_name(index))
         rates = linear_decay(settings.learning_rate, STEPS)
         state, loss = 0.0, [start]
         for done, (batch, rate) in enumerate(zip(curriculum, rates, strict=True), start=1):
@@ -189,8 +188,9 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
             metrics |= {"bleu": 20 - 10 * values[generation_step], "rougeL": 1 - values[generation_step] / 2}
         else:
             metrics["accuracy"] = (values < 0.9).astype(np.float32)
-        run = Run(index, curriculum, rates, list(range(STEPS + 1)), generation_step, metrics)
-        folder.add_run(settings, BaseModel(base_model, REVISION, None, None), [e.id for e in test], run)  # type: ignore[arg-type]
+        run = Run(run_name(index), curriculum, rates, list(range(STEPS + 1)), generation_step, metrics)
+        folder.add_run(settings, (base_model, REVISION), test, run)
+    folder.write_card()
 
 
 @pytest.fixture(scope="session")

@@ -79,7 +79,7 @@ def test_every_row_says_what_it_is_of(evaluation: Evaluation) -> None:
 
 
 def test_only_the_test_runs_are_scored(evaluation: Evaluation, runs: Dynamics) -> None:
-    assert evaluation.runs.indices == [4]
+    assert evaluation.runs.runs == ["0004"]
     np.testing.assert_array_equal(evaluation.runs.values, runs.split("test").values)
 
 
@@ -92,7 +92,7 @@ def test_rows_are_the_scores_of_the_predictions(evaluation: Evaluation) -> None:
 
 
 def test_the_mean_curve_is_that_of_training_and_validation_runs(evaluation: Evaluation, runs: Dynamics) -> None:
-    others = [at for at, index in enumerate(runs.indices) if index != 4]
+    others = [at for at, run in enumerate(runs.runs) if run != "0004"]
     np.testing.assert_allclose(evaluation.predictions["mean_curve"][0], runs.values[others].mean(0), rtol=1e-6)
     assert by_method(evaluation)["mean_curve"].skill == 0
 

@@ -61,7 +61,7 @@ def test_markov_is_trained_on_the_training_runs_and_beats_persistence(dataset: P
 @pytest.mark.parametrize("dynamics", ["memory", "markov"])
 def test_held_out_runs_change_nothing(dataset: Path, runs: Dynamics, dynamics: str) -> None:
     settings = settings_of(dataset, dynamics=dynamics)
-    held_out = [at for at, index in enumerate(runs.indices) if split_of(index) == "test"]
+    held_out = [at for at, run in enumerate(runs.runs) if split_of(run) == "test"]
     spoiled = runs.take(list(range(len(runs.runs))))
     spoiled.values[held_out] = 77.0
     first, second = train_simulator(settings, runs=runs).model, train_simulator(settings, runs=spoiled).model

@@ -1,0 +1,63 @@
+"""Claims: several collectors share a folder without making a run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from gptdynamics.errors import DataError
+
+
+class Claims:
+    """Locks under `<folder>/.claims`, one for each job. The system lets go of them when their process dies.
+
+    Args:
+        root: the dataset folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / ".claims"
+        self._held: dict[str, FileLock] = {}
+
+    def _lock(self, name: str) -> FileLock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        return FileLock(self.folder / f"{name}.lock")
+
+    def take(self, name: str) -> bool:
+        """Claim a job; False if a collector has it."""
+        lock = self._lock(name)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise DataError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        self._held[name] = lock
+        return True
+
+    def give_back(self, name: str) -> None:
+        """End a claim of ours: its job is done, or somebody else may do it."""
+        lock = self._held.pop(name)
+        # Gone before it is let go: who comes next makes a new one, and looks again at what is there.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+    def give_back_all(self) -> None:
+        """End all claims of ours."""
+        for name in list(self._held):
+            self.give_back(name)
+
+    @contextmanager
+    def whole_folder(self) -> Iterator[None]:
+        """Hold what several collectors write: examples, manifests, the card."""
+        try:
+            with self._lock("folder"):
+                yield
+        except PermissionError as error:
+            raise DataError(f"cannot write {self.folder}: {error.strerror or error}") from error

@@ -1,0 +1,170 @@
+"""Collecting a plan into a dataset folder."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from typing import Any
+
+from gptdynamics.collection.bench import Bench
+from gptdynamics.collection.claims import Claims
+from gptdynamics.collection.executor import VECTORS, Executor, Job, local_executor
+from gptdynamics.collection.settings import Collected, CollectSettings, missing_runs
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.errors import DivergedRunError, GPTDynamicsError
+from gptdynamics.examples import Example
+from gptdynamics.plans import PlanEntry
+
+OnStart = Callable[[str, int], None]
+OnStep = Callable[[str], None]
+POLL_SECONDS = 0.5
+
+
+class _Collector:
+    """One collection in progress."""
+
+    def __init__(self, settings: CollectSettings, on_start: OnStart, on_run: OnStep) -> None:
+        self.settings = settings
+        self.on_start = on_start
+        self.on_run = on_run
+        self.folder = DatasetFolder(settings.out)
+        self.claims = Claims(self.folder.root)
+        self.collected = Collected()
+        self.bases: dict[str, tuple[str, str]] = {}
+        self.test: dict[str, list[Example]] = {}
+        self.pool_ids: dict[str, list[int]] = {}
+
+    def _prepare(self, entry: PlanEntry) -> list[Job]:
+        """Write what the runs of a config share; its missing jobs."""
+        config, missing = entry.config, missing_runs(self.settings.out, entry)
+        failed = self.folder.failed(config)
+        self.collected.failed |= {f"{config}/{run}": failed[run] for run in entry.run_names if run in failed}
+        there = [run for run in entry.run_names if run not in missing and run not in failed]
+        self.collected.skipped += [f"{config}/{run}" for run in there]
+        bench = Bench(entry.settings, self.settings.data, entry.unseen_runs > 0)
+        self.collected.cut[config] = bench.cut
+        with self.claims.whole_folder():
+            self.folder.begin(entry, bench.base.revision)
+            self.folder.add_examples(entry.settings.task, "pool", bench.pool)
+            self.folder.add_examples(entry.settings.task, "test", bench.test)
+            if self.folder.finished(config):
+                # An interrupted collection may have left the card behind the runs.
+                self.folder.write_card()
+        self.bases[config] = (bench.base.name, bench.base.revision)
+        self.test[config] = bench.test
+        self.pool_ids[config] = [example.id for example in bench.pool]
+        names = list(missing)
+        if entry.settings.gradients != "none" and not self.folder.vectors_path(config).exists():
+            names.insert(0, VECTORS)
+        self.on_start(config, len(missing) * (entry.settings.run_steps + 1))
+        return [Job(entry.settings, self.settings.data, entry.unseen_runs > 0, name) for name in names]
+
+    def _jobs(self) -> Iterator[Job]:
+        for entry in self.settings.plan:
+            yield from self._prepare(entry)
+
+    def _there(self, job: Job) -> bool:
+        config = job.settings.config
+        if job.name == VECTORS:
+            return self.folder.vectors_path(config).exists()
+        return job.name in self.folder.finished(config) or job.name in self.folder.failed(config)
+
+    def _keep(self, job: Job, future: Future[Any]) -> None:
+        config, collected = job.settings.config, self.collected
+        label = f"{config}/{job.name}"
+        try:
+            result = future.result()
+        except DivergedRunError as error:
+            self.folder.add_failure(config, job.name, str(error))
+            collected.failed[label] = str(error)
+        else:
+            if job.name == VECTORS:
+                pool, test = result
+                test_ids = [example.id for example in self.test[config]]
+                self.folder.add_vectors(job.settings, (self.pool_ids[config], pool), (test_ids, test))
+                return
+            self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
+            with self.claims.whole_folder():
+                self.folder.write_card()
+            collected.done.append(label)
+            collected.forward_passes.append(result.timing.forward_passes)
+        self.on_run(label)
+
+    def run(self, executor: Executor) -> None:
+        """Do all jobs that are missing, but none that another collector is doing."""
+        coming = self._jobs()
+        elsewhere: deque[Job] = deque()
+        in_flight: dict[Future[Any], Job] = {}
+        exhausted = False
+        while True:
+            while len(in_flight) < executor.workers:
+                job = None if exhausted else next(coming, None)
+                if job is None:
+                    exhausted = True
+                    if not elsewhere:
+                        break
+                    job = elsewhere.popleft()
+                if not self.claims.take(job.claim):
+                    elsewhere.append(job)
+                    if exhausted:
+                        break
+                elif self._there(job):
+                    self.claims.give_back(job.claim)
+                    if job.name != VECTORS:
+                        self.collected.skipped.append(f"{job.settings.config}/{job.name}")
+                else:
+                    in_flight[executor.submit(job)] = job
+            if in_flight:
+                room = len(in_flight) < executor.workers
+                done, _ = wait(in_flight, timeout=POLL_SECONDS if room else None, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = in_flight.pop(future)
+                    self._keep(job, future)
+                    self.claims.give_back(job.claim)
+            elif exhausted and not elsewhere:
+                return
+            else:
+                time.sleep(POLL_SECONDS)
+
+
+def collect(
+    settings: CollectSettings,
+    on_start: OnStart = lambda config, total: None,
+    on_step: OnStep = lambda config: None,
+    on_run: OnStep = lambda run: None,
+) -> Collected:
+    """Make the missing runs of a plan, each written when it ends.
+
+    Another collector on the same folder shares the work: each run is made by one of them.
+
+    Args:
+        settings: what to do.
+        on_start: called with a config's name and the number of measured steps that its missing runs will have.
+        on_step: called with the config's name after each measured step.
+        on_run: called with `<config>/<run>` when a run has ended.
+
+    Raises:
+        GPTDynamicsError: the data, the base model or the folder cannot be used.
+    """
+    folder = DatasetFolder(settings.out)
+    for entry in settings.plan:
+        folder.check_settings(entry)
+    folder.remove_leftovers()
+    collector = _Collector(settings, on_start, on_run)
+    jobs = sum(len(missing_runs(settings.out, entry)) for entry in settings.plan)
+    devices = settings.devices()
+    with ExitStack() as stack:
+        stack.callback(collector.claims.give_back_all)
+        executor = stack.enter_context(local_executor(devices[: max(1, jobs)], on_step))
+        try:
+            collector.run(executor)
+        except BrokenProcessPool as error:
+            raise GPTDynamicsError(
+                "a worker process died (out of memory?). Finished runs are kept: run the same command again, "
+                "perhaps with fewer --workers"
+            ) from error
+    return collector.collected

@@ -1,0 +1,176 @@
+"""Where jobs are done: in this process, or in processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from gptdynamics.collection.bench import Bench
+from gptdynamics.configs import RunSettings
+
+OnStep = Callable[[str], None]
+VECTORS = "base"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to make, or the projected gradients of the base model.
+
+    Attributes:
+        settings: of the config.
+        data: folder with local rows, or None.
+        unseen: whether runs of the config train on the pool rows of `test_unseen`.
+        name: of the run, or `VECTORS`.
+    """
+
+    settings: RunSettings
+    data: Path | None
+    unseen: bool
+    name: str
+
+    @property
+    def claim(self) -> str:
+        """What the job is claimed as."""
+        return f"{self.settings.config}.{self.name}"
+
+    def do(self, bench: Bench, on_step: OnStep) -> Any:
+        """A `Run`, or pool and test vectors."""
+        if self.name == VECTORS:
+            return bench.vectors()
+        return bench.run(self.name, lambda step: on_step(self.settings.config))
+
+
+class Executor(Protocol):
+    """Does jobs, as many at once as it has workers."""
+
+    workers: int
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Begin a job."""
+        ...
+
+
+class BenchKeeper:
+    """The bench of the last job: the next one is mostly of the same config.
+
+    Args:
+        device: of its base model.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._bench: tuple[Any, Bench] | None = None
+
+    def bench(self, job: Job) -> Bench:
+        """The bench of a job's config."""
+        key = (job.settings, job.data, job.unseen)
+        if self._bench is None or self._bench[0] != key:
+            self._bench = None
+            self._bench = (key, Bench(job.settings, job.data, job.unseen, self.device))
+        return self._bench[1]
+
+
+class InProcess:
+    """Does each job at once, here, with one thread: a run's numbers may depend on the number of threads.
+
+    Args:
+        device: of the base model.
+        on_step: called with the config's name after each measured step.
+    """
+
+    workers = 1
+
+    def __init__(self, device: str, on_step: OnStep) -> None:
+        self._keeper = BenchKeeper(device)
+        self._on_step = on_step
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Do a job; the future is done when this returns."""
+        import torch
+
+        future: Future[Any] = Future()
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            future.set_result(job.do(self._keeper.bench(job), self._on_step))
+        except Exception as error:
+            future.set_exception(error)
+        finally:
+            torch.set_num_threads(before)
+        return future
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(devices: Any, steps: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _worker["keeper"] = BenchKeeper(devices.get())
+    _worker["steps"] = steps
+
+
+def _work(job: Job) -> Any:
+    return job.do(_worker["keeper"].bench(job), _worker["steps"].put)
+
+
+class Processes:
+    """Processes of this machine with one thread each, every one with its own device.
+
+    Args:
+        devices: one for each worker.
+        steps: a queue that workers put the config's name on after each measured step.
+    """
+
+    def __init__(self, devices: list[str], steps: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        places = context.Queue()
+        for device in devices:
+            places.put(device)
+        self.workers = len(devices)
+        self._pool = ProcessPoolExecutor(
+            len(devices), mp_context=context, initializer=_start_worker, initargs=(places, steps)
+        )
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Hand a job to the next worker that is free."""
+        return self._pool.submit(_work, job)
+
+    def close(self) -> None:
+        """Let the workers end; jobs that have not begun are dropped."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor]:
+    """An executor on this machine: in this process for one worker, else in processes of their own.
+
+    Args:
+        devices: one for each worker.
+        on_step: called with the config's name after each measured step.
+    """
+    if len(devices) == 1:
+        yield InProcess(devices[0], on_step)
+        return
+    steps = multiprocessing.get_context("spawn").Queue()
+
+    def forward() -> None:
+        while (config := steps.get()) is not None:
+            on_step(config)
+
+    listener = threading.Thread(target=forward, daemon=True)
+    listener.start()
+    processes = Processes(devices, steps)
+    try:
+        yield processes
+    finally:
+        processes.close()
+        steps.put(None)
+        listener.join(timeout=5)

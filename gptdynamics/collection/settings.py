@@ -1,0 +1,85 @@
+"""What one collection is asked to do, and what it did."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gptdynamics.errors import SettingsError
+from gptdynamics.plans import Plan, PlanEntry
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """What one `collect` does.
+
+    Attributes:
+        plan: the configs and how many runs of each; runs that are there already are not made again.
+        out: the dataset folder.
+        data: folder with local rows; None: generated rows or the Hub.
+        workers: processes, with one thread each. None: one for each GPU, or for each core without one.
+        device: `cpu`, `cuda` (all GPUs), one of them such as `cuda:1`, or `auto`: GPUs if there are any.
+    """
+
+    plan: Plan
+    out: Path
+    data: Path | None = None
+    workers: int | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise SettingsError(f"workers={self.workers} must be at least 1")
+        kind, _, number = self.device.partition(":")
+        if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
+            raise SettingsError(f"device={self.device!r} must be auto, cpu, cuda or cuda:<number>")
+
+    def devices(self) -> list[str]:
+        """The device of each worker.
+
+        Raises:
+            SettingsError: a GPU is asked for that is not there.
+        """
+        import torch
+
+        gpus = torch.cuda.device_count() if self.device != "cpu" else 0
+        if self.device.startswith("cuda"):
+            _, _, number = self.device.partition(":")
+            if int(number or 0) >= gpus:
+                raise SettingsError(f"device {self.device} is not there: torch sees {gpus} GPUs")
+            places = [self.device] if number else [f"cuda:{at}" for at in range(gpus)]
+        else:
+            places = [f"cuda:{at}" for at in range(gpus)]
+        if not places:
+            return ["cpu"] * (self.workers or os.cpu_count() or 1)
+        return [places[at % len(places)] for at in range(self.workers or len(places))]
+
+
+@dataclass
+class Collected:
+    """What a collection did. Runs are named `<config>/<run>`.
+
+    Attributes:
+        done: runs made now.
+        skipped: runs that were already there, or that another collector made meanwhile.
+        failed: reasons of runs that diverged.
+        cut: test and pool examples whose prompts were cut from the left to fit the context, by config.
+        forward_passes: for each run made now, cost of one loss measurement in forward passes over the
+            test set's non-padding tokens.
+    """
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    forward_passes: list[float] = field(default_factory=list)
+
+
+def missing_runs(out: Path, entry: PlanEntry) -> list[str]:
+    """Names of the runs that a collection would make: those without files, diverged ones left as they are."""
+    from gptdynamics.dataset.folder import DatasetFolder
+
+    folder = DatasetFolder(out)
+    there = {*folder.finished(entry.config), *folder.failed(entry.config)}
+    return [run for run in entry.run_names if run not in there]

@@ -1,0 +1,92 @@
+"""Gradient vectors and products of a config as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.reading import local_root
+from gptdynamics.dataset.schema import read_parquet
+from gptdynamics.errors import DataError
+
+
+@dataclass(frozen=True)
+class GradientVectors:
+    """Projected gradients of the base model's loss.
+
+    Attributes:
+        pool: vector `[width]` of each pool example, by id.
+        test: vector `[width]` of each test example, by id.
+        width, seed: of the projection.
+    """
+
+    pool: dict[int, np.ndarray]
+    test: dict[int, np.ndarray]
+    width: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class GradientProducts:
+    """Inner products of the gradients of pool and test examples in one run.
+
+    Attributes:
+        step: `[S]` the steps after which they were taken.
+        pool_ids: the N pool examples.
+        values: `[S, N, M]` float32, test examples in the order of the run's trajectories.
+    """
+
+    step: np.ndarray
+    pool_ids: list[int]
+    values: np.ndarray
+
+
+def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
+    """The gradient vectors of a config's base model; None if it has none.
+
+    Args:
+        source: a dataset folder or a Hub id.
+        config: `<task>_<size>`.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    path = DatasetFolder(local_root(str(source))).vectors_path(config)
+    if not path.exists():
+        return None
+    table = read_parquet(path, ["part", "id", "vector", "projection_seed"])
+    parts, ids = table["part"].to_pylist(), table["id"].to_pylist()
+    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if not parts or flat.size % len(parts) or not np.isfinite(flat).all():
+        raise DataError(f"{path}: its vectors are damaged. Delete it and run the same collect command again")
+    vectors = flat.reshape(len(parts), -1)
+    sides: dict[str, dict[int, np.ndarray]] = {"pool": {}, "test": {}}
+    for part, example, vector in zip(parts, ids, vectors, strict=True):
+        sides[part][example] = vector
+    return GradientVectors(sides["pool"], sides["test"], vectors.shape[1], table["projection_seed"][0].as_py())
+
+
+def read_products(source: str | Path, config: str, run: str) -> GradientProducts:
+    """The gradient products of a run.
+
+    Args:
+        source: a dataset folder or a Hub id.
+        config: `<task>_<size>`.
+        run: name of the run.
+
+    Raises:
+        DataError: the run recorded none, or they are damaged.
+    """
+    path = DatasetFolder(local_root(str(source))).products_path(config, run)
+    if not path.exists():
+        raise DataError(f"{source}: run {run} of {config} has no gradient products; collect with --gradients test")
+    table = read_parquet(path, ["step", "id", "products"])
+    steps = np.unique(table["step"].to_numpy())
+    ids = table["id"].to_numpy().reshape(len(steps), -1)
+    flat = table["products"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    if (ids != ids[0]).any() or flat.size % ids.size or not np.isfinite(flat).all():
+        raise DataError(f"{path}: its products are damaged. Delete it and the run's file, and collect that run again")
+    return GradientProducts(steps, ids[0].tolist(), flat.reshape(*ids.shape, -1))

@@ -1,0 +1,88 @@
+"""What a run leaves behind, as the tables of a dataset repository."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gptdynamics.configs import RunSettings, run_parts
+from gptdynamics.dataset.schema import GRADIENT_SCHEMA, RUN_SCHEMA, trajectory_schema
+from gptdynamics.examples import Example
+from gptdynamics.runs import Run
+from gptdynamics.tasks import get_task
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "rouge-score")
+
+
+def library_versions() -> str:
+    """Versions of the libraries that a run's numbers depend on, as JSON."""
+    return json.dumps({name: version(name) for name in _LIBRARIES}, sort_keys=True)
+
+
+def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
+    """The row that describes a run: curriculum, rates, base model (name and revision), every setting, versions."""
+    values = settings.to_dict()
+    row = {name: values[name] for name in RUN_SCHEMA.names if name in values} | {
+        "run": run.name,
+        "index": run_parts(run.name)[0],
+        "task": settings.task,
+        "scenario": get_task(settings.task).scenario,
+        "base_model": base[0],
+        "base_revision": base[1],
+        "curriculum": run.curriculum,
+        "learning_rate": run.learning_rate,
+        "peak_learning_rate": settings.learning_rate,
+        "optimizer": "adamw",
+        "schedule": "linear",
+        "versions": library_versions(),
+    }
+    return pa.Table.from_pylist([row], schema=RUN_SCHEMA)
+
+
+def _lists(values: np.ndarray) -> list[np.ndarray | None]:
+    """A list for each column of `[steps, examples]`; null where nothing was measured."""
+    return [None if np.isnan(column).any() else column for column in values.T]
+
+
+def trajectory_table(settings: RunSettings, test: Sequence[Example], run: Run) -> pa.Table:
+    """A row for each test example of a run."""
+    task = get_task(settings.task)
+    rows = len(test)
+    schema = trajectory_schema(tuple(task.metrics), len(task.parts) > 1, settings.gradients != "none")
+    columns: dict[str, Any] = {
+        "run": [run.name] * rows,
+        "test_id": [example.id for example in test],
+        "task": [example.task for example in test],
+        "step": [run.step] * rows,
+        "generation_step": [run.generation_step] * rows,
+        "gradient_step": [list(range(1, len(run.curriculum) + 1)) if run.gradients else None] * rows,
+    }
+    columns |= {name: _lists(values) for name, values in (run.metrics | run.gradients).items()}
+    return pa.table({name: columns.get(name, [None] * rows) for name in schema.names}, schema=schema)
+
+
+def product_table(settings: RunSettings, run: Run) -> pa.Table:
+    """A row for each (step, pool example) of a run: its gradient's inner products with those of the test examples."""
+    rows = [
+        {"run": run.name, "step": step, "part": "pool", "id": pool_id, "products": products[place]}
+        for step, products in run.products.items()
+        for place, pool_id in enumerate(settings.pool_ids)
+    ]
+    return pa.Table.from_pylist(rows, schema=GRADIENT_SCHEMA)
+
+
+def vector_table(
+    settings: RunSettings, pool: tuple[Sequence[int], np.ndarray], test: tuple[Sequence[int], np.ndarray]
+) -> pa.Table:
+    """A row for each pool and test example: ids, and projected gradients `[examples, width]`, of the base model."""
+    rows = [
+        {"step": 0, "part": part, "id": example, "vector": vector, "projection_seed": settings.gradient_seed}
+        for part, (ids, vectors) in (("pool", pool), ("test", test))
+        for example, vector in zip(ids, vectors, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=GRADIENT_SCHEMA)

@@ -1,0 +1,59 @@
+"""A copy of a dataset folder that leaves out texts which may not be passed on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gptdynamics.atomic import write_text
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
+from gptdynamics.errors import DataError
+from gptdynamics.tasks import get_single_task
+
+
+def may_be_passed_on(task: str) -> bool:
+    """Whether the texts of a task are our own: its rows are generated."""
+    return hasattr(get_single_task(task), "rows")
+
+
+def _withhold(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without texts. The label of a label task stays: it is not a text, and says what a run was taught."""
+    label = row["target"] if get_single_task(row["task"]).labels else None
+    return row | {"prompt": None, "target": label, "references": None}
+
+
+def copy_without_texts(source: Path, out: Path, keep: Callable[[str], bool] = may_be_passed_on) -> None:
+    """Copy a dataset folder; rows of other tasks than `keep` allows are named by their source and have no texts.
+
+    Sidecars stay behind: what differs between two identical runs is nothing to pass on.
+
+    Args:
+        source: the dataset folder.
+        out: the folder to make.
+        keep: whether the texts of a task may be passed on.
+
+    Raises:
+        DataError: `out` holds something already, or a file is damaged.
+    """
+    folder, copied = DatasetFolder(source), DatasetFolder(out)
+    if any((out / name).exists() for name in ("data", "manifests", "README.md")):
+        raise DataError(f"{out} holds a dataset already: remove it, or name another folder")
+    for path in sorted([*source.glob("data/*/*.parquet"), *source.glob("manifests/*.json")]):
+        target = out / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.name.endswith("_examples"):
+            shutil.copyfile(path, target)
+            continue
+        rows = [row if keep(row["task"]) else _withhold(row) for row in read_parquet(path).to_pylist()]
+        write_parquet(pa.Table.from_pylist(rows, schema=EXAMPLE_SCHEMA), target)
+    for config in folder.configs():
+        for run, reason in folder.failed(config).items():
+            record = json.dumps({"run": run, "reason": reason}, indent=1) + "\n"
+            write_text(copied.sidecar_path(config, run, "failed"), record)
+    copied.write_card()

@@ -1,0 +1,183 @@
+"""A plan: the configs of a release, the settings of their runs, and how many runs each has."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gptdynamics.configs import RunSettings, run_name
+from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
+
+_FOLDER = Path(__file__).parent
+PLANS = ("paper", "nano")
+
+# What a config's entry in a bundled plan says of training, as against what is followed.
+_TRAINING = (
+    "learning_rate batch_size epochs subset pool_size max_length base_model "
+    "lora_rank lora_alpha lora_dropout weight_decay beta1 beta2 epsilon"
+).split()
+
+
+@dataclass(frozen=True)
+class PlanEntry:
+    """One config of a plan.
+
+    Attributes:
+        settings: of its runs.
+        runs: runs 0000, 0001, ... on the pool.
+        unseen_runs: runs u0000, u0001, ... on as many pool rows again, which no other run sees.
+    """
+
+    settings: RunSettings
+    runs: int = 32
+    unseen_runs: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("runs", 1), ("unseen_runs", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{self.config}: {name}={getattr(self, name)} must be at least {least}")
+
+    @property
+    def config(self) -> str:
+        """Name of the config."""
+        return self.settings.config
+
+    @property
+    def run_names(self) -> list[str]:
+        """Names of its runs, in order."""
+        seen = [run_name(at) for at in range(self.runs)]
+        return seen + [run_name(at, unseen=True) for at in range(self.unseen_runs)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a release, config by config.
+
+    Attributes:
+        name: of the plan.
+        entries: its configs, each once.
+    """
+
+    name: str
+    entries: tuple[PlanEntry, ...]
+
+    def __post_init__(self) -> None:
+        configs = [entry.config for entry in self.entries]
+        if not configs:
+            raise SettingsError(f"plan {self.name} has no configs")
+        twice = sorted({config for config in configs if configs.count(config) > 1})
+        if twice:
+            raise SettingsError(f"plan {self.name} has config {twice[0]} twice: its runs would share names")
+
+    def __iter__(self) -> Iterator[PlanEntry]:
+        return iter(self.entries)
+
+    @property
+    def runs(self) -> int:
+        """Runs in all."""
+        return sum(len(entry.run_names) for entry in self.entries)
+
+    def only(self, configs: list[str]) -> Plan:
+        """The plan with these configs only, in the order given.
+
+        Raises:
+            SettingsError: one is not in the plan; the message lists those that are.
+        """
+        by_name = {entry.config: entry for entry in self.entries}
+        for config in configs:
+            if config not in by_name:
+                raise SettingsError(f"plan {self.name} has no config {config!r}; it has: {', '.join(by_name)}")
+        return Plan(self.name, tuple(by_name[config] for config in configs))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """A flat row for each config: runs and every setting."""
+        return [
+            {"runs": entry.runs, "unseen_runs": entry.unseen_runs} | asdict(entry.settings) for entry in self.entries
+        ]
+
+
+def _entry(values: dict[str, Any], where: str) -> PlanEntry:
+    counts = {name: values.pop(name) for name in ("runs", "unseen_runs") if name in values}
+    known = {field.name: field for field in fields(RunSettings)}
+    config = values.get("config")
+    if not isinstance(config, str):
+        raise DataError(f'{where}: every [[config]] needs config = "<task>_<size>"')
+    for name, value in values.items():
+        if name not in known:
+            expected = ", ".join(["runs", "unseen_runs", *known])
+            raise DataError(f"{where}: {config} has an unknown setting {name!r}; known are {expected}")
+        kind = str(known[name].type)
+        fits = isinstance(value, str) if "str" in kind or "Literal" in kind else isinstance(value, int | float)
+        if not fits or isinstance(value, bool) or ("int" in kind and not isinstance(value, int)):
+            raise DataError(f"{where}: {config}: {name} = {value!r} is not of type {kind}")
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise DataError(f"{where}: {config}: {name} = {value!r} is not a whole number")
+    if "learning_rate" not in values:
+        values |= {"learning_rate": known_training(config)["learning_rate"]}
+    return PlanEntry(RunSettings(**values), **counts)
+
+
+def read_plan(source: str | Path) -> Plan:
+    """Read a plan: `paper`, `nano`, or a TOML file.
+
+    A plan file has a table `[defaults]` and a `[[config]]` for each config, with the names of `RunSettings` and
+    `runs`, `unseen_runs`.
+
+    Raises:
+        DataError: the file is missing, is not TOML, or has unknown settings or values.
+        SettingsError: a value is out of range, or a config occurs twice.
+    """
+    path = _FOLDER / f"{source}.toml" if source in PLANS else Path(source)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); a plan is a TOML file or one of {', '.join(PLANS)}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a TOML file ({error})") from error
+    unknown = sorted(content.keys() - {"name", "defaults", "config"})
+    if unknown:
+        raise DataError(f"{path}: unknown {unknown[0]!r}; a plan has name, [defaults] and [[config]]")
+    plan_name, defaults, entries = (
+        content.get("name", path.stem),
+        content.get("defaults", {}),
+        content.get("config", []),
+    )
+    if not isinstance(plan_name, str):
+        raise DataError(f"{path}: name = {plan_name!r} is not a text")
+    tables = isinstance(entries, list) and all(isinstance(values, dict) for values in entries)
+    if not isinstance(defaults, dict) or not tables:
+        raise DataError(f"{path}: a plan has one table [defaults] and a [[config]] for each config")
+    try:
+        return Plan(plan_name, tuple(_entry(defaults | values, str(path)) for values in entries))
+    except GPTDynamicsError as error:
+        text = str(error)
+        raise type(error)(text if text.startswith(str(path)) else f"{path}: {text}") from error
+
+
+@cache
+def _bundled() -> dict[str, dict[str, Any]]:
+    """What the bundled plans say of training, by config."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in PLANS:
+        for row in read_plan(name).to_rows():
+            found.setdefault(row["config"], {key: row[key] for key in _TRAINING})
+    return found
+
+
+def known_training(config: str) -> dict[str, Any]:
+    """The hyper-parameters that a bundled plan gives a config.
+
+    Raises:
+        SettingsError: no bundled plan has it.
+    """
+    known = _bundled()
+    if config not in known:
+        raise SettingsError(f"no plan of this package has {config}: give --learning-rate")
+    return dict(known[config])

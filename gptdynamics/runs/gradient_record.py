@@ -1,0 +1,89 @@
+"""Gradient products recorded while a run trains; no checkpoint is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gptdynamics.gradients import directional_derivatives, gradient_products
+from gptdynamics.measurement import TestSet
+from gptdynamics.tokens import TokenizedExample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CHECKPOINTS = 10
+
+
+def product_steps(updates: int) -> list[int]:
+    """The steps at which pool x test products are taken: ten evenly spaced from 0 on, and the end."""
+    return sorted({round(at * updates / CHECKPOINTS) for at in range(CHECKPOINTS)} | {updates})
+
+
+class GradientRecord:
+    """What the gradients of each update and of single pool examples say about every test example.
+
+    For update t, with G the batch's gradient and D the change of the weights that the optimiser made of it, both at
+    the weights before the update: `grad_dot` = <G, grad loss(z')> and `update_dot` = <D, grad loss(z')>. The learning
+    rate times the first is what a step of TracIn takes off the loss; the second is the first-order change of the loss.
+
+    Args:
+        model: the model that is trained.
+        pool: the pool's examples, in id order.
+        test_set: whose losses.
+        updates: of the run.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, pool: Sequence[TokenizedExample], test_set: TestSet, updates: int
+    ) -> None:
+        self.model = model
+        self.pool = pool
+        self.test_set = test_set
+        self.steps = product_steps(updates)
+        self.products: dict[int, np.ndarray] = {}
+        self._rows: list[np.ndarray] = []
+        self._trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self._gradient: dict[str, torch.Tensor] = {}
+        self._weights: dict[str, torch.Tensor] = {}
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """`grad_dot` and `update_dot`: `[updates, test examples]` float32."""
+        each = np.stack(self._rows)
+        return {"grad_dot": each[:, 0], "update_dot": each[:, 1]}
+
+    def take_products(self, done: int) -> None:
+        """Take the pool x test products now, if they are wanted after `done` updates."""
+        if done in self.steps:
+            self.products[done] = gradient_products(self.model, self.pool, self.test_set.tokenized)
+
+    @torch.no_grad()
+    def before_update(self) -> None:
+        """Keep the batch's gradient and the weights; call it between backward and the optimiser's step."""
+        self._gradient = {
+            name: torch.zeros_like(value) if value.grad is None else value.grad.clone()
+            for name, value in self._trained.items()
+        }
+        self._weights = {name: value.detach().clone() for name, value in self._trained.items()}
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Take the derivatives of every test loss at the weights before the update, along both directions."""
+        updated = {name: value.detach().clone() for name, value in self._trained.items()}
+        change = {name: updated[name] - self._weights[name] for name in updated}
+        self._set(self._weights)
+        losses = self.test_set.losses
+        with torch.enable_grad():
+            derivatives = directional_derivatives(
+                self.model, losses.batches, [self._gradient, change], len(losses.examples)
+            )
+        self._set(updated)
+        self._rows.append(derivatives)
+
+    def _set(self, values: dict[str, torch.Tensor]) -> None:
+        for name, value in self._trained.items():
+            value.copy_(values[name])
