@@ -48,6 +48,9 @@ def _own_plan(configs: list[str], runs: int, changes: dict[str, Any]) -> Plan:
 def plan(
     name: Annotated[str, typer.Option("--plan", help="`paper`, `nano`, or a TOML file.")] = "paper",
     each: Annotated[bool, typer.Option("--each", help="List every run with its split and seed.")] = False,
+    throughput: Annotated[
+        str | None, typer.Option(help="Estimate hours on v100, a100, h100, this machine's cpu, or at so many TFLOP/s.")
+    ] = None,
     task_file: TaskFileOption = None,
 ) -> None:
     """Show the runs of a plan: configs, splits, hyper-parameters."""
@@ -62,8 +65,17 @@ def plan(
         return
     from rich.console import Console
 
-    Console().print(plan_table(chosen))
-    typer.echo(f"{len(chosen.entries)} configs, {chosen.runs} runs")
+    hours: dict[str, float] = {}
+    if throughput is not None:
+        from gptdynamics import estimates
+
+        rate = estimates.throughput(throughput)
+        hours = dict(estimates.plan_hours(chosen, rate))
+    Console().print(plan_table(chosen, hours))
+    typer.echo(f"{len(chosen.entries)} configs, {chosen.runs} runs; splits are train/validation/test(/unseen data)")
+    if hours:
+        total = sum(hours.values())
+        typer.echo(f"{total:.3g} hours on one device at {rate:.3g} TFLOP/s, by arithmetic: real runs may take longer")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from gptdynamics.configs import SPLITS, split_of
@@ -13,29 +13,33 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def plan_table(plan: Plan) -> Table:
-    """A row for each config: runs by split, hyper-parameters, what is followed."""
+def plan_table(plan: Plan, hours: Mapping[str, float] | None = None) -> Table:
+    """A row for each config: runs and their splits, examples a run draws from the pool, and what is followed.
+
+    Args:
+        plan: to show.
+        hours: that each config is estimated to take, by name.
+    """
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("config")
-    for heading in ("runs", "train/val/test", "subset", "batch", "epochs", "steps", "rate", "test"):
-        table.add_column(heading, justify="right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0))
+    table.add_column("config", no_wrap=True)
+    for heading in ("runs", "splits", "subset", "batch", "steps", "rate", "tests", *(["hours"] if hours else [])):
+        table.add_column(heading, justify="right", no_wrap=True)
     for entry in plan:
         run = entry.settings
         splits = Counter(split_of(name) for name in entry.run_names)
-        shown = "/".join(str(splits[split]) for split in SPLITS if splits[split] or split != "test_unseen")
         table.add_row(
             entry.config,
             str(len(entry.run_names)),
-            shown,
-            f"{run.examples} of {len(run.pool_ids)}",
+            "/".join(str(splits[split]) for split in SPLITS if splits[split] or split != "test_unseen"),
+            f"{run.examples}/{len(run.pool_ids)}",
             str(run.batch_size),
-            str(run.epochs),
             str(run.run_steps),
-            f"{run.learning_rate:g}" + (f" (LoRA {run.lora_rank})" if run.lora_rank else ""),
+            f"{run.learning_rate:.0e}".replace("e-0", "e-") + (f" L{run.lora_rank}" if run.lora_rank else ""),
             str(run.test_examples),
+            *([f"{hours[entry.config]:.3g}"] if hours else []),
         )
     return table
 

@@ -3,7 +3,7 @@
 from gptdynamics.tasks.loading import load_examples
 from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.registry import get_single_task, get_task, task_names
-from gptdynamics.tasks.task import HubSource, Row, Split, Task
+from gptdynamics.tasks.task import HubSource, Row, Split, Task, class_name, column
 from gptdynamics.tasks.user_tasks import add_task_file
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "Split",
     "Task",
     "add_task_file",
+    "class_name",
+    "column",
     "get_single_task",
     "get_task",
     "load_examples",

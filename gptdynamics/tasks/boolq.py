@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gptdynamics.tasks.task import HubSource, Row, Task
+from gptdynamics.tasks.task import HubSource, Row, Task, column
 
 ANSWERS = {"true": " yes", "false": " no"}
 
@@ -25,7 +25,13 @@ class BoolQ(Task):
         "{passage}\nTrue or not? Answer yes if the text says so and no otherwise.\n{question}?\nAnswer:",
     )
     labels = (" yes", " no")
-    hub = HubSource("google/boolq", None, {"train": "train", "eval": "validation"}, "CC BY-SA 3.0")
+    hub = HubSource(
+        "google/boolq",
+        None,
+        {"train": "train", "eval": "validation"},
+        "CC BY-SA 3.0",
+        revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
+    )
 
     def slots(self, row: Row) -> Mapping[str, str]:
         return {"passage": row["passage"], "question": row["question"].rstrip("? ")}
@@ -35,4 +41,8 @@ class BoolQ(Task):
         return ANSWERS.get(label, label)
 
     def adapt(self, row: Row) -> Row:
-        return {"question": row["question"], "passage": row["passage"], "label": str(row["answer"]).lower()}
+        return {
+            "question": column(row, "question"),
+            "passage": column(row, "passage"),
+            "label": str(column(row, "answer")).lower(),
+        }

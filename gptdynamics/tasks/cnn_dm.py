@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gptdynamics.tasks.task import HubSource, Row, Task
+from gptdynamics.tasks.task import HubSource, Row, Task, column
 
 
 def _one_line(highlights: str) -> str:
@@ -25,7 +25,13 @@ class CNNDailyMail(Task):
         "News: {article}\nWhat happened? Keep it short.\nIn short:",
         "{article}\n\nBoil this story down for somebody with half a minute to read it.\nThe story:",
     )
-    hub = HubSource("abisee/cnn_dailymail", "3.0.0", {"train": "train", "eval": "validation"}, "Apache-2.0 (card)")
+    hub = HubSource(
+        "abisee/cnn_dailymail",
+        "3.0.0",
+        {"train": "train", "eval": "validation"},
+        "Apache-2.0 (card)",
+        revision="96df5e686bee6baa90b8bee7c28b81fa3fa6223d",
+    )
 
     def target(self, row: Row) -> str:
         return f" {_one_line(row['highlights'])}"
@@ -34,4 +40,4 @@ class CNNDailyMail(Task):
         return [_one_line(row["highlights"])]
 
     def adapt(self, row: Row) -> Row:
-        return {"article": row["article"], "highlights": row["highlights"]}
+        return {"article": column(row, "article"), "highlights": column(row, "highlights")}

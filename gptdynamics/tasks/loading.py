@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +36,40 @@ def _jsonl_rows(path: Path, task: Task) -> Iterator[_Located]:
             yield row, where, source | {"licence": task.licence()}
 
 
-def _hub_rows(task: Task, split: Split) -> Iterator[_Located]:
+def _hub_rows(task: Task, split: Split, count: int) -> Iterator[_Located]:
+    """The first `count` rows: a split of the Hub may have millions."""
     if task.hub is None:
         raise DataError(f"task {task.name} has no Hub dataset: give local rows with --data DIR")
     from datasets import load_dataset
 
-    name, config, hub_split = task.hub.dataset, task.hub.config, task.hub.splits[split]
+    hub, hub_split = task.hub, task.hub.splits[split]
+    name = f"{hub.dataset} {hub.config}" if hub.config else hub.dataset
+    files = {"data_files": {hub_split: hub.files[split]}} if hub.files else {}
     try:
-        rows = load_dataset(name, config, split=hub_split, revision=task.hub.revision)
-    except (OSError, ValueError, RuntimeError) as error:
+        rows = load_dataset(hub.dataset, hub.config, split=hub_split, revision=hub.revision, **files)
+    except Exception as error:  # a download fails in many ways, each an exception of another library
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"cannot load {name} ({config}) from the Hub: {reason}. Give local rows with --data DIR"
-        ) from error
-    for number, row in enumerate(rows):
-        where = f"{name} {config} {hub_split}[{number}]"
+        raise DataError(f"cannot load {name} from the Hub: {reason}. Give local rows with --data DIR") from error
+    for number, row in enumerate(islice(rows, count)):
+        where = f"{name} {hub_split}[{number}]"
         try:
             adapted = task.adapt(row)
-        except KeyError as error:
-            columns = ", ".join(row)
-            raise DataError(f"{where}: column {error} is gone; the dataset now has {columns}") from error
-        source = {"dataset": name, "config": config or "", "split": hub_split, "row": str(number)}
-        source["revision"] = task.hub.revision
+        except (LookupError, AttributeError, TypeError, ValueError) as error:
+            missing = error.args[0] if isinstance(error, KeyError) and error.args else None
+            if isinstance(missing, str) and missing not in row:
+                raise DataError(f"{where}: column {error} is gone; the dataset now has {_columns(row)}") from error
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"{where}: not a row of {task.name} ({reason}); it has {_columns(row)}") from error
+        source = {"dataset": hub.dataset, "config": hub.config or "", "split": hub_split, "row": str(number)}
+        source["revision"] = hub.revision
         yield adapted, where, source | {"licence": task.licence()}
+
+
+def _columns(row: Row) -> str:
+    """Names of columns, and of what is nested in them: `id, translation (de, en)`."""
+    return ", ".join(
+        f"{name} ({', '.join(value)})" if isinstance(value, Mapping) else name for name, value in row.items()
+    )
 
 
 def _generated_rows(task: Task, rows: Iterable[Row], split: Split) -> Iterator[_Located]:
@@ -76,7 +88,7 @@ def _task_examples(
     elif data is not None:
         located = _jsonl_rows(data / task.name / f"{split}.jsonl", task)
     else:
-        located = _hub_rows(task, split)
+        located = _hub_rows(task, split, count)
     examples = []
     for number, (row, where, source) in enumerate(located):
         template = task.draw_template(split, number) if instruct else None
@@ -89,7 +101,7 @@ def _task_examples(
 def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None = None) -> list[Example]:
     """The first `count` examples of a task's pool or test set; of a mixture, of each of its tasks.
 
-    Every row of the source is checked, used or not. Ids are row numbers; in a mixture of P tasks, row r of its task
+    Every row of a file is checked, used or not. Ids are row numbers; in a mixture of P tasks, row r of its task
     p has id `r * P + p`, so that an example keeps its id when more are asked for.
 
     Args:

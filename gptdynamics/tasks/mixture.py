@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gptdynamics.errors import SettingsError
 from gptdynamics.tasks.task import Task
 
 
@@ -16,11 +17,28 @@ class Mixture:
         name: of the mixture, as configs begin with it.
         parts: the tasks whose rows runs train on.
         test_parts: the tasks whose rows are followed.
+
+    Raises:
+        SettingsError: there are no parts, a task is there twice or without instructions, or one is followed that
+            is not trained on.
     """
 
     name: str
     parts: tuple[Task, ...]
     test_parts: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.parts]
+        followed = [task.name for task in self.test_parts]
+        if not names or not followed:
+            raise SettingsError(f"mixture {self.name} needs tasks to train on and tasks to follow")
+        for each in (names, followed):
+            if twice := sorted({name for name in each if each.count(name) > 1}):
+                raise SettingsError(f"mixture {self.name} has {', '.join(twice)} twice")
+        if unknown := [name for name in followed if name not in names]:
+            raise SettingsError(f"mixture {self.name} follows {', '.join(unknown)} without training on it")
+        if plain := [task.name for task in self.parts if not task.instructions]:
+            raise SettingsError(f"mixture {self.name}: {', '.join(plain)} has no instructions")
 
     @property
     def scenario(self) -> Literal["instruct"]:

@@ -15,9 +15,9 @@ TASKS: tuple[Task | Mixture, ...] = (*FLAN.parts, FLAN, MiniSentiment(), MiniTri
 
 def _known() -> dict[str, Task | Mixture]:
     known: dict[str, Task | Mixture] = {task.name: task for task in TASKS}
-    for task in user_tasks():
+    for path, task in user_tasks():
         if task.name in known:
-            raise SettingsError(f"a task file has a task {task.name!r}, which there is already: give it another name")
+            raise SettingsError(f"{path}: there is a task {task.name!r} already: give this one another name")
         known[task.name] = task
     return known
 

@@ -1,6 +1,6 @@
 """RTE: does the premise entail the hypothesis?"""
 
-from gptdynamics.tasks.task import HubSource, Row, Task
+from gptdynamics.tasks.task import HubSource, Row, Task, class_name, column
 
 ANSWERS = {"entailment": " yes", "not_entailment": " no"}
 
@@ -22,7 +22,13 @@ class RTE(Task):
         "Here is a statement to check against a text.\nText: {premise}\nStatement: {hypothesis}\nSupported (yes/no):",
     )
     labels = (" yes", " no")
-    hub = HubSource("nyu-mll/glue", "rte", {"train": "train", "eval": "validation"}, "cc-by-4.0 (GLUE card)")
+    hub = HubSource(
+        "nyu-mll/glue",
+        "rte",
+        {"train": "train", "eval": "validation"},
+        "cc-by-4.0 (GLUE card)",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+    )
 
     def target(self, row: Row) -> str:
         label = str(row["label"])
@@ -30,7 +36,7 @@ class RTE(Task):
 
     def adapt(self, row: Row) -> Row:
         return {
-            "premise": row["sentence1"],
-            "hypothesis": row["sentence2"],
-            "label": {0: "entailment", 1: "not_entailment"}.get(row["label"], str(row["label"])),
+            "premise": column(row, "sentence1"),
+            "hypothesis": column(row, "sentence2"),
+            "label": class_name(column(row, "label"), ("entailment", "not_entailment")),
         }

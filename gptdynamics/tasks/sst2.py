@@ -1,6 +1,6 @@
 """SST-2: is a phrase of a film review positive or negative?"""
 
-from gptdynamics.tasks.task import HubSource, Row, Task
+from gptdynamics.tasks.task import HubSource, Row, Task, class_name, column
 
 
 class SST2(Task):
@@ -18,13 +18,20 @@ class SST2(Task):
         "What feeling do these words give about a film, positive or negative?\nWords: {sentence}\nFeeling:",
     )
     labels = (" positive", " negative")
-    hub = HubSource("nyu-mll/glue", "sst2", {"train": "train", "eval": "validation"}, "unknown (card)")
+    hub = HubSource(
+        "nyu-mll/glue",
+        "sst2",
+        {"train": "train", "eval": "validation"},
+        "unknown (card)",
+        revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+    )
 
     def target(self, row: Row) -> str:
         return f" {row['label']}"
 
     def adapt(self, row: Row) -> Row:
         return {
-            "sentence": row["sentence"].strip(),
-            "label": {0: "negative", 1: "positive"}.get(row["label"], str(row["label"])),
+            # The Hub's sentences end in a space.
+            "sentence": column(row, "sentence").strip(),
+            "label": class_name(column(row, "label"), ("negative", "positive")),
         }

@@ -25,6 +25,8 @@ class HubSource:
         splits: its split for our train and eval rows.
         licence: as the dataset's card states it.
         revision: commit, branch or tag.
+        files: for a repository without configurations that `datasets` could read: the files of each of those splits,
+            as a glob within it.
     """
 
     dataset: str
@@ -32,6 +34,32 @@ class HubSource:
     splits: Mapping[Split, str]
     licence: str
     revision: str = "main"
+    files: Mapping[Split, str] | None = None
+
+
+def column(row: Row, *names: str) -> Any:
+    """A column of a row of the Hub, or a value within one.
+
+    Args:
+        row: the row.
+        names: of the column, and of what is nested in it.
+
+    Raises:
+        KeyError: with the dotted name of the first that is missing.
+    """
+    value: Any = row
+    for depth, name in enumerate(names, start=1):
+        if not isinstance(value, Mapping) or name not in value:
+            raise KeyError(".".join(names[:depth]))
+        value = value[name]
+    return value
+
+
+def class_name(value: object, names: Sequence[str]) -> str:
+    """The name of a class that the Hub gives by its number; what is no number of a class stays as it is, as text."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
+        return names[value]
+    return str(value)
 
 
 class Task(ABC):
@@ -104,8 +132,8 @@ class Task(ABC):
         """The text to learn; it starts with a space."""
 
     def references(self, row: Row) -> Sequence[str]:
-        """Texts to score generated text against; empty for label tasks."""
-        return ()
+        """Texts to score generated text against. The default: the target; for label tasks none."""
+        return () if self.labels else (self.target(row).strip(),)
 
     def adapt(self, row: Row) -> Row:
         """Map a row of the Hub dataset to the fields of local JSONL files. The default changes nothing."""
@@ -128,33 +156,51 @@ class Task(ABC):
             template: which instruction its prompt has, recorded in its source; None: the plain prompt.
 
         Raises:
-            DataError: a field is missing, empty or of another type.
+            DataError: a field is missing, empty or of another type, the label is none of the task's, or what the class
+                makes of the row is no prompt, target or reference.
         """
+        self._check_fields(row, where)
+        try:
+            target, references = self.target(row), tuple(self.references(row))
+            if self.labels and target not in self.labels:
+                raise DataError(f"answer {target!r} is not one of {', '.join(map(repr, self.labels))}")
+            prompt = self.prompt(row) if template is None else self.instruction(row, template)
+            _check_texts(prompt, target)
+            if self.generates and not references:
+                raise DataError("has no references to score generated text against")
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise DataError(f"{where}: {self.name} makes no example of this row ({reason}); see its class") from error
+        return Example(
+            id=index,
+            prompt=prompt,
+            target=target,
+            references=references,
+            task=self.name,
+            source=dict(source) | ({} if template is None else {"template": str(template)}),
+        )
+
+    def _check_fields(self, row: Row, where: str) -> None:
         for name, kind in self.fields.items():
             if name not in row:
                 raise DataError(f"{where}: field {name!r} is missing; {self.name} rows need {', '.join(self.fields)}")
             value = row[name]
             if not isinstance(value, kind):
                 raise DataError(f"{where}: field {name!r} must be a {kind.__name__}, not {type(value).__name__}")
-            texts = [value] if isinstance(value, str) else list(row[name])
+            if not isinstance(value, (str, list)):
+                continue
+            texts = [value] if isinstance(value, str) else value
             if not all(isinstance(text, str) for text in texts):
                 raise DataError(f"{where}: field {name!r} must be a list of str")
             if not texts or not all(text.strip() for text in texts):
                 raise DataError(f"{where}: field {name!r} is empty")
-        if self.labels:
-            label = self.target(row)
-            if label not in self.labels:
-                known = ", ".join(repr(known) for known in self.labels)
-                raise DataError(f"{where}: answer {label!r} is not one of {known}")
-        try:
-            prompt = self.prompt(row) if template is None else self.instruction(row, template)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-        return Example(
-            id=index,
-            prompt=prompt,
-            target=self.target(row),
-            references=tuple(self.references(row)),
-            task=self.name,
-            source=dict(source) | ({} if template is None else {"template": str(template)}),
-        )
+
+
+def _check_texts(prompt: str, target: str) -> None:
+    """A tokenizer that joins a space with the word after it must find the space in the target, not in the prompt."""
+    if not prompt or prompt[-1].isspace():
+        raise DataError(f"prompt {prompt[-40:]!r} is empty or ends in white space: end it with the last word or colon")
+    if target[:1] != " " or not target.strip():
+        raise DataError(f"target {target[:40]!r} must be a space and then text")

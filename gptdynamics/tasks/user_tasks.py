@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import os
@@ -9,6 +10,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from string import Formatter
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.tasks.task import Task
@@ -27,31 +29,43 @@ def add_task_file(path: Path) -> None:
     Raises:
         SettingsError: it cannot be used; the message says why.
     """
+    from gptdynamics.tasks.registry import task_names
+
     whole = str(path.resolve())
+    if os.pathsep in whole:
+        raise SettingsError(f"{whole}: ${VARIABLE} has {os.pathsep!r} between files: rename this one or its folder")
     _tasks_of(whole)
-    files = _files()
-    if whole not in files:
-        os.environ[VARIABLE] = os.pathsep.join([*files, whole])
+    before = os.environ.get(VARIABLE, "")
+    if whole in _files():
+        return
+    os.environ[VARIABLE] = f"{before}{os.pathsep}{whole}" if before else whole
+    try:
+        task_names()
+    except SettingsError:
+        os.environ[VARIABLE] = before
+        raise
 
 
-def user_tasks() -> list[Task]:
-    """The tasks of all task files named by `$GPTDYNAMICS_TASKS`.
+def user_tasks() -> list[tuple[str, Task]]:
+    """The tasks of all task files named by `$GPTDYNAMICS_TASKS`, each with its file.
 
     Raises:
         SettingsError: a file cannot be used.
     """
-    return [task for path in _files() for task in _tasks_of(path)]
+    return [(path, task) for path in _files() for task in _tasks_of(path)]
 
 
 def _files() -> list[str]:
-    return [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+    named = os.environ.get(VARIABLE, "").split(os.pathsep)
+    return list(dict.fromkeys(str(Path(path).resolve()) for path in named if path))
 
 
 @cache
 def _tasks_of(path: str) -> tuple[Task, ...]:
     if not Path(path).is_file():
-        raise SettingsError(f"{path}: no such task file")
-    name = f"gptdynamics_task_file_{Path(path).stem}"
+        raise SettingsError(f"{path}: no such task file (--task-file, ${VARIABLE})")
+    # Two files of the same name in different folders are two modules.
+    name = f"gptdynamics_task_file_{hashlib.sha256(path.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise SettingsError(f"{path}: a task file is a Python file, with the ending .py")
@@ -59,30 +73,52 @@ def _tasks_of(path: str) -> tuple[Task, ...]:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise SettingsError(f"{path}: {type(error).__name__}: {error}") from error
-    found = [
-        each
-        for each in vars(module).values()
-        if inspect.isclass(each) and issubclass(each, Task) and each.__module__ == name
-    ]
-    tasks = tuple(_checked(each, path) for each in found)
-    if not tasks:
-        raise SettingsError(f"{path}: has no subclass of gptdynamics.tasks.Task")
+        classes = [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == name]
+        found = [each for each in classes if issubclass(each, Task) and not each.__name__.startswith("_")]
+        tasks = tuple(_checked(each) for each in found)
+        if not tasks:
+            raise SettingsError("has no subclass of gptdynamics.tasks.Task")
+    except SettingsError as error:
+        sys.modules.pop(name, None)
+        raise SettingsError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path}: cannot be imported: {type(error).__name__}: {reason}") from error
     return tasks
 
 
-def _checked(kind: type[Task], path: str) -> Task:
-    if inspect.isabstract(kind):
-        missing = ", ".join(sorted(kind.__abstractmethods__))
-        raise SettingsError(f"{path}: {kind.__name__} lacks {missing}")
+def _checked(kind: type[Task]) -> Task:
+    """An instance of a task class, once it has all that it needs."""
+    label = kind.__name__
     for attribute in ("name", "fields"):
         if not getattr(kind, attribute, None):
-            raise SettingsError(f"{path}: {kind.__name__} lacks {attribute}")
-    if not _NAME.fullmatch(kind.name):
-        raise SettingsError(
-            f"{path}: {kind.__name__}.name = {kind.name!r} may have letters, digits and single _ . - only"
-        )
+            raise SettingsError(f"{label} lacks {attribute}")
+    if inspect.isabstract(kind):
+        raise SettingsError(f"{label} lacks {', '.join(sorted(kind.__abstractmethods__))}")
+    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
+        raise SettingsError(f"{label}.name = {kind.name!r} may have letters, digits and, singly inside, _ . - only")
+    if not isinstance(kind.fields, dict) or not all(isinstance(each, type) for each in kind.fields.values()):
+        raise SettingsError(f"{label}.fields = {kind.fields!r} must name fields with their types, as {{'text': str}}")
     if kind.prompt is Task.prompt and not kind.plain:
-        raise SettingsError(f"{path}: {kind.__name__} lacks plain, the template of its prompt")
+        raise SettingsError(f"{label} lacks plain, the template of its prompt")
+    for what in ("labels", "instructions"):
+        if not isinstance(getattr(kind, what), tuple):
+            raise SettingsError(f"{label}.{what} must be a tuple of str: write a comma after a single one")
+    for text in (kind.plain, *kind.instructions):
+        _check_template(label, text)
+    for text in kind.labels:
+        if text[:1] != " " or not text.strip():
+            raise SettingsError(f"{label}.labels: {text!r} must be a space and then text, as targets are")
+    if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
+        raise SettingsError(f"{label}.labels must be different from each other, and at least two")
     return kind()
+
+
+def _check_template(label: str, template: str) -> None:
+    try:
+        list(Formatter().parse(template))
+    except ValueError as error:
+        raise SettingsError(f"{label}: template {template!r}: {error}; write a brace of the text twice") from error
+    if template and template[-1].isspace():
+        raise SettingsError(f"{label}: template {template!r} ends in white space: the target starts with the space")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gptdynamics.tasks.task import HubSource, Row, Task
+from gptdynamics.tasks.task import HubSource, Row, Task, column
 
 
 class WMT16(Task):
@@ -18,7 +18,13 @@ class WMT16(Task):
         "What does the following mean in English? {de}\nMeaning:",
         "Deutsch: {de}\nTranslate the line above for a reader who knows only English.\nTranslation:",
     )
-    hub = HubSource("wmt/wmt16", "de-en", {"train": "train", "eval": "test"}, "not stated (card)")
+    hub = HubSource(
+        "wmt/wmt16",
+        "de-en",
+        {"train": "train", "eval": "test"},
+        "unknown (card)",
+        revision="41d8a4013aa1489f28fea60ec0932af246086482",
+    )
 
     def target(self, row: Row) -> str:
         return f" {row['en']}"
@@ -27,5 +33,4 @@ class WMT16(Task):
         return [row["en"]]
 
     def adapt(self, row: Row) -> Row:
-        pair = row["translation"]
-        return {"de": pair["de"], "en": pair["en"]}
+        return {"de": column(row, "translation", "de"), "en": column(row, "translation", "en")}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.errors import DataError, SettingsError
-from gptdynamics.tasks import get_task, load_examples, task_names
+from gptdynamics.tasks import get_single_task, get_task, load_examples, task_names
 from gptdynamics.tokens import tokenize_example, tokenize_text
 
 SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
@@ -107,8 +108,10 @@ def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
 
 
 def test_metrics_are_those_of_label_or_generation_tasks() -> None:
-    assert get_task("rte").metrics == ("loss", "accuracy")
-    assert get_task("webnlg").metrics == ("loss", "bleu", "rougeL")
+    for task in ("rte", "sst2", "boolq", "mini_sentiment"):
+        assert get_task(task).metrics == ("loss", "accuracy")
+    for task in ("webnlg", "wmt16", "cnn_dm", "mini_triples"):
+        assert get_task(task).metrics == ("loss", "bleu", "rougeL")
 
 
 # Rows of the Hub: `datasets.load_dataset` is replaced, nothing is asked for.
@@ -127,70 +130,207 @@ def hub_has(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]] | Except
     return asked
 
 
+GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 GLUE_ROW = {"sentence1": "The cat sleeps.", "sentence2": "A cat rests.", "label": 1, "idx": 0}
 
+# For each task a row of its Hub dataset, and the local row that says the same.
+HUB_ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rte": (GLUE_ROW, RTE_ROW | {"label": "not_entailment"}),
+    "sst2": ({"sentence": "a warm film ", "label": 1, "idx": 0}, {"sentence": "a warm film", "label": "positive"}),
+    "boolq": (
+        {"question": "is it so", "answer": False, "passage": "It is not."},
+        {"question": "is it so", "label": "false", "passage": "It is not."},
+    ),
+    "webnlg": (
+        {"gem_id": "w-0", "input": WEBNLG_ROW["triples"], "target": WEBNLG_ROW["references"][0], "references": []},
+        WEBNLG_ROW,
+    ),
+    "wmt16": ({"translation": {"de": "Ein Haus.", "en": "A house."}}, {"de": "Ein Haus.", "en": "A house."}),
+    "cnn_dm": (
+        {"article": "A cat was found.", "highlights": "Cat found .\nIt is well .", "id": "ab12"},
+        {"article": "A cat was found.", "highlights": "Cat found .\nIt is well ."},
+    ),
+}
 
-def test_rows_of_the_hub_give_the_same_examples_as_local_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("task", HUB_ROWS)
+@pytest.mark.parametrize(("part", "split"), [("pool", "train"), ("test", "eval")])
+def test_rows_of_the_hub_give_the_same_examples_as_local_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str, part: str, split: str
+) -> None:
+    there_row, local_row = HUB_ROWS[task]
+    write_lines(tmp_path, task, [local_row], split)
+    (local,) = load_examples(get_task(task), part, 1, tmp_path)
+    hub_has(monkeypatch, [there_row])
+    (there,) = load_examples(get_task(task), part, 1)
+    assert (there.id, there.prompt, there.target) == (local.id, local.prompt, local.target)
+    assert (there.references, there.task) == (local.references, local.task)
+
+
+def test_a_hub_row_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = hub_has(monkeypatch, [GLUE_ROW])
     (there,) = load_examples(get_task("rte"), "test", 1)
-    assert asked == [(("nyu-mll/glue", "rte"), {"split": "validation", "revision": "main"})]
-    write_lines(tmp_path, "rte", [RTE_ROW | {"label": "not_entailment"}])
-    (local,) = load_examples(get_task("rte"), "test", 1, tmp_path)
-    assert (there.prompt, there.target) == (local.prompt, local.target)
-    assert there.source["dataset"] == "nyu-mll/glue"
+    assert asked == [(("nyu-mll/glue", "rte"), {"split": "validation", "revision": GLUE})]
+    where = {"dataset": "nyu-mll/glue", "config": "rte", "split": "validation", "row": "0", "revision": GLUE}
+    assert there.source == where | {"licence": "cc-by-4.0 (GLUE card)"}
 
-    gem = {"input": WEBNLG_ROW["triples"], "target": "The cat is in the garden.", "references": []}
-    hub_has(monkeypatch, [gem])
-    (there,) = load_examples(get_task("webnlg"), "pool", 1)
-    write_lines(tmp_path, "webnlg", [WEBNLG_ROW], "train")
-    (local,) = load_examples(get_task("webnlg"), "pool", 1, tmp_path)
-    assert (there.prompt, there.target, there.references) == (local.prompt, local.target, local.references)
+
+@pytest.mark.parametrize("task", HUB_ROWS)
+def test_hub_sources_are_pinned(task: str) -> None:
+    hub = get_single_task(task).hub
+    assert hub is not None
+    assert set(hub.splits) == {"train", "eval"}
+    assert re.fullmatch("[0-9a-f]{40}", hub.revision) or hub.revision == "refs/convert/parquet"
+
+
+def test_no_more_rows_of_the_hub_are_read_than_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_has(monkeypatch, [GLUE_ROW, GLUE_ROW, GLUE_ROW | {"label": -1}])
+    assert len(load_examples(get_task("rte"), "pool", 2)) == 2
+    hub_has(monkeypatch, [GLUE_ROW] * 2)
+    with pytest.raises(DataError, match="task rte has 2 train rows, 3 are asked for"):
+        load_examples(get_task("rte"), "pool", 3)
 
 
 @pytest.mark.parametrize(
     "failure",
-    [ConnectionError("no network\nlong trace"), ValueError("unknown split"), RuntimeError(""), FileNotFoundError("x")],
+    [
+        ConnectionError("no network\nlong trace"),
+        ValueError("unknown split"),
+        RuntimeError(""),
+        FileNotFoundError("x"),
+        Exception("an error of another library"),
+    ],
 )
+@pytest.mark.parametrize(("task", "name"), [("rte", "nyu-mll/glue rte"), ("boolq", "google/boolq")])
 def test_a_hub_that_fails_gives_one_line_that_mentions_data(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, task: str, name: str
 ) -> None:
     hub_has(monkeypatch, failure)
-    with pytest.raises(DataError, match=r"cannot load nyu-mll/glue \(rte\) from the Hub: .*--data DIR$") as error:
-        load_examples(get_task("rte"), "pool", 1)
-    assert "\n" not in str(error.value)
+    with pytest.raises(DataError, match=rf"^cannot load {name} from the Hub: .+\. Give local rows with --data DIR$"):
+        load_examples(get_task(task), "pool", 1)
 
 
-def test_columns_that_changed_on_the_hub_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub_has(monkeypatch, [GLUE_ROW, {"text_a": "x", "sentence2": "y", "label": 0}])
-    with pytest.raises(DataError) as error:
-        load_examples(get_task("rte"), "test", 1)
-    assert str(error.value) == (
-        "nyu-mll/glue rte validation[1]: column 'sentence1' is gone; the dataset now has text_a, sentence2, label"
-    )
+@pytest.mark.parametrize(
+    ("task", "now", "message"),
+    [
+        ("rte", {"text_a": "x", "sentence2": "y", "label": 0}, "'sentence1' is gone; the dataset now has text_a, "),
+        ("sst2", {"text": "x", "label": 0}, "'sentence' is gone; the dataset now has text, label"),
+        ("boolq", {"question": "x", "passage": "y", "label": 1}, "'answer' is gone; the dataset now has question, "),
+        ("webnlg", {"triples": [], "target": "x"}, "'input' is gone; the dataset now has triples, target"),
+        ("wmt16", {"de": "x", "en": "y"}, "'translation' is gone; the dataset now has de, en"),
+        (
+            "wmt16",
+            {"translation": {"ger": "x", "en": "y"}, "id": 1},
+            r"'translation.de' is gone; the dataset now has translation \(ger, en\), id",
+        ),
+        ("wmt16", {"translation": "x"}, "'translation.de' is gone; the dataset now has translation"),
+        ("cnn_dm", {"document": "x", "summary": "y"}, "'article' is gone; the dataset now has document, summary"),
+    ],
+)
+def test_columns_that_changed_on_the_hub_are_named(
+    monkeypatch: pytest.MonkeyPatch, task: str, now: dict[str, Any], message: str
+) -> None:
+    hub_has(monkeypatch, [HUB_ROWS[task][0], now])
+    with pytest.raises(DataError, match=rf"\[1\]: column {message}"):
+        load_examples(get_task(task), "test", 2)
 
 
-@pytest.mark.parametrize("label", [-1, 2, "entailment?"])
+def test_a_column_of_another_type_is_refused_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub_has(monkeypatch, [{"sentence": None, "label": 1}])
+    with pytest.raises(
+        DataError, match=r"glue sst2 train\[0\]: not a row of sst2 .AttributeError.*; it has sentence, label"
+    ):
+        load_examples(get_task("sst2"), "pool", 1)
+    hub_has(monkeypatch, [HUB_ROWS["webnlg"][0] | {"input": "a | b | c"}])
+    with pytest.raises(DataError, match=r"web_nlg train\[0\]: field 'triples' must be a list, not str"):
+        load_examples(get_task("webnlg"), "pool", 1)
+
+
+@pytest.mark.parametrize("label", [-1, 2, "entailment?", True])
 def test_a_hub_row_without_a_known_label_is_refused(monkeypatch: pytest.MonkeyPatch, label: object) -> None:
     hub_has(monkeypatch, [GLUE_ROW | {"label": label}])
-    with pytest.raises(DataError, match=rf"validation\[0\]: answer '{str(label).replace('?', '.')}' is not one of"):
+    with pytest.raises(DataError, match=rf"validation\[0\]: answer '{re.escape(str(label))}' is not one of"):
         load_examples(get_task("rte"), "test", 1)
 
 
-@real_rows
-@pytest.mark.parametrize(
-    ("task", "part", "rows"),
-    [("rte", "pool", 2000), ("rte", "test", 277), ("webnlg", "pool", 2000), ("webnlg", "test", 868)],
-)
-def test_every_real_row_loads(task: str, part: str, rows: int) -> None:
-    examples = load_examples(get_task(task), part, rows, SHARED_TASKS)
-    assert [example.id for example in examples] == list(range(rows))
-    assert all(example.prompt.strip() and not example.prompt[-1].isspace() for example in examples)
-    assert all(example.target.startswith(" ") and "  " not in example.target[:3] for example in examples)
-    if task == "rte":
-        assert {example.target for example in examples} == {" yes", " no"}
+@pytest.mark.parametrize(("task", "change"), [("sst2", {"label": -1}), ("boolq", {"answer": None})])
+def test_other_tasks_refuse_unlabelled_hub_rows_too(
+    monkeypatch: pytest.MonkeyPatch, task: str, change: dict[str, Any]
+) -> None:
+    hub_has(monkeypatch, [HUB_ROWS[task][0] | change])
+    with pytest.raises(DataError, match=r"train\[0\]: answer '.*' is not one of ' "):
+        load_examples(get_task(task), "pool", 1)
+
+
+# The Hub's files: folders laid out as its repositories are, read by `datasets` itself.
+
+CARD = """---
+configs:
+- config_name: {config}
+  data_files:
+  - {{split: train, path: {folder}/train-*}}
+  - {{split: {eval}, path: {folder}/{eval}-*}}
+---
+"""
+REPOSITORIES = {
+    "rte": ("rte", "rte", "validation"),
+    "sst2": ("sst2", "sst2", "validation"),
+    "boolq": ("default", "data", "validation"),
+    "wmt16": ("de-en", "de-en", "test"),
+    "cnn_dm": ("3.0.0", "3.0.0", "validation"),
+}
+
+
+def repository(root: Path, task: str) -> Path:
+    """A repository of the Hub with one row a split, and others that are not to be taken for them."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    row = HUB_ROWS[task][0]
+    if task == "webnlg":
+        other = row | {"input": ["not | to be | read"]}
+        files = {"en/train/0000": row, "en/validation/0000": row, "en/challenge_train_sample/0000": other}
+        files |= {"ru/train/0000": other, "ru/validation/0000": other}
     else:
-        assert all(example.target == f" {example.references[0]}" for example in examples)
-        assert not any("_" in example.prompt for example in examples)
+        config, folder, eval_split = REPOSITORIES[task]
+        files = {f"{folder}/train-00000-of-00001": row, f"{folder}/{eval_split}-00000-of-00001": row}
+        root.mkdir(parents=True)
+        (root / "README.md").write_text(CARD.format(config=config, folder=folder, eval=eval_split))
+    schema = pa.schema([("references", pa.list_(pa.string()))]) if task == "webnlg" else None
+    for name, content in files.items():
+        path = root / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist([content])
+        if schema is not None:
+            place = table.schema.get_field_index("references")
+            table = table.set_column(place, schema.field(0), table["references"].cast(schema.field(0).type))
+        parquet.write_table(table, path)
+    return root
+
+
+@pytest.mark.parametrize("task", HUB_ROWS)
+def test_datasets_reads_a_repository_laid_out_as_on_the_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str
+) -> None:
+    import datasets
+
+    hub, real = get_single_task(task).hub, datasets.load_dataset
+    assert hub is not None
+    folder = repository(tmp_path / hub.dataset, task)
+
+    def load_dataset(path: str, *names: Any, revision: str, **options: Any) -> Any:
+        assert (path, revision) == (hub.dataset, hub.revision)
+        return real(str(folder), *names, cache_dir=str(tmp_path / "cache"), **options)
+
+    datasets.disable_progress_bars()
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    for part, split in (("pool", "train"), ("test", "eval")):
+        (there,) = load_examples(get_task(task), part, 1)
+        write_lines(tmp_path, task, [HUB_ROWS[task][1]], split)
+        (local,) = load_examples(get_task(task), part, 1, tmp_path)
+        assert (there.prompt, there.target, there.references) == (local.prompt, local.target, local.references)
+        with pytest.raises(DataError, match=f"task {task} has 1 {split} rows, 2 are asked for"):
+            load_examples(get_task(task), part, 2)
 
 
 @real_rows

@@ -1,0 +1,22 @@
+"""What a run or a plan costs, before it is started."""
+
+from gptdynamics.estimates.flops import RunFlops, run_flops
+from gptdynamics.estimates.lengths import Lengths, TaskLengths, measured_lengths, task_lengths
+from gptdynamics.estimates.shapes import PYTHIA_SHAPES, ModelShape, base_shape, shape_of
+from gptdynamics.estimates.throughput import DEVICES, plan_hours, throughput
+
+__all__ = [
+    "DEVICES",
+    "PYTHIA_SHAPES",
+    "Lengths",
+    "ModelShape",
+    "RunFlops",
+    "TaskLengths",
+    "base_shape",
+    "measured_lengths",
+    "plan_hours",
+    "run_flops",
+    "shape_of",
+    "task_lengths",
+    "throughput",
+]

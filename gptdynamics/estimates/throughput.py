@@ -1,0 +1,108 @@
+"""How long a plan takes on a device: operations by arithmetic, the device's rate by name, by number or measured."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gptdynamics.errors import SettingsError
+from gptdynamics.estimates.flops import run_flops
+from gptdynamics.estimates.lengths import TaskLengths, task_lengths
+from gptdynamics.estimates.shapes import base_shape
+
+if TYPE_CHECKING:
+    from gptdynamics.plans import Plan
+
+# fp32 peaks of the SXM boards' public data sheets, tensor cores unused, in TFLOP/s.
+PEAKS = {"v100": 15.7, "a100": 19.5, "h100": 66.9}
+# Share of a peak, or on a CPU of one large matrix product's rate, that a whole run is taken to reach.
+GPU_UTILISATION = 0.4
+CPU_UTILISATION = 0.5
+DEVICES = ("cpu", *PEAKS)
+
+
+def matmul_rate(device: str = "cpu", size: int = 512, seconds: float = 0.3) -> float:
+    """Measured rate of an fp32 matrix product, in TFLOP/s: the best within `seconds`. On a CPU, of one thread.
+
+    Args:
+        device: of torch.
+        size: rows and columns of the square matrices: 2 size^3 operations a product.
+        seconds: how long to try.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    cpu = torch.device(device).type == "cpu"
+    if cpu:
+        torch.set_num_threads(1)
+    try:
+        left, right = torch.ones(size, size, device=device), torch.ones(size, size, device=device)
+        best, until = math.inf, time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            began = time.perf_counter()
+            torch.mm(left, right)
+            if not cpu:
+                torch.cuda.synchronize(device)
+            best = min(best, time.perf_counter() - began)
+    finally:
+        if cpu:
+            torch.set_num_threads(before)
+    return 2 * size**3 / best / 1e12
+
+
+def throughput(name: str | float) -> float:
+    """What a device sustains over whole runs, in TFLOP/s.
+
+    Args:
+        name: `v100`, `a100` or `h100`: their fp32 peaks times a utilisation of 0.4; `cpu`: this machine's matrix
+            product rate, measured in under a second, times its cores and a utilisation of 0.5; or a number of TFLOP/s,
+            which is taken as it is.
+
+    Raises:
+        SettingsError: it is none of these.
+    """
+    if name in PEAKS:
+        return PEAKS[str(name)] * GPU_UTILISATION
+    if name == "cpu":
+        # Cores that this process may use: one worker with one thread on each.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return matmul_rate() * cores * CPU_UTILISATION
+    try:
+        rate = float(name)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise SettingsError(
+            f"unknown throughput {name!r}: give one of {', '.join(DEVICES)}, or a number of TFLOP/s above 0"
+        )
+    return rate
+
+
+def plan_hours(
+    plan: Plan, tera_flops_per_second: float, lengths: Mapping[str, TaskLengths] | None = None
+) -> list[tuple[str, float]]:
+    """Hours that each config of a plan takes on one device: operations of all its runs over the rate.
+
+    Args:
+        plan: its base models must be known sizes, folders, or at hand on the Hub.
+        tera_flops_per_second: as `throughput` gives it; for a config in bf16 give the device's rate in bf16.
+        lengths: of tasks without a record, by name.
+    """
+    from gptdynamics.tasks import get_task
+
+    hours = []
+    for entry in plan:
+        settings = entry.settings
+        shape = base_shape(settings.base)
+        known = task_lengths(get_task(settings.task), settings.base, lengths)
+        followed = sum(settings.follows_gradients(run) for run in entry.run_names)
+        plain = len(entry.run_names) - followed
+        flops = 0.0
+        for count, follows in ((plain, False), (followed, True)):
+            if count:
+                flops += count * run_flops(shape, settings, known, follows).total
+        hours.append((entry.config, flops / (tera_flops_per_second * 1e12) / 3600))
+    return hours
