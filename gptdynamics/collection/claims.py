@@ -53,11 +53,22 @@ class Claims:
         for name in list(self._held):
             self.give_back(name)
 
+    def remove_left(self) -> None:
+        """Remove the claims of collectors that were killed."""
+        for path in self.folder.glob("*.*.lock"):
+            name = path.name.removesuffix(".lock")
+            if self.take(name):
+                self.give_back(name)
+
     @contextmanager
     def whole_folder(self) -> Iterator[None]:
         """Hold what several collectors write: examples, manifests, the card."""
+        lock = self._lock("folder")
         try:
-            with self._lock("folder"):
-                yield
-        except PermissionError as error:
+            lock.acquire()
+        except OSError as error:
             raise DataError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()

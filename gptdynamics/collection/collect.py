@@ -58,7 +58,7 @@ class _Collector:
         self.test[config] = bench.test
         self.pool_ids[config] = [example.id for example in bench.pool]
         names = list(missing)
-        if entry.settings.gradients != "none" and not self.folder.vectors_path(config).exists():
+        if entry.settings.gradients != "none" and not self.folder.has_vectors(config, self.pool_ids[config]):
             names.insert(0, VECTORS)
         self.on_start(config, len(missing) * (entry.settings.run_steps + 1))
         return [Job(entry.settings, self.settings.data, entry.unseen_runs > 0, name) for name in names]
@@ -70,7 +70,7 @@ class _Collector:
     def _there(self, job: Job) -> bool:
         config = job.settings.config
         if job.name == VECTORS:
-            return self.folder.vectors_path(config).exists()
+            return self.folder.has_vectors(config, self.pool_ids[config])
         return job.name in self.folder.finished(config) or job.name in self.folder.failed(config)
 
     def _keep(self, job: Job, future: Future[Any]) -> None:
@@ -86,13 +86,27 @@ class _Collector:
                 pool, test = result
                 test_ids = [example.id for example in self.test[config]]
                 self.folder.add_vectors(job.settings, (self.pool_ids[config], pool), (test_ids, test))
+                if self.folder.finished(config):
+                    self._write_card()
                 return
             self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
-            with self.claims.whole_folder():
-                self.folder.write_card()
+            self._write_card()
             collected.done.append(label)
             collected.forward_passes.append(result.timing.forward_passes)
         self.on_run(label)
+
+    def _write_card(self) -> None:
+        with self.claims.whole_folder():
+            self.folder.write_card()
+
+    def _made_elsewhere(self, job: Job) -> None:
+        """Note what came of a run that another collector made meanwhile."""
+        reason = self.folder.failed(job.settings.config).get(job.name)
+        label = f"{job.settings.config}/{job.name}"
+        if reason is not None:
+            self.collected.failed[label] = reason
+        elif job.name != VECTORS:
+            self.collected.skipped.append(label)
 
     def run(self, executor: Executor) -> None:
         """Do all jobs that are missing, but none that another collector is doing."""
@@ -114,8 +128,7 @@ class _Collector:
                         break
                 elif self._there(job):
                     self.claims.give_back(job.claim)
-                    if job.name != VECTORS:
-                        self.collected.skipped.append(f"{job.settings.config}/{job.name}")
+                    self._made_elsewhere(job)
                 else:
                     in_flight[executor.submit(job)] = job
             if in_flight:
@@ -155,6 +168,7 @@ def collect(
         folder.check_settings(entry)
     folder.remove_leftovers()
     collector = _Collector(settings, on_start, on_run)
+    collector.claims.remove_left()
     jobs = sum(len(missing_runs(settings.out, entry)) for entry in settings.plan)
     devices = settings.devices()
     with ExitStack() as stack:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,9 +111,18 @@ class InProcess:
 _worker: dict[str, Any] = {}
 
 
+def _end_with_the_collector() -> None:
+    """A worker whose collector was killed would finish its run for nobody, and then wait for ever."""
+    collector = multiprocessing.parent_process()
+    if collector is not None:
+        wait([collector.sentinel])
+        os._exit(1)
+
+
 def _start_worker(devices: Any, steps: Any) -> None:
     import torch
 
+    threading.Thread(target=_end_with_the_collector, daemon=True).start()
     torch.set_num_threads(1)
     _worker["keeper"] = BenchKeeper(devices.get())
     _worker["steps"] = steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
 
-_RUN_FILE = re.compile(r"(train|validation|test|test_unseen)-(u?\d{4,})\.parquet")
+_RUN_FILE = re.compile(r"(train|validation|test|test_unseen)-(u?(?:[0-9]{4}|[1-9][0-9]{4,}))\.parquet")
 
 
 class DatasetFolder:
@@ -182,6 +183,14 @@ class DatasetFolder:
         """Write the projected gradients of the base model: ids and vectors of pool and test examples."""
         write_parquet(vector_table(settings, pool, test), self.vectors_path(settings.config))
 
+    def has_vectors(self, config: str, pool: Iterable[int]) -> bool:
+        """Whether the projected gradients of all these pool examples are there; runs on unseen rows need more."""
+        path = self.vectors_path(config)
+        if not path.exists():
+            return False
+        rows = read_parquet(path, ["part", "id"]).to_pylist()
+        return set(pool) <= {row["id"] for row in rows if row["part"] == "pool"}
+
     def remove_leftovers(self) -> None:
         """Remove the unfinished files of processes that were killed."""
         for path in leftovers(self.root):
@@ -243,7 +252,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error}). Restore it, or collect into another folder") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a JSON object. Restore it, or collect into another folder")

@@ -60,7 +60,7 @@ def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
     table = read_parquet(path, ["part", "id", "vector", "projection_seed"])
     parts, ids = table["part"].to_pylist(), table["id"].to_pylist()
     flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    if not parts or flat.size % len(parts) or not np.isfinite(flat).all():
+    if set(parts) != {"pool", "test"} or flat.size % len(parts) or not np.isfinite(flat).all():
         raise DataError(f"{path}: its vectors are damaged. Delete it and run the same collect command again")
     vectors = flat.reshape(len(parts), -1)
     sides: dict[str, dict[int, np.ndarray]] = {"pool": {}, "test": {}}
@@ -85,8 +85,10 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
         raise DataError(f"{source}: run {run} of {config} has no gradient products; collect with --gradients test")
     table = read_parquet(path, ["step", "id", "products"])
     steps = np.unique(table["step"].to_numpy())
-    ids = table["id"].to_numpy().reshape(len(steps), -1)
+    ids = table["id"].to_numpy()
     flat = table["products"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    if (ids != ids[0]).any() or flat.size % ids.size or not np.isfinite(flat).all():
+    whole = ids.size > 0 and ids.size % len(steps) == 0 and flat.size % ids.size == 0 and np.isfinite(flat).all()
+    ids = ids.reshape(len(steps), -1) if whole else ids
+    if not whole or (ids != ids[0]).any():
         raise DataError(f"{path}: its products are damaged. Delete it and the run's file, and collect that run again")
     return GradientProducts(steps, ids[0].tolist(), flat.reshape(*ids.shape, -1))

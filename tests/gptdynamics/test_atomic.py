@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import platform
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from gptdynamics.atomic import write_atomically, write_text
+from gptdynamics.atomic import leftovers, write_atomically, write_text
 from gptdynamics.errors import DataError
 
 
@@ -60,3 +65,71 @@ def test_a_place_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path)
     path = tmp_path / "file" / "text.txt"
     with pytest.raises(DataError, match=f"cannot write {path}: "):
         write_text(path, "x")
+
+
+@pytest.mark.parametrize("number", [13, 28, 30])
+def test_a_flush_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "text.txt"
+    write_text(path, "old")
+
+    def full(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=f"^cannot write {path}: {os.strerror(number)}$"):
+        write_text(path, "new")
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def killed_while_writing(path: Path) -> Path:
+    """The temporary file of a process that was killed before it had filled `path`."""
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom gptdynamics.atomic import write_atomically\n"
+        "def half(temporary):\n    temporary.write_text('ha')\n    os.kill(os.getpid(), 9)\n"
+        "write_atomically(Path(sys.argv[1]), half)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = path.parent.iterdir()
+    return left
+
+
+def test_what_a_killed_process_was_writing_is_found_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "config" / "train-0001.parquet"
+    left = killed_while_writing(path)
+    assert (left.read_text(encoding="utf-8"), path.exists()) == ("ha", False)
+    assert leftovers(tmp_path) == [left]
+    write_text(path, "whole")
+    assert leftovers(tmp_path) == [left]
+
+
+def test_what_a_living_process_is_writing_is_not_left_over(tmp_path: Path) -> None:
+    during: list[list[Path]] = []
+
+    def look(temporary: Path) -> None:
+        assert temporary in tmp_path.iterdir()
+        during.append(leftovers(tmp_path))
+
+    write_atomically(tmp_path / "text.txt", look)
+    assert during == [[]]
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        (".x.parquet.999999999@{here}.abc123.tmp", True),
+        (".x.parquet.99999999999999999999@{here}.abc123.tmp", True),
+        (".x.parquet.999999999@elsewhere.abc123.tmp", False),
+        (".x.parquet.1@{here}.abc123.tmp", False),  # alive, and not ours
+        ("x.parquet.999999999@{here}.abc123.tmp", False),
+        (".x.parquet.999999999@{here}.abc123", False),
+        (".somebody-elses.tmp", False),
+    ],
+)
+def test_only_files_of_dead_processes_of_this_machine_are_left_over(tmp_path: Path, name: str, left: bool) -> None:
+    path = tmp_path / name.format(here=platform.node())
+    path.touch()
+    assert leftovers(tmp_path) == ([path] if left else [])

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from gptdynamics.collection import Bench, Collected, CollectSettings, collect, missing_runs
@@ -196,3 +202,131 @@ def test_no_runs_or_no_workers_are_refused(
 ) -> None:
     with pytest.raises(SettingsError, match="=0 must be at least 1"):
         wanted(make_settings(), tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("where", ["flush", "parquet"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    collected: Path, collect_into: CollectHere, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    before = contents(collected)
+
+    def full(*arguments: Any, **options: Any) -> None:
+        if where == "parquet":
+            arguments[1].write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((os, "fsync") if where == "flush" else (pq, "write_table")), full)
+        with pytest.raises(DataError) as error:
+            collect_into(collected, runs=7)
+    assert re.fullmatch(rf"cannot write {collected}/\S+: No space left on device", str(error.value))
+    now = contents(collected)
+    assert {name: now[name] for name in before if "manifests" not in name} == {
+        name: before[name] for name in before if "manifests" not in name
+    }
+    assert now.keys() == before.keys()
+    assert collect_into(collected, runs=7).done == ["rte_tiny/0006"]
+
+
+@pytest.mark.parametrize("place", [".", "data", "manifests", ".claims"])
+def test_a_file_in_the_way_of_the_folder_is_one_line(tmp_path: Path, collect_into: CollectHere, place: str) -> None:
+    out = tmp_path / "out"
+    path = out / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way", encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        collect_into(out, runs=1)
+    assert str(error.value).startswith(f"cannot write {path}")
+    assert "\n" not in str(error.value)
+    assert path.read_text(encoding="utf-8") == "in the way"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_a_killed_collector_left_unfinished_is_removed_by_the_next(
+    collected: Path, collect_into: CollectHere
+) -> None:
+    folder = DatasetFolder(collected).run_path("rte_tiny", "0001").parent
+    names = [f".train-0009.parquet.{process}@{platform.node()}.abc.tmp" for process in (999999999, os.getpid())]
+    dead, living = (folder / name for name in names)
+    for path in (dead, living):
+        path.write_bytes(b"PAR1")
+    lock = collected / ".claims" / "rte_tiny.0009.lock"
+    lock.touch()
+    collect_into(collected)
+    assert (dead.exists(), living.exists(), lock.exists()) == (False, True, False)
+    assert read_dynamics(collected, "rte_tiny", "loss").runs == [name.split("/")[1] for name in SIX]
+
+
+def test_runs_on_unseen_rows_share_the_test_set_and_the_limits_of_the_others(
+    collected_once: Path, make_settings: Callable[..., RunSettings], rows_folder: Path, tmp_path: Path
+) -> None:
+    plan = Plan("test", (PlanEntry(make_settings("webnlg_tiny"), 1, unseen_runs=1),))
+    result = collect(CollectSettings(plan, tmp_path, rows_folder, workers=1))
+    assert result.done == ["webnlg_tiny/0000", "webnlg_tiny/u0000"]
+    there, alone = parquet_bytes(tmp_path), parquet_bytes(collected_once)
+    shared = there.keys() & alone.keys() - {"data/webnlg_examples/pool.parquet"}
+    assert "data/webnlg_tiny/train-0000.parquet" in shared
+    assert {name: there[name] for name in shared} == {name: alone[name] for name in shared}
+    assert {name for name in there if "unseen" in name} == {
+        "data/webnlg_tiny/test_unseen-u0000.parquet",
+        "data/webnlg_tiny_runs/test_unseen-u0000.parquet",
+    }
+    values = read_dynamics(tmp_path, "webnlg_tiny", "loss", unseen=True).values
+    np.testing.assert_array_equal(values[0][0], values[1][0])
+    assert (values[0][1:] != values[1][1:]).any()
+
+
+def test_unseen_runs_may_be_added_to_a_folder_later(
+    collected: Path, make_settings: Callable[..., RunSettings], rows_folder: Path
+) -> None:
+    before = contents(collected)
+    plan = Plan("test", (PlanEntry(make_settings(), 2, unseen_runs=1),))
+    result = collect(CollectSettings(plan, collected, rows_folder, workers=1))
+    assert result.done == ["rte_tiny/u0000"]
+    after = contents(collected)
+    grown = {"README.md", "manifests/rte_tiny.json", "data/rte_examples/pool.parquet"}
+    assert {name: after[name] for name in before if name not in grown} == {
+        name: before[name] for name in before if name not in grown
+    }
+    manifest = json.loads((collected / "manifests/rte_tiny.json").read_text(encoding="utf-8"))
+    assert manifest["planned"] == {"runs": 6, "unseen_runs": 1}
+
+
+def test_unseen_runs_added_later_get_their_gradient_vectors_too(
+    with_gradients: Path, make_settings: Callable[..., RunSettings], rows_folder: Path, tmp_path: Path
+) -> None:
+    settings = make_settings(gradients="test", gradient_width=16)
+    for unseen in (0, 2):
+        plan = Plan("test", (PlanEntry(settings, 1, unseen_runs=unseen),))
+        collect(CollectSettings(plan, tmp_path, rows_folder, workers=1))
+    there, at_once = parquet_bytes(tmp_path), parquet_bytes(with_gradients)
+    assert "data/rte_tiny_gradients/base.parquet" in there
+    assert there == {name: at_once[name] for name in there}
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:1", "cuda:x", "cuda:-1", ""])
+def test_other_devices_are_refused(make_settings: Callable[..., RunSettings], tmp_path: Path, device: str) -> None:
+    plan = Plan("test", (PlanEntry(make_settings()),))
+    with pytest.raises(SettingsError, match=f"device='{device}' must be auto, cpu, cuda or cuda:<number>"):
+        CollectSettings(plan, tmp_path, device=device)
+
+
+def test_workers_have_a_device_each(
+    make_settings: Callable[..., RunSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan("test", (PlanEntry(make_settings()),))
+
+    def devices(device: str, workers: int | None = None) -> list[str]:
+        return CollectSettings(plan, tmp_path, workers=workers, device=device).devices()
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert devices("auto") == devices("cuda") == ["cuda:0", "cuda:1"]
+    assert devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
+    assert devices("cpu", 2) == ["cpu", "cpu"]
+    with pytest.raises(SettingsError, match="device cuda:2 is not there: torch sees 2 GPUs"):
+        devices("cuda:2")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert devices("auto", 2) == ["cpu", "cpu"]
+    with pytest.raises(SettingsError, match="device cuda is not there: torch sees 0 GPUs"):
+        devices("cuda")

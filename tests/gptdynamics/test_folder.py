@@ -53,6 +53,63 @@ def test_trajectories_load_by_run_with_their_columns(
         assert all(len(row[name]) == 3 for row in rows for name in metrics)
 
 
+def test_a_mixture_has_the_task_of_each_row_and_null_where_a_metric_is_not_followed(
+    with_gradients: Path, load: Load
+) -> None:
+    label, generated = ["rte", "sst2", "boolq"], ["webnlg", "wmt16"]
+    splits = load(with_gradients, "flan_tiny")
+    assert set(splits) == {"train", "validation", "test", "test_unseen"}
+    for rows in splits.values():
+        expected = {"run": Value("string"), "test_id": Value("int32"), "task": Value("string"), "step": STEPS}
+        expected |= {"loss": VALUES, "accuracy": VALUES, "generation_step": STEPS, "bleu": VALUES, "rougeL": VALUES}
+        assert expected.items() <= rows.features.items()
+        assert rows["task"][:] == (label + generated) * 3 * len(set(rows["run"]))
+        for row in rows:
+            assert len(row["loss"]) == len(row["step"]) == 4
+            measured = {name for name in ("accuracy", "bleu", "rougeL") if row[name] is not None}
+            assert measured == ({"accuracy"} if row["task"] in label else {"bleu", "rougeL"})
+            assert all(len(row[name]) == 4 for name in measured)
+    runs = load(with_gradients, "flan_tiny_runs")
+    assert {(row["task"], row["scenario"]) for rows in runs.values() for row in rows} == {("flan", "instruct")}
+    assert {at % 6 for batch in runs["test"][0]["curriculum"] for at in batch} == set(range(6))
+    examples = load(with_gradients, "flan_examples")
+    assert {name: rows["id"][:] for name, rows in examples.items()} == {
+        "pool": list(range(48)),
+        "test": list(range(15)),
+    }
+    assert examples["pool"]["task"][:6] == [*label, *generated, "cnn_dm"]
+
+
+def test_nothing_but_a_run_of_that_split_is_read(collected: Path) -> None:
+    folder = DatasetFolder(collected)
+    whole = folder.run_path("rte_tiny", "0000")
+    for name in ("train-0004", "test-0000", "train-00010", "train-7", "train-0000 (copy)", "test_unseen-0000", "u0001"):
+        (whole.parent / f"{name}.parquet").write_bytes(whole.read_bytes())
+    assert folder.finished("rte_tiny") == ["0000", "0001", "0002", "0003", "0004", "0005"]
+
+
+@pytest.mark.parametrize("run", ["../0001", "0001/..", "u../0001", "0", "0001.parquet", ""])
+def test_other_names_never_become_paths(tmp_path: Path, run: str) -> None:
+    folder = DatasetFolder(tmp_path)
+    for path in (folder.run_path, folder.run_row_path, folder.products_path):
+        with pytest.raises(SettingsError, match="is not the name of a run"):
+            path("rte_tiny", run)
+    with pytest.raises(SettingsError, match="is not the name of a run"):
+        folder.sidecar_path("rte_tiny", run, "failed")
+
+
+def test_runs_on_unseen_rows_come_last_and_have_a_split_of_their_own(with_gradients: Path) -> None:
+    folder = DatasetFolder(with_gradients)
+    assert folder.finished("webnlg_tiny") == ["0000", "0001", "0002", "0003", "0004", "u0000", "u0001"]
+    assert folder.patterns()["webnlg_tiny"]["test_unseen"] == "data/webnlg_tiny/test_unseen-*.parquet"
+    assert folder.patterns()["webnlg_tiny_gradients"] == {
+        "base": "data/webnlg_tiny_gradients/base.parquet",
+        "test": "data/webnlg_tiny_gradients/test-*.parquet",
+    }
+    (row,) = [line for line in (with_gradients / "README.md").read_text().splitlines() if "| `webnlg_tiny`" in line]
+    assert "| 3 / 1 / 1 / 2 |" in row
+
+
 def test_runs_load_with_curriculum_and_every_setting(
     collected_once: Path, load: Load, make_settings: Callable[..., RunSettings], tiny_base: BaseModel
 ) -> None:
@@ -188,6 +245,27 @@ def test_other_weights_of_the_base_model_are_refused(tmp_path: Path) -> None:
     folder.begin(PlanEntry(RunSettings("rte_nano", 1e-3)), "aaaa")
     with pytest.raises(SettingsError, match="base_revision: 'aaaa' there, 'bbbb' now"):
         folder.begin(PlanEntry(RunSettings("rte_nano", 1e-3)), "bbbb")
+
+
+def test_planned_runs_only_grow(tmp_path: Path) -> None:
+    folder, settings = DatasetFolder(tmp_path), RunSettings("rte_nano", 1e-3)
+    for runs, unseen in ((6, 0), (3, 2), (4, 1)):
+        folder.begin(PlanEntry(settings, runs, unseen), "aaaa")
+    assert folder.manifest("rte_nano") == {
+        "settings": settings.to_dict(),
+        "base_revision": "aaaa",
+        "planned": {"runs": 6, "unseen_runs": 2},
+    }
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"settings": 3, "planned": {}}', '{"settings": {}}'])
+def test_a_manifest_of_another_form_is_named(tmp_path: Path, text: str) -> None:
+    folder = DatasetFolder(tmp_path)
+    path = folder.manifest_path("rte_nano")
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=re.escape(f"{path}: not a ")):
+        folder.check_settings(PlanEntry(RunSettings("rte_nano", 1e-3)))
 
 
 @pytest.mark.parametrize("kind", ["manifest", "failed"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
+from gptdynamics.errors import DataError
 from gptdynamics.measurement import Generator, TestSet
 from gptdynamics.measurement.generation import sample_tokens
 from gptdynamics.measurement.test_set import new_token_limits
@@ -138,6 +139,20 @@ def test_texts_equal_a_loop_without_cache_whatever_they_are_batched_with(
         assert generator.sample(ending_base.model, seeds) == slow
 
 
+def test_each_prompt_has_its_own_limit_whatever_it_is_batched_with(tiny_base: BaseModel, rows_folder: Path) -> None:
+    prompts = prompts_of(tiny_base, rows_folder)
+    seeds = [[3, 1, 4, at] for at in range(len(prompts))]
+    limits = [1 + 3 * at % 11 for at in range(len(prompts))]
+    slow = [
+        slow_texts(tiny_base, [prompt], [seed], limit, 2.0)[0]
+        for prompt, seed, limit in zip(prompts, seeds, limits, strict=True)
+    ]
+    assert len(set(limits)) > 5
+    for batch_tokens in (1, 100, 1_000_000):
+        generator = Generator(tiny_base.tokenizer, prompts, limits, 2.0, 0.95, batch_tokens=batch_tokens)
+        assert generator.sample(tiny_base.model, seeds) == slow
+
+
 def test_texts_follow_their_seeds(tiny_base: BaseModel, rows_folder: Path) -> None:
     prompts = prompts_of(tiny_base, rows_folder)
     generator = Generator(tiny_base.tokenizer, prompts, 8, 2.0, 0.95)
@@ -198,3 +213,34 @@ def test_label_tasks_generate_nothing(
     test_set = TestSet(load_examples(task, "test", 3, rows_folder), tiny_base, make_settings(), {})
     assert test_set.generator is None
     assert test_set.generate(tiny_base.model, [0, 0, 0]) == {}
+
+
+def test_limits_are_those_of_each_task(
+    tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
+) -> None:
+    examples = [*load_examples(get_task("webnlg"), "pool", 9, rows_folder)]
+    examples += load_examples(get_task("wmt16"), "pool", 5, rows_folder)
+    tokens = [tokenize_example(tiny_base.tokenizer, example, tiny_base.context, True) for example in examples]
+    limits = new_token_limits(examples, tokens)
+    for task, chosen in (("webnlg", tokens[:9]), ("wmt16", tokens[9:])):
+        assert limits[task] == int(np.ceil(np.percentile([len(each.target) for each in chosen], 99)))
+    test = [load_examples(get_task(task), "test", 1, rows_folder)[0] for task in ("wmt16", "rte", "webnlg")]
+    test_set = TestSet(test, tiny_base, make_settings("flan_tiny"), limits)
+    assert test_set.generator is not None
+    assert test_set.generator.new_tokens == [limits["wmt16"], limits["webnlg"]]
+    with pytest.raises(DataError, match="the pool has no example of task wmt16, which the test set has"):
+        TestSet(test, tiny_base, make_settings("flan_tiny"), {"webnlg": 7})
+
+
+def test_texts_are_sampled_and_scored_only_for_examples_of_generation_tasks(
+    tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
+) -> None:
+    test = load_examples(get_task("flan"), "test", 2, rows_folder)
+    limits, settings = {"webnlg": 9, "wmt16": 6}, make_settings("flan_tiny", temperature=1.0)
+    together = TestSet(test, tiny_base, settings, limits).generate(tiny_base.model, [0, 1, 2])
+    assert together.keys() == {"bleu", "rougeL"}
+    for name, values in together.items():
+        for at, example in enumerate(test):
+            alone = TestSet([example], tiny_base, settings, limits).generate(tiny_base.model, [0, 1, 2])
+            assert values.dtype == np.float32
+            assert np.isnan(values[at]) if example.task not in limits else values[at] == alone[name][0]

@@ -146,7 +146,7 @@ def test_only_the_runs_asked_for_record(
     assert [name for name, run in runs.items() if run.gradients] == recorded
     assert [name for name, run in runs.items() if run.products] == recorded
     for name in recorded:
-        # The pool of the products is that which runs are held out from, whatever this run trains on.
+        # Products are with the pool, whichever rows the run itself trains on.
         assert {products.shape for products in runs[name].products.values()} == {(12, 5)}
 
 

@@ -74,6 +74,41 @@ def test_accuracy_equals_comparing_label_losses_one_at_a_time(
     np.testing.assert_allclose(measured["loss"], own, rtol=0, atol=1e-5)
 
 
+def test_accuracy_of_mixed_tasks_is_that_of_each_alone_and_none_where_text_is_generated(
+    tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
+) -> None:
+    tasks = ["rte", "webnlg", "mini_sentiment", "boolq", "sst2"]
+    mixed, alone = [], {}
+    for name in tasks:
+        examples = load_examples(get_task(name), "test", 6, None if name == "mini_sentiment" else rows_folder)
+        mixed += examples
+        alone[name] = TestSet(examples, tiny_base, make_settings(), {"webnlg": 5}).measure(tiny_base.model)
+    order = np.random.default_rng(0).permutation(len(mixed))
+    together = TestSet([mixed[at] for at in order], tiny_base, make_settings(), {"webnlg": 5}).measure(tiny_base.model)
+    none = np.full(6, np.nan)
+    for name in ("loss", "accuracy"):
+        expected = np.concatenate([alone[task].get(name, none) for task in tasks])[order]
+        np.testing.assert_allclose(together[name], expected, rtol=0, atol=1e-5)
+    assert 0 < np.nanmean(together["accuracy"]) < 1
+
+
+def test_labels_may_be_more_for_some_examples_than_for_others(tiny_base: BaseModel, rows_folder: Path) -> None:
+    examples = tokenized(tiny_base, "rte", rows_folder)
+    rng = np.random.default_rng(1)
+    answers = [example.target[0] for example in examples]
+    labels = [[answer, *rng.integers(5, 300, size=at % 4).tolist()] for at, answer in enumerate(answers)]
+    labels[3] = []
+    wide, narrow = (TargetLosses(examples, labels, batch_tokens=size).measure(tiny_base.model)[1] for size in (9999, 1))
+    np.testing.assert_array_equal(wide, narrow)
+    for at, (example, choices) in enumerate(zip(examples, labels, strict=True)):
+        if not choices:
+            assert np.isnan(wide[at])
+            continue
+        with torch.no_grad():
+            logits = tiny_base.model(input_ids=torch.tensor([example.prompt])).logits[0, -1]
+        assert wide[at] == (max(choices, key=lambda token, logits=logits: logits[token].item()) == answers[at])
+
+
 def test_generation_tasks_have_no_accuracy(
     tiny_base: BaseModel, rows_folder: Path, make_settings: Callable[..., RunSettings]
 ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
+from gptdynamics.dataset.gradient_reading import read_products, read_vectors
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 
@@ -160,3 +162,33 @@ def test_a_hub_id_that_cannot_be_had_gives_one_line() -> None:
     with pytest.raises(DataError, match="nobody/nothing: neither a folder nor a dataset") as error:
         read_dynamics("nobody/nothing", "rte_tiny", "loss")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not finite", "missing row"])
+def test_damaged_gradients_are_named_with_the_remedy(with_gradients: Path, tmp_path: Path, damage: str) -> None:
+    out = Path(shutil.copytree(with_gradients, tmp_path / "dataset"))
+    folder = DatasetFolder(out)
+    files = {"vector": folder.vectors_path("rte_tiny"), "products": folder.products_path("rte_tiny", "0004")}
+    for name, path in files.items():
+        if damage == "truncated":
+            path.write_bytes(path.read_bytes()[:-30])
+        elif damage == "not finite":
+            change_column(path, name, lambda rows: [[float("nan"), *rows[0][1:]], *rows[1:]])
+        elif name == "products":
+            write_parquet(read_parquet(path).slice(1), path)
+        else:
+            change_column(path, name, lambda rows: [rows[0][1:], *rows[1:]])
+    for read, path in (
+        (lambda: read_vectors(out, "rte_tiny"), files["vector"]),
+        (lambda: read_products(out, "rte_tiny", "0004"), files["products"]),
+    ):
+        with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*[Dd]elete it"):
+            read()
+
+
+def test_a_config_without_gradients_has_no_vectors(collected_once: Path) -> None:
+    assert read_vectors(collected_once, "rte_tiny") is None
+    with pytest.raises(DataError, match="run 0004 of rte_tiny has no gradient products; collect with --gradients test"):
+        read_products(collected_once, "rte_tiny", "0004")
+    with pytest.raises(SettingsError, match="is not the name of a run"):
+        read_products(collected_once, "rte_tiny", "../0004")
