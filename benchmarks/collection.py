@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gptdynamics.estimates import PYTHIA_SHAPES, measured_lengths, task_lengths
-from gptdynamics.estimates.flops import generation_flops, loss_flops
+from gptdynamics.estimates.flops import GENERATION_SHARE, generation_flops, loss_flops
 from gptdynamics.estimates.throughput import CPU_UTILISATION, matmul_rate
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses, example_losses, target_logits
@@ -182,7 +182,8 @@ def measured(task: str, kind: str, sizes: Sizes) -> dict[str, list[float]]:
             began = time.process_time()
             values[name] = work(step)
             found[name].append(time.process_time() - began)
-        found["predicted"].append(ours.flops / rate / found["ours"][-1])
+        share = GENERATION_SHARE if kind == "generation" else 1
+        found["predicted"].append(ours.flops / share / rate / found["ours"][-1])
         if values["theirs"] is not None and values["ours"] is not None:
             found["difference"].append(float(np.abs(values["theirs"] - values["ours"]).max()))
     return found

@@ -30,6 +30,9 @@ TaskFileOption = Annotated[
 ]
 
 
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the same to this file, as JSON.")]
+
+
 def _own_plan(configs: list[str], runs: int, changes: dict[str, Any]) -> Plan:
     """A plan of the named configs: hyper-parameters of a bundled plan, where one has the config, and the options."""
     from gptdynamics.configs import RunSettings
@@ -137,7 +140,8 @@ def collect(
     changes = {name: value for name, value in options.items() if value is not None}
     if plan is not None:
         if changes or runs is not None:
-            given = ", ".join(f"--{name.replace('_', '-')}" for name in [*changes, *(["runs"] if runs else [])])
+            names = [*changes, *([] if runs is None else ["runs"])]
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in names)
             raise SettingsError(f"--plan fixes the settings of its configs: leave out {given}, or edit the plan")
         chosen = read_plan(plan).only(configs) if configs else read_plan(plan)
     elif configs:
@@ -173,6 +177,57 @@ def collect(
     for run_label, reason in sorted(collected.failed.items()):
         typer.echo(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate", err=True)
     if collected.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    out: Annotated[Path, typer.Argument(help="Dataset folder that is collected into.")],
+    plan: PlanOption = None,
+    task_file: TaskFileOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Show how far a collection is: runs done, running, failed and missing, and the time left."""
+    import json
+
+    from rich.console import Console
+
+    from gptdynamics.atomic import write_text
+    from gptdynamics.dataset.status import folder_status, status_notes, status_table
+    from gptdynamics.plans import read_plan
+
+    _add_task_files(task_file)
+    statuses = folder_status(out, None if plan is None else read_plan(plan))
+    if json_file is not None:
+        write_text(json_file, json.dumps([each.to_dict() for each in statuses], indent=1) + "\n")
+    Console().print(status_table(statuses))
+    for line in status_notes(statuses):
+        typer.echo(line)
+
+
+@app.command()
+def verify(
+    source: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder or Hub id.")],
+    task_file: TaskFileOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Check every file of a dataset against its settings, and name all that is wrong."""
+    import json
+
+    from gptdynamics.atomic import write_text
+    from gptdynamics.dataset.verify import verify as verify_dataset
+
+    _add_task_files(task_file)
+    with progress_bar() as progress:
+        bar = progress.add_task("runs", total=None)
+        found = verify_dataset(source, lambda done, total: progress.update(bar, completed=done, total=total))
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_dict(), indent=1) + "\n")
+    for line in found.summary():
+        typer.echo(line)
+    for fault in found.faults:
+        typer.echo(f"error: {fault}", err=True)
+    if not found.ok:
         raise typer.Exit(1)
 
 

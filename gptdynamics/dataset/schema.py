@@ -121,6 +121,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
             compression="zstd",
             row_group_size=1000,
             write_page_index=True,
+            write_page_checksum=True,
             use_content_defined_chunking=True,
             use_dictionary=others,
             use_byte_stream_split=floats,
@@ -136,8 +137,8 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         DataError: it is missing, truncated or lacks a column; the message names it and the remedy.
     """
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
+        return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
             f"{path}: cannot be read as Parquet ({reason}). Delete it and run the same collect command again"

@@ -84,11 +84,12 @@ def throughput(name: str | float) -> float:
 def plan_hours(
     plan: Plan, tera_flops_per_second: float, lengths: Mapping[str, TaskLengths] | None = None
 ) -> list[tuple[str, float]]:
-    """Hours that each config of a plan takes on one device: operations of all its runs over the rate.
+    """Hours that each config of a plan takes on one device: the operations of all its runs at that rate.
 
     Args:
         plan: its base models must be known sizes, folders, or at hand on the Hub.
-        tera_flops_per_second: as `throughput` gives it; for a config in bf16 give the device's rate in bf16.
+        tera_flops_per_second: as `throughput` gives it, see `RunFlops.seconds`; for configs in bf16 give the
+            device's rate in bf16.
         lengths: of tasks without a record, by name.
     """
     from gptdynamics.tasks import get_task
@@ -100,9 +101,10 @@ def plan_hours(
         known = task_lengths(get_task(settings.task), settings.base, lengths)
         followed = sum(settings.follows_gradients(run) for run in entry.run_names)
         plain = len(entry.run_names) - followed
-        flops = 0.0
+        seconds = 0.0
         for count, follows in ((plain, False), (followed, True)):
             if count:
-                flops += count * run_flops(shape, settings, known, follows).total
-        hours.append((entry.config, flops / (tera_flops_per_second * 1e12) / 3600))
+                flops = run_flops(shape, settings, known, follows)
+                seconds += count * flops.seconds(tera_flops_per_second * 1e12)
+        hours.append((entry.config, seconds / 3600))
     return hours

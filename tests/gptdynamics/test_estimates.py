@@ -20,6 +20,7 @@ from gptdynamics.estimates import (
     PYTHIA_SHAPES,
     Lengths,
     ModelShape,
+    RunFlops,
     base_shape,
     measured_lengths,
     plan_hours,
@@ -30,6 +31,7 @@ from gptdynamics.estimates import (
 )
 from gptdynamics.estimates.flops import (
     DERIVATIVE_PASSES,
+    GENERATION_SHARE,
     LOSS_BATCH_TOKENS,
     TEXT_BATCH_TOKENS,
     forward_flops,
@@ -313,6 +315,12 @@ def test_plan_hours_count_runs_with_gradients() -> None:
     plain, followed = (run_flops(shape, settings, lengths, each).total for each in (False, True))
     ((_, hours),) = plan_hours(Plan("one", (PlanEntry(settings, runs=32),)), 1.0)
     assert hours == pytest.approx((27 * plain + 5 * followed) / 1e12 / 3600)
+
+
+def test_generation_takes_longer_than_its_operations() -> None:
+    flops = RunFlops(update=1e12, loss=2e12, generation=4e12, gradients=3e12)
+    assert flops.total == 10e12
+    assert flops.seconds(1e12) == pytest.approx(6 + 4 / GENERATION_SHARE)
 
 
 def test_estimates_load_no_torch() -> None:

@@ -1,0 +1,1 @@
+"""What `gptdynamics verify` checks, file by file."""

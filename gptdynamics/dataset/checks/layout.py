@@ -1,0 +1,137 @@
+"""Which files of a dataset folder belong to which run, and which belong to none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gptdynamics.atomic import leftovers
+from gptdynamics.configs import SPLITS, config_parts, run_parts, split_of
+from gptdynamics.dataset.checks.findings import Findings
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.errors import SettingsError
+
+_TEMPORARY = re.compile(r"\..*\.(\d+)@([^/]*)\.[^.]*\.tmp")
+_KINDS = ("runs", "gradients")
+
+
+@dataclass
+class ConfigFiles:
+    """Which runs of a config have which file.
+
+    Attributes:
+        trajectories, rows, products: runs that have it.
+        misnamed: runs with a file under the name of another split.
+        vectors: whether there are projected gradients of the base model.
+    """
+
+    trajectories: set[str] = field(default_factory=set)
+    rows: set[str] = field(default_factory=set)
+    products: set[str] = field(default_factory=set)
+    misnamed: set[str] = field(default_factory=set)
+    vectors: bool = False
+
+    @property
+    def runs(self) -> list[str]:
+        """Runs that have a file: those on the pool, then those on unseen rows."""
+        return sorted(self.trajectories | self.rows | self.products, key=lambda run: run_parts(run)[::-1])
+
+
+@dataclass
+class Layout:
+    """What is in a dataset folder.
+
+    Attributes:
+        configs: files by config.
+        examples: files of each task's examples, `pool` or `test`.
+        writing: files that a process of this machine is writing now.
+    """
+
+    configs: dict[str, ConfigFiles] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    writing: list[str] = field(default_factory=list)
+
+
+def read_layout(folder: DatasetFolder, findings: Findings) -> Layout:
+    """Look at the names of all files; those that belong to nothing become faults."""
+    layout = Layout()
+    for path in sorted(folder.root.glob("manifests/*.json")):
+        if _is_config(path.stem):
+            layout.configs[path.stem] = ConfigFiles()
+        else:
+            findings.add(path, "", "not named for a config", "Remove it, or restore its name")
+    gone = set(leftovers(folder.root))
+    for path in sorted(folder.root.rglob(".*.tmp")):
+        if path in gone:
+            findings.add(path, "", "a process was killed while it wrote this", "Delete it; collect does, too")
+        elif _TEMPORARY.fullmatch(path.name):
+            layout.writing.append(path.relative_to(folder.root).as_posix())
+        else:
+            findings.add(path, "", "a temporary file of another program", "Delete it")
+    data = folder.root / "data"
+    for path in _entries(data):
+        if path.is_dir() and _belongs(path, layout, findings):
+            continue
+        findings.add(path, "", "belongs to no config and no task", "Remove it")
+    return layout
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """What is in a folder, but for temporary files."""
+    if folder.is_dir():
+        yield from (path for path in sorted(folder.iterdir()) if not (path.name[0] == "." and path.suffix == ".tmp"))
+
+
+def _is_config(name: str) -> bool:
+    try:
+        config_parts(name)
+    except SettingsError:
+        return False
+    return True
+
+
+def _belongs(path: Path, layout: Layout, findings: Findings) -> bool:
+    """Take note of the files in a folder of data; False if its name is none that such a folder has."""
+    task = path.name.removesuffix("_examples")
+    if task and task != path.name:
+        for file in _entries(path):
+            if file.name in ("pool.parquet", "test.parquet"):
+                layout.examples.setdefault(task, []).append(file.stem)
+            else:
+                findings.add(file, "", "examples are in pool.parquet and test.parquet only", "Remove it")
+        return True
+    config, kind = path.name, ""
+    for known in _KINDS:
+        if path.name.endswith(f"_{known}"):
+            config, kind = path.name.removesuffix(f"_{known}"), known
+    if not _is_config(config):
+        return False
+    for file in _entries(path):
+        files = layout.configs.setdefault(config, ConfigFiles())
+        if kind == "gradients" and file.name == "base.parquet":
+            files.vectors = True
+            continue
+        run = _run_of(file, files, findings)
+        if run:
+            {"": files.trajectories, "runs": files.rows, "gradients": files.products}[kind].add(run)
+    return True
+
+
+def _run_of(file: Path, files: ConfigFiles, findings: Findings) -> str | None:
+    """The run that a file is of, by its name; None, and a fault, if it is not named as it should be."""
+    split, _, run = file.stem.rpartition("-")
+    try:
+        run_parts(run)
+    except SettingsError:
+        run = ""
+    if not run or file.suffix != ".parquet" or split not in SPLITS:
+        findings.add(file, "", "not named <split>-<run>.parquet", "Remove it")
+        return None
+    if split != split_of(run):
+        files.misnamed.add(run)
+        said = f"run {run} is of split {split_of(run)}, not {split}"
+        findings.add(file, "", said, f"Rename it to {split_of(run)}-{run}.parquet, or delete it if that is there")
+        return None
+    return run

@@ -1,0 +1,240 @@
+"""How far a dataset folder is: runs that are done, running, failed and missing, and how long the rest will take."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gptdynamics.configs import SPLITS, Split, run_name, split_of
+from gptdynamics.dataset.checks.findings import some
+from gptdynamics.dataset.folder import DatasetFolder, read_json
+from gptdynamics.errors import DataError
+from gptdynamics.plans import Plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_TIMED = ("update", "loss", "generation", "gradients", "products")
+VECTORS = "base"
+_STATES = ("done", "running", "failed", "missing")
+
+
+@dataclass(frozen=True)
+class ConfigStatus:
+    """How far one config is. Runs are named as in the config, in the order of the plan.
+
+    Attributes:
+        config: its name.
+        done: planned runs that are finished.
+        running: planned runs that a collector has claimed.
+        failed: reasons of planned runs that diverged, by run.
+        missing: planned runs that are none of these.
+        extra: finished runs that are not planned.
+        projecting: whether a collector is making the projected gradients of the base model.
+        seconds: that its finished runs took, as far as their timings are there.
+        timed: how many of them have a timing.
+    """
+
+    config: str
+    done: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    extra: list[str] = field(default_factory=list)
+    projecting: bool = False
+    seconds: float = 0.0
+    timed: int = 0
+
+    @property
+    def planned(self) -> int:
+        """Planned runs."""
+        return len(self.done) + len(self.running) + len(self.failed) + len(self.missing)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of one worker, for the missing runs and, as if they had just begun, the running ones.
+
+        None if it cannot be told, because no finished run has a timing.
+        """
+        left = len(self.missing) + len(self.running)
+        if not left:
+            return 0.0
+        return left * self.seconds / self.timed if self.timed else None
+
+    def counts(self, split: Split) -> dict[str, int]:
+        """How many planned runs of a split are `done`, `running`, `failed` and `missing`."""
+        return {state: sum(split_of(run) == split for run in getattr(self, state)) for state in _STATES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        lists = {name: list(getattr(self, name)) for name in ("done", "running", "missing", "extra")}
+        return {
+            "config": self.config,
+            "planned": self.planned,
+            **lists,
+            "failed": dict(self.failed),
+            "splits": {split: self.counts(split) for split in SPLITS if any(self.counts(split).values())},
+            "projecting": self.projecting,
+            "seconds": self.seconds,
+            "seconds_left": self.seconds_left,
+        }
+
+
+def held_claims(root: Path) -> set[tuple[str, str]]:
+    """Config and run (`VECTORS` for its projected gradients) of the jobs that a collector is doing now.
+
+    Whether a claim is held is asked with a shared lock on the file that is there: that writes nothing, needs no right
+    to write, and two who ask do not take each other for collectors.
+
+    Args:
+        root: the dataset folder.
+    """
+    found = set()
+    for path in root.glob(".claims/*.lock"):
+        config, _, run = path.name.removesuffix(".lock").rpartition(".")
+        if config and _held(path):
+            found.add((config, run))
+    return found
+
+
+def _held(path: Path) -> bool:
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def folder_status(out: Path, plan: Plan | None = None) -> list[ConfigStatus]:
+    """How far each config of a folder is.
+
+    Args:
+        out: the dataset folder.
+        plan: what shall be in it; None: what was planned when its configs were begun.
+
+    Raises:
+        DataError: without a plan, there is no such folder or nothing was begun in it; or one of its files is damaged.
+        SettingsError: a config was begun with other settings than the plan's; the message lists them.
+    """
+    folder = DatasetFolder(out)
+    if plan is None:
+        if not folder.root.is_dir():
+            raise DataError(f"{out}: no such dataset folder; name the one that collect was given as --out")
+        planned = {config: _planned(folder, config) for config in folder.configs()}
+        if not planned:
+            raise DataError(f"{out}: nothing was begun there; name a plan with --plan to see what it would hold")
+    else:
+        for entry in plan:
+            folder.check_settings(entry)
+        planned = {entry.config: entry.run_names for entry in plan}
+    held = held_claims(folder.root)
+    return [_config_status(folder, config, runs, held) for config, runs in planned.items()]
+
+
+def _planned(folder: DatasetFolder, config: str) -> list[str]:
+    if not folder.manifest_path(config).exists():
+        return folder.finished(config)
+    counts = folder.manifest(config)["planned"]
+    try:
+        runs, unseen = (range(int(counts.get(name, 0))) for name in ("runs", "unseen_runs"))
+    except (TypeError, ValueError) as error:
+        path = folder.manifest_path(config)
+        raise DataError(f"{path}: planned {counts!r} are no counts of runs. Restore it, or give --plan") from error
+    return [*map(run_name, runs), *(run_name(at, unseen=True) for at in unseen)]
+
+
+def _config_status(folder: DatasetFolder, config: str, planned: list[str], held: set[tuple[str, str]]) -> ConfigStatus:
+    # Claims were looked at first: a run that ended meanwhile counts as done.
+    finished, failed = folder.finished(config), folder.failed(config)
+    there, wanted = set(finished), set(planned)
+    extra = [run for run in finished if run not in wanted]
+    status = ConfigStatus(config, extra=extra, projecting=(config, VECTORS) in held)
+    for run in planned:
+        if run in there:
+            status.done.append(run)
+        elif run in failed:
+            status.failed[run] = failed[run]
+        elif (config, run) in held:
+            status.running.append(run)
+        else:
+            status.missing.append(run)
+    times = [spent for run in finished if (spent := _seconds(folder.sidecar_path(config, run, "timing"))) is not None]
+    return ConfigStatus(**(vars(status) | {"seconds": sum(times), "timed": len(times)}))
+
+
+def _seconds(path: Path) -> float | None:
+    """What a run took; None if that is not known."""
+    try:
+        timing = read_json(path)
+        spent = float(sum(timing.get(name, 0.0) for name in _TIMED))
+    except (DataError, TypeError):
+        return None
+    return spent if math.isfinite(spent) else None
+
+
+def status_table(statuses: list[ConfigStatus]) -> Table:
+    """A row for each config, in 80 columns: runs done of those planned by split, running, failed, missing, times."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0))
+    table.add_column("config", overflow="fold")
+    for heading in ("train", "val", "test", "unseen", "running", "failed", "missing", "spent", "left"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for status in statuses:
+        cells = []
+        for split in SPLITS:
+            counts = status.counts(split)
+            total = sum(counts.values())
+            cells.append(f"{counts['done']}/{total}" if total else "-")
+        cells += [str(len(each)) if each else "-" for each in (status.running, status.failed, status.missing)]
+        table.add_row(status.config, *cells, short_time(status.seconds), short_time(status.seconds_left))
+    return table
+
+
+def status_notes(statuses: list[ConfigStatus]) -> list[str]:
+    """What the table does not say, a line each: all runs together, what runs now, why runs failed."""
+    done, planned = sum(len(each.done) for each in statuses), sum(each.planned for each in statuses)
+    left = [each.seconds_left for each in statuses]
+    known = sum(each for each in left if each is not None)
+    notes = [f"{done} of {planned} runs done"]
+    if known:
+        unknown = sum(each is None for each in left)
+        more = f", without configs of which no run is done yet ({unknown})" if unknown else ""
+        notes[0] += f"; left: {short_time(known)} of one worker{more}"
+    for status in statuses:
+        if status.running:
+            notes.append(f"{status.config}: running now: {', '.join(status.running)}")
+        if status.projecting:
+            notes.append(f"{status.config}: running now: projected gradients of the base model")
+        notes += [f"{status.config}: run {run} diverged: {reason}" for run, reason in status.failed.items()]
+        if status.extra:
+            notes.append(f"{status.config}: finished, but not planned: {some(status.extra)}")
+    return notes
+
+
+def short_time(seconds: float | None) -> str:
+    """A time in at most six characters: `41s`, `12m`, `3h05m`, `2d04h`; `?` if it is not known."""
+    if seconds is None:
+        return "?"
+    if seconds < 59.5:
+        return f"{seconds:.0f}s" if seconds else "-"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes}m"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minutes:02d}m"
+    days, hours = divmod(hours, 24)
+    return f"{days}d{hours:02d}h" if days < 100 else f"{days}d"
