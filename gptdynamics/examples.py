@@ -12,7 +12,8 @@ class Example:
     Attributes:
         id: number of the row within its split; curricula and trajectories refer to it.
         prompt: text before the target; no loss is taken on it.
-        target: text whose tokens the loss is the mean over.
+        target: text whose tokens the loss is the mean over; empty where it is not known (imported examples may not say
+            where the prompt ends) or withheld, which datasets store as null.
         references: texts that generated text is scored against (NLG); empty for label tasks.
         task: name of the task.
         source: which public row this is (dataset, split, row, licence); never shown to a model.

@@ -131,6 +131,27 @@ class DatasetFolder:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
 
+    def begin_imported(self, config: str, base_revision: str, runs: int, origin: dict[str, Any]) -> None:
+        """Begin a config whose runs were made elsewhere, or go on with it: it has no settings of ours.
+
+        Args:
+            config: its name.
+            base_revision: of the model that they start from, `unknown` if that is not said.
+            runs: how many there are to be.
+            origin: where they come from; plain values.
+
+        Raises:
+            SettingsError: the folder holds a config of that name that was not imported.
+        """
+        path = self.manifest_path(config)
+        if path.exists() and not isinstance(self.manifest(config).get("origin"), dict):
+            raise SettingsError(f"{self.root} holds runs of {config} that were not imported: give another --out")
+        planned = {"runs": runs, "unseen_runs": 0}
+        manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
+        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.
 
@@ -142,6 +163,7 @@ class DatasetFolder:
         for row in rows.values():
             row["source"] = json.dumps(row["source"], sort_keys=True)
             row["references"] = list(row["references"])
+            row["target"] = row["target"] or None
         if path.exists():
             old = {row["id"]: row for row in read_parquet(path).to_pylist()}
             withheld = {key for key, row in old.items() if row["prompt"] is None}
@@ -164,13 +186,24 @@ class DatasetFolder:
             run: what it left behind.
         """
         config = settings.config
-        write_parquet(run_row(settings, base, run), self.run_row_path(config, run.name))
         if run.products:
             write_parquet(product_table(settings, run), self.products_path(config, run.name))
         timing = asdict(run.timing) | {"forward_passes_per_measurement": run.timing.forward_passes}
         write_text(self.sidecar_path(config, run.name, "timing"), json.dumps(timing, indent=1) + "\n")
-        write_parquet(trajectory_table(settings, test, run), self.run_path(config, run.name))
-        self.sidecar_path(config, run.name, "failed").unlink(missing_ok=True)
+        self.add_tables(config, run.name, run_row(settings, base, run), trajectory_table(settings, test, run))
+
+    def add_tables(self, config: str, run: str, row: pa.Table, trajectories: pa.Table) -> None:
+        """Write a run that is tables already: its description, and its trajectories last.
+
+        Args:
+            config: that it belongs to.
+            run: its name.
+            row: one row, of `RUN_SCHEMA`.
+            trajectories: a row for each test example.
+        """
+        write_parquet(row, self.run_row_path(config, run))
+        write_parquet(trajectories, self.run_path(config, run))
+        self.sidecar_path(config, run, "failed").unlink(missing_ok=True)
 
     def add_failure(self, config: str, run: str, reason: str) -> None:
         """Record that a run diverged; it gets no numbers."""

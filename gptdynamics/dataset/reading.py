@@ -28,7 +28,7 @@ class Dynamics:
         runs: names of the R runs.
         curricula: R curricula, `[T][batch]` pool ids each.
         learning_rate: `[R, T]`, the rate of each update.
-        step: `[S]` steps at which the metric was measured, 0 first.
+        step: `[S]` steps at which the metric was measured, 0 first; in imported runs it may be 1.
         values: `[R, S, M]` float32.
         pool: pool examples in id order.
         test: the M test examples, in the order of `values`.
@@ -92,7 +92,17 @@ def local_root(source: str) -> Path:
         raise DataError(f"{source}: neither a folder nor a dataset that can be had from the Hub ({reason})") from error
 
 
-def _examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
+def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
+    """The examples of a task, in the order of their ids; texts that are null are empty.
+
+    Args:
+        folder: the dataset folder.
+        task: whose examples.
+        part: `pool` or `test`.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     path = folder.examples_path(task, part)
     if not path.exists():
         raise DataError(f"{path}: no such file; run the collect command again to write it")
@@ -110,7 +120,12 @@ def _examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
 
 
 def _pool(examples: list[Example], rows: list[dict[str, Any]], unseen: bool) -> list[Example]:
-    """The examples that runs may train on: the rows kept for `test_unseen` only if such runs are read."""
+    """The examples that runs may train on: the rows kept for `test_unseen` only if such runs are read.
+
+    Imported runs do not say which rows those are; theirs may be any.
+    """
+    if any(row["pool_size"] is None for row in rows):
+        return examples
     tasks = len({example.task for example in examples})
     size = max(row["pool_size"] for row in rows) * tasks * (2 if unseen else 1)
     return [example for example in examples if example.id < size]
@@ -122,7 +137,8 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     Args:
         source: a dataset folder or a Hub id.
         config: `<task>_<size>`.
-        metric: `loss`, `accuracy`, `bleu` or `rougeL`. Only test examples that it is followed for are read.
+        metric: `loss`, `accuracy`, `bleu` or `rougeL`. Only test examples that it is followed for are read, and only
+            runs that it was measured in: imported runs may lack some.
         unseen: read the runs of `test_unseen`, too; then the pool has their rows as well.
 
     Raises:
@@ -135,20 +151,26 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     if not finished:
         known = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
         raise SettingsError(f"{source} has no runs of config {config!r}; it has: {known}")
-    rows = [read_parquet(folder.run_row_path(config, run)).to_pylist()[0] for run in finished]
     first = read_parquet(folder.run_path(config, finished[0]))
     available = [name for name in METRICS if name in first.column_names]
     if metric not in available:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
     step_column = "generation_step" if metric in GENERATED_METRICS else "step"
-    followed = first.filter(pc.is_valid(first[metric]))
+    tables = {}
+    for run in finished:
+        table = read_parquet(folder.run_path(config, run), ["test_id", step_column, metric])
+        table = table.filter(pc.is_valid(table[metric]))
+        if table.num_rows:
+            tables[run] = table
+    if not tables:
+        raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
+    rows = [read_parquet(folder.run_row_path(config, run)).to_pylist()[0] for run in tables]
+    followed = next(iter(tables.values()))
     test_ids = followed["test_id"].to_pylist()
     step = np.array(followed[step_column][0].as_py())
-    values = np.empty((len(finished), len(step), len(test_ids)), dtype=np.float32)
-    for at, run in enumerate(finished):
+    values = np.empty((len(tables), len(step), len(test_ids)), dtype=np.float32)
+    for at, (run, table) in enumerate(tables.items()):
         path = folder.run_path(config, run)
-        table = read_parquet(path, ["test_id", step_column, metric])
-        table = table.filter(pc.is_valid(table[metric]))
         flat = table[metric].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         same = table["test_id"].to_pylist() == test_ids and table[step_column][0].as_py() == step.tolist()
         if not same or flat.size != step.size * len(test_ids):
@@ -158,11 +180,11 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         values[at] = flat.reshape(len(test_ids), len(step)).T
     if len({len(row["curriculum"]) for row in rows}) > 1:
         raise DataError(f"{source}: runs of {config} have different numbers of steps")
-    by_id = {example.id: example for example in _examples(folder, task, "test")}
+    by_id = {example.id: example for example in read_examples(folder, task, "test")}
     missing = sorted(set(test_ids) - by_id.keys())
     if missing:
         raise DataError(f"{folder.examples_path(task, 'test')}: test example {missing[0]} is missing")
-    pool = _pool(_examples(folder, task, "pool"), rows, unseen)
+    pool = _pool(read_examples(folder, task, "pool"), rows, unseen)
     unknown = {at for row in rows for batch in row["curriculum"] for at in batch} - {e.id for e in pool}
     if unknown:
         raise DataError(f"{folder.examples_path(task, 'pool')}: pool example {min(unknown)} is missing")

@@ -16,24 +16,29 @@ GRADIENT_COLUMNS = ("grad_dot", "update_dot")
 
 _STEPS = pa.list_(pa.int32())
 _VALUES = pa.list_(pa.float32())
+_WIDE_VALUES = pa.list_(pa.float64())
 
 
-def trajectory_schema(metrics: tuple[str, ...], mixture: bool = False, gradients: bool = False) -> pa.Schema:
+def trajectory_schema(
+    metrics: tuple[str, ...], mixture: bool = False, gradients: bool = False, wide: bool = False
+) -> pa.Schema:
     """A row for each (run, test example); what is measured at other steps than the loss has a step list of its own.
 
     Args:
         metrics: that the config follows.
         mixture: whether test examples are of several tasks; then a column says which.
         gradients: whether some runs of the config record gradient products.
+        wide: whether metrics are 64-bit numbers, as in imported runs, whose values must come back as they were.
     """
+    values = _WIDE_VALUES if wide else _VALUES
     columns: list[tuple[str, pa.DataType]] = [("run", pa.string()), ("test_id", pa.int32())]
     columns += [("task", pa.string())] if mixture else []
     columns.append(("step", _STEPS))
-    columns += [(name, _VALUES) for name in metrics if name not in GENERATED_METRICS]
+    columns += [(name, values) for name in metrics if name not in GENERATED_METRICS]
     generated = [name for name in metrics if name in GENERATED_METRICS]
     if generated:
         columns.append(("generation_step", _STEPS))
-        columns += [(name, _VALUES) for name in generated]
+        columns += [(name, values) for name in generated]
     if gradients:
         columns.append(("gradient_step", _STEPS))
         columns += [(name, _VALUES) for name in GRADIENT_COLUMNS]
@@ -110,7 +115,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     floats = [
         f"{field.name}.list.element"
         for field in table.schema
-        if pa.types.is_list(field.type) and pa.types.is_float32(field.type.value_type)
+        if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type)
     ]
     others = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
 

@@ -230,6 +230,7 @@ def _missing(facts: ConfigFacts, files: ConfigFiles, failed: dict[str, str], hel
 def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, ConfigFacts], findings: Findings) -> None:
     """Check every task's examples, and that they are as many as the configs' runs need; `facts` learn how many."""
     tasks = {config_parts(config)[0] for config in facts}
+    imported = {config_parts(config)[0] for config, each in facts.items() if each.imported}
     counts: dict[tuple[str, str], int | None] = {}
     for name, parts in layout.examples.items():
         try:
@@ -239,7 +240,7 @@ def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, Conf
             if name not in tasks:
                 findings.add(folder.root / "data" / f"{name}_examples", "", str(error), "Remove it")
         for part in parts:
-            counts[name, part] = check_examples(findings, folder.examples_path(name, part), task)
+            counts[name, part] = check_examples(findings, folder.examples_path(name, part), task, name in imported)
     absent: set[Path] = set()
     for config, each in list(facts.items()):
         name = config_parts(config)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from gptdynamics.dataset.schema import EXAMPLE_SCHEMA
 from gptdynamics.tasks import Mixture, Task
 
 
-def check_examples(findings: Findings, path: Path, task: Task | Mixture | None) -> int | None:
+def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, imported: bool = False) -> int | None:
     """Check the examples of a pool or a test set: ids, tasks, texts (or none, with their source).
 
     Args:
         findings: gathers the faults.
         path: `pool.parquet` or `test.parquet`.
         task: whose examples; None if it is unknown.
+        imported: whether they come from a layout that has ids of its own and does not say where a prompt ends: then
+            targets may be null, and of a mixture it is not known which of its tasks an example is of.
 
     Returns:
         One more than the greatest id; None if that is not known.
@@ -29,21 +32,43 @@ def check_examples(findings: Findings, path: Path, task: Task | Mixture | None) 
     rows: list[dict[str, Any]] = table.to_pylist()
     ids: list[int | None] = table["id"].to_pylist()
     count = max((at for at in ids if at is not None), default=-1) + 1
-    problem = ids_problem(ids, range(count if count < 2 * len(ids) + 1 else len(ids)))
+    wanted = range(count if count < 2 * len(ids) + 1 else len(ids))
+    problem = _own_ids_problem(ids) if imported else ids_problem(ids, wanted)
     if problem or not ids:
         findings.add(path, "id", problem or "there are no examples")
     parts: tuple[Task, ...] = ()
-    if task:
+    if task and not imported:
         parts = task.parts if path.stem == "pool" else task.test_parts
     found: dict[tuple[str, str], list[int | None]] = {}
     for row in rows:
         part = parts[row["id"] % len(parts)] if parts and row["id"] is not None else None
-        for column, said in _problems(row, part):
+        problems = _imported_problems(row, task) if imported else _problems(row, part)
+        for column, said in problems:
             found.setdefault((column, said), []).append(row["id"])
     for (column, said), which in found.items():
         more = f" and {len(which) - 1} more" if len(which) > 1 else ""
         findings.add(path, column, f"example {which[0]}{more}: {said}", AGAIN)
     return None if problem else count
+
+
+def _own_ids_problem(ids: list[int | None]) -> str:
+    known = [at for at in ids if at is not None]
+    ascending = all(before < after for before, after in pairwise(known))
+    sound = len(known) == len(ids) and ascending and known[:1] >= [0]
+    return "" if sound else "some are null, below 0, or not in ascending order"
+
+
+def _imported_problems(row: dict[str, Any], task: Task | Mixture | None) -> list[tuple[str, str]]:
+    """What is wrong with an imported example: column, and how."""
+    problems = []
+    if not row["task"] or (task and row["task"] != task.name):
+        problems.append(("task", f"{row['task']!r}, not {task.name!r}" if task else "it is empty"))
+    if row["prompt"] == "" or row["target"] == "":
+        problems.append(("prompt, target", "a text that is not known is null, not empty"))
+    source = _source(row["source"])
+    if source is None or not {"dataset", "split", "row"} <= source.keys():
+        problems.append(("source", "it does not say which dataset, split and row it is"))
+    return problems
 
 
 def _problems(row: dict[str, Any], task: Task | None) -> list[tuple[str, str]]:

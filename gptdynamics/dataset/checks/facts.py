@@ -29,6 +29,8 @@ class ConfigFacts:
             only checked against themselves.
         base_revision: of the model that its runs start from.
         planned: how many `runs` and `unseen_runs` it shall have.
+        imported: whether its runs come from a layout that does not say all that ours does: its metrics may be fewer
+            than its task's, its examples without targets, its first measured step other than 0.
         pool, test: how many examples its task's pool and test set have; None where that was not looked at.
     """
 
@@ -37,6 +39,7 @@ class ConfigFacts:
     settings: RunSettings | None
     base_revision: str | None
     planned: dict[str, int]
+    imported: bool = False
     pool: int | None = None
     test: int | None = None
 
@@ -81,7 +84,7 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
     if not isinstance(planned, dict) or not _counts(planned):
         findings.add(path, "planned", f"{planned!r} does not say how many runs and unseen_runs there shall be", RESTORE)
         planned = {}
-    return ConfigFacts(config, task, made, revision, planned)
+    return ConfigFacts(config, task, made, revision, planned, imported=isinstance(manifest.get("origin"), dict))
 
 
 def _counts(planned: dict[str, Any]) -> bool:

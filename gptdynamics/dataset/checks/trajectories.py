@@ -15,7 +15,8 @@ from gptdynamics.dataset.checks.parquet import Lists, readable_table, sound_colu
 from gptdynamics.dataset.schema import GENERATED_METRICS, GRADIENT_COLUMNS, METRICS, trajectory_schema
 
 # Least and greatest value of each column; accuracy is one of them.
-_RANGES = {"loss": (0.0, np.inf), "accuracy": (0.0, 1.0), "bleu": (0.0, 100.0), "rougeL": (0.0, 1.0)}
+# sacrebleu's best score exceeds 100 by the rounding of its exponential.
+RANGES = {"loss": (0.0, np.inf), "accuracy": (0.0, 1.0), "bleu": (0.0, 100.0 + 1e-9), "rougeL": (0.0, 1.0)}
 
 
 @dataclass
@@ -74,7 +75,13 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
         if gradients and not recorded:
             _check_absent(findings, path, rows, [steps, *columns])
             continue
-        wanted = _check_steps(findings, path, rows, steps, every, updates)
+        if facts.imported and steps == "generation_step" and table[steps].null_count == table.num_rows:
+            _check_absent(findings, path, rows, columns)
+            continue
+        if facts.imported:
+            wanted = _check_own_steps(findings, path, rows, steps, updates)
+        else:
+            wanted = _check_steps(findings, path, rows, steps, every, updates)
         for name in columns:
             if name in there:
                 _check_values(findings, path, rows, name, wanted, _followed(rows, facts, name))
@@ -83,13 +90,14 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
 def _schema(table: pa.Table, facts: ConfigFacts) -> pa.Schema:
     """The columns that the settings call for; without settings, those that the file's own columns call for."""
     there = set(table.column_names)
-    if facts.task is None:
+    if facts.task is None or facts.imported:
         metrics = ("loss", *(name for name in METRICS[1:] if name in there))
         mixture = "task" in there
     else:
         metrics, mixture = tuple(facts.task.metrics), len(facts.task.parts) > 1
     if facts.settings is None:
-        return trajectory_schema(metrics, mixture, bool(there & {"gradient_step", *GRADIENT_COLUMNS}))
+        gradients = bool(there & {"gradient_step", *GRADIENT_COLUMNS})
+        return trajectory_schema(metrics, mixture, gradients, wide=facts.imported)
     return trajectory_schema(metrics, mixture, facts.settings.gradients != "none")
 
 
@@ -128,7 +136,7 @@ def _followed(rows: _Rows, facts: ConfigFacts, metric: str) -> np.ndarray | None
     """`[rows]` whether a metric is followed for the row's test example; None if that cannot be said."""
     if metric in GRADIENT_COLUMNS:
         return np.ones(rows.table.num_rows, dtype=bool)
-    if facts.task is None:
+    if facts.task is None or facts.imported:
         return None
     if len(facts.task.test_parts) == 1:
         return np.full(rows.table.num_rows, metric in facts.task.test_parts[0].metrics)
@@ -171,6 +179,28 @@ def _check_steps(
     return wanted
 
 
+def _check_own_steps(findings: Findings, path: Path, rows: _Rows, name: str, updates: int | None) -> np.ndarray | None:
+    """Check a column of steps of an imported run, which may begin and end anywhere; the steps that all rows have."""
+    lists = Lists.of(rows.table, name)
+    if not lists.valid.any():
+        findings.add(path, name, "it is null in every row")
+        return None
+    usual = int(np.argmax(lists.valid))
+    wanted = np.array(lists.row(usual))
+    said = ""
+    if not len(wanted) or (np.diff(wanted) <= 0).any() or wanted[0] < 0:
+        said = "its steps are none, below 0, or do not increase"
+    elif updates is not None and wanted[-1] > updates:
+        said = f"its steps end at {wanted[-1]}, the run has {updates} updates"
+    if said:
+        findings.add(path, name, f"{rows.label(usual)}: {said}")
+        return None
+    wrong = lists.differs(wanted)
+    if wrong.any():
+        findings.add(path, name, f"{rows.many(wrong)}: its steps are not those of {rows.label(usual)}")
+    return wanted
+
+
 def _steps_problem(steps: list[int | float] | None, wanted: np.ndarray | None, first: int, updates: int | None) -> str:
     if steps is None:
         return "there are no steps"
@@ -204,7 +234,7 @@ def _check_values(
         said = f"it has {lists.lengths[wrong][0]} values for {len(steps)} steps"
         findings.add(path, name, f"{rows.many(wrong)}: {said}")
     finite = np.isfinite(lists.flat)
-    low, high = _RANGES.get(name, (-np.inf, np.inf))
+    low, high = RANGES.get(name, (-np.inf, np.inf))
     with np.errstate(invalid="ignore"):
         outside = finite & ((lists.flat < low) | (lists.flat > high))
         if name == "accuracy":
