@@ -10,6 +10,7 @@ import typer
 from gptdynamics.console import progress_bar, run_app
 
 if TYPE_CHECKING:
+    from gptdynamics.authors_release import Finding
     from gptdynamics.plans import Plan
 
 app = typer.Typer(
@@ -229,6 +230,65 @@ def verify(
         typer.echo(f"error: {fault}", err=True)
     if not found.ok:
         raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    root: Annotated[str, typer.Argument(help="Folder of a release in the paper authors' layout, or its Hub id.")],
+    out: Annotated[Path, typer.Option(help="Dataset folder to write to, or to go on with.")],
+    task_file: TaskFileOption = None,
+    json_file: JsonOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be imported, and stop.")] = False,
+) -> None:
+    """Read runs in the layout of the paper authors' release into a dataset folder."""
+    from gptdynamics.authors_release import import_release
+
+    _add_task_files(task_file)
+    with progress_bar() as progress:
+        bar = progress.add_task("runs", total=None)
+        imported = import_release(
+            root, out, dry_run, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    for config in imported.configs:
+        typer.echo(config.summary())
+        if dry_run:
+            for run, folder in config.runs.items():
+                typer.echo(f"  {run} {folder}")
+    _echo_findings(imported.findings, imported.to_dict(), json_file)
+    typer.echo(f"{imported.runs} runs {'would be ' if dry_run else ''}imported into {out}")
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset folder or Hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the release to.")],
+    config: Annotated[list[str] | None, typer.Option(help="Only this config. May be repeated.")] = None,
+    task_file: TaskFileOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Write runs in the layout of the paper authors' release, so that their code reads them."""
+    from gptdynamics.authors_release import export_release
+
+    _add_task_files(task_file)
+    with progress_bar() as progress:
+        bar = progress.add_task("runs", total=None)
+        exported = export_release(
+            source, out, config or (), lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    _echo_findings(exported.findings, exported.to_dict(), json_file)
+    typer.echo(f"{len(exported.runs)} runs and {len(exported.files)} files of examples in {out}")
+
+
+def _echo_findings(findings: list[Finding], report: dict[str, Any], json_file: Path | None) -> None:
+    """A line for each thing that could not be taken over as it is, and everything as JSON."""
+    import json
+
+    from gptdynamics.atomic import write_text
+
+    if json_file is not None:
+        write_text(json_file, json.dumps(report, indent=1) + "\n")
+    for finding in findings:
+        typer.echo(f"note: {finding}")
 
 
 def _add_task_files(paths: list[Path] | None) -> None:
