@@ -30,6 +30,7 @@ class GPTfluenceConfig(PretrainedConfig):
         batch_size: examples in an update.
         learning_rate: rate of each update of the runs trained on.
         stride: updates between two measurements of the metric; one step of markov spans them.
+        first_step: step of the first measurement: 0, or 1 in runs that were not measured before the first update.
         order: n, previous values that a markov step looks at.
         projection: `linear` (eq. 7-8) or `mlp` (two layers shared by train and test side).
         hidden: width of the projections.
@@ -55,6 +56,7 @@ class GPTfluenceConfig(PretrainedConfig):
         batch_size: int = 4,
         learning_rate: list[float] | None = None,
         stride: int = 1,
+        first_step: int = 0,
         order: int = 1,
         projection: str = "linear",
         hidden: int = 64,
@@ -86,6 +88,7 @@ class GPTfluenceConfig(PretrainedConfig):
         self.batch_size = batch_size
         self.learning_rate = learning_rate or []
         self.stride = stride
+        self.first_step = first_step
         self.order = order
         self.projection = projection
         self.hidden = hidden

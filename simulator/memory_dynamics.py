@@ -43,6 +43,7 @@ class MemoryDynamics(nn.Module):
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
+        self.first_step = config.first_step
         width, count = config.encoder_width, config.components
         decays, seen, grid = len(config.decays), len(config.test_keys), config.steps + 1
         shapes = {
@@ -103,7 +104,7 @@ class MemoryDynamics(nn.Module):
         seen: torch.Tensor,
         initial: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Trajectories `[runs, steps + 1, test]`.
+        """Trajectories `[runs, steps + 1, test]`; steps before the first measured one have its value.
 
         Args:
             visits: `[runs, steps, N]` share of each pool example in each batch; rows sum to 1.
@@ -111,15 +112,16 @@ class MemoryDynamics(nn.Module):
             pool: `[N, E]` encoder vectors.
             test: `[test, E]` encoder vectors.
             seen: `[test]` place among the test examples trained on, or -1.
-            initial: `[runs or 1, test]` values at step 0; needed where an example is unseen.
+            initial: `[runs or 1, test]` values at the first measured step; needed where an example is unseen.
         """
         first = None if initial is None else initial[0]
         curve = interpolate(self.tau, self.mean_curve(test, seen, first), self.progress(rates))
         values = curve + self.states(visits, rates, pool) @ self.responses(test, seen).T
         if initial is None:
             return values
-        offset = (initial - values[:, 0]).unsqueeze(1)
-        return torch.cat([values[:, :1] + offset, values[:, 1:] + self.carry * offset], dim=1)
+        offset = (initial - values[:, self.first_step]).unsqueeze(1)
+        given = (values[:, self.first_step].unsqueeze(1) + offset).expand(-1, self.first_step + 1, -1)
+        return torch.cat([given, values[:, self.first_step + 1 :] + self.carry * offset], dim=1)
 
 
 def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

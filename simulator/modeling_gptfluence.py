@@ -67,7 +67,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         pool: torch.Tensor,
         test: torch.Tensor,
         seen: torch.Tensor,
-        initial: torch.Tensor,
+        initial: torch.Tensor | None,
     ) -> torch.Tensor:
         """Free-running prediction for many curricula at once, kept within the metric's range by `memory`.
 
@@ -77,16 +77,21 @@ class GPTfluenceSimulator(PreTrainedModel):
             pool: `[N, E]` encoder vectors.
             test: `[M, E]` encoder vectors.
             seen: `[M]` place among the test examples trained on, or -1.
-            initial: `[runs or 1, n, M]` the first n measured values, oldest first (n = 1 for memory).
+            initial: `[runs or 1, n, M]` the first n measured values, oldest first (n = 1 for memory); None: for memory
+                where all test examples were trained on, what is usual.
 
         Returns:
-            `[runs, steps + 1, M]`; of markov, steps between two measurements are interpolated.
+            `[runs, steps + 1, M]`; steps before the first measured one have its value; of markov, steps between two
+            measurements are interpolated.
         """
         if self.config.dynamics == "memory":
-            values = self.dynamics(visits, rates, pool, test, seen, initial[:, 0])
+            first = None if initial is None else initial[:, 0]
+            values = self.dynamics(visits, rates, pool, test, seen, first)
             low, high = METRIC_RANGES[self.config.metric]
             return values.clamp(low, high)
-        measured = measured_steps(visits.size(1), self.config.stride)
+        if initial is None:
+            raise ValueError("markov needs the first measured values: give initial")
+        measured = measured_steps(visits.size(1), self.config.stride, self.config.first_step)
         history = initial.expand(len(visits), -1, -1)
         values = self.dynamics(shares_between(visits, measured), pool, test, history)
         grid = torch.tensor(measured, dtype=values.dtype)
@@ -141,8 +146,8 @@ class GPTfluenceSimulator(PreTrainedModel):
             curriculum: `[steps][batch]` ids of pool examples, in training order.
             pool: examples with `id`, `prompt` and `target`; default: the pool trained on.
             test: likewise; default: the test examples trained on.
-            initial: `[M]` the metric before the first update, or `[n, M]` the first n values. May be left out
-                for `memory` where all test examples were trained on.
+            initial: `[M]` the metric before the first update (at `first_step`, if that is later), or `[n, M]` the
+                first n values. May be left out for `memory` where all test examples were trained on.
             learning_rate: rate of each update; default: that of the runs trained on.
 
         Returns:
@@ -162,7 +167,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         rates = self._rates(learning_rate, len(curriculum))
         first = self._initial(initial, seen)
         visits = visit_shares([curriculum], ids)
-        return self.trajectories(visits, rates, pool_vectors, test_vectors, seen, first.unsqueeze(0))[0].T
+        return self.trajectories(visits, rates, pool_vectors, test_vectors, seen, first)[0].T
 
     def _rates(self, learning_rate: Sequence[float] | None, steps: int) -> torch.Tensor:
         given = self.config.learning_rate if learning_rate is None else list(learning_rate)
@@ -172,10 +177,11 @@ class GPTfluenceSimulator(PreTrainedModel):
             )
         return torch.tensor([given])
 
-    def _initial(self, initial: Any, seen: torch.Tensor) -> torch.Tensor:
+    def _initial(self, initial: Any, seen: torch.Tensor) -> torch.Tensor | None:
+        """`[1, n, M]`; None if nothing is given and nothing is needed."""
         if initial is None:
             if self.config.dynamics == "memory" and bool((seen >= 0).all()):
-                return self.dynamics.baseline[:1, seen]
+                return None
             raise ValueError("initial is needed: the metric of each test example before the first update")
         first = torch.as_tensor(np.asarray(initial), dtype=torch.float32)
         first = first.unsqueeze(0) if first.dim() == 1 else first
@@ -185,7 +191,7 @@ class GPTfluenceSimulator(PreTrainedModel):
                 f"initial has shape {tuple(first.shape)}; order {order} and {len(seen)} test examples need "
                 f"({order}, {len(seen)})"
             )
-        return first[:order]
+        return first[:order].unsqueeze(0)
 
 
 def visit_shares(curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int]) -> torch.Tensor:
@@ -209,9 +215,9 @@ def visit_shares(curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int
     return shares
 
 
-def measured_steps(steps: int, stride: int) -> list[int]:
-    """Steps at which a metric is measured every `stride` updates: 0, stride, ... and the last."""
-    return [*range(0, steps, stride), steps]
+def measured_steps(steps: int, stride: int, first: int = 0) -> list[int]:
+    """Steps at which a metric is measured every `stride` updates: `first`, `first` + stride, ... and the last."""
+    return [*range(first, steps, stride), steps]
 
 
 def shares_between(shares: torch.Tensor, step: Sequence[int]) -> torch.Tensor:

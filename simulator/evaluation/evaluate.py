@@ -54,10 +54,15 @@ class Evaluation:
 
 
 def _trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
-    """What is trained for the table: label-only vectors on label tasks, and everything where no model is given."""
-    wanted = [] if runs.test[0].references else [("memory", "label")]
+    """What is trained for the table: label-only vectors on label tasks, and everything where no model is given.
+
+    Examples without targets of their own, as imported ones may be, have neither label nor gradient vectors.
+    """
+    known = all(example.target or example.withheld for example in runs.pool)
+    wanted = [("memory", "label")] if known and not runs.test[0].references else []
     if not settings.models:
-        wanted = [("markov", "sentence"), *wanted, ("memory", "sentence"), ("memory", "gradient")]
+        wanted = [("markov", "sentence"), *wanted, ("memory", "sentence")]
+        wanted += [("memory", "gradient")] if known else []
     return [
         TrainSettings(settings.dataset, settings.config, settings.metric, dynamics=dynamics, encoder=encoder)
         for dynamics, encoder in wanted

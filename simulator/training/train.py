@@ -127,8 +127,11 @@ def train_simulator(
         GPTDynamicsError: the data are missing, damaged or too few.
     """
     runs = runs or read_dynamics(settings.dataset, settings.config, settings.metric)
-    stride = int(runs.step[1])
-    if runs.step.tolist() != measured_steps(runs.learning_rate.shape[1], stride):
+    _check_targets(settings, runs)
+    if len(runs.step) < 2:
+        raise DataError(f"{settings.config}: {settings.metric} was measured once only: there are no dynamics to learn")
+    first_step, stride = int(runs.step[0]), int(runs.step[1] - runs.step[0])
+    if runs.step.tolist() != measured_steps(runs.learning_rate.shape[1], stride, first_step):
         raise DataError(f"{settings.config}: {settings.metric} was not measured at even steps: {runs.step.tolist()}")
     encoder = make_encoder(settings.encoder, runs.base_model)
     on_phase(f"{settings.dynamics}, {settings.encoder} vectors: encoding", 1)
@@ -152,6 +155,7 @@ def train_simulator(
         batch_size=runs.batch_size,
         learning_rate=runs.learning_rate[0].tolist(),
         stride=stride,
+        first_step=first_step,
         order=settings.order,
         projection=settings.projection,
     )
@@ -179,6 +183,15 @@ def train_simulator(
         seconds=seconds,
         encode_seconds=encode_seconds,
     )
+
+
+def _check_targets(settings: TrainSettings, runs: Dynamics) -> None:
+    """Imported examples may not say where the prompt ends; vectors that depend on the target need to know it."""
+    if settings.encoder in ("gradient", "label") and not all(each.target or each.withheld for each in runs.pool):
+        raise DataError(
+            f"{settings.config}: its examples have no targets of their own, which {settings.encoder} vectors are made "
+            "of: give --encoder sentence"
+        )
 
 
 def _memory(config: GPTfluenceConfig, runs: Dynamics, pool: np.ndarray, test: np.ndarray) -> memory_fit.MemoryFit:
