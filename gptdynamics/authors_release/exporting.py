@@ -172,10 +172,8 @@ def _metric_rows(rows: list[dict[str, Any]], metric: str) -> dict[int, list[dict
 
 def _record(folder: DatasetFolder, config: str, run: str) -> dict[str, Any]:
     """What an import noted of a run; empty for runs of ours."""
-    if not folder.manifest_path(config).exists():
-        return {}
-    origin = folder.manifest(config).get("origin") or {}
-    record = origin.get("runs", {}).get(run, {})
+    runs = (folder.origin(config) or {}).get("runs")
+    record = runs.get(run) if isinstance(runs, dict) else None
     return record if isinstance(record, dict) and "folder" in record else {}
 
 

@@ -173,8 +173,8 @@ def _numbers(folder: DatasetFolder, config: str, runs: list[RunFolder]) -> dict[
     """The name of each run by its folder: those that were imported before, then on in the order of the seeds."""
     known: dict[str, str] = {}
     if folder.manifest_path(config).exists():
-        origin = folder.manifest(config).get("origin")
-        if not isinstance(origin, dict):
+        origin = folder.origin(config)
+        if origin is None:
             raise SettingsError(f"{folder.root} holds runs of {config} that were not imported: give another --out")
         known = {str(run["folder"]): name for name, run in origin.get("runs", {}).items()}
     taken = len(known)
@@ -230,9 +230,7 @@ def _write(
         for path, table in zip((folder.run_row_path(config, name), folder.run_path(config, name)), own, strict=True):
             if path.exists() and not read_parquet(path).equals(table):
                 raise DataError(f"{path}: it was imported with other values: give another --out")
-    known = {}
-    if folder.manifest_path(config).exists():
-        known = (folder.manifest(config).get("origin") or {}).get("runs", {})
+    known = (folder.origin(config) or {}).get("runs", {})
     records = known | {name: {"folder": path} for path, name in numbers.items() if name not in known}
     records |= {name: _record(run, updates) for name, run in runs.items()}
     origin = {"layout": LAYOUT, "learning_rate": _FROM_PAPER, "runs": records}

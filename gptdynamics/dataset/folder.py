@@ -96,6 +96,17 @@ class DatasetFolder:
             raise DataError(f"{self.manifest_path(config)}: not a manifest. Restore it, or collect into another folder")
         return manifest
 
+    def origin(self, config: str) -> dict[str, Any] | None:
+        """Where a config's runs were imported from, as `begin_imported` was told; None for runs made here.
+
+        Raises:
+            DataError: its manifest is damaged.
+        """
+        if not self.manifest_path(config).exists():
+            return None
+        origin = self.manifest(config).get("origin")
+        return origin if isinstance(origin, dict) else None
+
     def check_settings(self, entry: PlanEntry, base_revision: str | None = None) -> None:
         """Compare with the manifest that the config was begun with, if there is one.
 
@@ -144,7 +155,7 @@ class DatasetFolder:
             SettingsError: the folder holds a config of that name that was not imported.
         """
         path = self.manifest_path(config)
-        if path.exists() and not isinstance(self.manifest(config).get("origin"), dict):
+        if path.exists() and self.origin(config) is None:
             raise SettingsError(f"{self.root} holds runs of {config} that were not imported: give another --out")
         planned = {"runs": runs, "unseen_runs": 0}
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
@@ -272,6 +283,7 @@ class DatasetFolder:
                     "metrics": [name for name in columns.column_names if name in METRICS],
                     "steps": len(row["curriculum"]),
                     "test_examples": columns.num_rows,
+                    "imported": self.origin(config) is not None,
                 }
             )
         return summaries

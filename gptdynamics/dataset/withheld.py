@@ -14,18 +14,22 @@ from gptdynamics.atomic import write_text
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.errors import DataError
-from gptdynamics.tasks import get_single_task
+from gptdynamics.tasks import Mixture, get_task
 
 
 def may_be_passed_on(task: str) -> bool:
     """Whether the texts of a task are our own: its rows are generated."""
-    return hasattr(get_single_task(task), "rows")
+    return hasattr(get_task(task), "rows")
 
 
 def _withhold(row: dict[str, Any]) -> dict[str, Any]:
     """The row without texts. The label of a label task stays: it is not a text, and says what a run was taught."""
-    label = row["target"] if get_single_task(row["task"]).labels else None
-    return row | {"prompt": None, "target": label, "references": None}
+    task = get_task(row["task"])
+    label = row["target"] if not isinstance(task, Mixture) and task.labels else None
+    # What an import found beside the texts may be texts, too.
+    source = {name: value for name, value in json.loads(row["source"]).items() if name != "fields"}
+    source_text = json.dumps(source, sort_keys=True)
+    return row | {"prompt": None, "target": label, "references": None, "source": source_text}
 
 
 def copy_without_texts(source: Path, out: Path, keep: Callable[[str], bool] = may_be_passed_on) -> None:
