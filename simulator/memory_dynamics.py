@@ -119,9 +119,10 @@ class MemoryDynamics(nn.Module):
         values = curve + self.states(visits, rates, pool) @ self.responses(test, seen).T
         if initial is None:
             return values
-        offset = (initial - values[:, self.first_step]).unsqueeze(1)
-        given = (values[:, self.first_step].unsqueeze(1) + offset).expand(-1, self.first_step + 1, -1)
-        return torch.cat([given, values[:, self.first_step + 1 :] + self.carry * offset], dim=1)
+        at = min(self.first_step, values.size(1) - 1)
+        offset = (initial - values[:, at]).unsqueeze(1)
+        given = (values[:, at : at + 1] + offset).expand(-1, at + 1, -1)
+        return torch.cat([given, values[:, at + 1 :] + self.carry * offset], dim=1)
 
 
 def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

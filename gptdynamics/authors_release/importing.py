@@ -119,7 +119,9 @@ def import_release(
     imported = Imported(str(source), str(out), dry_run, findings=findings.found)
     folder = DatasetFolder(out)
     done, written = 0, set()
-    for config, runs in config_names(folders).items():
+    configs = config_names(folders)
+    _check_tasks(folder, {runs[0].task for runs in configs.values()})
+    for config, runs in configs.items():
         task = examples.get(runs[0].task, TaskExamples())
         problem = _problem(config, runs[0].task, task)
         if problem:
@@ -169,14 +171,20 @@ def _problem(config: str, task: str, examples: TaskExamples) -> str:
     return f"there are no {kinds} of {task} in sft_tasks/ or it_tasks/" if lacking else ""
 
 
+def _check_tasks(folder: DatasetFolder, tasks: set[str]) -> None:
+    """Refuse to mix the examples of a task with those that runs of ours were collected on."""
+    for config in folder.configs():
+        if config_parts(config)[0] in tasks and folder.origin(config) is None:
+            raise SettingsError(
+                f"{folder.root} holds runs of {config} that were not imported, on other examples of the task: "
+                "give another --out"
+            )
+
+
 def _numbers(folder: DatasetFolder, config: str, runs: list[RunFolder]) -> dict[str, str]:
     """The name of each run by its folder: those that were imported before, then on in the order of the seeds."""
-    known: dict[str, str] = {}
-    if folder.manifest_path(config).exists():
-        origin = folder.origin(config)
-        if origin is None:
-            raise SettingsError(f"{folder.root} holds runs of {config} that were not imported: give another --out")
-        known = {str(run["folder"]): name for name, run in origin.get("runs", {}).items()}
+    origin = folder.origin(config) or {}
+    known = {str(run["folder"]): name for name, run in origin.get("runs", {}).items()}
     taken = len(known)
     for run in runs:
         if run.path not in known:

@@ -161,9 +161,9 @@ def _differences(usual: RunFolder, other: RunFolder) -> list[str]:
     found = []
     for name, value in mine.items():
         if value != theirs[name]:
-            text = short_number(value) if isinstance(value, float) else str(value if value else "none")
-            label = {"learning_rate": "lr", "batch_size": "bs"}.get(name, name)
-            found.append(f"{_plain(label.replace('_', '-'))}-{_plain(text)}")
+            text = short_number(value) if isinstance(value, float) else str(value or "none")
+            label = {"learning_rate": "lr", "batch_size": "bs"}.get(name, name.replace("_", "-"))
+            found.append(_plain(text) if name == "tags" and value else f"{label}-{_plain(text)}")
     return found
 
 

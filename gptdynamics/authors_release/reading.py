@@ -159,6 +159,8 @@ def fit_together(runs: Sequence[ReleasedRun], findings: Findings) -> list[Releas
         runs: of one config.
         findings: gathers what does not fit.
     """
+    if not runs:
+        return []
     usual = _most_frequent(_measured(run.metrics["loss"]) for run in runs)
     fitting = []
     for run in runs:
@@ -170,11 +172,11 @@ def fit_together(runs: Sequence[ReleasedRun], findings: Findings) -> list[Releas
     steps = _most_frequent(
         tuple(run.metrics[metric].step) for run in fitting for metric in GENERATED_METRICS if metric in run.metrics
     )
-    usual_ids = {"accuracy": usual}
-    for metric in GENERATED_METRICS:
+    usual_of = {}
+    for metric in METRICS[1:]:
         ids = _most_frequent(frozenset(run.metrics[metric].ids) for run in fitting if metric in run.metrics)
-        usual_ids[metric] = (steps, ids)
-    return [replace(run, metrics=_fitting_metrics(run, usual_ids, findings)) for run in fitting]
+        usual_of[metric] = (steps if metric in GENERATED_METRICS else usual[0], ids)
+    return [replace(run, metrics=_fitting_metrics(run, usual_of, findings)) for run in fitting]
 
 
 def _fitting_metrics(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
+
+if TYPE_CHECKING:
+    from gptdynamics.authors_release import Imported
 
 LABELS = {"sst2": ("positive", "negative"), "boolq": ("true", "false")}
 NOUNS = "cat dog bird house garden river ball plot".split()
@@ -131,3 +135,65 @@ def with_gradients(
 def collected(collected_once: Path, tmp_path: Path) -> Path:
     """A copy of that folder for one test to change."""
     return Path(shutil.copytree(collected_once, tmp_path / "dataset"))
+
+
+AUTHORS_RTE = (
+    "runs/rte/output_rte_bs-4_shot-200_sample-128_model-pythia-410m-deduped_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
+)
+AUTHORS_WEBNLG = AUTHORS_RTE.replace("rte", "webnlg").replace("_seed", "_loss-output-token_seed")
+AUTHORS_FLAN = "runs/flan/output_flan_bs-8_shot-200_sample-128_model-{}_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
+
+
+def write_authors_run(folder: Path, seed: int, metrics: dict[str, Iterable[int]], batch: int) -> None:
+    """Random batches, and for each metric trajectories of the given test examples that depend on them."""
+    rng = np.random.default_rng(seed)
+    batches = [rng.choice(40, batch, replace=False).tolist() for _ in range(12)]
+    rows = [{"step": at, "samples_id": each} for at, each in enumerate(batches, start=1)]
+    write_rows(folder / "train_samples_id.json", rows)
+    balance = np.cumsum([np.mean([(-1) ** at for at in each]) for each in batches])
+    for metric, ids in metrics.items():
+        scale = {"loss": 1.0, "bleu": 20.0, "rougeL": 0.3}[metric]
+        values = {at: scale * (1 + at / 20 + 0.05 * (-1) ** at * balance) / 1.5 for at in ids}
+        trajectories = [
+            {"id": at, "loss_trajectory": [{"step": step, "loss": float(value)} for step, value in enumerate(each, 1)]}
+            for at, each in values.items()
+        ]
+        write_rows(folder / f"all_{metric}_trajectory.out", trajectories)
+
+
+def write_authors_release(root: Path) -> None:
+    """A sound release: runs of rte and webnlg on one model, of flan on two; seeds 1 to 7."""
+    for name, count in (
+        ("sft_tasks/rte/rte_0_39_train.json", 40),
+        ("sft_tasks/rte/rte_0_6_eval.json", 7),
+        ("sft_tasks/webnlg/webnlg_train_0-39.json", 40),
+        ("sft_tasks/webnlg/webnlg_dev_0-6.json", 7),
+        ("it_tasks/flan_train_0_39.json", 40),
+        ("it_tasks/flan_eval_0_6.json", 7),
+    ):
+        write_rows(root / name, [{"id": at, "input": f"Row {at} of {name}: yes"} for at in range(count)])
+    every = range(7)
+    for seed in range(1, 8):
+        write_authors_run(root / AUTHORS_RTE.format(seed), seed, {"loss": every}, 4)
+        write_authors_run(root / AUTHORS_WEBNLG.format(seed), seed, {"loss": every, "bleu": every, "rougeL": every}, 4)
+        for model in ("pythia-14m", "pythia-2.8b-deduped"):
+            # The two subtasks that have BLEU come first in their files.
+            some = {"loss": [4, 5, 6, 0, 1, 2, 3], "bleu": [5, 4], "rougeL": [5, 4]}
+            write_authors_run(root / AUTHORS_FLAN.format(model, seed), seed, some, 8)
+
+
+@pytest.fixture(scope="session")
+def sound_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Imported]:
+    """A sound release of the paper authors' layout, the dataset folder it was imported into, and what the import said;
+    not to be changed."""
+    from gptdynamics.authors_release import import_release
+
+    root = tmp_path_factory.mktemp("authors")
+    write_authors_release(root / "release")
+    return root / "release", root / "dataset", import_release(root / "release", root / "dataset")
+
+
+@pytest.fixture
+def release(sound_release: tuple[Path, Path, Imported], tmp_path: Path) -> Path:
+    """A copy of that release for one test to change."""
+    return Path(shutil.copytree(sound_release[0], tmp_path / "release"))
