@@ -13,6 +13,7 @@ from gptdynamics.atomic import write_text
 from gptdynamics.authors_release.examples import FOLDERS
 from gptdynamics.authors_release.findings import Finding, Findings
 from gptdynamics.authors_release.names import CURRICULUM_FILE, checked_path, run_folder_name, their_task
+from gptdynamics.authors_release.origin import run_origins
 from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root, read_examples
@@ -112,13 +113,17 @@ def _write_examples(out: Path, task: str, part: str, examples: list[Example], fi
     for path, own in files.items():
         if all("file" in example.source for example in own):
             own.sort(key=lambda example: _row_number(example.source))
-        rows = [
-            {"id": example.id, "input": example.prompt + example.target}
-            | json.loads(example.source.get("fields", "{}"))
-            for example in own
-        ]
-        _write_new(out / path, rows)
+        _write_new(out / path, [_example_row(example) for example in own])
     return [path.as_posix() for path in files]
+
+
+def _example_row(example: Example) -> dict[str, Any]:
+    """The example's line, with the fields that an import found beside id and input."""
+    try:
+        extra = dict(json.loads(example.source.get("fields", "{}")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{example.task}, example {example.id}: the fields in its source are no JSON object") from error
+    return {"id": example.id, "input": example.prompt + example.target} | extra
 
 
 def _example_path(task: str, part: str, example: Example, examples: list[Example]) -> PurePosixPath:
@@ -132,26 +137,26 @@ def _example_path(task: str, part: str, example: Example, examples: list[Example
 
 
 def _row_number(source: dict[str, str]) -> int:
-    row = source.get("row", "")
-    return int(row) if row.isdecimal() else 0
+    row = str(source.get("row", ""))
+    return int(row) if row.isdecimal() and len(row) < 20 else 0
 
 
 def _write_run(folder: DatasetFolder, out: Path, config: str, run: str, taken: set[str]) -> str:
     """Write the files of one run; its folder, relative to the release."""
     row = read_parquet(folder.run_row_path(config, run)).to_pylist()[0]
-    record = _record(folder, config, run)
-    path = checked_path(record["folder"], "runs") if record else _own_folder(folder, config, run, row, taken)
+    origin = run_origins(folder, config).get(run)
+    path = checked_path(origin.folder, "runs") if origin else _own_folder(folder, config, run, row, taken)
     if path.as_posix() in taken:
         raise DataError(f"{folder.manifest_path(config)}: {path} is the folder of two runs")
-    batches = [*row["curriculum"], *record.get("batches_after", [])]
+    batches = [*row["curriculum"], *(origin.batches_after if origin else [])]
     lines = [{"step": step, "samples_id": batch} for step, batch in enumerate(batches, start=1)]
     _write_new(out / path / CURRICULUM_FILE, lines)
     table = read_parquet(folder.run_path(config, run))
     for metric in METRICS:
         if metric in table.column_names and table[metric].null_count < table.num_rows:
             rows = _metric_rows(table.to_pylist(), metric)
-            order = record.get("orders", {}).get(metric)
-            if isinstance(order, list) and sorted(order) == sorted(rows):
+            order = origin.orders.get(metric, []) if origin else []
+            if sorted(order) == sorted(rows):
                 rows = {key: rows[key] for key in order}
             lines = [{"id": key, "loss_trajectory": points} for key, points in rows.items()]
             _write_new(out / path / f"all_{metric}_trajectory.out", lines)
@@ -168,13 +173,6 @@ def _metric_rows(rows: list[dict[str, Any]], metric: str) -> dict[int, list[dict
         for row in rows
         if row[metric] is not None
     }
-
-
-def _record(folder: DatasetFolder, config: str, run: str) -> dict[str, Any]:
-    """What an import noted of a run; empty for runs of ours."""
-    runs = (folder.origin(config) or {}).get("runs")
-    record = runs.get(run) if isinstance(runs, dict) else None
-    return record if isinstance(record, dict) and "folder" in record else {}
 
 
 def _own_folder(folder: DatasetFolder, config: str, run: str, row: dict[str, Any], taken: set[str]) -> PurePosixPath:

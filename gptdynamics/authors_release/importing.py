@@ -13,6 +13,7 @@ import pyarrow as pa
 from gptdynamics.authors_release.examples import TaskExamples, read_examples
 from gptdynamics.authors_release.findings import Finding, Findings
 from gptdynamics.authors_release.names import UNKNOWN, RunFolder, config_names
+from gptdynamics.authors_release.origin import RunOrigin, origin_of, run_origins
 from gptdynamics.authors_release.reading import RUN_OUT, ReleasedRun, fit_together, read_run, run_folders
 from gptdynamics.authors_release.trajectories import MetricFile
 from gptdynamics.configs import SPLITS, config_parts, run_name, run_parts, split_of
@@ -23,11 +24,7 @@ from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, RUN_SCHEMA, r
 from gptdynamics.errors import DataError, DivergedRunError, GPTDynamicsError, SettingsError
 from gptdynamics.tasks import get_task
 
-LAYOUT = "authors_release"
 OnProgress = Callable[[int, int], None]
-
-# What the folders do not say and the paper does: tables 5 and 7.
-_FROM_PAPER = "linear decay to zero without warm-up is that of the paper's tables 5 and 7; the layout does not say it"
 
 
 @dataclass(frozen=True)
@@ -183,8 +180,7 @@ def _check_tasks(folder: DatasetFolder, tasks: set[str]) -> None:
 
 def _numbers(folder: DatasetFolder, config: str, runs: list[RunFolder]) -> dict[str, str]:
     """The name of each run by its folder: those that were imported before, then on in the order of the seeds."""
-    origin = folder.origin(config) or {}
-    known = {str(run["folder"]): name for name, run in origin.get("runs", {}).items()}
+    known = {origin.folder: name for name, origin in run_origins(folder, config).items()}
     taken = len(known)
     for run in runs:
         if run.path not in known:
@@ -238,11 +234,10 @@ def _write(
         for path, table in zip((folder.run_row_path(config, name), folder.run_path(config, name)), own, strict=True):
             if path.exists() and not read_parquet(path).equals(table):
                 raise DataError(f"{path}: it was imported with other values: give another --out")
-    known = (folder.origin(config) or {}).get("runs", {})
-    records = known | {name: {"folder": path} for path, name in numbers.items() if name not in known}
-    records |= {name: _record(run, updates) for name, run in runs.items()}
-    origin = {"layout": LAYOUT, "learning_rate": _FROM_PAPER, "runs": records}
-    folder.begin_imported(config, UNKNOWN, len(records), origin)
+    origins = run_origins(folder, config)
+    origins |= {name: RunOrigin(path) for path, name in numbers.items() if name not in origins}
+    origins |= {name: _origin(run, updates) for name, run in runs.items()}
+    folder.begin_imported(config, UNKNOWN, len(origins), origin_of(origins))
     for name, (row, trajectories) in tables.items():
         folder.add_tables(config, name, row, trajectories)
     for name, reason in failed.items():
@@ -250,15 +245,9 @@ def _write(
     folder.write_card()
 
 
-def _record(run: ReleasedRun, updates: int) -> dict[str, Any]:
-    """What an export needs and our columns have no place for: the folder, orders of lines, batches after the end."""
-    record: dict[str, Any] = {"folder": run.folder.path}
+def _origin(run: ReleasedRun, updates: int) -> RunOrigin:
     orders = {name: each.ids for name, each in run.metrics.items() if each.ids != sorted(each.ids)}
-    if orders:
-        record["orders"] = orders
-    if len(run.batches) > updates:
-        record["batches_after"] = run.batches[updates:]
-    return record
+    return RunOrigin(run.folder.path, orders, run.batches[updates:])
 
 
 def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:

@@ -214,7 +214,7 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "dataset").exists()
 
 
-@pytest.mark.parametrize("folder", ["../evil", "runs/../../evil", "/tmp/evil", 3])
+@pytest.mark.parametrize("folder", ["../evil", "runs/../../evil", "/tmp/evil"])
 def test_a_folder_that_a_dataset_names_cannot_lead_outside(
     sound_release: tuple[Path, Path, Imported], tmp_path: Path, folder: object
 ) -> None:
@@ -227,6 +227,35 @@ def test_a_folder_that_a_dataset_names_cannot_lead_outside(
     with pytest.raises(DataError, match="no path inside runs/"):
         export_release(tmp_path / "dataset", tmp_path / "a" / "b")
     assert not (tmp_path / "evil").exists() and not (tmp_path / "a" / "evil").exists()
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        None,
+        [],
+        {"0000": None},
+        {"0000": {}},
+        {"0000": {"folder": 3}},
+        {"0000": {"folder": "runs/x", "orders": [1]}},
+        {"0000": {"folder": "runs/x", "orders": {"loss": 1}}},
+        {"0000": {"folder": "runs/x", "batches_after": [1]}},
+        {"0000": {"folder": "runs/x", "other": 1}},
+    ],
+)
+def test_a_damaged_origin_is_an_error_of_ours(
+    sound_release: tuple[Path, Path, Imported], tmp_path: Path, runs: object
+) -> None:
+    release, dataset, _ = sound_release
+    shutil.copytree(dataset, tmp_path / "dataset")
+    path = DatasetFolder(tmp_path / "dataset").manifest_path("rte_410m")
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["origin"]["runs"] = runs
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(DataError, match=r"rte_410m\.json: its origin is damaged"):
+        export_release(tmp_path / "dataset", tmp_path / "out", ["rte_410m"])
+    with pytest.raises(DataError, match=r"rte_410m\.json: its origin is damaged"):
+        import_release(release, tmp_path / "dataset")
 
 
 def test_every_error_is_one_of_ours(release: Path, tmp_path: Path) -> None:
