@@ -238,6 +238,9 @@ def import_(
     out: Annotated[Path, typer.Option(help="Dataset folder to write to, or to go on with.")],
     task_file: TaskFileOption = None,
     json_file: JsonOption = None,
+    last: Annotated[
+        bool, typer.Option("--last", help="Where a step occurs with different values or batches, take the last.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be imported, and stop.")] = False,
 ) -> None:
     """Read runs in the layout of the paper authors' release into a dataset folder."""
@@ -247,7 +250,7 @@ def import_(
     with progress_bar() as progress:
         bar = progress.add_task("runs", total=None)
         imported = import_release(
-            root, out, dry_run, lambda done, total: progress.update(bar, completed=done, total=total)
+            root, out, dry_run, lambda done, total: progress.update(bar, completed=done, total=total), last
         )
     for config in imported.configs:
         typer.echo(config.summary())

@@ -91,7 +91,11 @@ class Imported:
 
 
 def import_release(
-    source: str | Path, out: Path, dry_run: bool = False, on_progress: OnProgress = lambda done, total: None
+    source: str | Path,
+    out: Path,
+    dry_run: bool = False,
+    on_progress: OnProgress = lambda done, total: None,
+    last: bool = False,
 ) -> Imported:
     """Read a release in the authors' layout and write its runs into a dataset folder.
 
@@ -104,6 +108,8 @@ def import_release(
         out: the dataset folder to write to, or to go on with.
         dry_run: only say what would be imported.
         on_progress: called with the number of runs that were read, and of all, after each.
+        last: where a step occurs with different values or batches take the last, as the authors' code does with
+            batches; without it such a file does not count.
 
     Raises:
         DataError: it is no release in this layout, nothing in it can be imported, or `out` holds other values.
@@ -131,7 +137,7 @@ def import_release(
         read: list[ReleasedRun] = []
         for each in runs:
             try:
-                if run := read_run(root, each, task, findings):
+                if run := read_run(root, each, task, findings, last):
                     read.append(run)
             except DivergedRunError as error:
                 failed[numbers[each.path]] = str(error)

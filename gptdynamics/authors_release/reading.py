@@ -64,7 +64,9 @@ def run_folders(root: Path, findings: Findings) -> list[RunFolder]:
     return found
 
 
-def read_run(root: Path, folder: RunFolder, examples: TaskExamples, findings: Findings) -> ReleasedRun | None:
+def read_run(
+    root: Path, folder: RunFolder, examples: TaskExamples, findings: Findings, last: bool = False
+) -> ReleasedRun | None:
     """Read the files of one run; None, and a finding, if it has no sound curriculum or no sound loss.
 
     Args:
@@ -72,6 +74,7 @@ def read_run(root: Path, folder: RunFolder, examples: TaskExamples, findings: Fi
         folder: of the run.
         examples: of its task.
         findings: gathers what is wrong.
+        last: where a step occurs with different values or batches, take the last.
 
     Raises:
         DivergedRunError: its loss is not finite somewhere.
@@ -89,7 +92,7 @@ def read_run(root: Path, folder: RunFolder, examples: TaskExamples, findings: Fi
     place = f"{folder.path}/{CURRICULUM_FILE}"
     pool, test = ({example.id for example in part} for part in (examples.pool, examples.test))
     try:
-        batches = read_batches(path / CURRICULUM_FILE, place, findings)
+        batches = read_batches(path / CURRICULUM_FILE, place, findings, last)
         unknown = sorted({at for batch in batches for at in batch} - pool)
         if unknown:
             raise DataError(f"id {some(unknown)} is not one of the training examples of {folder.task}")
@@ -103,7 +106,7 @@ def read_run(root: Path, folder: RunFolder, examples: TaskExamples, findings: Fi
             continue
         place = f"{folder.path}/{name}"
         try:
-            measured = read_metric(path / name, place, findings)
+            measured = read_metric(path / name, place, findings, last)
             metrics[metric] = _followed(measured, metric, len(batches), test, place, findings)
         except DivergedRunError as error:
             if metric == "loss":

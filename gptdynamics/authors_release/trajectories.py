@@ -16,7 +16,9 @@ from gptdynamics.dataset.checks.findings import some
 from gptdynamics.errors import DataError
 
 MENDED = "one of them is kept"
+LAST = "the last is kept"
 _LEFT_OUT = "left out"
+_TAKE_LAST = " (--last takes the last)"
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,24 @@ class MetricFile:
         return MetricFile(self.ids, self.step[:count], self.values[:count])
 
 
-def read_batches(path: Path, place: str, findings: Findings) -> list[list[int]]:
+def read_batches(path: Path, place: str, findings: Findings, last: bool = False) -> list[list[int]]:
     """The batches of a run, `[T][batch]` ids: lines `{"step", "samples_id"}`, steps from 1.
 
     A step that occurs again with the same batch counts once, and is noted.
 
+    Args:
+        path: the file.
+        place: what findings call it.
+        findings: gathers what is wrong.
+        last: of several batches of a step take the last, as the authors' code does.
+
     Raises:
-        DataError: there is none; a step is missing or has two different batches: the curriculum is not known.
+        DataError: there is none; a step is missing or (without `last`) has two different batches: the curriculum is not
+            known.
     """
     batches: dict[int, list[int]] = {}
     again: list[int] = []
+    differing: list[int] = []
     odd: list[int] = []
     extra: set[str] = set()
     for number, line in read_lines(path, place, findings):
@@ -62,8 +72,10 @@ def read_batches(path: Path, place: str, findings: Findings) -> list[list[int]]:
             odd.append(number + 1)
             continue
         if step in batches and batches[step] != batch:
-            raise DataError(f"step {step} has two different batches")
-        if step in batches:
+            if not last:
+                raise DataError(f"step {step} has two different batches{_TAKE_LAST}")
+            differing.append(step)
+        elif step in batches:
             again.append(step)
         batches[step] = batch
         extra |= line.keys() - {"step", "samples_id"}
@@ -74,6 +86,8 @@ def read_batches(path: Path, place: str, findings: Findings) -> list[list[int]]:
         raise DataError("it is empty")
     if again:
         findings.add(place, f"step {some(again)} occurs more than once with the same batch", MENDED)
+    if differing:
+        findings.add(place, f"step {some(differing)} has different batches", LAST)
     missing = sorted(set(range(1, max(batches) + 1)) - batches.keys()) if max(batches) < 10**7 else [1]
     if missing or 0 in batches:
         raise DataError(f"step {some(missing)} is missing" if missing else "it has a batch of step 0")
@@ -87,19 +101,27 @@ def _note_extra(extra: set[str], place: str, findings: Findings) -> None:
         findings.add(place, f"it has fields that the layout does not have ({some(sorted(extra))})", _LEFT_OUT)
 
 
-def read_metric(path: Path, place: str, findings: Findings) -> MetricFile:
+def read_metric(path: Path, place: str, findings: Findings, last: bool = False) -> MetricFile:
     """The trajectories of one metric: lines `{"id", "loss_trajectory": [{"step", "loss"}]}`, whatever the metric.
 
     Steps that occur again with the same value count once; test examples whose steps are not those that most have are
     left out. Both are noted.
 
+    Args:
+        path: the file.
+        place: what findings call it.
+        findings: gathers what is wrong.
+        last: of several values of a step, or trajectories of a test example, take the last.
+
     Raises:
-        DataError: there are none, or a step or a test example has two different values: nothing says which is right.
+        DataError: there are none, or (without `last`) a step or a test example has two different values: nothing says
+            which is right.
     """
     found: dict[int, tuple[list[int], list[float]]] = {}
     again: Counter[int] = Counter()
     odd: list[int] = []
     twice: list[int] = []
+    differing: set[int] = set()
     extra: set[str] = set()
     unordered = 0
     for number, line in read_lines(path, place, findings):
@@ -115,16 +137,23 @@ def read_metric(path: Path, place: str, findings: Findings) -> MetricFile:
         if not _ascending(steps):
             once: dict[int, float] = {}
             for step, value in zip(steps, values, strict=True):
-                if once.setdefault(step, value) != value:
-                    raise DataError(f"test example {key} has two different values at step {step}")
-            again.update(step for step, count in Counter(steps).items() if count > 1)
+                if once.get(step, value) != value:
+                    if not last:
+                        raise DataError(f"test example {key} has two different values at step {step}{_TAKE_LAST}")
+                    differing.add(key)
+                once[step] = value
+            if key not in differing:
+                again.update(step for step, count in Counter(steps).items() if count > 1)
             unordered += list(once) != sorted(once)
             steps = sorted(once)
             values = [once[step] for step in steps]
         if key in found:
-            if found[key] != (steps, values):
-                raise DataError(f"test example {key} has two different trajectories")
-            twice.append(key)
+            if found[key] == (steps, values):
+                twice.append(key)
+            elif last:
+                differing.add(key)
+            else:
+                raise DataError(f"test example {key} has two different trajectories{_TAKE_LAST}")
         found[key] = (steps, values)
         extra |= line.keys() - {"id", "loss_trajectory"}
     _note_extra(extra, place, findings)
@@ -134,6 +163,8 @@ def read_metric(path: Path, place: str, findings: Findings) -> MetricFile:
         most = max(again.values())
         where = f" (in up to {most} trajectories)" if most > 1 else ""
         findings.add(place, f"step {some(sorted(again))} occurs more than once with the same value{where}", MENDED)
+    if differing:
+        findings.add(place, f"test example {some(sorted(differing))} has different values of the same steps", LAST)
     if twice:
         findings.add(place, f"test example {some(twice)} occurs more than once", MENDED)
     if unordered:

@@ -148,6 +148,25 @@ def test_a_run_that_is_not_sound_is_left_out_alone(
     np.testing.assert_array_equal(kept.values, np.delete(wanted.values, 2, axis=0))
 
 
+@pytest.mark.parametrize("name", ["two values", "two batches"])
+def test_of_different_values_the_last_is_kept_where_that_is_asked_for(
+    name: str, release: Path, sound_release: tuple[Path, Path, Imported], tmp_path: Path
+) -> None:
+    folder = release / RTE.format(3)
+    if name == "two values":
+        change(folder / FILES["loss"], points(lambda each: [each[0] | {"loss": 9.0}, *each]))
+    else:
+        change(folder / "train_samples_id.json", lambda rows: [{"step": 1, "samples_id": [0, 1, 2, 3]}, *rows])
+    assert len(import_release(release, tmp_path / "not asked").findings) == 1
+    imported = import_release(release, tmp_path / "asked", last=True)
+    (finding,) = imported.findings
+    assert finding.done == "the last is kept"
+    runs = [read_dynamics(root, "rte_410m", "loss") for root in (sound_release[1], tmp_path / "asked")]
+    np.testing.assert_array_equal(runs[0].values, runs[1].values)
+    assert runs[0].curricula == runs[1].curricula
+    assert len(read_dynamics(tmp_path / "not asked", "rte_410m", "loss").runs) == RUNS - 1
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_run_that_diverged_is_recorded_as_failed(release: Path, tmp_path: Path, value: float) -> None:
     lossy(3, value)(release)

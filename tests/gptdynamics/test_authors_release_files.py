@@ -29,9 +29,9 @@ SOUND = [trajectory(4, (1, 0.5), (2, 0.25)), trajectory(2, (1, 1.5), (2, 1))]
 def batches(tmp_path: Path) -> Callable[..., tuple[list[list[int]], list[str]]]:
     """The batches read of these lines (texts, or objects), and what was noted."""
 
-    def read(*rows: Any) -> tuple[list[list[int]], list[str]]:
+    def read(*rows: Any, last: bool = False) -> tuple[list[list[int]], list[str]]:
         findings = Findings()
-        found = read_batches(written(tmp_path / "train_samples_id.json", rows), "run/x", findings)
+        found = read_batches(written(tmp_path / "train_samples_id.json", rows), "run/x", findings, last)
         return found, [str(each) for each in findings.found]
 
     return read
@@ -41,9 +41,9 @@ def batches(tmp_path: Path) -> Callable[..., tuple[list[list[int]], list[str]]]:
 def metric(tmp_path: Path) -> Callable[..., tuple[MetricFile, list[str]]]:
     """The trajectories read of these lines, and what was noted."""
 
-    def read(*rows: Any) -> tuple[MetricFile, list[str]]:
+    def read(*rows: Any, last: bool = False) -> tuple[MetricFile, list[str]]:
         findings = Findings()
-        found = read_metric(written(tmp_path / "all_loss_trajectory.out", rows), "run/x", findings)
+        found = read_metric(written(tmp_path / "all_loss_trajectory.out", rows), "run/x", findings, last)
         return found, [str(each) for each in findings.found]
 
     return read
@@ -149,6 +149,22 @@ def test_fields_that_the_layout_does_not_have_are_named_once(metric: Callable[..
 def test_trajectories_that_contradict_themselves_are_refused(metric: Callable[..., Any], rows: Any, words: str) -> None:
     with pytest.raises(DataError, match=words):
         metric(*rows)
+
+
+def test_the_last_of_different_values_counts_where_that_is_asked_for(
+    batches: Callable[..., Any], metric: Callable[..., Any]
+) -> None:
+    other = {"step": 2, "samples_id": [3, 3]}
+    assert batches(*BATCHES, other, last=True) == (
+        [[3, 1], [3, 3], [1, 0]],
+        ["run/x: step 2 has different batches; the last is kept"],
+    )
+    found, notes = metric(
+        trajectory(4, (1, 9.0), (1, 0.5), (2, 0.25)), trajectory(2, (1, 3.0), (2, 3.0)), SOUND[1], last=True
+    )
+    np.testing.assert_array_equal(found.values, metric(*SOUND)[0].values)
+    assert notes == ["run/x: test example 2, 4 has different values of the same steps; the last is kept"]
+    assert batches(*BATCHES, BATCHES[1], last=True) == batches(*BATCHES, BATCHES[1])
 
 
 def test_examples_are_read_from_every_file_of_a_task(tmp_path: Path) -> None:
