@@ -31,11 +31,13 @@ class ReleasedRun:
         folder: where it is, and what its name says.
         batches: `[T][batch]` ids of training examples, of step 1 first.
         metrics: trajectories of loss and of what else was measured, by metric.
+        absent: metrics that it has no file of.
     """
 
     folder: RunFolder
     batches: list[list[int]]
     metrics: dict[str, MetricFile]
+    absent: frozenset[str] = frozenset()
 
     @property
     def last_step(self) -> int:
@@ -116,7 +118,9 @@ def read_run(
             findings.add(place, str(error), RUN_OUT if metric == "loss" else METRIC_OUT)
             if metric == "loss":
                 return None
-    return ReleasedRun(folder, batches, metrics)
+    return ReleasedRun(
+        folder, batches, metrics, frozenset(metric for name, metric in names.items() if name not in there)
+    )
 
 
 def _compare_with_name(folder: RunFolder, batches: list[list[int]], place: str, findings: Findings) -> None:
@@ -187,6 +191,10 @@ def _fitting_metrics(
 ) -> dict[str, MetricFile]:
     kept = {"loss": run.metrics["loss"]}
     for metric, wanted in usual.items():
+        if metric in run.absent and wanted[1]:
+            findings.add(
+                run.folder.path, f"it has no all_{metric}_trajectory.out, unlike others of its config", METRIC_OUT
+            )
         if metric not in run.metrics:
             continue
         place, measured = f"{run.folder.path}/all_{metric}_trajectory.out", run.metrics[metric]
