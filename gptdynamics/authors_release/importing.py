@@ -124,6 +124,8 @@ def import_release(
     done, written = 0, set()
     configs = config_names(folders)
     _check_tasks(folder, {runs[0].task for runs in configs.values()})
+    if not dry_run:
+        folder.remove_leftovers()
     for config, runs in configs.items():
         task = examples.get(runs[0].task, TaskExamples())
         problem = _problem(config, runs[0].task, task)
