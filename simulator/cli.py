@@ -103,6 +103,9 @@ def evaluate(
     config: Config,
     metric: Metric = "loss",
     models: Models = None,
+    baselines: Annotated[
+        list[str] | None, typer.Option(help="Methods to compare with. Default: all but tracin_cp_published.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
 ) -> None:
     """Score every method on held-out runs."""
@@ -112,7 +115,8 @@ def evaluate(
     from simulator.evaluation import evaluate as evaluate_methods
     from simulator.evaluation.table import terminal_table
 
-    settings = EvaluateSettings(dataset, config, metric, tuple(models or ()))
+    named = {"baselines": tuple(baselines)} if baselines else {}
+    settings = EvaluateSettings(dataset, config, metric, tuple(models or ()), **named)
     with _phases() as (on_phase, on_progress):
         evaluation = evaluate_methods(settings, on_phase, on_progress)
     Console().print(terminal_table(evaluation.rows))

@@ -9,7 +9,7 @@ import numpy as np
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root
-from gptdynamics.dataset.schema import read_parquet
+from gptdynamics.dataset.schema import GRADIENT_COLUMNS, read_parquet
 from gptdynamics.errors import DataError
 
 
@@ -36,11 +36,13 @@ class GradientProducts:
     Attributes:
         step: `[S]` the steps after which they were taken.
         pool_ids: the N pool examples.
-        values: `[S, N, M]` float32, test examples in the order of the run's trajectories.
+        test_ids: the M test examples.
+        values: `[S, N, M]` float32.
     """
 
     step: np.ndarray
     pool_ids: list[int]
+    test_ids: list[int]
     values: np.ndarray
 
 
@@ -80,7 +82,8 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     Raises:
         DataError: the run recorded none, or they are damaged.
     """
-    path = DatasetFolder(local_root(str(source))).products_path(config, run)
+    folder = DatasetFolder(local_root(str(source)))
+    path = folder.products_path(config, run)
     if not path.exists():
         raise DataError(f"{source}: run {run} of {config} has no gradient products; collect with --gradients test")
     table = read_parquet(path, ["step", "id", "products"])
@@ -91,4 +94,50 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     ids = ids.reshape(len(steps), -1) if whole else ids
     if not whole or (ids != ids[0]).any():
         raise DataError(f"{path}: its products are damaged. Delete it and the run's file, and collect that run again")
-    return GradientProducts(steps, ids[0].tolist(), flat.reshape(*ids.shape, -1))
+    values = flat.reshape(*ids.shape, -1)
+    test_ids = read_parquet(folder.run_path(config, run), ["test_id"])["test_id"].to_pylist()
+    if len(test_ids) != values.shape[2]:
+        raise DataError(f"{path}: products with {values.shape[2]} test examples; the run has {len(test_ids)}")
+    return GradientProducts(steps, ids[0].tolist(), test_ids, values)
+
+
+@dataclass(frozen=True)
+class UpdateProducts:
+    """Inner products of a run's updates with the gradients of its test examples.
+
+    Attributes:
+        test_ids: the M test examples.
+        values: `grad_dot` and `update_dot`, `[T, M]` float32 each, a row for each update.
+    """
+
+    test_ids: list[int]
+    values: dict[str, np.ndarray]
+
+
+def has_products(source: str | Path, config: str, run: str) -> bool:
+    """Whether a run recorded pool x test gradient products."""
+    return DatasetFolder(local_root(str(source))).products_path(config, run).exists()
+
+
+def read_update_products(source: str | Path, config: str, run: str) -> UpdateProducts | None:
+    """The columns `grad_dot` and `update_dot` of a run; None if it recorded none.
+
+    Args:
+        source: a dataset folder or a Hub id.
+        config: `<task>_<size>`.
+        run: name of the run.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    path = DatasetFolder(local_root(str(source))).run_path(config, run)
+    table = read_parquet(path)
+    if not set(GRADIENT_COLUMNS) <= set(table.column_names) or table["grad_dot"].null_count == table.num_rows:
+        return None
+    values = {}
+    for column in GRADIENT_COLUMNS:
+        flat = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        if table[column].null_count or flat.size % table.num_rows or not np.isfinite(flat).all():
+            raise DataError(f"{path}: its {column} is damaged. Delete it and run the same collect command again")
+        values[column] = flat.reshape(table.num_rows, -1).T
+    return UpdateProducts(table["test_id"].to_pylist(), values)

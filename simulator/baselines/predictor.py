@@ -7,6 +7,11 @@ from typing import Protocol
 import numpy as np
 
 from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import DataError
+
+
+class NotApplicableError(DataError):
+    """A method is not defined for a metric, or a dataset lacks what it needs; the message is the reason."""
 
 
 class Predictor(Protocol):
@@ -23,5 +28,9 @@ class Predictor(Protocol):
     history: int
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """Trajectories `[R, S, M]` from the runs' curricula and their first `history` values."""
+        """Trajectories `[R, S, M]` from the runs' curricula and their first `history` values.
+
+        Raises:
+            NotApplicableError: the runs lack what the method needs.
+        """
         ...

@@ -1,8 +1,10 @@
-"""Simfluence-linear (Guu et al., 2023; eq. 3): a multiplicative and an additive number for each example."""
+"""Simfluence (Guu et al., 2023; eq. 3): a multiplicative and an additive number for each example."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,67 +16,102 @@ from simulator.recurrence import markov_scan
 # As many pairs as other trained methods try settings.
 RIDGES = (1e-4, 1e-2, 1.0, 100.0)
 
+Kind = Literal["linear", "additive", "multiplicative"]
+ALPHA, BETA = 0, 1
+FITTED: dict[Kind, tuple[int, ...]] = {"linear": (ALPHA, BETA), "additive": (BETA,), "multiplicative": (ALPHA,)}
 
-class SimfluenceLinear:
+
+@dataclass(frozen=True)
+class Pairs:
+    """Runs as one regression for each test example: what a batch held, the value before it and the value after.
+
+    Attributes:
+        shares: `[rows, N]` mean share of each pool example in the batches between two measurements.
+        before, after: `[rows, M]` the values at the two measurements.
+    """
+
+    shares: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+
+
+def interval_shares(runs: Dynamics) -> torch.Tensor:
+    """Mean share of each pool example in the batches between two measurements: `[R, S - 1, N]`."""
+    return shares_between(visit_shares(runs.curricula, [example.id for example in runs.pool]), runs.step.tolist())
+
+
+def pairs_of(runs: Dynamics) -> Pairs:
+    """Every pair of neighbouring measurements of every run."""
+    values = torch.from_numpy(runs.values)
+    return Pairs(interval_shares(runs).flatten(0, 1), values[:, :-1].flatten(0, 1), values[:, 1:].flatten(0, 1))
+
+
+def free_running(factors: torch.Tensor, runs: Dynamics) -> np.ndarray:
+    """Trajectories `[R, S, M]` of eq. 3 from the first value on.
+
+    Args:
+        factors: `[2, N, M]` A as deviation from 1, and B.
+        runs: whose curricula and first values.
+    """
+    shares = interval_shares(runs)
+    alpha, beta = 1 + shares @ factors[0], shares @ factors[1]
+    return markov_scan(alpha.unsqueeze(0), beta, torch.from_numpy(runs.values[:, :1])).numpy()
+
+
+def free_running_error(factors: torch.Tensor, runs: Dynamics) -> float:
+    """All-steps MSE of free-running trajectories; infinite where they blow up, whose squares may overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = float(np.square(free_running(factors, runs)[:, 1:] - runs.values[:, 1:]).mean())
+    return error if np.isfinite(error) else float("inf")
+
+
+class Simfluence:
     """phi_t = alpha(c_t) phi_{t-1} + beta(c_t), fitted by ridge regression for each test example on its own.
 
     The penalty draws alpha towards 1 and beta towards 0, that is towards persistence; a penalty for each of
     the two is chosen by the free-running error on validation runs.
 
     Args:
+        kind: `linear`, or with one of the two held at persistence, `additive` (alpha = 1) or `multiplicative`
+            (beta = 0).
         training: runs to fit.
         validation: runs to choose the penalties on.
     """
 
-    name = "simfluence_linear"
     model: str | None = None
     history = 1
 
-    def __init__(self, training: Dynamics, validation: Dynamics) -> None:
-        errors = {}
-        solutions = self._solutions(training)
-        for penalties, self.factors in solutions.items():
-            # A setting whose trajectories blow up is no candidate; squaring them may overflow.
-            with np.errstate(over="ignore", invalid="ignore"):
-                error = float(np.square(self.predict(validation)[:, 1:] - validation.values[:, 1:]).mean())
-            errors[penalties] = error if np.isfinite(error) else np.inf
+    def __init__(self, kind: Kind, training: Dynamics, validation: Dynamics) -> None:
+        self.kind = kind
+        self.name = f"simfluence_{kind}"
+        solutions = self._solutions(pairs_of(training))
+        errors = {penalties: free_running_error(factors, validation) for penalties, factors in solutions.items()}
         self.penalties = min(errors, key=lambda penalties: errors[penalties])
         self.factors = solutions[self.penalties]
 
-    @staticmethod
-    def _shares(runs: Dynamics) -> torch.Tensor:
-        return shares_between(visit_shares(runs.curricula, [example.id for example in runs.pool]), runs.step.tolist())
-
-    def _solutions(self, runs: Dynamics) -> dict[tuple[float, float], torch.Tensor]:
-        """Factors A (deviation from 1) and B for each pair of penalties: `[2, N, M]`."""
-        shares = self._shares(runs).flatten(0, 1).double()
-        values = torch.from_numpy(runs.values).double()
-        before, change = values[:, :-1].flatten(0, 1), values.diff(dim=1).flatten(0, 1)
+    def _solutions(self, pairs: Pairs) -> dict[tuple[float, ...], torch.Tensor]:
+        """Factors A (deviation from 1) and B for each setting of the penalties: `[2, N, M]`."""
+        shares, before = pairs.shares.double(), pairs.before.double()
+        change = pairs.after.double() - before
         count, tests = shares.size(1), before.size(1)
-        grid = list(product(RIDGES, RIDGES))
-        out = {pair: torch.empty(2, count, tests) for pair in grid}
-        plain = shares.T @ shares
-        unit = plain.diagonal().mean()
+        fitted = FITTED[self.kind]
+        grid = list(product(RIDGES, repeat=len(fitted)))
+        out = {penalties: torch.zeros(2, count, tests) for penalties in grid}
+        unit = shares.square().sum(0).mean()
         for test in range(tests):
-            weighted = shares * before[:, test, None]
-            cross, square = weighted.T @ shares, weighted.T @ weighted
-            gram = torch.cat([torch.cat([square, cross], 1), torch.cat([cross.T, plain], 1)])
-            wanted = torch.cat([weighted, shares], 1).T @ change[:, test]
+            inputs = [shares * before[:, test, None] if side == ALPHA else shares for side in fitted]
             scale = before[:, test].square().mean().clamp(min=1e-6)
-            penalties = [
-                torch.cat([torch.full((count,), float(a * unit * scale)), torch.full((count,), float(b * unit))])
-                for a, b in grid
-            ]
-            systems = torch.stack([gram + torch.diag(penalty) for penalty in penalties])
+            units = torch.stack([unit * scale if side == ALPHA else unit for side in fitted])
+            columns = torch.cat(inputs, 1)
+            gram, wanted = columns.T @ columns, columns.T @ change[:, test]
+            penalties = (torch.tensor(grid, dtype=units.dtype) * units).repeat_interleave(count, dim=1)
+            systems = gram + torch.diag_embed(penalties)
             solved = torch.cholesky_solve(wanted.expand(len(grid), -1).unsqueeze(-1), torch.linalg.cholesky(systems))
-            for pair, solution in zip(grid, solved.squeeze(-1), strict=True):
-                out[pair][:, :, test] = solution.view(2, count)
+            for row, solution in zip(grid, solved.squeeze(-1), strict=True):
+                for side, each in zip(fitted, solution.view(len(fitted), count), strict=True):
+                    out[row][side, :, test] = each
         return out
 
     def predict(self, runs: Dynamics) -> np.ndarray:
         """Free-running trajectories `[R, S, M]`."""
-        shares = self._shares(runs)
-        alpha = 1 + shares @ self.factors[0]
-        beta = shares @ self.factors[1]
-        history = torch.from_numpy(runs.values[:, :1])
-        return markov_scan(alpha.unsqueeze(0), beta, history).numpy()
+        return free_running(self.factors, runs)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset import Dynamics, read_dynamics
-from simulator.baselines import MeanCurve, Persistence, Predictor, SimfluenceLinear
-from simulator.evaluation.scoring import Row, score
+from gptdynamics.errors import SettingsError
+from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
+from simulator.evaluation.scoring import Row, score, undefined
 from simulator.evaluation.simulated import Simulated, load_simulator
 from simulator.training import TrainSettings, train_simulator
 
@@ -26,12 +28,19 @@ class EvaluateSettings:
         config: `<task>_<size>`.
         metric: what is compared.
         models: simulators to score; none: markov and memory are trained here with each encoder.
+        baselines: names of `simulator.baselines.BASELINES`.
     """
 
     dataset: str
     config: str
     metric: str = "loss"
     models: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = tuple(name for name in BASELINES if name not in SLOW)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.baselines if name not in BASELINES]
+        if unknown:
+            raise SettingsError(f"no baseline {unknown[0]!r}; there are: {', '.join(BASELINES)}")
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,10 @@ def _unique_names(methods: Sequence[Predictor]) -> list[str]:
     return names
 
 
+def _fit_and_predict(name: str, seen: Dynamics, history: int, held_out: Dynamics) -> np.ndarray:
+    return fit_baseline(name, seen, history).predict(held_out)
+
+
 def evaluate(
     settings: EvaluateSettings,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
@@ -95,36 +108,45 @@ def evaluate(
         GPTDynamicsError: data or models are missing, damaged or do not fit each other.
     """
     runs = read_dynamics(settings.dataset, settings.config, settings.metric)
-    held_out, training, validation = (runs.split(name) for name in ("test", "train", "validation"))
+    held_out, seen = runs.split("test"), runs.split("train", "validation")
     models = [Simulated(load_simulator(source), source) for source in settings.models]
     for model in models:
         model.check(runs)
-    mean_curve = MeanCurve(runs.split("train", "validation"))
-    on_phase("simfluence", 1)
-    methods: list[Predictor] = [Persistence(), mean_curve, SimfluenceLinear(training, validation)]
-    on_progress()
+    simulators: list[Predictor] = []
     for wanted in _trained_here(settings, runs):
         trained = train_simulator(wanted, on_phase, on_progress, runs=runs)
-        methods.append(Simulated(trained.model))
-    methods += models
-    history = max(method.history for method in methods)
-    reference = mean_curve.predict(held_out)
+        simulators.append(Simulated(trained.model))
+    simulators += models
+    history = max((method.history for method in simulators), default=1)
+    on_phase("baselines", len(settings.baselines))
+    reference = MeanCurve(seen).predict(held_out)
     rows: list[Row] = []
     predictions: dict[str, np.ndarray] = {}
-    for method, name in zip(methods, _unique_names(methods), strict=True):
-        predicted = method.predict(held_out)
-        predictions[name] = predicted
-        rows.append(
-            Row(
-                method=name,
-                model=method.model,
-                config=settings.config,
-                metric=settings.metric,
-                split="test",
-                coverage=None,
-                runs=len(held_out.runs),
-                examples=len(held_out.test),
-                **asdict(score(predicted, held_out.values, reference, history)),
-            )
+
+    def add(name: str, model: str | None, predict: Callable[[], np.ndarray]) -> None:
+        note = None
+        try:
+            predictions[name] = predict()
+            figures = score(predictions[name], held_out.values, reference, history)
+        except NotApplicableError as error:
+            note, figures = str(error), undefined(held_out.values, history)
+        row = Row(
+            method=name,
+            model=model,
+            config=settings.config,
+            metric=settings.metric,
+            split="test",
+            coverage=None,
+            runs=len(held_out.runs),
+            examples=len(held_out.test),
+            note=note,
+            **asdict(figures),
         )
+        rows.append(row)
+
+    for name in settings.baselines:
+        add(name, None, partial(_fit_and_predict, name, seen, history, held_out))
+        on_progress()
+    for method, name in zip(simulators, _unique_names(simulators), strict=True):
+        add(name, method.model, partial(method.predict, held_out))
     return Evaluation(rows=rows, runs=held_out, predictions=predictions)

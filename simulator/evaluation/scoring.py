@@ -20,6 +20,7 @@ class Row:
         coverage: share of truths inside the 90% band, or None where there is no band.
         runs, examples: how many of each.
         still: trajectories that never move; they are left out of `skill`.
+        note: why the method has no figures, or None.
     """
 
     method: str
@@ -38,6 +39,7 @@ class Row:
     runs: int
     examples: int
     still: int
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,12 @@ def _final_spearman(predicted: np.ndarray, truth: np.ndarray) -> tuple[float | N
     return float(np.mean(found)), float(np.std(found))
 
 
+def undefined(truth: np.ndarray, history: int) -> Figures:
+    """No figures but how many trajectories never move; arguments as of `score`."""
+    still = np.ptp(truth[:, history:], axis=1) == 0
+    return Figures(None, None, None, None, None, None, None, int(still.sum()))
+
+
 def score(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, history: int) -> Figures:
     """Score predictions against ground truth.
 
@@ -80,10 +88,10 @@ def score(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, hist
     Returns:
         The figures; all None where a prediction is not finite (it blew up).
     """
+    if not np.isfinite(predicted[:, history:]).all():
+        return undefined(truth, history)
     predicted, truth, mean_curve = (array[:, history:].astype(np.float64) for array in (predicted, truth, mean_curve))
     still = np.ptp(truth, axis=1) == 0
-    if not np.isfinite(predicted).all():
-        return Figures(None, None, None, None, None, None, None, int(still.sum()))
     square = np.square(predicted - truth).mean(1)
     absolute = np.abs(predicted - truth).mean(1)
     reference = np.square(mean_curve - truth).mean(1)[~still].sum()

@@ -36,6 +36,9 @@ def terminal_table(rows: Sequence[Row]) -> Table:
             _figure(row.spearman, row.spearman_std),
             "-" if row.skill is None else f"{row.skill:.3f}" if abs(row.skill) < 10 else f"{row.skill:.3g}",
         )
+    notes = [f"{row.method} skipped: {row.note}" for row in rows if row.note]
     if first.still:
-        table.caption = f"{first.still} of {first.runs * first.examples} trajectories never move; skill leaves them out"
+        moved = f"{first.still} of {first.runs * first.examples} trajectories never move; skill leaves them out"
+        notes.insert(0, moved)
+    table.caption = "\n".join(notes) or None
     return table

@@ -12,7 +12,16 @@ import hashlib
 METHOD_COLOURS: dict[str, str] = {
     "persistence": "#999999",
     "mean_curve": "#56B4E9",
+    "mean_curve_shifted": "#2E7FA8",
+    "simfluence_additive": "#F2C14E",
+    "simfluence_multiplicative": "#B5791A",
     "simfluence_linear": "#E69F00",
+    "simfluence_linear_adamw": "#8A5A00",
+    "tracin_cp_10": "#9B7EDE",
+    "tracin_cp_all": "#6A3FB5",
+    "grad_dot": "#C2447A",
+    "update_dot": "#7A1F4B",
+    "tracin_cp_published": "#B58BC9",
     "markov_1": "#D55E00",
     "memory": "#0072B2",
     "memory_label": "#B0A000",
@@ -24,7 +33,15 @@ METHOD_COLOURS: dict[str, str] = {
 METHOD_DASHES: dict[str, str] = {
     "persistence": "dot",
     "mean_curve": "dash",
+    "mean_curve_shifted": "dashdot",
+    "simfluence_additive": "dot",
+    "simfluence_multiplicative": "dash",
     "simfluence_linear": "longdash",
+    "simfluence_linear_adamw": "dashdot",
+    "tracin_cp_10": "dash",
+    "grad_dot": "dot",
+    "update_dot": "longdash",
+    "tracin_cp_published": "dashdot",
     "memory_label": "dashdot",
 }
 """Method name -> plotly dash name, for the methods that are not drawn solid."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gptdynamics.errors import DataError
+from simulator.baselines import BASELINES
 from simulator.evaluation import Evaluation
 from simulator.report.colours import method_colour
 from simulator.report.page import AXIS_TITLES
@@ -15,7 +16,7 @@ PANELS = 4
 
 
 def draw_trajectories(evaluation: Evaluation, path: Path) -> None:
-    """Draw four (run, test example) pairs: the truth and every trained method and the mean curve.
+    """Draw four (run, test example) pairs: the truth, every simulator, Simfluence and the mean curve.
 
     The pairs are those at the 20th, 40th, 60th and 80th percentile of the last method's error.
 
@@ -35,7 +36,8 @@ def draw_trajectories(evaluation: Evaluation, path: Path) -> None:
     from matplotlib import pyplot
 
     runs = evaluation.runs
-    shown = {name: values for name, values in evaluation.predictions.items() if name != "persistence"}
+    left_out = BASELINES.keys() - {"mean_curve", "simfluence_linear"}
+    shown = {name: values for name, values in evaluation.predictions.items() if name not in left_out}
     squared = np.square(list(shown.values())[-1] - runs.values).mean(1)
     order = np.argsort(squared, axis=None)
     figure, axes = pyplot.subplots(1, PANELS, figsize=(13, 3.4), layout="constrained")

@@ -28,7 +28,16 @@ AXIS_TITLES: dict[str, str] = {
 METHOD_NOTES: dict[str, str] = {
     "persistence": "the first value, unchanged",
     "mean_curve": "mean of the training runs",
-    "simfluence_linear": "two learned numbers per training example",
+    "mean_curve_shifted": "mean of the training runs, through the given values",
+    "simfluence_additive": "a learned number added per training example",
+    "simfluence_multiplicative": "a learned factor per training example",
+    "simfluence_linear": "two learned numbers per training example, by ridge regression",
+    "simfluence_linear_adamw": "the same, by the paper's training",
+    "tracin_cp_10": "gradient products at ten checkpoints",
+    "tracin_cp_all": "gradient products at every step",
+    "grad_dot": "gradient products at the end of training",
+    "update_dot": "products with the optimiser's real updates",
+    "tracin_cp_published": "output layer only, tokens summed too early",
     "markov_1": "first-order recurrence on example vectors",
     "memory": "mean curve plus a fading memory of batches",
     "memory_label": "memory that sees labels only",
@@ -289,7 +298,7 @@ def _group(key: tuple[str, str, str], rows: Sequence[Mapping[str, object]]) -> _
         lines.append(
             _Line(
                 method=method,
-                note=METHOD_NOTES.get(method, ""),
+                note=f"skipped: {row['note']}" if row.get("note") else METHOD_NOTES.get(method, ""),
                 model=None if model is None else str(model),
                 colour=method_colour(method),
                 dashes=DASH_ARRAYS[method_dash(method)],

@@ -10,7 +10,19 @@ import torch
 
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
-from simulator.baselines import MeanCurve, Persistence, Predictor, SimfluenceLinear, simfluence
+from gptdynamics.errors import SettingsError
+from simulator.baselines import (
+    BASELINES,
+    MeanCurve,
+    MeanCurveShifted,
+    NotApplicableError,
+    Persistence,
+    Simfluence,
+    SimfluenceDescent,
+    fit_baseline,
+    simfluence,
+)
+from simulator.baselines.simfluence_descent import Descent
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.markov_dynamics import MarkovDynamics
 from simulator.modeling_gptfluence import visit_shares
@@ -57,18 +69,50 @@ def test_the_mean_curve_is_that_of_the_runs_it_was_given(runs: Dynamics) -> None
     np.testing.assert_allclose(found, np.stack([wanted, wanted]), rtol=1e-6)
 
 
-def test_baselines_have_what_an_evaluation_asks_for(runs: Dynamics) -> None:
-    methods: list[Predictor] = [Persistence(), MeanCurve(runs), SimfluenceLinear(runs, runs)]
-    assert [method.name for method in methods] == ["persistence", "mean_curve", "simfluence_linear"]
-    for method in methods:
-        assert (method.model, method.history) == (None, 1)
-        before = runs.values.copy()
-        assert method.predict(runs).shape == runs.values.shape
-        np.testing.assert_array_equal(runs.values, before)
+def test_the_shifted_mean_curve_passes_through_the_last_given_value(runs: Dynamics) -> None:
+    held_out = runs.take([7, 8])
+    found = MeanCurveShifted(runs.take([0, 3, 5]), history=3).predict(held_out)
+    plain = MeanCurve(runs.take([0, 3, 5])).predict(held_out)
+    for run in range(2):
+        for step in range(STEPS + 1):
+            for test in range(TESTS):
+                moved = plain[run, step, test] + held_out.values[run, 2, test] - plain[run, 2, test]
+                wanted = held_out.values[run, step, test] if step < 3 else moved
+                assert found[run, step, test] == pytest.approx(wanted, rel=1e-5)
 
 
-def slow_ridge(runs: Dynamics, test: int, penalties: tuple[float, float]) -> np.ndarray:
-    """phi_t - phi_{t-1} on (share * phi_{t-1}, share), for one test example: `[2, N]`."""
+WITHOUT_GRADIENTS = [name for name in BASELINES if "tracin" not in name and "dot" not in name]
+
+
+@pytest.mark.parametrize("name", WITHOUT_GRADIENTS)
+def test_every_baseline_is_fitted_and_predicts_alike(runs: Dynamics, name: str) -> None:
+    before = runs.values.copy()
+    method = fit_baseline(name, runs.split("train", "validation"), history=2)
+    assert method.name == name
+    assert method.model is None
+    assert method.history == (2 if name == "mean_curve_shifted" else 1)
+    found = method.predict(runs.split("test"))
+    assert found.shape == runs.split("test").values.shape
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(runs.values, before)
+
+
+@pytest.mark.parametrize("name", sorted(set(BASELINES) - set(WITHOUT_GRADIENTS)))
+def test_gradient_methods_say_that_they_predict_losses_only(
+    runs: Dynamics, name: str, make_dynamics: MakeDynamics
+) -> None:
+    accuracy = make_dynamics(runs.curricula, runs.values, POOL, metric="accuracy")
+    with pytest.raises(NotApplicableError, match=f"{name} predicts changes of the loss; accuracy has no gradient"):
+        fit_baseline(name, accuracy)
+
+
+def test_an_unknown_baseline_is_refused(runs: Dynamics) -> None:
+    with pytest.raises(SettingsError, match=r"no baseline 'magic'; there are: persistence, mean_curve"):
+        fit_baseline("magic", runs)
+
+
+def slow_rows(runs: Dynamics, test: int, penalties: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """phi_t - phi_{t-1} and (share * phi_{t-1}, share), for one test example, and the penalty of each number."""
     rows, wanted = [], []
     for run, curriculum in enumerate(runs.curricula):
         for t, batch in enumerate(curriculum, start=1):
@@ -81,7 +125,12 @@ def slow_ridge(runs: Dynamics, test: int, penalties: tuple[float, float]) -> np.
     x, y = np.array(rows), np.array(wanted)
     unit = np.square(x[:, POOL:]).sum(0).mean()
     scale = np.square(runs.values[:, :-1, test].astype(float)).mean()
-    penalty = np.repeat([penalties[0] * unit * scale, penalties[1] * unit], POOL)
+    return x, y, np.repeat([penalties[0] * unit * scale, penalties[1] * unit], POOL)
+
+
+def slow_ridge(runs: Dynamics, test: int, penalties: tuple[float, float]) -> np.ndarray:
+    """The ridge regression for one test example: `[2, N]`."""
+    x, y, penalty = slow_rows(runs, test, penalties)
     padded = np.concatenate([x, np.diag(np.sqrt(penalty))])
     return np.linalg.lstsq(padded, np.concatenate([y, np.zeros(2 * POOL)]), rcond=None)[0].reshape(2, POOL)
 
@@ -91,15 +140,68 @@ def test_simfluence_is_a_ridge_regression_for_each_test_example(
     runs: Dynamics, ridge: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simfluence, "RIDGES", (ridge,))
-    found = SimfluenceLinear(runs, runs)
+    found = Simfluence("linear", runs, runs)
     assert found.penalties == (ridge, ridge)
     for test in range(TESTS):
         wanted = slow_ridge(runs, test, (ridge, ridge))
         np.testing.assert_allclose(found.factors[:, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "fitted"), [("additive", 1), ("multiplicative", 0)])
+def test_one_sided_simfluence_holds_the_other_side_at_persistence(
+    runs: Dynamics, kind: simfluence.Kind, fitted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simfluence, "RIDGES", (1.0,))
+    found = Simfluence(kind, runs, runs)
+    assert found.factors[1 - fitted].abs().max() == 0
+    for test in range(TESTS):
+        x, y, penalties = slow_rows(runs, test, (1.0, 1.0))
+        side = slice(fitted * POOL, (fitted + 1) * POOL)
+        padded = np.concatenate([x[:, side], np.diag(np.sqrt(penalties[side]))])
+        wanted = np.linalg.lstsq(padded, np.concatenate([y, np.zeros(POOL)]), rcond=None)[0]
+        np.testing.assert_allclose(found.factors[fitted, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_the_papers_training_is_adamw_on_one_step_errors(runs: Dynamics) -> None:
+    training, validation = runs.take(list(range(6))), runs.take([6, 7])
+    how = Descent(epochs=2, warmup=3, batch_rows=48, learning_rate=0.1)
+    found = SimfluenceDescent(training, validation, how)
+    random = torch.Generator().manual_seed(how.seed)
+    weights = [each.clone().requires_grad_() for each in torch.randn(2, POOL, TESTS, generator=random)]
+    optimizer = torch.optim.AdamW(weights, lr=how.learning_rate, weight_decay=how.weight_decay)
+    best, wanted = float("inf"), np.empty(0)
+    for epoch in range(2):
+        torch.randperm(48, generator=random)
+        loss = torch.zeros(TESTS)
+        for run, curriculum in enumerate(training.curricula):
+            for t, batch in enumerate(curriculum, start=1):
+                before, after = (torch.from_numpy(training.values[run, at]) for at in (t - 1, t))
+                predicted = sum(weights[0][i] for i in batch) * before + sum(weights[1][i] for i in batch)
+                loss = loss + (predicted - after) ** 2 / 48
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.param_groups[0]["lr"] = how.learning_rate * min(1.0, (epoch + 1) / 3) * (2 - epoch) / 2
+        optimizer.step()
+        multiply, add = (each.detach().numpy() * BATCH for each in weights)
+        predicted = free_running(multiply, add, validation.curricula, validation.values[0, 0])
+        error = float(np.square(predicted - validation.values)[:, 1:].mean())
+        assert found.errors[epoch] == pytest.approx(error, rel=1e-3)
+        if error < best:
+            best, wanted = error, predicted
+    np.testing.assert_allclose(found.predict(validation), wanted, rtol=1e-3)
+
+
+def test_the_papers_training_comes_close_to_its_own_truth(runs: Dynamics) -> None:
+    how = Descent(learning_rate=1e-2)
+    found = SimfluenceDescent(runs.take(list(range(20))), runs.take([20, 21]), how)
+    held_out = runs.take([22, 23])
+    error = np.square(found.predict(held_out) - held_out.values).mean()
+    assert error < 0.1 * np.square(Persistence().predict(held_out) - held_out.values).mean()
+    assert len(found.errors) <= how.epochs
+
+
 def test_simfluence_predicts_by_its_recurrence(runs: Dynamics) -> None:
-    found = SimfluenceLinear(runs.take(list(range(16))), runs.take([16, 17, 18]))
+    found = Simfluence("linear", runs.take(list(range(16))), runs.take([16, 17, 18]))
     held_out = runs.take([20, 21])
     change, add = found.factors.double().numpy()
     wanted = free_running(1 + change, add, held_out.curricula, held_out.values[0, 0])
@@ -108,7 +210,7 @@ def test_simfluence_predicts_by_its_recurrence(runs: Dynamics) -> None:
 
 def test_simfluence_chooses_the_penalties_with_the_least_error_on_validation_runs(runs: Dynamics) -> None:
     training, validation = runs.take([0, 1, 2, 3]), runs.take([16, 17, 18])
-    found = SimfluenceLinear(training, validation)
+    found = Simfluence("linear", training, validation)
     errors = {}
     for first in simfluence.RIDGES:
         for second in simfluence.RIDGES:
@@ -122,21 +224,21 @@ def test_simfluence_finds_its_own_truth_on_noise_free_runs(
     runs: Dynamics, truth: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simfluence, "RIDGES", (1e-6,))
-    found = SimfluenceLinear(runs.take(list(range(20))), runs.take([20, 21]))
+    found = Simfluence("linear", runs.take(list(range(20))), runs.take([20, 21]))
     held_out = runs.take([22, 23])
     np.testing.assert_allclose(found.predict(held_out), held_out.values, atol=0.02)
     np.testing.assert_allclose(1 + found.factors[0].numpy(), truth[0], atol=0.1)
 
 
 def test_simfluence_with_its_own_grid_is_far_better_than_persistence_on_its_own_truth(runs: Dynamics) -> None:
-    found = SimfluenceLinear(runs.take(list(range(20))), runs.take([20, 21]))
+    found = Simfluence("linear", runs.take(list(range(20))), runs.take([20, 21]))
     held_out = runs.take([22, 23])
     error = np.square(found.predict(held_out) - held_out.values).mean()
     assert error < 0.01 * np.square(Persistence().predict(held_out) - held_out.values).mean()
 
 
 def test_markov_of_order_one_with_index_vectors_is_simfluence(runs: Dynamics) -> None:
-    simfluence_linear = SimfluenceLinear(runs.take(list(range(16))), runs.take([16, 17, 18]))
+    simfluence_linear = Simfluence("linear", runs.take(list(range(16))), runs.take([16, 17, 18]))
     config = GPTfluenceConfig(encoder_width=POOL, hidden=TESTS, batch_size=BATCH)
     dynamics = MarkovDynamics(config)
     change, add = simfluence_linear.factors
@@ -156,6 +258,6 @@ def test_simfluence_handles_runs_measured_now_and_then(
     curricula = make_curricula(3, 6, STEPS, POOL, BATCH)
     values = np.random.default_rng(3).uniform(1, 2, size=(6, 3, TESTS))
     sparse = make_dynamics(curricula, values, POOL, step=[0, 4, 8])
-    found = SimfluenceLinear(sparse, sparse).predict(sparse)
+    found = Simfluence("linear", sparse, sparse).predict(sparse)
     assert found.shape == values.shape
     assert np.isfinite(found).all()

@@ -78,6 +78,21 @@ def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], da
     }
 
 
+def test_evaluate_scores_the_baselines_that_are_named(
+    gptfluence: Callable[..., Done], dataset: Path, trained: dict[str, str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.json"
+    named = ("--baselines", "mean_curve", "--baselines", "grad_dot")
+    models = ("--models", trained["memory"])
+    done = gptfluence("evaluate", dataset, "--config", CONFIG, *models, *named, "--json", rows)
+    assert done.status == 0, done.err
+    methods = [row["method"] for row in json.loads(rows.read_text())]
+    assert methods == ["mean_curve", "grad_dot", "memory_label", "memory_label (memory)"]
+    wrong = gptfluence("evaluate", dataset, "--config", CONFIG, "--baselines", "magic")
+    assert wrong.status == 1
+    assert "no baseline 'magic'; there are: persistence" in wrong.err
+
+
 def test_evaluate_prints_a_table_and_writes_its_rows(
     gptfluence: Callable[..., Done], dataset: Path, trained: dict[str, str], tmp_path: Path
 ) -> None:
@@ -88,10 +103,10 @@ def test_evaluate_prints_a_table_and_writes_its_rows(
     assert "persistence" in done.out
     assert "Traceback" not in done.err
     written = json.loads(rows.read_text())
-    assert [row["model"] for row in written] == [None] * 4 + [trained["memory"], trained["markov"]]
+    assert [row["model"] for row in written] == [None] * 12 + [trained["memory"], trained["markov"]]
     for row in written:
         assert set(KEYS) <= row.keys()
-        assert isinstance(row["mse"], float)
+        assert isinstance(row["mse"], float) == (row["note"] is None)
         assert row["coverage"] is None
         assert (row["config"], row["metric"], row["split"], row["runs"], row["examples"]) == (
             CONFIG,

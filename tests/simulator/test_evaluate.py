@@ -43,7 +43,22 @@ KEYS = {
     "coverage",
     "runs",
     "examples",
+    "note",
 }
+BASELINE_ROWS = [
+    "persistence",
+    "mean_curve",
+    "mean_curve_shifted",
+    "simfluence_additive",
+    "simfluence_multiplicative",
+    "simfluence_linear",
+    "simfluence_linear_adamw",
+    "tracin_cp_10",
+    "tracin_cp_all",
+    "grad_dot",
+    "update_dot",
+]
+SKIPPED = BASELINE_ROWS[-4:]
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +78,7 @@ def by_method(evaluation: Evaluation) -> dict[str, Row]:
 
 def test_baselines_come_first_and_the_given_models_last(evaluation: Evaluation, trained: dict[str, str]) -> None:
     assert [(row.method, row.model) for row in evaluation.rows] == [
-        ("persistence", None),
-        ("mean_curve", None),
-        ("simfluence_linear", None),
+        *[(name, None) for name in BASELINE_ROWS],
         ("memory_label", None),
         ("memory_label (memory)", trained["memory"]),
         ("markov_1_label", trained["markov"]),
@@ -85,10 +98,48 @@ def test_only_the_test_runs_are_scored(evaluation: Evaluation, runs: Dynamics) -
 
 def test_rows_are_the_scores_of_the_predictions(evaluation: Evaluation) -> None:
     truth, reference = evaluation.runs.values, evaluation.predictions["mean_curve"]
-    assert evaluation.predictions.keys() == by_method(evaluation).keys()
-    for name, row in by_method(evaluation).items():
+    assert evaluation.predictions.keys() == by_method(evaluation).keys() - set(SKIPPED)
+    for name in evaluation.predictions:
+        row = by_method(evaluation)[name]
         figures = asdict(score(evaluation.predictions[name], truth, reference, 1))
         assert figures == {key: getattr(row, key) for key in figures}
+
+
+def test_what_cannot_be_had_is_a_row_with_the_reason(evaluation: Evaluation) -> None:
+    for name in SKIPPED:
+        row = by_method(evaluation)[name]
+        assert {row.mse, row.mse_std, row.mae, row.mae_std, row.spearman, row.spearman_std, row.skill} == {None}
+        assert row.note is not None
+        assert "collect with --gradients test" in row.note
+        assert (row.runs, row.examples, row.still) == (1, 6, 0)
+    text = shown(evaluation.rows)
+    assert "grad_dot skipped: run 0004 of" in text
+    assert all(row.note is None for row in evaluation.rows if row.method not in SKIPPED)
+
+
+def test_gradient_methods_of_another_metric_than_the_loss_are_skipped(dataset: Path, trained: dict[str, str]) -> None:
+    settings = EvaluateSettings(str(dataset), CONFIG, "accuracy", (trained["of accuracy"],), ("grad_dot",))
+    rows = evaluate(settings).rows
+    assert rows[0].note == "grad_dot predicts changes of the loss; accuracy has no gradient"
+    assert [row.method for row in rows] == ["grad_dot", "memory_label", "memory_label (of-accuracy)"]
+
+
+def test_the_shifted_mean_curve_is_given_the_longest_history(
+    dataset: Path, trained: dict[str, str], runs: Dynamics
+) -> None:
+    names = ("mean_curve", "mean_curve_shifted")
+    found = evaluate(EvaluateSettings(str(dataset), CONFIG, models=(trained["markov_2"],), baselines=names))
+    plain, shifted = (found.predictions[name] for name in names)
+    truth = runs.split("test").values
+    np.testing.assert_array_equal(shifted[:, :2], truth[:, :2])
+    np.testing.assert_allclose(
+        (shifted - plain)[:, 1:], np.broadcast_to((truth - plain)[:, 1:2], plain[:, 1:].shape), atol=1e-6
+    )
+
+
+def test_an_unknown_baseline_is_refused(dataset: Path) -> None:
+    with pytest.raises(SettingsError, match="no baseline 'tracin'; there are: persistence"):
+        EvaluateSettings(str(dataset), CONFIG, baselines=("tracin",))
 
 
 def test_the_mean_curve_is_that_of_training_and_validation_runs(evaluation: Evaluation, runs: Dynamics) -> None:
@@ -136,7 +187,7 @@ def test_a_generation_task_has_no_label_only_row(dataset: Path, trained: dict[st
     settings = EvaluateSettings(str(dataset), "mini_triples_nano", "rougeL", (trained["of triples"],))
     found = evaluate(settings)
     names = [row.method for row in found.rows]
-    assert names == ["persistence", "mean_curve", "simfluence_linear", "memory_label"]
+    assert names == [*BASELINE_ROWS, "memory_label"]
     assert found.rows[-1].model == trained["of triples"]
     assert found.runs.step.tolist() == [0, 4, 8, 10]
     assert all(values.shape == found.runs.values.shape for values in found.predictions.values())
@@ -149,22 +200,20 @@ def test_without_models_markov_and_memory_are_trained_with_each_encoder(dataset:
     settings = EvaluateSettings(str(dataset), "mini_sentiment_tiny")
     rows = evaluate(settings, lambda name, total: phases.append(name)).rows
     assert [row.method for row in rows] == [
-        "persistence",
-        "mean_curve",
-        "simfluence_linear",
+        *BASELINE_ROWS,
         "markov_1",
         "memory_label",
         "memory_sentence",
         "memory_gradient",
     ]
-    assert all(row.model is None and row.mse is not None for row in rows)
+    assert all(row.model is None and (row.mse is None) == (row.note is not None) for row in rows)
     assert phases == [
-        "simfluence",
         "markov, sentence vectors: encoding",
         "markov, sentence vectors: fitting",
         "memory, label vectors: encoding",
         "memory, sentence vectors: encoding",
         "memory, gradient vectors: encoding",
+        "baselines",
     ]
 
 
@@ -177,7 +226,7 @@ def test_models_of_the_same_kind_and_folder_name_are_told_apart(
         models.append(str(tmp_path / parent / "model"))
     found = evaluate(EvaluateSettings(str(dataset), CONFIG, models=tuple(models)))
     names = [row.method for row in found.rows]
-    assert len(set(names)) == len(names) == len(found.predictions)
+    assert len(set(names)) == len(names) == len(found.predictions) + len(SKIPPED)
     assert names[-2:] == [f"memory_label ({model})" for model in models]
 
 
@@ -307,7 +356,10 @@ def test_the_table_shows_every_method_and_what_was_held_out(evaluation: Evaluati
     assert "mini_sentiment_nano, loss: 1 held-out runs, 6 test examples" in text
     for row in evaluation.rows:
         [line] = [line for line in text.splitlines() if re.match(rf"[│┃] {re.escape(row.method)} +[│┃]", line)]
-        assert f"{row.skill:.3f}" in line or f"{row.skill:.3g}" in line
+        if row.skill is None:
+            assert line.count(" - ") == 4
+        else:
+            assert f"{row.skill:.3f}" in line or f"{row.skill:.3g}" in line
     assert "never move" not in text
 
 

@@ -335,9 +335,9 @@ def test_write_replaces_whole_and_leaves_nothing_behind(tmp_path: Path, monkeypa
 def test_colours() -> None:
     assert len(set(METHOD_COLOURS.values())) == len(METHOD_COLOURS)
     assert METHOD_DASHES.keys() <= METHOD_COLOURS.keys()
-    for method in [*METHOD_COLOURS, "tracin_cp_10", "grad_dot", "", "\ud83d"]:
+    for method in [*METHOD_COLOURS, "tracin_cp_20", "grad_dot", "", "\ud83d"]:
         assert re.fullmatch("#[0-9A-F]{6}", method_colour(method))
         assert method_colour(method) == method_colour(method)
         assert method_dash(method) in DASH_ARRAYS
     assert method_colour("memory") == METHOD_COLOURS["memory"]
-    assert method_colour("tracin_cp_10") == "#AA4499"
+    assert method_colour("tracin_cp_20") not in METHOD_COLOURS.values()

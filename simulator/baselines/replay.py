@@ -1,0 +1,109 @@
+"""A recorded run, trained again from its base model, so that its weights can be looked at after every update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gptdynamics.base_model import load_base_model
+from gptdynamics.configs import RunSettings
+from gptdynamics.curriculum import run_seed
+from gptdynamics.dataset import DatasetFolder, Dynamics
+from gptdynamics.dataset.reading import local_root
+from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.runs.trainable import trainable_copy
+from gptdynamics.tasks import get_single_task
+from gptdynamics.tokens import TokenizedExample, make_target_batch, tokenize_example
+from simulator.baselines.predictor import NotApplicableError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class ReplayedConfig:
+    """What the replays of all runs of a config share.
+
+    Attributes:
+        settings: of the config.
+        model: the base model.
+        pool, test: tokenised examples in the order of the runs read.
+        places: place of each pool example, by id.
+    """
+
+    settings: RunSettings
+    model: PreTrainedModel
+    pool: list[TokenizedExample]
+    test: list[TokenizedExample]
+    places: dict[int, int]
+
+
+def replayed_config(runs: Dynamics) -> ReplayedConfig:
+    """Load what replays need.
+
+    Raises:
+        NotApplicableError: the dataset has no manifest or no texts, or the base model is another one here.
+        SettingsError: the base model cannot be had.
+    """
+    folder = DatasetFolder(Path(local_root(runs.source)))
+    if not folder.manifest_path(runs.config).exists():
+        raise NotApplicableError(f"{runs.config} has no manifest with the settings that its runs were trained with")
+    for example in (*runs.pool, *runs.test):
+        if example.withheld:
+            raise NotApplicableError(f"{example.task} example {example.id} has no text: the release leaves texts out")
+    settings = RunSettings(**folder.manifest(runs.config)["settings"])
+    base = load_base_model(runs.base_model)
+    if base.revision != runs.base_revision:
+        raise NotApplicableError(
+            f"the runs of {runs.config} started from {runs.base_model} {runs.base_revision}, here it is {base.revision}"
+        )
+    context = min(base.context, settings.max_length)
+
+    def tokens(part: str) -> list[TokenizedExample]:
+        examples = runs.pool if part == "pool" else runs.test
+        return [
+            tokenize_example(base.tokenizer, each, context, get_single_task(each.task).generates) for each in examples
+        ]
+
+    places = {example.id: at for at, example in enumerate(runs.pool)}
+    return ReplayedConfig(settings, base.model, tokens("pool"), tokens("test"), places)
+
+
+def replay(config: ReplayedConfig, runs: Dynamics, at: int) -> Iterator[PreTrainedModel]:
+    """The model before the first update and after each one, in evaluation mode: the same object, changing.
+
+    Args:
+        config: from `replayed_config`.
+        runs: of which.
+        at: place of the run.
+    """
+    settings, run = config.settings, runs.runs[at]
+    torch.manual_seed(int(np.random.SeedSequence(run_seed(settings, run)).generate_state(1)[0]))
+    model = trainable_copy(config.model, settings)
+    model.eval()
+    optimizer = torch.optim.AdamW(
+        [each for each in model.parameters() if each.requires_grad],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
+    mixed = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
+    yield model
+    for ids, rate in zip(runs.curricula[at], runs.learning_rate[at], strict=True):
+        batch = make_target_batch([config.pool[config.places[each]] for each in ids], list(range(len(ids))))
+        batch = batch.to(model.device)
+        optimizer.param_groups[0]["lr"] = float(rate)
+        model.train()
+        with mixed:
+            loss = example_losses(target_logits(model, batch), batch).mean()
+        loss.backward()
+        model.eval()
+        optimizer.step()
+        optimizer.zero_grad()
+        yield model
