@@ -15,6 +15,8 @@ from hypothesis import settings as hypothesis_settings
 hypothesis_settings.register_profile("shared", deadline=None, max_examples=60)
 hypothesis_settings.load_profile("shared")
 
+pytest_plugins = ["tests.hub.fixture"]
+
 TOKENIZER_LINES = (
     "The cat sleeps in the old house. The dog sees the red ball near the river.",
     "Question: The bird is in the garden. Yes or no?\nAnswer: yes\nAnswer: no\nAnswer: yes yes yes",
