@@ -1,0 +1,96 @@
+"""Where the configs of the short name are found: a place of the user's choice, the bundled sample, the Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from gptdynamics.errors import DataError, SettingsError
+
+SHORT_NAME = "gptdynamics"
+DEFAULT_REPO = "gptdynamics/gptdynamics"
+VARIABLE = "GPTDYNAMICS_DATASET"
+BUNDLED = Path(__file__).resolve().parents[1]
+
+_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether it reads `<owner>/<name>`."""
+    return _ID.fullmatch(name) is not None and not name.startswith(".")
+
+
+def chosen_source() -> str | None:
+    """The folder (as an absolute path) or Hub id in `$GPTDYNAMICS_DATASET`; None if that is not set.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    named = os.environ.get(VARIABLE)
+    if not named:
+        return None
+    folder = Path(named).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve())
+    if is_hub_id(named):
+        return named
+    raise SettingsError(f"${VARIABLE} is {named!r}: neither a folder nor a Hub id <owner>/<name>. Set it to one")
+
+
+def bundled_configs() -> list[str]:
+    """Configurations that come with the package, by name, those of runs and examples among them."""
+    card = BUNDLED / "README.md"
+    if not card.is_file():
+        return []
+    from huggingface_hub import metadata_load
+
+    listed = (metadata_load(card) or {}).get("configs")
+    return [str(each["config_name"]) for each in listed] if isinstance(listed, list) else []
+
+
+def source_of(config: str, revision: str | None = None) -> str:
+    """The folder or Hub id that a configuration of the short name is read from.
+
+    Args:
+        config: its name.
+        revision: a state of the repository; the bundled sample has only one and is left out then.
+
+    Raises:
+        SettingsError: a revision of a folder is asked for, or `$GPTDYNAMICS_DATASET` names nothing.
+    """
+    chosen = chosen_source()
+    if chosen is not None:
+        if revision is not None and not is_hub_id(chosen):
+            raise SettingsError(f"${VARIABLE} is a folder, {chosen}: it has no revision {revision!r}")
+        return chosen
+    if revision is None and config in bundled_configs():
+        return str(BUNDLED)
+    return DEFAULT_REPO
+
+
+def not_found(config: str, source: str, error: Exception, known: list[str]) -> SettingsError | DataError:
+    """What to tell a user whose configuration cannot be had.
+
+    Args:
+        config: that was asked for.
+        source: where it was looked for.
+        error: what became of that.
+        known: configurations of that source, if it could be read; then the config is not among them.
+    """
+    bundled = [] if chosen_source() is not None else bundled_configs()
+    if known:
+        listed = ", ".join(dict.fromkeys([*bundled, *known]))
+        return SettingsError(f"{SHORT_NAME} has no config {config!r} (looked in {source}); it has: {listed}")
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    has = f"the bundled sample (it has: {', '.join(bundled)})" if bundled else "a bundled sample"
+    where = f"config {config!r} is not in {has}, and {source}" if chosen_source() is None else f"{source} (${VARIABLE})"
+    return DataError(
+        f"{where} cannot be read ({reason}). Connect to the Hub, set ${VARIABLE} to a folder or Hub id "
+        f"that has {config}, or make it: gptdynamics collect {_collected(config)} --out DIR"
+    )
+
+
+def _collected(config: str) -> str:
+    """The config to collect for a configuration of runs or of gradients."""
+    return config.removesuffix("_runs").removesuffix("_gradients")
