@@ -34,7 +34,9 @@ class GPTfluenceConfig(PretrainedConfig):
         order: n, previous values that a markov step looks at.
         projection: `linear` (eq. 7-8) or `mlp` (two layers shared by train and test side).
         hidden: width of the projections.
-        components, decays, curve_components: sizes and time constants of `memory`.
+        components, test_components, curve_components: sizes of `memory`.
+        decays, fadings: time constants of `memory`: rho, and kappa times the tau of a whole run.
+        calibration_runs: runs left out whose residuals bands are made of; 0: no bands.
     """
 
     model_type = "gptfluence"
@@ -61,8 +63,11 @@ class GPTfluenceConfig(PretrainedConfig):
         projection: str = "linear",
         hidden: int = 64,
         components: int = 1,
-        decays: list[float] | None = None,
+        test_components: int = 1,
         curve_components: int = 1,
+        decays: list[float] | None = None,
+        fadings: list[float] | None = None,
+        calibration_runs: int = 0,
         **kwargs: Any,
     ) -> None:
         if dynamics not in ("markov", "memory"):
@@ -93,6 +98,9 @@ class GPTfluenceConfig(PretrainedConfig):
         self.projection = projection
         self.hidden = hidden
         self.components = components
-        self.decays = decays or [1.0]
+        self.test_components = test_components
         self.curve_components = curve_components
+        self.decays = decays or [1.0]
+        self.fadings = fadings or [0.0]
+        self.calibration_runs = calibration_runs
         super().__init__(**kwargs)

@@ -1,8 +1,14 @@
 """`dynamics="memory"`: a mean curve plus what the recent batches left behind.
 
     u_t   = (eta_t / eta_ref) * mean over i in c_t of (psi(z_i) - psi_mean)
-    m_t   = rho * m_{t-1} + u_t                       for several rho side by side
-    phi_t = mu_tau(z') + <w(z'), m_t>                 tau = sum of eta / eta_ref so far
+    m_t   = rho * m_{t-1} + exp(-kappa * tau_{t-1}) * u_t       for several rho and kappa side by side
+    s_t   = mu_tau(z') + limited(<w(z'), m_t>)                  tau = sum of eta / eta_ref so far
+    phi_t = value(s_t)
+
+s is the metric's latent: of a loss, the log-odds against the target, s = log(exp(phi) - 1), so that an effect
+shrinks with a loss that is nearly zero and no loss is negative; of a bounded metric, its value, cut to its
+range. kappa lets early batches count more than late ones. An effect is limited once it is half as large again as
+any of the training runs: it grows no further than to twice that limit, whatever the curriculum.
 
 A run whose first value differs from mu_0 keeps the share `carry` of that difference: all of it where first
 values do not vary between training runs (loss), hardly any where they are mostly noise (sampled text).
@@ -16,84 +22,178 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .configuration_gptfluence import GPTfluenceConfig
+from .configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
 from .recurrence import decayed_sums
+
+# A loss below this is taken as this: its log-odds would say more than a float32 loss does.
+SMALLEST_LOSS = 1e-3
+
+
+def to_latent(values: torch.Tensor, metric: str) -> torch.Tensor:
+    """Latent of values of a metric, any shape: log-odds of a loss, else the value."""
+    if metric != "loss":
+        return values
+    values = values.clamp(min=SMALLEST_LOSS)
+    return values + torch.log(-torch.expm1(-values))
+
+
+def from_latent(latent: torch.Tensor, metric: str) -> torch.Tensor:
+    """Values of a metric, within its range, from their latent."""
+    return torch.nn.functional.softplus(latent) if metric == "loss" else latent.clamp(*METRIC_RANGES[metric])
+
+
+def limited(effect: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+    """The effect itself up to `limit`; beyond that it grows ever more slowly, and never to twice the limit."""
+    size = limit.clamp(min=torch.finfo(effect.dtype).tiny)
+    beyond = (effect.abs() - size).clamp(min=0)
+    return effect.clamp(-size, size) + effect.sign() * size * torch.tanh(beyond / size)
 
 
 class MemoryDynamics(nn.Module):
-    """Prediction with fitted memory dynamics. E encoder width, K components, P decays, M seen test examples.
+    """Prediction with fitted memory dynamics.
+
+    E encoder width, K components of pool examples, L of test examples, P decays rho, H fadings kappa, F = P * H
+    filters, M seen test examples, B curve components.
 
     Args:
         config: shapes; the values are set by fitting or loaded.
     """
 
     encoder_mean: torch.Tensor
-    projection: torch.Tensor
+    train_projection: torch.Tensor
+    test_projection: torch.Tensor
     pool_centre: torch.Tensor
     decays: torch.Tensor
+    fadings: torch.Tensor
     state_scale: torch.Tensor
     tau: torch.Tensor
     baseline: torch.Tensor
     weights: torch.Tensor
+    limit: torch.Tensor
+    unseen_limit: torch.Tensor
     response: torch.Tensor
     curve_basis: torch.Tensor
     curve_coefficients: torch.Tensor
+    curve_range: torch.Tensor
     reference_rate: torch.Tensor
     carry: torch.Tensor
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
         self.first_step = config.first_step
-        width, count = config.encoder_width, config.components
-        decays, seen, grid = len(config.decays), len(config.test_keys), config.steps + 1
+        self.metric = config.metric
+        width, count, test_count = config.encoder_width, config.components, config.test_components
+        filters = len(config.decays) * len(config.fadings)
+        seen, grid, curves = len(config.test_keys), config.steps + 1, config.curve_components
         shapes = {
             "encoder_mean": (width,),
-            "projection": (width, count),
+            "train_projection": (width, count),
+            "test_projection": (width, test_count),
             "pool_centre": (count,),
-            "decays": (decays,),
-            "state_scale": (decays,),
+            "decays": (len(config.decays),),
+            "fadings": (len(config.fadings),),
+            "state_scale": (filters,),
             "tau": (grid,),
             "baseline": (grid, seen),
-            "weights": (seen, decays * count),
-            "response": (1 + count, decays * count),
-            "curve_basis": (config.curve_components, grid),
-            "curve_coefficients": (2 + count, config.curve_components),
+            "weights": (seen, filters * count),
+            "limit": (seen,),
+            "unseen_limit": (),
+            "response": (1 + test_count, filters * count),
+            "curve_basis": (curves, grid),
+            "curve_coefficients": (2 + test_count, curves),
+            "curve_range": (2, curves),
             "reference_rate": (),
             "carry": (),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
 
-    def reduce(self, vectors: torch.Tensor) -> torch.Tensor:
-        """psi: principal components of encoder vectors `[n, E]` -> `[n, K]`."""
-        return (vectors - self.encoder_mean) @ self.projection
+    def train_components(self, pool: torch.Tensor) -> torch.Tensor:
+        """psi - psi_mean of pool examples: `[N, E]` encoder vectors -> `[N, K]`."""
+        return (nn.functional.normalize(pool, dim=-1) - self.encoder_mean) @ self.train_projection - self.pool_centre
 
-    def states(self, visits: torch.Tensor, rates: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
-        """m of every step: `[runs, steps + 1, P * K]`, scaled to comparable size."""
-        psi = self.reduce(pool) - self.pool_centre
-        inputs = (rates / self.reference_rate).unsqueeze(-1) * (visits @ psi)
-        return (decayed_sums(inputs, self.decays) / self.state_scale.view(1, 1, -1, 1)).flatten(2)
+    def test_components(self, test: torch.Tensor) -> torch.Tensor:
+        """psi' of test examples: `[M, E]` encoder vectors -> `[M, L]`."""
+        return (nn.functional.normalize(test, dim=-1) - self.encoder_mean) @ self.test_projection
 
     def progress(self, rates: torch.Tensor) -> torch.Tensor:
         """tau before the first and after each update: `[runs, steps + 1]`."""
-        return torch.nn.functional.pad((rates / self.reference_rate).cumsum(-1), (1, 0))
+        return nn.functional.pad((rates / self.reference_rate).cumsum(-1), (1, 0))
 
-    def mean_curve(self, test: torch.Tensor, seen: torch.Tensor, initial: torch.Tensor | None) -> torch.Tensor:
-        """mu on the tau grid for each test example: `[grid, test]`."""
-        known = self.baseline[:, seen.clamp(min=0)]
+    def strengths(self, rates: torch.Tensor) -> torch.Tensor:
+        """What each update counts in the filters of each kappa: `[runs, steps, H]`."""
+        tau = self.progress(rates)[:, :-1, None]
+        return (rates / self.reference_rate).unsqueeze(-1) * torch.exp(-self.fadings * tau)
+
+    def states(self, visits: torch.Tensor, rates: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
+        """m of every step: `[runs, steps + 1, F * K]`, scaled to comparable size."""
+        inputs = self.strengths(rates).unsqueeze(-1) * (visits @ self.train_components(pool)).unsqueeze(-2)
+        states = decayed_sums(inputs.flatten(2), self.decays)
+        return (states.unflatten(-1, inputs.shape[2:]).flatten(2, 3) / self.state_scale[:, None]).flatten(2)
+
+    def responses(self, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """w of each test example: `[M, F * K]`."""
+        psi = self.test_components(test)
+        predicted = torch.cat([psi.new_ones(len(psi), 1), psi], -1) @ self.response
+        return torch.where((seen >= 0).unsqueeze(-1), self.weights[seen.clamp(min=0)], predicted)
+
+    def factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """What each filter gets from a pool example for a test example, at full share and rate: `[F, N, M]`."""
+        count = len(self.pool_centre)
+        response = self.responses(test, seen).unflatten(-1, (-1, count)) / self.state_scale[:, None]
+        return torch.einsum("nk,mfk->fnm", self.train_components(pool), response)
+
+    def scan(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+        """The effect <w, m_t> `[steps + 1, M]` of one run from what its batches give each filter.
+
+        Args:
+            inputs: `[F, steps, M]` factors summed over the shares of each batch.
+            rates: `[1, steps]`.
+        """
+        rho = self.decays.repeat_interleave(len(self.fadings)).view(-1, 1)
+        strength = self.strengths(rates)[0].T.repeat(len(self.decays), 1).unsqueeze(-1)
+        state = torch.zeros_like(inputs[:, 0])
+        effects = [state.sum(0)]
+        for pushed in (inputs * strength).unbind(1):
+            state = rho * state + pushed
+            effects.append(state.sum(0))
+        return torch.stack(effects)
+
+    def curve(
+        self, rates: torch.Tensor, test: torch.Tensor, seen: torch.Tensor, initial: torch.Tensor | None
+    ) -> torch.Tensor:
+        """mu of every step `[runs, steps + 1, M]`; arguments as of `forward`, `initial` as latents."""
+        at = self.progress(rates)
+        known = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)], at)
         if bool((seen >= 0).all()):
             return known
         if initial is None:
             raise ValueError("unseen test examples need their first value: give initial")
-        features = torch.cat([torch.ones_like(initial).unsqueeze(-1), initial.unsqueeze(-1), self.reduce(test)], -1)
-        predicted = initial + (features @ self.curve_coefficients @ self.curve_basis).T
-        return torch.where(seen >= 0, known, predicted)
+        psi = self.test_components(test).expand(len(initial), -1, -1)
+        features = torch.cat([torch.ones_like(initial).unsqueeze(-1), initial.unsqueeze(-1), psi], -1)
+        coefficients = (features @ self.curve_coefficients).clamp(self.curve_range[0], self.curve_range[1])
+        change = interpolate(self.tau, self.curve_basis.T, at) @ coefficients.transpose(1, 2)
+        return torch.where(seen >= 0, known, initial.unsqueeze(1) + change)
 
-    def responses(self, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """w of each test example: `[test, P * K]`."""
-        psi = self.reduce(test)
-        predicted = torch.cat([psi.new_ones(len(psi), 1), psi], -1) @ self.response
-        return torch.where((seen >= 0).unsqueeze(-1), self.weights[seen.clamp(min=0)], predicted)
+    def read(
+        self,
+        effect: torch.Tensor,
+        rates: torch.Tensor,
+        test: torch.Tensor,
+        seen: torch.Tensor,
+        initial: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Trajectories `[runs, steps + 1, M]` from effects <w, m_t> of that shape; see `forward`."""
+        first = None if initial is None else to_latent(initial, self.metric)
+        limit = torch.where(seen >= 0, self.limit[seen.clamp(min=0)], self.unseen_limit)
+        latent = self.curve(rates, test, seen, first) + limited(effect, limit)
+        if initial is None or first is None:
+            return from_latent(latent, self.metric)
+        at = min(self.first_step, latent.size(1) - 1)
+        # The curve of an unseen example was predicted from its first value already.
+        offset = torch.where(seen >= 0, first - latent[:, at], 0.0).unsqueeze(1)
+        given = initial.unsqueeze(1).expand(len(latent), at + 1, -1)
+        return torch.cat([given, from_latent(latent[:, at + 1 :] + self.carry * offset, self.metric)], dim=1)
 
     def forward(
         self,
@@ -104,25 +204,18 @@ class MemoryDynamics(nn.Module):
         seen: torch.Tensor,
         initial: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Trajectories `[runs, steps + 1, test]`; steps before the first measured one have its value.
+        """Trajectories `[runs, steps + 1, M]`; steps before the first measured one have its value.
 
         Args:
             visits: `[runs, steps, N]` share of each pool example in each batch; rows sum to 1.
-            rates: `[runs, steps]` learning rates.
+            rates: `[runs or 1, steps]` learning rates.
             pool: `[N, E]` encoder vectors.
-            test: `[test, E]` encoder vectors.
-            seen: `[test]` place among the test examples trained on, or -1.
-            initial: `[runs or 1, test]` values at the first measured step; needed where an example is unseen.
+            test: `[M, E]` encoder vectors.
+            seen: `[M]` place among the test examples trained on, or -1.
+            initial: `[runs or 1, M]` values at the first measured step; needed where an example is unseen.
         """
-        first = None if initial is None else initial[0]
-        curve = interpolate(self.tau, self.mean_curve(test, seen, first), self.progress(rates))
-        values = curve + self.states(visits, rates, pool) @ self.responses(test, seen).T
-        if initial is None:
-            return values
-        at = min(self.first_step, values.size(1) - 1)
-        offset = (initial - values[:, at]).unsqueeze(1)
-        given = (values[:, at : at + 1] + offset).expand(-1, at + 1, -1)
-        return torch.cat([given, values[:, at + 1 :] + self.carry * offset], dim=1)
+        effect = self.states(visits, rates, pool) @ self.responses(test, seen).T
+        return self.read(effect, rates, test, seen, initial)
 
 
 def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

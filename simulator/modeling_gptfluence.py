@@ -13,8 +13,13 @@ import torch
 from transformers import PreTrainedModel
 
 from .configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
+from .curricula import measured_steps, shares_between, visit_shares
+from .intervals import QUANTILES, Band, half_width
 from .markov_dynamics import MarkovDynamics
 from .memory_dynamics import MemoryDynamics, interpolate
+from .what_if import WhatIf, what_if
+
+__all__ = ["Band", "GPTfluenceSimulator", "content_key", "measured_steps", "shares_between", "visit_shares"]
 
 
 def content_key(example: Any) -> str:
@@ -36,6 +41,10 @@ class GPTfluenceSimulator(PreTrainedModel):
     main_input_name = "visits"
     pool_vectors: torch.Tensor
     test_vectors: torch.Tensor
+    band_scale: torch.Tensor
+    band_scores: torch.Tensor
+    unseen_band_scale: torch.Tensor
+    unseen_band_scores: torch.Tensor
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__(config)
@@ -43,6 +52,10 @@ class GPTfluenceSimulator(PreTrainedModel):
         self.dynamics: Any = MemoryDynamics(config) if memory else MarkovDynamics(config)
         self.register_buffer("pool_vectors", torch.zeros(len(config.pool_keys), config.encoder_width))
         self.register_buffer("test_vectors", torch.zeros(len(config.test_keys), config.encoder_width))
+        self.register_buffer("band_scale", torch.zeros(config.steps + 1, len(config.test_keys)))
+        self.register_buffer("band_scores", torch.zeros(QUANTILES))
+        self.register_buffer("unseen_band_scale", torch.zeros(config.steps + 1))
+        self.register_buffer("unseen_band_scores", torch.zeros(QUANTILES))
         self.post_init()
 
     @property
@@ -73,7 +86,7 @@ class GPTfluenceSimulator(PreTrainedModel):
 
         Args:
             visits: `[runs, steps, N]` share of each pool example in each batch.
-            rates: `[runs, steps]` learning rates.
+            rates: `[runs or 1, steps]` learning rates.
             pool: `[N, E]` encoder vectors.
             test: `[M, E]` encoder vectors.
             seen: `[M]` place among the test examples trained on, or -1.
@@ -86,9 +99,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         """
         if self.config.dynamics == "memory":
             first = None if initial is None else initial[:, 0]
-            values = self.dynamics(visits, rates, pool, test, seen, first)
-            low, high = METRIC_RANGES[self.config.metric]
-            return values.clamp(low, high)
+            return self.dynamics(visits, rates, pool, test, seen, first)
         if initial is None:
             raise ValueError("markov needs the first measured values: give initial")
         measured = measured_steps(visits.size(1), self.config.stride, self.config.first_step)
@@ -139,7 +150,8 @@ class GPTfluenceSimulator(PreTrainedModel):
         test: Sequence[Any] | None = None,
         initial: Any = None,
         learning_rate: Sequence[float] | None = None,
-    ) -> torch.Tensor:
+        interval: float | None = None,
+    ) -> Any:
         """Predict one metric trajectory for each test example.
 
         Args:
@@ -149,36 +161,78 @@ class GPTfluenceSimulator(PreTrainedModel):
             initial: `[M]` the metric before the first update (at `first_step`, if that is later), or `[n, M]` the
                 first n values. May be left out for `memory` where all test examples were trained on.
             learning_rate: rate of each update; default: that of the runs trained on.
+            interval: also give a band that a value lies in with this probability, e.g. 0.9.
 
         Returns:
-            `[M, steps + 1]`.
+            `[M, steps + 1]`; with `interval` a `Band` of three such tensors.
 
         Raises:
             ValueError: an id is unknown, or something is missing; the message says what.
         """
-        config = self.config
-        ids = config.pool_ids if pool is None else [example.id for example in pool]
-        pool_vectors = self.pool_vectors if pool is None else self.vectors(pool, config.pool_keys, self.pool_vectors)
-        if test is None:
-            test_vectors, seen = self.test_vectors, torch.arange(len(config.test_keys))
-        else:
-            test_vectors = self.vectors(test, config.test_keys, self.test_vectors)
-            seen = self.places(test)
-        rates = self._rates(learning_rate, len(curriculum))
-        first = self._initial(initial, seen)
-        visits = visit_shares([curriculum], ids)
-        return self.trajectories(visits, rates, pool_vectors, test_vectors, seen, first)[0].T
+        case = self.what_if(curriculum, pool=pool, test=test, initial=initial, learning_rate=learning_rate)
+        return case.simulate(interval)
 
-    def _rates(self, learning_rate: Sequence[float] | None, steps: int) -> torch.Tensor:
-        given = self.config.learning_rate if learning_rate is None else list(learning_rate)
+    def what_if(
+        self,
+        run: Any,
+        pool: Sequence[Any] | None = None,
+        test: Sequence[Any] | None = None,
+        initial: Any = None,
+        learning_rate: Sequence[float] | None = None,
+    ) -> WhatIf:
+        """A run to be changed and simulated: `simulator.what_if(run).drop([3, 17]).simulate()`.
+
+        Args:
+            run: a curriculum, or `Dynamics` of one run, whose pool, test examples, first values and rates are the
+                defaults of the other arguments.
+            pool, test, initial, learning_rate: as of `simulate`.
+
+        Raises:
+            ValueError: an id is unknown, or something is missing; the message says what.
+        """
+        return what_if(self, run, pool, test, initial, learning_rate)
+
+    def band(self, predicted: torch.Tensor, seen: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lower and upper end of the band around predictions.
+
+        Args:
+            predicted: `[runs, steps + 1, M]`.
+            seen: `[M]` place among the test examples trained on, or -1.
+            level: share of values that lie inside.
+
+        Raises:
+            ValueError: the model has no bands, or none of this level.
+        """
+        config = self.config
+        # Beyond the length trained on the last width is kept: there is nothing to know a later one by.
+        steps = torch.arange(predicted.size(1)).clamp(max=config.steps)
+        width = predicted.new_zeros(predicted.shape[1:])
+        for which, what in ((seen >= 0, "seen test examples"), (seen < 0, "unseen test examples")):
+            if not bool(which.any()):
+                continue
+            known = what.startswith("seen")
+            scale = self.band_scale[steps][:, seen[which]] if known else self.unseen_band_scale[steps].unsqueeze(1)
+            scores = self.band_scores if known else self.unseen_band_scores
+            width[:, which] = half_width(level, config.calibration_runs, scale, scores, what)
+        order = config.order if config.dynamics == "markov" else 1
+        given = measured_steps(predicted.size(1) - 1, config.stride, config.first_step)[:order]
+        width[: given[-1] + 1] = 0
+        ends = METRIC_RANGES[config.metric]
+        return (predicted - width).clamp(*ends), (predicted + width).clamp(*ends)
+
+    def rates_of(self, learning_rate: Sequence[float] | None, steps: int) -> list[float]:
+        """The given rates, or those of the runs trained on; ValueError if they are not one a step."""
+        given = self.config.learning_rate if learning_rate is None else [float(rate) for rate in learning_rate]
         if len(given) != steps:
             raise ValueError(
                 f"the curriculum has {steps} steps, the learning rates {len(given)}: give learning_rate, one a step"
             )
-        return torch.tensor([given])
+        if not all(0 <= rate < float("inf") for rate in given):
+            raise ValueError("learning rates must be finite and at least 0")
+        return given
 
-    def _initial(self, initial: Any, seen: torch.Tensor) -> torch.Tensor | None:
-        """`[1, n, M]`; None if nothing is given and nothing is needed."""
+    def initial_of(self, initial: Any, seen: torch.Tensor) -> torch.Tensor | None:
+        """First values `[1, n, M]`; None if nothing is given and nothing is needed, ValueError if they do not fit."""
         if initial is None:
             if self.config.dynamics == "memory" and bool((seen >= 0).all()):
                 return None
@@ -191,40 +245,9 @@ class GPTfluenceSimulator(PreTrainedModel):
                 f"initial has shape {tuple(first.shape)}; order {order} and {len(seen)} test examples need "
                 f"({order}, {len(seen)})"
             )
+        if not bool(torch.isfinite(first[:order]).all()):
+            raise ValueError("initial has values that are not finite")
         return first[:order].unsqueeze(0)
-
-
-def visit_shares(curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int]) -> torch.Tensor:
-    """Curricula of equal length as the share of each pool example in each batch: `[runs, steps, N]`.
-
-    Args:
-        curricula: `[runs][steps][batch]` ids.
-        ids: of the N pool examples.
-
-    Raises:
-        ValueError: an id is not in the pool.
-    """
-    place = {key: at for at, key in enumerate(ids)}
-    shares = torch.zeros(len(curricula), len(curricula[0]), len(ids))
-    for run, curriculum in enumerate(curricula):
-        for step, batch in enumerate(curriculum):
-            for key in batch:
-                if key not in place:
-                    raise ValueError(f"run {run}, step {step + 1}: example {key} is not in the pool")
-                shares[run, step, place[key]] += 1 / len(batch)
-    return shares
-
-
-def measured_steps(steps: int, stride: int, first: int = 0) -> list[int]:
-    """Steps at which a metric is measured every `stride` updates: `first`, `first` + stride, ... and the last."""
-    return [*range(first, steps, stride), steps]
-
-
-def shares_between(shares: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
-    """Mean share of each pool example between measured steps: `[runs, steps, N]` -> `[runs, len(step) - 1, N]`."""
-    at = torch.tensor(list(step))
-    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, at]
-    return summed.diff(dim=1) / at.diff().view(1, -1, 1)
 
 
 GPTfluenceConfig.register_for_auto_class()

@@ -16,6 +16,7 @@ from gptdynamics.errors import SettingsError
 from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
 from simulator.evaluation.scoring import Row, score, undefined
 from simulator.evaluation.simulated import Simulated, load_simulator
+from simulator.intervals import Coverage
 from simulator.training import TrainSettings, train_simulator
 
 
@@ -51,11 +52,13 @@ class Evaluation:
         rows: one for each method.
         runs: the held-out runs.
         predictions: `[R, S, M]` by method.
+        history: first values that are not scored, the longest history of any method.
     """
 
     rows: list[Row]
     runs: Dynamics
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    history: int = 1
 
     def write_json(self, path: Path) -> None:
         """Write the rows as a JSON list."""
@@ -112,7 +115,7 @@ def evaluate(
     models = [Simulated(load_simulator(source), source) for source in settings.models]
     for model in models:
         model.check(runs)
-    simulators: list[Predictor] = []
+    simulators: list[Simulated] = []
     for wanted in _trained_here(settings, runs):
         trained = train_simulator(wanted, on_phase, on_progress, runs=runs)
         simulators.append(Simulated(trained.model))
@@ -123,7 +126,7 @@ def evaluate(
     rows: list[Row] = []
     predictions: dict[str, np.ndarray] = {}
 
-    def add(name: str, model: str | None, predict: Callable[[], np.ndarray]) -> None:
+    def add(name: str, model: str | None, predict: Callable[[], np.ndarray], covered: Coverage | None = None) -> None:
         note = None
         try:
             predictions[name] = predict()
@@ -136,7 +139,8 @@ def evaluate(
             config=settings.config,
             metric=settings.metric,
             split="test",
-            coverage=None,
+            coverage=covered.share if covered else None,
+            coverage_uncertainty=covered.uncertainty if covered else None,
             runs=len(held_out.runs),
             examples=len(held_out.test),
             note=note,
@@ -148,5 +152,5 @@ def evaluate(
         add(name, None, partial(_fit_and_predict, name, seen, history, held_out))
         on_progress()
     for method, name in zip(simulators, _unique_names(simulators), strict=True):
-        add(name, method.model, partial(method.predict, held_out))
-    return Evaluation(rows=rows, runs=held_out, predictions=predictions)
+        add(name, method.model, partial(method.predict, held_out), method.coverage(held_out, history))
+    return Evaluation(rows=rows, runs=held_out, predictions=predictions, history=history)

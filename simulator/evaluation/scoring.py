@@ -21,6 +21,7 @@ class Row:
         runs, examples: how many of each.
         still: trajectories that never move; they are left out of `skill`.
         note: why the method has no figures, or None.
+        coverage_uncertainty: standard error of `coverage` by run, or None.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Row:
     examples: int
     still: int
     note: str | None = None
+    coverage_uncertainty: float | None = None
 
 
 @dataclass(frozen=True)

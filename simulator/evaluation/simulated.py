@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
+from simulator.intervals import Coverage, coverage
 from simulator.modeling_gptfluence import GPTfluenceSimulator, visit_shares
 
 
@@ -73,8 +74,27 @@ class Simulated:
         if differ:
             raise SettingsError(f"{self.model or self.name} does not fit the data ({'; '.join(differ)})")
 
+    def coverage(self, runs: Dynamics, history: int, level: float = 0.9) -> Coverage | None:
+        """How often the runs lie inside the band, after the first `history` values; None: the model has no such band.
+
+        Args:
+            runs: held-out runs.
+            history: first values that are not counted.
+            level: of the band.
+        """
+        model = self.simulator
+        if model.config.calibration_runs / (model.config.calibration_runs + 1) < level:
+            return None
+        low, high = model.band(self._trajectories(runs), model.places(runs.test), level)
+        counted = torch.from_numpy(runs.step[history:])
+        return coverage(runs.values[:, history:], low[:, counted].numpy(), high[:, counted].numpy())
+
     def predict(self, runs: Dynamics) -> np.ndarray:
         """Trajectories `[R, S, M]` at the measured steps."""
+        return self._trajectories(runs)[:, torch.from_numpy(runs.step)].numpy()
+
+    def _trajectories(self, runs: Dynamics) -> torch.Tensor:
+        """Trajectories `[R, T + 1, M]`."""
         self.check(runs)
         model = self.simulator
         shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
@@ -83,5 +103,4 @@ class Simulated:
         seen = model.places(runs.test)
         history = torch.from_numpy(runs.values[:, : self.history])
         rates = torch.from_numpy(runs.learning_rate).float()
-        predicted = model.trajectories(shares, rates, pool, test, seen, history)
-        return predicted[:, torch.from_numpy(runs.step)].numpy()
+        return model.trajectories(shares, rates, pool, test, seen, history)

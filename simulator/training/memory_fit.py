@@ -1,8 +1,11 @@
 """Fitting `dynamics="memory"`: ridge regression in closed form, settings chosen by leaving one run out.
 
-With centred states X_r and centred values Y_r of run r (the mean over runs taken off at every step),
+With centred states X_r and centred latents Y_r of run r (the mean over runs taken off at every step),
 leaving r out of R runs changes the scatter matrices by a multiple of X_r'X_r, and the error on r is that
 of the remaining runs' fit times R / (R - 1). So every fold costs one small eigendecomposition.
+
+Responses of test examples with like vectors are alike: their prior covariance is `likeness`. In the basis of
+its eigenvectors each column is a ridge regression of its own, whose penalty is divided by the eigenvalue.
 """
 
 from __future__ import annotations
@@ -11,16 +14,38 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import torch
 
 from gptdynamics.errors import DataError
+from simulator.memory_dynamics import from_latent, to_latent
 from simulator.recurrence import decayed_sums
+from simulator.training.unseen_fit import CURVE_COMPONENTS, FOLDS, likeness, unseen_curves, unseen_responses
 
-# As many settings as markov training tries.
-DECAYS: tuple[tuple[float, ...], ...] = ((0.8, 0.95, 1.0), (0.0, 0.5, 0.8, 0.9, 0.95, 1.0))
-COMPONENTS = (2, 32)
-RIDGES = (0.01, 0.3, 10.0, 300.0)
-CURVE_COMPONENTS = 4
-UNSEEN_RIDGES = tuple(10.0**power for power in range(-2, 5))
+# One of the six runs that a simulator needs is a test run.
+FEWEST_RUNS = 5
+TEST_COMPONENTS = 64
+# Effects so many times as large as the largest of the training runs are still taken as they are.
+LIMIT = 1.5
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Time constants side by side: every decay with every fading.
+
+    Attributes:
+        decays: rho, the share of an effect that the next update leaves.
+        fadings: kappa times the tau of a whole run: a last batch counts exp(-kappa) of what a first one does.
+    """
+
+    decays: tuple[float, ...]
+    fadings: tuple[float, ...]
+
+
+FEW = Filters((0.0, 0.5, 0.8, 0.95, 1.0), (0.0, 6.0))
+MANY = Filters((0.0, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.87, 0.91, 0.94, 0.97, 0.985, 1.0), (0.0, 2.0, 6.0, 16.0))
+FILTERS = (FEW, MANY)
+COMPONENTS = (1, 8)
+RIDGES = (1e-6, 1e-2, 1.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -28,36 +53,60 @@ class MemoryChoice:
     """One setting of memory dynamics.
 
     Attributes:
-        components: principal components of the encoder vectors.
-        decays: rho, side by side.
+        components: principal components of the pool's encoder vectors.
+        filters: time constants.
         ridge: penalty on the responses, relative to the mean eigenvalue of the states' scatter.
     """
 
     components: int
-    decays: tuple[float, ...]
+    filters: Filters
     ridge: float
 
 
 @dataclass(frozen=True)
 class MemoryFit:
-    """A fitted model: the choice, its leave-one-run-out error, and the arrays of `MemoryDynamics` by name."""
+    """A fitted model.
+
+    Attributes:
+        choice: the setting that won.
+        error: its mean squared error on runs left out.
+        tried: every setting with its error.
+        arrays: the arrays of `MemoryDynamics` by name.
+        residuals: `[R, S, M]` truth minus prediction of each run by a fit without it.
+        unseen_residuals: `[R, S, M]` likewise by fits without the run and the test example; NaN where none was made.
+    """
 
     choice: MemoryChoice
     error: float
     tried: list[tuple[MemoryChoice, float]]
     arrays: dict[str, np.ndarray]
+    residuals: np.ndarray
+    unseen_residuals: np.ndarray
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """Principal components of encoder vectors: psi(h) = (h - mean) @ projection, unit mean square in all."""
+    """Principal components of encoder vectors of unit length.
+
+    Attributes:
+        mean: `[E]`.
+        axes: `[E, C]`, scaled so that psi' = (h - mean) @ axes has unit mean square in all.
+        sizes: `[C]` deviations along the axes over the first's. psi of pool examples is multiplied by their
+            squares: a component that few examples differ in must show more before it counts.
+    """
 
     mean: np.ndarray
-    projection: np.ndarray
+    axes: np.ndarray
+    sizes: np.ndarray
 
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """psi `[n, K]` of vectors `[n, E]`."""
-        return (vectors - self.mean) @ self.projection
+    def train_axes(self, components: int) -> np.ndarray:
+        """`[E, K]` for pool examples."""
+        return self.axes[:, :components] * self.sizes[:components] ** 2
+
+
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Rows divided by their length; rows of zeros stay."""
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(min=1e-12)
 
 
 def fit_reduction(vectors: np.ndarray, components: int) -> Reduction:
@@ -66,51 +115,69 @@ def fit_reduction(vectors: np.ndarray, components: int) -> Reduction:
     _, size, axes = np.linalg.svd(vectors - mean, full_matrices=False)
     keep = min(components, int((size > 1e-6 * size[0]).sum()) if size[0] > 0 else 1)
     scale = np.sqrt((size[:keep] ** 2).sum() / len(vectors)) or 1.0
-    return Reduction(mean, axes[:keep].T / scale)
+    return Reduction(mean, axes[:keep].T / scale, size[:keep] / (size[0] or 1.0))
 
 
 def choices() -> list[MemoryChoice]:
     """Every setting that is tried."""
-    return [MemoryChoice(*values) for values in product(COMPONENTS, DECAYS, RIDGES)]
+    return [MemoryChoice(*values) for values in product(COMPONENTS, FILTERS, RIDGES)]
 
 
-def _states(visits: np.ndarray, relative_rate: np.ndarray, psi: np.ndarray, decays: tuple[float, ...]) -> np.ndarray:
-    """Unscaled m `[R, T + 1, P, K]` from shares `[R, T, N]`, rates over the reference rate `[R, T]` and psi."""
-    import torch
+def _states(
+    visits: np.ndarray, relative: np.ndarray, psi: np.ndarray, filters: Filters
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scaled m `[R, T + 1, F * K]` and the scales `[F]`, from shares `[R, T, N]`, relative rates `[T]`, psi."""
+    tau = np.concatenate([[0.0], relative.cumsum()])
+    strength = relative[:, None] * np.exp(-np.outer(tau[:-1] / (tau[-1] or 1.0), filters.fadings))
+    inputs = (strength[None, :, :, None] * (visits @ psi)[:, :, None, :]).reshape(*visits.shape[:2], -1)
+    decays = torch.tensor(filters.decays, dtype=torch.float64)
+    states = decayed_sums(torch.from_numpy(inputs), decays).numpy()
+    states = states.reshape(*states.shape[:2], len(filters.decays) * len(filters.fadings), -1)
+    scale = np.sqrt(np.square(states).mean((0, 1, 3)))
+    scale = np.where(scale > 0, scale, 1.0)
+    return (states / scale[:, None]).reshape(*states.shape[:2], -1), scale
 
-    inputs = relative_rate[..., None] * (visits @ psi)
-    return decayed_sums(torch.from_numpy(inputs), torch.tensor(decays, dtype=torch.float64)).numpy()
 
-
-def _solve_each_ridge(scatter: np.ndarray, cross: np.ndarray, ridges: tuple[float, ...]) -> list[np.ndarray]:
-    """Ridge solutions `[D, M]`, one for each penalty relative to the mean eigenvalue."""
-    values, vectors = np.linalg.eigh(scatter)
+def _ridge(scatter: tuple[np.ndarray, np.ndarray], cross: np.ndarray, ridge: float, alike: np.ndarray) -> np.ndarray:
+    """Solution `[D, M]` in turned columns: penalty `ridge` (relative) over each column's eigenvalue `alike` `[M]`."""
+    values, vectors = scatter
     values = values.clip(min=0)
     unit = values.mean() or 1.0
-    turned = vectors.T @ cross
-    return [vectors @ (turned / (values + ridge * unit)[:, None]) for ridge in ridges]
+    return vectors @ ((vectors.T @ cross) / (values[:, None] + ridge * unit / alike.clip(min=1e-9)))
 
 
-def leave_one_run_out(states: np.ndarray, values: np.ndarray, ridges: tuple[float, ...]) -> np.ndarray:
-    """Mean squared error on runs left out, for each ridge: `[len(ridges)]`.
+def leave_one_run_out(
+    states: np.ndarray,
+    values: np.ndarray,
+    covariance: np.ndarray,
+    ridges: tuple[float, ...],
+    metric: str,
+) -> np.ndarray:
+    """Truth minus prediction of each run by a fit without it: `[len(ridges), R, S, M]`.
 
     Args:
         states: `[R, S, D]`.
-        values: `[R, S, M]` what is predicted, a mean curve and a linear response to the states.
+        values: `[R, S, M]`, whose latents are a mean curve and a linear response to the states.
+        covariance: `[M, M]` prior covariance of the responses.
         ridges: relative penalties.
+        metric: of the values.
     """
     count = len(states)
-    x, y = states - states.mean(0), values - values.mean(0)
-    scatter = np.einsum("rsd,rse->rde", x, x)
-    cross = np.einsum("rsd,rsm->rdm", x, y)
+    latent = to_latent(torch.from_numpy(values), metric).numpy()
+    alike, turn = np.linalg.eigh(covariance)
+    x, y = states - states.mean(0), latent - latent.mean(0)
+    scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
+    cross = np.einsum("rsd,rsm->rdm", x, y, optimize=True) @ turn
     total_scatter, total_cross = scatter.sum(0), cross.sum(0)
     grow = count / (count - 1)
-    errors = np.zeros(len(ridges))
+    found = np.empty((len(ridges), *values.shape))
     for run in range(count):
-        fits = _solve_each_ridge(total_scatter - grow * scatter[run], total_cross - grow * cross[run], ridges)
-        for at, fit in enumerate(fits):
-            errors[at] += np.square(grow * (y[run] - x[run] @ fit)).mean()
-    return errors / count
+        folded = np.linalg.eigh(total_scatter - grow * scatter[run])
+        for at, ridge in enumerate(ridges):
+            fit = _ridge(folded, total_cross - grow * cross[run], ridge, alike) @ turn.T
+            predicted = torch.from_numpy(latent[run] - grow * (y[run] - x[run] @ fit))
+            found[at, run] = values[run] - from_latent(predicted, metric).numpy()
+    return found
 
 
 def fit_memory(
@@ -120,6 +187,7 @@ def fit_memory(
     values: np.ndarray,
     pool: np.ndarray,
     test: np.ndarray,
+    metric: str = "loss",
 ) -> MemoryFit:
     """Choose settings by leaving one run out, then fit on all runs.
 
@@ -130,115 +198,128 @@ def fit_memory(
         values: `[R, S, M]`.
         pool: `[N, E]` encoder vectors.
         test: `[M, E]` encoder vectors.
+        metric: what the values are.
 
     Raises:
-        DataError: there are fewer than three runs, or their learning rates differ.
+        DataError: there are too few runs, or their learning rates differ.
     """
-    if len(values) < 3:
-        raise DataError(f"memory dynamics need at least 3 training and validation runs; there are {len(values)}")
+    if len(values) < FEWEST_RUNS:
+        raise DataError(
+            f"memory dynamics need at least {FEWEST_RUNS} training and validation runs; there are {len(values)}: "
+            f"collect at least {FEWEST_RUNS + 1} runs, one of which is for testing"
+        )
     if np.abs(rates - rates[0]).max() > 1e-6 * rates.max():
         raise DataError("runs with different learning rates cannot be fitted together")
     reference = float(rates.max())
-    relative = rates / reference
-    visits, values, test, pool = (array.astype(np.float64) for array in (visits, values, test, pool))
-    largest = fit_reduction(np.concatenate([pool, test]), max(COMPONENTS))
-    every_decay = tuple(sorted({rho for decays in DECAYS for rho in decays}))
-    psi = largest(pool)
-    states = _states(visits, relative, psi - psi.mean(0), every_decay)[:, step]
-    scale = np.sqrt(np.square(states).mean((0, 1, 3)))
-    states = states / np.where(scale > 0, scale, 1.0)[:, None]
+    relative = rates[0] / reference
+    visits, values = visits.astype(np.float64), values.astype(np.float64)
+    pool, test = unit_length(pool.astype(np.float64)), unit_length(test.astype(np.float64))
+    reduction = fit_reduction(np.concatenate([pool, test]), max(TEST_COMPONENTS, *COMPONENTS))
+    psi_test = (test - reduction.mean) @ reduction.axes
+    covariance = likeness(psi_test)
     tried: list[tuple[MemoryChoice, float]] = []
-    for components, decays in product(COMPONENTS, DECAYS):
-        chosen = states[:, :, [every_decay.index(rho) for rho in decays], :components]
-        errors = leave_one_run_out(chosen.reshape(*chosen.shape[:2], -1), values, RIDGES)
-        tried += [(MemoryChoice(components, decays, r), float(e)) for r, e in zip(RIDGES, errors, strict=True)]
+    residuals, best = np.empty(0), np.inf
+    for components, filters in product(COMPONENTS, FILTERS):
+        states, _ = _states(visits, relative, _centred(pool, reduction, components), filters)
+        left = leave_one_run_out(states[:, step], values, covariance, RIDGES, metric)
+        for ridge, residual in zip(RIDGES, left, strict=True):
+            tried.append((MemoryChoice(components, filters, ridge), float(np.square(residual).mean())))
+            if tried[-1][1] < best:
+                residuals, best = residual, tried[-1][1]
     choice, error = min(tried, key=lambda pair: pair[1])
-    which = [every_decay.index(rho) for rho in choice.decays]
-    reduction = Reduction(largest.mean, largest.projection[:, : choice.components])
-    x = states[:, :, which, : choice.components].reshape(*states.shape[:2], -1)
-    arrays = _fit_all(x, values, reduction(test), choice.ridge, int(step[-1]), step)
+    states, scale = _states(visits, relative, _centred(pool, reduction, choice.components), choice.filters)
+    arrays = _fit_all(states[:, step], values, psi_test, choice.ridge, step, metric)
+    train_axes = reduction.train_axes(choice.components)
+    tau = np.concatenate([[0.0], relative.cumsum()])
     arrays |= {
         "encoder_mean": reduction.mean,
-        "projection": reduction.projection,
-        "pool_centre": reduction(pool).mean(0),
-        "decays": np.array(choice.decays),
-        "state_scale": np.where(scale > 0, scale, 1.0)[which],
-        "tau": np.concatenate([[0.0], relative[0].cumsum()]),
+        "train_projection": train_axes,
+        "test_projection": reduction.axes,
+        "pool_centre": ((pool - reduction.mean) @ train_axes).mean(0),
+        "decays": np.array(choice.filters.decays),
+        "fadings": np.array(choice.filters.fadings) / (tau[-1] or 1.0),
+        "state_scale": scale,
+        "tau": tau,
         "reference_rate": np.array(reference),
     }
-    choice = MemoryChoice(reduction.projection.shape[1], choice.decays, choice.ridge)
-    return MemoryFit(choice, error, tried, {name: array.astype(np.float32) for name, array in arrays.items()})
+    return MemoryFit(
+        choice=MemoryChoice(train_axes.shape[1], choice.filters, choice.ridge),
+        error=error,
+        tried=tried,
+        arrays={name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()},
+        residuals=residuals.astype(np.float32),
+        unseen_residuals=_unseen_residuals(states[:, step], values, psi_test, choice.ridge, step, metric),
+    )
+
+
+def _centred(pool: np.ndarray, reduction: Reduction, components: int) -> np.ndarray:
+    """psi - psi_mean of the pool `[N, K]`."""
+    psi = (pool - reduction.mean) @ reduction.train_axes(components)
+    return psi - psi.mean(0)
 
 
 def _fit_all(
-    x: np.ndarray, values: np.ndarray, psi_test: np.ndarray, ridge: float, last: int, step: np.ndarray
+    x: np.ndarray, values: np.ndarray, psi_test: np.ndarray, ridge: float, step: np.ndarray, metric: str
 ) -> dict[str, np.ndarray]:
     """Mean curve and responses of seen test examples, and what predicts both for unseen ones."""
-    centred, moved = x - x.mean(0), values - values.mean(0)
-    scatter = np.einsum("rsd,rse->de", centred, centred)
-    cross = np.einsum("rsd,rsm->dm", centred, moved)
-    weights = _solve_each_ridge(scatter, cross, (ridge,))[0]
-    measured = values.mean(0) - x.mean(0) @ weights
-    carry = _carried_share(moved[:, 0], (moved - centred @ weights)[:, 1:].mean(1))
-    every = np.arange(last + 1)
+    latent = to_latent(torch.from_numpy(values), metric).numpy()
+    alike, turn = np.linalg.eigh(likeness(psi_test))
+    centred, moved = x - x.mean(0), latent - latent.mean(0)
+    scatter = np.einsum("rsd,rse->de", centred, centred, optimize=True)
+    cross = np.einsum("rsd,rsm->dm", centred, moved, optimize=True)
+    weights = _ridge(np.linalg.eigh(scatter), cross @ turn, ridge, alike) @ turn.T
+    measured = latent.mean(0) - x.mean(0) @ weights
+    every = np.arange(int(step[-1]) + 1)
     baseline = np.stack([np.interp(every, step, column) for column in measured.T], axis=1)
-    basis, coefficients = _unseen_curves(baseline, psi_test)
+    limit = LIMIT * np.abs(x @ weights).max((0, 1))
     return {
         "baseline": baseline,
         "weights": weights.T,
-        "carry": np.array(carry),
-        "response": _unseen_responses(weights.T, psi_test),
-        "curve_basis": basis,
-        "curve_coefficients": coefficients,
+        "limit": limit,
+        "unseen_limit": limit.max(),
+        "carry": np.array(_carried_share(moved[:, 0], (moved - centred @ weights)[:, 1:].mean(1))),
+        "response": unseen_responses(weights.T, psi_test),
+        **unseen_curves(baseline, latent[:, 0], psi_test),
     }
 
 
 def _carried_share(first: np.ndarray, later: np.ndarray) -> float:
-    """How much of a deviation at step 0 is still there later, between 0 and 1; 1 where none is ever seen.
+    """How much of a deviation at the first step is still there later, between 0 and 1; 1 where none is ever seen.
 
     Args:
-        first: `[R, M]` deviations from the mean over runs at step 0.
+        first: `[R, M]` deviations from the mean over runs at the first measured step.
         later: `[R, M]` mean deviations of the later steps.
     """
     size = np.square(first).sum()
     return 1.0 if size < 1e-9 * first.size else float(np.clip((first * later).sum() / size, 0.0, 1.0))
 
 
-def _ridge_by_left_out(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Ridge regression whose penalty is chosen by leaving out one row at a time, in closed form.
-
-    Args:
-        features: `[n, F]`; the first column is constant and not penalised.
-        wanted: `[n, W]`.
-
-    Returns:
-        `[F, W]`.
-    """
-    free = np.ones(features.shape[1])
-    free[0] = 0.0
-    gram = features.T @ features
-    unit = np.trace(gram) / len(gram)
-    best, best_error = np.zeros((features.shape[1], wanted.shape[1])), np.inf
-    for ridge in UNSEEN_RIDGES:
-        solve = np.linalg.solve(gram + np.diag(ridge * unit * free + 1e-9 * unit), features.T)
-        fit = solve @ wanted
-        leverage = np.einsum("nf,fn->n", features, solve)
-        error = np.square((wanted - features @ fit) / (1 - leverage.clip(max=0.999))[:, None]).mean()
-        if error < best_error:
-            best, best_error = fit, error
-    return best
-
-
-def _unseen_curves(baseline: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Change curves of unseen test examples: a basis `[B, grid]` and coefficients `[2 + K, B]`."""
-    change = (baseline - baseline[0]).T
-    _, _, axes = np.linalg.svd(change, full_matrices=False)
-    basis = axes[:CURVE_COMPONENTS]
-    basis = np.concatenate([basis, np.zeros((CURVE_COMPONENTS - len(basis), baseline.shape[0]))])
-    features = np.column_stack([np.ones(len(psi)), baseline[0], psi])
-    return basis, _ridge_by_left_out(features, change @ basis.T)
+def _unseen_residuals(
+    x: np.ndarray, values: np.ndarray, psi_test: np.ndarray, ridge: float, step: np.ndarray, metric: str
+) -> np.ndarray:
+    """Residuals of test examples and runs that both were left out, a fifth of each at a time."""
+    found = np.full(values.shape, np.nan, dtype=np.float32)
+    run_fold, test_fold = (np.arange(count) % FOLDS for count in (values.shape[0], values.shape[2]))
+    for fold in range(FOLDS):
+        runs, tests = np.flatnonzero(run_fold == fold), np.flatnonzero(test_fold == fold)
+        if not len(tests) or len(tests) > values.shape[2] - 2:
+            continue
+        fit = _fit_all(
+            x[run_fold != fold], values[run_fold != fold][..., test_fold != fold], psi_test[test_fold != fold], ridge,
+            step, metric,
+        )  # fmt: skip
+        psi = psi_test[tests]
+        first = to_latent(torch.from_numpy(values[runs, 0][:, tests]), metric).numpy()
+        ones = np.ones((len(runs), len(tests), 1))
+        features = np.concatenate([ones, first[..., None], np.broadcast_to(psi, (len(runs), *psi.shape))], -1)
+        coefficients = (features @ fit["curve_coefficients"]).clip(*fit["curve_range"])
+        effect = x[runs] @ (np.column_stack([np.ones(len(psi)), psi]) @ fit["response"]).T
+        change = np.einsum("bs,rmb->rsm", fit["curve_basis"][:, step], coefficients)
+        latent = first[:, None] + change + effect
+        predicted = from_latent(torch.from_numpy(latent), metric).numpy()
+        predicted[:, 0] = values[runs, 0][:, tests]
+        found[np.ix_(runs, np.arange(len(step)), tests)] = values[runs][..., tests] - predicted
+    return found
 
 
-def _unseen_responses(weights: np.ndarray, psi: np.ndarray) -> np.ndarray:
-    """S of w = S'[1, psi]: `[1 + K, D]` from the seen examples' responses `[M, D]`."""
-    return _ridge_by_left_out(np.column_stack([np.ones(len(psi)), psi]), weights)
+__all__ = ["CURVE_COMPONENTS", "MemoryChoice", "MemoryFit", "choices", "fit_memory", "fit_reduction"]

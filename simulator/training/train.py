@@ -17,8 +17,10 @@ from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.encoders import ENCODERS, encode_cached, make_encoder
+from simulator.intervals import band_arrays
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key, measured_steps, shares_between, visit_shares
 from simulator.training import markov_fit, memory_fit
+from simulator.training.markov_residuals import markov_residuals
 
 DYNAMICS = ("memory", "markov")
 PROJECTIONS = ("linear", "mlp")
@@ -164,6 +166,7 @@ def train_simulator(
     if settings.dynamics == "memory":
         fit = _memory(config, runs, pool, test)
         state = {f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()}
+        residuals = fit.residuals, fit.unseen_residuals
     else:
         on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(markov_fit.choices()))
         how = markov_fit.MarkovTraining(seed=settings.seed)
@@ -171,6 +174,10 @@ def train_simulator(
         fit = markov_fit.fit_markov(config, training, validation, how, on_progress)
         config.hidden = fit.choice.hidden
         state = {f"dynamics.{name}": value for name, value in fit.dynamics.state_dict().items()}
+        residuals = markov_residuals(config, training, validation, fit.choice, how)
+    config.calibration_runs = len(residuals[0])
+    bands = band_arrays(*residuals, runs.step, settings.order if settings.dynamics == "markov" else 1)
+    state |= {name: torch.from_numpy(array).float() for name, array in bands.items()}
     seconds = time.perf_counter() - began
     model = GPTfluenceSimulator(config)
     state |= {"pool_vectors": torch.from_numpy(pool), "test_vectors": torch.from_numpy(test)}
@@ -198,7 +205,8 @@ def _memory(config: GPTfluenceConfig, runs: Dynamics, pool: np.ndarray, test: np
     """Fit memory dynamics and set the shapes of `config` to what was chosen."""
     chosen = runs.split("train", "validation")
     visits = visit_shares(chosen.curricula, [example.id for example in runs.pool]).numpy()
-    fit = memory_fit.fit_memory(visits, chosen.learning_rate, chosen.step, chosen.values, pool, test)
-    config.components, config.decays = fit.choice.components, list(fit.choice.decays)
+    fit = memory_fit.fit_memory(visits, chosen.learning_rate, chosen.step, chosen.values, pool, test, config.metric)
+    config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
+    config.decays, config.fadings = list(fit.choice.filters.decays), list(fit.choice.filters.fadings)
     config.curve_components = memory_fit.CURVE_COMPONENTS
     return fit

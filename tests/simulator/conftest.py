@@ -111,7 +111,9 @@ def make_config() -> Callable[..., GPTfluenceConfig]:
             "learning_rate": linear_decay(1e-3, steps),
             "hidden": 3,
             "components": 2,
+            "test_components": 3,
             "decays": [0.7, 1.0],
+            "fadings": [0.0, 2.0],
             "curve_components": 2,
         }
         return GPTfluenceConfig(dynamics=dynamics, **(settings | changes))
@@ -132,7 +134,12 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
             if config.dynamics == "memory":
                 rates = torch.tensor(config.learning_rate)
                 model.dynamics.decays.copy_(torch.tensor(config.decays))
-                model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(config.decays)))
+                tau = rates.sum() / rates.max() if len(rates) else 1.0
+                model.dynamics.fadings.copy_(torch.tensor(config.fadings) / tau)
+                model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(config.decays) * len(config.fadings)))
+                model.dynamics.limit.fill_(50.0)
+                model.dynamics.unseen_limit.fill_(50.0)
+                model.dynamics.curve_range.copy_(torch.tensor([[-50.0], [50.0]]).expand_as(model.dynamics.curve_range))
                 model.dynamics.reference_rate.copy_(rates.max())
                 model.dynamics.carry.fill_(0.7)
                 model.dynamics.tau.copy_(torch.nn.functional.pad((rates / rates.max()).cumsum(0), (1, 0)))

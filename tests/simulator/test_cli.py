@@ -182,7 +182,7 @@ MISTAKES = {
         "evaluate {dataset} --config mini_sentiment_few",
         "mini_sentiment_few has no test runs",
     ),
-    "too few runs for memory": (TRAIN + " --config mini_sentiment_two", "at least 3"),
+    "too few runs for memory": (TRAIN + " --config mini_sentiment_two", "at least 5"),
     "too few runs for markov": (TRAIN + " --config mini_sentiment_few --dynamics markov", "no validation runs"),
     "unknown metric": (TRAIN + " --config mini_sentiment_nano --metric bleu", "it has: loss, accuracy"),
     "unknown config": (TRAIN + " --config rte_nano", "it has: mini_sentiment_few, mini_sentiment_nano"),

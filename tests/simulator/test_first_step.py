@@ -49,7 +49,7 @@ def test_measured_steps_ascend_from_the_first_to_the_last(steps: int, stride: in
 def test_memory_starts_from_the_first_measured_value(
     make_config: MakeConfig, make_model: MakeModel, make_curricula: MakeCurricula, first: int
 ) -> None:
-    model, plain = (make_model(make_config("memory", first_step=at)) for at in (first, 0))
+    model, plain = (make_model(make_config("memory", metric="bleu", first_step=at)) for at in (first, 0))
     curriculum = make_curricula(3, 1, STEPS, POOL)[0]
     unshifted = model.simulate(curriculum).numpy()
     np.testing.assert_allclose(unshifted, plain.simulate(curriculum).numpy(), rtol=1e-5)

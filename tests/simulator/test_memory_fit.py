@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,28 +15,41 @@ from hypothesis import strategies as st
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.errors import DataError
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.memory_dynamics import MemoryDynamics
+from simulator.memory_dynamics import MemoryDynamics, from_latent, to_latent
 from simulator.modeling_gptfluence import visit_shares
 from simulator.training import memory_fit
-from simulator.training.memory_fit import MemoryFit, fit_memory, fit_reduction, leave_one_run_out
+from simulator.training.memory_fit import MemoryFit, fit_memory, fit_reduction, leave_one_run_out, unit_length
+from simulator.training.unseen_fit import (
+    CURVE_COMPONENTS,
+    UNSEEN_RIDGES,
+    likeness,
+    response_features,
+    ridge_by_left_out,
+    unseen_responses,
+)
 
 POOL, STEPS, WIDTH = 30, 12, 2
 MakeCurricula = Callable[..., list[Curriculum]]
 
 
-def slow_leave_one_run_out(states: np.ndarray, values: np.ndarray, ridge: float) -> float:
-    """Refit without each run: a mean for each step, a ridge response, the error on the run left out."""
-    errors = []
+def slow_leave_one_run_out(
+    states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, metric: str
+) -> np.ndarray:
+    """Refit without each run: a mean for each step, one big Bayesian regression, the error on the run left out."""
+    latent, tests = to_latent(torch.from_numpy(values), metric).numpy(), values.shape[-1]
+    found = np.zeros_like(values)
     for out in range(len(states)):
-        x, y = np.delete(states, out, 0), np.delete(values, out, 0)
+        x, y = np.delete(states, out, 0), np.delete(latent, out, 0)
         mean_x, mean_y = x.mean(0), y.mean(0)
-        flat_x, flat_y = (x - mean_x).reshape(-1, x.shape[-1]), (y - mean_y).reshape(-1, y.shape[-1])
+        flat_x, flat_y = (x - mean_x).reshape(-1, x.shape[-1]), (y - mean_y).reshape(-1, tests)
         unit = np.linalg.eigvalsh(flat_x.T @ flat_x).mean()
-        penalty = np.sqrt(ridge * unit) * np.eye(x.shape[-1])
-        padded = np.concatenate([flat_y, np.zeros((x.shape[-1], y.shape[-1]))])
-        fit = np.linalg.lstsq(np.concatenate([flat_x, penalty]), padded, rcond=None)[0]
-        errors.append(np.square(values[out] - mean_y - (states[out] - mean_x) @ fit).mean())
-    return float(np.mean(errors))
+        # Responses of all test examples in one vector, with prior covariance (covariance x identity) / (ridge * unit).
+        whole = np.kron(np.eye(tests), flat_x.T @ flat_x)
+        whole += ridge * unit * np.kron(np.linalg.inv(covariance), np.eye(x.shape[-1]))
+        fit = np.linalg.solve(whole, (flat_x.T @ flat_y).T.reshape(-1)).reshape(tests, -1).T
+        predicted = from_latent(torch.from_numpy(mean_y + (states[out] - mean_x) @ fit), metric).numpy()
+        found[out] = values[out] - predicted
+    return found
 
 
 @given(
@@ -43,45 +57,47 @@ def slow_leave_one_run_out(states: np.ndarray, values: np.ndarray, ridge: float)
     steps=st.integers(2, 8),
     width=st.integers(1, 5),
     tests=st.integers(1, 4),
+    metric=st.sampled_from(["loss", "bleu"]),
     seed=st.integers(0, 2**31 - 1),
 )
-def test_leave_one_run_out_equals_refitting(runs: int, steps: int, width: int, tests: int, seed: int) -> None:
+def test_leave_one_run_out_equals_refitting(
+    runs: int, steps: int, width: int, tests: int, metric: str, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(runs, steps, width)) + rng.normal(size=(steps, width))
-    values = states @ rng.normal(size=(width, tests)) + rng.normal(size=(runs, steps, tests))
+    values = 5 + states @ rng.normal(size=(width, tests)) / 4 + rng.normal(size=(runs, steps, tests)) / 4
+    values = values.clip(min=0.1)
+    covariance = likeness(rng.normal(size=(tests, 2)))
     ridges = (0.01, 1.0, 30.0)
-    wanted = [slow_leave_one_run_out(states, values, ridge) for ridge in ridges]
-    np.testing.assert_allclose(leave_one_run_out(states, values, ridges), wanted, rtol=1e-8)
+    wanted = [slow_leave_one_run_out(states, values, covariance, ridge, metric) for ridge in ridges]
+    found = leave_one_run_out(states, values, covariance, ridges, metric)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
 
 
-@given(rows=st.integers(2, 12), width=st.integers(1, 6), components=st.integers(1, 8), seed=st.integers(0, 2**31 - 1))
+@given(rows=st.integers(3, 12), width=st.integers(2, 6), components=st.integers(1, 8), seed=st.integers(0, 2**31 - 1))
 def test_reduction_has_uncorrelated_components_of_unit_size_in_all(
     rows: int, width: int, components: int, seed: int
 ) -> None:
     vectors = np.random.default_rng(seed).normal(size=(rows, width)) + 10
-    psi = fit_reduction(vectors, components)(vectors)
+    reduction = fit_reduction(vectors, components)
+    psi = (vectors - reduction.mean) @ reduction.axes
     assert psi.shape == (rows, min(components, rows - 1, width))
     scatter = psi.T @ psi / rows
     np.testing.assert_allclose(np.trace(scatter), 1)
     np.testing.assert_allclose(scatter, np.diag(np.diag(scatter)), atol=1e-9)
-    assert (np.diff(np.diag(scatter)) <= 1e-9).all()
-
-
-def test_reduction_keeps_distances_where_all_components_are_kept() -> None:
-    vectors = np.random.default_rng(0).normal(size=(6, 3))
-    psi = fit_reduction(vectors, 3)(vectors)
-    ratio = np.linalg.norm(psi[1:] - psi[0], axis=1) / np.linalg.norm(vectors[1:] - vectors[0], axis=1)
-    np.testing.assert_allclose(ratio, ratio[0])
+    np.testing.assert_allclose(reduction.sizes, np.sqrt(np.diag(scatter) / scatter[0, 0]), rtol=1e-6)
+    assert (np.diff(reduction.sizes) <= 1e-9).all()
 
 
 def test_equal_vectors_reduce_to_zero() -> None:
-    psi = fit_reduction(np.full((5, 3), 2.0), 2)(np.full((5, 3), 2.0))
-    np.testing.assert_array_equal(psi, np.zeros((5, 1)))
+    vectors = np.full((5, 3), 2.0)
+    reduction = fit_reduction(vectors, 2)
+    np.testing.assert_array_equal((vectors - reduction.mean) @ reduction.axes, np.zeros((5, 1)))
 
 
 @dataclass
 class World:
-    """Runs that obey memory dynamics exactly. `seen` test examples are fitted on, the others come after."""
+    """Runs that obey memory dynamics of BLEU exactly. `seen` test examples are fitted on, the others come after."""
 
     pool: np.ndarray
     test: np.ndarray
@@ -113,9 +129,9 @@ class World:
 def make_world(decays: tuple[float, ...], seen: int = 16, unseen: int = 10) -> World:
     rng = np.random.default_rng(5)
     return World(
-        pool=rng.normal(size=(POOL, WIDTH)),
-        test=rng.normal(size=(seen + unseen, WIDTH)),
-        initial=rng.uniform(3, 4, size=seen + unseen),
+        pool=unit_length(rng.normal(size=(POOL, WIDTH))),
+        test=unit_length(rng.normal(size=(seen + unseen, WIDTH))),
+        initial=rng.uniform(20, 21, size=seen + unseen),
         decays=decays,
         seen=seen,
     )
@@ -129,19 +145,22 @@ def fit_world(world: World, curricula: list[Curriculum], step: list[int] | None 
     values = world.values(curricula, RATES)[:, at, : world.seen].astype(np.float32)
     visits = visit_shares(curricula, range(POOL)).numpy()
     rates = np.array([RATES] * len(curricula))
-    return fit_memory(visits, rates, np.array(at), values, world.pool, world.test[: world.seen])
+    return fit_memory(visits, rates, np.array(at), values, world.pool, world.test[: world.seen], "bleu")
 
 
 def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: bool) -> np.ndarray:
     """Trajectories of the seen or of the unseen test examples from the fitted arrays."""
     config = GPTfluenceConfig(
         dynamics="memory",
+        metric="bleu",
         encoder_width=WIDTH,
         test_keys=[""] * world.seen,
         steps=STEPS,
         components=fit.choice.components,
-        decays=list(fit.choice.decays),
-        curve_components=memory_fit.CURVE_COMPONENTS,
+        test_components=fit.arrays["test_projection"].shape[1],
+        decays=list(fit.choice.filters.decays),
+        fadings=list(fit.choice.filters.fadings),
+        curve_components=CURVE_COMPONENTS,
     )
     dynamics = MemoryDynamics(config)
     dynamics.load_state_dict({name: torch.from_numpy(array) for name, array in fit.arrays.items()})
@@ -157,13 +176,13 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
     ).numpy()
 
 
-def longest() -> tuple[float, ...]:
-    return max(memory_fit.DECAYS, key=len)
+DECAYS = (0.0, 0.5, 0.8, 0.95, 1.0)
 
 
 def test_a_noise_free_truth_is_found_again(make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
-    world = make_world(longest())
+    monkeypatch.setattr(memory_fit, "FILTERS", (memory_fit.FEW,))
+    world = make_world(DECAYS)
     fit = fit_world(world, make_curricula(0, 12, STEPS, POOL))
     new = make_curricula(1, 4, STEPS, POOL)
     truth = world.values(new, RATES)[:, :, : world.seen]
@@ -176,7 +195,7 @@ def test_a_noise_free_truth_is_found_again(make_curricula: MakeCurricula, monkey
 def test_with_the_settings_as_they_are_nearly_everything_a_run_adds_is_predicted(
     make_curricula: MakeCurricula,
 ) -> None:
-    world = make_world(longest())
+    world = make_world(DECAYS)
     curricula = make_curricula(0, 12, STEPS, POOL)
     fit = fit_world(world, curricula)
     new = make_curricula(1, 4, STEPS, POOL)
@@ -197,24 +216,34 @@ def test_the_setting_with_the_least_error_on_runs_left_out_wins(make_curricula: 
 def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
     make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_fit, "DECAYS", ((1.0,),))
+    filters = memory_fit.Filters((0.5, 1.0), (0.0, 3.0))
+    monkeypatch.setattr(memory_fit, "FILTERS", (filters,))
     monkeypatch.setattr(memory_fit, "COMPONENTS", (WIDTH,))
     monkeypatch.setattr(memory_fit, "RIDGES", (2.0,))
     world, curricula = make_world((0.5,)), make_curricula(0, 5, STEPS, POOL)
     fit = fit_world(world, curricula)
-    reduction = fit_reduction(np.concatenate([world.pool, world.test[: world.seen]]), WIDTH)
-    psi = reduction(world.pool)
-    states = np.zeros((len(curricula), STEPS + 1, WIDTH))
+    reduction = fit_reduction(np.concatenate([world.pool, world.test[: world.seen]]), memory_fit.TEST_COMPONENTS)
+    psi = (world.pool - reduction.mean) @ reduction.axes[:, :WIDTH] * reduction.sizes[:WIDTH] ** 2
+    whole = sum(RATES) / RATES[0]
+    states = np.zeros((len(curricula), STEPS + 1, 4, WIDTH))
     for run, curriculum in enumerate(curricula):
+        tau = 0.0
         for t, batch in enumerate(curriculum, start=1):
-            u = RATES[t - 1] / RATES[0] * (psi[batch].mean(0) - psi.mean(0))
-            states[run, t] = states[run, t - 1] + u
+            share = RATES[t - 1] / RATES[0]
+            u = share * (psi[batch].mean(0) - psi.mean(0))
+            for at, (rho, kappa) in enumerate(product(filters.decays, filters.fadings)):
+                states[run, t, at] = rho * states[run, t - 1, at] + np.exp(-kappa * tau / whole) * u
+            tau += share
+    states /= np.sqrt(np.square(states).mean((0, 1, 3)))[:, None]
     values = world.values(curricula, RATES)[:, :, : world.seen]
-    assert fit.error == pytest.approx(slow_leave_one_run_out(states, values, 2.0), rel=1e-4)
+    covariance = likeness((world.test[: world.seen] - reduction.mean) @ reduction.axes)
+    wanted = slow_leave_one_run_out(states.reshape(5, STEPS + 1, -1), values, covariance, 2.0, "bleu")
+    assert fit.error == pytest.approx(np.square(wanted).mean(), rel=1e-3)
+    np.testing.assert_allclose(fit.residuals, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_unseen_test_examples_are_predicted_from_their_vectors(make_curricula: MakeCurricula) -> None:
-    world = make_world(longest())
+    world = make_world(DECAYS)
     curricula = make_curricula(0, 12, STEPS, POOL)
     fit = fit_world(world, curricula)
     new = make_curricula(1, 4, STEPS, POOL)
@@ -229,38 +258,59 @@ def test_unseen_test_examples_are_predicted_from_their_vectors(make_curricula: M
     assert error < 0.1 * mean_change
 
 
-def test_what_predicts_unseen_responses_is_the_ridge_with_the_least_error_on_examples_left_out(
-    make_curricula: MakeCurricula,
-) -> None:
-    world, curricula = make_world((1.0,)), make_curricula(0, 6, STEPS, POOL)
-    values = np.random.default_rng(0).normal(size=(6, STEPS + 1, world.seen))
-    visits, rates = visit_shares(curricula, range(POOL)).numpy(), np.array([RATES] * 6)
-    fit = fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
-    weights = fit.arrays["weights"].astype(float)
-    psi = (world.test[: world.seen] - fit.arrays["encoder_mean"]) @ fit.arrays["projection"]
-    features = np.column_stack([np.ones(len(psi)), psi])
-    unit = np.trace(features.T @ features) / features.shape[1]
+def test_what_predicts_unseen_responses_is_their_mean_given_those_of_the_seen() -> None:
+    rng = np.random.default_rng(0)
+    psi, weights = rng.normal(size=(9, 3)), rng.normal(size=(6, 2))
+    joint = likeness(psi)
+    # The prior of seen and unseen together, in the units that it has for the seen alone.
+    joint = (
+        (joint - 0.1 * np.eye(9))
+        * (6 / np.square(response_features(psi[:6])).sum())
+        / (9 / np.square(response_features(psi)).sum())
+    )
+    wanted = joint[6:, :6] @ np.linalg.solve(likeness(psi[:6]), weights)
+    found = np.column_stack([np.ones(3), psi[6:]]) @ unseen_responses(weights, psi[:6])
+    np.testing.assert_allclose(found, wanted, rtol=1e-8)
 
-    def solve(ridge: float, keep: np.ndarray) -> np.ndarray:
-        penalty = ridge * unit * np.diag([0.0] + [1.0] * psi.shape[1])
-        gram = features[keep].T @ features[keep] + penalty
-        return np.linalg.solve(gram, features[keep].T @ weights[keep])
 
-    every = np.arange(len(psi))
+def test_the_curve_of_an_unseen_example_is_the_ridge_with_the_least_error_on_examples_left_out() -> None:
+    rng = np.random.default_rng(0)
+    features = np.concatenate([np.ones((3, 11, 1)), rng.normal(size=(3, 11, 4))], -1)
+    wanted = features @ rng.normal(size=(5, 2)) + rng.normal(size=(3, 11, 2))
+    unit = np.square(features).sum() / 5
+
+    def solve(keep: np.ndarray, ridge: float) -> np.ndarray:
+        x, y = features[:, keep].reshape(-1, 5), wanted[:, keep].reshape(-1, 2)
+        return np.linalg.solve(x.T @ x + ridge * unit * np.diag([0.0, 1, 1, 1, 1]), x.T @ y)
+
+    fold = np.arange(11) % 5
     errors = {
-        ridge: np.mean(
-            [np.square(weights[out] - features[out] @ solve(ridge, every[every != out])).mean() for out in every]
+        ridge: sum(
+            np.square(wanted[:, fold == out] - features[:, fold == out] @ solve(fold != out, ridge)).sum()
+            for out in range(5)
         )
-        for ridge in memory_fit.UNSEEN_RIDGES
+        for ridge in UNSEEN_RIDGES
     }
     best = min(errors, key=lambda ridge: errors[ridge])
-    np.testing.assert_allclose(fit.arrays["response"], solve(best, every), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(ridge_by_left_out(features, wanted), solve(fold >= 0, best), rtol=1e-6)
+
+
+def test_residuals_of_unseen_examples_are_those_of_fits_without_them_and_the_run(make_curricula: MakeCurricula) -> None:
+    world, curricula = make_world((1.0,)), make_curricula(0, 10, STEPS, POOL)
+    fit = fit_world(world, curricula)
+    known = np.isfinite(fit.unseen_residuals)
+    for run, test in np.ndindex(10, world.seen):
+        assert known[run, :, test].all() if run % 5 == test % 5 else not known[run, :, test].any()
+    truth = world.values(curricula, RATES)[:, :, : world.seen]
+    change = truth - truth[:, :1]
+    assert np.nanmean(np.square(fit.unseen_residuals)) < 0.2 * np.square(change - change.mean((0, 2))[:, None]).mean()
 
 
 def test_runs_measured_now_and_then_give_a_curve_for_every_step(
     make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
+    monkeypatch.setattr(memory_fit, "FILTERS", (memory_fit.FEW,))
     world, step = make_world((1.0,)), [0, 4, 8, 11, 12]
     fit = fit_world(world, make_curricula(0, 12, STEPS, POOL), step)
     assert fit.arrays["baseline"].shape == (STEPS + 1, world.seen)
@@ -277,14 +327,14 @@ def test_fewer_test_examples_than_curve_components_are_enough(make_curricula: Ma
     assert np.isfinite(found).all()
 
 
-def test_two_runs_are_too_few(make_curricula: MakeCurricula) -> None:
-    with pytest.raises(DataError, match=r"at least 3.*there are 2"):
-        fit_world(make_world((1.0,)), make_curricula(0, 2, STEPS, POOL))
+def test_four_runs_are_too_few(make_curricula: MakeCurricula) -> None:
+    with pytest.raises(DataError, match=r"at least 5.*there are 4: collect at least 6 runs"):
+        fit_world(make_world((1.0,)), make_curricula(0, 4, STEPS, POOL))
 
 
 def test_runs_with_different_learning_rates_are_refused(make_curricula: MakeCurricula) -> None:
-    world, curricula = make_world((1.0,)), make_curricula(0, 4, STEPS, POOL)
-    rates = np.array([RATES] * 4)
+    world, curricula = make_world((1.0,)), make_curricula(0, 6, STEPS, POOL)
+    rates = np.array([RATES] * 6)
     rates[2] *= 1.5
     visits = visit_shares(curricula, range(POOL)).numpy()
     values = world.values(curricula, RATES)[:, :, : world.seen]
@@ -301,8 +351,8 @@ def test_a_deviation_at_the_start_is_carried_as_far_as_it_lasts(
     visits = visit_shares(make_curricula(0, runs, steps, pool), range(pool)).numpy()
     start = rng.normal(size=(runs, 1, tests))
     later = lasting * start + rng.normal(0, 0.1, (runs, steps, tests))
-    values = np.concatenate([start, later], axis=1)
+    values = 20 + np.concatenate([start, later], axis=1)
     rates = np.full((runs, steps), 1e-3)
     vectors = rng.normal(size=(pool + tests, 6))
-    fit = memory_fit.fit_memory(visits, rates, np.arange(steps + 1), values, vectors[:pool], vectors[pool:])
+    fit = memory_fit.fit_memory(visits, rates, np.arange(steps + 1), values, vectors[:pool], vectors[pool:], "bleu")
     assert float(fit.arrays["carry"]) == pytest.approx(lasting, abs=0.1)

@@ -90,10 +90,14 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "markov_dynamics.py",
         "memory_dynamics.py",
         "recurrence.py",
+        "curricula.py",
+        "intervals.py",
+        "what_if.py",
     }
     with safe_open(tmp_path / "model.safetensors", "pt") as weights:
         stored = set(weights.keys())
-    assert {name.split(".")[0] for name in stored} == {"pool_vectors", "test_vectors", "dynamics"}
+    bands = {"band_scale", "band_scores", "unseen_band_scale", "unseen_band_scores"}
+    assert {name.split(".")[0] for name in stored} == {"pool_vectors", "test_vectors", "dynamics", *bands}
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["auto_map"] == {
         "AutoConfig": "configuration_gptfluence.GPTfluenceConfig",

@@ -216,7 +216,7 @@ def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, object], mess
 
 
 def test_too_few_runs_are_refused(dataset: Path) -> None:
-    with pytest.raises(DataError, match=r"at least 3.*there are 2"):
+    with pytest.raises(DataError, match=r"at least 5.*there are 2: collect at least 6 runs"):
         train_simulator(settings_of(dataset, config="mini_sentiment_two"))
     with pytest.raises(DataError, match=r"no validation runs.*at least 6 runs \(it has 3\)"):
         train_simulator(settings_of(dataset, config="mini_sentiment_few", dynamics="markov"))
@@ -233,9 +233,9 @@ def test_runs_measured_at_uneven_steps_are_refused(
 def test_runs_with_different_learning_rates_are_refused(
     make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
 ) -> None:
-    rates = np.full((4, 5), 1e-3)
+    rates = np.full((6, 5), 1e-3)
     rates[3] *= 2
-    values = np.ones((4, 6, 3))
-    runs = make_dynamics(make_curricula(0, 4, 5, 8), values, 8, rates=rates)
+    values = np.ones((6, 6, 3))
+    runs = make_dynamics(make_curricula(0, 6, 5, 8), values, 8, rates=rates)
     with pytest.raises(DataError, match="learning rates"):
         train_simulator(settings_of(Path("/nowhere")), runs=runs)

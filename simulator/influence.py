@@ -1,0 +1,145 @@
+"""Which visits of which training examples moved which test examples, in one simulated run.
+
+The derivative is with respect to a visit's weight (see `what_if`), at the weights the run has. Test examples do
+not touch each other, so one backward pass through the scan gives the derivatives of all of them; what a visit
+adds to its step is linear in the factors. Leaving out is no approximation: every run without an example is
+simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from .curricula import measured_steps
+from .memory_dynamics import interpolate
+from .recurrence import markov_scan
+from .what_if import WhatIf, simulate_many
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Derivatives for V visits and m test examples.
+
+    Attributes:
+        steps: `[V]` step of each visit, from 1.
+        pool_ids: `[V]` example of each visit.
+        test_ids: m test examples.
+        final: `[V, m]` derivative of the final change, phi_T - phi_0, with respect to the visit's weight.
+        whole: `[V, m]` derivative of the mean over steps 1..T of phi_t - phi_0.
+    """
+
+    steps: tuple[int, ...]
+    pool_ids: tuple[int, ...]
+    test_ids: tuple[int, ...]
+    final: torch.Tensor
+    whole: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a run would change by if an example were never seen, for n training and m test examples.
+
+    Attributes:
+        pool_ids: n examples.
+        test_ids: m test examples.
+        final: `[n, m]` final metric without the example minus with it.
+        whole: `[n, m]` mean over steps 1..T of the same difference.
+    """
+
+    pool_ids: tuple[int, ...]
+    test_ids: tuple[int, ...]
+    final: torch.Tensor
+    whole: torch.Tensor
+
+
+def _places(run: WhatIf, test_ids: Sequence[int] | None) -> torch.Tensor:
+    known = {key: at for at, key in enumerate(run.situation.test_ids)}
+    wanted = list(known) if test_ids is None else list(test_ids)
+    unknown = [key for key in wanted if key not in known]
+    if unknown:
+        raise ValueError(f"test example {unknown[0]} is not among those of this run")
+    return torch.tensor([known[key] for key in wanted], dtype=torch.long)
+
+
+def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
+    """Derivatives of trajectories with respect to the weight of each visit, in one pass.
+
+    Args:
+        run: `simulator.what_if(...)`, changed or not.
+        test_ids: of whom; default: all test examples.
+
+    Raises:
+        ValueError: a test example is unknown, or the run has no steps.
+    """
+    if not run.curriculum:
+        raise ValueError("a run without steps has no influence to attribute")
+    chosen = _places(run, test_ids)
+    situation = run.situation
+    model, dynamics = situation.simulator, situation.simulator.dynamics
+    test, seen = situation.test[chosen], situation.seen[chosen]
+    initial = None if situation.initial is None else situation.initial[..., chosen]
+    shares, rates = run.shares(), torch.tensor([run.learning_rate])
+    steps = len(run.curriculum)
+    with torch.no_grad():
+        if model.config.dynamics == "memory":
+            factors = dynamics.factors(situation.pool, test, seen)
+        else:
+            factors = dynamics.factors(situation.pool, test) * model.config.batch_size
+        # What the batch of each step gives to each factor: `[F, steps, m]`.
+        inputs = torch.einsum("tn,fnm->ftm", shares[0], factors)
+    inputs.requires_grad_(True)
+    with torch.enable_grad():
+        if model.config.dynamics == "memory":
+            first = None if initial is None else initial[:, 0]
+            values = dynamics.read(dynamics.scan(inputs, rates).unsqueeze(0), rates, test, seen, first)[0]
+        else:
+            assert initial is not None
+            measured = measured_steps(steps, model.config.stride, model.config.first_step)
+            means = torch.stack([inputs[:, a:b].mean(1) for a, b in pairwise(measured)], dim=1)
+            scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), initial)[0]
+            values = interpolate(torch.tensor(measured).float(), scanned, torch.arange(steps + 1).float())
+        change = values[1:] - values[0]
+        outcomes = (change[-1], change.mean(0))
+        slopes = [torch.autograd.grad(each.sum(), inputs, retain_graph=True)[0] for each in outcomes]
+    place = {key: at for at, key in enumerate(situation.pool_ids)}
+    visits = [(step, key) for step, batch in enumerate(run.curriculum) for key in batch]
+    at_step = torch.tensor([step for step, _ in visits])
+    rows = torch.tensor([place[key] for _, key in visits])
+    total = torch.tensor([sum(weights) for weights in run.weights])
+    # More of one visit is less of the others in its batch: its share is its weight over the sum of weights.
+    moved = (factors[:, rows] - inputs.detach()[:, at_step]) / total[at_step].view(1, -1, 1)
+    final, whole = (torch.einsum("fvm,fvm->vm", moved, slope[:, at_step]) for slope in slopes)
+    return Influence(
+        steps=tuple(step + 1 for step, _ in visits),
+        pool_ids=tuple(key for _, key in visits),
+        test_ids=tuple(situation.test_ids[at] for at in chosen.tolist()),
+        final=final,
+        whole=whole,
+    )
+
+
+def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequence[int] | None = None) -> LeftOut:
+    """The effect of never seeing an example, by simulating the run without each.
+
+    Args:
+        run: `simulator.what_if(...)`, changed or not.
+        pool_ids: which are left out, one at a time; default: all that the run visits.
+        test_ids: on whom; default: all test examples.
+
+    Raises:
+        ValueError: an example is unknown, or is alone in one of its batches.
+    """
+    chosen = _places(run, test_ids)
+    wanted = sorted(set().union(*run.curriculum)) if pool_ids is None else list(pool_ids)
+    values = simulate_many([run, *(run.drop([key]) for key in wanted)])[:, chosen]
+    difference = values[1:, :, 1:] - values[:1, :, 1:]
+    return LeftOut(
+        pool_ids=tuple(wanted),
+        test_ids=tuple(run.situation.test_ids[at] for at in chosen.tolist()),
+        final=difference[..., -1],
+        whole=difference.mean(-1),
+    )

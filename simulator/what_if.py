@@ -1,0 +1,288 @@
+"""What a run would have been with other data: edits of a curriculum, simulated one or thousands at a time.
+
+The weight of a visit multiplies the example's part of its batch; the batch's step is the weighted mean, so a
+weight of zero is the same as dropping the example from the batch. Steps are numbered from 1: step t ends with
+the metric after t updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .curricula import visit_shares
+from .intervals import Band
+
+if TYPE_CHECKING:
+    from .modeling_gptfluence import GPTfluenceSimulator
+
+# Curricula simulated at once; keeps the shares of a thousand pool examples well within a processor's memory.
+CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """What stays the same while a curriculum is changed. N pool examples, M test examples.
+
+    Attributes:
+        simulator: the model.
+        pool_ids: N ids.
+        pool: `[N, E]` encoder vectors.
+        test_ids: M ids.
+        test: `[M, E]` encoder vectors.
+        seen: `[M]` place of each test example among those trained on, or -1.
+        initial: `[1, n, M]` first values, or None.
+    """
+
+    simulator: GPTfluenceSimulator
+    pool_ids: tuple[int, ...]
+    pool: torch.Tensor
+    test_ids: tuple[int, ...]
+    test: torch.Tensor
+    seen: torch.Tensor
+    initial: torch.Tensor | None
+
+    def trajectories(self, visits: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+        """`[runs, steps + 1, M]` from shares `[runs, steps, N]` and rates `[runs or 1, steps]`."""
+        return self.simulator.trajectories(visits, rates, self.pool, self.test, self.seen, self.initial)
+
+
+@dataclass(frozen=True, eq=False)
+class WhatIf:
+    """A run, possibly changed. Every change gives a new one and leaves this as it is.
+
+    Attributes:
+        situation: the model, the pool, the test examples and their first values.
+        curriculum: ids of each step's batch.
+        weights: of each visit.
+        learning_rate: of each step.
+    """
+
+    situation: Situation
+    curriculum: tuple[tuple[int, ...], ...]
+    weights: tuple[tuple[float, ...], ...]
+    learning_rate: tuple[float, ...]
+
+    def _steps(self, steps: Iterable[int] | None) -> set[int]:
+        """Steps from 0 on, of step numbers from 1 on."""
+        if steps is None:
+            return set(range(len(self.curriculum)))
+        wanted = {step - 1 for step in steps}
+        outside = [step + 1 for step in wanted if not 0 <= step < len(self.curriculum)]
+        if outside:
+            raise ValueError(f"there is no step {outside[0]}; the run has steps 1 to {len(self.curriculum)}")
+        return wanted
+
+    def _known(self, ids: Iterable[int]) -> set[int]:
+        wanted = set(ids)
+        unknown = wanted - set(self.situation.pool_ids)
+        if unknown:
+            raise ValueError(f"example {min(unknown)} is not in the pool")
+        return wanted
+
+    def _changed(self, visits: list[list[tuple[int, float]]]) -> WhatIf:
+        for step, batch in enumerate(visits, start=1):
+            if not any(weight > 0 for _, weight in batch):
+                raise ValueError(f"step {step}: nothing is left in its batch; replace its examples instead")
+        return replace(
+            self,
+            curriculum=tuple(tuple(key for key, _ in batch) for batch in visits),
+            weights=tuple(tuple(weight for _, weight in batch) for batch in visits),
+        )
+
+    def _visits(self) -> list[list[tuple[int, float]]]:
+        pairs = zip(self.curriculum, self.weights, strict=True)
+        return [list(zip(batch, weights, strict=True)) for batch, weights in pairs]
+
+    def drop(self, ids: Iterable[int], steps: Iterable[int] | None = None) -> WhatIf:
+        """Without these examples, at these steps or everywhere; the rest of a batch makes up its mean.
+
+        Raises:
+            ValueError: an id or a step is unknown, or a batch is left empty. So of every change.
+        """
+        gone, where = self._known(ids), self._steps(steps)
+        visits = self._visits()
+        return self._changed(
+            [[v for v in batch if at not in where or v[0] not in gone] for at, batch in enumerate(visits)]
+        )
+
+    def add(self, ids: Iterable[int], steps: Iterable[int]) -> WhatIf:
+        """These examples besides what is in the batches of these steps."""
+        more, where = list(ids), self._steps(steps)
+        self._known(more)
+        new = [(key, 1.0) for key in more]
+        return self._changed([batch + new if at in where else batch for at, batch in enumerate(self._visits())])
+
+    def replace(self, others: Mapping[int, int], steps: Iterable[int] | None = None) -> WhatIf:
+        """Each of these examples by another, at these steps or everywhere: `{old id: new id}`."""
+        self._known([*others.keys(), *others.values()])
+        where = self._steps(steps)
+        return self._changed(
+            [
+                [(others.get(key, key), weight) if at in where else (key, weight) for key, weight in batch]
+                for at, batch in enumerate(self._visits())
+            ]
+        )
+
+    def reorder(self, order: Sequence[int]) -> WhatIf:
+        """The batches in another order: step t has the batch that step `order[t - 1]` had; rates stay in place."""
+        if sorted(order) != list(range(1, len(self.curriculum) + 1)):
+            raise ValueError(f"order must name each step from 1 to {len(self.curriculum)} once")
+        visits = self._visits()
+        return self._changed([visits[step - 1] for step in order])
+
+    def repeat(self, times: int) -> WhatIf:
+        """The whole curriculum so many times over; the schedule is stretched to the new length."""
+        if times < 1:
+            raise ValueError(f"times={times} must be at least 1")
+        steps = len(self.learning_rate)
+        # The middle of each update of the old schedule, along the new one.
+        at = (np.arange(steps * times) + 0.5) / times - 0.5
+        rates = np.interp(at, np.arange(steps), self.learning_rate)
+        longer = self._changed(self._visits() * times)
+        return longer.schedule(rates.tolist())
+
+    def reweigh(self, weights: Mapping[int, float], steps: Iterable[int] | None = None) -> WhatIf:
+        """Visits of these examples with another weight, at these steps or everywhere: `{id: weight}`."""
+        self._known(weights)
+        wrong = [weight for weight in weights.values() if not 0 <= weight < float("inf")]
+        if wrong:
+            raise ValueError(f"weight {wrong[0]} must be finite and at least 0")
+        where = self._steps(steps)
+        return self._changed(
+            [
+                [(key, weights.get(key, weight) if at in where else weight) for key, weight in batch]
+                for at, batch in enumerate(self._visits())
+            ]
+        )
+
+    def schedule(self, learning_rate: Sequence[float]) -> WhatIf:
+        """Another learning rate of each step."""
+        if len(learning_rate) != len(self.curriculum):
+            raise ValueError(
+                f"the curriculum has {len(self.curriculum)} steps, the learning rates {len(learning_rate)}: give "
+                "learning_rate, one a step"
+            )
+        if not all(0 <= rate < float("inf") for rate in learning_rate):
+            raise ValueError("learning rates must be finite and at least 0")
+        return replace(self, learning_rate=tuple(float(rate) for rate in learning_rate))
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """In which ways this goes beyond the runs that the model was trained on; nothing: it is like them."""
+        config = self.situation.simulator.config
+        known = config.learning_rate
+        found = []
+        if len(self.curriculum) != config.steps:
+            found.append(f"{len(self.curriculum)} steps, trained on {config.steps}")
+        if list(self.learning_rate) != list(known):
+            most, total = max(self.learning_rate, default=0.0), sum(self.learning_rate)
+            if most > 1.001 * max(known, default=0.0):
+                found.append(f"learning rate {most:.3g}, trained on at most {max(known, default=0.0):.3g}")
+            if total > 1.001 * sum(known):
+                found.append(f"sum of learning rates {total:.3g}, trained on {sum(known):.3g}")
+            if not found:
+                found.append("another learning-rate schedule")
+        sizes = {len(batch) for batch in self.curriculum} - {config.batch_size}
+        if sizes:
+            found.append(f"batches of {', '.join(map(str, sorted(sizes)))}, trained on {config.batch_size}")
+        return tuple(found)
+
+    def shares(self) -> torch.Tensor:
+        """`[1, steps, N]` share of each pool example in each batch."""
+        return visit_shares([self.curriculum], self.situation.pool_ids, [self.weights])
+
+    def simulate(self, interval: float | None = None) -> Any:
+        """Trajectories `[M, steps + 1]`; with `interval` a `Band` of three such tensors.
+
+        Raises:
+            ValueError: the model has no bands, or none of this level.
+        """
+        predicted = simulate_many([self])
+        if interval is None:
+            return predicted[0]
+        low, high = self.situation.simulator.band(predicted.transpose(1, 2), self.situation.seen, interval)
+        return Band(predicted[0], low[0].T, high[0].T)
+
+
+def what_if(
+    simulator: GPTfluenceSimulator,
+    run: Any,
+    pool: Sequence[Any] | None = None,
+    test: Sequence[Any] | None = None,
+    initial: Any = None,
+    learning_rate: Sequence[float] | None = None,
+) -> WhatIf:
+    """See `GPTfluenceSimulator.what_if`."""
+    config = simulator.config
+    curriculum = run
+    if hasattr(run, "curricula"):
+        if len(run.curricula) != 1:
+            raise ValueError(f"{len(run.curricula)} runs are given; take one, e.g. runs.take([0])")
+        curriculum = run.curricula[0]
+        pool, test = run.pool if pool is None else pool, run.test if test is None else test
+        order = config.order if config.dynamics == "markov" else 1
+        initial = run.values[0, :order] if initial is None else initial
+        learning_rate = run.learning_rate[0].tolist() if learning_rate is None else learning_rate
+    if test is None:
+        test_ids, test_vectors = config.test_ids, simulator.test_vectors
+        seen = torch.arange(len(config.test_keys))
+    else:
+        test_ids, seen = [example.id for example in test], simulator.places(test)
+        test_vectors = simulator.vectors(test, config.test_keys, simulator.test_vectors)
+    pool_vectors = simulator.pool_vectors
+    if pool is not None:
+        pool_vectors = simulator.vectors(pool, config.pool_keys, pool_vectors)
+    pool_ids = config.pool_ids if pool is None else [example.id for example in pool]
+    situation = Situation(
+        simulator=simulator,
+        pool_ids=tuple(pool_ids),
+        pool=pool_vectors,
+        test_ids=tuple(test_ids),
+        test=test_vectors,
+        seen=seen,
+        initial=simulator.initial_of(initial, seen),
+    )
+    rates = simulator.rates_of(learning_rate, len(curriculum))
+    batches = tuple(tuple(int(key) for key in batch) for batch in curriculum)
+    return WhatIf(situation, batches, tuple((1.0,) * len(batch) for batch in batches), tuple(rates))
+
+
+def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.Tensor:
+    """Simulate many changed runs at once.
+
+    Args:
+        alternatives: changes of the same run, all of one length.
+        final: only the last step of each trajectory, for a hundredth of the memory.
+
+    Returns:
+        `[alternatives, M, steps + 1]`; with `final` `[alternatives, M]`.
+
+    Raises:
+        ValueError: there are none, their lengths differ, or they come from different models or test examples.
+    """
+    if not alternatives:
+        raise ValueError("there is nothing to simulate: give at least one alternative")
+    situation = alternatives[0].situation
+    if any(each.situation is not situation for each in alternatives):
+        raise ValueError("only changes of one what_if(run) can be simulated together")
+    if any(len(each.curriculum) != len(alternatives[0].curriculum) for each in alternatives):
+        raise ValueError("alternatives of different lengths cannot be simulated together")
+    steps, tests = len(alternatives[0].curriculum), len(situation.seen)
+    found = torch.empty(len(alternatives), *(() if final else (steps + 1,)), tests)
+    for begin in range(0, len(alternatives), CHUNK):
+        part = alternatives[begin : begin + CHUNK]
+        visits = torch.zeros(len(part), 0, len(situation.pool_ids))
+        if steps:
+            curricula, weights = [each.curriculum for each in part], [each.weights for each in part]
+            visits = visit_shares(curricula, situation.pool_ids, weights)
+        rates = [each.learning_rate for each in part]
+        # One schedule for all is taken along the mean curve once.
+        rates = rates[:1] if len(set(rates)) == 1 else rates
+        predicted = situation.trajectories(visits, torch.tensor(rates).reshape(len(rates), steps))
+        found[begin : begin + len(part)] = predicted[:, -1] if final else predicted
+    return found if final else found.transpose(1, 2)
