@@ -82,7 +82,7 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
     model, dynamics = situation.simulator, situation.simulator.dynamics
     test, seen = situation.test[chosen], situation.seen[chosen]
     initial = None if situation.initial is None else situation.initial[..., chosen]
-    shares, rates = run.shares(), torch.tensor([run.learning_rate])
+    shares, rates = run.shares(), torch.tensor([run.learning_rate]).to(situation.pool)
     steps = len(run.curriculum)
     with torch.no_grad():
         if model.config.dynamics == "memory":
@@ -101,7 +101,8 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
             measured = measured_steps(steps, model.config.stride, model.config.first_step)
             means = torch.stack([inputs[:, a:b].mean(1) for a, b in pairwise(measured)], dim=1)
             scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), initial)[0]
-            values = interpolate(torch.tensor(measured).float(), scanned, torch.arange(steps + 1).float())
+            grid, every = torch.tensor(measured), torch.arange(steps + 1)
+            values = interpolate(grid.to(scanned), scanned, every.to(scanned))
         change = values[1:] - values[0]
         outcomes = (change[-1], change.mean(0))
         slopes = [torch.autograd.grad(each.sum(), inputs, retain_graph=True)[0] for each in outcomes]
@@ -109,7 +110,7 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
     visits = [(step, key) for step, batch in enumerate(run.curriculum) for key in batch]
     at_step = torch.tensor([step for step, _ in visits])
     rows = torch.tensor([place[key] for _, key in visits])
-    total = torch.tensor([sum(weights) for weights in run.weights])
+    total = torch.tensor([sum(weights) for weights in run.weights]).to(factors)
     # More of one visit is less of the others in its batch: its share is its weight over the sum of weights.
     moved = (factors[:, rows] - inputs.detach()[:, at_step]) / total[at_step].view(1, -1, 1)
     final, whole = (torch.einsum("fvm,fvm->vm", moved, slope[:, at_step]) for slope in slopes)

@@ -237,7 +237,7 @@ class GPTfluenceSimulator(PreTrainedModel):
             if self.config.dynamics == "memory" and bool((seen >= 0).all()):
                 return None
             raise ValueError("initial is needed: the metric of each test example before the first update")
-        first = torch.as_tensor(np.asarray(initial), dtype=torch.float32)
+        first = torch.as_tensor(np.asarray(initial)).to(self.pool_vectors)
         first = first.unsqueeze(0) if first.dim() == 1 else first
         order = self.config.order if self.config.dynamics == "markov" else 1
         if first.size(0) < order or first.size(1) != len(seen):

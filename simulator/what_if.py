@@ -48,6 +48,7 @@ class Situation:
 
     def trajectories(self, visits: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
         """`[runs, steps + 1, M]` from shares `[runs, steps, N]` and rates `[runs or 1, steps]`."""
+        visits, rates = visits.to(self.pool), rates.to(self.pool)
         return self.simulator.trajectories(visits, rates, self.pool, self.test, self.seen, self.initial)
 
 
@@ -194,7 +195,7 @@ class WhatIf:
 
     def shares(self) -> torch.Tensor:
         """`[1, steps, N]` share of each pool example in each batch."""
-        return visit_shares([self.curriculum], self.situation.pool_ids, [self.weights])
+        return visit_shares([self.curriculum], self.situation.pool_ids, [self.weights]).to(self.situation.pool)
 
     def simulate(self, interval: float | None = None) -> Any:
         """Trajectories `[M, steps + 1]`; with `interval` a `Band` of three such tensors.
@@ -273,7 +274,7 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
     if any(len(each.curriculum) != len(alternatives[0].curriculum) for each in alternatives):
         raise ValueError("alternatives of different lengths cannot be simulated together")
     steps, tests = len(alternatives[0].curriculum), len(situation.seen)
-    found = torch.empty(len(alternatives), *(() if final else (steps + 1,)), tests)
+    found = situation.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
     for begin in range(0, len(alternatives), CHUNK):
         part = alternatives[begin : begin + CHUNK]
         visits = torch.zeros(len(part), 0, len(situation.pool_ids))
