@@ -148,6 +148,28 @@ def report(
         typer.echo(f"wrote {figure}")
 
 
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="An experiment of the paper, or all; a wrong name lists them.")],
+    dataset: Dataset,
+    output: Annotated[Path, typer.Option(help="Folder for tables, figures and pages.")],
+    config: Annotated[list[str] | None, typer.Option(help="Only this config. Default: all.")] = None,
+) -> None:
+    """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
+    from simulator.experiments import Workbench, run_all, run_experiment
+
+    with _phases() as (on_phase, on_progress):
+        bench = Workbench(dataset, tuple(config or ()), on_phase, on_progress)
+        found = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
+    for finished in found:
+        result = finished.result
+        made = f"{len(result.tables)} tables, {len(result.figures)} figures in {finished.seconds:.0f} s"
+        typer.echo(f"{finished.name}: {made if result.tables or result.figures else 'nothing could be done'}")
+        for reason in result.skipped:
+            typer.echo(f"  skipped: {reason}")
+    typer.echo(f"wrote {output / ('results.html' if name == 'all' else name + '.html')}")
+
+
 def spread_models(arguments: list[str]) -> list[str]:
     """`--models A B` as `--models A --models B`, which is what the parser knows."""
     spread: list[str] = []

@@ -1,0 +1,216 @@
+"""Table 13: seconds and floating-point operations per trajectory, of every method, measured."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.base_model import load_base_model
+from gptdynamics.dataset import Dynamics
+from gptdynamics.dataset.folder import read_json
+from gptdynamics.gradients.products import example_gradients
+from simulator.baselines import NotApplicableError, fit_baseline
+from simulator.baselines.published_tracin import separate_products, summed_sides
+from simulator.baselines.replay import ReplayedConfig, replayed_config
+from simulator.evaluation.simulated import Simulated
+from simulator.experiments.result import Result, Table
+from simulator.experiments.workbench import Workbench
+
+REPEATS = 5
+# Steps and test examples of the published approach that are timed; the rest costs the same.
+SAMPLED_STEPS, SAMPLED_TESTS = 4, 4
+PUBLISHED = "tracin_cp_published, one pair at a time"
+EXACT_PAIRS = "tracin_cp_all, one pair at a time"
+PAPER = {PUBLISHED: ("153.0", "1.1e13"), "simfluence_linear": ("0.1", "1.6e1"), "markov_1": ("0.2", "5.3e6")}
+SIMULATORS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    """Seconds of one call, the fastest of some."""
+    best = float("inf")
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _counted(call: Callable[[], Any]) -> int:
+    """Floating-point operations of a call's matrix products."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    total = 0
+
+    class Counter(TorchDispatchMode):
+        """torch's own counter follows modules, and then cannot follow gradients with respect to activations."""
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal total
+            found = func(*args, **(kwargs or {}))
+            if func._overloadpacket in flop_registry:
+                total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=found)
+            return found
+
+    with Counter():
+        call()
+    return total
+
+
+Pair = Callable[[Any, Any, Any], Any]
+"""Of a model, a training and a test example, tokenised: what is computed for this pair."""
+
+
+def published_pair(model: Any, given: Any, wanted: Any) -> Any:
+    """Products of the output layer as the authors' code takes them."""
+    return separate_products(summed_sides(model, [given])[:2], summed_sides(model, [wanted])[:2])
+
+
+def exact_pair(model: Any, given: Any, wanted: Any) -> Any:
+    """The inner product of two gradients over all parameters."""
+    one, other = example_gradients(model, [given, wanted])
+    return sum((left * right).sum() for left, right in zip(one, other, strict=True))
+
+
+def pairwise_cost(config: ReplayedConfig, runs: Dynamics, pair: Pair) -> tuple[float, float]:
+    """Seconds and operations of one trajectory in batches of one.
+
+    At every step a checkpoint is loaded, and every example of the batch is paired with the test example by itself.
+    """
+    from transformers import AutoModelForCausalLM
+
+    updates = len(runs.curricula[0])
+    steps = np.linspace(0, updates - 1, SAMPLED_STEPS).astype(int).tolist()
+    tests = list(range(min(SAMPLED_TESTS, len(config.test))))
+    with tempfile.TemporaryDirectory() as folder:
+        config.model.save_pretrained(folder)
+
+        def one(step: int, test: int) -> None:
+            model = AutoModelForCausalLM.from_pretrained(folder).eval()
+            for key in runs.curricula[0][step]:
+                pair(model, config.pool[config.places[key]], config.test[test])
+
+        operations = _counted(partial(one, 0, 0))
+        began = time.perf_counter()
+        for step in steps:
+            for test in tests:
+                one(step, test)
+        seconds = (time.perf_counter() - began) / (len(steps) * len(tests))
+    return seconds * updates, float(operations * updates)
+
+
+def exact_operations(config: ReplayedConfig, runs: Dynamics) -> float:
+    """Operations per trajectory of the exact products with every update's gradient, as they are recorded."""
+    import torch
+
+    from gptdynamics.gradients import directional_derivatives
+    from gptdynamics.measurement.loss import TargetLosses
+
+    direction = {name: torch.ones_like(value) for name, value in config.model.named_parameters()}
+    losses = TargetLosses(config.test)
+    count = len(config.test)
+    total = _counted(lambda: directional_derivatives(config.model, losses.batches, [direction], count))
+    return total * len(runs.curricula[0]) / count
+
+
+def recorded_seconds(bench: Workbench, config: str, runs: Dynamics, part: str) -> float | None:
+    """Seconds per trajectory that collection spent on a part of its gradients; None where it is not recorded."""
+    spent = []
+    for run in runs.runs:
+        path = bench.folder.sidecar_path(config, run, "timing")
+        if not path.exists():
+            return None
+        spent.append(float(read_json(path).get(part, 0.0)))
+    mean = float(np.mean(spent))
+    return mean / len(runs.test) if mean else None
+
+
+def _row(method: str, seconds: float | None, operations: float | None, note: str) -> dict[str, Any]:
+    return {"method": method, "seconds": seconds, "operations": operations, "note": note}
+
+
+def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of the table for one config, and what could not be measured."""
+    runs = bench.runs(config)
+    held_out, seen = runs.split("test"), runs.split("train", "validation")
+    trajectories = len(held_out.runs) * len(held_out.test)
+    rows, skipped = [], []
+    for name in ("mean_curve", "simfluence_linear"):
+        method = fit_baseline(name, seen)
+        seconds = _timed(partial(method.predict, held_out)) / trajectories
+        operations = _counted(partial(method.predict, held_out)) / trajectories
+        rows.append(_row(name, seconds, operations, "prediction"))
+    for dynamics, encoder in SIMULATORS:
+        trained = bench.trained(bench.settings(config, "loss", dynamics, encoder))
+        simulated = Simulated(trained.model)
+        seconds = _timed(partial(simulated.predict, held_out)) / trajectories
+        operations = _counted(partial(simulated.predict, held_out)) / trajectories
+        rows.append(_row(simulated.name, seconds, operations, f"prediction; fitted in {trained.seconds:.1f} s"))
+    for name, part, what in (
+        ("tracin_cp_all", "gradients", "recorded at every update, together with update_dot"),
+        ("tracin_cp_10", "products", "recorded at ten steps and at the end, together with grad_dot"),
+    ):
+        spent = recorded_seconds(bench, config, held_out, part)
+        if spent is None:
+            skipped.append(f"{config}, {name}: its runs did not record gradients, or not how long they took")
+        else:
+            rows.append(_row(name, spent, None, what))
+    try:
+        replayed = replayed_config(held_out)
+    except NotApplicableError as error:
+        return rows, [*skipped, f"{config}, {PUBLISHED}: {error}"]
+    for row in rows:
+        if row["method"] == "tracin_cp_all":
+            row["operations"] = exact_operations(replayed, held_out)
+    for name, pair in ((EXACT_PAIRS, exact_pair), (PUBLISHED, published_pair)):
+        seconds, operations = pairwise_cost(replayed, held_out, pair)
+        note = f"a checkpoint loaded at each step; timed on {SAMPLED_STEPS} steps of {SAMPLED_TESTS} test examples"
+        rows.append(_row(name, seconds, operations, note))
+    return rows, skipped
+
+
+def cost(bench: Workbench) -> Result:
+    """Time the methods on the first config that recorded gradients, or on the first one."""
+    result = Result()
+    configs, reasons = bench.configs("finetune")
+    result.skipped.extend(reasons)
+    if not configs:
+        return result
+    with_gradients = [
+        name for name in configs if bench.folder.products_path(name, bench.runs(name).split("test").runs[0]).exists()
+    ]
+    config = (with_gradients or configs)[0]
+    rows, skipped = measure(bench, config)
+    result.skipped.extend(skipped)
+    published = next((row["seconds"] for row in rows if row["method"] == PUBLISHED), None)
+    cells = []
+    for row in rows:
+        ratio = row["seconds"] / published if published else None
+        result.rows.append({"config": config, **row, "of_published": ratio})
+        cells.append(
+            [
+                row["method"],
+                f"{row['seconds']:.2g}",
+                "-" if row["operations"] is None else f"{row['operations']:.1e}",
+                "-" if ratio is None else f"1/{1 / ratio:,.0f}" if ratio < 0.5 else f"{ratio:.2f}",
+                *PAPER.get(row["method"], ("", "")),
+                row["note"],
+            ]
+        )
+    runs = bench.runs(config)
+    columns = ["method", "seconds", "FLOPs", "of published", "paper: seconds", "FLOPs", "how"]
+    about = f"{load_base_model(runs.base_model).model.num_parameters() / 1e6:.1f} M parameters"
+    title = f"{config} ({about}, {len(runs.curricula[0])} updates): per trajectory of one test example in one run"
+    result.tables.append(Table(title, columns, cells))
+    result.notes.append(
+        "Simulators predict all held-out trajectories at once; the time is divided by their number, encoding is not in "
+        "it. Exact products are taken while a run trains, for all test examples at once; their seconds are those that "
+        "the collection recorded. FLOPs are those of matrix products."
+    )
+    result.notes.append("The paper (its table 13) does not say for which model or on which machine its figures are.")
+    return result

@@ -1,0 +1,100 @@
+"""Figure 4 and table 10: Markov order n."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from simulator.baselines import MeanCurveShifted, Simfluence
+from simulator.evaluation.simulated import Simulated
+from simulator.experiments.paper_tables import paper_row
+from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
+from simulator.experiments.workbench import Workbench, score_part
+
+ORDERS = (1, 2, 3, 5, 10)
+ORDER_METHOD = "markov, order n"
+
+
+def markov_order(bench: Workbench) -> Result:
+    """Train markov of several orders; all are scored on the steps after the highest one's history."""
+    result = Result()
+    configs, reasons = bench.configs("finetune")
+    result.skipped.extend(reasons)
+    for config in configs:
+        for metric in bench.metrics(config):
+            if metric != "accuracy":
+                _one(bench, config, metric, result)
+    if result.rows:
+        result.notes.append(
+            f"All rows of a table score the steps after the history of its highest order ({max(ORDERS)} where there "
+            "are steps enough). Simfluence and memory are given one value, the shifted mean curve as many as that "
+            "order."
+        )
+        result.notes.append(
+            "The paper's table 10 (Pythia-410m) is said to be of instruction tuning; its figures of order 1 are those "
+            "of its fine-tuning tables 2 and 4."
+        )
+    return result
+
+
+def _one(bench: Workbench, config: str, metric: str, result: Result) -> None:
+    runs = bench.runs(config, metric)
+    orders = [order for order in ORDERS if 2 * order < len(runs.step)]
+    if not orders:
+        result.skipped.append(f"{config}, {metric}: {len(runs.step)} measurements are too few")
+        return
+    history = max(orders)
+    held_out, seen = runs.split("test"), runs.split("train", "validation")
+    task = runs.test[0].task
+    predictions: dict[tuple[str, int | None], Any] = {
+        ("mean_curve_shifted", None): MeanCurveShifted(seen, history).predict(held_out),
+        ("simfluence_linear", None): Simfluence("linear", runs.split("train"), runs.split("validation")).predict(
+            held_out
+        ),
+        ("memory_sentence", None): Simulated(
+            bench.trained(bench.settings(config, metric, "memory", "sentence")).model
+        ).predict(held_out),
+    }
+    for order in orders:
+        trained = bench.trained(bench.settings(config, metric, "markov", "sentence", order))
+        predictions[ORDER_METHOD, order] = Simulated(trained.model).predict(held_out)
+    rows: list[dict[str, Any]] = []
+    for (method, given), predicted in predictions.items():
+        figures = score_part(predicted, held_out, seen, history, list(range(len(runs.test))))
+        about = {"config": config, "task": task, "metric": metric, "method": method, "order": given}
+        rows.append(about | asdict(figures))
+    result.rows.extend(rows)
+    cells = []
+    for row in rows:
+        paper = paper_row("10", task, metric, "ours", f"order {row['order']}") if row["order"] else None
+        theirs = ("mse", "mae", "spearman")
+        cells.append(
+            [
+                row["method"] if row["order"] is None else f"markov_{row['order']}",
+                *[shown(row[key], row[f"{key}_std"]) for key in theirs],
+                shown(row["skill"]),
+                *[shown(getattr(paper, key), getattr(paper, f"{key}_std")) if paper else "" for key in theirs],
+            ]
+        )
+    columns = [
+        "method",
+        "all-steps MSE",
+        "all-steps MAE",
+        "final-step Spearman",
+        "skill",
+        "paper: MSE",
+        "MAE",
+        "Spearman",
+    ]
+    result.tables.append(Table(f"{config}, {metric}", columns, cells))
+    panels = []
+    for key, title in (("mse", "all-steps MSE"), ("mae", "all-steps MAE"), ("spearman", "final-step Spearman")):
+        series = []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            mine = [row for row in rows if row["method"] == method]
+            # What has no order is a level line.
+            values = [row[key] for row in mine] if method == ORDER_METHOD else [mine[0][key]] * len(orders)
+            colour = "markov_1" if method == ORDER_METHOD else method
+            series.append(Series(colour, orders, values, label=method))
+        panels.append(Panel("", "order n", title, series, kind="points"))
+    result.figures.append(Figure(f"{config}, {metric}: markov of order n", panels, paper="4"))

@@ -1,0 +1,99 @@
+"""Every experiment by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gptdynamics.atomic import write_text
+from gptdynamics.errors import SettingsError
+from simulator.experiments import estimation
+from simulator.experiments.checkpoint_interval import checkpoint_interval
+from simulator.experiments.cost import cost
+from simulator.experiments.encoders import encoders
+from simulator.experiments.markov_order import markov_order
+from simulator.experiments.model_size import model_size
+from simulator.experiments.result import Result
+from simulator.experiments.trajectories import trajectories
+from simulator.experiments.unseen import unseen
+from simulator.experiments.workbench import Workbench
+from simulator.experiments.writing import Finished, markdown, picture_names, versions, write_page, write_result
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment.
+
+    Attributes:
+        title: with the table or figure of the paper it answers to.
+        run: what it does.
+    """
+
+    title: str
+    run: Callable[[Workbench], Result]
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "loss-instruct": Experiment("Loss, instruction tuning (table 1)", estimation.loss_instruct),
+    "loss-finetune": Experiment("Loss, fine-tuning (table 2)", estimation.loss_finetune),
+    "metrics-instruct": Experiment("Other metrics, instruction tuning (table 3)", estimation.metrics_instruct),
+    "metrics-finetune": Experiment("Other metrics, fine-tuning (table 4)", estimation.metrics_finetune),
+    "checkpoint-interval": Experiment("Measuring at every k-th step (figure 3)", checkpoint_interval),
+    "markov-order": Experiment("Markov order (figure 4, table 10)", markov_order),
+    "encoders": Experiment("Encoders (figure 5)", encoders),
+    "model-size": Experiment("Sizes of the base model (figure 6)", model_size),
+    "unseen": Experiment("Unseen examples (tables 11 and 12)", unseen),
+    "cost": Experiment("Cost of a trajectory (table 13)", cost),
+    "trajectories": Experiment("Trajectories (figures 2 and 10 to 18)", trajectories),
+}
+
+
+def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
+    """Run one experiment and write NAME.json, NAME.md, NAME.html and its pictures.
+
+    Args:
+        name: one of `EXPERIMENTS`.
+        bench: the dataset.
+        output: folder; it is made.
+
+    Raises:
+        SettingsError: there is no such experiment.
+        GPTDynamicsError: the data are missing or damaged.
+    """
+    if name not in EXPERIMENTS:
+        raise SettingsError(f"no experiment {name!r}; there are: {', '.join(EXPERIMENTS)}, all")
+    experiment = EXPERIMENTS[name]
+    began = time.perf_counter()
+    result = experiment.run(bench)
+    only = "".join(f" --config {config}" for config in bench.only)
+    command = f"gptfluence experiment {name} {bench.dataset}{only} --output {output}"
+    finished = Finished(name, experiment.title, result, command, time.perf_counter() - began)
+    write_result(finished, output)
+    return finished
+
+
+def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
+    """Run every experiment, then write RESULTS.md and results.html with all tables and figures.
+
+    Args:
+        bench: the dataset.
+        output: folder; it is made.
+    """
+    done = []
+    for name in EXPERIMENTS:
+        finished = run_experiment(name, bench, output)
+        done.append(finished)
+        yield finished
+    write_overview(done, bench.dataset, output)
+
+
+def write_overview(done: list[Finished], dataset: str, output: Path) -> None:
+    """Write results.md and results.html with all tables and figures."""
+    title = f"Results on {Path(dataset).name or dataset}"
+    made = ", ".join(f"{package} {number}" for package, number in versions().items())
+    parts = [f"# {title}\n\nMade with {made}.\n"]
+    parts += [markdown(finished, picture_names(finished), level=2) for finished in done]
+    write_text(output / "results.md", "\n".join(parts))
+    write_page(output / "results.html", title, done)

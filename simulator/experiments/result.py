@@ -1,0 +1,112 @@
+"""What an experiment leaves behind: tables, figures, figures as numbers, and what it could not do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, its cells as they are shown.
+
+    Attributes:
+        title: a line above it.
+        columns: headings.
+        rows: cells; each row as long as `columns`.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, or dots over names.
+
+    Attributes:
+        method: gives its colour and dash; `truth` is black.
+        x: numbers, or names for dots.
+        y: None where undefined.
+        label: in the legend; empty: the method's name.
+    """
+
+    method: str
+    x: Sequence[float] | Sequence[str]
+    y: Sequence[float | None]
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the legend says."""
+        return self.label or self.method
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot.
+
+    Attributes:
+        title: above it; may be empty where the vertical axis says it all.
+        x_title, y_title: axes, with units.
+        series: what is drawn.
+        kind: `line`, `points` joined by a line, or `dots` over names.
+        log_y: whether the vertical axis is logarithmic.
+        y_range: limits of the vertical axis, or None.
+    """
+
+    title: str
+    x_title: str
+    y_title: str
+    series: list[Series]
+    kind: Literal["line", "points", "dots"] = "line"
+    log_y: bool = False
+    y_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels side by side.
+
+    Attributes:
+        title: above all of them.
+        panels: at most `columns` in a row.
+        columns: panels in a row.
+        paper: which figure of the paper it answers to, or empty.
+    """
+
+    title: str
+    panels: list[Panel]
+    columns: int = 3
+    paper: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment found.
+
+    Attributes:
+        tables, figures: for reading.
+        rows: the same figures as plain values, for programs.
+        notes: sentences on how they were obtained and how they compare with the paper's.
+        skipped: what could not be done, and why.
+    """
+
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def shown(value: float | None, deviation: float | None = None) -> str:
+    """A figure with its deviation in brackets; a dash where it is undefined."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    rough = size >= 1e5 or 1e-6 <= size < 1e-3
+    digits = ".1e" if rough else ".0f" if size >= 100 else ".2f" if size >= 10 else ".3f"
+    text = f"{value:{digits}}".replace("-0.000", "0.000")
+    return text if deviation is None else f"{text} ({shown(deviation)})"

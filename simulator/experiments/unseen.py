@@ -1,0 +1,115 @@
+"""Tables 11 and 12: pool rows, test examples, or both, that no training run showed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.configs import config_parts
+from gptdynamics.dataset import Dynamics
+from gptdynamics.tasks import get_task
+from gptdynamics.tasks.mixture import Mixture
+from simulator.evaluation.scoring import score
+from simulator.evaluation.simulated import Simulated
+from simulator.experiments.paper_tables import paper_row
+from simulator.experiments.result import Result, Table, shown
+from simulator.experiments.workbench import Workbench
+
+METHODS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
+VARIANTS = ("unseen train", "unseen test", "unseen both")
+
+
+def some_tests(runs: Dynamics, tests: list[int]) -> Dynamics:
+    """Only these test examples."""
+    return replace(runs, test=[runs.test[at] for at in tests], values=runs.values[:, :, tests])
+
+
+def mean_curves(training: Dynamics, runs: Dynamics, seen_tests: list[int], unseen_tests: bool) -> np.ndarray:
+    """The reference of skill: mean curves, or for unseen test examples the first value plus the seen ones' mean change.
+
+    Args:
+        training: training and validation runs, with all test examples.
+        runs: that are predicted, `[R, S, M]`.
+        seen_tests: places of the test examples that training runs showed.
+        unseen_tests: whether the test examples of `runs` are others.
+    """
+    if not unseen_tests:
+        return np.broadcast_to(training.values.mean(0)[:, seen_tests], runs.values.shape)
+    seen = training.values[:, :, seen_tests].mean((0, 2))
+    return runs.values[:, :1] + (seen - seen[0])[None, :, None]
+
+
+def _rows(bench: Workbench, config: str, metric: str, skipped: list[str]) -> list[dict[str, Any]]:
+    runs = bench.runs(config, metric)
+    training = runs.split("train", "validation")
+    # Every other test example is kept from training: neither half has more of a label or of a task than chance gives.
+    seen = list(range(0, len(runs.test), 2))
+    unseen = list(range(1, len(runs.test), 2))
+    held_out = {"unseen test": (runs.split("test"), unseen)}
+    with_unseen_rows = bench.runs(config, metric, unseen=True)
+    if len(with_unseen_rows.runs) > len(runs.runs):
+        others = with_unseen_rows.split("test_unseen")
+        held_out |= {"unseen train": (others, seen), "unseen both": (others, unseen)}
+    else:
+        skipped.append(f"{config}, {metric}: no runs on unseen pool rows; collect with --unseen-runs")
+    if not unseen:
+        skipped.append(f"{config}, {metric}: a single test example leaves none to keep from training")
+        return []
+    rows = []
+    for dynamics, encoder in METHODS:
+        settings = bench.settings(config, metric, dynamics, encoder)
+        simulated = Simulated(bench.trained(settings, some_tests(runs, seen)).model)
+        for variant in VARIANTS:
+            if variant not in held_out:
+                continue
+            those, tests = held_out[variant]
+            chosen = some_tests(those, tests)
+            reference = mean_curves(training, chosen, seen, variant != "unseen train")
+            about = {"config": config, "task": config_parts(config)[0], "metric": metric, "variant": variant}
+            methods = {simulated.name: simulated.predict(chosen)}
+            if (dynamics, encoder) == METHODS[0]:
+                methods = {"mean_curve": reference} | methods
+            for method, predicted in methods.items():
+                figures = score(predicted, chosen.values, reference, 1)
+                rows.append(about | {"method": method} | asdict(figures))
+    return sorted(rows, key=lambda row: VARIANTS.index(row["variant"]))
+
+
+def unseen(bench: Workbench) -> Result:
+    """Hold out pool rows, test examples, or both."""
+    result = Result()
+    configs, reasons = bench.configs()
+    result.skipped.extend(reasons)
+    for config in configs:
+        task = config_parts(config)[0]
+        table = "12" if isinstance(get_task(task), Mixture) else "11"
+        for metric in bench.metrics(config):
+            if metric == "accuracy":
+                continue
+            rows = _rows(bench, config, metric, result.skipped)
+            result.rows.extend(rows)
+            keys = ("mse", "mae", "spearman")
+            cells = []
+            for row in rows:
+                paper = paper_row(table, task, metric, row["method"], row["variant"])
+                cells.append(
+                    [
+                        row["variant"],
+                        row["method"],
+                        *[shown(row[key], row[f"{key}_std"]) for key in keys],
+                        shown(row["skill"]),
+                        *[shown(getattr(paper, key), getattr(paper, f"{key}_std")) if paper else "" for key in keys],
+                    ]
+                )
+            columns = ["what", "method", "all-steps MSE", "all-steps MAE", "final-step Spearman", "skill"]
+            if cells:
+                result.tables.append(Table(f"{config}, {metric}", [*columns, "paper: MSE", "MAE", "Spearman"], cells))
+    if result.rows:
+        result.notes.append(
+            "Every other test example is kept from training; the same halves in all rows. For unseen test examples "
+            "mean_curve is their first value plus the mean change of the seen ones. The gradient of an example at the "
+            "base model's weights is known before any run, so that gradient vectors give nothing away."
+        )
+    return result

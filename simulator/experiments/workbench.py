@@ -1,0 +1,129 @@
+"""What experiments share: the runs of a dataset, simulators and evaluations, each made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from gptdynamics.configs import config_parts, split_of
+from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
+from gptdynamics.dataset.reading import local_root
+from gptdynamics.dataset.schema import METRICS, read_parquet
+from gptdynamics.tasks import get_task
+from gptdynamics.tasks.mixture import Mixture
+from simulator.baselines import MeanCurve
+from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
+from simulator.evaluation.scoring import Figures, score, undefined
+from simulator.training import TrainSettings, train_simulator
+from simulator.training.train import Trained
+
+Scenario = Literal["finetune", "instruct"]
+
+
+@dataclass
+class Workbench:
+    """A dataset, and everything that was made of it so far.
+
+    Attributes:
+        dataset: folder or Hub id.
+        only: configs to look at; none: all.
+        on_phase, on_progress: as in `train_simulator`.
+    """
+
+    dataset: str
+    only: tuple[str, ...] = ()
+    on_phase: Callable[[str, int], None] = lambda name, total: None
+    on_progress: Callable[[], None] = lambda: None
+    _runs: dict[tuple[str, str, bool], Dynamics] = field(default_factory=dict)
+    _evaluations: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
+    _trained: dict[TrainSettings, Trained] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> DatasetFolder:
+        """The dataset's files."""
+        return DatasetFolder(local_root(self.dataset))
+
+    def configs(self, scenario: Scenario | None = None) -> tuple[list[str], list[str]]:
+        """Configs that can be evaluated, and the reasons why others cannot.
+
+        Args:
+            scenario: only those of it; None: of both.
+        """
+        usable, reasons = [], []
+        for config in self.folder.configs():
+            if self.only and config not in self.only:
+                continue
+            mixture = isinstance(get_task(config_parts(config)[0]), Mixture)
+            if scenario is not None and mixture != (scenario == "instruct"):
+                continue
+            splits = {split_of(run) for run in self.folder.finished(config)}
+            missing = [split for split in ("train", "validation", "test") if split not in splits]
+            if missing:
+                reasons.append(f"{config}: no {' and no '.join(missing)} runs; collect at least 6")
+            else:
+                usable.append(config)
+        return usable, reasons
+
+    def metrics(self, config: str) -> list[str]:
+        """What was measured in the runs of a config."""
+        path = self.folder.run_path(config, self.folder.finished(config)[0])
+        columns = read_parquet(path).column_names
+        return [metric for metric in METRICS if metric in columns]
+
+    def runs(self, config: str, metric: str = "loss", unseen: bool = False) -> Dynamics:
+        """Runs of a config; with `unseen`, those on unseen pool rows among them."""
+        key = (config, metric, unseen)
+        if key not in self._runs:
+            self._runs[key] = read_dynamics(self.dataset, config, metric, unseen)
+        return self._runs[key]
+
+    def evaluation(self, config: str, metric: str) -> Evaluation:
+        """Every method on the held-out runs of a config."""
+        key = (config, metric)
+        if key not in self._evaluations:
+            settings = EvaluateSettings(self.dataset, config, metric)
+            self._evaluations[key] = evaluate(settings, self._named(f"{config} {metric}"), self.on_progress)
+        return self._evaluations[key]
+
+    def trained(self, settings: TrainSettings, runs: Dynamics | None = None) -> Trained:
+        """A simulator.
+
+        Args:
+            settings: what to train.
+            runs: other runs than the dataset's; then it is not kept.
+        """
+        on_phase = self._named(f"{settings.config} {settings.metric}")
+        if runs is not None:
+            return train_simulator(settings, on_phase, self.on_progress, runs=runs)
+        if settings not in self._trained:
+            read = self.runs(settings.config, settings.metric)
+            self._trained[settings] = train_simulator(settings, on_phase, self.on_progress, runs=read)
+        return self._trained[settings]
+
+    def settings(
+        self, config: str, metric: str, dynamics: str, encoder: str, order: int = 1, seed: int = 42
+    ) -> TrainSettings:
+        """What to train on a config of this dataset."""
+        return TrainSettings(self.dataset, config, metric, dynamics, encoder, order, seed=seed)
+
+    def _named(self, what: str) -> Callable[[str, int], None]:
+        return lambda phase, total: self.on_phase(f"{what}: {phase}", total)
+
+
+def score_part(predicted: np.ndarray | None, runs: Dynamics, seen: Dynamics, history: int, tests: list[int]) -> Figures:
+    """The figures of one method on some of the test examples.
+
+    Args:
+        predicted: `[R, S, M]`, or None where there is no prediction.
+        runs: held-out runs.
+        seen: training and validation runs, for the reference of skill.
+        history: first values that are not scored.
+        tests: places of the test examples.
+    """
+    truth = runs.values[:, :, tests]
+    if predicted is None:
+        return undefined(truth, history)
+    return score(predicted[:, :, tests], truth, MeanCurve(seen).predict(runs)[:, :, tests], history)

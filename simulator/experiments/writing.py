@@ -1,0 +1,139 @@
+"""Results as files: JSON, a Markdown page, pictures, and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from gptdynamics.atomic import write_text
+from simulator.experiments.drawing import draw_picture, plotly_figure
+from simulator.experiments.result import Result, Table
+
+NAME_COLUMNS = ("task", "method", "config", "metric", "what", "encoder", "size", "how")
+PACKAGES = ("gptdynamics", "torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An experiment that was run.
+
+    Attributes:
+        name, title: of the experiment.
+        result: what it found.
+        command: that repeats it.
+        seconds: it took.
+    """
+
+    name: str
+    title: str
+    result: Result
+    command: str
+    seconds: float
+
+
+def write_result(finished: Finished, output: Path) -> None:
+    """Write NAME.json, NAME.md, a picture of each figure, and NAME.html.
+
+    Args:
+        finished: the experiment.
+        output: folder.
+    """
+    record = {
+        "experiment": finished.name,
+        "title": finished.title,
+        "command": finished.command,
+        "seconds": round(finished.seconds, 1),
+        "versions": versions(),
+        **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
+    }
+    write_text(output / f"{finished.name}.json", json.dumps(record, indent=1) + "\n")
+    pictures = picture_names(finished)
+    for name, figure in zip(pictures, finished.result.figures, strict=False):
+        draw_picture(figure, output / name)
+    write_text(output / f"{finished.name}.md", markdown(finished, pictures))
+    write_page(output / f"{finished.name}.html", finished.title, [finished])
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that figures depend on."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def picture_names(finished: Finished) -> list[str]:
+    """File names of its pictures; none without matplotlib, which draws them."""
+    if find_spec("matplotlib") is None:
+        return []
+    count = len(finished.result.figures)
+    return [f"{finished.name}{f'-{number}' if count > 1 else ''}.svg" for number in range(1, count + 1)]
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def markdown_table(table: Table) -> str:
+    """A table in Markdown; figures are right-aligned."""
+    names = [
+        at for at, column in enumerate(table.columns) if column in ("task", "method", "config", "metric", "dataset")
+    ]
+    align = ["---" if at in names else "---:" for at in range(len(table.columns))]
+    lines = [table.columns, align, *table.rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def markdown(finished: Finished, pictures: Sequence[str], level: int = 1) -> str:
+    """An experiment as a Markdown page or a part of one.
+
+    Args:
+        finished: the experiment.
+        pictures: file names.
+        level: of its heading.
+    """
+    result = finished.result
+    parts = [f"{'#' * level} {finished.title}", f"`{finished.command}` ({finished.seconds:.0f} s)"]
+    for picture, figure in zip(pictures, result.figures, strict=False):
+        parts.append(f"![{figure.title}]({picture})")
+    for table in result.tables:
+        parts += [f"**{table.title}**", markdown_table(table)]
+    if result.notes:
+        parts.append("\n".join(f"* {note}" for note in result.notes))
+    if result.skipped:
+        parts += ["Skipped:", "\n".join(f"* {reason}" for reason in result.skipped)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_page(path: Path, title: str, experiments: Sequence[Finished]) -> None:
+    """One HTML page with all tables and figures that loads nothing.
+
+    Args:
+        path: of the page.
+        title: of the page.
+        experiments: in their order on it.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    source = resources.files("simulator.experiments").joinpath("results.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    drawn = any(finished.result.figures for finished in experiments)
+    figures = [[plotly_figure(figure) for figure in finished.result.figures] for finished in experiments]
+    data = json.dumps(figures, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for sign in "&<>":
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    page = environment.from_string(source).render(
+        title=title,
+        experiments=experiments,
+        name_columns=NAME_COLUMNS,
+        versions=versions(),
+        made=time.strftime("%Y-%m-%d"),
+        data=Markup(data),
+        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")) if drawn else "",
+    )
+    write_text(path, page)

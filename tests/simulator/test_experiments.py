@@ -1,0 +1,254 @@
+"""Every experiment on hand-made runs: tables, figures, reasons for what is skipped, and the files written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gptdynamics.curriculum import Curriculum
+from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import SettingsError
+from simulator.experiments import EXPERIMENTS, Workbench, run_all, run_experiment
+from simulator.experiments.checkpoint_interval import held, thinned
+from simulator.experiments.estimation import average_rows
+from simulator.experiments.paper_tables import PAPER_METHODS, paper_row, paper_rows
+from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
+from simulator.experiments.trajectories import chosen_pairs
+from simulator.experiments.unseen import mean_curves
+from simulator.experiments.writing import Finished, markdown, write_page
+
+CONFIG, TRIPLES = "mini_sentiment_nano", "mini_triples_nano"
+pytestmark = pytest.mark.usefixtures("quick_markov")
+
+
+@pytest.fixture(scope="module")
+def bench(dataset: Path) -> Workbench:
+    return Workbench(str(dataset), (CONFIG,))
+
+
+def rows_of(path: Path) -> list[dict]:
+    return json.loads(path.read_text())["rows"]
+
+
+def test_the_papers_tables_are_those_of_its_text() -> None:
+    assert {row.table for row in paper_rows()} == {"1", "2", "3", "4", "10", "11", "12"}
+    text = Path("/work/shared/paper/000_6814eeeb0bd5d829.txt")
+    if not text.exists():
+        pytest.skip("the paper's text is not here")
+    words = text.read_text(encoding="utf-8")
+    for row in paper_rows():
+        for key in ("mse", "mae", "spearman"):
+            figure = getattr(row, key)
+            assert re.search(rf"(?<![\d.]){re.escape(f'{figure:g}')}0*(?!\d)", words), (row, key)
+
+
+def test_a_row_of_the_paper_is_found_by_our_name_of_its_method() -> None:
+    ours = paper_row("2", "sst2", "loss", "markov_1")
+    assert ours is not None
+    assert (ours.mse, ours.mse_std, ours.mae, ours.spearman) == (0.014, 0.006, 0.081, 0.943)
+    assert paper_row("2", "sst2", "loss", "memory_gradient") is None
+    large = paper_row("1", "rte", "loss", "tracin_cp_all", size="2.8b")
+    assert large is not None
+    assert (large.mse, large.spearman_std) == (10.256, None)
+    assert {row.method for row in paper_rows()} == set(PAPER_METHODS.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "deviation", "text"),
+    [
+        (None, None, "-"),
+        (0.0641, 0.0449, "0.064 (0.045)"),
+        (12.345, None, "12.35"),
+        (-1487.75, None, "-1488"),
+        (2.7e25, None, "2.7e+25"),
+        (-8e-8, None, "0.000"),
+        (2e-5, None, "2.0e-05"),
+    ],
+)
+def test_figures_are_short_and_say_when_they_are_undefined(
+    value: float | None, deviation: float | None, text: str
+) -> None:
+    assert shown(value, deviation) == text
+
+
+def test_averages_are_of_ratios_and_missing_figures_have_none() -> None:
+    def row(task: str, method: str, mse: float | None, spearman: float | None) -> dict:
+        figures = {"mse": mse, "mae": mse, "spearman": spearman, "skill": 0.5}
+        return {"config": f"{task}_nano", "task": task, "method": method} | figures
+
+    rows = [
+        row("a", "mean_curve", 2.0, 0.5),
+        row("a", "good", 1.0, 0.7),
+        row("a", "partial", 1.0, None),
+        row("b", "mean_curve", 200.0, 0.1),
+        row("b", "good", 50.0, 0.3),
+        row("b", "partial", None, 0.3),
+    ]
+    found = {each["method"]: each for each in average_rows(rows)}
+    assert found["good"]["mse_ratio"] == pytest.approx((0.5 + 0.25) / 2)
+    assert found["good"]["spearman"] == pytest.approx(0.5)
+    assert found["mean_curve"]["mse_ratio"] == 1
+    assert (found["partial"]["mse_ratio"], found["partial"]["spearman"]) == (None, None)
+
+
+def test_runs_measured_now_and_then(
+    make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
+) -> None:
+    values = np.random.default_rng(0).uniform(size=(3, 9, 2))
+    runs = make_dynamics(make_curricula(0, 3, 8, 6), values, 6)
+    filled, few = held(runs, 3), thinned(runs, 3)
+    assert few.step.tolist() == [0, 3, 6, 8]
+    for step in range(9):
+        nearest = min(at for at in (0, 3, 6, 8) if at >= step)
+        np.testing.assert_array_equal(filled.values[:, step], runs.values[:, nearest])
+    np.testing.assert_array_equal(few.values, runs.values[:, [0, 3, 6, 8]])
+    np.testing.assert_array_equal(held(runs, 1).values, runs.values)
+
+
+def test_the_reference_for_unseen_test_examples_is_their_start_plus_the_mean_change(
+    make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
+) -> None:
+    values = np.random.default_rng(0).uniform(size=(4, 5, 6))
+    training = make_dynamics(make_curricula(0, 4, 4, 6), values, 6)
+    chosen = replace(training.take([1]), test=training.test[1:3], values=training.values[[1]][:, :, 1:3])
+    found = mean_curves(training, chosen, [0, 3], True)
+    for step in range(5):
+        change = np.mean([values[run, step, test] - values[run, 0, test] for run in range(4) for test in (0, 3)])
+        np.testing.assert_allclose(found[0, step], chosen.values[0, 0] + change, rtol=1e-5)
+    seen = mean_curves(training, replace(chosen, values=chosen.values), [1, 2], False)
+    np.testing.assert_allclose(seen[0], values[:, :, [1, 2]].mean(0), rtol=1e-5)
+
+
+def test_loss_finetune_scores_every_method_and_puts_the_paper_beside(bench: Workbench, tmp_path: Path) -> None:
+    finished = run_experiment("loss-finetune", bench, tmp_path)
+    rows = rows_of(tmp_path / "loss-finetune.json")
+    methods = [row["method"] for row in rows]
+    assert methods[0] == "persistence"
+    assert {"mean_curve", "simfluence_linear_adamw", "update_dot", "markov_1", "memory_gradient"} <= set(methods)
+    evaluation = bench.evaluation(CONFIG, "loss")
+    for row, scored in zip(rows, evaluation.rows, strict=True):
+        assert row["mse"] == pytest.approx(scored.mse) if scored.mse is not None else row["note"]
+        assert (row["skill"] is None) == (scored.skill is None)
+    text = (tmp_path / "loss-finetune.md").read_text()
+    assert "| task | method | all-steps MSE |" in text
+    assert "collect with --gradients test" in text
+    assert "1 held-out runs, 6 test examples" in text
+    assert finished.result.skipped
+    page = (tmp_path / "loss-finetune.html").read_text()
+    assert "memory_gradient" in page
+    assert "src=" not in page
+
+
+def test_other_metrics_of_a_generation_task(dataset: Path, tmp_path: Path) -> None:
+    run_experiment("metrics-finetune", Workbench(str(dataset), (TRIPLES,)), tmp_path)
+    rows = rows_of(tmp_path / "metrics-finetune.json")
+    assert {row["metric"] for row in rows} == {"bleu", "rougeL"}
+    skipped = json.loads((tmp_path / "metrics-finetune.json").read_text())["skipped"]
+    assert any("bleu has no gradient" in reason for reason in skipped)
+
+
+def test_a_dataset_without_the_scenario_gives_an_empty_result(bench: Workbench, tmp_path: Path) -> None:
+    result = run_experiment("loss-instruct", bench, tmp_path).result
+    assert (result.rows, result.tables, result.notes) == ([], [], [])
+
+
+def test_too_few_runs_are_a_reason(dataset: Path, tmp_path: Path) -> None:
+    result = run_experiment("trajectories", Workbench(str(dataset), ("mini_sentiment_few",)), tmp_path).result
+    assert result.skipped == ["mini_sentiment_few: no validation and no test runs; collect at least 6"]
+    assert result.figures == []
+
+
+def test_checkpoint_intervals_are_scored_on_every_step(bench: Workbench, tmp_path: Path) -> None:
+    run_experiment("checkpoint-interval", bench, tmp_path)
+    rows = rows_of(tmp_path / "checkpoint-interval.json")
+    assert {row["interval"] for row in rows} == {1, 2, 3, 5, 10}
+    exact = [row for row in rows if (row["method"], row["interval"]) == ("mean_curve", 1)]
+    assert exact[0]["skill"] == pytest.approx(0)
+    coarse = [row for row in rows if (row["method"], row["interval"]) == ("mean_curve", 5)]
+    assert coarse[0]["mse"] > exact[0]["mse"]
+    assert (tmp_path / "checkpoint-interval.svg").exists()
+
+
+def test_orders_that_fit_the_run_are_compared_on_the_same_steps(bench: Workbench, tmp_path: Path) -> None:
+    run_experiment("markov-order", bench, tmp_path)
+    rows = rows_of(tmp_path / "markov-order.json")
+    assert [row["order"] for row in rows if row["order"]] == [1, 2, 3, 5]
+    shifted = next(row for row in rows if row["method"] == "mean_curve_shifted")
+    runs = bench.runs(CONFIG)
+    held_out, seen = runs.split("test").values, runs.split("train", "validation").values.mean(0)
+    predicted = seen + held_out[:, 4:5] - seen[4]
+    assert shifted["mse"] == pytest.approx(float(np.square(predicted - held_out)[:, 5:].mean()), rel=1e-4)
+
+
+def test_encoders_and_unseen_examples(bench: Workbench, tmp_path: Path) -> None:
+    run_experiment("encoders", bench, tmp_path)
+    rows = rows_of(tmp_path / "encoders.json")
+    assert {("gradient", "markov"), ("gradient", "memory"), ("label", "memory")} <= {
+        (row["encoder"], row["dynamics"]) for row in rows
+    }
+    result = run_experiment("unseen", bench, tmp_path).result
+    assert {row["variant"] for row in result.rows} == {"unseen test"}
+    assert next(row for row in result.rows if row["method"] == "mean_curve")["skill"] == pytest.approx(0)
+    assert any("no runs on unseen pool rows" in reason for reason in result.skipped)
+
+
+def test_sizes_need_two_of_them(dataset: Path, tmp_path: Path, bench: Workbench) -> None:
+    alone = run_experiment("model-size", bench, tmp_path).result
+    assert alone.skipped == ["mini_sentiment: only one size of base model (nano)"]
+    both = Workbench(str(dataset), (CONFIG, "mini_sentiment_tiny"))
+    result = run_experiment("model-size", both, tmp_path).result
+    # From the smallest base model to the largest.
+    assert list(dict.fromkeys(row["size"] for row in result.rows)) == ["tiny", "nano"]
+
+
+def test_cost_times_what_there_is(bench: Workbench, tmp_path: Path) -> None:
+    result = run_experiment("cost", bench, tmp_path).result
+    assert {"mean_curve", "simfluence_linear", "markov_1", "memory_gradient"} <= {row["method"] for row in result.rows}
+    assert all(row["seconds"] > 0 for row in result.rows)
+    assert any("did not record gradients" in reason for reason in result.skipped)
+
+
+def test_drawn_examples_move_and_are_spread_over_errors(bench: Workbench) -> None:
+    evaluation = bench.evaluation(CONFIG, "loss")
+    pairs = chosen_pairs(evaluation, "mean_curve")
+    errors = np.square(evaluation.predictions["mean_curve"] - evaluation.runs.values).mean(1)
+    found = [errors[pair] for pair in pairs]
+    assert len(set(pairs)) == 3
+    assert found == sorted(found)
+
+
+def test_everything_goes_into_one_page(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in set(EXPERIMENTS) - {"loss-finetune", "trajectories", "loss-instruct"}:
+        monkeypatch.delitem(EXPERIMENTS, name)
+    done = list(run_all(Workbench(str(dataset), (CONFIG,)), tmp_path))
+    assert [finished.name for finished in done] == ["loss-instruct", "loss-finetune", "trajectories"]
+    text = (tmp_path / "results.md").read_text()
+    assert text.count("\n## ") == 3
+    assert "trajectories.svg" in text
+    page = (tmp_path / "results.html").read_text()
+    data = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])
+    assert [len(figures) for figures in data] == [0, 0, 1]
+    names = {trace["name"] for trace in data[2][0]["data"]}
+    assert {"truth", "mean_curve", "markov_1", "memory_gradient"} <= names
+    assert "<script src" not in page
+
+
+def test_texts_cannot_become_markup(tmp_path: Path) -> None:
+    evil = "</script><b>|x"
+    figure = Figure(evil, [Panel(evil, "x", "y", [Series("mean_curve", [0, 1], [1.0, None], label=evil)])])
+    table = Table(evil, ["method"], [[evil]])
+    finished = Finished("evil", evil, Result([table], [figure], [], [evil], [evil]), evil, 1.0)
+    write_page(tmp_path / "page.html", evil, [finished])
+    assert "<b>" not in (tmp_path / "page.html").read_text().replace("&lt;b&gt;", "")
+    assert "\\|x |" in markdown(finished, [])
+
+
+def test_an_unknown_experiment_is_refused_with_the_names(bench: Workbench, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no experiment 'magic'; there are: loss-instruct, .*, all"):
+        run_experiment("magic", bench, tmp_path)
