@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .modeling_gptfluence import GPTfluenceSimulator
 
 # Curricula simulated at once; keeps the shares of a thousand pool examples well within a processor's memory.
-CHUNK = 256
+CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,172 @@
+"""Bands hold what they promise on new runs, for both dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gptdynamics.curriculum import Curriculum
+from gptdynamics.dataset import read_dynamics
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.evaluation import EvaluateSettings, evaluate
+from simulator.evaluation.simulated import Simulated
+from simulator.intervals import Band, band_arrays, coverage, half_width
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.training import TrainSettings, markov_fit, train_simulator
+from simulator.training.markov_residuals import markov_residuals
+
+CONFIG = "mini_sentiment_nano"
+
+
+def test_coverage_is_the_mean_over_runs_with_its_standard_error() -> None:
+    rng = np.random.default_rng(0)
+    truth, low, high = rng.normal(size=(3, 5, 4)), np.full((3, 5, 4), -1.0), np.full((3, 5, 4), 0.7)
+    shares = []
+    for run in range(3):
+        inside = [low[run, s, m] <= truth[run, s, m] <= high[run, s, m] for s in range(5) for m in range(4)]
+        shares.append(sum(inside) / 20)
+    found = coverage(truth, low, high)
+    assert found.runs == pytest.approx(shares)
+    assert found.share == pytest.approx(np.mean(shares))
+    assert found.uncertainty == pytest.approx(np.std(shares, ddof=1) / 3**0.5)
+    assert coverage(truth[:1], low[:1], high[:1]).uncertainty is None
+    with pytest.raises(ValueError, match="one shape"):
+        coverage(truth, low[:2], high)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+def test_bands_of_residuals_cover_new_residuals_of_the_same_kind(level: float) -> None:
+    rng = np.random.default_rng(0)
+    runs, steps, tests = 27, 9, 30
+    size = np.linspace(0.5, 2, steps)[:, None] * rng.uniform(0.2, 3, tests)
+
+    def residuals(count: int) -> np.ndarray:
+        # What a run adds to all of its residuals makes runs, not values, the unit that is exchangeable.
+        own = rng.gamma(4, 0.25, (count, 1, 1))
+        return own * size * rng.normal(size=(count, steps, tests))
+
+    arrays = band_arrays(residuals(runs), np.full((runs, steps, tests), np.nan), np.arange(steps), 0)
+    assert arrays["band_scale"].shape == (steps, tests)
+    held = [torch.from_numpy(arrays[name]) for name in ("band_scale", "band_scores")]
+    width = half_width(level, runs, *held).numpy()
+    new = residuals(400)
+    found = coverage(new, np.broadcast_to(-width, new.shape), np.broadcast_to(width, new.shape))
+    assert level - 0.04 < found.share < level + 0.08
+    assert np.corrcoef(width.ravel(), size.ravel())[0, 1] > 0.95
+
+
+def test_given_values_do_not_count_and_unmeasured_steps_are_between() -> None:
+    residuals = np.ones((5, 3, 2))
+    residuals[:, 0] = 100.0
+    arrays = band_arrays(residuals, np.full_like(residuals, np.nan), np.array([0, 4, 8]), 1)
+    np.testing.assert_allclose(arrays["band_scale"], np.ones((9, 2)))
+    np.testing.assert_allclose(arrays["band_scores"], 1.0)
+
+
+def test_levels_that_so_few_runs_cannot_give_are_refused() -> None:
+    scales, scores = torch.ones(2), torch.linspace(0, 1, 513)
+    assert half_width(0.9, 9, scales, scores).tolist() == [1.0, 1.0]
+    for level in (0.91, 0.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"at most 0\.9"):
+            half_width(level, 9, scales, scores)
+    with pytest.raises(ValueError, match="no bands"):
+        half_width(0.5, 0, scales, scores)
+    with pytest.raises(ValueError, match="no bands"):
+        half_width(0.5, 9, scales, scores * float("nan"))
+
+
+@pytest.mark.parametrize("name", ["memory", "markov", "markov_2"])
+def test_simulate_gives_a_band(trained: dict[str, str], dataset: Path, name: str) -> None:
+    model = GPTfluenceSimulator.from_pretrained(trained[name])
+    runs = read_dynamics(dataset, CONFIG, "loss").split("test")
+    order = model.config.order
+    initial = runs.values[0, :order]
+    plain = model.simulate(runs.curricula[0], initial=initial)
+    narrow, wide = (model.simulate(runs.curricula[0], initial=initial, interval=p) for p in (0.5, 0.8))
+    assert isinstance(wide, Band)
+    torch.testing.assert_close(wide.prediction, plain)
+    torch.testing.assert_close(wide.low[:, :order], plain[:, :order])
+    torch.testing.assert_close(wide.high[:, :order], plain[:, :order])
+    assert (wide.low >= 0).all()
+    assert (wide.low[:, order:] <= narrow.low[:, order:]).all()
+    assert (wide.high[:, order:] > narrow.high[:, order:]).all()
+    assert (narrow.high[:, order:] > plain[:, order:]).all()
+
+
+def test_bands_of_the_range_of_the_metric_and_of_other_lengths(
+    make_config: Callable[..., GPTfluenceConfig],
+    make_model: Callable[[GPTfluenceConfig], GPTfluenceSimulator],
+    make_curricula: Callable[..., list[Curriculum]],
+) -> None:
+    model = make_model(make_config("memory", metric="accuracy", calibration_runs=9))
+    model.dynamics.baseline.mul_(0.1)
+    model.band_scale.fill_(2.0)
+    model.band_scores.fill_(1.0)
+    found = model.simulate(make_curricula(0, 1, 9, 7)[0], learning_rate=[1e-3] * 9, interval=0.9, initial=[0, 1, 0, 1])
+    assert found.low[:, 1:].max() == 0
+    assert found.high[:, 1:].min() == 1
+    assert found.low.shape == (4, 10)
+
+
+@pytest.mark.usefixtures("quick_markov")
+def test_markov_residuals_are_of_runs_and_examples_left_out(dataset: Path) -> None:
+    from simulator.training.train import markov_data
+
+    runs = read_dynamics(dataset, CONFIG, "loss")
+    rng = np.random.default_rng(0)
+    pool, test = (rng.normal(size=(len(part), 8)).astype(np.float32) for part in (runs.pool, runs.test))
+    config = GPTfluenceConfig(encoder_width=8, batch_size=2)
+    choice, how = markov_fit.choices()[0], markov_fit.MarkovTraining()
+    training, validation = (markov_data(runs.split(split), pool, test) for split in ("train", "validation"))
+    seen, unseen = markov_residuals(config, training, validation, choice, how)
+    assert seen.shape == unseen.shape == (7, *runs.values.shape[1:])
+    assert (np.isfinite(seen) != np.isfinite(unseen)).all()
+    every = torch.cat([training.values, validation.values]), torch.cat([training.visits, validation.visits])
+    # The first fold by hand: runs 0 and 5 and test examples 0 and 5 are left out, runs 1 and 6 stop.
+    kept = [1, 2, 3, 4]
+
+    def part(which: list[int]) -> markov_fit.MarkovData:
+        return markov_fit.MarkovData(every[1][which], every[0][which][..., kept], training.pool, training.test[kept])
+
+    dynamics, _ = markov_fit.train_markov(config, part([2, 3, 4]), part([1, 6]), choice, how)
+    with torch.no_grad():
+        predicted = dynamics(every[1][[0, 5]], training.pool, training.test, every[0][[0, 5], :1])
+    residual = (every[0][[0, 5]] - predicted).numpy()
+    np.testing.assert_allclose(seen[[0, 5]][..., kept], residual[..., kept], atol=1e-5)
+    np.testing.assert_allclose(unseen[[0, 5]][..., [0, 5]], residual[..., [0, 5]], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["memory", "markov"])
+def test_rows_of_simulators_have_the_coverage_of_the_held_out_runs(
+    trained: dict[str, str], dataset: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Eight runs give no band of 90%; as many as the model says were left out do.
+    model = GPTfluenceSimulator.from_pretrained(trained[name])
+    held_out = read_dynamics(dataset, CONFIG, "loss").split("test")
+    assert model.config.calibration_runs == 7
+    assert Simulated(model).coverage(held_out, 1) is None
+    found = Simulated(model).coverage(held_out, 1, level=0.8)
+    assert found is not None
+    inside = []
+    for run, curriculum in enumerate(held_out.curricula):
+        band = model.simulate(curriculum, held_out.pool, held_out.test, held_out.values[run, :1], interval=0.8)
+        truth = held_out.values[run].T
+        inside.append(((truth >= band.low.numpy()) & (truth <= band.high.numpy()))[:, 1:].mean())
+    assert found.runs == pytest.approx(inside)
+    monkeypatch.setattr("simulator.evaluation.simulated.Simulated.coverage", lambda *arguments: found)
+    evaluation = evaluate(EvaluateSettings(str(dataset), CONFIG, models=(trained[name],), baselines=("mean_curve",)))
+    rows = {row.method: row for row in evaluation.rows}
+    assert rows["mean_curve"].coverage is None
+    assert rows[Simulated(model).name].coverage == found.share
+    assert rows[Simulated(model).name].coverage_uncertainty == found.uncertainty
+
+
+def test_a_new_model_has_bands_for_as_many_runs_as_were_left_out(dataset: Path) -> None:
+    model = train_simulator(TrainSettings(str(dataset), CONFIG, encoder="label")).model
+    assert model.config.calibration_runs == 7
+    assert torch.isfinite(model.band_scale).all()
+    assert (model.band_scores.diff() >= 0).all()
