@@ -106,7 +106,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         history = initial.expand(len(visits), -1, -1)
         values = self.dynamics(shares_between(visits, measured), pool, test, history)
         if len(measured) == visits.size(1) + 1:
-            return values
+            return values[:, : len(measured)]
         grid = torch.tensor(measured, dtype=values.dtype)
         every = torch.arange(visits.size(1) + 1, dtype=values.dtype)
         return torch.stack([interpolate(grid, run, every) for run in values])
