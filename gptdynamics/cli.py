@@ -116,6 +116,12 @@ def collect(
         int | None, typer.Option(help="Processes, one thread each.  [default: one a GPU, or one a core]")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:<number>.")] = "auto",
+    push_to: Annotated[
+        str | None, typer.Option(help="A dataset repository <owner>/<name>: each run goes there when it ends.")
+    ] = None,
+    no_texts: Annotated[
+        bool, typer.Option("--no-texts", help="With --push-to: as `gptdynamics push --no-texts`.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
 ) -> None:
     """Train base models on seeded curricula and measure every test example at every step."""
@@ -123,6 +129,7 @@ def collect(
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.errors import SettingsError
+    from gptdynamics.hub.run_pusher import RunPusher
     from gptdynamics.plans import read_plan
 
     _add_task_files(task_file)
@@ -161,13 +168,16 @@ def collect(
         )
     if dry_run:
         return
+    pusher = RunPusher(out, push_to, no_texts, typer.echo, lambda line: typer.echo(line, err=True))
     with progress_bar() as progress:
         bars: dict[str, Any] = {}
 
         def start(config: str, total: int) -> None:
             bars[config] = progress.add_task(config, total=total, visible=total > 0)
 
-        collected = collect_runs(settings, on_start=start, on_step=lambda config: progress.advance(bars[config]))
+        collected = collect_runs(
+            settings, start, on_step=lambda config: progress.advance(bars[config]), on_run=pusher.push_run
+        )
     for config, cut in collected.cut.items():
         if cut:
             typer.echo(f"{config}: {cut} prompts were longer than the context and were cut from the left")
@@ -177,6 +187,7 @@ def collect(
     typer.echo(f"{len(collected.done)} runs made, {len(collected.skipped)} were there, {len(collected.failed)} failed")
     for run_label, reason in sorted(collected.failed.items()):
         typer.echo(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate", err=True)
+    pusher.push_all()
     if collected.failed:
         raise typer.Exit(1)
 
@@ -280,6 +291,49 @@ def export(
         )
     _echo_findings(exported.findings, exported.to_dict(), json_file)
     typer.echo(f"{len(exported.runs)} runs and {len(exported.files)} files of examples in {out}")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    repo: Annotated[str, typer.Argument(help="Dataset repository <owner>/<name>; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+    branch: Annotated[str, typer.Option(help="Branch to change; made from main if it is not there.")] = "main",
+    tag: Annotated[str | None, typer.Option(help="Name the commit.")] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request instead of changing the branch.")
+    ] = False,
+    no_texts: Annotated[
+        bool, typer.Option("--no-texts", help="Leave out texts of tasks whose rows are not our own.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Let runs take the place of others of the same name and settings.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go up, and stop.")] = False,
+    json_file: JsonOption = None,
+    task_file: TaskFileOption = None,
+) -> None:
+    """Add the finished runs of a folder to a dataset repository on the Hub, in one commit."""
+    import json
+
+    from gptdynamics.atomic import write_text
+    from gptdynamics.hub.push import PushOptions
+    from gptdynamics.hub.push import push as push_folder
+
+    _add_task_files(task_file)
+    options = PushOptions(private, branch, tag, create_pr, no_texts, replace, dry_run)
+    pushed = push_folder(folder, repo, options, lambda reason: typer.echo(f"note: {reason}; trying again", err=True))
+    if json_file is not None:
+        write_text(json_file, json.dumps(pushed.to_dict(), indent=1) + "\n")
+    if dry_run:
+        typer.echo("".join(f"{path}\n" for path in pushed.files), nl=False)
+    would = "would go" if dry_run else "went"
+    new = " (a new repository)" if pushed.created else ""
+    typer.echo(
+        f"{len(pushed.runs)} runs, {len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB {would} to {repo}{new}"
+    )
+    if pushed.url is not None:
+        typer.echo(pushed.url)
 
 
 def _echo_findings(findings: list[Finding], report: dict[str, Any], json_file: Path | None) -> None:

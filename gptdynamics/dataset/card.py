@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptdynamics.errors import DataError
 from hub_cards import render
+
+_GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
+_YAML = re.compile(r"\A---\n(.*?)\n---\n", re.S)
 
 
 def render_card(patterns: Mapping[str, Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> str:
@@ -16,3 +21,59 @@ def render_card(patterns: Mapping[str, Mapping[str, str]], summaries: Sequence[M
         summaries: for each config of runs its settings and counts.
     """
     return render("dataset_card.md.jinja", configs=patterns, summaries=summaries)
+
+
+def has_generated_part(card: str) -> bool:
+    """Whether a card says which part of it was generated."""
+    return _GENERATED.search(card) is not None
+
+
+def merge_card(old: str, new: str) -> str:
+    """A card generated anew, with what somebody wrote into the old one.
+
+    Of the text, what stands outside the generated part is kept; a card without such a part is kept whole, and the
+    generated part follows it. Of the YAML, `configs` are the new ones, tags are added, and everything else stays.
+
+    Args:
+        old: the card that is there.
+        new: as `render_card` makes it.
+
+    Raises:
+        DataError: the old card's YAML cannot be read.
+    """
+    old_metadata, old_body = _split(old)
+    new_metadata, new_body = _split(new)
+    made = _GENERATED.search(new_body)
+    if made is None:
+        raise ValueError("the new card has no generated part")
+    if has_generated_part(old_body):
+        body = _GENERATED.sub(lambda _: made.group(0), old_body, count=1)
+    else:
+        body = f"{old_body.rstrip()}\n\n{made.group(0)}" if old_body.strip() else new_body
+    tags = list(dict.fromkeys([*(old_metadata.get("tags") or []), *new_metadata["tags"]]))
+    metadata = new_metadata | old_metadata | {"configs": new_metadata["configs"], "tags": tags}
+    if metadata == new_metadata:
+        head = _YAML.match(new)
+        return f"{head.group(0) if head else ''}{body}"
+    import yaml
+
+    text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
+    return f"---\n{text}---\n{body}"
+
+
+def _split(card: str) -> tuple[dict[str, Any], str]:
+    """A card's YAML and its text."""
+    import yaml
+
+    card = card.replace("\r\n", "\n")
+    head = _YAML.match(card)
+    if head is None:
+        return {}, card
+    try:
+        metadata = yaml.safe_load(head.group(1)) or {}
+    except yaml.YAMLError as error:
+        line = str(error).splitlines()[0]
+        raise DataError(f"README.md: its YAML cannot be read ({line}). Mend it by hand: the rest is kept") from error
+    if not isinstance(metadata, dict):
+        raise DataError("README.md: its YAML is not a list of names and values. Mend it by hand: the rest is kept")
+    return metadata, card[head.end() :]

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.configs import SPLITS, RunSettings, run_parts, split_of
-from gptdynamics.dataset.card import render_card
+from gptdynamics.dataset.card import has_generated_part, merge_card, render_card
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
@@ -261,10 +261,28 @@ class DatasetFolder:
             found.setdefault(path.parent.name, {})[path.stem] = f"data/{path.parent.name}/{path.name}"
         return found
 
+    def card(self, old: str) -> str:
+        """The card: the YAML that makes `load_dataset` work, and what a reader wants to know.
+
+        Args:
+            old: the card that is there; what somebody wrote into it is kept, see `merge_card`. Empty: there is none.
+
+        Raises:
+            DataError: the old card's YAML cannot be read.
+        """
+        text = render_card(self.patterns(), self._summaries())
+        return merge_card(old, text) if old else text
+
     def write_card(self) -> None:
-        """Write README.md, if it changes: the YAML that makes `load_dataset` work, and what a reader wants to know."""
-        path, text = self.root / "README.md", render_card(self.patterns(), self._summaries())
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        """Write README.md, if it changes. A card without a generated part was made by an older version: it is replaced.
+
+        Raises:
+            DataError: the YAML of the card that is there cannot be read.
+        """
+        path = self.root / "README.md"
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = self.card(old if has_generated_part(old) else "")
+        if old != text:
             write_text(path, text)
 
     def _summaries(self) -> list[dict[str, Any]]:

@@ -83,11 +83,16 @@ def local_root(source: str) -> Path:
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise DataError(f"{source}: no such dataset folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(source, repo_type="dataset"))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OSError,
+        ValueError,
+    ) as error:  # ValueError: of names that are refused
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{source}: neither a folder nor a dataset that can be had from the Hub ({reason})") from error
 

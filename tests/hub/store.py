@@ -294,5 +294,8 @@ def card_metadata(commit: Commit) -> dict[str, Any]:
 
     card = commit.files.get("README.md")
     parts = card.content.decode().split("---\n", 2) if card else []
-    found = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    try:
+        found = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
+    except yaml.YAMLError:
+        found = None
     return found if isinstance(found, dict) else {}

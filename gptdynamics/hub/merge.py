@@ -1,0 +1,275 @@
+"""What has to change in a repository so that it also holds the runs of a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gptdynamics.atomic import write_text
+from gptdynamics.configs import config_parts
+from gptdynamics.dataset.checks.facts import config_facts
+from gptdynamics.dataset.checks.findings import Findings
+from gptdynamics.dataset.folder import DatasetFolder, read_json
+from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
+from gptdynamics.dataset.verify import verify_run
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.hub.layout import ours, run_files
+from gptdynamics.hub.repository import RemoteFile, Repository
+
+_CARD = "README.md"
+
+
+class Merge:
+    """The runs of a folder and those of a repository at one commit, put together.
+
+    Args:
+        folder: whose finished runs are to be added.
+        repository: to add them to.
+        head: the commit to build on. None: the repository is not there yet.
+        scratch: an empty folder for files that are neither the folder's nor the repository's.
+        replace: let runs of the folder take the place of others of the same name.
+
+    Attributes:
+        changes: a local file for each path that changes; None where it is removed.
+        runs: `<config>/<run>` of runs that go up.
+
+    Raises:
+        SettingsError: the repository has runs of a config that were made with other settings, or other runs of the same
+            names.
+        DataError: the repository is not one of ours, or a file is damaged.
+    """
+
+    def __init__(
+        self, folder: DatasetFolder, repository: Repository, head: str | None, scratch: Path, replace: bool = False
+    ) -> None:
+        self.folder, self.repository, self.head = folder, repository, head
+        self.replace = replace
+        self.there: Mapping[str, RemoteFile] = {} if head is None else repository.files(head)
+        self.known = set(ours(self.there))
+        self.view = DatasetFolder(scratch / "view")
+        self.changes: dict[str, Path | None] = {}
+        self.runs: list[str] = []
+        self._refuse_strangers()
+        for config in folder.configs():
+            if folder.finished(config) or folder.failed(config):
+                self._add_config(config)
+        for task in sorted({config_parts(config)[0] for config in folder.configs() if folder.finished(config)}):
+            for part in ("pool", "test"):
+                self._add_examples(task, part)
+        self._add_card()
+
+    def _refuse_strangers(self) -> None:
+        if not any(path.startswith("manifests/") for path in self.known) and any(
+            path not in (_CARD, ".gitattributes", "LICENSE") for path in self.there
+        ):
+            raise DataError(
+                f"{self.repository.id} is not a GPTDynamics dataset: it has files, but no manifests. Name another one"
+            )
+
+    def _fetch(self, path: str) -> Path:
+        assert self.head is not None
+        return self.repository.fetch(path, self.head)
+
+    def _put(self, path: str, file: Path) -> None:
+        """Let a file go up, if the repository has not the same bytes under its name."""
+        remote = self.there.get(path)
+        if remote is None or not remote.same_as(file):
+            self.changes[path] = file
+
+    def _local(self, path: str) -> Path:
+        return self.folder.root / path
+
+    def _add_config(self, config: str) -> None:
+        self._add_manifest(config)
+        facts = None
+        differ = []
+        for run in self.folder.finished(config):
+            paths = [path for path in run_files(config, run) if self._local(path).exists()]
+            other = [path for path in paths if not self._same(path)]
+            if not other:
+                continue
+            if facts is None:
+                findings = Findings(self.folder.root)
+                facts = config_facts(self.folder, config, findings)
+                _refuse_faults(findings.faults)
+            _refuse_faults(verify_run(self.folder, config, run, facts))
+            if any(path in self.known for path in other):
+                differ.append(run)
+            self.runs.append(f"{config}/{run}")
+            self.changes |= {path: self._local(path) for path in other}
+        if differ and not self.replace:
+            raise SettingsError(
+                f"{self.repository.id} has other numbers for {_named(config, differ)}, made with the same settings "
+                f"({self._versions(config, differ[0])}). Keep those, or give --replace"
+            )
+        self._add_vectors(config)
+        self._add_failures(config)
+
+    def _same(self, path: str) -> bool:
+        """Whether the repository has this file, be it written by another version of the Parquet library."""
+        remote = self.there.get(path)
+        if remote is None:
+            return False
+        if remote.same_as(self._local(path)):
+            return True
+        return read_parquet(self._fetch(path)).equals(read_parquet(self._local(path)))
+
+    def _versions(self, config: str, run: str) -> str:
+        """How the library versions of a run differ; what two machines compute may differ as well."""
+        path = run_files(config, run)[1]
+        if path not in self.there:
+            return "it lacks their descriptions"
+        theirs, mine = (
+            json.loads(read_parquet(file, ["versions"])["versions"][0].as_py() or "{}")
+            for file in (self._fetch(path), self._local(path))
+        )
+        changed = [
+            f"{name} {theirs.get(name)} there, {mine.get(name)} here"
+            for name in sorted(theirs.keys() | mine.keys())
+            if theirs.get(name) != mine.get(name)
+        ]
+        return "; ".join(changed) or "with the same libraries: on another machine?"
+
+    def _add_manifest(self, config: str) -> None:
+        path = f"manifests/{config}.json"
+        mine = self.folder.manifest(config)
+        if path not in self.there:
+            self._put(path, self._local(path))
+            return
+        theirs = read_json(self._fetch(path))
+        differences = [
+            *_differences(theirs.get("settings"), mine["settings"]),
+            *_differences(theirs.get("origin"), mine.get("origin")),
+            *_differences({"base_revision": theirs.get("base_revision")}, {"base_revision": mine.get("base_revision")}),
+        ]
+        if differences:
+            raise SettingsError(
+                f"{self.repository.id} holds {config} made with other settings ({'; '.join(differences)}). "
+                "Collect with its settings, or push to another repository"
+            )
+        planned = {
+            name: max(int(mine["planned"].get(name, 0)), int((theirs.get("planned") or {}).get(name, 0)))
+            for name in ("runs", "unseen_runs")
+        }
+        merged = self.view.root.parent / path
+        write_text(merged, json.dumps(mine | {"planned": planned}, indent=1, sort_keys=True) + "\n")
+        self._put(path, merged)
+
+    def _add_vectors(self, config: str) -> None:
+        """Projected gradients follow from base model, settings and rows: those that cover more examples serve all."""
+        path = f"data/{config}_gradients/base.parquet"
+        if not self._local(path).exists():
+            return
+        if path in self.there and not self.there[path].same_as(self._local(path)):
+            theirs, mine = (
+                {(row["part"], row["id"]) for row in read_parquet(file, ["part", "id"]).to_pylist()}
+                for file in (self._fetch(path), self._local(path))
+            )
+            if mine <= theirs:
+                return
+        self._put(path, self._local(path))
+
+    def _add_failures(self, config: str) -> None:
+        failed = self.folder.failed(config)
+        for run in failed:
+            path = f"sidecar/{config}/{run}.failed.json"
+            if run_files(config, run)[-1] not in self.there:
+                self._put(path, self._local(path))
+        for run in self.folder.finished(config):
+            path = f"sidecar/{config}/{run}.failed.json"
+            if path in self.known:
+                self.changes[path] = None
+
+    def _add_examples(self, task: str, part: str) -> None:
+        path = f"data/{task}_examples/{part}.parquet"
+        if path not in self.there:
+            if self._local(path).exists():
+                self._put(path, self._local(path))
+            return
+        theirs, mine = (
+            {row["id"]: row for row in read_parquet(file).to_pylist()}
+            for file in (self._fetch(path), self._local(path))
+        )
+        for key in theirs.keys() & mine.keys():
+            if not _same_example(theirs[key], mine[key]):
+                raise SettingsError(
+                    f"{self.repository.id}: example {key} of {path} is another one there. Runs on other rows cannot "
+                    "share a config: push to another repository"
+                )
+        # Texts that were passed on once stay; those that were withheld are filled in where they may be.
+        merged = {**mine, **{key: row for key, row in theirs.items() if row["prompt"] is not None or key not in mine}}
+        rows = [merged[key] for key in sorted(merged)]
+        if rows == [theirs[key] for key in sorted(theirs)]:
+            return
+        written = self.view.root.parent / path
+        write_parquet(pa.Table.from_pylist(rows, schema=EXAMPLE_SCHEMA), written)
+        self._put(path, written)
+
+    def _add_card(self) -> None:
+        """Build the card in a folder that has the names of all files, and what little of them the card is about."""
+        for path in self.known - {path for path, file in self.changes.items() if file is None}:
+            self._show(path, self._fetch(path) if path.startswith(("manifests/", "sidecar/")) else None)
+        for path, file in self.changes.items():
+            if file is not None:
+                self._show(path, file)
+        for config in self.view.configs():
+            for run in self.view.finished(config)[:1]:
+                for path in run_files(config, run)[1:]:
+                    if path not in self.changes:
+                        self._show(path, self._fetch(path))
+        card = self.view.root / _CARD
+        source = self._fetch(_CARD) if _CARD in self.there else self._local(_CARD)
+        old = source.read_text(encoding="utf-8") if source.exists() else ""
+        try:
+            text = self.view.card(old)
+        except DataError as error:
+            raise DataError(f"{self.repository.id}: {error}") from error
+        write_text(card, text)
+        self._put(_CARD, card)
+
+    def _show(self, path: str, file: Path | None) -> None:
+        """Let the view have a file of this name: that one, or one without content."""
+        place = self.view.root / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        if file is None:
+            place.touch()
+        else:
+            place.symlink_to(file.resolve())
+
+
+def _refuse_faults(faults: list[Any]) -> None:
+    if faults:
+        more = f" (and {len(faults) - 1} more; gptdynamics verify lists them)" if len(faults) > 1 else ""
+        raise DataError(f"nothing was pushed: {faults[0]}{more}")
+
+
+def _differences(theirs: Any, mine: Any) -> list[str]:
+    """`name: theirs there, mine here` for values that differ."""
+    left, right = (each if isinstance(each, dict) else {} for each in (theirs, mine))
+    return [
+        f"{name}: {left.get(name)!r} there, {right.get(name)!r} here"
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
+    ]
+
+
+def _same_example(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two rows are the same example; of one without texts only the source can tell."""
+    if one["prompt"] is not None and other["prompt"] is not None:
+        return all(one[name] == other[name] for name in ("prompt", "target", "references", "task"))
+    return one["task"] == other["task"] and _row_named(one) == _row_named(other)
+
+
+def _row_named(row: dict[str, Any]) -> dict[str, Any]:
+    source = json.loads(row["source"] or "{}")
+    return {name: value for name, value in source.items() if name != "fields"}
+
+
+def _named(config: str, runs: list[str]) -> str:
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return f"{config}/{', '.join(runs[:3])}{more}"

@@ -1,0 +1,204 @@
+"""Pushing a dataset folder to a repository on the Hub, in one commit."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.withheld import copy_without_texts
+from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
+from gptdynamics.hub.merge import Merge
+from gptdynamics.hub.repository import Committed, OvertakenError, Repository, UnreachableError, file_oid
+
+ATTEMPTS = 8
+FIRST_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did, or would do.
+
+    Attributes:
+        repository: its id.
+        created: whether the repository is new.
+        runs: `<config>/<run>` of runs that went up.
+        files: paths that changed.
+        size: bytes of those files.
+        sha: the commit that now holds everything; None in a dry run.
+        url: of the commit or the pull request; None if nothing had to change.
+    """
+
+    repository: str
+    created: bool = False
+    runs: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    size: int = 0
+    sha: str | None = None
+    url: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """How to push.
+
+    Attributes:
+        private: make the repository a private one.
+        branch: to change; made from the main one if it is not there.
+        tag: name the commit.
+        create_pr: open a pull request instead of changing the branch.
+        no_texts: leave out the texts of tasks whose rows are not our own.
+        replace: let runs take the place of others of the same name and settings.
+        dry_run: change nothing.
+    """
+
+    private: bool = False
+    branch: str = "main"
+    tag: str | None = None
+    create_pr: bool = False
+    no_texts: bool = False
+    replace: bool = False
+    dry_run: bool = False
+
+
+def push(
+    folder: str | Path,
+    repo: str,
+    options: PushOptions | None = None,
+    on_wait: Callable[[str], None] = lambda reason: None,
+) -> Pushed:
+    """Add the finished runs of a folder to a dataset repository, which is made if it is not there.
+
+    Only what is new goes up, in one commit on the state that was looked at: if somebody else's commit comes first,
+    it is looked at again, so that nobody's runs are lost. What was uploaded before an interruption is not
+    uploaded again. Then everything that went up is fetched and compared.
+
+    Args:
+        folder: the dataset folder.
+        repo: `<owner>/<name>`.
+        options: default: all defaults.
+        on_wait: called with the reason before it is tried again.
+
+    Raises:
+        SettingsError: no token, no right, or the repository's runs were made with other settings; nothing was changed.
+        DataError: the folder is damaged, or the repository is not one of ours; nothing was changed.
+        UnreachableError: the Hub failed again and again.
+    """
+    options = options or PushOptions()
+    repository = Repository(repo, "dataset", options.branch)
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{folder}: no such dataset folder")
+    if not any(DatasetFolder(root).finished(config) for config in DatasetFolder(root).configs()):
+        raise DataError(f"{folder}: there are no finished runs to push. Collect some first")
+    with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as scratch:
+        if options.no_texts:
+            copy_without_texts(root, Path(scratch) / "copy")
+            root = Path(scratch) / "copy"
+        created = _prepare(repository, options)
+        for attempt in range(1, ATTEMPTS + 1):
+            place = Path(scratch) / str(attempt)
+            try:
+                return _push_once(DatasetFolder(root), repository, created, options, place)
+            except (OvertakenError, UnreachableError) as error:
+                if attempt == ATTEMPTS:
+                    raise _given_up(error) from error
+                on_wait(str(error))
+                # Two that push at once must not go on colliding.
+                time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
+    raise AssertionError("unreachable")
+
+
+def check_access(repo: str) -> None:
+    """See that a repository can be pushed to, as far as that can be told without changing it.
+
+    Raises:
+        SettingsError: there is no token, or the repository would be made under somebody else's name.
+        DataError: it cannot be read.
+    """
+    _prepare(Repository(repo), PushOptions(dry_run=True))
+
+
+def _given_up(error: GPTDynamicsError) -> GPTDynamicsError:
+    return UnreachableError(
+        f"{error}, {ATTEMPTS} times. What was uploaded is kept: run the same command again to go on"
+    )
+
+
+def _prepare(repository: Repository, options: PushOptions) -> bool:
+    """See that the repository can be pushed to, and make it; whether that was needed."""
+    user = repository.user()
+    if not repository.exists():
+        owner = repository.id.split("/")[0]
+        if options.create_pr:
+            raise DataError(f"{repository.id}: no such dataset repository, so none to propose a change to")
+        if not options.dry_run:
+            repository.create(options.private)
+        elif owner != user:
+            raise SettingsError(f"{repository.id} is not there (or private), and is not under your name, {user}")
+        return True
+    if options.private and not repository.private():
+        raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
+    if options.tag is not None and options.tag in repository.tags():
+        raise SettingsError(f"{repository.id} has a tag {options.tag!r} already: give another --tag")
+    return False
+
+
+def _push_once(
+    folder: DatasetFolder, repository: Repository, created: bool, options: PushOptions, scratch: Path
+) -> Pushed:
+    head = None if created and options.dry_run else repository.head()
+    if head is None and not (created and options.dry_run):
+        if options.dry_run:
+            head = Repository(repository.id, "dataset").head()
+        else:
+            repository.make_branch()
+            head = repository.head()
+    merge = Merge(folder, repository, head, scratch, options.replace)
+    changed = {path: file for path, file in merge.changes.items() if file is not None}
+    pushed = Pushed(
+        repository=repository.id,
+        created=created,
+        runs=merge.runs,
+        files=sorted(merge.changes),
+        size=sum(file.stat().st_size for file in changed.values()),
+    )
+    if options.dry_run:
+        return pushed
+    assert head is not None
+    made = None
+    if merge.changes:
+        message = _message(merge.runs)
+        made = repository.commit(merge.changes, head, message, options.create_pr)
+        _read_back(repository, made, changed, scratch / "read")
+    sha = made.sha if made else head
+    if options.tag is not None:
+        repository.tag(options.tag, sha)
+    return Pushed(**(vars(pushed) | {"sha": sha, "url": made.url if made else None}))
+
+
+def _message(runs: list[str]) -> str:
+    if not runs:
+        return "Update card and examples"
+    configs = sorted({run.split("/")[0] for run in runs})
+    return f"Add {len(runs)} run{'s' if len(runs) > 1 else ''} of {', '.join(configs)}"
+
+
+def _read_back(repository: Repository, made: Committed, changed: dict[str, Path], place: Path) -> None:
+    """Fetch every file that went up, and compare it with the one it was made from."""
+    for path, file in changed.items():
+        fetched = repository.fetch(path, made.sha, place)
+        if file_oid(fetched, large=True) != file_oid(file, large=True):
+            raise DataError(
+                f"{repository.id}: {path} came back changed from commit {made.sha[:8]}. Push again with --replace"
+            )
+        fetched.unlink()

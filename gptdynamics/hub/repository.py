@@ -1,0 +1,240 @@
+"""A repository on the Hub: what is there, and changing it in one commit. Errors are ours, one line each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
+from gptdynamics.hub.source import is_hub_id
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Kind = Literal["dataset", "model"]
+
+
+class OvertakenError(GPTDynamicsError):
+    """Somebody else's commit came first; nothing was changed."""
+
+
+class UnreachableError(GPTDynamicsError):
+    """The Hub did not answer, or not now; it is not known whether anything was changed."""
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A commit that was made.
+
+    Attributes:
+        sha: of the commit.
+        revision: that names it: the branch, or the reference of the pull request.
+        url: of the commit or the pull request.
+    """
+
+    sha: str
+    revision: str
+    url: str
+
+
+def file_oid(path: Path, large: bool) -> str:
+    """What the Hub calls a content: the SHA-256 of a large file, git's blob name of another."""
+    content = path.read_bytes()
+    if large:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on the Hub.
+
+    Attributes:
+        oid: of its content, see `file_oid`.
+        large: whether it is kept as a large file.
+    """
+
+    oid: str
+    large: bool
+
+    def same_as(self, path: Path) -> bool:
+        """Whether a local file has the same bytes."""
+        return file_oid(path, self.large) == self.oid
+
+
+class Repository:
+    """A repository on the Hub, as the user of the token sees it.
+
+    Args:
+        id: `<owner>/<name>`.
+        kind: `dataset` or `model`.
+        branch: that is read and changed.
+
+    Raises:
+        SettingsError: the id has no owner.
+    """
+
+    def __init__(self, id: str, kind: Kind = "dataset", branch: str = "main") -> None:
+        if not is_hub_id(id):
+            raise SettingsError(f"{id!r} is not the name of a repository: give <owner>/<name>, e.g. ada/dynamics")
+        self.id, self.kind, self.branch = id, kind, branch
+
+    @property
+    def _api(self) -> HfApi:
+        from huggingface_hub import HfApi
+
+        return HfApi(library_name="gptdynamics")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say in one line what the Hub's refusal means for this repository."""
+        # The client has had more than one library for requests; what it imports is the base of its errors.
+        from huggingface_hub.errors import (  # type: ignore[attr-defined]
+            HfHubHTTPError,
+            HTTPError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        try:
+            yield
+        except RepositoryNotFoundError as error:
+            raise DataError(
+                f"{self.id}: no such {self.kind} repository, or a private one that your token does not open. "
+                "Check the name, and `hf auth whoami`"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise DataError(f"{self.id}: there is no branch, tag or commit of that name") from error
+        except HfHubHTTPError as error:
+            raise self._refused(error) from error
+        except (HTTPError, ConnectionError) as error:
+            raise UnreachableError(f"{self.id}: the Hub cannot be reached ({_line(error)})") from error
+        except RuntimeError as error:  # how the client reports an upload that it gave up
+            raise UnreachableError(f"{self.id}: {_line(error)} ({_line(error.__cause__ or error)})") from error
+
+    def _refused(self, error: Any) -> GPTDynamicsError:
+        status = error.response.status_code
+        if status == 401:
+            return SettingsError(f"{self.id}: no valid token. Run `hf auth login`, or set HF_TOKEN")
+        if status == 403:
+            return SettingsError(
+                f"{self.id}: your token may not write there. Use a token with write access of its owner, "
+                "propose the change with --create-pr, or push to a repository of your own"
+            )
+        if status == 412:
+            return OvertakenError(f"{self.id}: somebody else's commit came first")
+        if status == 429 or status >= 500:
+            return UnreachableError(f"{self.id}: the Hub answers {status}")
+        return DataError(f"{self.id}: the Hub refuses ({_line(error)})")
+
+    def user(self) -> str:
+        """Name of the token's user.
+
+        Raises:
+            SettingsError: there is no token, or it is not valid.
+        """
+        from huggingface_hub import get_token
+        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+        if not get_token():
+            raise SettingsError(f"{self.id}: no token. Run `hf auth login`, or set HF_TOKEN")
+        try:
+            with self._errors():
+                return str(self._api.whoami()["name"])
+        except (LocalTokenNotFoundError, HfHubHTTPError) as error:
+            raise SettingsError(f"{self.id}: no valid token. Run `hf auth login`, or set HF_TOKEN") from error
+
+    def exists(self) -> bool:
+        """Whether there is such a repository that the user may see."""
+        with self._errors():
+            return bool(self._api.repo_exists(self.id, repo_type=self.kind))
+
+    def private(self) -> bool:
+        """Whether it is private."""
+        with self._errors():
+            return bool(self._api.repo_info(self.id, repo_type=self.kind).private)
+
+    def create(self, private: bool) -> None:
+        """Make it."""
+        with self._errors():
+            self._api.create_repo(self.id, repo_type=self.kind, private=private, exist_ok=True)
+
+    def head(self) -> str | None:
+        """The commit at the branch's head; None if there is no such branch."""
+        with self._errors():
+            refs = self._api.list_repo_refs(self.id, repo_type=self.kind)
+        return next((each.target_commit for each in refs.branches if each.name == self.branch), None)
+
+    def make_branch(self) -> None:
+        """Make the branch from the main one."""
+        with self._errors():
+            self._api.create_branch(self.id, branch=self.branch, repo_type=self.kind, exist_ok=True)
+
+    def tags(self) -> dict[str, str]:
+        """Names and commits of all tags."""
+        with self._errors():
+            return {tag.name: tag.target_commit for tag in self._api.list_repo_refs(self.id, repo_type=self.kind).tags}
+
+    def tag(self, name: str, sha: str) -> None:
+        """Name a commit."""
+        with self._errors():
+            self._api.create_tag(self.id, tag=name, revision=sha, repo_type=self.kind)
+
+    def files(self, sha: str) -> dict[str, RemoteFile]:
+        """Files of a commit, by path."""
+        from huggingface_hub.hf_api import RepoFile
+
+        with self._errors():
+            tree = list(self._api.list_repo_tree(self.id, repo_type=self.kind, revision=sha, recursive=True))
+        return {
+            entry.path: RemoteFile(entry.lfs.sha256 if entry.lfs else entry.blob_id, entry.lfs is not None)
+            for entry in tree
+            if isinstance(entry, RepoFile)
+        }
+
+    def fetch(self, path: str, sha: str, folder: Path | None = None) -> Path:
+        """A file of a commit, from the cache where it is there; or fetched anew into a folder."""
+        with self._errors():
+            return Path(self._api.hf_hub_download(self.id, path, repo_type=self.kind, revision=sha, local_dir=folder))
+
+    def commit(
+        self, changes: Mapping[str, Path | None], parent: str, message: str, pull_request: bool = False
+    ) -> Committed:
+        """Change files, all or none of them.
+
+        Args:
+            changes: a local file for each path in the repository; None removes it.
+            parent: the commit that the changes were made for.
+            message: title of the commit.
+            pull_request: open one instead of changing the branch.
+
+        Raises:
+            OvertakenError: the branch's head is another commit by now.
+            UnreachableError: the Hub failed; the commit may have been made or not.
+            SettingsError: the token does not allow it.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        operations: list[Any] = [
+            CommitOperationDelete(path) if file is None else CommitOperationAdd(path, str(file))
+            for path, file in sorted(changes.items())
+        ]
+        with self._errors():
+            made = self._api.create_commit(
+                self.id,
+                operations,
+                commit_message=message,
+                repo_type=self.kind,
+                revision=self.branch,
+                parent_commit=parent,
+                create_pr=pull_request,
+            )
+        return Committed(made.oid, made.pr_revision or self.branch, made.pr_url or made.commit_url)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
