@@ -4,7 +4,7 @@ INSTALLED := $(VENV)/.installed
 
 DATA ?= ../shared/data
 
-.PHONY: quickstart test nano-sizes nano-release
+.PHONY: quickstart test test-loading-script nano-sizes nano-release
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -15,14 +15,20 @@ test: $(INSTALLED)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
 
+# The loader for datasets < 4 in an environment that has one.
+test-loading-script: $(INSTALLED)
+	test -x .venv-datasets-3/bin/python || $(PYTHON) -m venv .venv-datasets-3
+	.venv-datasets-3/bin/python -m pip install --quiet --disable-pip-version-check datasets==3.6.0
+	DATASETS_3_PYTHON=$(CURDIR)/.venv-datasets-3/bin/python $(VENV)/bin/pytest tests/loading_script
+
 # Two further sizes of our own, a quarter and four times nano's weights outside the vocabulary.
 nano-sizes: $(INSTALLED) out/sizes/pico/model.safetensors out/sizes/micro/model.safetensors
 
 out/sizes/pico/model.safetensors:
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/pico --hidden 64 --tokens 6000000
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/pico --hidden 64 --tokens 4000000
 
 out/sizes/micro/model.safetensors:
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/micro --hidden 256 --heads 8 --tokens 3000000
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/micro --hidden 256 --heads 8 --tokens 2000000
 
 nano-release: nano-sizes
 	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --out out/nano
