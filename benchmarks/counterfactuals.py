@@ -47,6 +47,7 @@ def make_run(dynamics: str, curriculum: list[list[int]]) -> WhatIf:
         if dynamics == "memory":
             model.dynamics.state_scale.fill_(1.0)
             model.dynamics.limit.fill_(10.0)
+            model.dynamics.shown.fill_(1.0)
             model.dynamics.reference_rate.fill_(1e-4)
             model.dynamics.tau.copy_(torch.linspace(0, 48, STEPS + 1))
     return model.what_if(curriculum, initial=np.full(TESTS, 2.0))

@@ -2,12 +2,13 @@
 
     u_t   = (eta_t / eta_ref) * mean over i in c_t of (psi(z_i) - psi_mean)
     m_t   = rho * m_{t-1} + exp(-kappa * tau_{t-1}) * u_t       for several rho and kappa side by side
-    s_t   = mu_tau(z') + limited(<w(z'), m_t>)                  tau = sum of eta / eta_ref so far
+    s_t   = mu_tau(z') + shown_tau * limited(<w(z'), m_t>)      tau = sum of eta / eta_ref so far
     phi_t = value(s_t)
 
 s is the metric's latent: of a loss, the log-odds against the target, s = log(exp(phi) - 1), so that an effect
 shrinks with a loss that is nearly zero and no loss is negative; of a bounded metric, its value, cut to its
-range. kappa lets early batches count more than late ones. An effect is limited once it is half as large again as
+range. kappa lets early batches count more or less than late ones, no further than to the end of the training
+runs; shown is the share of predicted effects that runs left out did show. An effect is limited once it is half as large again as
 any of the training runs: it grows no further than to twice that limit, whatever the curriculum.
 
 A run whose first value differs from mu_0 keeps the share `carry` of that difference: all of it where first
@@ -68,6 +69,7 @@ class MemoryDynamics(nn.Module):
     state_scale: torch.Tensor
     tau: torch.Tensor
     baseline: torch.Tensor
+    shown: torch.Tensor
     weights: torch.Tensor
     limit: torch.Tensor
     unseen_limit: torch.Tensor
@@ -95,6 +97,7 @@ class MemoryDynamics(nn.Module):
             "state_scale": (filters,),
             "tau": (grid,),
             "baseline": (grid, seen),
+            "shown": (grid,),
             "weights": (seen, filters * count),
             "limit": (seen,),
             "unseen_limit": (),
@@ -122,7 +125,7 @@ class MemoryDynamics(nn.Module):
 
     def strengths(self, rates: torch.Tensor) -> torch.Tensor:
         """What each update counts in the filters of each kappa: `[runs, steps, H]`."""
-        tau = self.progress(rates)[:, :-1, None]
+        tau = self.progress(rates)[:, :-1, None].clamp(max=self.tau[-1])
         return (rates / self.reference_rate).unsqueeze(-1) * torch.exp(-self.fadings * tau)
 
     def states(self, visits: torch.Tensor, rates: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
@@ -186,7 +189,8 @@ class MemoryDynamics(nn.Module):
         """Trajectories `[runs, steps + 1, M]` from effects <w, m_t> of that shape; see `forward`."""
         first = None if initial is None else to_latent(initial, self.metric)
         limit = torch.where(seen >= 0, self.limit[seen.clamp(min=0)], self.unseen_limit)
-        latent = self.curve(rates, test, seen, first) + limited(effect, limit)
+        shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(rates))
+        latent = self.curve(rates, test, seen, first) + shown * limited(effect, limit)
         if initial is None or first is None:
             return from_latent(latent, self.metric)
         at = min(self.first_step, latent.size(1) - 1)

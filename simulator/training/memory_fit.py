@@ -6,6 +6,9 @@ of the remaining runs' fit times R / (R - 1). So every fold costs one small eige
 
 Responses of test examples with like vectors are alike: their prior covariance is `likeness`. In the basis of
 its eigenvectors each column is a ridge regression of its own, whose penalty is divided by the eigenvalue.
+
+What the fits without a run predict is compared with that run at every step: where it is too much (at the end
+of a run, mostly, whose rates are too small to move anything), effects are taken at the share that shows.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ FEWEST_RUNS = 5
 TEST_COMPONENTS = 64
 # Effects so many times as large as the largest of the training runs are still taken as they are.
 LIMIT = 1.5
+# Measured steps over which the share of an effect that shows is averaged.
+SHARE_WINDOW = 9
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,10 @@ class Filters:
 
 
 FEW = Filters((0.0, 0.5, 0.8, 0.95, 1.0), (0.0, 6.0))
-MANY = Filters((0.0, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.87, 0.91, 0.94, 0.97, 0.985, 1.0), (0.0, 2.0, 6.0, 16.0))
+MANY = Filters((0.0, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.87, 0.91, 0.94, 0.97, 0.985, 1.0), (-2.0, 0.0, 2.0, 6.0, 16.0))
 FILTERS = (FEW, MANY)
 COMPONENTS = (1, 8)
-RIDGES = (1e-6, 1e-2, 1.0, 100.0)
+RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,8 @@ def leave_one_run_out(
     covariance: np.ndarray,
     ridges: tuple[float, ...],
     metric: str,
-) -> np.ndarray:
-    """Truth minus prediction of each run by a fit without it: `[len(ridges), R, S, M]`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Truth minus prediction of each run by a fit without it, and how much of predicted effects shows.
 
     Args:
         states: `[R, S, D]`.
@@ -161,6 +166,9 @@ def leave_one_run_out(
         covariance: `[M, M]` prior covariance of the responses.
         ridges: relative penalties.
         metric: of the values.
+
+    Returns:
+        Residuals `[len(ridges), R, S, M]`, with shares from the other runs, and shares `[len(ridges), S]` from all.
     """
     count = len(states)
     latent = to_latent(torch.from_numpy(values), metric).numpy()
@@ -170,14 +178,33 @@ def leave_one_run_out(
     cross = np.einsum("rsd,rsm->rdm", x, y, optimize=True) @ turn
     total_scatter, total_cross = scatter.sum(0), cross.sum(0)
     grow = count / (count - 1)
-    found = np.empty((len(ridges), *values.shape))
+    effects = np.empty((len(ridges), *values.shape))
     for run in range(count):
         folded = np.linalg.eigh(total_scatter - grow * scatter[run])
         for at, ridge in enumerate(ridges):
             fit = _ridge(folded, total_cross - grow * cross[run], ridge, alike) @ turn.T
-            predicted = torch.from_numpy(latent[run] - grow * (y[run] - x[run] @ fit))
-            found[at, run] = values[run] - from_latent(predicted, metric).numpy()
-    return found
+            effects[at, run] = grow * (x[run] @ fit)
+    along, size = (effects * grow * y).sum(-1), np.square(effects).sum(-1)
+    residuals = np.empty_like(effects)
+    for run in range(count):
+        share = _shown_share(along.sum(1) - along[:, run], size.sum(1) - size[:, run])
+        predicted = torch.from_numpy(latent[run] - grow * y[run] + share[..., None] * effects[:, run])
+        residuals[:, run] = values[run] - from_latent(predicted, metric).numpy()
+    return residuals, _shown_share(along.sum(1), size.sum(1))
+
+
+def _shown_share(along: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Regression of truth on prediction at every step, between 0 and 1, from sums over the steps around it.
+
+    Args:
+        along: `[..., S]` sums of truth times prediction.
+        size: `[..., S]` sums of squared predictions.
+    """
+    steps = along.shape[-1]
+    # As a matrix of ones near the diagonal: at the ends the window is what is left of it.
+    near = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps))) <= SHARE_WINDOW // 2
+    along, size = along @ near, size @ near
+    return np.where(size > 0, (along / np.where(size > 0, size, 1.0)).clip(0.0, 1.0), 1.0)
 
 
 def fit_memory(
@@ -218,17 +245,17 @@ def fit_memory(
     psi_test = (test - reduction.mean) @ reduction.axes
     covariance = likeness(psi_test)
     tried: list[tuple[MemoryChoice, float]] = []
-    residuals, best = np.empty(0), np.inf
+    residuals, share, best = np.empty(0), np.empty(0), np.inf
     for components, filters in product(COMPONENTS, FILTERS):
         states, _ = _states(visits, relative, _centred(pool, reduction, components), filters)
         left = leave_one_run_out(states[:, step], values, covariance, RIDGES, metric)
-        for ridge, residual in zip(RIDGES, left, strict=True):
+        for ridge, residual, shown in zip(RIDGES, *left, strict=True):
             tried.append((MemoryChoice(components, filters, ridge), float(np.square(residual).mean())))
             if tried[-1][1] < best:
-                residuals, best = residual, tried[-1][1]
+                residuals, share, best = residual, shown, tried[-1][1]
     choice, error = min(tried, key=lambda pair: pair[1])
     states, scale = _states(visits, relative, _centred(pool, reduction, choice.components), choice.filters)
-    arrays = _fit_all(states[:, step], values, psi_test, choice.ridge, step, metric)
+    arrays = _fit_all(states[:, step], values, psi_test, choice.ridge, share, step, metric)
     train_axes = reduction.train_axes(choice.components)
     tau = np.concatenate([[0.0], relative.cumsum()])
     arrays |= {
@@ -248,7 +275,7 @@ def fit_memory(
         tried=tried,
         arrays={name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()},
         residuals=residuals.astype(np.float32),
-        unseen_residuals=_unseen_residuals(states[:, step], values, psi_test, choice.ridge, step, metric),
+        unseen_residuals=_unseen_residuals(states[:, step], values, psi_test, choice.ridge, share, step, metric),
     )
 
 
@@ -259,7 +286,13 @@ def _centred(pool: np.ndarray, reduction: Reduction, components: int) -> np.ndar
 
 
 def _fit_all(
-    x: np.ndarray, values: np.ndarray, psi_test: np.ndarray, ridge: float, step: np.ndarray, metric: str
+    x: np.ndarray,
+    values: np.ndarray,
+    psi_test: np.ndarray,
+    ridge: float,
+    share: np.ndarray,
+    step: np.ndarray,
+    metric: str,
 ) -> dict[str, np.ndarray]:
     """Mean curve and responses of seen test examples, and what predicts both for unseen ones."""
     latent = to_latent(torch.from_numpy(values), metric).numpy()
@@ -268,16 +301,17 @@ def _fit_all(
     scatter = np.einsum("rsd,rse->de", centred, centred, optimize=True)
     cross = np.einsum("rsd,rsm->dm", centred, moved, optimize=True)
     weights = _ridge(np.linalg.eigh(scatter), cross @ turn, ridge, alike) @ turn.T
-    measured = latent.mean(0) - x.mean(0) @ weights
+    measured = latent.mean(0) - share[:, None] * (x.mean(0) @ weights)
     every = np.arange(int(step[-1]) + 1)
     baseline = np.stack([np.interp(every, step, column) for column in measured.T], axis=1)
     limit = LIMIT * np.abs(x @ weights).max((0, 1))
     return {
         "baseline": baseline,
+        "shown": np.interp(every, step, share),
         "weights": weights.T,
         "limit": limit,
         "unseen_limit": limit.max(),
-        "carry": np.array(_carried_share(moved[:, 0], (moved - centred @ weights)[:, 1:].mean(1))),
+        "carry": np.array(_carried_share(moved[:, 0], (moved - share[:, None] * (centred @ weights))[:, 1:].mean(1))),
         "response": unseen_responses(weights.T, psi_test),
         **unseen_curves(baseline, latent[:, 0], psi_test),
     }
@@ -295,7 +329,13 @@ def _carried_share(first: np.ndarray, later: np.ndarray) -> float:
 
 
 def _unseen_residuals(
-    x: np.ndarray, values: np.ndarray, psi_test: np.ndarray, ridge: float, step: np.ndarray, metric: str
+    x: np.ndarray,
+    values: np.ndarray,
+    psi_test: np.ndarray,
+    ridge: float,
+    share: np.ndarray,
+    step: np.ndarray,
+    metric: str,
 ) -> np.ndarray:
     """Residuals of test examples and runs that both were left out, a fifth of each at a time."""
     found = np.full(values.shape, np.nan, dtype=np.float32)
@@ -304,16 +344,14 @@ def _unseen_residuals(
         runs, tests = np.flatnonzero(run_fold == fold), np.flatnonzero(test_fold == fold)
         if not len(tests) or len(tests) > values.shape[2] - 2:
             continue
-        fit = _fit_all(
-            x[run_fold != fold], values[run_fold != fold][..., test_fold != fold], psi_test[test_fold != fold], ridge,
-            step, metric,
-        )  # fmt: skip
+        kept, others = run_fold != fold, test_fold != fold
+        fit = _fit_all(x[kept], values[kept][..., others], psi_test[others], ridge, share, step, metric)
         psi = psi_test[tests]
         first = to_latent(torch.from_numpy(values[runs, 0][:, tests]), metric).numpy()
         ones = np.ones((len(runs), len(tests), 1))
         features = np.concatenate([ones, first[..., None], np.broadcast_to(psi, (len(runs), *psi.shape))], -1)
         coefficients = (features @ fit["curve_coefficients"]).clip(*fit["curve_range"])
-        effect = x[runs] @ (np.column_stack([np.ones(len(psi)), psi]) @ fit["response"]).T
+        effect = share[:, None] * (x[runs] @ (np.column_stack([np.ones(len(psi)), psi]) @ fit["response"]).T)
         change = np.einsum("bs,rmb->rsm", fit["curve_basis"][:, step], coefficients)
         latent = first[:, None] + change + effect
         predicted = from_latent(torch.from_numpy(latent), metric).numpy()

@@ -137,6 +137,7 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
                 tau = rates.sum() / rates.max() if len(rates) else 1.0
                 model.dynamics.fadings.copy_(torch.tensor(config.fadings) / tau)
                 model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(config.decays) * len(config.fadings)))
+                model.dynamics.shown.copy_(torch.linspace(0.5, 1, config.steps + 1))
                 model.dynamics.limit.fill_(50.0)
                 model.dynamics.unseen_limit.fill_(50.0)
                 model.dynamics.curve_range.copy_(torch.tensor([[-50.0], [50.0]]).expand_as(model.dynamics.curve_range))

@@ -68,10 +68,14 @@ def slow_trajectory(
             if t > 0:
                 share = rates[t - 1] / b["reference_rate"]
                 u = share * np.mean([psi(pool[i], "train") for i in curriculum[t - 1]], axis=0)
-                m = [rho * old + math.exp(-kappa * tau) * u for (rho, kappa), old in zip(filters, m, strict=True)]
+                m = [
+                    rho * old + math.exp(-kappa * min(tau, b["tau"][-1])) * u
+                    for (rho, kappa), old in zip(filters, m, strict=True)
+                ]
                 tau += share
             scaled = np.concatenate([old / scale for old, scale in zip(m, b["state_scale"], strict=True)])
-            s.append(np.interp(tau, b["tau"], curve) + limited(w @ scaled, limit))
+            shown = np.interp(tau, b["tau"], b["shown"])
+            s.append(np.interp(tau, b["tau"], curve) + shown * limited(w @ scaled, limit))
         offset = first - s[0] if place >= 0 else 0.0
         phi[:, at] = [initial[at], *(value(each + b["carry"] * offset) for each in s[1:])]
     return phi
