@@ -8,8 +8,8 @@
 s is the metric's latent: of a loss, the log-odds against the target, s = log(exp(phi) - 1), so that an effect
 shrinks with a loss that is nearly zero and no loss is negative; of a bounded metric, its value, cut to its
 range. kappa lets early batches count more or less than late ones, no further than to the end of the training
-runs; shown is the share of predicted effects that runs left out did show. An effect is limited once it is half as large again as
-any of the training runs: it grows no further than to twice that limit, whatever the curriculum.
+runs. shown is the share of predicted effects that runs left out did show. An effect is limited once it is half
+as large again as any of the training runs: it grows no further than to twice that, whatever the curriculum.
 
 A run whose first value differs from mu_0 keeps the share `carry` of that difference: all of it where first
 values do not vary between training runs (loss), hardly any where they are mostly noise (sampled text).

@@ -37,7 +37,7 @@ def slow_leave_one_run_out(
 ) -> np.ndarray:
     """Refit without each run: a mean for each step, one big Bayesian regression, the error on the run left out."""
     latent, tests = to_latent(torch.from_numpy(values), metric).numpy(), values.shape[-1]
-    found = np.zeros_like(values)
+    effects, truths, means = (np.zeros_like(values) for _ in range(3))
     for out in range(len(states)):
         x, y = np.delete(states, out, 0), np.delete(latent, out, 0)
         mean_x, mean_y = x.mean(0), y.mean(0)
@@ -47,8 +47,14 @@ def slow_leave_one_run_out(
         whole = np.kron(np.eye(tests), flat_x.T @ flat_x)
         whole += ridge * unit * np.kron(np.linalg.inv(covariance), np.eye(x.shape[-1]))
         fit = np.linalg.solve(whole, (flat_x.T @ flat_y).T.reshape(-1)).reshape(tests, -1).T
-        predicted = from_latent(torch.from_numpy(mean_y + (states[out] - mean_x) @ fit), metric).numpy()
-        found[out] = values[out] - predicted
+        effects[out], truths[out], means[out] = (states[out] - mean_x) @ fit, latent[out] - mean_y, mean_y
+    found = np.zeros_like(values)
+    for out, step in np.ndindex(*values.shape[:2]):
+        near = slice(max(step - 4, 0), step + 5)
+        e, t = np.delete(effects, out, 0)[:, near], np.delete(truths, out, 0)[:, near]
+        share = min(max((e * t).sum() / np.square(e).sum(), 0.0), 1.0) if np.square(e).sum() > 0 else 1.0
+        predicted = torch.from_numpy(np.array(means[out, step] + share * effects[out, step]))
+        found[out, step] = values[out, step] - from_latent(predicted, metric).numpy()
     return found
 
 
@@ -70,7 +76,9 @@ def test_leave_one_run_out_equals_refitting(
     covariance = likeness(rng.normal(size=(tests, 2)))
     ridges = (0.01, 1.0, 30.0)
     wanted = [slow_leave_one_run_out(states, values, covariance, ridge, metric) for ridge in ridges]
-    found = leave_one_run_out(states, values, covariance, ridges, metric)
+    found, shares = leave_one_run_out(states, values, covariance, ridges, metric)
+    assert shares.shape == (3, steps)
+    assert ((shares >= 0) & (shares <= 1)).all()
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
 
 
