@@ -16,6 +16,7 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.hub.source import SHORT_NAME, bundled_configs, source_of
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,13 @@ class Dynamics:
 def local_root(source: str) -> Path:
     """The folder of a dataset: `source` itself, or a copy of what the Hub has under that id.
 
+    The short name is the whole of `$GPTDYNAMICS_DATASET`, of the bundled sample, or of the release on the Hub.
+
     Raises:
         DataError: it is neither.
     """
+    if source == SHORT_NAME:
+        source = source_of(next(iter(bundled_configs()), ""))
     path = Path(source)
     if path.is_dir():
         return path
@@ -140,7 +145,7 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     """Read every finished run of a config.
 
     Args:
-        source: a dataset folder or a Hub id.
+        source: a dataset folder, a Hub id, or the short name, of which the config decides what is read.
         config: `<task>_<size>`.
         metric: `loss`, `accuracy`, `bleu` or `rougeL`. Only test examples that it is followed for are read, and only
             runs that it was measured in: imported runs may lack some.
@@ -150,6 +155,8 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         SettingsError: the config or the metric is unknown; the message lists those there are.
         DataError: a file is damaged, or the runs do not fit together.
     """
+    if str(source) == SHORT_NAME:
+        source = source_of(config)
     folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
     finished = [run for run in folder.finished(config) if unseen or split_of(run) != "test_unseen"]

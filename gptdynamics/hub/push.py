@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +10,10 @@ from typing import Any
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.withheld import copy_without_texts
-from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.merge import Merge
-from gptdynamics.hub.repository import Committed, OvertakenError, Repository, UnreachableError, file_oid
-
-ATTEMPTS = 8
-FIRST_PAUSE_SECONDS = 0.5
+from gptdynamics.hub.repository import Repository
+from gptdynamics.hub.retry import until_done
 
 
 @dataclass(frozen=True)
@@ -105,17 +101,10 @@ def push(
             copy_without_texts(root, Path(scratch) / "copy")
             root = Path(scratch) / "copy"
         created = _prepare(repository, options)
-        for attempt in range(1, ATTEMPTS + 1):
-            place = Path(scratch) / str(attempt)
-            try:
-                return _push_once(DatasetFolder(root), repository, created, options, place)
-            except (OvertakenError, UnreachableError) as error:
-                if attempt == ATTEMPTS:
-                    raise _given_up(error) from error
-                on_wait(str(error))
-                # Two that push at once must not go on colliding.
-                time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")
+        copy = DatasetFolder(root)
+        return until_done(
+            lambda number: _push_once(copy, repository, created, options, Path(scratch) / str(number)), on_wait
+        )
 
 
 def check_access(repo: str) -> None:
@@ -126,12 +115,6 @@ def check_access(repo: str) -> None:
         DataError: it cannot be read.
     """
     _prepare(Repository(repo), PushOptions(dry_run=True))
-
-
-def _given_up(error: GPTDynamicsError) -> GPTDynamicsError:
-    return UnreachableError(
-        f"{error}, {ATTEMPTS} times. What was uploaded is kept: run the same command again to go on"
-    )
 
 
 def _prepare(repository: Repository, options: PushOptions) -> bool:
@@ -179,7 +162,7 @@ def _push_once(
     if merge.changes:
         message = _message(merge.runs)
         made = repository.commit(merge.changes, head, message, options.create_pr)
-        _read_back(repository, made, changed, scratch / "read")
+        repository.read_back(made, changed, scratch / "read")
     sha = made.sha if made else head
     if options.tag is not None:
         repository.tag(options.tag, sha)
@@ -191,14 +174,3 @@ def _message(runs: list[str]) -> str:
         return "Update card and examples"
     configs = sorted({run.split("/")[0] for run in runs})
     return f"Add {len(runs)} run{'s' if len(runs) > 1 else ''} of {', '.join(configs)}"
-
-
-def _read_back(repository: Repository, made: Committed, changed: dict[str, Path], place: Path) -> None:
-    """Fetch every file that went up, and compare it with the one it was made from."""
-    for path, file in changed.items():
-        fetched = repository.fetch(path, made.sha, place)
-        if file_oid(fetched, large=True) != file_oid(file, large=True):
-            raise DataError(
-                f"{repository.id}: {path} came back changed from commit {made.sha[:8]}. Push again with --replace"
-            )
-        fetched.unlink()

@@ -32,12 +32,10 @@ class Committed:
 
     Attributes:
         sha: of the commit.
-        revision: that names it: the branch, or the reference of the pull request.
         url: of the commit or the pull request.
     """
 
     sha: str
-    revision: str
     url: str
 
 
@@ -233,7 +231,24 @@ class Repository:
                 parent_commit=parent,
                 create_pr=pull_request,
             )
-        return Committed(made.oid, made.pr_revision or self.branch, made.pr_url or made.commit_url)
+        return Committed(made.oid, made.pr_url or made.commit_url)
+
+    def read_back(self, made: Committed, changed: Mapping[str, Path], place: Path) -> None:
+        """Fetch every file that went up, and compare it with the one it was made from.
+
+        Args:
+            made: the commit.
+            changed: local files by path.
+            place: folder for what is fetched.
+
+        Raises:
+            DataError: a file came back changed.
+        """
+        for path, file in changed.items():
+            fetched = self.fetch(path, made.sha, place)
+            if file_oid(fetched, large=True) != file_oid(file, large=True):
+                raise DataError(f"{self.id}: {path} came back changed from commit {made.sha[:8]}. Push again")
+            fetched.unlink()
 
 
 def _line(error: BaseException) -> str:

@@ -1,0 +1,88 @@
+"""Pushing a folder of model files to a model repository on the Hub, in one commit."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.hub.push import Pushed
+from gptdynamics.hub.repository import Repository
+from gptdynamics.hub.retry import until_done
+from gptdynamics.nano import MODEL_FOLDER
+
+
+def push_model_files(
+    files: Mapping[str, Path],
+    repo: str,
+    private: bool = False,
+    on_wait: Callable[[str], None] = lambda reason: None,
+) -> Pushed:
+    """Put model files into a repository, which is made if it is not there; other files there stay.
+
+    Args:
+        files: a local file for each path in the repository, `config.json` among them.
+        repo: `<owner>/<name>`.
+        private: make the repository a private one.
+        on_wait: called with the reason before it is tried again.
+
+    Raises:
+        SettingsError: no token, no right, or `repo` has no owner; nothing was changed.
+        DataError: the repository holds a model of another kind; nothing was changed.
+        UnreachableError: the Hub failed again and again.
+    """
+    repository = Repository(repo, "model")
+    repository.user()
+    created = not repository.exists()
+    if created:
+        repository.create(private)
+    elif private and not repository.private():
+        raise SettingsError(f"{repo} is there, and public: make it private in its settings, or name another")
+
+    def attempt(number: int) -> Pushed:
+        head = repository.head()
+        if head is None:
+            raise DataError(f"{repo} has no branch {repository.branch}")
+        there = repository.files(head)
+        if "config.json" in there:
+            theirs, mine = (_model_type(file) for file in (repository.fetch("config.json", head), files["config.json"]))
+            if theirs != mine:
+                raise DataError(f"{repo} holds a model of another kind ({theirs}, not {mine}): name another one")
+        changed = {path: file for path, file in files.items() if path not in there or not there[path].same_as(file)}
+        size = sum(file.stat().st_size for file in changed.values())
+        if not changed:
+            return Pushed(repo, created, sha=head)
+        made = repository.commit(dict(changed), head, "Upload model")
+        with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as place:
+            repository.read_back(made, changed, Path(place))
+        return Pushed(repo, created, files=sorted(changed), size=size, sha=made.sha, url=made.url)
+
+    return until_done(attempt, on_wait)
+
+
+def _model_type(config: Path) -> str:
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{config}: not the configuration of a model") from error
+
+
+def push_base(repo: str, folder: Path = MODEL_FOLDER, private: bool = False) -> Pushed:
+    """Publish a base model of our own, so that runs and simulators name one that others can get.
+
+    Args:
+        repo: `<owner>/<name>`.
+        folder: with its weights, tokenizer and card; default: the bundled `nano`.
+        private: make the repository a private one.
+
+    Raises:
+        DataError: the folder has no model.
+        GPTDynamicsError: as `push_model_files`.
+    """
+    names = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
+    lacking = [name for name in names if not (folder / name).is_file()]
+    if lacking:
+        raise DataError(f"{folder}: no {lacking[0]}; a base model has {', '.join(names)}")
+    return push_model_files({path.name: path for path in sorted(folder.iterdir()) if path.is_file()}, repo, private)
