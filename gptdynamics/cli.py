@@ -336,6 +336,24 @@ def push(
         typer.echo(pushed.url)
 
 
+@app.command("push-base")
+def push_base(
+    repo: Annotated[str, typer.Argument(help="Model repository <owner>/<name>; made if it is not there.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of a base model of your own.  [default: the bundled nano]")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+) -> None:
+    """Publish a base model, so that others can start runs from it."""
+    from gptdynamics.hub.model_push import push_base as push_model
+    from gptdynamics.nano import MODEL_FOLDER
+
+    pushed = push_model(repo, folder or MODEL_FOLDER, private)
+    typer.echo(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
+    if pushed.url is not None:
+        typer.echo(pushed.url)
+
+
 def _echo_findings(findings: list[Finding], report: dict[str, Any], json_file: Path | None) -> None:
     """A line for each thing that could not be taken over as it is, and everything as JSON."""
     import json

@@ -170,6 +170,27 @@ def experiment(
     typer.echo(f"wrote {output / ('results.html' if name == 'all' else name + '.html')}")
 
 
+@app.command()
+def push(
+    model: Annotated[Path, typer.Argument(help="Folder of a simulator.")],
+    repo: Annotated[str, typer.Argument(help="Model repository <owner>/<name>; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="What evaluate --json wrote: its figures go on the card.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Hub id of the runs.  [default: that trained on, if it was a Hub id]")
+    ] = None,
+) -> None:
+    """Publish a simulator on the Hub, so that it can be loaded with and without this package."""
+    from simulator.model_push import push_simulator
+
+    pushed = push_simulator(model, repo, private, evaluation, dataset)
+    typer.echo(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
+    if pushed.url is not None:
+        typer.echo(pushed.url)
+
+
 def spread_models(arguments: list[str]) -> list[str]:
     """`--models A B` as `--models A --models B`, which is what the parser knows."""
     spread: list[str] = []
