@@ -74,16 +74,18 @@ def replayed_config(runs: Dynamics) -> ReplayedConfig:
     return ReplayedConfig(settings, base.model, tokens("pool"), tokens("test"), places)
 
 
-def replay(config: ReplayedConfig, runs: Dynamics, at: int) -> Iterator[PreTrainedModel]:
+def replay(config: ReplayedConfig, runs: Dynamics, at: int, repeat: int = 0) -> Iterator[PreTrainedModel]:
     """The model before the first update and after each one, in evaluation mode: the same object, changing.
 
     Args:
         config: from `replayed_config`.
         runs: of which.
         at: place of the run.
+        repeat: 0 for the random numbers that the run was recorded with, else others (dropout, adapters' first values).
     """
     settings, run = config.settings, runs.runs[at]
-    torch.manual_seed(int(np.random.SeedSequence(run_seed(settings, run)).generate_state(1)[0]))
+    entropy = [*run_seed(settings, run), *([repeat] if repeat else [])]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
     model = trainable_copy(config.model, settings)
     model.eval()
     optimizer = torch.optim.AdamW(

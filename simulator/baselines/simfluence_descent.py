@@ -42,6 +42,9 @@ class SimfluenceDescent:
     The factors of an example begin as standard normal numbers, as in the authors' code, not at persistence; where runs
     say little of an example, its factors stay what they began as.
 
+    After training, `losses` and `errors` hold the one-step training error and the free-running validation error of each
+    epoch.
+
     Args:
         training: runs to fit.
         validation: runs to stop on; the factors of the best epoch are kept.
@@ -67,12 +70,15 @@ class SimfluenceDescent:
             optimizer, lambda done: min(1.0, (done + 1) / how.warmup) * (total - done) / total
         )
         self.errors: list[float] = []
+        self.losses: list[float] = []
         best, self.factors = float("inf"), self._deviations(weights, batch)
         for epoch in range(how.epochs):
+            summed = 0.0
             order = torch.randperm(rows, generator=random)
             for chosen in order.split(how.batch_rows):
                 shares, before = pairs.shares[chosen] * batch, pairs.before[chosen]
                 residual = (shares @ weights[0]) * before + shares @ weights[1] - pairs.after[chosen]
+                summed += float(residual.square().mean()) * len(chosen)
                 # The gradient by hand: autograd's own bookkeeping would take longer than these products.
                 residual *= 2 / residual.size(0)
                 weights.grad = torch.stack([shares.T @ (residual * before), shares.T @ residual])
@@ -80,6 +86,7 @@ class SimfluenceDescent:
                 scheduler.step()
             error = free_running_error(self._deviations(weights, batch), validation)
             self.errors.append(error)
+            self.losses.append(summed / rows)
             if error < best:
                 best, self.factors = error, self._deviations(weights, batch)
             if epoch - int(np.argmin(self.errors)) >= how.patience and np.isfinite(best):

@@ -124,6 +124,18 @@ def average_table(table: str, title: str, metric: str, size: str, rows: list[dic
     return Table(title, columns, cells)
 
 
+def _averages(table: str, metric: str, size: str, rows: list[dict[str, Any]]) -> list[Table]:
+    """Over all tasks, and over those for which no method was skipped."""
+    found = []
+    lacking = {(row["config"], row["task"]) for row in rows if row["note"]}
+    whole = [row for row in rows if (row["config"], row["task"]) not in lacking]
+    for mine in [rows] if not lacking or not whole else [rows, whole]:
+        names = list(dict.fromkeys(row["task"] for row in mine))
+        if len(names) > 1:
+            found.append(average_table(table, f"Average over {', '.join(names)}: {metric}, {size}", metric, size, mine))
+    return found
+
+
 def _about(row: dict[str, Any]) -> str:
     still, count = row["still"], row["runs"] * row["examples"]
     moved = f"; {still} of {count} trajectories never move and are left out of skill" if still else ""
@@ -168,9 +180,7 @@ def estimate(bench: Workbench, scenario: Scenario, kind: str) -> Result:
     for (size, metric), rows in by_metric.items():
         result.rows.extend(rows)
         result.tables.append(task_table(table, f"{metric}, {size}", rows))
-        if len({(row["config"], row["task"]) for row in rows}) > 1:
-            title = f"Average over tasks: {metric}, {size}"
-            result.tables.append(average_table(table, title, metric, size, rows))
+        result.tables.extend(_averages(table, metric, size, rows))
     if result.tables:
         beside = ", ".join(f"{ours} with its {theirs!r}" for ours, theirs in PAPER_METHODS.items())
         result.notes.append(

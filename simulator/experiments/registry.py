@@ -11,10 +11,12 @@ from gptdynamics.atomic import write_text
 from gptdynamics.errors import SettingsError
 from simulator.experiments import estimation
 from simulator.experiments.checkpoint_interval import checkpoint_interval
+from simulator.experiments.convergence import convergence
 from simulator.experiments.cost import cost
 from simulator.experiments.encoders import encoders
 from simulator.experiments.markov_order import markov_order
 from simulator.experiments.model_size import model_size
+from simulator.experiments.noise_floor import noise_floor
 from simulator.experiments.result import Result
 from simulator.experiments.trajectories import trajectories
 from simulator.experiments.unseen import unseen
@@ -46,6 +48,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "model-size": Experiment("Sizes of the base model (figure 6)", model_size),
     "unseen": Experiment("Unseen examples (tables 11 and 12)", unseen),
     "cost": Experiment("Cost of a trajectory (table 13)", cost),
+    "convergence": Experiment("Convergence (figure 9)", convergence),
+    "noise-floor": Experiment("The same curriculum twice", noise_floor),
     "trajectories": Experiment("Trajectories (figures 2 and 10 to 18)", trajectories),
 }
 

@@ -1,0 +1,145 @@
+"""How far runs of one curriculum differ: no method can be better than that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.base_model import load_base_model
+from gptdynamics.curriculum import run_seed
+from gptdynamics.dataset import Dynamics
+from gptdynamics.dataset.schema import GENERATED_METRICS
+from gptdynamics.measurement import TestSet
+from gptdynamics.measurement.test_set import new_token_limits
+from simulator.baselines import NotApplicableError
+from simulator.baselines.replay import ReplayedConfig, replay, replayed_config
+from simulator.evaluation.scoring import score
+from simulator.experiments.result import Result, Table, shown
+from simulator.experiments.workbench import Workbench
+
+# Text is sampled again at so many of the measured steps, the last among them: sampling is nearly all of the time.
+SAMPLED_STEPS = 5
+
+
+# Of a classifier head, which a language model does not have.
+NOT_USED = "classifier_dropout"
+
+
+def is_stochastic(config: ReplayedConfig) -> bool:
+    """Whether two trainings on one curriculum differ: adapters begin at random and drop out, or the model drops out."""
+    rates = [value for name, value in vars(config.model.config).items() if "drop" in name and name != NOT_USED]
+    return bool(config.settings.lora_rank or any(isinstance(rate, float) and rate > 0 for rate in rates))
+
+
+def measured_again(
+    config: ReplayedConfig, runs: dict[str, Dynamics], wanted: list[str], repeat: int
+) -> dict[str, tuple[list[int], np.ndarray]]:
+    """Train the first held-out run again with other random numbers and measure it.
+
+    Args:
+        config: of the runs.
+        runs: held-out runs by metric, the loss among them.
+        wanted: metrics to measure.
+        repeat: which other random numbers.
+
+    Returns:
+        For each metric the steps and the values there, `[steps, M]`.
+    """
+    # Every test example has a loss; the other metrics are of some of them.
+    every = runs["loss"]
+    places = {example.id: at for at, example in enumerate(every.test)}
+    base = load_base_model(every.base_model)
+    test_set = TestSet(every.test, base, config.settings, new_token_limits(every.pool, config.pool))
+    seed = [*run_seed(config.settings, every.runs[0]), repeat]
+    steps = {metric: _chosen(metric, runs[metric].step.tolist()) for metric in wanted}
+    found: dict[str, list[np.ndarray]] = {metric: [] for metric in wanted}
+    for done, model in enumerate(replay(config, every, 0, repeat)):
+        now = {metric for metric in wanted if done in steps[metric]}
+        values: dict[str, np.ndarray] = {}
+        if now & set(GENERATED_METRICS):
+            values |= test_set.generate(model, [*seed, done])
+        if now - set(GENERATED_METRICS):
+            values |= test_set.measure(model)
+        for metric in now:
+            found[metric].append(values[metric][[places[example.id] for example in runs[metric].test]])
+    return {metric: (steps[metric], np.stack(each)) for metric, each in found.items()}
+
+
+def _chosen(metric: str, measured: list[int]) -> list[int]:
+    if metric not in GENERATED_METRICS:
+        return measured
+    places = np.linspace(0, len(measured) - 1, min(SAMPLED_STEPS, len(measured))).round().astype(int)
+    return [measured[at] for at in sorted(set(places.tolist()))]
+
+
+def _rows(bench: Workbench, config: str, metrics: list[str], replayed: ReplayedConfig) -> list[dict[str, Any]]:
+    runs = {metric: bench.runs(config, metric).split("test").take([0]) for metric in dict.fromkeys(["loss", *metrics])}
+    again = measured_again(replayed, runs, metrics, 1)
+    rows = []
+    for metric, (steps, values) in again.items():
+        mine = runs[metric]
+        recorded = mine.values[:, [mine.step.tolist().index(step) for step in steps]]
+        figures = score(values[None], recorded, recorded, 1)
+        mean = bench.runs(config, metric).split("train", "validation").values.mean(0)
+        at = [mine.step.tolist().index(step) for step in steps]
+        of_mean = score(mean[None][:, at], recorded, recorded, 1)
+        rows.append(
+            {
+                "config": config,
+                "metric": metric,
+                "run": mine.runs[0],
+                "between": figures.mse,
+                # The mean of many repetitions is off by one repetition's variance: half of what two differ by.
+                "floor": None if figures.mse is None else figures.mse / 2,
+                "spearman": figures.spearman,
+                "mean_curve": of_mean.mse,
+                "steps": len(steps) - 1,
+            }
+        )
+    return rows
+
+
+def noise_floor(bench: Workbench) -> Result:
+    """Train the first held-out run of every config again with other seeds, where that changes anything."""
+    result = Result()
+    configs, reasons = bench.configs()
+    result.skipped.extend(reasons)
+    for config in configs:
+        measured = bench.metrics(config)
+        try:
+            replayed = replayed_config(bench.runs(config).split("test"))
+        except NotApplicableError as error:
+            result.skipped.append(f"{config}: {error}")
+            continue
+        stochastic = is_stochastic(replayed)
+        metrics = measured if stochastic else [metric for metric in measured if metric in GENERATED_METRICS]
+        if not stochastic:
+            fixed = ", ".join(metric for metric in measured if metric not in GENERATED_METRICS)
+            result.notes.append(
+                f"{config}: all weights are trained, without dropout: the curriculum fixes them, no noise in {fixed}."
+            )
+        if metrics:
+            bench.on_phase(f"{config}: training a run again", 1)
+            result.rows.extend(_rows(bench, config, metrics, replayed))
+            bench.on_progress()
+    keys = ("between", "floor", "mean_curve", "spearman")
+    cells = [
+        [row["config"], row["metric"], *[shown(row[key]) for key in keys], str(row["steps"])] for row in result.rows
+    ]
+    columns = [
+        "config",
+        "metric",
+        "MSE between two runs",
+        "least MSE of any method",
+        "MSE of the mean curve",
+        "Spearman between two runs",
+        "steps",
+    ]
+    if cells:
+        result.tables.append(Table("The same curriculum twice, with other random numbers", columns, cells))
+        result.notes.append(
+            "A method that knew the expected value at every step would still be off by half of what two runs differ "
+            "by. The last column says at how many steps, after the first, both were measured."
+        )
+    return result
