@@ -9,18 +9,22 @@ from typing import Any
 from gptdynamics.errors import DataError
 from hub_cards import render
 
+HERE = "path/to/this/folder"
 _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
 _YAML = re.compile(r"\A---\n(.*?)\n---\n", re.S)
 
 
-def render_card(patterns: Mapping[str, Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> str:
+def render_card(
+    patterns: Mapping[str, Mapping[str, str]], summaries: Sequence[Mapping[str, Any]], source: str = HERE
+) -> str:
     """README.md of a dataset repository.
 
     Args:
         patterns: for each configuration the files of each split, as a glob.
         summaries: for each config of runs its settings and counts.
+        source: what a reader loads it by: a Hub id, or words that stand for the folder that the card is in.
     """
-    return render("dataset_card.md.jinja", configs=patterns, summaries=summaries)
+    return render("dataset_card.md.jinja", configs=patterns, summaries=summaries, source=source)
 
 
 def has_generated_part(card: str) -> bool:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.configs import SPLITS, RunSettings, run_parts, split_of
-from gptdynamics.dataset.card import has_generated_part, merge_card, render_card
+from gptdynamics.dataset.card import HERE, has_generated_part, merge_card, render_card
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
@@ -261,16 +261,17 @@ class DatasetFolder:
             found.setdefault(path.parent.name, {})[path.stem] = f"data/{path.parent.name}/{path.name}"
         return found
 
-    def card(self, old: str) -> str:
+    def card(self, old: str, source: str = HERE) -> str:
         """The card: the YAML that makes `load_dataset` work, and what a reader wants to know.
 
         Args:
             old: the card that is there; what somebody wrote into it is kept, see `merge_card`. Empty: there is none.
+            source: what a reader loads it by.
 
         Raises:
             DataError: the old card's YAML cannot be read.
         """
-        text = render_card(self.patterns(), self._summaries())
+        text = render_card(self.patterns(), self._summaries(), source)
         return merge_card(old, text) if old else text
 
     def write_card(self) -> None:

@@ -225,7 +225,7 @@ class Merge:
         source = self._fetch(_CARD) if _CARD in self.there else self._local(_CARD)
         old = source.read_text(encoding="utf-8") if source.exists() else ""
         try:
-            text = self.view.card(old)
+            text = self.view.card(old, self.repository.id)
         except DataError as error:
             raise DataError(f"{self.repository.id}: {error}") from error
         write_text(card, text)

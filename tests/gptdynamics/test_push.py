@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -104,10 +106,28 @@ def test_only_new_runs_go_up_and_the_card_is_of_all(
         "data/rte_tiny_runs/train-0005.parquet",
     ]
     whole = part_of(collected_once, tmp_path / "whole", *(f"000{at}" for at in range(6)))
-    assert hub.store.files("dataset", ID)["README.md"] == (whole / "README.md").read_bytes()
+    card = (whole / "README.md").read_text().replace('"path/to/this/folder"', f'"{ID}"')
+    assert hub.store.files("dataset", ID)["README.md"].decode() == card
     again = push(whole, ID)
     assert (again.files, again.runs, again.url) == ([], [], None)
     assert len(hub.store.history("dataset", ID)) == 3
+
+
+def test_the_code_on_the_card_runs(hub: Hub, first: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    push(first, ID)
+    on_hub, local = hub.store.files("dataset", ID)["README.md"].decode(), (first / "README.md").read_text()
+    local = local.replace("path/to/this/folder", str(first))
+    for card in (on_hub, local):
+        names: dict[str, Any] = {}
+        (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
+        exec(code, names)
+        assert names["row"]["run"] == "0000"
+        (line,) = names["plt"].gca().lines
+        assert line.get_ydata().tolist() == names["row"]["loss"]
+        names["plt"].close()
 
 
 def test_what_somebody_wrote_into_the_card_is_kept(hub: Hub, first: Path, second: Path) -> None:
@@ -316,6 +336,17 @@ def test_what_may_not_be_is_one_line_and_changes_nothing(
     assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
     assert "hf_" not in str(raised.value)
     assert {key: dict(each.branches) for key, each in hub.store.repositories.items()} == before
+
+
+def test_the_short_name_is_read_where_a_dataset_is_asked_for(
+    hub: Hub, first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(first, ID)
+    expected = read_dynamics(first, "rte_tiny", "loss").values
+    for named in (ID, str(first)):
+        monkeypatch.setenv("GPTDYNAMICS_DATASET", named)
+        assert (read_dynamics("gptdynamics", "rte_tiny", "loss").values == expected).all()
+        assert verify("gptdynamics").runs == 4
 
 
 def test_a_folder_without_runs_is_not_pushed(hub: Hub, tmp_path: Path) -> None:
