@@ -19,26 +19,33 @@ def _figure(value: float | None, deviation: float | None = None) -> str:
     return shown if deviation is None else f"{shown} ({deviation:.2g})"
 
 
+def _skill(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.0f}" if abs(value) < 1e5 else f"{value:.0e}"
+
+
 def terminal_table(rows: Sequence[Row]) -> Table:
-    """Rows as a rich table; deviations in brackets, `-` where a figure is undefined."""
+    """Rows as a rich table of 80 columns; deviations in brackets, `-` where a figure is undefined."""
     from rich.table import Table
 
     first = rows[0]
     table = Table(title=f"{first.config}, {first.metric}: {first.runs} held-out runs, {first.examples} test examples")
     table.add_column("method", no_wrap=True)
-    for heading in ("all-steps MSE", "all-steps MAE", "final Spearman", "skill"):
+    for heading in ("MSE", "MAE", "Spearman", "skill"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row.method,
             _figure(row.mse, row.mse_std),
-            _figure(row.mae, row.mae_std),
+            _figure(row.mae),
             _figure(row.spearman, row.spearman_std),
-            "-" if row.skill is None else f"{row.skill:.3f}" if abs(row.skill) < 10 else f"{row.skill:.3g}",
+            _skill(row.skill),
         )
-    notes = [f"{row.method} skipped: {row.note}" for row in rows if row.note]
+    notes = ["MSE, MAE: all steps; Spearman: final step"]
+    notes += [f"{row.method} skipped: {row.note}" for row in rows if row.note]
     if first.still:
         moved = f"{first.still} of {first.runs * first.examples} trajectories never move; skill leaves them out"
-        notes.insert(0, moved)
-    table.caption = "\n".join(notes) or None
+        notes.insert(1, moved)
+    table.caption = "\n".join(notes)
     return table

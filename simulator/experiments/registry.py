@@ -17,6 +17,7 @@ from simulator.experiments.encoders import encoders
 from simulator.experiments.markov_order import markov_order
 from simulator.experiments.model_size import model_size
 from simulator.experiments.noise_floor import noise_floor
+from simulator.experiments.published_products import published_products
 from simulator.experiments.result import Result
 from simulator.experiments.trajectories import trajectories
 from simulator.experiments.unseen import unseen
@@ -48,6 +49,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "model-size": Experiment("Sizes of the base model (figure 6)", model_size),
     "unseen": Experiment("Unseen examples (tables 11 and 12)", unseen),
     "cost": Experiment("Cost of a trajectory (table 13)", cost),
+    "published-tracin": Experiment("Gradient products of the published code", published_products),
     "convergence": Experiment("Convergence (figure 9)", convergence),
     "noise-floor": Experiment("The same curriculum twice", noise_floor),
     "trajectories": Experiment("Trajectories (figures 2 and 10 to 18)", trajectories),

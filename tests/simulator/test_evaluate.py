@@ -351,6 +351,18 @@ def shown(rows: list[Row]) -> str:
     return captured.get()
 
 
+def test_the_table_fits_a_terminal_of_80_columns(evaluation: Evaluation) -> None:
+    long = replace(
+        evaluation.rows[0], method="simfluence_multiplicative", mse=0.123456, mse_std=0.045678, skill=-1487.9
+    )
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(terminal_table([long]))
+    text = captured.get()
+    assert "…" not in text
+    assert all(part in text for part in ("simfluence_multiplicative", "0.123 (0.046)", "-1488"))
+
+
 def test_the_table_shows_every_method_and_what_was_held_out(evaluation: Evaluation) -> None:
     text = shown(evaluation.rows)
     assert "mini_sentiment_nano, loss: 1 held-out runs, 6 test examples" in text
@@ -359,7 +371,7 @@ def test_the_table_shows_every_method_and_what_was_held_out(evaluation: Evaluati
         if row.skill is None:
             assert line.count(" - ") == 4
         else:
-            assert f"{row.skill:.3f}" in line or f"{row.skill:.3g}" in line
+            assert f"{row.skill:.3f}" in line or f"{row.skill:.0f}" in line
     assert "never move" not in text
 
 

@@ -318,6 +318,18 @@ def test_cost_of_recorded_gradients_and_of_pairs(collected: Path, tmp_path: Path
     assert all(rows[name]["operations"] > 1e5 for name in ("tracin_cp_all", EXACT_PAIRS, PUBLISHED))
 
 
+def test_published_products_are_compared_where_exact_ones_were_recorded(
+    collected: Path, bench: Workbench, tmp_path: Path
+) -> None:
+    rows = run_experiment("published-tracin", Workbench(str(collected)), tmp_path).result.rows
+    assert len(rows) == 3
+    # The output layer alone is close to all parameters; what the published code makes of it is not.
+    assert rows[2]["correlation"] > rows[0]["correlation"]
+    assert run_experiment("published-tracin", bench, tmp_path).result.skipped == [
+        f"{CONFIG}: no gradient products; collect with --gradients test"
+    ]
+
+
 def test_convergence_draws_both_trainings(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convergence_module, "Table8", partial(Table8, epochs=12, learning_rate=1e-2))
     result = run_experiment("convergence", bench, tmp_path).result

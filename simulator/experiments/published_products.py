@@ -1,0 +1,91 @@
+"""How far the authors' gradient products are from inner products of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gptdynamics.dataset.gradient_reading import has_products, read_products
+from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.tokens import TokenizedExample, make_target_batch
+from simulator.baselines import NotApplicableError
+from simulator.baselines.published_tracin import separate_products, summed_sides
+from simulator.baselines.replay import ReplayedConfig, replayed_config
+from simulator.experiments.result import Result, Table, shown
+from simulator.experiments.workbench import Workbench
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def output_layer_products(
+    model: PreTrainedModel, left: Sequence[TokenizedExample], right: Sequence[TokenizedExample]
+) -> np.ndarray:
+    """Inner products of the gradients of the output layer alone, `[left, right]`."""
+    weight = model.get_output_embeddings().weight
+
+    def gradient(example: TokenizedExample) -> torch.Tensor:
+        batch = make_target_batch([example], [0]).to(model.device)
+        loss = example_losses(target_logits(model, batch), batch).sum()
+        return torch.autograd.grad(loss, weight)[0].flatten()
+
+    of_right = torch.stack([gradient(example) for example in right])
+    return np.stack([(of_right @ gradient(example)).cpu().numpy() for example in left])
+
+
+def agreement(found: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """How products compare: ratio of mean sizes, correlation, and share of pairs with the same sign."""
+    return {
+        "size": float(np.abs(found).mean() / np.abs(exact).mean()),
+        "correlation": float(np.corrcoef(found.ravel(), exact.ravel())[0, 1]),
+        "same_sign": float((np.sign(found) == np.sign(exact)).mean()),
+    }
+
+
+def _rows(config: str, replayed: ReplayedConfig, exact: np.ndarray) -> list[dict[str, Any]]:
+    model = replayed.model
+    published = separate_products(
+        summed_sides(model, replayed.pool)[:2], summed_sides(model, replayed.test)[:2]
+    ).numpy()
+    layer = output_layer_products(model, replayed.pool, replayed.test)
+    pairs = (
+        ("published against exact", published, exact),
+        ("published against the output layer, exact", published, layer),
+        ("output layer against all parameters, both exact", layer, exact),
+    )
+    return [{"config": config, "what": what} | agreement(found, of) for what, found, of in pairs]
+
+
+def published_products(bench: Workbench) -> Result:
+    """Compare products of pool and test examples at the base model's weights."""
+    result = Result()
+    configs, reasons = bench.configs()
+    result.skipped.extend(reasons)
+    for config in configs:
+        runs = bench.runs(config).split("test")
+        if not has_products(bench.dataset, config, runs.runs[0]):
+            result.skipped.append(f"{config}: no gradient products; collect with --gradients test")
+            continue
+        try:
+            replayed = replayed_config(runs)
+        except NotApplicableError as error:
+            result.skipped.append(f"{config}: {error}")
+            continue
+        bench.on_phase(f"{config}: products", 1)
+        result.rows.extend(_rows(config, replayed, read_products(bench.dataset, config, runs.runs[0]).values[0]))
+        bench.on_progress()
+    cells = [
+        [row["config"], row["what"], shown(row["size"]), shown(row["correlation"]), f"{100 * row['same_sign']:.0f} %"]
+        for row in result.rows
+    ]
+    if cells:
+        columns = ["config", "what", "mean size, ratio", "correlation", "same sign"]
+        result.tables.append(Table("Gradient products of pool and test examples before training", columns, cells))
+        result.notes.append(
+            "The authors' code sums activations and output gradients over tokens before it multiplies them. That, not "
+            "the restriction to the output layer, is what makes its products differ from inner products of gradients."
+        )
+    return result
