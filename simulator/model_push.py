@@ -38,6 +38,9 @@ def push_simulator(
         DataError: the folder has no simulator, or the evaluation none of its figures; nothing was changed.
         GPTDynamicsError: as `push_model_files`.
     """
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
     from simulator.modeling_gptfluence import GPTfluenceSimulator
 
     try:
@@ -54,6 +57,17 @@ def push_simulator(
         place = Path(scratch)
         simulator.save_pretrained(place)
         write_text(place / "training.json", json.dumps(training | {"settings": settings}, indent=1) + "\n")
+        results = [] if evaluation is None else _results(evaluation, model, simulator.config)
+        if results and settings["dataset"]:
+            entries = eval_result_entries_to_yaml(
+                [
+                    EvalResultEntry(
+                        settings["dataset"], f"{simulator.config.dataset_config}_{each['type']}", each["value"]
+                    )
+                    for each in results
+                ]
+            )
+            write_text(place / ".eval_results" / "gptdynamics.yaml", yaml.safe_dump(entries, sort_keys=False))
         card = render(
             "model_card.md.jinja",
             repo=repo,
@@ -61,7 +75,7 @@ def push_simulator(
             dataset=settings["dataset"],
             base_model=simulator.config.base_model if is_hub_id(simulator.config.base_model) else None,
             initial=_initial(simulator.config),
-            results=[] if evaluation is None else _results(evaluation, model, simulator.config),
+            results=results,
         )
         write_text(place / "README.md", card)
         files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}

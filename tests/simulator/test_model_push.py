@@ -68,12 +68,17 @@ def test_a_simulator_is_loaded_where_the_package_is_not(hub: Hub, trained: Path,
 
 
 def test_the_card_names_figures_and_no_local_path(hub: Hub, trained: Path, tmp_path: Path) -> None:
-    from huggingface_hub import ModelCard
+    import yaml
+    from huggingface_hub import ModelCard, parse_eval_result_entries
 
     push_simulator(trained, ID, evaluation=evaluation_of(trained, tmp_path / "rows.json"))
     card = ModelCard.load(ID)
     results = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert results == {"mse": 0.25, "mae": 0.5, "skill": 0.125}
+    entries = parse_eval_result_entries(yaml.safe_load(hub.store.files("model", ID)[".eval_results/gptdynamics.yaml"]))
+    assert {(entry.dataset_id, entry.task_id, entry.value) for entry in entries} == {
+        ("made/up", f"mini_sentiment_nano_{key}", value) for key, value in results.items()
+    }
     assert card.data.datasets == ["made/up"] and card.data.library_name == "transformers"
     push_simulator(trained, ID, dataset=str(tmp_path))
     files = hub.store.files("model", ID)
