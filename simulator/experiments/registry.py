@@ -47,7 +47,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "markov-order": Experiment("Markov order (figure 4, table 10)", markov_order),
     "encoders": Experiment("Encoders (figure 5)", encoders),
     "model-size": Experiment("Sizes of the base model (figure 6)", model_size),
-    "unseen": Experiment("Unseen examples (tables 11 and 12)", unseen),
+    "unseen": Experiment("Unseen examples (tables 11 and 12, figures 8 and 19 to 30)", unseen),
     "cost": Experiment("Cost of a trajectory (table 13)", cost),
     "published-tracin": Experiment("Gradient products of the published code", published_products),
     "convergence": Experiment("Convergence (figure 9)", convergence),

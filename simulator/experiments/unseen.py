@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.evaluation.scoring import score
 from simulator.evaluation.simulated import Simulated
+from simulator.experiments.drawing import TRUTH
 from simulator.experiments.paper_tables import paper_row
-from simulator.experiments.result import Result, Table, shown
+from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.workbench import Workbench
+from simulator.report.page import AXIS_TITLES
 
 METHODS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 VARIANTS = ("unseen train", "unseen test", "unseen both")
@@ -41,7 +43,35 @@ def mean_curves(training: Dynamics, runs: Dynamics, seen_tests: list[int], unsee
     return runs.values[:, :1] + (seen - seen[0])[None, :, None]
 
 
-def _rows(bench: Workbench, config: str, metric: str, skipped: list[str]) -> list[dict[str, Any]]:
+@dataclass
+class Predicted:
+    """What was predicted of one variant: its runs, and `[R, S, M]` by method."""
+
+    runs: Dynamics
+    by_method: dict[str, np.ndarray]
+
+
+def median_panel(variant: str, predicted: Predicted) -> Panel:
+    """The example at the median of the last method's squared errors."""
+    runs = predicted.runs
+    errors = np.square(list(predicted.by_method.values())[-1] - runs.values).mean(1)
+    at = int(np.argsort(errors, axis=None)[errors.size // 2])
+    run, test = (int(place) for place in np.unravel_index(at, errors.shape))
+    truth = runs.values[run, :, test]
+    steps = runs.step.tolist()
+    series = [Series(TRUTH, steps, truth.tolist())]
+    for method, values in predicted.by_method.items():
+        mine = values[run, :, test].tolist()
+        series.append(Series(method, steps, [value if np.isfinite(value) else None for value in mine]))
+    reach = float(np.ptp(truth)) or 1.0
+    low, high = float(truth.min()) - 0.3 * reach, float(truth.max()) + 0.3 * reach
+    title = f"{variant}: run {runs.runs[run]}, {runs.test[test].task} {runs.test[test].id}"
+    return Panel(title, "training step", AXIS_TITLES[runs.metric], series, y_range=(low, high))
+
+
+def _rows(
+    bench: Workbench, config: str, metric: str, skipped: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, Predicted]]:
     runs = bench.runs(config, metric)
     training = runs.split("train", "validation")
     # Every other test example is kept from training: neither half has more of a label or of a task than chance gives.
@@ -56,8 +86,9 @@ def _rows(bench: Workbench, config: str, metric: str, skipped: list[str]) -> lis
         skipped.append(f"{config}, {metric}: no runs on unseen pool rows; collect with --unseen-runs")
     if not unseen:
         skipped.append(f"{config}, {metric}: a single test example leaves none to keep from training")
-        return []
+        return [], {}
     rows = []
+    kept: dict[str, Predicted] = {}
     for dynamics, encoder in METHODS:
         settings = bench.settings(config, metric, dynamics, encoder)
         simulated = Simulated(bench.trained(settings, some_tests(runs, seen)).model)
@@ -71,10 +102,13 @@ def _rows(bench: Workbench, config: str, metric: str, skipped: list[str]) -> lis
             methods = {simulated.name: simulated.predict(chosen)}
             if (dynamics, encoder) == METHODS[0]:
                 methods = {"mean_curve": reference} | methods
+                kept[variant] = Predicted(chosen, {})
+            kept[variant].by_method.update(methods)
             for method, predicted in methods.items():
                 figures = score(predicted, chosen.values, reference, 1)
                 rows.append(about | {"method": method} | asdict(figures))
-    return sorted(rows, key=lambda row: VARIANTS.index(row["variant"]))
+    ordered = {variant: kept[variant] for variant in VARIANTS if variant in kept}
+    return sorted(rows, key=lambda row: VARIANTS.index(row["variant"])), ordered
 
 
 def unseen(bench: Workbench) -> Result:
@@ -88,8 +122,12 @@ def unseen(bench: Workbench) -> Result:
         for metric in bench.metrics(config):
             if metric == "accuracy":
                 continue
-            rows = _rows(bench, config, metric, result.skipped)
+            rows, predicted = _rows(bench, config, metric, result.skipped)
             result.rows.extend(rows)
+            panels = [median_panel(variant, mine) for variant, mine in predicted.items()]
+            if panels:
+                title = f"{config}, {metric}: an example of median error, unseen in training"
+                result.figures.append(Figure(title, panels, paper="8, 19 to 30"))
             keys = ("mse", "mae", "spearman")
             cells = []
             for row in rows:

@@ -206,6 +206,14 @@ def test_encoders_and_unseen_examples(bench: Workbench, tmp_path: Path) -> None:
     assert {row["variant"] for row in result.rows} == {"unseen test"}
     assert next(row for row in result.rows if row["method"] == "mean_curve")["skill"] == pytest.approx(0)
     assert any("no runs on unseen pool rows" in reason for reason in result.skipped)
+    [panel] = result.figures[0].panels
+    assert [series.method for series in panel.series] == [
+        "truth",
+        "mean_curve",
+        "markov_1",
+        "memory_sentence",
+        "memory_gradient",
+    ]
 
 
 def test_sizes_need_two_of_them(dataset: Path, tmp_path: Path, bench: Workbench) -> None:
