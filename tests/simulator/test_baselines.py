@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,31 @@ def test_simfluence_is_a_ridge_regression_for_each_test_example(
     for test in range(TESTS):
         wanted = slow_ridge(runs, test, (ridge, ridge))
         np.testing.assert_allclose(found.factors[:, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_rows_than_factors_are_the_same_regression(
+    runs: Dynamics, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simfluence, "RIDGES", (0.1,))
+    few = runs.take(list(range(count)))
+    assert count * STEPS < 2 * POOL
+    found = Simfluence("linear", few, runs)
+    for test in range(TESTS):
+        wanted = slow_ridge(few, test, (0.1, 0.1))
+        np.testing.assert_allclose(found.factors[:, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_penalties_are_chosen_on_some_of_many_test_examples(runs: Dynamics, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, validation = runs.take([0, 1, 2, 3]), runs.take([16, 17, 18])
+    monkeypatch.setattr(simfluence, "TUNED_TESTS", 2)
+    found = Simfluence("linear", training, validation)
+
+    def ends(of: Dynamics) -> Dynamics:
+        return replace(of, test=[of.test[0], of.test[-1]], values=of.values[:, :, [0, -1]])
+
+    assert found.penalties == Simfluence("linear", ends(training), ends(validation)).penalties
+    assert found.factors.shape == (2, POOL, TESTS)
 
 
 @pytest.mark.parametrize(("kind", "fitted"), [("additive", 1), ("multiplicative", 0)])
