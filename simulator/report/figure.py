@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from gptdynamics.errors import DataError
-from simulator.baselines import BASELINES
 from simulator.evaluation import Evaluation
 from simulator.report.colours import method_colour
+from simulator.report.drawn import drawn_at_first
 from simulator.report.page import AXIS_TITLES
 
 PANELS = 4
 
 
 def draw_trajectories(evaluation: Evaluation, path: Path) -> None:
-    """Draw four (run, test example) pairs: the truth, every simulator, Simfluence and the mean curve.
+    """Draw four (run, test example) pairs: the truth, every simulator, and the baselines that come near.
 
     The pairs are those at the 20th, 40th, 60th and 80th percentile of the last method's error.
 
@@ -36,8 +36,7 @@ def draw_trajectories(evaluation: Evaluation, path: Path) -> None:
     from matplotlib import pyplot
 
     runs = evaluation.runs
-    left_out = BASELINES.keys() - {"mean_curve", "simfluence_linear"}
-    shown = {name: values for name, values in evaluation.predictions.items() if name not in left_out}
+    shown = {name: values for name, values in evaluation.predictions.items() if drawn_at_first(name)}
     squared = np.square(list(shown.values())[-1] - runs.values).mean(1)
     order = np.argsort(squared, axis=None)
     figure, axes = pyplot.subplots(1, PANELS, figsize=(13, 3.4), layout="constrained")

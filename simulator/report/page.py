@@ -16,6 +16,7 @@ from pathlib import Path
 from gptdynamics.atomic import write_text
 from gptdynamics.errors import DataError
 from simulator.report.colours import DASH_ARRAYS, method_colour, method_dash
+from simulator.report.drawn import drawn_at_first
 
 AXIS_TITLES: dict[str, str] = {
     "loss": "loss (nats per token)",
@@ -143,6 +144,7 @@ def write_report(
                 "colour": method_colour(name),
                 "dash": method_dash(name),
                 "dashes": DASH_ARRAYS[method_dash(name)],
+                "drawn": drawn_at_first(name),
             }
             for name in methods
         ],

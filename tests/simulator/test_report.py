@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -341,3 +342,12 @@ def test_colours() -> None:
         assert method_dash(method) in DASH_ARRAYS
     assert method_colour("memory") == METHOD_COLOURS["memory"]
     assert method_colour("tracin_cp_20") not in METHOD_COLOURS.values()
+
+
+def test_far_baselines_are_listed_but_not_drawn_at_first(tmp_path: Path) -> None:
+    text, _ = write(
+        tmp_path / "r.html",
+        [replace(curve(), predicted={name: [1.0, 2.0, 3.0] for name in ("mean_curve", "grad_dot", "memory_gradient")})],
+    )
+    boxes = [attrs for tag, attrs in Page(text).tags if tag == "input" and "data-method" in attrs]
+    assert ["checked" in box for box in boxes] == [True, False, True]
