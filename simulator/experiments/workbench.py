@@ -12,6 +12,7 @@ from gptdynamics.configs import config_parts, split_of
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.schema import METRICS, read_parquet
+from gptdynamics.errors import SettingsError
 from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.baselines import MeanCurve
@@ -51,9 +52,17 @@ class Workbench:
 
         Args:
             scenario: only those of it; None: of both.
+
+        Raises:
+            SettingsError: a config of `only` is not in the dataset.
         """
+        known = self.folder.configs()
+        unknown = [config for config in self.only if config not in known]
+        if unknown or not known:
+            wanted = f"no config {unknown[0]!r}; it has" if unknown else "no runs; it has configs"
+            raise SettingsError(f"{self.dataset} has {wanted}: {', '.join(known) or 'none'}")
         usable, reasons = [], []
-        for config in self.folder.configs():
+        for config in known:
             if self.only and config not in self.only:
                 continue
             mixture = isinstance(get_task(config_parts(config)[0]), Mixture)

@@ -78,6 +78,21 @@ def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], da
     }
 
 
+def test_experiment_writes_its_files_and_says_what_it_skipped(
+    gptfluence: Callable[..., Done], dataset: Path, tmp_path: Path
+) -> None:
+    config = ("--config", "mini_sentiment_few")
+    done = gptfluence("experiment", "trajectories", dataset, *config, "--output", tmp_path)
+    assert done.status == 0, done.err
+    assert "trajectories: nothing could be done" in done.out
+    assert "skipped: mini_sentiment_few: no validation and no test runs" in done.out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"trajectories.json", "trajectories.md", "trajectories.html"}
+    wrong = gptfluence("experiment", "magic", dataset, "--output", tmp_path)
+    assert wrong.status == 1
+    assert "no experiment 'magic'; there are: loss-instruct" in wrong.err
+
+
 def test_evaluate_scores_the_baselines_that_are_named(
     gptfluence: Callable[..., Done], dataset: Path, trained: dict[str, str], tmp_path: Path
 ) -> None:

@@ -168,6 +168,14 @@ def test_a_dataset_without_the_scenario_gives_an_empty_result(bench: Workbench, 
     assert (result.rows, result.tables, result.notes) == ([], [], [])
 
 
+def test_configs_that_are_not_there_are_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"has no config 'rte_nano'; it has: .*mini_sentiment_nano"):
+        run_experiment("cost", Workbench(str(dataset), ("rte_nano",)), tmp_path)
+    with pytest.raises(SettingsError, match="has no runs; it has configs: none"):
+        run_experiment("cost", Workbench(str(tmp_path)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_too_few_runs_are_a_reason(dataset: Path, tmp_path: Path) -> None:
     result = run_experiment("trajectories", Workbench(str(dataset), ("mini_sentiment_few",)), tmp_path).result
     assert result.skipped == ["mini_sentiment_few: no validation and no test runs; collect at least 6"]
