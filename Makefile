@@ -33,6 +33,11 @@ out/sizes/micro/model.safetensors:
 nano-release: nano-sizes
 	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --out out/nano
 
+# The bundled sample: the nano release without the texts of public tasks.
+sample: $(INSTALLED)
+	rm -rf gptdynamics/README.md gptdynamics/data gptdynamics/manifests
+	$(VENV)/bin/python -m gptdynamics.dataset.sample out/nano gptdynamics
+
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[offline,dev]"
