@@ -13,7 +13,15 @@ from gptdynamics.nano import MODEL_FOLDER
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PYTHIA_SIZES = ("14m", "70m", "160m", "410m", "1b", "2.8b")
+# Commits of EleutherAI/pythia-<size>-deduped. That of 2.8b is the one that holds its weights as safetensors.
+PYTHIA_REVISIONS = {
+    "14m": "7386d9a4ae45aef494a6e704910394def3037fc5",
+    "70m": "e93a9faa9c77e5d09219f6c868bfc7a1bd65593c",
+    "160m": "582159a2dfe3e712a8d47ae83dec95ae3bde8e7e",
+    "410m": "c4fc8d586d62df497f1f9b69d66d3ca419992d3e",
+    "1b": "7199d8fc61a6d565cd1f3c62bf11525b563e13b2",
+    "2.8b": "04c6993bdebe728d5ad1dae3a916eaa766166783",
+}
 
 
 @dataclass(frozen=True)
@@ -42,11 +50,14 @@ def base_model_source(name: str) -> str:
     """What `from_pretrained` is given for a base model's name: a folder or a Hub id."""
     if name == "nano":
         return str(MODEL_FOLDER)
-    return f"EleutherAI/pythia-{name}-deduped" if name in PYTHIA_SIZES else name
+    return f"EleutherAI/pythia-{name}-deduped" if name in PYTHIA_REVISIONS else name
 
 
-def model_revision(source: str) -> str:
-    """What identifies the weights: a Hub commit, or for a folder the first 12 hex digits of their SHA-256."""
+def model_revision(name: str) -> str:
+    """What identifies a base model's weights: a Hub commit, or of a folder the first 12 hex digits of their SHA-256."""
+    if name in PYTHIA_REVISIONS:
+        return PYTHIA_REVISIONS[name]
+    source = base_model_source(name)
     weights = sorted(Path(source).glob("*.safetensors"))
     if not weights:
         from transformers import AutoConfig
@@ -71,12 +82,12 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = base_model_source(name)
+    source, pinned = base_model_source(name), PYTHIA_REVISIONS.get(name)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, revision=pinned, dtype=torch.float32, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=pinned)
     except (OSError, ValueError) as error:
-        known = ", ".join(("nano", *PYTHIA_SIZES))
+        known = ", ".join(("nano", *PYTHIA_REVISIONS))
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(
             f"cannot load base model {name!r}: {reason}. Known sizes: {known}; --base-model takes a Hub id or a folder"
@@ -84,4 +95,4 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
     if tokenizer.eos_token_id is None:
         raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token")
     model.to(device).eval()
-    return BaseModel(name=name, revision=model_revision(source), model=model, tokenizer=tokenizer)
+    return BaseModel(name=name, revision=model_revision(name), model=model, tokenizer=tokenizer)

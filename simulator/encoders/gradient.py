@@ -31,9 +31,9 @@ class GradientEncoder:
 
     def describe(self) -> dict[str, Any]:
         """Its name, base model with revision, width and seed."""
-        from gptdynamics.base_model import base_model_source, model_revision
+        from gptdynamics.base_model import model_revision
 
-        revision = model_revision(base_model_source(self.base_model))
+        revision = model_revision(self.base_model)
         return {
             "encoder": "gradient",
             "model": self.base_model,
