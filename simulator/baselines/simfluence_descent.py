@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ class Descent:
         batch_rows: (run, step) rows of an update, each with all test examples. The authors' 128 triples of a run, a
             step and a test example hold one or two rows of each test example; 8 are as far as the same updates go
             when all test examples are trained at once.
+        start: `persistence`: all factors begin where nothing changes; `normal`: as standard normal numbers, as in the
+            authors' code, where factors of which runs say little stay what they began as.
         patience: epochs without a better free-running error on validation runs after which training stops.
         seed: of first values and batches.
     """
@@ -32,15 +35,13 @@ class Descent:
     epochs: int = 300
     weight_decay: float = 1e-5
     batch_rows: int = 8
+    start: Literal["persistence", "normal"] = "persistence"
     patience: int = 30
     seed: int = 42
 
 
 class SimfluenceDescent:
     """phi_t = alpha(c_t) phi_{t-1} + beta(c_t) by gradient descent on one-step errors (eq. 9).
-
-    The factors of an example begin as standard normal numbers, as in the authors' code, not at persistence; where runs
-    say little of an example, its factors stay what they began as.
 
     After training, `losses` and `errors` hold the one-step training error and the free-running validation error of each
     epoch.
@@ -63,6 +64,8 @@ class SimfluenceDescent:
         # The authors add up the batch's factors; shares are parts of a whole.
         batch = training.batch_size
         weights = torch.randn(2, count, pairs.before.size(1), generator=random)
+        if how.start == "persistence":
+            weights = torch.stack([torch.full_like(weights[0], 1 / batch), torch.zeros_like(weights[1])])
         optimizer = torch.optim.AdamW([weights], lr=how.learning_rate, weight_decay=how.weight_decay, eps=1e-8)
         per_epoch = -(-rows // how.batch_rows)
         total = how.epochs * per_epoch

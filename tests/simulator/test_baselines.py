@@ -190,7 +190,7 @@ def test_one_sided_simfluence_holds_the_other_side_at_persistence(
 
 def test_the_papers_training_is_adamw_on_one_step_errors(runs: Dynamics) -> None:
     training, validation = runs.take(list(range(6))), runs.take([6, 7])
-    how = Descent(epochs=2, warmup=3, batch_rows=48, learning_rate=0.1)
+    how = Descent(epochs=2, warmup=3, batch_rows=48, learning_rate=0.1, start="normal")
     found = SimfluenceDescent(training, validation, how)
     random = torch.Generator().manual_seed(how.seed)
     weights = [each.clone().requires_grad_() for each in torch.randn(2, POOL, TESTS, generator=random)]
@@ -215,6 +215,11 @@ def test_the_papers_training_is_adamw_on_one_step_errors(runs: Dynamics) -> None
         if error < best:
             best, wanted = error, predicted
     np.testing.assert_allclose(found.predict(validation), wanted, rtol=1e-3)
+
+
+def test_the_papers_training_begins_at_persistence(runs: Dynamics) -> None:
+    found = SimfluenceDescent(runs.take([0, 1]), runs.take([2]), Descent(learning_rate=0.0, epochs=1))
+    np.testing.assert_allclose(found.predict(runs), Persistence().predict(runs), rtol=1e-5)
 
 
 def test_the_papers_training_comes_close_to_its_own_truth(runs: Dynamics) -> None:

@@ -349,10 +349,15 @@ def test_published_products_are_compared_where_exact_ones_were_recorded(
 def test_convergence_draws_both_trainings(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convergence_module, "Table8", partial(Table8, epochs=12, learning_rate=1e-2))
     result = run_experiment("convergence", bench, tmp_path).result
-    assert [row["training"] for row in result.rows] == ["table 9", "table 8", "as used elsewhere"]
+    hows = ["table 9", "table 9 from normal factors", "table 8", "as used elsewhere"]
+    assert [row["training"] for row in result.rows] == hows
     losses = result.figures[0].panels[0].series
-    assert [series.method for series in losses] == ["simfluence_linear_adamw", "markov_1"]
-    assert len(losses[1].y) == 12
+    assert [series.name for series in losses] == [
+        "simfluence, table 9",
+        "simfluence, table 9 from normal factors",
+        "markov, table 8",
+    ]
+    assert len(losses[2].y) == 12
     for series in losses:
         assert series.y[-1] is not None
         assert series.y[0] is not None
