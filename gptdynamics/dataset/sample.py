@@ -19,8 +19,8 @@ SIGNIFICANT_BITS = {"products": 6, "vector": 8}
 NOTE = """
 ## This sample
 
-It comes with the package `gptdynamics`, so that `load_dataset("gptdynamics", "rte_nano")` gives real dynamics in a fresh
-clone. The prompts and texts of the public tasks are left out: `source` says which rows they were. Gradient products are
+It comes with the package `gptdynamics`, so that `load_dataset("gptdynamics", "rte_nano")` gives real dynamics in a
+fresh clone. The prompts and texts of the public tasks are left out: `source` says which rows they were. Gradient products are
 rounded to {products} significant bits and gradient vectors to {vector}; every other number is as it was collected. It
 was made by:
 
