@@ -20,9 +20,9 @@ NOTE = """
 ## This sample
 
 It comes with the package `gptdynamics`, so that `load_dataset("gptdynamics", "rte_nano")` gives real dynamics in a
-fresh clone. The prompts and texts of the public tasks are left out: `source` says which rows they were. Gradient products are
-rounded to {products} significant bits and gradient vectors to {vector}; every other number is as it was collected. It
-was made by:
+fresh clone. The prompts and texts of the public tasks are left out: `source` says which rows they were. Gradient
+products are rounded to {products} significant bits and gradient vectors to {vector}; every other number is as it was
+collected. It was made by:
 
 ```bash
 make nano-release sample DATA=<folder with corpus/ and tasks/>
