@@ -65,7 +65,8 @@ def task_table(table: str, title: str, rows: Iterable[dict[str, Any]]) -> Table:
             row["method"],
             "skipped" if row["note"] else shown(row["mse"], row["mse_std"]),
             shown(row["mae"], row["mae_std"]),
-            shown(row["spearman"], row["spearman_std"]),
+            # One run has no deviation between runs.
+            shown(row["spearman"], row["spearman_std"] if row["runs"] > 1 else None),
             shown(row["skill"]),
             *_paper_cells(table, row["task"], row["metric"], row["method"], row["size"]),
         ]
