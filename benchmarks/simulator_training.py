@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.modeling_gptfluence import visit_shares
+from simulator.curricula import visit_shares
 from simulator.training.markov_fit import MarkovData, MarkovTraining, fit_markov
 from simulator.training.memory_fit import fit_memory
 

@@ -200,18 +200,15 @@ def status(
     json_file: JsonOption = None,
 ) -> None:
     """Show how far a collection is: runs done, running, failed and missing, and the time left."""
-    import json
 
     from rich.console import Console
 
-    from gptdynamics.atomic import write_text
     from gptdynamics.dataset.status import folder_status, status_notes, status_table
     from gptdynamics.plans import read_plan
 
     _add_task_files(task_file)
     statuses = folder_status(out, None if plan is None else read_plan(plan))
-    if json_file is not None:
-        write_text(json_file, json.dumps([each.to_dict() for each in statuses], indent=1) + "\n")
+    _write_json(json_file, [each.to_dict() for each in statuses])
     Console().print(status_table(statuses))
     for line in status_notes(statuses):
         typer.echo(line)
@@ -224,17 +221,14 @@ def verify(
     json_file: JsonOption = None,
 ) -> None:
     """Check every file of a dataset against its settings, and name all that is wrong."""
-    import json
 
-    from gptdynamics.atomic import write_text
     from gptdynamics.dataset.verify import verify as verify_dataset
 
     _add_task_files(task_file)
     with progress_bar() as progress:
         bar = progress.add_task("runs", total=None)
         found = verify_dataset(source, lambda done, total: progress.update(bar, completed=done, total=total))
-    if json_file is not None:
-        write_text(json_file, json.dumps(found.to_dict(), indent=1) + "\n")
+    _write_json(json_file, found.to_dict())
     for line in found.summary():
         typer.echo(line)
     for fault in found.faults:
@@ -314,17 +308,14 @@ def push(
     task_file: TaskFileOption = None,
 ) -> None:
     """Add the finished runs of a folder to a dataset repository on the Hub, in one commit."""
-    import json
 
-    from gptdynamics.atomic import write_text
     from gptdynamics.hub.push import PushOptions
     from gptdynamics.hub.push import push as push_folder
 
     _add_task_files(task_file)
     options = PushOptions(private, branch, tag, create_pr, no_texts, replace, dry_run)
     pushed = push_folder(folder, repo, options, lambda reason: typer.echo(f"note: {reason}; trying again", err=True))
-    if json_file is not None:
-        write_text(json_file, json.dumps(pushed.to_dict(), indent=1) + "\n")
+    _write_json(json_file, pushed.to_dict())
     if dry_run:
         typer.echo("".join(f"{path}\n" for path in pushed.files), nl=False)
     would = "would go" if dry_run else "went"
@@ -356,14 +347,20 @@ def push_base(
 
 def _echo_findings(findings: list[Finding], report: dict[str, Any], json_file: Path | None) -> None:
     """A line for each thing that could not be taken over as it is, and everything as JSON."""
+
+    _write_json(json_file, report)
+    for finding in findings:
+        typer.echo(f"note: {finding}")
+
+
+def _write_json(path: Path | None, report: Any) -> None:
+    """What `--json FILE` asks for."""
     import json
 
     from gptdynamics.atomic import write_text
 
-    if json_file is not None:
-        write_text(json_file, json.dumps(report, indent=1) + "\n")
-    for finding in findings:
-        typer.echo(f"note: {finding}")
+    if path is not None:
+        write_text(path, json.dumps(report, indent=1) + "\n")
 
 
 def _add_task_files(paths: list[Path] | None) -> None:

@@ -13,13 +13,11 @@ import torch
 from transformers import PreTrainedModel
 
 from .configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
-from .curricula import measured_steps, shares_between, visit_shares
-from .intervals import QUANTILES, Band, half_width
+from .curricula import measured_steps, shares_between
+from .intervals import QUANTILES, half_width
 from .markov_dynamics import MarkovDynamics
 from .memory_dynamics import MemoryDynamics, interpolate
 from .what_if import WhatIf, what_if
-
-__all__ = ["Band", "GPTfluenceSimulator", "content_key", "measured_steps", "shares_between", "visit_shares"]
 
 
 def content_key(example: Any) -> str:

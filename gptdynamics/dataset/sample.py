@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
-from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.dataset.withheld import copy_without_texts
 
@@ -70,11 +69,8 @@ def make_sample(source: Path, out: Path) -> None:
     copy_without_texts(source, out)
     for path in sorted(out.glob("data/*_gradients/*.parquet")):
         _round_gradients(path)
-    folder = DatasetFolder(out)
     card = (out / "README.md").read_text(encoding="utf-8").rstrip() + "\n" + NOTE.format(**SIGNIFICANT_BITS)
     write_text(out / "README.md", card)
-    # Both read and keep it.
-    folder.write_card()
 
 
 def main() -> None:

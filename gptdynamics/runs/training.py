@@ -13,12 +13,11 @@ from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import draw_curriculum, linear_decay, run_seed
 from gptdynamics.errors import DivergedRunError
-from gptdynamics.measurement import TestSet, example_losses
-from gptdynamics.measurement.loss import target_logits
+from gptdynamics.measurement import TestSet
 from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.run import Run, RunTiming
-from gptdynamics.runs.trainable import trainable_copy
-from gptdynamics.tokens import TokenizedExample, make_target_batch
+from gptdynamics.runs.updates import Updates
+from gptdynamics.tokens import TokenizedExample
 
 
 @contextmanager
@@ -65,20 +64,10 @@ def train_run(
     Raises:
         DivergedRunError: the loss of a batch or of a test example is not finite.
     """
-    torch.manual_seed(int(np.random.SeedSequence(run_seed(settings, run)).generate_state(1)[0]))
+    updates = Updates(base.model, settings, run_seed(settings, run))
+    model, mixed = updates.model, updates.mixed
     curriculum = draw_curriculum(settings, run)
     rates = linear_decay(settings.learning_rate, len(curriculum))
-    model = trainable_copy(base.model, settings)
-    model.eval()
-    device = base.model.device
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
-    mixed = torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
     with mixed:
         timing = RunTiming(forward=_forward_seconds(model, test_set.losses.tokens, test_set.losses.lengths))
     record: GradientRecord | None = None
@@ -115,21 +104,15 @@ def train_run(
     measure(0)
     for done, (ids, rate) in enumerate(zip(curriculum, rates, strict=True), start=1):
         with _timed(timing, "update"):
-            batch = make_target_batch([pool[at] for at in ids], list(range(len(ids)))).to(device)
-            optimizer.param_groups[0]["lr"] = rate
-            model.train()
-            with mixed:
-                loss = example_losses(target_logits(model, batch), batch).mean()
+            loss = updates.loss([pool[at] for at in ids])
             if not torch.isfinite(loss):
                 raise DivergedRunError(f"training loss is not finite at update {done} (learning rate {rate:.3g})")
             loss.backward()
-            model.eval()
         if record:
             with _timed(timing, "gradients"):
                 record.before_update()
         with _timed(timing, "update"):
-            optimizer.step()
-            optimizer.zero_grad()
+            updates.step(rate)
         if record:
             with _timed(timing, "gradients"):
                 record.after_update()

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-
-from gptdynamics.base_model import load_base_model
+from gptdynamics.base_model import BaseModel, load_base_model
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.dataset.reading import local_root
-from gptdynamics.measurement.loss import example_losses, target_logits
-from gptdynamics.runs.trainable import trainable_copy
+from gptdynamics.runs.updates import Updates
 from gptdynamics.tasks import get_single_task
-from gptdynamics.tokens import TokenizedExample, make_target_batch, tokenize_example
+from gptdynamics.tokens import TokenizedExample, tokenize_example
 from simulator.baselines.predictor import NotApplicableError
 
 if TYPE_CHECKING:
@@ -31,16 +26,21 @@ class ReplayedConfig:
 
     Attributes:
         settings: of the config.
-        model: the base model.
+        base: what the runs started from.
         pool, test: tokenised examples in the order of the runs read.
         places: place of each pool example, by id.
     """
 
     settings: RunSettings
-    model: PreTrainedModel
+    base: BaseModel
     pool: list[TokenizedExample]
     test: list[TokenizedExample]
     places: dict[int, int]
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The base model itself."""
+        return self.base.model
 
 
 def replayed_config(runs: Dynamics) -> ReplayedConfig:
@@ -50,7 +50,7 @@ def replayed_config(runs: Dynamics) -> ReplayedConfig:
         NotApplicableError: the dataset has no manifest or no texts, or the base model is another one here.
         SettingsError: the base model cannot be had.
     """
-    folder = DatasetFolder(Path(local_root(runs.source)))
+    folder = DatasetFolder(local_root(runs.source))
     if not folder.manifest_path(runs.config).exists():
         raise NotApplicableError(f"{runs.config} has no manifest with the settings that its runs were trained with")
     for example in (*runs.pool, *runs.test):
@@ -71,7 +71,7 @@ def replayed_config(runs: Dynamics) -> ReplayedConfig:
         ]
 
     places = {example.id: at for at, example in enumerate(runs.pool)}
-    return ReplayedConfig(settings, base.model, tokens("pool"), tokens("test"), places)
+    return ReplayedConfig(settings, base, tokens("pool"), tokens("test"), places)
 
 
 def replay(config: ReplayedConfig, runs: Dynamics, at: int, repeat: int = 0) -> Iterator[PreTrainedModel]:
@@ -85,27 +85,9 @@ def replay(config: ReplayedConfig, runs: Dynamics, at: int, repeat: int = 0) -> 
     """
     settings, run = config.settings, runs.runs[at]
     entropy = [*run_seed(settings, run), *([repeat] if repeat else [])]
-    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-    model = trainable_copy(config.model, settings)
-    model.eval()
-    optimizer = torch.optim.AdamW(
-        [each for each in model.parameters() if each.requires_grad],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
-    mixed = torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
-    yield model
+    updates = Updates(config.model, settings, entropy)
+    yield updates.model
     for ids, rate in zip(runs.curricula[at], runs.learning_rate[at], strict=True):
-        batch = make_target_batch([config.pool[config.places[each]] for each in ids], list(range(len(ids))))
-        batch = batch.to(model.device)
-        optimizer.param_groups[0]["lr"] = float(rate)
-        model.train()
-        with mixed:
-            loss = example_losses(target_logits(model, batch), batch).mean()
-        loss.backward()
-        model.eval()
-        optimizer.step()
-        optimizer.zero_grad()
-        yield model
+        updates.loss([config.pool[config.places[each]] for each in ids]).backward()
+        updates.step(float(rate))
+        yield updates.model

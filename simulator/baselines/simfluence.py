@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.modeling_gptfluence import shares_between, visit_shares
+from simulator.curricula import shares_between, visit_shares
 from simulator.recurrence import markov_scan
 
 # As many pairs as other trained methods try settings.

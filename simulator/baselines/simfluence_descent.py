@@ -10,34 +10,20 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from simulator.baselines.simfluence import free_running, free_running_error, pairs_of
+from simulator.training.paper_training import PaperTraining
 
 
 @dataclass(frozen=True)
-class Descent:
+class Descent(PaperTraining):
     """Table 9.
 
     Attributes:
-        learning_rate: after the warm-up; falls linearly to zero at the last epoch.
-        warmup: updates in which the rate rises from zero.
-        epochs: at most this many.
-        weight_decay: the paper's lambda; the authors' code hands it to AdamW.
-        batch_rows: (run, step) rows of an update, each with all test examples. The authors' 128 triples of a run, a
-            step and a test example hold one or two rows of each test example; 8 are as far as the same updates go
-            when all test examples are trained at once.
         start: `persistence`: all factors begin where nothing changes; `normal`: as standard normal numbers, as in the
             authors' code, where factors of which runs say little stay what they began as.
-        patience: epochs without a better free-running error on validation runs after which training stops.
-        seed: of first values and batches.
     """
 
     learning_rate: float = 1e-3
-    warmup: int = 200
-    epochs: int = 300
-    weight_decay: float = 1e-5
-    batch_rows: int = 8
     start: Literal["persistence", "normal"] = "persistence"
-    patience: int = 30
-    seed: int = 42
 
 
 class SimfluenceDescent:
@@ -66,12 +52,7 @@ class SimfluenceDescent:
         weights = torch.randn(2, count, pairs.before.size(1), generator=random)
         if how.start == "persistence":
             weights = torch.stack([torch.full_like(weights[0], 1 / batch), torch.zeros_like(weights[1])])
-        optimizer = torch.optim.AdamW([weights], lr=how.learning_rate, weight_decay=how.weight_decay, eps=1e-8)
-        per_epoch = -(-rows // how.batch_rows)
-        total = how.epochs * per_epoch
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda done: min(1.0, (done + 1) / how.warmup) * (total - done) / total
-        )
+        optimizer, scheduler = how.optimizer([weights], rows)
         self.errors: list[float] = []
         self.losses: list[float] = []
         best, self.factors = float("inf"), self._deviations(weights, batch)

@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
+from simulator.curricula import visit_shares
 from simulator.intervals import Coverage, coverage
-from simulator.modeling_gptfluence import GPTfluenceSimulator, visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator
 
 
 def load_simulator(source: str) -> GPTfluenceSimulator:

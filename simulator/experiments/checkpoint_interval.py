@@ -9,12 +9,12 @@ import numpy as np
 
 from gptdynamics.dataset import Dynamics
 from simulator.baselines import Simfluence
+from simulator.curricula import measured_steps
 from simulator.evaluation.scoring import Figures
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.estimation import average_rows
 from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.workbench import Workbench, score_part
-from simulator.modeling_gptfluence import measured_steps
 
 INTERVALS = (1, 2, 3, 5, 10)
 

@@ -14,34 +14,12 @@ from simulator.experiments.result import Figure, Panel, Result, Series, Table, s
 from simulator.experiments.workbench import Workbench, score_part
 from simulator.markov_dynamics import MarkovDynamics
 from simulator.training.markov_fit import MarkovData, free_running_error, one_step_loss
+from simulator.training.paper_training import PaperTraining
 from simulator.training.train import Trained, markov_data
 
 FROM_NORMAL = "table 9 from normal factors"
 # Validation errors beyond this are not drawn: trajectories that blow up would flatten all others.
 BLOWN_UP = 1e6
-
-
-@dataclass(frozen=True)
-class Table8:
-    """The paper's training of GPTfluence for fine-tuning.
-
-    Attributes:
-        learning_rate: after the warm-up; falls linearly to zero at the last epoch.
-        warmup: updates in which the rate rises from zero.
-        epochs: at most this many.
-        weight_decay: lambda.
-        batch_rows: (run, step) rows of an update, each with all test examples, as for Simfluence.
-        patience: epochs without a better validation after which training stops.
-        seed: of first weights and batches.
-    """
-
-    learning_rate: float = 1e-4
-    warmup: int = 200
-    epochs: int = 300
-    weight_decay: float = 1e-5
-    batch_rows: int = 8
-    patience: int = 30
-    seed: int = 42
 
 
 @dataclass(frozen=True)
@@ -53,7 +31,7 @@ class Curve:
 
 
 def train_by_table_8(
-    start: Trained, training: MarkovData, validation: MarkovData, how: Table8
+    start: Trained, training: MarkovData, validation: MarkovData, how: PaperTraining
 ) -> tuple[Curve, Trained]:
     """Train markov as the paper says, from random weights.
 
@@ -69,12 +47,8 @@ def train_by_table_8(
     model = copy.deepcopy(start.model)
     dynamics: MarkovDynamics = model.dynamics
     dynamics.reset(scale=0.1, generator=random)
-    optimizer = torch.optim.AdamW(dynamics.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay, eps=1e-8)
     rows = training.visits.size(0) * training.visits.size(1)
-    total = how.epochs * -(-rows // how.batch_rows)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: min(1.0, (done + 1) / how.warmup) * (total - done) / total
-    )
+    optimizer, scheduler = how.optimizer(dynamics.parameters(), rows)
     curve = Curve([], [])
     best = copy.deepcopy(dynamics.state_dict())
     for epoch in range(how.epochs):
@@ -116,7 +90,7 @@ def convergence(bench: Workbench) -> Result:
     )
     bench.on_progress()
     bench.on_phase(f"{config} loss: table 8", 1)
-    curve, by_paper = train_by_table_8(tuned, training, validation, Table8())
+    curve, by_paper = train_by_table_8(tuned, training, validation, PaperTraining())
     bench.on_progress()
     held_out, seen = runs.split("test"), runs.split("train", "validation")
     tests = list(range(len(runs.test)))

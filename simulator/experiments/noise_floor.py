@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.schema import GENERATED_METRICS
@@ -49,8 +48,7 @@ def measured_again(
     # Every test example has a loss; the other metrics are of some of them.
     every = runs["loss"]
     places = {example.id: at for at, example in enumerate(every.test)}
-    base = load_base_model(every.base_model)
-    test_set = TestSet(every.test, base, config.settings, new_token_limits(every.pool, config.pool))
+    test_set = TestSet(every.test, config.base, config.settings, new_token_limits(every.pool, config.pool))
     seed = [*run_seed(config.settings, every.runs[0]), repeat]
     steps = {metric: _chosen(metric, runs[metric].step.tolist()) for metric in wanted}
     found: dict[str, list[np.ndarray]] = {metric: [] for metric in wanted}
@@ -79,10 +77,10 @@ def _rows(bench: Workbench, config: str, metrics: list[str], replayed: ReplayedC
     rows = []
     for metric, (steps, values) in again.items():
         mine = runs[metric]
-        recorded = mine.values[:, [mine.step.tolist().index(step) for step in steps]]
+        at = [mine.step.tolist().index(step) for step in steps]
+        recorded = mine.values[:, at]
         figures = score(values[None], recorded, recorded, 1)
         mean = bench.runs(config, metric).split("train", "validation").values.mean(0)
-        at = [mine.step.tolist().index(step) for step in steps]
         of_mean = score(mean[None][:, at], recorded, recorded, 1)
         rows.append(
             {

@@ -13,11 +13,10 @@ from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.evaluation.scoring import score
 from simulator.evaluation.simulated import Simulated
-from simulator.experiments.drawing import TRUTH
 from simulator.experiments.paper_tables import paper_row
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
+from simulator.experiments.result import Figure, Panel, Result, Table, shown
+from simulator.experiments.trajectories import trajectory_panel
 from simulator.experiments.workbench import Workbench
-from simulator.report.page import AXIS_TITLES
 
 METHODS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 VARIANTS = ("unseen train", "unseen test", "unseen both")
@@ -57,16 +56,7 @@ def median_panel(variant: str, predicted: Predicted) -> Panel:
     errors = np.square(list(predicted.by_method.values())[-1] - runs.values).mean(1)
     at = int(np.argsort(errors, axis=None)[errors.size // 2])
     run, test = (int(place) for place in np.unravel_index(at, errors.shape))
-    truth = runs.values[run, :, test]
-    steps = runs.step.tolist()
-    series = [Series(TRUTH, steps, truth.tolist())]
-    for method, values in predicted.by_method.items():
-        mine = values[run, :, test].tolist()
-        series.append(Series(method, steps, [value if np.isfinite(value) else None for value in mine]))
-    reach = float(np.ptp(truth)) or 1.0
-    low, high = float(truth.min()) - 0.3 * reach, float(truth.max()) + 0.3 * reach
-    title = f"{variant}: run {runs.runs[run]}, {runs.test[test].task} {runs.test[test].id}"
-    return Panel(title, "training step", AXIS_TITLES[runs.metric], series, y_range=(low, high))
+    return trajectory_panel(f"{variant}: run {runs.runs[run]}", runs, (run, test), predicted.by_method)
 
 
 def _rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -42,7 +43,7 @@ class Workbench:
     _evaluations: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
     _trained: dict[TrainSettings, Trained] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def folder(self) -> DatasetFolder:
         """The dataset's files."""
         return DatasetFolder(local_root(self.dataset))

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from gptdynamics.atomic import write_text
 from simulator.experiments.drawing import draw_picture, plotly_figure
 from simulator.experiments.result import Result, Table
+from simulator.report.self_contained import render_page
 
 NAME_COLUMNS = ("task", "method", "config", "metric", "what", "encoder", "size", "how")
 PACKAGES = ("gptdynamics", "torch", "transformers", "numpy")
@@ -116,24 +116,15 @@ def write_page(path: Path, title: str, experiments: Sequence[Finished]) -> None:
         title: of the page.
         experiments: in their order on it.
     """
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    source = resources.files("simulator.experiments").joinpath("results.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    drawn = any(finished.result.figures for finished in experiments)
-    figures = [[plotly_figure(figure) for figure in finished.result.figures] for finished in experiments]
-    data = json.dumps(figures, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for sign in "&<>":
-        data = data.replace(sign, f"\\u{ord(sign):04x}")
-    page = environment.from_string(source).render(
+    page = render_page(
+        "simulator.experiments",
+        "results.html.jinja",
+        data=[[plotly_figure(figure) for figure in finished.result.figures] for finished in experiments],
+        plotly=any(finished.result.figures for finished in experiments),
         title=title,
         experiments=experiments,
         name_columns=NAME_COLUMNS,
         versions=versions(),
         made=time.strftime("%Y-%m-%d"),
-        data=Markup(data),
-        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")) if drawn else "",
     )
     write_text(path, page)

@@ -6,17 +6,16 @@ where the page's script puts it in as text, never as markup.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
 from gptdynamics.errors import DataError
 from simulator.report.colours import DASH_ARRAYS, method_colour, method_dash
 from simulator.report.drawn import drawn_at_first
+from simulator.report.self_contained import render_page
 
 AXIS_TITLES: dict[str, str] = {
     "loss": "loss (nats per token)",
@@ -133,7 +132,10 @@ def write_report(
     """
     _check(curves)
     methods = list(dict.fromkeys(name for curve in curves for name in curve.predicted))
-    page = _render(
+    page = render_page(
+        "simulator.report",
+        "page.html.jinja",
+        data=_data(metric, methods, curves),
         config=config,
         metric=metric,
         facts=dict(facts),
@@ -150,7 +152,6 @@ def write_report(
         ],
         last_method=methods[-1] if methods else None,
         curve_count=len(curves),
-        data=_script_json(_data(metric, methods, curves)),
     )
     write_text(Path(path), page.encode("utf-8", "replace").decode())
 
@@ -256,15 +257,6 @@ def _number(value: float) -> float | int | None:
         return None
     short = float(f"{value:.{_DIGITS}g}")
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
-
-
-def _script_json(value: object) -> str:
-    """Return JSON that can stand in a script element: no character of it can end the element.
-
-    Everything outside ASCII is escaped too, U+2028 and U+2029 and lone surrogates among it.
-    """
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 # The table
@@ -382,17 +374,3 @@ def _fixed(decimals: int) -> Callable[[float], str]:
 
 def _percent(value: float) -> str:
     return _fixed(1)(100 * value) + "%"
-
-
-# The page
-
-
-def _render(*, data: str, **context: object) -> str:
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
-
-    source = resources.files("simulator.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    plotly = get_plotlyjs().replace("</script", "<\\/script")
-    return environment.from_string(source).render(data=Markup(data), plotly=Markup(plotly), **context)

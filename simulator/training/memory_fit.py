@@ -22,7 +22,7 @@ import torch
 from gptdynamics.errors import DataError
 from simulator.memory_dynamics import from_latent, to_latent
 from simulator.recurrence import decayed_sums
-from simulator.training.unseen_fit import CURVE_COMPONENTS, FOLDS, likeness, unseen_curves, unseen_responses
+from simulator.training.unseen_fit import FOLDS, likeness, unseen_curves, unseen_responses
 
 # One of the six runs that a simulator needs is a test run.
 FEWEST_RUNS = 5
@@ -358,6 +358,3 @@ def _unseen_residuals(
         predicted[:, 0] = values[runs, 0][:, tests]
         found[np.ix_(runs, np.arange(len(step)), tests)] = values[runs][..., tests] - predicted
     return found
-
-
-__all__ = ["CURVE_COMPONENTS", "MemoryChoice", "MemoryFit", "choices", "fit_memory", "fit_reduction"]

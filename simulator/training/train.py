@@ -16,11 +16,13 @@ from gptdynamics.atomic import write_text
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import measured_steps, shares_between, visit_shares
 from simulator.encoders import ENCODERS, encode_cached, make_encoder
 from simulator.intervals import band_arrays
-from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key, measured_steps, shares_between, visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.training import markov_fit, memory_fit
 from simulator.training.markov_residuals import markov_residuals
+from simulator.training.unseen_fit import CURVE_COMPONENTS
 
 DYNAMICS = ("memory", "markov")
 PROJECTIONS = ("linear", "mlp")
@@ -208,5 +210,5 @@ def _memory(config: GPTfluenceConfig, runs: Dynamics, pool: np.ndarray, test: np
     fit = memory_fit.fit_memory(visits, chosen.learning_rate, chosen.step, chosen.values, pool, test, config.metric)
     config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
     config.decays, config.fadings = list(fit.choice.filters.decays), list(fit.choice.filters.fadings)
-    config.curve_components = memory_fit.CURVE_COMPONENTS
+    config.curve_components = CURVE_COMPONENTS
     return fit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
+from tests.gptdynamics.authors_layout import FLAN, RTE, WEBNLG, write_lines
 
 if TYPE_CHECKING:
     from gptdynamics.authors_release import Imported
@@ -58,7 +58,7 @@ def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             triples = [f"The_{noun} | place | {place}", f"The_{noun} | colour | red"][: rng.choice((1, 2))]
             references = [f"The {noun} is in the {place}.", f"The {place} has the {noun}."][: rng.choice((1, 2))]
             webnlg.append({"triples": triples, "references": references})
-        write_rows(root / "rte" / f"{split}.jsonl", rte)
+        write_lines(root / "rte" / f"{split}.jsonl", rte)
         scenes = [f"The {NOUNS[at % 8]} sees the {NOUNS[at // 8 % 8]} number {at}" for at in range(count)]
         others = {
             "sst2": [{"sentence": text, "label": LABELS["sst2"][at % 2]} for at, text in enumerate(scenes)],
@@ -70,14 +70,9 @@ def rows_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "cnn_dm": [{"article": f"{text}. {text}.", "highlights": text} for text in scenes],
         }
         for task, rows in others.items():
-            write_rows(root / task / f"{split}.jsonl", rows)
-        write_rows(root / "webnlg" / f"{split}.jsonl", webnlg)
+            write_lines(root / task / f"{split}.jsonl", rows)
+        write_lines(root / "webnlg" / f"{split}.jsonl", webnlg)
     return root
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -137,19 +132,12 @@ def collected(collected_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(collected_once, tmp_path / "dataset"))
 
 
-AUTHORS_RTE = (
-    "runs/rte/output_rte_bs-4_shot-200_sample-128_model-pythia-410m-deduped_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
-)
-AUTHORS_WEBNLG = AUTHORS_RTE.replace("rte", "webnlg").replace("_seed", "_loss-output-token_seed")
-AUTHORS_FLAN = "runs/flan/output_flan_bs-8_shot-200_sample-128_model-{}_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
-
-
 def write_authors_run(folder: Path, seed: int, metrics: dict[str, Iterable[int]], batch: int) -> None:
     """Random batches, and for each metric trajectories of the given test examples that depend on them."""
     rng = np.random.default_rng(seed)
     batches = [rng.choice(40, batch, replace=False).tolist() for _ in range(12)]
     rows = [{"step": at, "samples_id": each} for at, each in enumerate(batches, start=1)]
-    write_rows(folder / "train_samples_id.json", rows)
+    write_lines(folder / "train_samples_id.json", rows)
     balance = np.cumsum([np.mean([(-1) ** at for at in each]) for each in batches])
     for metric, ids in metrics.items():
         scale = {"loss": 1.0, "bleu": 20.0, "rougeL": 0.3}[metric]
@@ -158,7 +146,7 @@ def write_authors_run(folder: Path, seed: int, metrics: dict[str, Iterable[int]]
             {"id": at, "loss_trajectory": [{"step": step, "loss": float(value)} for step, value in enumerate(each, 1)]}
             for at, each in values.items()
         ]
-        write_rows(folder / f"all_{metric}_trajectory.out", trajectories)
+        write_lines(folder / f"all_{metric}_trajectory.out", trajectories)
 
 
 def write_authors_release(root: Path) -> None:
@@ -171,15 +159,15 @@ def write_authors_release(root: Path) -> None:
         ("it_tasks/flan_train_0_39.json", 40),
         ("it_tasks/flan_eval_0_6.json", 7),
     ):
-        write_rows(root / name, [{"id": at, "input": f"Row {at} of {name}: yes"} for at in range(count)])
+        write_lines(root / name, [{"id": at, "input": f"Row {at} of {name}: yes"} for at in range(count)])
     every = range(7)
     for seed in range(1, 8):
-        write_authors_run(root / AUTHORS_RTE.format(seed), seed, {"loss": every}, 4)
-        write_authors_run(root / AUTHORS_WEBNLG.format(seed), seed, {"loss": every, "bleu": every, "rougeL": every}, 4)
+        write_authors_run(root / RTE.format(seed), seed, {"loss": every}, 4)
+        write_authors_run(root / WEBNLG.format(seed), seed, {"loss": every, "bleu": every, "rougeL": every}, 4)
         for model in ("pythia-14m", "pythia-2.8b-deduped"):
             # The two subtasks that have BLEU come first in their files.
             some = {"loss": [4, 5, 6, 0, 1, 2, 3], "bleu": [5, 4], "rougeL": [5, 4]}
-            write_authors_run(root / AUTHORS_FLAN.format(model, seed), seed, some, 8)
+            write_authors_run(root / FLAN.format(model, seed), seed, some, 8)
 
 
 @pytest.fixture(scope="session")
@@ -197,3 +185,23 @@ def sound_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path,
 def release(sound_release: tuple[Path, Path, Imported], tmp_path: Path) -> Path:
     """A copy of that release for one test to change."""
     return Path(shutil.copytree(sound_release[0], tmp_path / "release"))
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: exit status, standard output, standard error."""
+    from gptdynamics.cli import app
+    from gptdynamics.console import run_app
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = 0
+        try:
+            run_app(app, [str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    return run

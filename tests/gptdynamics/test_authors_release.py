@@ -6,7 +6,7 @@ import importlib.util
 import json
 import platform
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +24,20 @@ from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.verify import verify
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError, SettingsError
-
-RTE = (
-    "runs/rte/output_rte_bs-4_shot-200_sample-128_model-pythia-410m-deduped_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
+from tests.gptdynamics.authors_layout import (
+    FILES,
+    FLAN,
+    POOL,
+    RTE,
+    RUNS,
+    STEPS,
+    TESTS,
+    WEBNLG,
+    change,
+    files,
+    read_lines,
+    write_lines,
 )
-WEBNLG = RTE.replace("rte", "webnlg").replace("_seed", "_loss-output-token_seed")
-FLAN = "runs/flan/output_flan_bs-8_shot-200_sample-128_model-{}_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
-POOL, TESTS, STEPS, RUNS = 40, 7, 12, 7
-FILES = {metric: f"all_{metric}_trajectory.out" for metric in ("loss", "bleu", "rougeL")}
-
-
-def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def read_lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def change(path: Path, how: Callable[[list[Any]], Iterable[Any]]) -> None:
-    write_lines(path, how(read_lines(path)))
-
-
-def files(root: Path) -> dict[str, Any]:
-    """The JSON values of every file under a folder."""
-    return {path.relative_to(root).as_posix(): read_lines(path) for path in root.rglob("*") if path.is_file()}
 
 
 def test_a_sound_release_is_imported_whole_and_verified(sound_release: tuple[Path, Path, Imported]) -> None:
@@ -303,26 +291,6 @@ def test_a_simulator_trains_on_imported_runs(
     for encoder in ("gradient", "label"):
         with pytest.raises(DataError, match="give --encoder sentence"):
             train_simulator(TrainSettings(str(sound_release[1]), config, encoder=encoder))
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
-    """Run `gptdynamics` in this process: exit status, standard output, standard error."""
-    from gptdynamics.cli import app
-    from gptdynamics.console import run_app
-
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = 0
-        try:
-            run_app(app, [str(argument) for argument in arguments])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def test_the_commands_say_what_they_do_and_write_it_down(

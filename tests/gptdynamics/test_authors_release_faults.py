@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,7 @@ from gptdynamics.authors_release import Imported, export_release, import_release
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, GPTDynamicsError
-
-RTE = (
-    "runs/rte/output_rte_bs-4_shot-200_sample-128_model-pythia-410m-deduped_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
-)
-WEBNLG = RTE.replace("rte", "webnlg").replace("_seed", "_loss-output-token_seed")
-FLAN = "runs/flan/output_flan_bs-8_shot-200_sample-128_model-{}_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
-POOL, TESTS, STEPS, RUNS = 40, 7, 12, 7
-FILES = {metric: f"all_{metric}_trajectory.out" for metric in ("loss", "bleu", "rougeL")}
-
-
-def write_lines(path: Path, rows: Iterable[Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def read_lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def change(path: Path, how: Callable[[list[Any]], Iterable[Any]]) -> None:
-    write_lines(path, how(read_lines(path)))
-
-
-def files(root: Path) -> dict[str, Any]:
-    """The JSON values of every file under a folder."""
-    return {path.relative_to(root).as_posix(): read_lines(path) for path in root.rglob("*") if path.is_file()}
+from tests.gptdynamics.authors_layout import FILES, RTE, RUNS, STEPS, WEBNLG, change, files
 
 
 def twice(rows: list[Any]) -> list[Any]:

@@ -7,28 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gptdynamics.cli import app
-from gptdynamics.console import run_app
 from gptdynamics.dataset import read_dynamics
 
 SLOW = "torch transformers datasets pyarrow sacrebleu rouge_score numpy".split()
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    """Run a command line in this process: exit status, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = 0
-        try:
-            run_app(app, list(arguments))
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

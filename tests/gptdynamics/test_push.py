@@ -369,23 +369,6 @@ def test_names_that_lead_out_of_a_folder_are_not_followed(hub: Hub, first: Path,
     assert not list(tmp_path.rglob("*evil*"))
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    from gptdynamics.cli import app
-    from gptdynamics.console import run_app
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = 0
-        try:
-            run_app(app, list(arguments))
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
-
-
 def test_the_push_command(hub: Hub, first: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     status, output, errors = command("push", str(first), ID, "--dry-run")
     assert (status, errors) == (0, "")

@@ -25,8 +25,8 @@ from simulator.baselines import (
 )
 from simulator.baselines.simfluence_descent import Descent
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import visit_shares
 from simulator.markov_dynamics import MarkovDynamics
-from simulator.modeling_gptfluence import visit_shares
 
 POOL, TESTS, STEPS, BATCH = 10, 3, 8, 2
 MakeDynamics = Callable[..., Dynamics]

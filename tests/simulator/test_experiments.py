@@ -22,7 +22,6 @@ from gptdynamics.plans import PlanEntry
 from simulator.baselines.replay import replayed_config
 from simulator.experiments import EXPERIMENTS, Workbench, run_all, run_experiment
 from simulator.experiments.checkpoint_interval import held, thinned
-from simulator.experiments.convergence import Table8
 from simulator.experiments.cost import EXACT_PAIRS, PUBLISHED
 from simulator.experiments.estimation import average_rows
 from simulator.experiments.noise_floor import is_stochastic, measured_again
@@ -31,6 +30,7 @@ from simulator.experiments.result import Figure, Panel, Result, Series, Table, s
 from simulator.experiments.trajectories import chosen_pairs
 from simulator.experiments.unseen import mean_curves
 from simulator.experiments.writing import Finished, markdown, write_page
+from simulator.training.paper_training import PaperTraining
 
 convergence_module = importlib.import_module("simulator.experiments.convergence")
 CONFIG, TRIPLES = "mini_sentiment_nano", "mini_triples_nano"
@@ -347,7 +347,7 @@ def test_published_products_are_compared_where_exact_ones_were_recorded(
 
 
 def test_convergence_draws_both_trainings(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convergence_module, "Table8", partial(Table8, epochs=12, learning_rate=1e-2))
+    monkeypatch.setattr(convergence_module, "PaperTraining", partial(PaperTraining, epochs=12, learning_rate=1e-2))
     result = run_experiment("convergence", bench, tmp_path).result
     hows = ["table 9", "table 9 from normal factors", "table 8", "as used elsewhere"]
     assert [row["training"] for row in result.rows] == hows

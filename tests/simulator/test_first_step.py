@@ -15,8 +15,9 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import measured_steps, visit_shares
 from simulator.evaluation.simulated import Simulated
-from simulator.modeling_gptfluence import GPTfluenceSimulator, measured_steps, visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, train_simulator
 
 POOL, TESTS, STEPS, RUNS = 7, 4, 6, 8

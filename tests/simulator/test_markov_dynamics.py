@@ -10,8 +10,9 @@ import torch
 
 from gptdynamics.curriculum import Curriculum
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import visit_shares
 from simulator.markov_dynamics import MarkovDynamics
-from simulator.modeling_gptfluence import GPTfluenceSimulator, visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator
 
 POOL, TESTS, STEPS = 7, 4, 6
 ORDERS = pytest.mark.parametrize("order", [1, 2, 3])

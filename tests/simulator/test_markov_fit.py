@@ -12,8 +12,8 @@ import torch
 
 from gptdynamics.curriculum import Curriculum
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import visit_shares
 from simulator.markov_dynamics import MarkovDynamics
-from simulator.modeling_gptfluence import visit_shares
 from simulator.training import markov_fit
 from simulator.training.markov_fit import (
     MarkovChoice,

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from gptdynamics.curriculum import Curriculum
 from simulator.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
+from simulator.curricula import visit_shares
 from simulator.memory_dynamics import MemoryDynamics, from_latent, interpolate, limited, to_latent
-from simulator.modeling_gptfluence import GPTfluenceSimulator, visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator
 
 POOL, TESTS, STEPS, WIDTH = 7, 4, 6, 5
 softplus = torch.nn.functional.softplus

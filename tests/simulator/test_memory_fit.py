@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.errors import DataError
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import visit_shares
 from simulator.memory_dynamics import MemoryDynamics, from_latent, to_latent
-from simulator.modeling_gptfluence import visit_shares
 from simulator.training import memory_fit
 from simulator.training.memory_fit import MemoryFit, fit_memory, fit_reduction, leave_one_run_out, unit_length
 from simulator.training.unseen_fit import (
