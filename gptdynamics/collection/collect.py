@@ -181,4 +181,6 @@ def collect(
                 "a worker process died (out of memory?). Finished runs are kept: run the same command again, "
                 "perhaps with fewer --workers"
             ) from error
+    # Of collectors that were killed meanwhile.
+    folder.remove_leftovers()
     return collector.collected
