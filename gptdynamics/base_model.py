@@ -94,5 +94,17 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
         ) from error
     if tokenizer.eos_token_id is None:
         raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token")
+    _tie_weights(model)
     model.to(device).eval()
     return BaseModel(name=name, revision=model_revision(name), model=model, tokenizer=tokenizer)
+
+
+def _tie_weights(model: PreTrainedModel) -> None:
+    """Give the output layer the embedding's weights where loading left it without any.
+
+    `from_pretrained` switches tying off for the whole process while it loads: where two threads load at once, it may
+    stay off, and a tied model then comes without its output layer.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if model.config.tie_word_embeddings and head is not None and head.weight.is_meta:
+        head.weight = embedding.weight
