@@ -15,7 +15,7 @@ from gptdynamics.hub.source import is_hub_id
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-Kind = Literal["dataset", "model"]
+Kind = Literal["dataset", "model", "space"]
 
 
 class OvertakenError(GPTDynamicsError):
@@ -69,7 +69,7 @@ class Repository:
 
     Args:
         id: `<owner>/<name>`.
-        kind: `dataset` or `model`.
+        kind: `dataset`, `model` or `space` (a static one).
         branch: that is read and changed.
 
     Raises:
@@ -159,7 +159,13 @@ class Repository:
     def create(self, private: bool) -> None:
         """Make it."""
         with self._errors():
-            self._api.create_repo(self.id, repo_type=self.kind, private=private, exist_ok=True)
+            self._api.create_repo(
+                self.id,
+                repo_type=self.kind,
+                private=private,
+                exist_ok=True,
+                space_sdk="static" if self.kind == "space" else None,
+            )
 
     def head(self) -> str | None:
         """The commit at the branch's head; None if there is no such branch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import mimetypes
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -80,6 +81,15 @@ async def resolve(request: Request) -> Response:
     headers["Content-Length"] = str(len(content))
     body = b"" if request.method == "HEAD" else content
     return Response(body, status, headers, media_type="application/octet-stream")
+
+
+async def static_page(request: Request) -> Response:
+    """A file of a static Space as a browser gets it; for a folder its index.html."""
+    path = parameter(request, "path") or "index.html"
+    file = commit_of(request).files.get(path)
+    if file is None:
+        raise HubError(404, "EntryNotFound", f"{path} does not exist in this Space")
+    return Response(file.content, media_type=mimetypes.guess_type(path)[0] or "application/octet-stream")
 
 
 async def preupload(request: Request) -> Response:
@@ -178,6 +188,7 @@ ROUTES = [
     Route(f"{_API}/preupload/{{revision}}", preupload, methods=["POST"]),
     Route(f"{_API}/commit/{{revision}}", commit, methods=["POST"]),
     Route(f"{_API}/commits/{{revision}}", history),
+    Route("/{kinds:static}/{owner}/{name}/{path:path}", static_page),
     *(
         Route(f"{kinds}/{{owner}}/{{name}}/resolve/{{revision}}/{{path:path}}", resolve)
         for kinds in ("/{kinds:kinds}", "")

@@ -36,6 +36,8 @@ async def create(request: Request) -> Response:
     """Make a repository."""
     asked = await request.json()
     kind, id = _named(asked, request)
+    if kind == "space" and asked.get("sdk") != "static":
+        raise HubError(400, "", f"Only static Spaces are served here, not {asked.get('sdk')!r}")
     prefix = "" if kind == "model" else f"{kind}s/"
     answer, status = {"url": f"{request.base_url}{prefix}{id}", "name": id}, 200
     try:
@@ -83,6 +85,8 @@ async def info(request: Request) -> Response:
     }
     if repository.kind == "model":
         answer |= {"library_name": metadata.get("library_name"), "pipeline_tag": metadata.get("pipeline_tag")}
+    if repository.kind == "space":
+        answer |= {"sdk": metadata.get("sdk"), "host": f"{request.base_url}_static/{repository.id}/"}
     return JSONResponse(answer)
 
 

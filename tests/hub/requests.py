@@ -22,7 +22,17 @@ class _Kinds(Convertor[str]):
         return value
 
 
+class _Static(_Kinds):
+    """Where the pages of Spaces are served."""
+
+    regex = "_static"
+
+    def convert(self, value: str) -> str:
+        return "spaces"
+
+
 register_url_convertor("kinds", _Kinds())
+register_url_convertor("static", _Static())
 
 
 def store_of(request: Request) -> Store:

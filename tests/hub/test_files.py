@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -118,6 +119,23 @@ def test_a_pull_request_of_somebody_else_is_merged(api: HfApi, hub: Hub) -> None
     files = hub.store.files("dataset", ID)
     assert (files["data/ben.parquet"], files["notes/b.txt"]) == (b"of ben", b"meanwhile")
     assert [found.status for found in api.get_repo_discussions(ID, repo_type="dataset")] == ["merged"]
+
+
+def test_a_static_space_is_filled_and_its_page_served(hub: Hub) -> None:
+    api = HfApi()
+    api.create_repo("ada/page", repo_type="space", space_sdk="static", private=True)
+    files = {"README.md": b"---\ntitle: A page\nsdk: static\n---\n", "index.html": b"<p>Page</p>", "data/a.json": b"{}"}
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    api.create_commit("ada/page", operations, commit_message="page", repo_type="space")
+    info = api.repo_info("ada/page", repo_type="space")
+    assert (info.sdk, info.private) == ("static", True)
+    for path, kind in (("", "text/html"), ("index.html", "text/html"), ("data/a.json", "application/json")):
+        answer = httpx2.get(f"{info.host}{path}", headers={"Authorization": "Bearer hf_ada_write"})
+        assert answer.content == files[path or "index.html"] and answer.headers["Content-Type"].startswith(kind)
+    assert httpx2.get(f"{info.host}nothing.js", headers={"Authorization": "Bearer hf_ada_write"}).status_code == 404
+    assert httpx2.get(f"{info.host}index.html").status_code == 401
+    with pytest.raises(HfHubHTTPError, match="Only static Spaces"):
+        api.create_repo("ada/other", repo_type="space", space_sdk="gradio")
 
 
 def test_errors_are_those_that_clients_know(api: HfApi, hub: Hub) -> None:
