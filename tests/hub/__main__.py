@@ -17,7 +17,7 @@ def main() -> None:
     arguments = parser.parse_args()
     store = Store()
     with serve(store, arguments.port) as hub:
-        print(f"export HF_ENDPOINT={hub.url} HF_HUB_DISABLE_XET=1", flush=True)
+        print(f"export HF_ENDPOINT={hub.url} HF_UPDATE_DOWNLOAD_COUNTS=0", flush=True)
         for name in arguments.users:
             print(f"export HF_TOKEN={store.add_user(name)}  # {name}", flush=True)
         try:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.hub import files, lfs, repos
+from tests.hub import files, lfs, repos, xet
 from tests.hub.faults import Faults
 from tests.hub.store import HubError, Store
 
@@ -41,7 +41,7 @@ async def _unknown(request: Request, error: Exception) -> Response:
 def make_app(store: Store) -> Faults:
     """The application: it serves `store`, and fails as it is told."""
     app = Starlette(
-        routes=[*lfs.ROUTES, *repos.ROUTES, *files.ROUTES],
+        routes=[*lfs.ROUTES, *xet.ROUTES, *repos.ROUTES, *files.ROUTES],
         exception_handlers={HubError: _refusal, HTTPException: _unknown},
     )
     app.state.store = store

@@ -12,19 +12,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.hub.requests import commit_of, identity, parameter, repository_of, store_of, writable_of
+from tests.hub.requests import commit_of, identity, parameter, repository_of, served_part, store_of, writable_of
 from tests.hub.store import Commit, File, HubError, Store, is_large
 
 
-def _entry(path: str, file: File, commit: Commit) -> dict[str, Any]:
+def _entry(path: str, file: File, commit: Commit, store: Store) -> dict[str, Any]:
     entry: dict[str, Any] = {"type": "file", "oid": file.oid, "size": len(file.content), "path": path}
     entry["lastCommit"] = {"id": commit.sha, "title": commit.title, "date": commit.date}
     if file.lfs:
         entry["lfs"] = {"oid": file.sha256, "size": len(file.content), "pointerSize": len(file.pointer)}
+        if file.sha256 in store.xet_hashes:
+            entry["xetHash"] = store.xet_hashes[file.sha256]
     return entry
 
 
-def _entries(commit: Commit, under: str, recursive: bool) -> list[dict[str, Any]]:
+def _entries(commit: Commit, store: Store, under: str, recursive: bool) -> list[dict[str, Any]]:
     """Files and folders below a folder, as the client lists them."""
     prefix = f"{under}/" if under else ""
     found: dict[str, dict[str, Any]] = {}
@@ -36,7 +38,7 @@ def _entries(commit: Commit, under: str, recursive: bool) -> list[dict[str, Any]
             folder = prefix + "/".join(parts[:depth])
             found.setdefault(folder, {"type": "directory", "oid": commit.sha, "size": 0, "path": folder})
         if recursive or len(parts) == 1:
-            found[path] = _entry(path, file, commit)
+            found[path] = _entry(path, file, commit, store)
     if under and not found:
         raise HubError(404, "EntryNotFound", f"{under} does not exist on this revision")
     return list(found.values())
@@ -46,7 +48,7 @@ async def tree(request: Request) -> Response:
     """List a folder."""
     under = parameter(request, "path") if "path" in request.path_params else ""
     recursive = request.query_params.get("recursive", "false").lower() in ("true", "1")
-    return JSONResponse(_entries(commit_of(request), under.strip("/"), recursive))
+    return JSONResponse(_entries(commit_of(request), store_of(request), under.strip("/"), recursive))
 
 
 async def paths_info(request: Request) -> Response:
@@ -55,7 +57,7 @@ async def paths_info(request: Request) -> Response:
     body = await request.body()
     sent_json = request.headers.get("content-type", "").startswith("application/json")
     asked = json.loads(body)["paths"] if sent_json else parse_qs(body.decode())["paths"]
-    listed = {entry["path"]: entry for entry in _entries(commit, "", recursive=True)}
+    listed = {entry["path"]: entry for entry in _entries(commit, store_of(request), "", recursive=True)}
     return JSONResponse([listed[path] for path in asked if path in listed])
 
 
@@ -68,19 +70,25 @@ async def resolve(request: Request) -> Response:
     headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}
     if file.lfs:
         headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.content))}
-    content, status, size = file.content, 200, len(file.content)
-    unit, _, span = request.headers.get("Range", "").partition("=")
-    if unit == "bytes":
-        first, _, last = span.partition("-")
-        start = int(first) if first else max(0, size - int(last))
-        stop = min(int(last) + 1, size) if first and last else size
-        if start >= size:
-            return Response(status_code=416, headers={"Content-Range": f"bytes */{size}"})
-        content, status = content[start:stop], 206
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        headers |= _xet_headers(request, file, commit)
+    size = len(file.content)
+    start, stop = served_part(request, size)
+    content, status = file.content[start:stop], 200
+    if "Range" in request.headers:
+        status, headers["Content-Range"] = 206, f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(len(content))
     body = b"" if request.method == "HEAD" else content
     return Response(body, status, headers, media_type="application/octet-stream")
+
+
+def _xet_headers(request: Request, file: File, commit: Commit) -> dict[str, str]:
+    """Where a client with Xet finds the chunks of a file that came in chunks."""
+    found = store_of(request).xet_hashes.get(file.sha256)
+    if found is None:
+        return {}
+    kind, id = identity(request)
+    access = f"{request.base_url}api/{kind}s/{id}/xet-read-token/{commit.sha}"
+    return {"X-Xet-Hash": found, "Link": f'<{access}>; rel="xet-auth"'}
 
 
 async def static_page(request: Request) -> Response:

@@ -80,3 +80,16 @@ def writable_of(request: Request, proposed: bool = False) -> tuple[Repository, U
     repository = store_of(request).writable(*identity(request), user, proposed)
     assert user is not None
     return repository, user
+
+
+def served_part(request: Request, size: int) -> tuple[int, int]:
+    """The bytes of a content that are asked for, from the first to before the last; all of it without a range."""
+    unit, _, span = request.headers.get("Range", "").partition("=")
+    if unit != "bytes":
+        return 0, size
+    first, _, last = span.partition("-")
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    if start >= size:
+        raise HubError(416, "", f"There are {size} bytes")
+    return start, stop

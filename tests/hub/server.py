@@ -32,18 +32,19 @@ class Hub:
     store: Store
     faults: Faults
 
-    def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
+    def environment(self, home: Path, token: str | None = None, xet: bool = False) -> dict[str, str]:
         """Environment of a process that uses this Hub with a cache of its own.
 
         Args:
             home: for caches; made if it is not there.
             token: of the user. None: nobody.
+            xet: let clients send and fetch large files in chunks.
         """
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "GPTDYN"))}
         said = {
             "HF_ENDPOINT": self.url,
             "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_XET": "0" if xet else "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",
             "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

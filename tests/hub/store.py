@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from tests.hub.xorbs import FileEntry, Xorb
+
 
 class HubError(Exception):
     """An answer that is no success.
@@ -138,13 +140,26 @@ Change = Callable[[dict[str, File]], None]
 
 
 class Store:
-    """All of the Hub's state. Methods may be called from several threads, and from tests directly."""
+    """All of the Hub's state. Methods may be called from several threads, and from tests directly.
+
+    Attributes:
+        users: by token.
+        repositories: by kind and id.
+        objects: contents of large files, by SHA-256.
+        xorbs, xet_files: chunks, and what files are made of, by their Xet hashes.
+        xet_hashes: by SHA-256, of contents that came in chunks.
+        xet_tokens: what each token of the Xet storage is for, `read` or `write`.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.users: dict[str, User] = {}
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.objects: dict[str, bytes] = {}
+        self.xorbs: dict[str, Xorb] = {}
+        self.xet_files: dict[str, FileEntry] = {}
+        self.xet_hashes: dict[str, str] = {}
+        self.xet_tokens: dict[str, str] = {}
 
     def add_user(self, name: str, role: str = "write") -> str:
         """Make a user, or a further token of one; the token."""
