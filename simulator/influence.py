@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 
 from .curricula import measured_steps
 from .memory_dynamics import interpolate
 from .recurrence import markov_scan
+from .trajectories import COLOURS, library, line_figure, text_table
 from .what_if import WhatIf, simulate_many
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Influence:
     """Derivatives for V visits and m test examples.
 
@@ -30,6 +32,7 @@ class Influence:
         test_ids: m test examples.
         final: `[V, m]` derivative of the final change, phi_T - phi_0, with respect to the visit's weight.
         whole: `[V, m]` derivative of the mean over steps 1..T of phi_t - phi_0.
+        metric: of which these are changes.
     """
 
     steps: tuple[int, ...]
@@ -37,9 +40,27 @@ class Influence:
     test_ids: tuple[int, ...]
     final: torch.Tensor
     whole: torch.Tensor
+    metric: str
+
+    def to_pandas(self) -> Any:
+        """A `DataFrame` with a row for each visit and test example: `step`, `pool_id`, `test_id`, `final`, `whole`."""
+        return _attributed({"step": self.steps, "pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
+
+    def plot(self, test_id: int | None = None) -> Any:
+        """A plotly figure of the final derivative of each visit, of one test example or in the mean over all."""
+        values, of = _of(self.final, self.test_ids, test_id)
+        figure = line_figure(f"derivative of the final {self.metric}, {of}")
+        names = [f"training example {key}" for key in self.pool_ids]
+        figure.add_scatter(x=self.steps, y=values, text=names, mode="markers", name="", marker={"color": COLOURS[0]})
+        return figure.update_layout(hovermode="closest")
+
+    def __repr__(self) -> str:
+        names = [f"step {step}, training example {key}" for step, key in zip(self.steps, self.pool_ids, strict=True)]
+        head = f"derivatives of {self.metric} for {len(names)} visits and {len(self.test_ids)} test examples"
+        return _most(head, names, self.test_ids, self.final, self.whole)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LeftOut:
     """What a run would change by if an example were never seen, for n training and m test examples.
 
@@ -48,12 +69,69 @@ class LeftOut:
         test_ids: m test examples.
         final: `[n, m]` final metric without the example minus with it.
         whole: `[n, m]` mean over steps 1..T of the same difference.
+        metric: of which these are changes.
     """
 
     pool_ids: tuple[int, ...]
     test_ids: tuple[int, ...]
     final: torch.Tensor
     whole: torch.Tensor
+    metric: str
+
+    def to_pandas(self) -> Any:
+        """A `DataFrame` with a row for each training and test example: `pool_id`, `test_id`, `final`, `whole`."""
+        return _attributed({"pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
+
+    def plot(self, test_id: int | None = None) -> Any:
+        """A plotly figure of the ten examples whose absence lowers the final metric most, and the ten that raise it.
+
+        Args:
+            test_id: of which test example; default: in the mean over all.
+        """
+        values, of = _of(self.final, self.test_ids, test_id)
+        order = sorted(range(len(values)), key=values.__getitem__)
+        order = order if len(order) <= 20 else order[:10] + order[-10:]
+        bars = library("plotly.graph_objects").Bar(
+            x=[values[at] for at in order],
+            y=[f"training example {self.pool_ids[at]}" for at in order],
+            orientation="h",
+            marker={"color": [COLOURS[0] if values[at] < 0 else COLOURS[1] for at in order]},
+        )
+        figure = line_figure("").add_trace(bars)
+        title = f"change of the final {self.metric} without it, {of}"
+        return figure.update_layout(hovermode="closest", xaxis_title=title)
+
+    def __repr__(self) -> str:
+        names = [f"without training example {key}" for key in self.pool_ids]
+        head = f"changes of {self.metric} for {len(names)} examples left out and {len(self.test_ids)} test examples"
+        return _most(head, names, self.test_ids, self.final, self.whole)
+
+
+def _attributed(
+    rows: dict[str, Sequence[int]], test_ids: Sequence[int], final: torch.Tensor, whole: torch.Tensor
+) -> Any:
+    """A row for each pair of a training and a test example."""
+    columns = {name: [key for key in keys for _ in test_ids] for name, keys in rows.items()}
+    values = {"final": final.flatten().cpu().numpy(), "whole": whole.flatten().cpu().numpy()}
+    return library("pandas").DataFrame(columns | {"test_id": list(test_ids) * len(final)} | values)
+
+
+def _of(values: torch.Tensor, test_ids: Sequence[int], test_id: int | None) -> tuple[list[float], str]:
+    """A column of `[n, m]`, or the mean over all, and what that is."""
+    if test_id is None:
+        return values.mean(1).tolist(), f"mean of {len(test_ids)} test examples"
+    if test_id not in test_ids:
+        raise ValueError(f"test example {test_id} is not among those asked for")
+    return values[:, test_ids.index(test_id)].tolist(), f"test example {test_id}"
+
+
+def _most(head: str, names: list[str], test_ids: Sequence[int], final: torch.Tensor, whole: torch.Tensor) -> str:
+    """The three rows that lower and the three that raise the final metric most, in the mean over test examples."""
+    order = final.mean(1).argsort().tolist()
+    order = order if len(order) <= 6 else order[:3] + order[-3:]
+    rows = [(names[at], [float(final[at].mean()), float(whole[at].mean())]) for at in order]
+    mean = f"; mean over {len(test_ids)}" if len(test_ids) > 1 else ""
+    return "\n".join([head + mean, *text_table(["final", "whole"], rows, [0, 1])])
 
 
 def _places(run: WhatIf, test_ids: Sequence[int] | None) -> torch.Tensor:
@@ -120,6 +198,7 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
         test_ids=tuple(situation.test_ids[at] for at in chosen.tolist()),
         final=final,
         whole=whole,
+        metric=model.config.metric,
     )
 
 
@@ -143,4 +222,5 @@ def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequ
         test_ids=tuple(run.situation.test_ids[at] for at in chosen.tolist()),
         final=difference[..., -1],
         whole=difference.mean(-1),
+        metric=run.situation.simulator.config.metric,
     )

@@ -18,15 +18,6 @@ QUANTILES = 513
 
 
 @dataclass(frozen=True)
-class Band:
-    """A predicted trajectory with a band, `[M, steps + 1]` each; the first given values have no width."""
-
-    prediction: torch.Tensor
-    low: torch.Tensor
-    high: torch.Tensor
-
-
-@dataclass(frozen=True)
 class Coverage:
     """How often truth lies inside a band.
 

@@ -164,7 +164,7 @@ class GPTfluenceSimulator(PreTrainedModel):
             interval: also give a band that a value lies in with this probability, e.g. 0.9.
 
         Returns:
-            `[M, steps + 1]`; with `interval` a `Band` of three such tensors.
+            `Trajectories`, a tensor `[M, steps + 1]` that can be drawn; with `interval` a `Band` of three of them.
 
         Raises:
             ValueError: an id is unknown, or something is missing; the message says what.

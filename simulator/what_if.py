@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .curricula import visit_shares
-from .intervals import Band
+from .trajectories import Band, Trajectories
 
 if TYPE_CHECKING:
     from .modeling_gptfluence import GPTfluenceSimulator
@@ -52,7 +52,7 @@ class Situation:
         return self.simulator.trajectories(visits, rates, self.pool, self.test, self.seen, self.initial)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class WhatIf:
     """A run, possibly changed. Every change gives a new one and leaves this as it is.
 
@@ -67,6 +67,16 @@ class WhatIf:
     curriculum: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[float, ...], ...]
     learning_rate: tuple[float, ...]
+
+    def __repr__(self) -> str:
+        visited = {key for batch in self.curriculum for key in batch}
+        config = self.situation.simulator.config
+        text = (
+            f"run of {config.dataset_config} for {config.metric}: {len(self.curriculum)} steps, "
+            f"{len(visited)} of {len(self.situation.pool_ids)} training examples, "
+            f"{len(self.situation.test_ids)} test examples"
+        )
+        return "\n".join([text, *(f"beyond what the model was trained on: {each}" for each in self.beyond)])
 
     def _steps(self, steps: Iterable[int] | None) -> set[int]:
         """Steps from 0 on, of step numbers from 1 on."""
@@ -198,16 +208,19 @@ class WhatIf:
         return visit_shares([self.curriculum], self.situation.pool_ids, [self.weights]).to(self.situation.pool)
 
     def simulate(self, interval: float | None = None) -> Any:
-        """Trajectories `[M, steps + 1]`; with `interval` a `Band` of three such tensors.
+        """`Trajectories` `[M, steps + 1]`; with `interval` a `Band` of three of them.
 
         Raises:
             ValueError: the model has no bands, or none of this level.
         """
         predicted = simulate_many([self])
+        model, test_ids = self.situation.simulator, self.situation.test_ids
+        named = Trajectories.of(predicted[0], test_ids, model.config.metric)
         if interval is None:
-            return predicted[0]
-        low, high = self.situation.simulator.band(predicted.transpose(1, 2), self.situation.seen, interval)
-        return Band(predicted[0], low[0].T, high[0].T)
+            return named
+        low, high = model.band(predicted.transpose(1, 2), self.situation.seen, interval)
+        low, high = (Trajectories.of(end[0].T, test_ids, model.config.metric) for end in (low, high))
+        return Band(named, low, high, interval)
 
 
 def what_if(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from gptdynamics.errors import SettingsError
 from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
 from simulator.evaluation.scoring import Row, score, undefined
 from simulator.evaluation.simulated import Simulated, load_simulator
+from simulator.evaluation.table import table_text
 from simulator.intervals import Coverage
 from simulator.training import TrainSettings, train_simulator
 
@@ -44,7 +46,7 @@ class EvaluateSettings:
             raise SettingsError(f"no baseline {unknown[0]!r}; there are: {', '.join(BASELINES)}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Rows of the table, and what they were computed from.
 
@@ -63,6 +65,21 @@ class Evaluation:
     def write_json(self, path: Path) -> None:
         """Write the rows as a JSON list."""
         write_text(path, json.dumps([asdict(row) for row in self.rows], indent=1) + "\n")
+
+    def to_pandas(self) -> Any:
+        """The rows as a `DataFrame`."""
+        import pandas
+
+        return pandas.DataFrame([asdict(row) for row in self.rows])
+
+    def plot(self, run: str | None = None, test_id: int | None = None) -> Any:
+        """The error of each method at each step, or one trajectory; see `simulator.report.plot_evaluation`."""
+        from simulator.report import plot_evaluation
+
+        return plot_evaluation(self, run, test_id)
+
+    def __repr__(self) -> str:
+        return table_text(self.rows)
 
 
 def _trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:

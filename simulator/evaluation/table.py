@@ -49,3 +49,13 @@ def terminal_table(rows: Sequence[Row]) -> Table:
         notes.insert(1, moved)
     table.caption = "\n".join(notes)
     return table
+
+
+def table_text(rows: Sequence[Row]) -> str:
+    """The same as plain text."""
+    from rich.console import Console
+
+    console = Console(width=80, color_system=None, force_jupyter=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(terminal_table(rows))
+    return captured.get().rstrip()

@@ -14,10 +14,11 @@ from gptdynamics.dataset import read_dynamics
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.evaluation import EvaluateSettings, evaluate
 from simulator.evaluation.simulated import Simulated
-from simulator.intervals import Band, band_arrays, coverage, half_width
+from simulator.intervals import band_arrays, coverage, half_width
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, markov_fit, train_simulator
 from simulator.training.markov_residuals import markov_residuals
+from simulator.trajectories import Band
 
 CONFIG = "mini_sentiment_nano"
 

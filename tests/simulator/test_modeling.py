@@ -93,6 +93,7 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "recurrence.py",
         "curricula.py",
         "intervals.py",
+        "trajectories.py",
         "what_if.py",
     }
     with safe_open(tmp_path / "model.safetensors", "pt") as weights:

@@ -1,0 +1,211 @@
+"""What a simulation gives: tensors that know their test examples, and can be drawn and made into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# Of more test examples than this only some are drawn or listed, unless they are asked for.
+SHOWN = 6
+# Okabe and Ito's, without the yellow that cannot be seen on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def library(name: str) -> Any:
+    """A library that only drawing or tables need.
+
+    Raises:
+        ImportError: it is not installed; the message says how to.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise ImportError(f"this needs {package}, which is not installed: pip install {package}") from error
+
+
+class Trajectories(torch.Tensor):
+    """Trajectories of one simulated run, `[M, steps + 1]`: a tensor like any other, with test examples and a metric.
+
+    The difference of two runs is of this kind, too. Whatever else is computed from it is a plain tensor.
+
+    Attributes:
+        test_ids: M test examples, in the order of the rows.
+        quantity: what the values are: a metric, or the change of one.
+    """
+
+    test_ids: tuple[int, ...]
+    quantity: str
+
+    @classmethod
+    def of(cls, values: torch.Tensor, test_ids: Sequence[int], quantity: str) -> Trajectories:
+        """Name what `values` `[M, steps + 1]` are.
+
+        Raises:
+            ValueError: there is not one test example for each row.
+        """
+        if values.dim() != 2 or len(values) != len(test_ids):
+            raise ValueError(f"values of shape {tuple(values.shape)} are not trajectories of {len(test_ids)} examples")
+        named = values.detach().as_subclass(cls)
+        named.test_ids = tuple(test_ids)
+        named.quantity = quantity
+        return named
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Results are plain tensors, but for differences of the same test examples."""
+        with torch._C.DisableTorchFunctionSubclass():
+            found = func(*args, **(kwargs or {}))
+        if func not in (torch.Tensor.sub, torch.sub) or len(args) != 2:
+            return found
+        left, right = args
+        both = isinstance(left, Trajectories) and isinstance(right, Trajectories)
+        if not both or left.test_ids != right.test_ids or found.shape != left.shape:
+            return found
+        change = left.quantity if left.quantity.startswith("change of") else f"change of {left.quantity}"
+        return cls.of(found, left.test_ids, change)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trajectories:
+        return Trajectories.of(self.as_subclass(torch.Tensor).clone(), self.test_ids, self.quantity)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Trajectories.of, (self.as_subclass(torch.Tensor), self.test_ids, self.quantity)
+
+    def _values(self, test_ids: Sequence[int] | None) -> tuple[list[int], torch.Tensor]:
+        """The rows of these test examples; by default all, or of many a few from the most fallen to the most risen."""
+        values = self.as_subclass(torch.Tensor)
+        place = {key: at for at, key in enumerate(self.test_ids)}
+        if test_ids is not None:
+            unknown = [key for key in test_ids if key not in place]
+            if unknown:
+                raise ValueError(f"test example {unknown[0]} is not among those of this run")
+            chosen = [place[key] for key in test_ids]
+        elif len(values) <= SHOWN:
+            chosen = list(range(len(values)))
+        else:
+            order = (values[:, -1] - values[:, 0]).argsort(stable=True)
+            chosen = order[torch.linspace(0, len(order) - 1, SHOWN).round().long()].tolist()
+        return [self.test_ids[at] for at in chosen], values[chosen]
+
+    def to_pandas(self) -> Any:
+        """A `DataFrame` with a row for each test example and step: `test_id`, `step` and the quantity."""
+        pandas = library("pandas")
+        steps = self.size(1)
+        return pandas.DataFrame(
+            {
+                "test_id": [key for key in self.test_ids for _ in range(steps)],
+                "step": list(range(steps)) * len(self.test_ids),
+                self.quantity: self.as_subclass(torch.Tensor).flatten().cpu().numpy(),
+            }
+        )
+
+    def plot(self, test_ids: Sequence[int] | None = None) -> Any:
+        """A plotly figure with a line for each test example.
+
+        Args:
+            test_ids: whose; default: all, or of more than six those spread evenly from the most fallen to the most
+                risen.
+
+        Raises:
+            ValueError: a test example is unknown.
+            ImportError: plotly is not installed.
+        """
+        ids, values = self._values(test_ids)
+        figure = line_figure(self.quantity)
+        for at, (key, row) in enumerate(zip(ids, values.tolist(), strict=True)):
+            figure.add_scatter(y=row, name=f"test example {key}", mode="lines", line={"color": COLOURS[at % 6]})
+        return figure
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        steps = self.size(1) - 1
+        ids, values = self._values(None)
+        title = f"{self.quantity}: {len(self.test_ids)} test examples, steps 0 to {steps}"
+        columns = sorted({round(steps * part / 4) for part in range(5)})
+        rows = [(f"test example {key}", row) for key, row in zip(ids, values.tolist(), strict=True)]
+        if len(self.test_ids) > 1:
+            rows.append((f"mean of {len(self.test_ids)}", self.as_subclass(torch.Tensor).mean(0).tolist()))
+        return "\n".join([title, *text_table([f"step {step}" for step in columns], rows, columns)])
+
+
+@dataclass(frozen=True, repr=False)
+class Band:
+    """A predicted run with a band that each value lies in with probability `level`.
+
+    Attributes:
+        prediction, low, high: `[M, steps + 1]` each; the first given values have no width.
+        level: of the band.
+    """
+
+    prediction: Trajectories
+    low: Trajectories
+    high: Trajectories
+    level: float
+
+    def to_pandas(self) -> Any:
+        """As of `Trajectories`, with `low` and `high` besides."""
+        table = self.prediction.to_pandas()
+        ends = {"low": self.low, "high": self.high}
+        return table.assign(**{name: end.flatten().cpu().numpy() for name, end in ends.items()})
+
+    def plot(self, test_ids: Sequence[int] | None = None) -> Any:
+        """As of `Trajectories`, with the band of each test example behind its line."""
+        ids, _ = self.prediction._values(test_ids)
+        lines = self.prediction.plot(ids)
+        figure = line_figure(self.prediction.quantity)
+        place = {key: at for at, key in enumerate(self.prediction.test_ids)}
+        for line, key in zip(lines.data, ids, strict=True):
+            low, high = (end[place[key]].tolist() for end in (self.low, self.high))
+            steps = list(range(len(low)))
+            # There and back: the outline of the band.
+            figure.add_scatter(
+                x=steps + steps[::-1],
+                y=high + low[::-1],
+                fill="toself",
+                mode="none",
+                fillcolor=line.line.color,
+                opacity=0.2,
+                name=f"{self.level:.0%} band",
+                legendgroup=str(key),
+                showlegend=False,
+                hoverinfo="skip",
+            )
+            line.legendgroup = str(key)
+            figure.add_trace(line)
+        return figure
+
+    def __repr__(self) -> str:
+        width = (self.high - self.low).as_subclass(torch.Tensor)[:, -1].mean()
+        return f"{self.prediction!r}\n{self.level:.0%} band, at the last step {float(width):.3g} wide in the mean"
+
+
+def line_figure(quantity: str) -> Any:
+    """An empty plotly figure of a quantity over training steps."""
+    objects = library("plotly.graph_objects")
+    return objects.Figure(
+        layout={
+            "template": "plotly_white",
+            "hovermode": "x unified",
+            "xaxis": {"title": {"text": "training step"}},
+            "yaxis": {"title": {"text": quantity}},
+        }
+    )
+
+
+def text_table(head: list[str], rows: list[tuple[str, list[float]]], columns: list[int]) -> list[str]:
+    """Lines of a table: a heading, then a name and the values in these columns for each row."""
+    names = max(len(name) for name, _ in rows)
+    cells = [[f"{row[at]:.4g}" for at in columns] for _, row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    aligned = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *cells]
+    ]
+    return [
+        f"{name.ljust(names)}  {line}" for name, line in zip(["", *(name for name, _ in rows)], aligned, strict=True)
+    ]

@@ -1,0 +1,178 @@
+"""Results are tensors that can be drawn, tabulated and read."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gptdynamics.errors import SettingsError
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.evaluation import EvaluateSettings, evaluate
+from simulator.influence import influence, leave_out
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.trajectories import Band, Trajectories
+from simulator.what_if import WhatIf
+
+CURRICULUM = [[0, 1], [2, 3], [4, 0], [5, 6], [1, 2], [3, 3]]
+
+
+@pytest.fixture
+def run(
+    make_config: Callable[..., GPTfluenceConfig], make_model: Callable[[GPTfluenceConfig], GPTfluenceSimulator]
+) -> WhatIf:
+    model = make_model(make_config("memory", calibration_runs=19))
+    for scale in (model.band_scale, model.band_scores):
+        scale.abs_()
+    return model.what_if(CURRICULUM)
+
+
+def many(seed: int = 0) -> Trajectories:
+    values = torch.rand(9, 5, generator=torch.Generator().manual_seed(seed))
+    return Trajectories.of(values, range(10, 19), "loss")
+
+
+def test_they_are_tensors_like_any_other() -> None:
+    found = many()
+    plain = found.as_subclass(torch.Tensor)
+    assert isinstance(found, torch.Tensor) and type(plain) is torch.Tensor
+    for computed in (found + 1, found[0], found[:, -1], found.T, found.clone(), found.unbind()[0], found.mean()):
+        assert type(computed) is torch.Tensor
+    torch.testing.assert_close(found, plain)
+    torch.testing.assert_close(2 - found, 2 - plain)
+    torch.testing.assert_close(torch.stack([found, found]), torch.stack([plain, plain]))
+    np.testing.assert_array_equal(np.asarray(found), plain.numpy())
+    assert found.tolist() == plain.tolist()
+
+
+def test_a_difference_of_runs_is_drawn_like_a_run() -> None:
+    change = many(0) - many(1)
+    assert isinstance(change, Trajectories) and change.quantity == "change of loss"
+    assert (change - change).quantity == "change of loss"
+    others = Trajectories.of(torch.rand(9, 5), range(9), "loss")
+    assert type(many() - others) is torch.Tensor
+    assert type(many() - 1.0) is torch.Tensor
+
+
+def test_copies_keep_their_names(tmp_path: Path) -> None:
+    for made in (copy.deepcopy(many()), pickle.loads(pickle.dumps(many()))):
+        assert (type(made), made.test_ids, made.quantity) == (Trajectories, tuple(range(10, 19)), "loss")
+        assert torch.equal(made, many())
+
+
+def test_a_wrong_number_of_test_examples() -> None:
+    with pytest.raises(ValueError, match="not trajectories of 3 examples"):
+        Trajectories.of(torch.rand(2, 5), range(3), "loss")
+    with pytest.raises(ValueError, match="test example 3 is not among"):
+        many().plot([3])
+
+
+def test_a_run_as_table_figure_and_text(run: WhatIf) -> None:
+    found = run.simulate()
+    table = found.to_pandas()
+    assert list(table.columns) == ["test_id", "step", "loss"]
+    again = table.pivot(index="test_id", columns="step", values="loss")
+    np.testing.assert_array_equal(again.loc[list(found.test_ids)].to_numpy(), found.numpy())
+    figure = found.plot()
+    assert [line.name for line in figure.data] == [f"test example {key}" for key in found.test_ids]
+    np.testing.assert_allclose(figure.data[1].y, found[1].numpy())
+    assert figure.layout.yaxis.title.text == "loss"
+    lines = repr(found).splitlines()
+    assert lines[0] == "loss: 4 test examples, steps 0 to 6"
+    assert lines[2].split() == ["test", "example", "0", *(f"{found[0, at]:.4g}" for at in (0, 2, 3, 4, 6))]
+    assert lines[-1].startswith("mean of 4")
+    assert repr(run).startswith("run of mini_sentiment_nano for loss: 6 steps, 7 of 7 training examples, 4 test")
+    assert "batches of 1" in repr(run.drop([0]))
+
+
+def test_of_many_test_examples_a_spread_is_drawn() -> None:
+    found = many()
+    shown = [int(line.name.split()[-1]) for line in found.plot().data]
+    change = (found[:, -1] - found[:, 0]).tolist()
+    assert len(shown) == 6
+    order = [change[key - 10] for key in shown]
+    assert order == sorted(order) and order[0] == min(change) and order[-1] == max(change)
+    assert [line.name for line in found.plot([12]).data] == ["test example 12"]
+
+
+def test_a_band_as_table_figure_and_text(run: WhatIf) -> None:
+    found = run.simulate(interval=0.9)
+    assert isinstance(found, Band)
+    table = found.to_pandas()
+    assert list(table.columns) == ["test_id", "step", "loss", "low", "high"]
+    np.testing.assert_array_equal(table["high"].to_numpy(), found.high.flatten().numpy())
+    outline, line = found.plot([2]).data
+    place = found.prediction.test_ids.index(2)
+    np.testing.assert_allclose(line.y, found.prediction[place].numpy())
+    np.testing.assert_allclose(outline.y[:7], found.high[place].numpy())
+    np.testing.assert_allclose(outline.y[:6:-1], found.low[place].numpy())
+    assert repr(found).splitlines()[-1].startswith("90% band, at the last step ")
+
+
+def test_influence_as_table_figure_and_text(run: WhatIf) -> None:
+    given, gone = influence(run), leave_out(run, [0, 2, 4])
+    table = given.to_pandas()
+    assert list(table.columns) == ["step", "pool_id", "test_id", "final", "whole"]
+    row = table[(table.step == 3) & (table.pool_id == 0) & (table.test_id == 2)]
+    assert row.final.item() == given.final[5, 2] and row.whole.item() == given.whole[5, 2]
+    np.testing.assert_allclose(given.plot(2).data[0].y, given.final[:, 2].numpy())
+    np.testing.assert_allclose(given.plot().data[0].y, given.final.mean(1).numpy())
+    assert "training example" in repr(given) and len(repr(given).splitlines()) == 8
+    table = gone.to_pandas()
+    assert table[(table.pool_id == 4) & (table.test_id == 1)].final.item() == gone.final[2, 1]
+    bars = gone.plot(1).data[0]
+    found = dict(zip(bars.y, bars.x, strict=True))
+    assert found == {f"training example {key}": gone.final[at, 1] for at, key in enumerate([0, 2, 4])}
+    assert list(bars.x) == sorted(bars.x)
+    assert len(repr(gone).splitlines()) == 5
+    with pytest.raises(ValueError, match="test example 99"):
+        gone.plot(99)
+
+
+def test_an_evaluation_as_table_figure_and_text(dataset: Path, trained: dict[str, str]) -> None:
+    settings = EvaluateSettings(
+        str(dataset), "mini_sentiment_nano", models=(trained["memory"],), baselines=("persistence", "mean_curve")
+    )
+    found = evaluate(settings)
+    table = found.to_pandas()
+    assert table.method.tolist() == [row.method for row in found.rows]
+    lines = {line.name: line for line in found.plot().data}
+    assert set(lines) == set(found.predictions)
+    error = np.abs(found.predictions["mean_curve"] - found.runs.values).mean((0, 2))
+    np.testing.assert_allclose(lines["mean_curve"].y, error)
+    run, test_id = found.runs.runs[0], found.runs.test[1].id
+    lines = {line.name: line for line in found.plot(run, test_id).data}
+    np.testing.assert_allclose(lines["truth"].y, found.runs.values[0, :, 1])
+    assert "mean_curve" in repr(found) and "array(" not in repr(found)
+    with pytest.raises(SettingsError, match="both run and test_id"):
+        found.plot(run)
+    with pytest.raises(SettingsError, match="no held-out run 'x'"):
+        found.plot("x", test_id)
+
+
+@pytest.mark.parametrize(("lacking", "call"), [("plotly", "plot"), ("pandas", "to_pandas")])
+def test_without_plotly_or_pandas_the_message_says_what_to_install(lacking: str, call: str) -> None:
+    code = f"""
+import json, sys
+sys.modules[{lacking!r}] = None
+import torch
+from simulator.trajectories import Trajectories
+found = Trajectories.of(torch.ones(1, 2), [0], "loss")
+try:
+    found.{call}()
+except ImportError as error:
+    print(json.dumps([repr(found), str(error)]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    text, message = json.loads(done.stdout)
+    assert text.startswith("loss: 1 test examples")
+    assert f"pip install {lacking}" in message
