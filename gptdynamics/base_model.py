@@ -54,7 +54,11 @@ def base_model_source(name: str) -> str:
 
 
 def model_revision(name: str) -> str:
-    """What identifies a base model's weights: a Hub commit, or of a folder the first 12 hex digits of their SHA-256."""
+    """What identifies a base model's weights: a Hub commit, or of a folder the first 12 hex digits of their SHA-256.
+
+    Raises:
+        SettingsError: it is neither a folder with weights nor on a reachable Hub.
+    """
     if name in PYTHIA_REVISIONS:
         return PYTHIA_REVISIONS[name]
     source = base_model_source(name)
@@ -62,7 +66,13 @@ def model_revision(name: str) -> str:
     if not weights:
         from transformers import AutoConfig
 
-        return str(getattr(AutoConfig.from_pretrained(source), "_commit_hash", None) or "unknown")
+        try:
+            return str(getattr(AutoConfig.from_pretrained(source), "_commit_hash", None) or "unknown")
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise SettingsError(
+                f"cannot find model {name!r}: no folder, and not on a reachable Hub ({reason})"
+            ) from error
     digest = hashlib.sha256()
     for path in weights:
         digest.update(path.read_bytes())

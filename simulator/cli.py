@@ -75,23 +75,30 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder for the simulator.")],
     metric: Metric = "loss",
     dynamics: Annotated[str, typer.Option(help="memory, or markov (the paper).")] = "memory",
-    encoder: Annotated[str, typer.Option(help="gradient, sentence or label.")] = "gradient",
+    encoder: Annotated[str, typer.Option(help="gradient, sentence, causal_lm, label or index.")] = "gradient",
     order: Annotated[int, typer.Option(help="Previous values a markov step looks at.")] = 1,
     projection: Annotated[
         str, typer.Option(help="Of markov: linear (eq. 7-8) or mlp (the published code).")
     ] = "linear",
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 42,
+    encoder_model: Annotated[
+        str | None, typer.Option(help="Of sentence and causal_lm: folder or Hub id. Default: MiniLM, the base model.")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="Of sentence and causal_lm: mean, first or last.")] = None,
+    kind: Annotated[str, typer.Option(help="Of index: linear, additive or multiplicative (Simfluence).")] = "linear",
 ) -> None:
     """Train a simulator on a config's training and validation runs."""
     from simulator.training import TrainSettings, train_simulator
 
-    settings = TrainSettings(dataset, config, metric, dynamics, encoder, order, projection, seed)
+    settings = TrainSettings(
+        dataset, config, metric, dynamics, encoder, order, projection, seed, encoder_model, pooling, kind
+    )
     with _phases() as (on_phase, on_progress):
         trained = train_simulator(settings, on_phase, on_progress)
     trained.save(output, settings)
-    kind = "runs left out" if dynamics == "memory" else "validation runs"
+    where = "runs left out" if dynamics == "memory" else "validation runs"
     typer.echo(
-        f"{dynamics}, {encoder} vectors: all-steps MSE {trained.error:.4g} on {kind}, "
+        f"{dynamics}, {encoder} vectors: all-steps MSE {trained.error:.4g} on {where}, "
         f"best of {len(trained.tried)} settings {trained.choice}"
     )
     typer.echo(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")

@@ -12,6 +12,8 @@ METRIC_RANGES = {
     "bleu": (0.0, 100.0),
     "rougeL": (0.0, 1.0),
 }
+PROJECTIONS = ("linear", "mlp", "table")
+KINDS = ("linear", "additive", "multiplicative")
 
 
 class GPTfluenceConfig(PretrainedConfig):
@@ -32,7 +34,9 @@ class GPTfluenceConfig(PretrainedConfig):
         stride: updates between two measurements of the metric; one step of markov spans them.
         first_step: step of the first measurement: 0, or 1 in runs that were not measured before the first update.
         order: n, previous values that a markov step looks at.
-        projection: `linear` (eq. 7-8) or `mlp` (two layers shared by train and test side).
+        projection: `linear` (eq. 7-8), `mlp` (two layers shared by train and test side), or `table`: of `index`
+            vectors, a number for each pair of a pool and a test example (Simfluence).
+        kind: of a table: `linear`, or `additive` (B only, alpha_1 = 1) or `multiplicative` (A only, beta = 0).
         hidden: width of the projections.
         components, test_components, curve_components: sizes of `memory`.
         decays, fadings: time constants of `memory`: rho, and kappa times the tau of a whole run.
@@ -61,6 +65,7 @@ class GPTfluenceConfig(PretrainedConfig):
         first_step: int = 0,
         order: int = 1,
         projection: str = "linear",
+        kind: str = "linear",
         hidden: int = 64,
         components: int = 1,
         test_components: int = 1,
@@ -72,8 +77,9 @@ class GPTfluenceConfig(PretrainedConfig):
     ) -> None:
         if dynamics not in ("markov", "memory"):
             raise ValueError(f"dynamics={dynamics!r} must be 'markov' or 'memory'")
-        if projection not in ("linear", "mlp"):
-            raise ValueError(f"projection={projection!r} must be 'linear' or 'mlp'")
+        for name, value, known in (("projection", projection, PROJECTIONS), ("kind", kind, KINDS)):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
         if metric not in METRIC_RANGES:
             raise ValueError(f"metric={metric!r} must be one of {', '.join(METRIC_RANGES)}")
         if order < 1:
@@ -96,6 +102,7 @@ class GPTfluenceConfig(PretrainedConfig):
         self.first_step = first_step
         self.order = order
         self.projection = projection
+        self.kind = kind
         self.hidden = hidden
         self.components = components
         self.test_components = test_components

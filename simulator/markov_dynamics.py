@@ -27,6 +27,10 @@ class MarkovDynamics(nn.Module):
         self.order = config.order
         self.batch_size = config.batch_size
         self.projection = config.projection
+        self.add_weights(config)
+
+    def add_weights(self, config: GPTfluenceConfig) -> None:
+        """Make what is learned, to be set by `reset` or loaded."""
         factors, width, hidden = config.order + 1, config.encoder_width, config.hidden
         if config.projection == "linear":
             self.train_side = nn.Parameter(torch.empty(factors, width, hidden))

@@ -17,6 +17,7 @@ from .curricula import measured_steps, shares_between
 from .intervals import QUANTILES, half_width
 from .markov_dynamics import MarkovDynamics
 from .memory_dynamics import MemoryDynamics, interpolate
+from .table_dynamics import TableDynamics
 from .what_if import WhatIf, what_if
 
 
@@ -46,8 +47,8 @@ class GPTfluenceSimulator(PreTrainedModel):
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__(config)
-        memory = config.dynamics == "memory"
-        self.dynamics: Any = MemoryDynamics(config) if memory else MarkovDynamics(config)
+        markov = TableDynamics if config.projection == "table" else MarkovDynamics
+        self.dynamics: Any = MemoryDynamics(config) if config.dynamics == "memory" else markov(config)
         self.register_buffer("pool_vectors", torch.zeros(len(config.pool_keys), config.encoder_width))
         self.register_buffer("test_vectors", torch.zeros(len(config.test_keys), config.encoder_width))
         self.register_buffer("band_scale", torch.zeros(config.steps + 1, len(config.test_keys)))
@@ -129,19 +130,19 @@ class GPTfluenceSimulator(PreTrainedModel):
         return vectors
 
     def _encode(self, examples: Sequence[Any]) -> np.ndarray:
-        encoder = self.config.encoder
         try:
             encoders = importlib.import_module("simulator.encoders")
         except ImportError as error:
             raise ImportError(
-                f"{len(examples)} examples are new to this model; encoding them ({encoder.get('encoder')}) needs "
-                "the gptdynamics package"
+                f"{len(examples)} examples are new to this model; encoding them ({self.config.encoder.get('encoder')}) "
+                "needs the gptdynamics package"
             ) from error
-        kind, base = encoder.get("encoder", ""), encoder.get("model", "")
-        made = encoders.make_encoder(kind, base, encoder.get("seed", 0))
-        if made.describe() != encoder:
-            raise ValueError(f"the model was trained with encoder {encoder}, here it would be {made.describe()}")
-        return encoders.encode_cached(made, examples)
+        vectors: np.ndarray = encoders.encode_cached(encoders.described_encoder(self.config.encoder), examples)
+        if vectors.shape[1] != self.config.encoder_width:
+            raise ValueError(
+                f"encoder vectors have {vectors.shape[1]} numbers, the model's {self.config.encoder_width}"
+            )
+        return vectors
 
     def simulate(
         self,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gptdynamics.examples import Example
+
+if TYPE_CHECKING:
+    from gptdynamics.base_model import BaseModel
 
 WIDTH = 2048
 
@@ -42,14 +46,24 @@ class GradientEncoder:
             "seed": self.seed,
         }
 
+    @cached_property
+    def base(self) -> BaseModel:
+        """The loaded base model.
+
+        Raises:
+            SettingsError: it is neither a folder nor on a reachable Hub.
+        """
+        from gptdynamics.base_model import load_base_model
+
+        return load_base_model(self.base_model)
+
     def encode(self, examples: Sequence[Example]) -> np.ndarray:
         """Vectors `[examples, width]`, one backward pass an example."""
-        from gptdynamics.base_model import load_base_model
         from gptdynamics.gradients import GradientSketch
         from gptdynamics.tasks import get_single_task
         from gptdynamics.tokens import tokenize_example
 
-        base = load_base_model(self.base_model)
+        base = self.base
         tokenized = [
             tokenize_example(base.tokenizer, example, base.context, get_single_task(example.task).generates)
             for example in examples

@@ -2,33 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from gptdynamics.errors import SettingsError
+from simulator.encoders.causal_lm import CausalLMEncoder
 from simulator.encoders.encoder import Encoder
+from simulator.encoders.gradient import GradientEncoder
+from simulator.encoders.index import IndexEncoder
+from simulator.encoders.label import LabelEncoder
+from simulator.encoders.sentence import SentenceEncoder
 
-ENCODERS = ("sentence", "gradient", "label")
+ENCODERS = ("sentence", "causal_lm", "gradient", "label", "index")
+POOLINGS = ("mean", "first", "last")
+# Encoders of which the model is a setting; `gradient` has the base model of the runs.
+WITH_MODEL = ("sentence", "causal_lm")
 
 
-def make_encoder(kind: str, base_model: str, seed: int = 0) -> Encoder:
+def check_encoder(kind: str, model: str | None, pooling: str | None) -> None:
+    """Raise SettingsError if there is no such encoder, or it does not have these settings; see `make_encoder`."""
+    if kind not in ENCODERS:
+        raise SettingsError(f"unknown encoder {kind!r}; known encoders: {', '.join(ENCODERS)}")
+    for name, value in (("encoder_model", model), ("pooling", pooling)):
+        if value is not None and kind not in WITH_MODEL:
+            raise SettingsError(f"{name}={value!r} is a setting of {' and '.join(WITH_MODEL)} encoders, not of {kind}")
+    if pooling is not None and pooling not in POOLINGS:
+        raise SettingsError(f"pooling={pooling!r} must be one of {', '.join(POOLINGS)}")
+    if pooling == "last" and kind == "sentence":
+        raise SettingsError("pooling='last' is for causal_lm: in a sentence encoder the last token is a separator")
+
+
+def make_encoder(
+    kind: str, base_model: str, seed: int = 0, model: str | None = None, pooling: str | None = None
+) -> Encoder:
     """The encoder called `kind`.
 
     Args:
-        kind: `sentence`, `gradient` or `label`.
-        base_model: whose gradients the `gradient` encoder takes.
+        kind: one of `ENCODERS`.
+        base_model: whose gradients the `gradient` encoder takes; the default model of `causal_lm`.
         seed: of the gradient projection.
+        model: of `sentence`: a sentence-transformers model, default MiniLM; of `causal_lm`: `nano`, a Pythia size, or
+            any causal language model. A folder or a Hub id.
+        pooling: how the states of tokens become one vector: `mean`, `first` or (`causal_lm`) `last`. Default: of
+            `sentence` the model's own way, of `causal_lm` the mean.
 
     Raises:
-        SettingsError: no such encoder.
+        SettingsError: no such encoder, or it does not have these settings.
     """
+    check_encoder(kind, model, pooling)
     if kind == "sentence":
-        from simulator.encoders.sentence import SentenceEncoder
-
-        return SentenceEncoder()
+        return SentenceEncoder(**_given(model=model, pooling=pooling))
+    if kind == "causal_lm":
+        return CausalLMEncoder(model or base_model, **_given(pooling=pooling))
     if kind == "gradient":
-        from simulator.encoders.gradient import GradientEncoder
-
         return GradientEncoder(base_model, seed=seed)
-    if kind == "label":
-        from simulator.encoders.label import LabelEncoder
+    return LabelEncoder() if kind == "label" else IndexEncoder()
 
-        return LabelEncoder()
-    raise SettingsError(f"unknown encoder {kind!r}; known encoders: {', '.join(ENCODERS)}")
+
+def described_encoder(description: Mapping[str, Any]) -> Encoder:
+    """The encoder that a simulator was trained with, for examples that are new to it.
+
+    Args:
+        description: what the encoder said of itself (`Encoder.describe`).
+
+    Raises:
+        SettingsError: the encoder knows no other examples, or is another one here.
+    """
+    kind = description.get("encoder", "")
+    if kind == "index":
+        raise SettingsError("index vectors know no other examples than those trained on: train with another encoder")
+    settings = {name: value for name, value in description.items() if name not in ("encoder", "revision")}
+    made: Encoder
+    if kind == "gradient":
+        made = GradientEncoder(settings["model"], settings["width"], settings["seed"])
+    else:
+        pooling = settings.get("pooling")
+        made = make_encoder(kind, "", model=settings.get("model"), pooling=None if pooling == "own" else pooling)
+    if made.describe() != dict(description):
+        raise SettingsError(
+            f"this simulator was trained with encoder {dict(description)}; here it would be {made.describe()}"
+        )
+    return made
+
+
+def _given(**settings: str | None) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if value is not None}

@@ -13,6 +13,7 @@ import numpy as np
 
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset import Dynamics, read_dynamics
+from gptdynamics.dataset.gradient_reading import read_vectors
 from gptdynamics.errors import SettingsError
 from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
 from simulator.evaluation.scoring import Row, score, undefined
@@ -85,13 +86,22 @@ class Evaluation:
 def _trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
     """What is trained for the table: label-only vectors on label tasks, and everything where no model is given.
 
-    Examples without targets of their own, as imported ones may be, have neither label nor gradient vectors.
+    Examples without targets of their own, as imported ones may be, have neither label nor gradient vectors; where texts
+    are withheld there are the gradient vectors of the release, or nothing but which example is which.
     """
-    known = all(example.target or example.withheld for example in runs.pool)
+    if any(example.withheld for example in (*runs.pool, *runs.test)):
+        stored = read_vectors(runs.source, runs.config) is not None
+        wanted = [("markov", "gradient"), ("memory", "gradient")] if stored else [("markov", "index")]
+        return [] if settings.models else _settings(settings, wanted)
+    known = all(example.target for example in runs.pool)
     wanted = [("memory", "label")] if known and not runs.test[0].references else []
     if not settings.models:
         wanted = [("markov", "sentence"), *wanted, ("memory", "sentence")]
         wanted += [("memory", "gradient")] if known else []
+    return _settings(settings, wanted)
+
+
+def _settings(settings: EvaluateSettings, wanted: Sequence[tuple[str, str]]) -> list[TrainSettings]:
     return [
         TrainSettings(settings.dataset, settings.config, settings.metric, dynamics=dynamics, encoder=encoder)
         for dynamics, encoder in wanted

@@ -34,14 +34,15 @@ def load_simulator(source: str) -> GPTfluenceSimulator:
 
 
 def method_name(model: GPTfluenceSimulator) -> str:
-    """`memory_<encoder>`, `markov_<order>`, or `markov_<order>_<encoder>` for other than sentence vectors."""
+    """`memory_<encoder>`, or `markov_<order>` and what differs from the paper: kind, projection, encoder."""
     config = model.config
     encoder = config.encoder.get("encoder", "")
     if config.dynamics == "memory":
         return f"memory_{encoder}"
     suffix = "" if encoder == "sentence" else f"_{encoder}"
+    kind = "" if config.kind == "linear" else f"_{config.kind}"
     mlp = "_mlp" if config.projection == "mlp" else ""
-    return f"markov_{config.order}{mlp}{suffix}"
+    return f"markov_{config.order}{kind}{mlp}{suffix}"
 
 
 class Simulated:

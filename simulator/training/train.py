@@ -15,14 +15,15 @@ import torch
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
-from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.configuration_gptfluence import KINDS, GPTfluenceConfig
 from simulator.curricula import measured_steps, shares_between, visit_shares
-from simulator.encoders import ENCODERS, encode_cached, make_encoder
+from simulator.encoders import check_encoder, make_encoder
 from simulator.intervals import band_arrays
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
-from simulator.training import markov_fit, memory_fit
+from simulator.training import markov_fit, memory_fit, table_fit
 from simulator.training.markov_residuals import markov_residuals
 from simulator.training.unseen_fit import CURVE_COMPONENTS
+from simulator.training.vectors import parts_of, run_vectors
 
 DYNAMICS = ("memory", "markov")
 PROJECTIONS = ("linear", "mlp")
@@ -37,10 +38,13 @@ class TrainSettings:
         config: `<task>_<size>`.
         metric: what to predict.
         dynamics: `memory` or `markov`.
-        encoder: `gradient`, `sentence` or `label`.
+        encoder: one of `simulator.encoders.ENCODERS`; with `index`, markov of order 1 is Simfluence.
         order: n of markov.
-        projection: of markov: `linear` or `mlp`.
-        seed: of weights, batches and the gradient projection.
+        projection: of markov: `linear` or `mlp`; `index` vectors have a table in its place.
+        seed: of weights and batches.
+        encoder_model: of `sentence` and `causal_lm` encoders, see `make_encoder`; None: MiniLM and the base model.
+        pooling: of the same: `mean`, `first` or (`causal_lm`) `last`; None: the encoder's own.
+        kind: of `index`: `linear`, or `additive` or `multiplicative` for one kind of factors only.
     """
 
     dataset: str
@@ -51,11 +55,21 @@ class TrainSettings:
     order: int = 1
     projection: str = "linear"
     seed: int = 42
+    encoder_model: str | None = None
+    pooling: str | None = None
+    kind: str = "linear"
 
     def __post_init__(self) -> None:
-        for name, known in (("dynamics", DYNAMICS), ("encoder", ENCODERS), ("projection", PROJECTIONS)):
+        for name, known in (("dynamics", DYNAMICS), ("projection", PROJECTIONS), ("kind", KINDS)):
             if getattr(self, name) not in known:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        check_encoder(self.encoder, self.encoder_model, self.pooling)
+        if self.kind != "linear" and self.encoder != "index":
+            raise SettingsError(f"kind={self.kind!r} is one of Simfluence's: give encoder index")
+        if self.dynamics == "memory" and self.encoder == "index":
+            raise SettingsError(
+                "memory needs vectors that say which examples are alike; index is for --dynamics markov"
+            )
         if self.order < 1:
             raise SettingsError(f"order={self.order} must be at least 1")
 
@@ -131,25 +145,24 @@ def train_simulator(
         GPTDynamicsError: the data are missing, damaged or too few.
     """
     runs = runs or read_dynamics(settings.dataset, settings.config, settings.metric)
-    _check_targets(settings, runs)
     if len(runs.step) < 2:
         raise DataError(f"{settings.config}: {settings.metric} was measured once only: there are no dynamics to learn")
     first_step, stride = int(runs.step[0]), int(runs.step[1] - runs.step[0])
     if runs.step.tolist() != measured_steps(runs.learning_rate.shape[1], stride, first_step):
         raise DataError(f"{settings.config}: {settings.metric} was not measured at even steps: {runs.step.tolist()}")
-    encoder = make_encoder(settings.encoder, runs.base_model)
-    on_phase(f"{settings.dynamics}, {settings.encoder} vectors: encoding", 1)
+    encoder = make_encoder(settings.encoder, runs.base_model, model=settings.encoder_model, pooling=settings.pooling)
+    on_phase(f"{settings.dynamics}, {settings.encoder} vectors: encoding", parts_of(runs))
     began = time.perf_counter()
-    pool, test = encode_cached(encoder, runs.pool), encode_cached(encoder, runs.test)
+    vectors = run_vectors(encoder, runs, on_progress)
+    pool, test = vectors.pool, vectors.test
     encode_seconds = time.perf_counter() - began
-    on_progress()
     config = GPTfluenceConfig(
         dynamics=settings.dynamics,
         metric=settings.metric,
         dataset_config=settings.config,
         base_model=runs.base_model,
         base_revision=runs.base_revision,
-        encoder=encoder.describe(),
+        encoder=vectors.encoder,
         encoder_width=pool.shape[1],
         pool_ids=[example.id for example in runs.pool],
         pool_keys=[content_key(example) for example in runs.pool],
@@ -161,7 +174,8 @@ def train_simulator(
         stride=stride,
         first_step=first_step,
         order=settings.order,
-        projection=settings.projection,
+        projection="table" if settings.encoder == "index" else settings.projection,
+        kind=settings.kind,
     )
     began = time.perf_counter()
     fit: Any
@@ -169,6 +183,8 @@ def train_simulator(
         fit = _memory(config, runs, pool, test)
         state = {f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()}
         residuals = fit.residuals, fit.unseen_residuals
+    elif settings.encoder == "index":
+        fit, state, residuals = _table(config, runs, pool, test, on_phase, on_progress)
     else:
         on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(markov_fit.choices()))
         how = markov_fit.MarkovTraining(seed=settings.seed)
@@ -194,13 +210,21 @@ def train_simulator(
     )
 
 
-def _check_targets(settings: TrainSettings, runs: Dynamics) -> None:
-    """Imported examples may not say where the prompt ends; vectors that depend on the target need to know it."""
-    if settings.encoder in ("gradient", "label") and not all(each.target or each.withheld for each in runs.pool):
-        raise DataError(
-            f"{settings.config}: its examples have no targets of their own, which {settings.encoder} vectors are made "
-            "of: give --encoder sentence"
-        )
+def _table(
+    config: GPTfluenceConfig,
+    runs: Dynamics,
+    pool: np.ndarray,
+    test: np.ndarray,
+    on_phase: Callable[[str, int], None],
+    on_progress: Callable[[], None],
+) -> tuple[table_fit.TableFit, dict[str, torch.Tensor], tuple[np.ndarray, np.ndarray]]:
+    """Fit a factor for each pair; returns the fit, the weights, and residuals of seen and of unseen test examples."""
+    on_phase("markov, index vectors: fitting", len(table_fit.choices(config.kind)))
+    training, validation = (markov_data(runs.split(split), pool, test) for split in ("train", "validation"))
+    fit = table_fit.fit_table(training, validation, config.kind, config.order, on_progress)
+    weights = table_fit.table_dynamics(config, fit.factors).state_dict()
+    residuals = table_fit.table_residuals(training, validation, config.kind, config.order, fit.choice)
+    return fit, {f"dynamics.{name}": value for name, value in weights.items()}, residuals
 
 
 def _memory(config: GPTfluenceConfig, runs: Dynamics, pool: np.ndarray, test: np.ndarray) -> memory_fit.MemoryFit:

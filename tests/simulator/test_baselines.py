@@ -21,12 +21,14 @@ from simulator.baselines import (
     Simfluence,
     SimfluenceDescent,
     fit_baseline,
-    simfluence,
 )
+from simulator.baselines.simfluence import Kind
 from simulator.baselines.simfluence_descent import Descent
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.curricula import visit_shares
 from simulator.markov_dynamics import MarkovDynamics
+from simulator.training import table_fit
+from simulator.training.table_fit import TableChoice
 
 POOL, TESTS, STEPS, BATCH = 10, 3, 8, 2
 MakeDynamics = Callable[..., Dynamics]
@@ -140,52 +142,52 @@ def slow_ridge(runs: Dynamics, test: int, penalties: tuple[float, float]) -> np.
 def test_simfluence_is_a_ridge_regression_for_each_test_example(
     runs: Dynamics, ridge: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simfluence, "RIDGES", (ridge,))
+    monkeypatch.setattr(table_fit, "RIDGES", (ridge,))
     found = Simfluence("linear", runs, runs)
-    assert found.penalties == (ridge, ridge)
+    assert found.fit.choice == TableChoice(ridge, ridge)
     for test in range(TESTS):
         wanted = slow_ridge(runs, test, (ridge, ridge))
-        np.testing.assert_allclose(found.factors[:, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.fit.factors[:, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_fewer_rows_than_factors_are_the_same_regression(
     runs: Dynamics, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simfluence, "RIDGES", (0.1,))
+    monkeypatch.setattr(table_fit, "RIDGES", (0.1,))
     few = runs.take(list(range(count)))
     assert count * STEPS < 2 * POOL
     found = Simfluence("linear", few, runs)
     for test in range(TESTS):
         wanted = slow_ridge(few, test, (0.1, 0.1))
-        np.testing.assert_allclose(found.factors[:, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.fit.factors[:, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_penalties_are_chosen_on_some_of_many_test_examples(runs: Dynamics, monkeypatch: pytest.MonkeyPatch) -> None:
     training, validation = runs.take([0, 1, 2, 3]), runs.take([16, 17, 18])
-    monkeypatch.setattr(simfluence, "TUNED_TESTS", 2)
+    monkeypatch.setattr(table_fit, "TUNED_TESTS", 2)
     found = Simfluence("linear", training, validation)
 
     def ends(of: Dynamics) -> Dynamics:
         return replace(of, test=[of.test[0], of.test[-1]], values=of.values[:, :, [0, -1]])
 
-    assert found.penalties == Simfluence("linear", ends(training), ends(validation)).penalties
-    assert found.factors.shape == (2, POOL, TESTS)
+    assert found.fit.choice == Simfluence("linear", ends(training), ends(validation)).fit.choice
+    assert found.fit.factors.shape == (2, POOL, TESTS)
 
 
 @pytest.mark.parametrize(("kind", "fitted"), [("additive", 1), ("multiplicative", 0)])
 def test_one_sided_simfluence_holds_the_other_side_at_persistence(
-    runs: Dynamics, kind: simfluence.Kind, fitted: int, monkeypatch: pytest.MonkeyPatch
+    runs: Dynamics, kind: Kind, fitted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simfluence, "RIDGES", (1.0,))
+    monkeypatch.setattr(table_fit, "RIDGES", (1.0,))
     found = Simfluence(kind, runs, runs)
-    assert found.factors[1 - fitted].abs().max() == 0
+    assert found.fit.factors[1 - fitted].abs().max() == 0
     for test in range(TESTS):
         x, y, penalties = slow_rows(runs, test, (1.0, 1.0))
         side = slice(fitted * POOL, (fitted + 1) * POOL)
         padded = np.concatenate([x[:, side], np.diag(np.sqrt(penalties[side]))])
         wanted = np.linalg.lstsq(padded, np.concatenate([y, np.zeros(POOL)]), rcond=None)[0]
-        np.testing.assert_allclose(found.factors[fitted, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found.fit.factors[fitted, :, test].numpy(), wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_the_papers_training_is_adamw_on_one_step_errors(runs: Dynamics) -> None:
@@ -234,7 +236,7 @@ def test_the_papers_training_comes_close_to_its_own_truth(runs: Dynamics) -> Non
 def test_simfluence_predicts_by_its_recurrence(runs: Dynamics) -> None:
     found = Simfluence("linear", runs.take(list(range(16))), runs.take([16, 17, 18]))
     held_out = runs.take([20, 21])
-    change, add = found.factors.double().numpy()
+    change, add = found.fit.factors.double().numpy()
     wanted = free_running(1 + change, add, held_out.curricula, held_out.values[0, 0])
     np.testing.assert_allclose(found.predict(held_out), wanted, rtol=1e-4)
 
@@ -243,22 +245,22 @@ def test_simfluence_chooses_the_penalties_with_the_least_error_on_validation_run
     training, validation = runs.take([0, 1, 2, 3]), runs.take([16, 17, 18])
     found = Simfluence("linear", training, validation)
     errors = {}
-    for first in simfluence.RIDGES:
-        for second in simfluence.RIDGES:
+    for first in table_fit.RIDGES:
+        for second in table_fit.RIDGES:
             change, add = np.stack([slow_ridge(training, t, (first, second)) for t in range(TESTS)], -1)
             predicted = free_running(1 + change, add, validation.curricula, validation.values[0, 0])
             errors[first, second] = np.square(predicted - validation.values)[:, 1:].mean()
-    assert errors[found.penalties] == pytest.approx(min(errors.values()), rel=1e-3)
+    assert errors[found.fit.choice.alpha, found.fit.choice.beta] == pytest.approx(min(errors.values()), rel=1e-3)
 
 
 def test_simfluence_finds_its_own_truth_on_noise_free_runs(
     runs: Dynamics, truth: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simfluence, "RIDGES", (1e-6,))
+    monkeypatch.setattr(table_fit, "RIDGES", (1e-6,))
     found = Simfluence("linear", runs.take(list(range(20))), runs.take([20, 21]))
     held_out = runs.take([22, 23])
     np.testing.assert_allclose(found.predict(held_out), held_out.values, atol=0.02)
-    np.testing.assert_allclose(1 + found.factors[0].numpy(), truth[0], atol=0.1)
+    np.testing.assert_allclose(1 + found.fit.factors[0].numpy(), truth[0], atol=0.1)
 
 
 def test_simfluence_with_its_own_grid_is_far_better_than_persistence_on_its_own_truth(runs: Dynamics) -> None:
@@ -272,7 +274,7 @@ def test_markov_of_order_one_with_index_vectors_is_simfluence(runs: Dynamics) ->
     simfluence_linear = Simfluence("linear", runs.take(list(range(16))), runs.take([16, 17, 18]))
     config = GPTfluenceConfig(encoder_width=POOL, hidden=TESTS, batch_size=BATCH)
     dynamics = MarkovDynamics(config)
-    change, add = simfluence_linear.factors
+    change, add = simfluence_linear.fit.factors
     with torch.no_grad():
         dynamics.train_side.copy_(torch.stack([1 + change, add]) / BATCH)
         dynamics.test_side.copy_(torch.eye(POOL, TESTS).expand(2, -1, -1))

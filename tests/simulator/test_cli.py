@@ -75,6 +75,9 @@ def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], da
         "order": 2,
         "projection": "mlp",
         "seed": 7,
+        "encoder_model": None,
+        "pooling": None,
+        "kind": "linear",
     }
 
 
@@ -206,7 +209,7 @@ MISTAKES = {
     "unknown dynamics": (TRAIN + " --config mini_sentiment_nano --dynamics lstm", "memory, markov"),
     "unknown encoder": (
         "train {dataset} --output {out} --config mini_sentiment_nano --encoder bert",
-        "sentence, gradient, label",
+        "sentence, causal_lm, gradient, label, index",
     ),
     "unknown projection": (TRAIN + " --config mini_sentiment_nano --projection cubic", "linear, mlp"),
     "order zero": (TRAIN + " --config mini_sentiment_nano --order 0", "order=0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import pytest
 import torch
 
 from gptdynamics.base_model import load_base_model
-from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
-from simulator.encoders import ENCODERS, encode_cached, make_encoder
+from simulator.encoders import ENCODERS, PART, described_encoder, encode_cached, make_encoder
 from simulator.encoders.gradient import GradientEncoder
 from simulator.encoders.label import LabelEncoder
 from simulator.encoders.sentence import OFFLINE_PACKAGE, SentenceEncoder
@@ -185,23 +186,18 @@ def test_the_seed_reaches_the_gradient_encoder(tiny_model_folder: Path) -> None:
     assert make_encoder("gradient", str(tiny_model_folder), seed=5).describe()["seed"] == 5
 
 
-def test_an_unknown_encoder_is_refused_with_those_there_are() -> None:
-    with pytest.raises(SettingsError, match=r"'bert'.*sentence, gradient, label"):
-        make_encoder("bert", "nano")
-
-
 class Counting:
-    """An encoder that counts how often it is asked."""
+    """An encoder that remembers what it was asked."""
 
     def __init__(self, name: str = "counting") -> None:
         self.name = name
-        self.calls = 0
+        self.asked: list[str] = []
 
     def describe(self) -> dict[str, Any]:
         return {"encoder": self.name}
 
     def encode(self, examples: Sequence[Example]) -> np.ndarray:
-        self.calls += 1
+        self.asked += [example.prompt for example in examples]
         return np.array([[len(example.prompt), len(example.target)] for example in examples], dtype=np.float64)
 
 
@@ -217,19 +213,72 @@ PAIRS = texts(("a b", " c"), ("d", " e f"))
 def test_what_was_encoded_once_is_read_from_the_cache(cache: Path) -> None:
     encoder = Counting()
     first, second = encode_cached(encoder, PAIRS), encode_cached(encoder, PAIRS)
-    assert encoder.calls == 1
+    assert encoder.asked == ["a b", "d"]
     assert first.dtype == second.dtype == np.float32
     np.testing.assert_array_equal(first, [[3, 2], [1, 4]])
     np.testing.assert_array_equal(first, second)
-    assert [path.suffix for path in (cache / "encodings").iterdir()] == [".npy"]
 
 
-def test_other_texts_another_order_and_another_encoder_are_encoded_anew(cache: Path) -> None:
-    encoder, other = Counting(), Counting("other")
-    for examples in (PAIRS, PAIRS[:1], PAIRS[::-1], texts(("a", " b c"), ("d", " e f"))):
+def test_each_example_is_encoded_once_whatever_it_comes_with(cache: Path) -> None:
+    encoder = Counting()
+    new = Example(7, "g h i", " j")
+    for examples in (PAIRS, PAIRS[:1], PAIRS[::-1], [PAIRS[1], new, PAIRS[0], new]):
         np.testing.assert_array_equal(encode_cached(encoder, examples), Counting().encode(examples))
-    encode_cached(other, PAIRS)
-    assert (encoder.calls, other.calls) == (4, 1)
+    assert encoder.asked == ["a b", "d", "g h i"]
+
+
+def test_the_id_is_not_part_of_what_is_encoded_but_text_and_task_are(cache: Path) -> None:
+    encoder = Counting()
+    row = PAIRS[0]
+    for other in (row, replace(row, id=99), replace(row, task="rte"), replace(row, target=" d")):
+        encode_cached(encoder, [other])
+    assert len(encoder.asked) == 3
+
+
+def test_another_encoder_has_vectors_of_its_own(cache: Path) -> None:
+    encoder, other = Counting(), Counting("other")
+    for each in (encoder, other):
+        encode_cached(each, PAIRS)
+    assert other.asked == encoder.asked
+
+
+def test_a_pool_of_ten_thousand_is_encoded_once_and_rows_added_to_it_alone(cache: Path) -> None:
+    pool = [Example(at, f"prompt {at}", " yes") for at in range(10_000)]
+    encoder, parts = Counting(), []
+    vectors = encode_cached(encoder, pool, lambda: parts.append(len(encoder.asked)))
+    assert len(encoder.asked) == 10_000
+    assert parts == [*range(PART, 10_000, PART), 10_000]
+    again = encode_cached(encoder, [*pool, Example(10_000, "one more", " no")])
+    assert encoder.asked[10_000:] == ["one more"]
+    np.testing.assert_array_equal(again[:10_000], vectors)
+
+
+def test_an_interrupted_encoding_goes_on_where_it_stopped(cache: Path) -> None:
+    pool = [Example(at, f"prompt {at}", " yes") for at in range(3 * PART)]
+    encoder = Counting()
+
+    def stop() -> None:
+        if len(encoder.asked) == 2 * PART:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_cached(encoder, pool, stop)
+    encode_cached(encoder, pool)
+    assert len(encoder.asked) == 3 * PART
+
+
+def test_writers_side_by_side_do_not_spoil_each_other(cache: Path) -> None:
+    def work(seed: int) -> bool:
+        rows = np.random.default_rng(seed).permutation(60)[:40]
+        examples = [Example(0, "x" * int(row), " y") for row in rows + 1]
+        return np.array_equal(encode_cached(Counting(), examples), Counting().encode(examples))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(24)))
+    encoder = Counting()
+    examples = [Example(0, "x" * row, " y") for row in range(1, 61)]
+    np.testing.assert_array_equal(encode_cached(encoder, examples), Counting().encode(examples))
+    assert not encoder.asked
 
 
 @pytest.mark.parametrize(
@@ -240,17 +289,18 @@ def test_other_texts_another_order_and_another_encoder_are_encoded_anew(cache: P
         lambda content: content[: len(content) - 4],
         lambda content: b"no array at all",
         lambda content: b"PK\x03\x04" + content,
+        lambda content: content.replace(b"'key'", b"'kex'"),
     ],
-    ids=["empty", "cut in the header", "cut in the numbers", "other content", "like a zip"],
+    ids=["empty", "cut in the header", "cut in the numbers", "other content", "like a zip", "other columns"],
 )
 def test_a_damaged_cache_file_is_made_again(cache: Path, damage: Any) -> None:
     encoder = Counting()
     wanted = encode_cached(encoder, PAIRS)
-    [path] = (cache / "encodings").iterdir()
+    [path] = (cache / "encodings").glob("*/*.npy")
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     np.testing.assert_array_equal(encode_cached(encoder, PAIRS), wanted)
-    assert encoder.calls == 2
+    assert len(encoder.asked) == 4
     assert path.read_bytes() == whole
 
 
@@ -260,3 +310,118 @@ def test_a_cache_that_cannot_be_written_is_said_in_words(tmp_path: Path, monkeyp
     monkeypatch.setenv("GPTDYNAMICS_CACHE", str(blocked))
     with pytest.raises(DataError, match="cannot write"):
         encode_cached(Counting(), PAIRS)
+
+
+def test_withheld_texts_are_refused(cache: Path) -> None:
+    with pytest.raises(DataError, match="rte example 4 has no text to encode"):
+        encode_cached(Counting(), [Example(4, "", "", task="rte")])
+
+
+def slow_states(folder: Path, example: Example) -> np.ndarray:
+    """Last hidden states of one example alone: `[tokens, width]`."""
+    base = load_base_model(str(folder))
+    ids = [
+        token
+        for text in (example.prompt, example.target)
+        for token in base.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ]
+    with torch.no_grad():
+        found = base.model(torch.tensor([ids[-base.context :]]), output_hidden_states=True)
+    return found.hidden_states[-1][0].numpy()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "last"])
+def test_causal_lm_vectors_are_pooled_states_of_the_last_layer(
+    pooling: str, rows: list[Example], tiny_model_folder: Path
+) -> None:
+    examples = [*rows, Example(9, "word " * 3000, " end", task="mini_sentiment")]
+    encoder = make_encoder("causal_lm", "nano", model=str(tiny_model_folder), pooling=pooling)
+    found = encoder.encode(examples)
+    for vector, example in zip(found, examples, strict=True):
+        states = slow_states(tiny_model_folder, example)
+        wanted = {"mean": states.mean(0), "first": states[0], "last": states[-1]}[pooling]
+        np.testing.assert_allclose(vector, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_causal_lm_is_the_base_model_unless_another_is_named(tiny_model_folder: Path) -> None:
+    described = make_encoder("causal_lm", str(tiny_model_folder)).describe()
+    revision = load_base_model(str(tiny_model_folder)).revision
+    assert described == {
+        "encoder": "causal_lm",
+        "model": str(tiny_model_folder),
+        "revision": revision,
+        "pooling": "mean",
+    }
+
+
+def test_causal_lm_vectors_of_nano() -> None:
+    vectors = make_encoder("causal_lm", "nano").encode(texts(("The film was", " good"), ("The film was", " bad")))
+    assert vectors.shape == (2, load_base_model("nano").model.config.hidden_size)
+    assert not np.allclose(vectors[0], vectors[1])
+
+
+@pytest.mark.parametrize("kind", ["causal_lm", "sentence", "gradient"])
+def test_a_model_that_is_nowhere_is_named(kind: str, cache: Path) -> None:
+    missing = "no-such-owner/no-such-model"
+    encoder = make_encoder(kind, missing, model=None if kind == "gradient" else missing)
+    with pytest.raises(GPTDynamicsError, match=missing):
+        encode_cached(encoder, PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "pooling", "message"),
+    [
+        ("bert", None, None, "unknown encoder 'bert'; known encoders: sentence, causal_lm, gradient, label, index"),
+        ("gradient", "nano", None, "encoder_model='nano' is a setting of sentence and causal_lm encoders, not of grad"),
+        ("label", None, "mean", "pooling='mean' is a setting of"),
+        ("sentence", None, "max", "pooling='max' must be one of mean, first, last"),
+        ("sentence", None, "last", "'last' is for causal_lm"),
+    ],
+)
+def test_settings_that_an_encoder_does_not_have_are_refused(
+    kind: str, model: str | None, pooling: str | None, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        make_encoder(kind, "nano", model=model, pooling=pooling)
+
+
+@NEEDS_MINILM
+def test_pooling_of_sentence_vectors(sentence: SentenceEncoder) -> None:
+    examples = texts(("Review: a dull film.\nSentiment:", " negative"), ("x", " y"))
+    own = sentence.encode(examples)
+    np.testing.assert_allclose(SentenceEncoder(pooling="mean").encode(examples), own, atol=1e-5)
+    first = SentenceEncoder(pooling="first").encode(examples)
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+    assert not np.allclose(first, own, atol=1e-2)
+
+
+@NEEDS_MINILM
+def test_any_sentence_transformers_folder(sentence: SentenceEncoder, tmp_path: Path) -> None:
+    sentence.model.save(str(tmp_path / "copy"))
+    copied = make_encoder("sentence", "nano", model=str(tmp_path / "copy"))
+    examples = texts(("Bread", " rises"))
+    np.testing.assert_allclose(copied.encode(examples), sentence.encode(examples), atol=1e-6)
+    assert len(copied.describe()["revision"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("causal_lm", {"pooling": "last"}),
+        ("gradient", {"seed": 3}),
+        ("label", {}),
+        ("sentence", {"pooling": "first"}),
+        ("sentence", {}),
+    ],
+)
+def test_an_encoder_is_made_again_from_its_description(
+    kind: str, settings: dict[str, Any], tiny_model_folder: Path
+) -> None:
+    description = make_encoder(kind, str(tiny_model_folder), **settings).describe()
+    assert described_encoder(description).describe() == description
+
+
+def test_an_encoder_with_other_weights_than_described_is_refused(tiny_model_folder: Path) -> None:
+    description = make_encoder("causal_lm", str(tiny_model_folder)).describe() | {"revision": "0123456789ab"}
+    with pytest.raises(SettingsError, match=r"trained with encoder .*0123456789ab.*; here it would be"):
+        described_encoder(description)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from gptdynamics.curriculum import Curriculum
+from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
@@ -94,6 +95,7 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "curricula.py",
         "intervals.py",
         "trajectories.py",
+        "table_dynamics.py",
         "what_if.py",
     }
     with safe_open(tmp_path / "model.safetensors", "pt") as weights:
@@ -215,7 +217,7 @@ def test_examples_it_never_saw_are_encoded_and_predicted(
 
 def test_an_encoder_that_is_not_the_one_trained_with_is_refused(make_config: MakeConfig, make_model: MakeModel) -> None:
     model = make_model(make_config("memory", encoder={"encoder": "label", "width": 32}))
-    with pytest.raises(ValueError, match=r"32.*64"):
+    with pytest.raises(SettingsError, match=r"32.*64"):
         model.simulate(CURRICULUM, test=[Example(0, "new", " text")], initial=[1.0])
 
 

@@ -187,8 +187,8 @@ def test_phases_are_told_with_the_number_of_their_parts(dataset: Path) -> None:
     ticks: list[str] = []
     settings = settings_of(dataset, dynamics="markov")
     train_simulator(settings, lambda *phase: told.append(phase), lambda: ticks.append(told[-1][0]))
-    assert told == [("markov, label vectors: encoding", 1), ("markov, label vectors: fitting", 1)]
-    assert ticks == [name for name, _ in told]
+    assert told == [("markov, label vectors: encoding", 2), ("markov, label vectors: fitting", 1)]
+    assert ticks == [name for name, parts in told for _ in range(parts)]
 
 
 def test_runs_that_were_read_already_are_not_read_again(dataset: Path, runs: Dynamics) -> None:
@@ -206,7 +206,10 @@ def test_the_setting_with_the_least_error_is_reported(dataset: Path) -> None:
     ("wrong", "message"),
     [
         ({"dynamics": "lstm"}, r"dynamics='lstm'.*memory, markov"),
-        ({"encoder": "bert"}, r"encoder='bert'.*sentence, gradient, label"),
+        ({"encoder": "bert"}, r"encoder 'bert'.*sentence, causal_lm, gradient, label, index"),
+        ({"encoder": "index"}, "memory needs vectors that say which examples are alike"),
+        ({"kind": "additive"}, "one of Simfluence's: give encoder index"),
+        ({"encoder": "label", "pooling": "mean"}, "pooling='mean' is a setting of sentence"),
         ({"projection": "cubic"}, r"projection='cubic'.*linear, mlp"),
         ({"order": 0}, "order=0"),
     ],

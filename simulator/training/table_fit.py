@@ -1,0 +1,185 @@
+"""Fitting factors of single pairs: the minimum of eq. 9 in closed form, a ridge regression for each test example.
+
+The penalty draws alpha_1 towards 1 and all other factors towards 0, that is towards persistence. A penalty for alphas
+and one for beta are chosen by the free-running error on validation runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.recurrence import markov_scan
+from simulator.table_dynamics import LEARNED, TableDynamics
+from simulator.training.markov_fit import MarkovData
+
+# As many pairs as other trained methods try settings.
+RIDGES = (1e-4, 1e-2, 1.0, 100.0)
+TUNED_TESTS = 32
+
+
+@dataclass(frozen=True)
+class TableChoice:
+    """Penalties, relative to the mean square of what they are of; None where there is nothing to draw.
+
+    Attributes:
+        alpha: of the multiplicative factors.
+        beta: of the additive ones.
+    """
+
+    alpha: float | None
+    beta: float | None
+
+
+@dataclass(frozen=True)
+class TableFit:
+    """Factors `[n + 1, N, M]` of means over a batch, as deviations from persistence, and how they were found.
+
+    Attributes:
+        factors: of the setting that won.
+        choice: that setting.
+        error: its free-running error on validation runs, of the test examples it was chosen by.
+        tried: every setting with its error.
+    """
+
+    factors: torch.Tensor
+    choice: TableChoice
+    error: float
+    tried: list[tuple[TableChoice, float]]
+
+
+def choices(kind: str) -> list[TableChoice]:
+    """Every setting that is tried."""
+    alphas = (None,) if kind == "additive" else RIDGES
+    betas = (None,) if kind == "multiplicative" else RIDGES
+    return [TableChoice(*pair) for pair in product(alphas, betas)]
+
+
+def table_trajectories(factors: torch.Tensor, data: MarkovData) -> torch.Tensor:
+    """Free-running trajectories `[R, S, M]` from the first n values on, by factors as of `TableFit`."""
+    order = len(factors) - 1
+    values = torch.einsum("rtn,fnm->frtm", data.visits, factors)
+    values[0] += 1
+    return markov_scan(values[:-1], values[-1], data.values[:, :order])
+
+
+def table_error(factors: torch.Tensor, data: MarkovData) -> float:
+    """All-steps MSE of free-running trajectories; infinite where they blow up, whose squares may overflow."""
+    order = len(factors) - 1
+    wanted = data.values[:, order:]
+    error = float((table_trajectories(factors, data)[:, order:] - wanted).square().mean())
+    return error if np.isfinite(error) else float("inf")
+
+
+def fit_table(
+    training: MarkovData,
+    validation: MarkovData,
+    kind: str = "linear",
+    order: int = 1,
+    on_choice: Callable[[], None] = lambda: None,
+) -> TableFit:
+    """Choose penalties on validation runs, of `TUNED_TESTS` test examples where there are more, and fit.
+
+    Args:
+        training: runs to fit.
+        validation: runs to choose on.
+        kind: of factors, see `TableDynamics`.
+        order: n.
+        on_choice: called after each setting.
+    """
+    tests = training.values.size(-1)
+    tuned = sorted({round(at) for at in np.linspace(0, tests - 1, min(tests, TUNED_TESTS)).tolist()})
+    few = MarkovData(validation.visits, validation.values[..., tuned], validation.pool, validation.test[tuned])
+    grid = choices(kind)
+    tried = []
+    for choice, factors in zip(grid, solve_tables(training, kind, order, grid, tuned), strict=True):
+        tried.append((choice, table_error(factors, few)))
+        on_choice()
+    best, error = min(tried, key=lambda pair: pair[1])
+    [factors] = solve_tables(training, kind, order, [best], range(tests))
+    return TableFit(factors, best, error, tried)
+
+
+def table_dynamics(config: GPTfluenceConfig, factors: torch.Tensor) -> TableDynamics:
+    """The dynamics with these factors of means over a batch."""
+    dynamics = TableDynamics(config)
+    with torch.no_grad():
+        dynamics.table.copy_(factors[dynamics.learned] / config.batch_size)
+    return dynamics
+
+
+def table_residuals(
+    training: MarkovData, validation: MarkovData, kind: str, order: int, choice: TableChoice
+) -> tuple[np.ndarray, np.ndarray]:
+    """Truth minus free-running prediction of runs left out, a fifth at a time, for bands.
+
+    Returns:
+        Residuals `[R, S, M]` of training, then validation runs; and NaN in their shape for unseen test examples,
+        of which these dynamics know nothing.
+    """
+    visits, values = torch.cat([training.visits, validation.visits]), torch.cat([training.values, validation.values])
+    found = np.empty(tuple(values.shape), dtype=np.float32)
+    fold = np.arange(len(values)) % min(5, len(values))
+    for number in range(fold.max() + 1):
+        kept, left = (
+            MarkovData(visits[rows], values[rows], training.pool, training.test)
+            for rows in (fold != number, fold == number)
+        )
+        [factors] = solve_tables(kept, kind, order, [choice], range(values.size(-1)))
+        found[fold == number] = (left.values - table_trajectories(factors, left)).numpy()
+    return found, np.full_like(found, np.nan)
+
+
+def solve_tables(
+    data: MarkovData, kind: str, order: int, grid: Sequence[TableChoice], tests: Sequence[int]
+) -> list[torch.Tensor]:
+    """Factors as of `TableFit` for each setting, of some test examples: `[n + 1, N, len(tests)]` each."""
+    intervals = data.visits.size(1)
+    shares = data.visits[:, order - 1 :].flatten(0, 1).double()
+    found = [torch.zeros(order + 1, shares.size(1), len(tests)) for _ in grid]
+    unit = shares.square().sum(0).mean()
+    lags = range(order + 1)[LEARNED[kind]]
+    for place, test in enumerate(tests):
+        values = data.values[..., test].double()
+        # What each factor is multiplied by: the values of 1 to n steps before, and 1.
+        before = [values[:, order - lag : intervals + 1 - lag].flatten() for lag in range(1, order + 1)]
+        before.append(torch.ones_like(before[0]))
+        scale = before[0].square().mean().clamp(min=1e-6)
+        penalties = torch.tensor(
+            [[choice.beta if lag == order else choice.alpha for lag in lags] for choice in grid], dtype=torch.float64
+        ) * torch.stack([unit if lag == order else unit * scale for lag in lags])
+        inputs = [shares * before[lag].unsqueeze(1) for lag in lags]
+        solved = _ridge(inputs, values[:, order:].flatten() - before[0], penalties)
+        for factors, solution in zip(found, solved, strict=True):
+            factors[LEARNED[kind], :, place] = solution.float()
+    return found
+
+
+def _ridge(inputs: list[torch.Tensor], wanted: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
+    """Ridge regression with a penalty for each block of columns, for several settings.
+
+    Args:
+        inputs: k blocks `[rows, N]`.
+        wanted: `[rows]`.
+        penalties: `[settings, k]`.
+
+    Returns:
+        `[settings, k, N]`.
+    """
+    blocks, (rows, count) = len(inputs), inputs[0].shape
+    columns = torch.cat(inputs, 1)
+    if rows >= columns.size(1):
+        systems = columns.T @ columns + torch.diag_embed(penalties.repeat_interleave(count, dim=1))
+        right = (columns.T @ wanted).expand(len(penalties), -1).unsqueeze(-1)
+        return torch.cholesky_solve(right, torch.linalg.cholesky(systems)).view(-1, blocks, count)
+    # Fewer rows than unknowns: the same solution by way of a system as large as the rows.
+    grams = torch.stack([block @ block.T for block in inputs]).flatten(1)
+    systems = ((1 / penalties) @ grams).view(-1, rows, rows) + torch.eye(rows, dtype=grams.dtype)
+    right = wanted.expand(len(penalties), -1).unsqueeze(-1)
+    dual = torch.cholesky_solve(right, torch.linalg.cholesky(systems)).squeeze(-1)
+    return (dual @ columns).view(-1, blocks, count) / penalties.unsqueeze(-1)

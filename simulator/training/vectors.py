@@ -1,0 +1,80 @@
+"""Encoder vectors of a config's pool and test examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.dataset import Dynamics
+from gptdynamics.dataset.gradient_reading import read_vectors
+from gptdynamics.errors import DataError
+from simulator.encoders import PART, Encoder, encode_cached
+
+
+@dataclass(frozen=True)
+class RunVectors:
+    """Vectors of the examples of a config. N pool, M test examples, E numbers each.
+
+    Attributes:
+        encoder: what the encoder says of itself.
+        pool, test: `[N, E]` and `[M, E]` float32.
+    """
+
+    encoder: dict[str, Any]
+    pool: np.ndarray
+    test: np.ndarray
+
+
+def parts_of(runs: Dynamics) -> int:
+    """How often `run_vectors` calls `on_part`."""
+    return -(-len(runs.pool) // PART) - (-len(runs.test) // PART)
+
+
+def run_vectors(encoder: Encoder, runs: Dynamics, on_part: Callable[[], None] = lambda: None) -> RunVectors:
+    """Encode, or read what is known already.
+
+    Where a release leaves texts out, gradient vectors are those that it has.
+
+    Args:
+        encoder: of the examples.
+        runs: whose pool and test examples.
+        on_part: called after each of `parts_of(runs)` parts.
+
+    Raises:
+        DataError: examples have no texts, or no target where the encoder needs one.
+    """
+    description = encoder.describe()
+    kind = description["encoder"]
+    if kind == "index":
+        return RunVectors(description, encoder.encode(runs.pool), encoder.encode(runs.test))
+    withheld = any(example.withheld for example in (*runs.pool, *runs.test))
+    if kind == "gradient" and withheld:
+        return _published(description, runs)
+    # Imported examples may not say where the prompt ends.
+    if kind in ("gradient", "label") and not all(each.target or each.withheld for each in runs.pool):
+        raise DataError(
+            f"{runs.config}: its examples have no targets of their own, which {kind} vectors are made of: give "
+            "--encoder sentence"
+        )
+    pool, test = (encode_cached(encoder, examples, on_part) for examples in (runs.pool, runs.test))
+    return RunVectors(description, pool, test)
+
+
+def _published(description: dict[str, Any], runs: Dynamics) -> RunVectors:
+    found = read_vectors(runs.source, runs.config)
+    if found is None:
+        raise DataError(
+            f"{runs.config}: its texts are withheld and it has no gradient vectors; fill the texts in, or train with "
+            "--dynamics markov --encoder index, which needs neither"
+        )
+    sides = []
+    for part, examples, vectors in (("pool", runs.pool, found.pool), ("test", runs.test, found.test)):
+        missing = [example.id for example in examples if example.id not in vectors]
+        if missing:
+            raise DataError(f"{runs.config}: {part} example {missing[0]} has neither a text nor a gradient vector")
+        sides.append(np.stack([vectors[example.id] for example in examples]).astype(np.float32))
+    said = description | {"revision": runs.base_revision, "width": found.width, "seed": found.seed}
+    return RunVectors(said, *sides)
