@@ -9,9 +9,7 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.curricula import shares_between, visit_shares
-from simulator.training.markov_fit import MarkovData
-from simulator.training.table_fit import fit_table, table_error, table_trajectories
+from simulator.training.table_fit import fit_table, indexed, table_error, table_trajectories
 
 Kind = Literal["linear", "additive", "multiplicative"]
 
@@ -30,17 +28,10 @@ class Pairs:
     after: torch.Tensor
 
 
-def indexed(runs: Dynamics) -> MarkovData:
-    """Runs as markov sees them, examples known by their places alone."""
-    shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
-    pool, test = (torch.arange(float(count)).unsqueeze(1) for count in (len(runs.pool), runs.values.shape[2]))
-    return MarkovData(shares_between(shares, runs.step.tolist()), torch.from_numpy(runs.values), pool, test)
-
-
 def pairs_of(runs: Dynamics) -> Pairs:
     """Every pair of neighbouring measurements of every run."""
     data = indexed(runs)
-    return Pairs(data.visits.flatten(0, 1), data.values[:, :-1].flatten(0, 1), data.values[:, 1:].flatten(0, 1))
+    return Pairs(data.shares.flatten(0, 1), data.values[:, :-1].flatten(0, 1), data.values[:, 1:].flatten(0, 1))
 
 
 def free_running(factors: torch.Tensor, runs: Dynamics) -> np.ndarray:

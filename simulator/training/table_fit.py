@@ -13,14 +13,34 @@ from itertools import product
 import numpy as np
 import torch
 
+from gptdynamics.dataset import Dynamics
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import shares_between, visit_shares
 from simulator.recurrence import markov_scan
 from simulator.table_dynamics import LEARNED, TableDynamics
-from simulator.training.markov_fit import MarkovData
 
 # As many pairs as other trained methods try settings.
 RIDGES = (1e-4, 1e-2, 1.0, 100.0)
 TUNED_TESTS = 32
+
+
+@dataclass(frozen=True)
+class IndexedRuns:
+    """Runs whose examples are known by their places alone. R runs, S measured steps, N pool and M test examples.
+
+    Attributes:
+        shares: `[R, S - 1, N]` mean share of each pool example in the batches between two measurements.
+        values: `[R, S, M]`.
+    """
+
+    shares: torch.Tensor
+    values: torch.Tensor
+
+
+def indexed(runs: Dynamics) -> IndexedRuns:
+    """Runs of a dataset."""
+    shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
+    return IndexedRuns(shares_between(shares, runs.step.tolist()), torch.from_numpy(runs.values))
 
 
 @dataclass(frozen=True)
@@ -60,15 +80,15 @@ def choices(kind: str) -> list[TableChoice]:
     return [TableChoice(*pair) for pair in product(alphas, betas)]
 
 
-def table_trajectories(factors: torch.Tensor, data: MarkovData) -> torch.Tensor:
+def table_trajectories(factors: torch.Tensor, data: IndexedRuns) -> torch.Tensor:
     """Free-running trajectories `[R, S, M]` from the first n values on, by factors as of `TableFit`."""
     order = len(factors) - 1
-    values = torch.einsum("rtn,fnm->frtm", data.visits, factors)
+    values = torch.einsum("rtn,fnm->frtm", data.shares, factors)
     values[0] += 1
     return markov_scan(values[:-1], values[-1], data.values[:, :order])
 
 
-def table_error(factors: torch.Tensor, data: MarkovData) -> float:
+def table_error(factors: torch.Tensor, data: IndexedRuns) -> float:
     """All-steps MSE of free-running trajectories; infinite where they blow up, whose squares may overflow."""
     order = len(factors) - 1
     wanted = data.values[:, order:]
@@ -77,8 +97,8 @@ def table_error(factors: torch.Tensor, data: MarkovData) -> float:
 
 
 def fit_table(
-    training: MarkovData,
-    validation: MarkovData,
+    training: IndexedRuns,
+    validation: IndexedRuns,
     kind: str = "linear",
     order: int = 1,
     on_choice: Callable[[], None] = lambda: None,
@@ -94,7 +114,7 @@ def fit_table(
     """
     tests = training.values.size(-1)
     tuned = sorted({round(at) for at in np.linspace(0, tests - 1, min(tests, TUNED_TESTS)).tolist()})
-    few = MarkovData(validation.visits, validation.values[..., tuned], validation.pool, validation.test[tuned])
+    few = IndexedRuns(validation.shares, validation.values[..., tuned])
     grid = choices(kind)
     tried = []
     for choice, factors in zip(grid, solve_tables(training, kind, order, grid, tuned), strict=True):
@@ -114,7 +134,7 @@ def table_dynamics(config: GPTfluenceConfig, factors: torch.Tensor) -> TableDyna
 
 
 def table_residuals(
-    training: MarkovData, validation: MarkovData, kind: str, order: int, choice: TableChoice
+    training: IndexedRuns, validation: IndexedRuns, kind: str, order: int, choice: TableChoice
 ) -> tuple[np.ndarray, np.ndarray]:
     """Truth minus free-running prediction of runs left out, a fifth at a time, for bands.
 
@@ -122,25 +142,22 @@ def table_residuals(
         Residuals `[R, S, M]` of training, then validation runs; and NaN in their shape for unseen test examples,
         of which these dynamics know nothing.
     """
-    visits, values = torch.cat([training.visits, validation.visits]), torch.cat([training.values, validation.values])
+    shares, values = torch.cat([training.shares, validation.shares]), torch.cat([training.values, validation.values])
     found = np.empty(tuple(values.shape), dtype=np.float32)
     fold = np.arange(len(values)) % min(5, len(values))
     for number in range(fold.max() + 1):
-        kept, left = (
-            MarkovData(visits[rows], values[rows], training.pool, training.test)
-            for rows in (fold != number, fold == number)
-        )
+        kept, left = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
         [factors] = solve_tables(kept, kind, order, [choice], range(values.size(-1)))
         found[fold == number] = (left.values - table_trajectories(factors, left)).numpy()
     return found, np.full_like(found, np.nan)
 
 
 def solve_tables(
-    data: MarkovData, kind: str, order: int, grid: Sequence[TableChoice], tests: Sequence[int]
+    data: IndexedRuns, kind: str, order: int, grid: Sequence[TableChoice], tests: Sequence[int]
 ) -> list[torch.Tensor]:
     """Factors as of `TableFit` for each setting, of some test examples: `[n + 1, N, len(tests)]` each."""
-    intervals = data.visits.size(1)
-    shares = data.visits[:, order - 1 :].flatten(0, 1).double()
+    intervals = data.shares.size(1)
+    shares = data.shares[:, order - 1 :].flatten(0, 1).double()
     found = [torch.zeros(order + 1, shares.size(1), len(tests)) for _ in grid]
     unit = shares.square().sum(0).mean()
     lags = range(order + 1)[LEARNED[kind]]

@@ -184,7 +184,7 @@ def train_simulator(
         state = {f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()}
         residuals = fit.residuals, fit.unseen_residuals
     elif settings.encoder == "index":
-        fit, state, residuals = _table(config, runs, pool, test, on_phase, on_progress)
+        fit, state, residuals = _table(config, runs, on_phase, on_progress)
     else:
         on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(markov_fit.choices()))
         how = markov_fit.MarkovTraining(seed=settings.seed)
@@ -213,14 +213,12 @@ def train_simulator(
 def _table(
     config: GPTfluenceConfig,
     runs: Dynamics,
-    pool: np.ndarray,
-    test: np.ndarray,
     on_phase: Callable[[str, int], None],
     on_progress: Callable[[], None],
 ) -> tuple[table_fit.TableFit, dict[str, torch.Tensor], tuple[np.ndarray, np.ndarray]]:
     """Fit a factor for each pair; returns the fit, the weights, and residuals of seen and of unseen test examples."""
     on_phase("markov, index vectors: fitting", len(table_fit.choices(config.kind)))
-    training, validation = (markov_data(runs.split(split), pool, test) for split in ("train", "validation"))
+    training, validation = (table_fit.indexed(runs.split(split)) for split in ("train", "validation"))
     fit = table_fit.fit_table(training, validation, config.kind, config.order, on_progress)
     weights = table_fit.table_dynamics(config, fit.factors).state_dict()
     residuals = table_fit.table_residuals(training, validation, config.kind, config.order, fit.choice)
