@@ -4,7 +4,7 @@ INSTALLED := $(VENV)/.installed
 
 DATA ?= ../shared/data
 
-.PHONY: quickstart test test-loading-script nano-sizes nano-release
+.PHONY: quickstart test test-slow test-loading-script nano-sizes nano-release
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -15,11 +15,15 @@ test: $(INSTALLED)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest
 
+# What takes minutes: runs of the bundled sample made again, Pythia's 14m and 70m at full size.
+test-slow: $(INSTALLED)
+	$(VENV)/bin/pytest -m slow
+
 # The loader for datasets < 4 in an environment that has one.
 test-loading-script: $(INSTALLED)
 	test -x .venv-datasets-3/bin/python || $(PYTHON) -m venv .venv-datasets-3
 	.venv-datasets-3/bin/python -m pip install --quiet --disable-pip-version-check datasets==3.6.0
-	DATASETS_3_PYTHON=$(CURDIR)/.venv-datasets-3/bin/python $(VENV)/bin/pytest tests/loading_script
+	DATASETS_3_PYTHON=$(CURDIR)/.venv-datasets-3/bin/python $(VENV)/bin/pytest -m slow tests/loading_script
 
 # Two further sizes of our own, a quarter and four times nano's weights outside the vocabulary.
 nano-sizes: $(INSTALLED) out/sizes/pico/model.safetensors out/sizes/micro/model.safetensors

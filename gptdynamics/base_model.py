@@ -29,7 +29,7 @@ class BaseModel:
     """A model that runs start from.
 
     Attributes:
-        name: as given: `nano`, a Pythia size's Hub id, a Hub id or a folder.
+        name: as given: `nano`, a Pythia size, a folder, or a Hub id with or without a revision.
         revision: commit of the Hub, or for a folder the first 12 hex digits of its weights' SHA-256.
         model: fp32 weights, in evaluation mode.
         tokenizer: with an end-of-text token.
@@ -46,11 +46,20 @@ class BaseModel:
         return int(self.model.config.max_position_embeddings)
 
 
-def base_model_source(name: str) -> str:
-    """What `from_pretrained` is given for a base model's name: a folder or a Hub id."""
+def base_model_source(name: str) -> tuple[str, str | None]:
+    """What `from_pretrained` is given for a base model's name: a folder or a Hub id, and the revision if one is named.
+
+    Args:
+        name: `nano`, a Pythia size, a folder, or a Hub id, with a commit, branch or tag as in `owner/name@revision`.
+    """
     if name == "nano":
-        return str(MODEL_FOLDER)
-    return f"EleutherAI/pythia-{name}-deduped" if name in PYTHIA_REVISIONS else name
+        return str(MODEL_FOLDER), None
+    if name in PYTHIA_REVISIONS:
+        return f"EleutherAI/pythia-{name}-deduped", PYTHIA_REVISIONS[name]
+    source, _, revision = name.rpartition("@")
+    if source and revision and not Path(name).exists():
+        return source, revision
+    return name, None
 
 
 def model_revision(name: str) -> str:
@@ -59,31 +68,45 @@ def model_revision(name: str) -> str:
     Raises:
         SettingsError: it is neither a folder with weights nor on a reachable Hub.
     """
-    if name in PYTHIA_REVISIONS:
-        return PYTHIA_REVISIONS[name]
-    source = base_model_source(name)
-    weights = sorted(Path(source).glob("*.safetensors"))
-    if not weights:
-        from transformers import AutoConfig
+    source, revision = base_model_source(name)
+    if not Path(source).is_dir():
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RevisionResolutionError
 
         try:
-            return str(getattr(AutoConfig.from_pretrained(source), "_commit_hash", None) or "unknown")
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise SettingsError(
-                f"cannot find model {name!r}: no folder, and not on a reachable Hub ({reason})"
-            ) from error
+            return str(HfApi().resolve_revision(source, revision=revision).resolved)
+        except (OSError, ValueError, RevisionResolutionError) as error:
+            raise _cannot_load(name, error) from error
+    weights = sorted(Path(source).glob("*.safetensors"))
+    if not weights:
+        raise _cannot_load(name, FileNotFoundError("the folder has no *.safetensors"))
     digest = hashlib.sha256()
     for path in weights:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
+def _cannot_load(name: str, error: Exception) -> SettingsError:
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError):
+        reason = "the Hub has no such model, or your token does not open it"
+    elif isinstance(error, RevisionNotFoundError):
+        reason = "it has no such commit, branch or tag"
+    else:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+    known = ", ".join(("nano", *PYTHIA_REVISIONS))
+    return SettingsError(
+        f"cannot load base model {name!r}: {reason}. Known sizes: {known}; "
+        "--base-model takes a folder or a Hub id, also as <owner>/<name>@<revision>"
+    )
+
+
 def load_base_model(name: str, device: str = "cpu") -> BaseModel:
     """Load a base model in fp32.
 
     Args:
-        name: `nano`, a Pythia size (`410m`), a Hub id or a folder.
+        name: `nano`, a Pythia size (`410m`), a folder, or a Hub id, which may name a revision: `owner/name@revision`.
         device: `cpu`, or a GPU such as `cuda:0`.
 
     Raises:
@@ -92,21 +115,20 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source, pinned = base_model_source(name), PYTHIA_REVISIONS.get(name)
+    source, _ = base_model_source(name)
+    revision = model_revision(name)
+    # All files of one commit, even if the repository changes meanwhile.
+    commit = None if Path(source).is_dir() else revision
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, revision=pinned, dtype=torch.float32, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=pinned)
+        model = AutoModelForCausalLM.from_pretrained(source, revision=commit, dtype=torch.float32, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=commit)
     except (OSError, ValueError) as error:
-        known = ", ".join(("nano", *PYTHIA_REVISIONS))
-        reason = str(error).strip().splitlines()[0]
-        raise SettingsError(
-            f"cannot load base model {name!r}: {reason}. Known sizes: {known}; --base-model takes a Hub id or a folder"
-        ) from error
+        raise _cannot_load(name, error) from error
     if tokenizer.eos_token_id is None:
         raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token")
     _tie_weights(model)
     model.to(device).eval()
-    return BaseModel(name=name, revision=model_revision(name), model=model, tokenizer=tokenizer)
+    return BaseModel(name=name, revision=revision, model=model, tokenizer=tokenizer)
 
 
 def _tie_weights(model: PreTrainedModel) -> None:

@@ -131,7 +131,7 @@ def base_shape(name: str) -> ModelShape:
 
     if name in PYTHIA_SHAPES:
         return PYTHIA_SHAPES[name]
-    source = base_model_source(name)
+    source, revision = base_model_source(name)
     path = Path(source) / "config.json"
     if path.exists():
         try:
@@ -141,7 +141,7 @@ def base_shape(name: str) -> ModelShape:
     from transformers import AutoConfig
 
     try:
-        return shape_of(AutoConfig.from_pretrained(source))
+        return shape_of(AutoConfig.from_pretrained(source, revision=revision))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SettingsError(f"cannot read the config of base model {name!r}: {reason}") from error

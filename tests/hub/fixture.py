@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         running.store.add_user("ben")
         running.store.add_user("cy", "read")
         monkeypatch.setattr(constants, "ENDPOINT", running.url)
+        # transformers keeps a client, which may be that of an earlier test's Hub.
+        if "transformers.utils.hub" in sys.modules:
+            monkeypatch.setattr("transformers.utils.hub._hf_api", None)
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
