@@ -23,10 +23,20 @@ app = typer.Typer(
 Dataset = Annotated[str, typer.Argument(help="A dataset folder or a Hub id.")]
 Config = Annotated[str, typer.Option(help="<task>_<size>, e.g. rte_nano.")]
 Metric = Annotated[str, typer.Option(help="loss, accuracy, bleu or rougeL.")]
+Configs = Annotated[list[str], typer.Option("--config", help="<task>_<size>, e.g. rte_nano; may be repeated.")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metric", help="loss, accuracy, bleu or rougeL; may be repeated.  [default: loss]"),
+]
 Models = Annotated[
     list[str] | None,
     typer.Option(help="Simulators, folders or Hub ids. Default: train markov and memory here."),
 ]
+
+
+def _several(names: list[str]) -> tuple[str, ...]:
+    """Names given one by one, or with commas."""
+    return tuple(",".join(names).split(","))
 
 
 @contextmanager
@@ -71,64 +81,93 @@ def quickstart(
 @app.command()
 def train(
     dataset: Dataset,
-    config: Config,
+    config: Configs,
     output: Annotated[Path, typer.Option(help="Folder for the simulator.")],
-    metric: Metric = "loss",
+    metric: Metrics = None,
     dynamics: Annotated[str, typer.Option(help="memory, or markov (the paper).")] = "memory",
     encoder: Annotated[str, typer.Option(help="gradient, sentence, causal_lm, label or index.")] = "gradient",
     order: Annotated[int, typer.Option(help="Previous values a markov step looks at.")] = 1,
     projection: Annotated[
         str, typer.Option(help="Of markov: linear (eq. 7-8) or mlp (the published code).")
     ] = "linear",
+    preset: Annotated[
+        str, typer.Option(help="How markov is trained: tuned, paper-finetune (table 8) or paper-instruct (table 6).")
+    ] = "tuned",
+    objective: Annotated[str, typer.Option(help="Of markov: one_step (eq. 9), or rollout, free-running.")] = "one_step",
+    bands: Annotated[bool, typer.Option(help="Leave out runs, too, for intervals; of markov, five more fits.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 42,
     encoder_model: Annotated[
         str | None, typer.Option(help="Of sentence and causal_lm: folder or Hub id. Default: MiniLM, the base model.")
     ] = None,
     pooling: Annotated[str | None, typer.Option(help="Of sentence and causal_lm: mean, first or last.")] = None,
     kind: Annotated[str, typer.Option(help="Of index: linear, additive or multiplicative (Simfluence).")] = "linear",
+    report_to: Annotated[
+        list[str] | None, typer.Option(help="Also tell a tracker, e.g. tensorboard; its files are in OUTPUT/logs.")
+    ] = None,
 ) -> None:
-    """Train a simulator on a config's training and validation runs."""
-    from simulator.training import TrainSettings, train_simulator
+    """Train a simulator on the training and validation runs of one config and metric, or of several.
 
+    Markov goes on where a killed training with the same settings and output was.
+    """
+    from simulator.training import TrainSettings, train_and_save
+
+    configs, metrics = _several(config), _several(metric or ["loss"])
     settings = TrainSettings(
-        dataset, config, metric, dynamics, encoder, order, projection, seed, encoder_model, pooling, kind
+        dataset=dataset,
+        config=configs[0] if len(configs) == 1 else configs,
+        metric=metrics[0] if len(metrics) == 1 else metrics,
+        dynamics=dynamics,
+        encoder=encoder,
+        order=order,
+        projection=projection,
+        seed=seed,
+        encoder_model=encoder_model,
+        pooling=pooling,
+        kind=kind,
+        preset=preset,
+        objective=objective,
+        bands=bands,
     )
     with _phases() as (on_phase, on_progress):
-        trained = train_simulator(settings, on_phase, on_progress)
-    trained.save(output, settings)
+        trained = train_and_save(settings, output, tuple(report_to or ()), on_phase, on_progress)
     where = "runs left out" if dynamics == "memory" else "validation runs"
-    typer.echo(
-        f"{dynamics}, {encoder} vectors: all-steps MSE {trained.error:.4g} on {where}, "
-        f"best of {len(trained.tried)} settings {trained.choice}"
-    )
+    for each in trained.fitted:
+        typer.echo(
+            f"{each.config} {each.metric}: {dynamics}, {encoder} vectors: all-steps MSE {each.error:.4g} on {where}, "
+            f"best of {len(each.tried)} settings {each.choice}"
+        )
     typer.echo(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")
 
 
 @app.command()
 def evaluate(
     dataset: Dataset,
-    config: Config,
-    metric: Metric = "loss",
+    config: Configs,
+    metric: Metrics = None,
     models: Models = None,
     baselines: Annotated[
         list[str] | None, typer.Option(help="Methods to compare with. Default: all but tracin_cp_published.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
 ) -> None:
-    """Score every method on held-out runs."""
+    """Score every method on held-out runs, of each config and metric apart."""
     from rich.console import Console
 
-    from simulator.evaluation import EvaluateSettings
+    from simulator.evaluation import EvaluateSettings, write_rows
     from simulator.evaluation import evaluate as evaluate_methods
     from simulator.evaluation.table import terminal_table
+    from simulator.training.parts import groups_of
 
     named = {"baselines": tuple(baselines)} if baselines else {}
-    settings = EvaluateSettings(dataset, config, metric, tuple(models or ()), **named)
-    with _phases() as (on_phase, on_progress):
-        evaluation = evaluate_methods(settings, on_phase, on_progress)
-    Console().print(terminal_table(evaluation.rows))
+    rows = []
+    for each in groups_of(dataset, _several(config), _several(metric or ["loss"])):
+        settings = EvaluateSettings(dataset, each[0], each[1], tuple(models or ()), **named)
+        with _phases() as (on_phase, on_progress):
+            evaluation = evaluate_methods(settings, on_phase, on_progress)
+        Console().print(terminal_table(evaluation.rows))
+        rows += evaluation.rows
     if json is not None:
-        evaluation.write_json(json)
+        write_rows(rows, json)
 
 
 @app.command()

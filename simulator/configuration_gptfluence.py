@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -16,8 +17,38 @@ PROJECTIONS = ("linear", "mlp", "table")
 KINDS = ("linear", "additive", "multiplicative")
 
 
+# What all parts of a simulator of several configs or metrics have in common.
+SHARED = ("dynamics", "encoder", "encoder_width", "order", "projection", "kind", "hidden")
+# What each has of its own.
+PART = (
+    "metric",
+    "dataset_config",
+    "base_model",
+    "base_revision",
+    "pool_ids",
+    "pool_keys",
+    "test_ids",
+    "test_keys",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "stride",
+    "first_step",
+    "components",
+    "test_components",
+    "curve_components",
+    "decays",
+    "fadings",
+    "calibration_runs",
+)
+
+
 class GPTfluenceConfig(PretrainedConfig):
     """Shapes and provenance of a simulator.
+
+    A simulator of several configs or metrics has a part for each pair of them that it was trained on. An entry of
+    `parts` holds what is that part's own (`PART`). Then `pool_keys` and `test_keys` are those of all parts, and
+    everything else of `PART` has its default.
 
     Args:
         dynamics: `markov` (the paper, eq. 4-8) or `memory`.
@@ -41,6 +72,7 @@ class GPTfluenceConfig(PretrainedConfig):
         components, test_components, curve_components: sizes of `memory`.
         decays, fadings: time constants of `memory`: rho, and kappa times the tau of a whole run.
         calibration_runs: runs left out whose residuals bands are made of; 0: no bands.
+        parts: settings of each part of a simulator of several; empty: it is of one config and metric.
     """
 
     model_type = "gptfluence"
@@ -73,6 +105,7 @@ class GPTfluenceConfig(PretrainedConfig):
         decays: list[float] | None = None,
         fadings: list[float] | None = None,
         calibration_runs: int = 0,
+        parts: list[dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         if dynamics not in ("markov", "memory"):
@@ -110,4 +143,70 @@ class GPTfluenceConfig(PretrainedConfig):
         self.decays = decays or [1.0]
         self.fadings = fadings or [0.0]
         self.calibration_runs = calibration_runs
+        self.parts = parts or []
         super().__init__(**kwargs)
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[GPTfluenceConfig]) -> GPTfluenceConfig:
+        """One configuration for several of one config and metric each, which agree in all of `SHARED`; of one, itself.
+
+        Raises:
+            ValueError: they do not agree, or two are of the same config and metric.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        first = parts[0]
+        for part in parts[1:]:
+            for name in SHARED:
+                mine, theirs = getattr(first, name), getattr(part, name)
+                if mine != theirs:
+                    raise ValueError(
+                        f"{first.dataset_config} and {part.dataset_config} cannot share one model: {name} is {mine} of "
+                        f"the one and {theirs} of the other"
+                    )
+        groups = [(part.dataset_config, part.metric) for part in parts]
+        if len(set(groups)) < len(groups):
+            raise ValueError(f"a config and a metric are there twice: {groups}")
+        return cls(
+            **{name: getattr(first, name) for name in SHARED},
+            pool_keys=list(dict.fromkeys(key for part in parts for key in part.pool_keys)),
+            test_keys=list(dict.fromkeys(key for part in parts for key in part.test_keys)),
+            parts=[{name: getattr(part, name) for name in PART} for part in parts],
+        )
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """The configs and metrics it knows, as pairs."""
+        if not self.parts:
+            return [(self.dataset_config, self.metric)]
+        return [(part["dataset_config"], part["metric"]) for part in self.parts]
+
+    @property
+    def heads(self) -> list[str]:
+        """The metrics that it knows, in the order of their factors: configs share those of a metric."""
+        return list(dict.fromkeys(metric for _, metric in self.groups))
+
+    def part(self, place: int) -> GPTfluenceConfig:
+        """The configuration of one part on its own."""
+        if not self.parts:
+            return self
+        return GPTfluenceConfig(**{name: getattr(self, name) for name in SHARED}, **self.parts[place])
+
+    def place(self, config: str | None = None, metric: str | None = None) -> int:
+        """Which part is of a config and a metric; either may be left out where there is one that fits.
+
+        Raises:
+            ValueError: none fits, or several do; the message says which there are.
+        """
+        fit = [
+            place
+            for place, group in enumerate(self.groups)
+            if config in (None, group[0]) and metric in (None, group[1])
+        ]
+        known = ", ".join(f"{metric} of {config}" for config, metric in self.groups)
+        if not fit:
+            wanted = f"{metric or 'any metric'} of {config or 'any config'}"
+            raise ValueError(f"the model knows nothing of {wanted}; it was trained on: {known}")
+        if len(fit) > 1:
+            raise ValueError(f"the model has several parts; give config and metric of one: {known}")
+        return fit[0]

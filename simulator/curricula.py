@@ -3,10 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import dataclass
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
+
+
+@dataclass(frozen=True)
+class Members:
+    """Curricula as lists of visits: what `visit_shares` spreads over the whole pool, in a hundredth of the memory.
+
+    W is the most visits between two measurements. Shares of an interval add up to 1; where it has fewer visits, the
+    rest are of the first pool example, with a share of 0.
+
+    Attributes:
+        places: `[runs, intervals, W]` places of pool examples.
+        shares: `[runs, intervals, W]`.
+    """
+
+    places: torch.Tensor
+    shares: torch.Tensor
+
+    @classmethod
+    def between(cls, curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int], step: Sequence[int]) -> Members:
+        """The batches between measured steps, each batch of an interval with the same weight.
+
+        Args:
+            curricula: `[runs][steps][batch]` ids.
+            ids: of the pool examples.
+            step: measured steps, ascending.
+
+        Raises:
+            ValueError: an id is not in the pool; the message says where.
+        """
+        place = {key: at for at, key in enumerate(ids)}
+        ranges = list(pairwise(step))
+        most = max(
+            (sum(map(len, curriculum[begin:end])) for curriculum in curricula for begin, end in ranges), default=0
+        )
+        places = np.zeros((len(curricula), len(ranges), most), dtype=np.int32)
+        shares = np.zeros(places.shape, dtype=np.float32)
+        for run, curriculum in enumerate(curricula):
+            for interval, (begin, end) in enumerate(ranges):
+                filled = 0
+                for at in range(begin, end):
+                    batch = curriculum[at]
+                    to = filled + len(batch)
+                    try:
+                        places[run, interval, filled:to] = [place[key] for key in batch]
+                    except KeyError as error:
+                        raise ValueError(
+                            f"run {run}, step {at + 1}: example {error.args[0]} is not in the pool"
+                        ) from error
+                    shares[run, interval, filled:to] = 1 / (len(batch) * (end - begin))
+                    filled = to
+        return cls(torch.from_numpy(places), torch.from_numpy(shares))
 
 
 def visit_shares(

@@ -4,6 +4,9 @@ h_i = Psi(z_i), h' = Psi(z')                                              eq. 6
 A_{i,j} = <W_j^T h_i, U_j^T h'>,   B_i = <W'^T h_i, U'^T h'>              eq. 7, 8
 alpha_j(c_t) = sum of A_{i,j} over i in c_t,  beta(c_t) likewise          eq. 5
 phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t)                          eq. 4
+
+with j = 1..n. `projection="mlp"` puts V_j^T relu(X_j^T h + x_j) + v_j in the place of both W_j^T h and U_j^T h.
+Where several metrics are predicted, each has factors of its own (a head); configs share those of a metric.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ class MarkovDynamics(nn.Module):
     """Influence factors from encoder vectors, and the recurrence they drive.
 
     Args:
-        config: `order` n, `projection`, `hidden` H, `encoder_width` E, `batch_size`.
+        config: `order` n, `projection`, `hidden` H, `encoder_width` E, `batch_size`, and `heads`, one a metric.
     """
 
     def __init__(self, config: GPTfluenceConfig) -> None:
@@ -31,7 +34,8 @@ class MarkovDynamics(nn.Module):
 
     def add_weights(self, config: GPTfluenceConfig) -> None:
         """Make what is learned, to be set by `reset` or loaded."""
-        factors, width, hidden = config.order + 1, config.encoder_width, config.hidden
+        width, hidden = config.encoder_width, config.hidden
+        factors = len(config.heads) * (config.order + 1)
         if config.projection == "linear":
             self.train_side = nn.Parameter(torch.empty(factors, width, hidden))
             self.test_side = nn.Parameter(torch.empty(factors, width, hidden))
@@ -46,14 +50,30 @@ class MarkovDynamics(nn.Module):
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=scale / parameter.size(1) ** 0.5, generator=generator)
 
-    def _project(self, vectors: torch.Tensor, side: str) -> torch.Tensor:
-        if self.projection == "linear":
-            return vectors @ (self.train_side if side == "train" else self.test_side)
-        return torch.relu(vectors @ self.first + self.first_bias) @ self.second + self.second_bias
+    def _rows(self, head: int) -> slice:
+        return slice(head * (self.order + 1), (head + 1) * (self.order + 1))
 
-    def factors(self, pool: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
+    def head_state(self, head: int) -> dict[str, torch.Tensor]:
+        """The weights of one metric's factors, as those of dynamics of that metric alone."""
+        return {name: value[self._rows(head)] for name, value in self.state_dict().items()}
+
+    def project(self, vectors: torch.Tensor, side: str, head: int = 0) -> torch.Tensor:
+        """W_j^T h or U_j^T h' of every factor of a head: `[n + 1, count, H]` from `[count, E]`.
+
+        Args:
+            vectors: of encoders.
+            side: `train` or `test`.
+            head: place of the metric among `GPTfluenceConfig.heads`.
+        """
+        rows = self._rows(head)
+        if self.projection == "linear":
+            return vectors @ (self.train_side if side == "train" else self.test_side)[rows]
+        hidden = torch.relu(vectors @ self.first[rows] + self.first_bias[rows])
+        return hidden @ self.second[rows] + self.second_bias[rows]
+
+    def factors(self, pool: torch.Tensor, test: torch.Tensor, head: int = 0) -> torch.Tensor:
         """A_1..A_n and B of every pair: `[n + 1, N, M]` from `[N, E]` and `[M, E]` (eq. 7, 8)."""
-        return self._project(pool, "train") @ self._project(test, "test").transpose(1, 2)
+        return self.project(pool, "train", head) @ self.project(test, "test", head).transpose(1, 2)
 
     def batch_factors(self, visits: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
         """alpha_1..alpha_n and beta of every batch: `[n + 1, runs, steps, M]` (eq. 5).

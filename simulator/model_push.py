@@ -61,9 +61,7 @@ def push_simulator(
         if results and settings["dataset"]:
             entries = eval_result_entries_to_yaml(
                 [
-                    EvalResultEntry(
-                        settings["dataset"], f"{simulator.config.dataset_config}_{each['type']}", each["value"]
-                    )
+                    EvalResultEntry(settings["dataset"], f"{each['config']}_{each['type']}", each["value"])
                     for each in results
                 ]
             )
@@ -72,9 +70,10 @@ def push_simulator(
             "model_card.md.jinja",
             repo=repo,
             config=simulator.config,
+            parts=[simulator.config.part(place) for place in range(len(simulator.config.groups))],
             dataset=settings["dataset"],
-            base_model=simulator.config.base_model if is_hub_id(simulator.config.base_model) else None,
-            initial=_initial(simulator.config),
+            base_models=sorted({name for name in _base_models(simulator.config) if is_hub_id(name)}),
+            arguments=_arguments(simulator.config),
             results=results,
         )
         write_text(place / "README.md", card)
@@ -82,11 +81,18 @@ def push_simulator(
         return push_model_files(files, repo, private)
 
 
-def _initial(config: Any) -> str:
-    """The argument that `simulate` needs where first values must be given, as code."""
-    if config.dynamics == "memory":
-        return ""
-    return f", initial=[[1.0] * {len(config.test_ids)}] * {config.order}"
+def _base_models(config: Any) -> list[str]:
+    return [config.part(place).base_model for place in range(len(config.groups))]
+
+
+def _arguments(config: Any) -> str:
+    """The arguments that `simulate` needs besides a curriculum, as code."""
+    first, found = config.part(0), ""
+    if config.dynamics == "markov":
+        found += f", initial=[[1.0] * {len(first.test_ids)}] * {config.order}"
+    if config.parts:
+        found += f', config="{first.dataset_config}", metric="{first.metric}"'
+    return found
 
 
 def _read(path: Path, kind: type) -> Any:
@@ -100,16 +106,17 @@ def _read(path: Path, kind: type) -> Any:
 
 
 def _results(path: Path, model: Path, config: Any) -> list[dict[str, Any]]:
-    """The figures of this model in an evaluation."""
-    for row in _read(path, list):
-        named = row.get("model")
-        if named is None or Path(named).resolve() != model.resolve():
-            continue
-        if (row["config"], row["metric"]) != (config.dataset_config, config.metric):
-            continue
-        return [
-            {"type": key, "name": name, "value": row[key], "split": row["split"], "runs": row["runs"]}
-            for key, name in FIGURES.items()
-            if row[key] is not None
-        ]
+    """The figures of this model in an evaluation, of every config and metric that it knows."""
+    about = ("config", "metric", "split", "runs")
+    found = [
+        {"type": key, "name": name, "value": row[key]} | {each: row[each] for each in about}
+        for row in _read(path, list)
+        if row.get("model") is not None
+        and Path(row["model"]).resolve() == model.resolve()
+        and (row["config"], row["metric"]) in config.groups
+        for key, name in FIGURES.items()
+        if row[key] is not None
+    ]
+    if found:
+        return found
     raise DataError(f"{path}: has no figures of {model}. Run gptfluence evaluate with --models {model} --json {path}")

@@ -29,11 +29,47 @@ def content_key(example: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def dynamics_of(config: GPTfluenceConfig) -> torch.nn.Module:
+    """Dynamics of the shapes of a configuration, to be set or loaded."""
+    if config.dynamics == "memory":
+        return MemoryDynamics(config)
+    return TableDynamics(config) if config.projection == "table" else MarkovDynamics(config)
+
+
+def shares_weights(config: GPTfluenceConfig) -> bool:
+    """Whether several configs and metrics share projections; else each is fitted apart."""
+    return config.dynamics == "markov" and config.projection != "table"
+
+
+class PartState(torch.nn.Module):
+    """What one config and metric have of their own: bands, and the dynamics if they share no weights."""
+
+    band_scale: torch.Tensor
+    band_scores: torch.Tensor
+    unseen_band_scale: torch.Tensor
+    unseen_band_scores: torch.Tensor
+
+    def __init__(self, config: GPTfluenceConfig) -> None:
+        super().__init__()
+        register_bands(self, config)
+        if not shares_weights(config):
+            self.dynamics = dynamics_of(config)
+
+
+def register_bands(module: torch.nn.Module, config: GPTfluenceConfig) -> None:
+    """Give a module the tensors that bands are made of, to be set or loaded."""
+    module.register_buffer("band_scale", torch.zeros(config.steps + 1, len(config.test_keys)))
+    module.register_buffer("band_scores", torch.zeros(QUANTILES))
+    module.register_buffer("unseen_band_scale", torch.zeros(config.steps + 1))
+    module.register_buffer("unseen_band_scores", torch.zeros(QUANTILES))
+
+
 class GPTfluenceSimulator(PreTrainedModel):
     """Predicts the whole trajectory of a metric from the order in which training examples are seen.
 
     Encoder vectors of the pool and the test examples it was trained on are stored with it; the encoder's
-    weights are not.
+    weights are not. A simulator of several configs or metrics has a part for each, which `part` gives as a simulator of
+    its own; the parts of `markov` share their projections, those of other metrics apart.
     """
 
     config_class = GPTfluenceConfig
@@ -47,15 +83,43 @@ class GPTfluenceSimulator(PreTrainedModel):
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__(config)
-        markov = TableDynamics if config.projection == "table" else MarkovDynamics
-        self.dynamics: Any = MemoryDynamics(config) if config.dynamics == "memory" else markov(config)
+        self.dynamics: Any = None
+        self.parts = torch.nn.ModuleList(PartState(config.part(place)) for place in range(len(config.parts)))
+        if not config.parts or shares_weights(config):
+            self.dynamics = dynamics_of(config)
         self.register_buffer("pool_vectors", torch.zeros(len(config.pool_keys), config.encoder_width))
         self.register_buffer("test_vectors", torch.zeros(len(config.test_keys), config.encoder_width))
-        self.register_buffer("band_scale", torch.zeros(config.steps + 1, len(config.test_keys)))
-        self.register_buffer("band_scores", torch.zeros(QUANTILES))
-        self.register_buffer("unseen_band_scale", torch.zeros(config.steps + 1))
-        self.register_buffer("unseen_band_scores", torch.zeros(QUANTILES))
+        if not config.parts:
+            register_bands(self, config)
         self.post_init()
+
+    def part(self, config: str | None = None, metric: str | None = None) -> GPTfluenceSimulator:
+        """The simulator of one config and metric on its own; one of a single config and metric is its own part.
+
+        Args:
+            config, metric: may be left out where only one fits.
+
+        Raises:
+            ValueError: none or several fit; the message says which there are.
+        """
+        place = self.config.place(config, metric)
+        if not self.config.parts:
+            return self
+        own = self.config.part(place)
+        state = dict(self.parts[place].state_dict())
+        if shares_weights(own):
+            head = self.dynamics.head_state(self.config.heads.index(own.metric))
+            state |= {f"dynamics.{name}": value for name, value in head.items()}
+        for name in ("pool", "test"):
+            at = {key: row for row, key in enumerate(getattr(self.config, f"{name}_keys"))}
+            rows = [at[key] for key in getattr(own, f"{name}_keys")]
+            state[f"{name}_vectors"] = getattr(self, f"{name}_vectors")[rows]
+            if own.projection == "table":
+                # Places in the part's own table.
+                state[f"{name}_vectors"] = torch.arange(len(rows), dtype=self.dtype).unsqueeze(1)
+        found = GPTfluenceSimulator(own).to(self.device)
+        found.load_state_dict(state)
+        return found.eval()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -96,6 +160,8 @@ class GPTfluenceSimulator(PreTrainedModel):
             `[runs, steps + 1, M]`; steps before the first measured one have its value; of markov, steps between two
             measurements are interpolated.
         """
+        if self.config.parts:
+            raise ValueError("a model of several configs or metrics predicts by its parts: take one with part()")
         if self.config.dynamics == "memory":
             first = None if initial is None else initial[:, 0]
             return self.dynamics(visits, rates, pool, test, seen, first)
@@ -152,6 +218,8 @@ class GPTfluenceSimulator(PreTrainedModel):
         initial: Any = None,
         learning_rate: Sequence[float] | None = None,
         interval: float | None = None,
+        config: str | None = None,
+        metric: str | None = None,
     ) -> Any:
         """Predict one metric trajectory for each test example.
 
@@ -163,6 +231,7 @@ class GPTfluenceSimulator(PreTrainedModel):
                 first n values. May be left out for `memory` where all test examples were trained on.
             learning_rate: rate of each update; default: that of the runs trained on.
             interval: also give a band that a value lies in with this probability, e.g. 0.9.
+            config, metric: what to predict, of a model of several; for many calls, take its `part` once.
 
         Returns:
             `Trajectories`, a tensor `[M, steps + 1]` that can be drawn; with `interval` a `Band` of three of them.
@@ -170,8 +239,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         Raises:
             ValueError: an id is unknown, or something is missing; the message says what.
         """
-        case = self.what_if(curriculum, pool=pool, test=test, initial=initial, learning_rate=learning_rate)
-        return case.simulate(interval)
+        return self.what_if(curriculum, pool, test, initial, learning_rate, config, metric).simulate(interval)
 
     def what_if(
         self,
@@ -180,18 +248,24 @@ class GPTfluenceSimulator(PreTrainedModel):
         test: Sequence[Any] | None = None,
         initial: Any = None,
         learning_rate: Sequence[float] | None = None,
+        config: str | None = None,
+        metric: str | None = None,
     ) -> WhatIf:
         """A run to be changed and simulated: `simulator.what_if(run).drop([3, 17]).simulate()`.
 
         Args:
-            run: a curriculum, or `Dynamics` of one run, whose pool, test examples, first values and rates are the
-                defaults of the other arguments.
-            pool, test, initial, learning_rate: as of `simulate`.
+            run: a curriculum, or `Dynamics` of one run, whose pool, test examples, first values, rates and metric are
+                the defaults of the other arguments; of a model of several, its config, too.
+            pool, test, initial, learning_rate, config, metric: as of `simulate`.
 
         Raises:
-            ValueError: an id is unknown, or something is missing; the message says what.
+            ValueError: an id is unknown, something is missing, or the run is of another metric or base model than the
+                model; the message says what.
         """
-        return what_if(self, run, pool, test, initial, learning_rate)
+        if hasattr(run, "curricula"):
+            metric = metric or run.metric
+            config = config or (run.config if self.config.parts else None)
+        return what_if(self.part(config, metric), run, pool, test, initial, learning_rate)
 
     def band(self, predicted: torch.Tensor, seen: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Lower and upper end of the band around predictions.

@@ -38,8 +38,8 @@ class TableDynamics(MarkovDynamics):
         """Persistence; nothing is random."""
         nn.init.zeros_(self.table)
 
-    def factors(self, pool: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
-        """A_1..A_n and B of every pair: `[n + 1, N, M]` from places `[N, 1]` and `[M, 1]`."""
+    def factors(self, pool: torch.Tensor, test: torch.Tensor, head: int = 0) -> torch.Tensor:
+        """A_1..A_n and B of every pair: `[n + 1, N, M]` from places `[N, 1]` and `[M, 1]`; of one head."""
         differences = self.table[:, pool[:, 0].long()][:, :, test[:, 0].long()]
         found = differences.new_zeros(self.order + 1, len(pool), len(test))
         found[0] = 1 / self.batch_size

@@ -237,6 +237,9 @@ def what_if(
     if hasattr(run, "curricula"):
         if len(run.curricula) != 1:
             raise ValueError(f"{len(run.curricula)} runs are given; take one, e.g. runs.take([0])")
+        mine, theirs = (f"{each.base_model} {each.base_revision}" for each in (config, run))
+        if mine != theirs:
+            raise ValueError(f"the model was trained on runs of {mine}, this run is of {theirs}")
         curriculum = run.curricula[0]
         pool, test = run.pool if pool is None else pool, run.test if test is None else test
         order = config.order if config.dynamics == "markov" else 1

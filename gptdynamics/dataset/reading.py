@@ -141,6 +141,33 @@ def _pool(examples: list[Example], rows: list[dict[str, Any]], unseen: bool) -> 
     return [example for example in examples if example.id < size]
 
 
+def metrics_of(source: str | Path, config: str) -> list[str]:
+    """The metrics that the runs of a config were measured in.
+
+    Raises:
+        SettingsError: the config is no name, or unknown; the message lists those there are.
+        DataError: a file is damaged.
+    """
+    config_parts(config)
+    if str(source) == SHORT_NAME:
+        source = source_of(config)
+    folder = DatasetFolder(local_root(str(source)))
+    return _metrics(folder, config, _finished(folder, source, config, False))
+
+
+def _finished(folder: DatasetFolder, source: str | Path, config: str, unseen: bool) -> list[str]:
+    finished = [run for run in folder.finished(config) if unseen or split_of(run) != "test_unseen"]
+    if not finished:
+        known = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
+        raise SettingsError(f"{source} has no runs of config {config!r}; it has: {known}")
+    return finished
+
+
+def _metrics(folder: DatasetFolder, config: str, finished: list[str]) -> list[str]:
+    columns = read_parquet(folder.run_path(config, finished[0])).column_names
+    return [name for name in METRICS if name in columns]
+
+
 def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = False) -> Dynamics:
     """Read every finished run of a config.
 
@@ -159,12 +186,8 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         source = source_of(config)
     folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
-    finished = [run for run in folder.finished(config) if unseen or split_of(run) != "test_unseen"]
-    if not finished:
-        known = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
-        raise SettingsError(f"{source} has no runs of config {config!r}; it has: {known}")
-    first = read_parquet(folder.run_path(config, finished[0]))
-    available = [name for name in METRICS if name in first.column_names]
+    finished = _finished(folder, source, config, unseen)
+    available = _metrics(folder, config, finished)
     if metric not in available:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
     step_column = "generation_step" if metric in GENERATED_METRICS else "step"

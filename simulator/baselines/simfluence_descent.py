@@ -10,19 +10,34 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from simulator.baselines.simfluence import free_running, free_running_error, pairs_of
-from simulator.training.paper_training import PaperTraining
+from simulator.training.schedule import share_of_rate
 
 
 @dataclass(frozen=True)
-class Descent(PaperTraining):
+class Descent:
     """Table 9.
 
     Attributes:
+        learning_rate: after the warm-up; falls linearly to zero at the last epoch.
+        warmup: updates in which the rate rises from zero.
+        epochs: at most this many.
+        weight_decay: the paper's lambda; the authors' code hands it to AdamW.
+        batch_rows: (run, step) rows of an update, each with all test examples. The authors' 128 triples of a run, a
+            step and a test example hold one or two rows of each test example; 8 are as far as the same updates go
+            when all test examples are trained at once.
+        patience: epochs without a better free-running error on validation runs after which training stops.
+        seed: of first values and batches.
         start: `persistence`: all factors begin where nothing changes; `normal`: as standard normal numbers, as in the
             authors' code, where factors of which runs say little stay what they began as.
     """
 
     learning_rate: float = 1e-3
+    warmup: int = 200
+    epochs: int = 300
+    weight_decay: float = 1e-5
+    batch_rows: int = 8
+    patience: int = 30
+    seed: int = 42
     start: Literal["persistence", "normal"] = "persistence"
 
 
@@ -52,7 +67,8 @@ class SimfluenceDescent:
         weights = torch.randn(2, count, pairs.before.size(1), generator=random)
         if how.start == "persistence":
             weights = torch.stack([torch.full_like(weights[0], 1 / batch), torch.zeros_like(weights[1])])
-        optimizer, scheduler = how.optimizer([weights], rows)
+        optimizer = torch.optim.AdamW([weights], lr=how.learning_rate, weight_decay=how.weight_decay)
+        total, updates = how.epochs * -(-rows // how.batch_rows), 0
         self.errors: list[float] = []
         self.losses: list[float] = []
         best, self.factors = float("inf"), self._deviations(weights, batch)
@@ -66,8 +82,9 @@ class SimfluenceDescent:
                 # The gradient by hand: autograd's own bookkeeping would take longer than these products.
                 residual *= 2 / residual.size(0)
                 weights.grad = torch.stack([shares.T @ (residual * before), shares.T @ residual])
+                optimizer.param_groups[0]["lr"] = how.learning_rate * share_of_rate(updates, total, how.warmup)
                 optimizer.step()
-                scheduler.step()
+                updates += 1
             error = free_running_error(self._deviations(weights, batch), validation)
             self.errors.append(error)
             self.losses.append(summed / rows)

@@ -17,7 +17,7 @@ from gptdynamics.dataset.gradient_reading import read_vectors
 from gptdynamics.errors import SettingsError
 from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
 from simulator.evaluation.scoring import Row, score, undefined
-from simulator.evaluation.simulated import Simulated, load_simulator
+from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
 from simulator.evaluation.table import table_text
 from simulator.intervals import Coverage
 from simulator.training import TrainSettings, train_simulator
@@ -65,7 +65,7 @@ class Evaluation:
 
     def write_json(self, path: Path) -> None:
         """Write the rows as a JSON list."""
-        write_text(path, json.dumps([asdict(row) for row in self.rows], indent=1) + "\n")
+        write_rows(self.rows, path)
 
     def to_pandas(self) -> Any:
         """The rows as a `DataFrame`."""
@@ -81,6 +81,11 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return table_text(self.rows)
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write rows, of one evaluation or several, as a JSON list."""
+    write_text(path, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
 def _trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
@@ -139,9 +144,7 @@ def evaluate(
     """
     runs = read_dynamics(settings.dataset, settings.config, settings.metric)
     held_out, seen = runs.split("test"), runs.split("train", "validation")
-    models = [Simulated(load_simulator(source), source) for source in settings.models]
-    for model in models:
-        model.check(runs)
+    models = [simulated_of(load_simulator(source), source, runs) for source in settings.models]
     simulators: list[Simulated] = []
     for wanted in _trained_here(settings, runs):
         trained = train_simulator(wanted, on_phase, on_progress, runs=runs)

@@ -45,6 +45,22 @@ def method_name(model: GPTfluenceSimulator) -> str:
     return f"markov_{config.order}{kind}{mlp}{suffix}"
 
 
+def simulated_of(model: GPTfluenceSimulator, source: str | None, runs: Dynamics) -> Simulated:
+    """A simulator, or the part of one of several that is of the runs' config and metric.
+
+    Raises:
+        SettingsError: it was trained for something else than these runs; the message names both.
+    """
+    if model.config.parts:
+        try:
+            model = model.part(runs.config, runs.metric)
+        except ValueError as error:
+            raise SettingsError(f"{source} does not fit the data ({error})") from error
+    found = Simulated(model, source)
+    found.check(runs)
+    return found
+
+
 class Simulated:
     """Predictions of a simulator for runs of the config it was trained on.
 
@@ -73,6 +89,8 @@ class Simulated:
             "base model": f"{runs.base_model} {runs.base_revision}",
         }
         differ = [f"{key}: model {mine[key]}, data {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        if self.history >= len(runs.step):
+            differ.append(f"values: model needs {self.history} to begin with, data {len(runs.step)} in a run")
         if differ:
             raise SettingsError(f"{self.model or self.name} does not fit the data ({'; '.join(differ)})")
 

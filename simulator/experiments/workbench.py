@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 
 from gptdynamics.configs import config_parts, split_of
-from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
+from gptdynamics.dataset import DatasetFolder, Dynamics, metrics_of, read_dynamics
 from gptdynamics.dataset.reading import local_root
-from gptdynamics.dataset.schema import METRICS, read_parquet
 from gptdynamics.errors import SettingsError
 from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
@@ -20,7 +19,7 @@ from simulator.baselines import MeanCurve
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.evaluation.scoring import Figures, score, undefined
 from simulator.training import TrainSettings, train_simulator
-from simulator.training.train import Trained
+from simulator.training.trained import Trained
 
 Scenario = Literal["finetune", "instruct"]
 
@@ -79,9 +78,7 @@ class Workbench:
 
     def metrics(self, config: str) -> list[str]:
         """What was measured in the runs of a config."""
-        path = self.folder.run_path(config, self.folder.finished(config)[0])
-        columns = read_parquet(path).column_names
-        return [metric for metric in METRICS if metric in columns]
+        return metrics_of(self.dataset, config)
 
     def runs(self, config: str, metric: str = "loss", unseen: bool = False) -> Dynamics:
         """Runs of a config; with `unseen`, those on unseen pool rows among them."""
@@ -102,14 +99,15 @@ class Workbench:
         """A simulator.
 
         Args:
-            settings: what to train.
+            settings: what to train, of one config and metric.
             runs: other runs than the dataset's; then it is not kept.
         """
-        on_phase = self._named(f"{settings.config} {settings.metric}")
+        config, metric = settings.configs[0], settings.metrics[0]
+        on_phase = self._named(f"{config} {metric}")
         if runs is not None:
             return train_simulator(settings, on_phase, self.on_progress, runs=runs)
         if settings not in self._trained:
-            read = self.runs(settings.config, settings.metric)
+            read = self.runs(config, metric)
             self._trained[settings] = train_simulator(settings, on_phase, self.on_progress, runs=read)
         return self._trained[settings]
 

@@ -1,5 +1,6 @@
 """Fitting simulators to runs."""
 
-from simulator.training.train import TrainSettings, train_simulator
+from simulator.training.settings import TrainSettings
+from simulator.training.train import train_and_save, train_simulator
 
-__all__ = ["TrainSettings", "train_simulator"]
+__all__ = ["TrainSettings", "train_and_save", "train_simulator"]

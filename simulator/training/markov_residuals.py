@@ -6,59 +6,83 @@ left out together, so that five fits give residuals of seen and of unseen test e
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.training.markov_fit import MarkovChoice, MarkovData, MarkovTraining, train_markov
+from simulator.curricula import Members
+from simulator.training.markov_data import MarkovData
+from simulator.training.markov_fit import MarkovChoice, MarkovTraining, train_markov
+from simulator.training.markov_objective import rollout
+from simulator.training.session import Session
 
 FOLDS = 5
 
+Residuals = tuple[np.ndarray, np.ndarray]
 
-def _part(data: MarkovData, runs: np.ndarray, tests: np.ndarray) -> MarkovData:
-    return MarkovData(data.visits[runs], data.values[runs][..., tests], data.pool, data.test[tests])
+
+def _joined(training: MarkovData, validation: MarkovData) -> MarkovData:
+    members = Members(
+        torch.cat([training.members.places, validation.members.places]),
+        torch.cat([training.members.shares, validation.members.shares]),
+    )
+    return replace(training, members=members, values=torch.cat([training.values, validation.values]))
+
+
+def _where(wanted: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.flatnonzero(wanted))
 
 
 def markov_residuals(
     config: GPTfluenceConfig,
-    training: MarkovData,
-    validation: MarkovData,
+    training: Sequence[MarkovData],
+    validation: Sequence[MarkovData],
     choice: MarkovChoice,
     how: MarkovTraining,
-) -> tuple[np.ndarray, np.ndarray]:
+    session: Session | None = None,
+    on_fold: Callable[[], None] = lambda: None,
+) -> list[Residuals]:
     """Truth minus free-running prediction of runs that a fit with this setting did not see.
 
     Args:
-        config: as for `fit_markov`.
+        config, session: as for `fit_markov`.
         training, validation: as for `fit_markov`; a fold's fit is stopped by the runs of the next fold.
         choice: the setting.
-        how: how long it is trained.
+        how: how it is trained.
+        on_fold: called after each fit.
 
     Returns:
-        Residuals `[R, S, M]` of training, then validation runs, of test examples that were trained on, and of those
-        that were not; NaN where there is none.
+        For each config and metric, residuals `[R, S, M]` of training, then validation runs, of test examples that were
+        trained on, and of those that were not; NaN where there is none.
     """
-    data = MarkovData(
-        torch.cat([training.visits, validation.visits]),
-        torch.cat([training.values, validation.values]),
-        training.pool,
-        training.test,
-    )
-    runs, tests = len(data.values), data.values.size(-1)
-    folds = min(FOLDS, runs)
-    run_fold, test_fold = np.arange(runs) % folds, np.arange(tests) % min(FOLDS, max(tests, 2))
-    seen, unseen = (np.full(tuple(data.values.shape), np.nan, dtype=np.float32) for _ in range(2))
-    every = np.arange(tests)
+    every = [_joined(*pair) for pair in zip(training, validation, strict=True)]
+    folds = min(FOLDS, *(data.runs for data in every)) if len(every) > 1 else min(FOLDS, every[0].runs)
+    found = [
+        (np.full(tuple(data.values.shape), np.nan, np.float32), np.full(tuple(data.values.shape), np.nan, np.float32))
+        for data in every
+    ]
     for fold in range(folds):
-        out, kept = np.flatnonzero(run_fold == fold), np.flatnonzero(test_fold != fold)
-        stopping = np.flatnonzero(run_fold == (fold + 1) % folds)
-        fitted = np.flatnonzero((run_fold != fold) & (run_fold != (fold + 1) % folds))
-        dynamics, _ = train_markov(config, _part(data, fitted, kept), _part(data, stopping, kept), choice, how)
-        left = _part(data, out, every)
-        with torch.no_grad():
-            predicted = dynamics(left.visits, left.pool, left.test, left.values[:, : config.order])
-        residual = (left.values - predicted).numpy()
-        new = np.flatnonzero(test_fold == fold)
-        seen[np.ix_(out, np.arange(seen.shape[1]), kept)] = residual[..., kept]
-        unseen[np.ix_(out, np.arange(seen.shape[1]), new)] = residual[..., new]
-    return seen, unseen
+        fitted, stopping = [], []
+        for data in every:
+            run_fold = np.arange(data.runs) % folds
+            kept = _where(_test_fold(data) != fold)
+            stop = (run_fold == (fold + 1) % folds) & (run_fold != fold)
+            fitted.append(data.part(_where((run_fold != fold) & ~stop), kept))
+            stopping.append(data.part(_where(stop), kept))
+        dynamics = train_markov(config, fitted, stopping, choice, how, session, f"fold-{fold}").dynamics
+        for data, (seen, unseen) in zip(every, found, strict=True):
+            out = _where(np.arange(data.runs) % folds == fold)
+            with torch.no_grad():
+                residual = (data.values[out] - rollout(dynamics, data, out)).numpy()
+            new = _test_fold(data) == fold
+            seen[np.ix_(out, np.arange(seen.shape[1]), ~new)] = residual[..., ~new]
+            unseen[np.ix_(out, np.arange(seen.shape[1]), new)] = residual[..., new]
+        on_fold()
+    return found
+
+
+def _test_fold(data: MarkovData) -> np.ndarray:
+    return np.arange(data.tests) % min(FOLDS, max(data.tests, 2))

@@ -208,7 +208,7 @@ def test_the_papers_training_is_adamw_on_one_step_errors(runs: Dynamics) -> None
                 loss = loss + (predicted - after) ** 2 / 48
         optimizer.zero_grad()
         loss.sum().backward()
-        optimizer.param_groups[0]["lr"] = how.learning_rate * min(1.0, (epoch + 1) / 3) * (2 - epoch) / 2
+        optimizer.param_groups[0]["lr"] = how.learning_rate * (epoch + 1) / 3
         optimizer.step()
         multiply, add = (each.detach().numpy() * BATCH for each in weights)
         predicted = free_running(multiply, add, validation.curricula, validation.values[0, 0])

@@ -61,6 +61,7 @@ def test_train_writes_a_simulator_and_says_how_good_it_is(
 
 def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], dataset: Path, tmp_path: Path) -> None:
     words = "--dynamics markov --encoder label --order 2 --projection mlp --metric accuracy --seed 7".split()
+    words += "--preset paper-finetune --no-bands".split()
     done = gptfluence("train", dataset, "--config", CONFIG, "--output", tmp_path, *words)
     assert done.status == 0, done.err
     assert "markov, label vectors" in done.out
@@ -78,7 +79,11 @@ def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], da
         "encoder_model": None,
         "pooling": None,
         "kind": "linear",
+        "preset": "paper-finetune",
+        "objective": "one_step",
+        "bands": False,
     }
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_experiment_writes_its_files_and_says_what_it_skipped(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +28,8 @@ from simulator.experiments.result import Figure, Panel, Result, Series, Table, s
 from simulator.experiments.trajectories import chosen_pairs
 from simulator.experiments.unseen import mean_curves
 from simulator.experiments.writing import Finished, markdown, write_page
-from simulator.training.paper_training import PaperTraining
+from simulator.training import presets
 
-convergence_module = importlib.import_module("simulator.experiments.convergence")
 CONFIG, TRIPLES = "mini_sentiment_nano", "mini_triples_nano"
 pytestmark = pytest.mark.usefixtures("quick_markov")
 
@@ -347,7 +344,8 @@ def test_published_products_are_compared_where_exact_ones_were_recorded(
 
 
 def test_convergence_draws_both_trainings(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convergence_module, "PaperTraining", partial(PaperTraining, epochs=12, learning_rate=1e-2))
+    monkeypatch.setattr(presets, "FINETUNE_EPOCHS", 12)
+    monkeypatch.setattr(presets, "FINETUNE_RATE", 0.1)
     result = run_experiment("convergence", bench, tmp_path).result
     hows = ["table 9", "table 9 from normal factors", "table 8", "as used elsewhere"]
     assert [row["training"] for row in result.rows] == hows

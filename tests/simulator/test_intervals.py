@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from gptdynamics.configs import split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import read_dynamics
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.curricula import visit_shares
 from simulator.evaluation import EvaluateSettings, evaluate
 from simulator.evaluation.simulated import Simulated
 from simulator.intervals import band_arrays, coverage, half_width
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, markov_fit, train_simulator
+from simulator.training.fitting import markov_data
+from simulator.training.markov_data import MarkovData
 from simulator.training.markov_residuals import markov_residuals
 from simulator.trajectories import Band
 
@@ -115,28 +120,31 @@ def test_bands_of_the_range_of_the_metric_and_of_other_lengths(
 
 @pytest.mark.usefixtures("quick_markov")
 def test_markov_residuals_are_of_runs_and_examples_left_out(dataset: Path) -> None:
-    from simulator.training.train import markov_data
-
     runs = read_dynamics(dataset, CONFIG, "loss")
     rng = np.random.default_rng(0)
     pool, test = (rng.normal(size=(len(part), 8)).astype(np.float32) for part in (runs.pool, runs.test))
     config = GPTfluenceConfig(encoder_width=8, batch_size=2)
     choice, how = markov_fit.choices()[0], markov_fit.MarkovTraining()
     training, validation = (markov_data(runs.split(split), pool, test) for split in ("train", "validation"))
-    seen, unseen = markov_residuals(config, training, validation, choice, how)
+    [(seen, unseen)] = markov_residuals(config, [training], [validation], choice, how)
     assert seen.shape == unseen.shape == (7, *runs.values.shape[1:])
     assert (np.isfinite(seen) != np.isfinite(unseen)).all()
-    every = torch.cat([training.values, validation.values]), torch.cat([training.visits, validation.visits])
+    every = runs.split("train", "validation")
+    # In the order of the residuals: training runs, then validation runs.
+    every = every.take(sorted(range(7), key=lambda at: split_of(every.runs[at]) == "validation"))
     # The first fold by hand: runs 0 and 5 and test examples 0 and 5 are left out, runs 1 and 6 stop.
     kept = [1, 2, 3, 4]
 
-    def part(which: list[int]) -> markov_fit.MarkovData:
-        return markov_fit.MarkovData(every[1][which], every[0][which][..., kept], training.pool, training.test[kept])
+    def part(which: list[int]) -> MarkovData:
+        data = markov_data(every.take(which), pool, test)
+        return replace(data, values=data.values[..., kept], test=data.test[kept])
 
-    dynamics, _ = markov_fit.train_markov(config, part([2, 3, 4]), part([1, 6]), choice, how)
+    dynamics = markov_fit.train_markov(config, [part([2, 3, 4])], [part([1, 6])], choice, how).dynamics
+    shares = visit_shares(every.take([0, 5]).curricula, [example.id for example in runs.pool])
+    truth = torch.from_numpy(every.values[[0, 5]])
     with torch.no_grad():
-        predicted = dynamics(every[1][[0, 5]], training.pool, training.test, every[0][[0, 5], :1])
-    residual = (every[0][[0, 5]] - predicted).numpy()
+        predicted = dynamics(shares, torch.from_numpy(pool), torch.from_numpy(test), truth[:, :1])
+    residual = (truth - predicted).numpy()
     np.testing.assert_allclose(seen[[0, 5]][..., kept], residual[..., kept], atol=1e-5)
     np.testing.assert_allclose(unseen[[0, 5]][..., [0, 5]], residual[..., [0, 5]], atol=1e-5)
 

@@ -12,23 +12,18 @@ import torch
 
 from gptdynamics.curriculum import Curriculum
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
+from simulator.curricula import Members, visit_shares
 from simulator.markov_dynamics import MarkovDynamics
 from simulator.training import markov_fit
-from simulator.training.markov_fit import (
-    MarkovChoice,
-    MarkovData,
-    MarkovTraining,
-    fit_markov,
-    free_running_error,
-    one_step_loss,
-    train_markov,
-)
+from simulator.training.markov_data import MarkovData
+from simulator.training.markov_fit import MarkovChoice, MarkovTraining, fit_markov, train_markov
+from simulator.training.markov_objective import free_running_error, row_errors, triple_errors
 
 POOL, TESTS, STEPS, BATCH = 12, 5, 8, 2
 SHORT = MarkovTraining(most_updates=40, batch_rows=32, check_every=10)
 CHOICE = MarkovChoice(learning_rate=3e-3, penalty=1e-4, hidden=8)
 MakeCurricula = Callable[..., list[Curriculum]]
+Learnable = tuple[list[MarkovData], list[MarkovData]]
 
 
 def config_of(width: int, order: int = 1, projection: str = "linear", hidden: int = 8) -> GPTfluenceConfig:
@@ -42,6 +37,11 @@ def dynamics_of(config: GPTfluenceConfig, seed: int = 0) -> MarkovDynamics:
     return dynamics
 
 
+def data_of(curricula: list[Curriculum], values: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> MarkovData:
+    members = Members.between(curricula, range(POOL), range(len(curricula[0]) + 1))
+    return MarkovData(members, values, pool, test, BATCH)
+
+
 def random_data(seed: int, curricula: list[Curriculum], width: int = 4) -> MarkovData:
     rng = np.random.default_rng(seed)
 
@@ -49,7 +49,7 @@ def random_data(seed: int, curricula: list[Curriculum], width: int = 4) -> Marko
         return torch.from_numpy(rng.normal(size=shape)).float()
 
     values = normal(len(curricula), len(curricula[0]) + 1, TESTS)
-    return MarkovData(visit_shares(curricula, range(POOL)), values, normal(POOL, width), normal(TESTS, width))
+    return data_of(curricula, values, normal(POOL, width), normal(TESTS, width))
 
 
 @pytest.mark.parametrize("projection", ["linear", "mlp"])
@@ -61,7 +61,8 @@ def test_one_step_loss_equals_a_loop_over_rows_and_test_examples(
     data = random_data(0, curricula)
     dynamics = dynamics_of(config_of(4, order, projection))
     pairs = [(run, step) for run in range(4) for step in range(order - 1, STEPS)][::3]
-    rows = torch.tensor([run * STEPS + step for run, step in pairs])
+    usable = STEPS - order + 1
+    rows = torch.tensor([run * usable + step - order + 1 for run, step in pairs])
     factors = dynamics.factors(data.pool, data.test).detach().double()
     errors = []
     for run, step in pairs:
@@ -72,25 +73,31 @@ def test_one_step_loss_equals_a_loop_over_rows_and_test_examples(
                 alpha = sum(float(factors[j - 1, i, test]) for i in batch)
                 predicted += alpha * float(data.values[run, step + 1 - j, test])
             errors.append((predicted - float(data.values[run, step + 1, test])) ** 2)
-    assert one_step_loss(dynamics, data, rows).item() == pytest.approx(np.mean(errors), rel=1e-5)
+    assert row_errors(dynamics, data, rows).item() == pytest.approx(np.sum(errors), rel=1e-5)
+    triples = (rows.unsqueeze(1) * TESTS + torch.arange(TESTS)).flatten()
+    some = torch.randperm(len(triples), generator=torch.Generator().manual_seed(0))[:7]
+    wanted = np.array(errors)[some.numpy()].sum()
+    assert triple_errors(dynamics, data, triples[some]).item() == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_free_running_error_scores_every_step_after_the_given_ones(order: int, make_curricula: MakeCurricula) -> None:
-    data = random_data(1, make_curricula(1, 3, STEPS, POOL, BATCH))
+    curricula = make_curricula(1, 3, STEPS, POOL, BATCH)
+    data = random_data(1, curricula)
     dynamics = dynamics_of(config_of(4, order))
-    predicted = dynamics(data.visits, data.pool, data.test, data.values[:, :order]).detach()
+    predicted = dynamics(visit_shares(curricula, range(POOL)), data.pool, data.test, data.values[:, :order]).detach()
     error = (predicted - data.values)[:, order:].double().square().mean().item()
     assert free_running_error(dynamics, data) == pytest.approx(error, rel=1e-5)
 
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_free_running_error_is_infinite_where_predictions_blow_up(order: int, make_curricula: MakeCurricula) -> None:
-    data = random_data(2, make_curricula(2, 2, 40, POOL, BATCH))
+    curricula = make_curricula(2, 2, 40, POOL, BATCH)
+    data = random_data(2, curricula)
     dynamics = dynamics_of(config_of(4, order))
     with torch.no_grad():
         dynamics.train_side.mul_(1e6)
-        predicted = dynamics(data.visits, data.pool, data.test, data.values[:, :order])
+        predicted = dynamics(visit_shares(curricula, range(POOL)), data.pool, data.test, data.values[:, :order])
     assert not torch.isfinite(predicted).all()
     assert order == 1 or predicted.isnan().any()
     assert free_running_error(dynamics, data) == math.inf
@@ -106,47 +113,39 @@ def truth(curricula: list[Curriculum]) -> MarkovData:
     for run, curriculum in enumerate(curricula):
         for t, batch in enumerate(curriculum, start=1):
             values[run, t] = multiply[batch].sum(0) * values[run, t - 1] + add[batch].sum(0)
-    return MarkovData(
-        visit_shares(curricula, range(POOL)),
-        torch.from_numpy(values).float(),
-        torch.eye(POOL),
-        torch.eye(TESTS, POOL),
-    )
+    return data_of(curricula, torch.from_numpy(values).float(), torch.eye(POOL), torch.eye(TESTS, POOL))
 
 
 @pytest.fixture
-def learnable(make_curricula: MakeCurricula) -> tuple[MarkovData, MarkovData]:
+def learnable(make_curricula: MakeCurricula) -> tuple[list[MarkovData], list[MarkovData]]:
     """Training and validation runs of the known recurrence."""
     runs = make_curricula(0, 20, STEPS, POOL, BATCH)
-    return truth(runs[:16]), truth(runs[16:])
+    return [truth(runs[:16])], [truth(runs[16:])]
 
 
 def persistence_error(data: MarkovData) -> float:
     return (data.values[:, 1:] - data.values[:, :1]).square().mean().item()
 
 
-def test_a_known_recurrence_is_learned(learnable: tuple[MarkovData, MarkovData]) -> None:
+def test_a_known_recurrence_is_learned(learnable: Learnable) -> None:
     how = MarkovTraining(most_updates=600, batch_rows=64, check_every=50)
     choice = replace(CHOICE, learning_rate=1e-2)
-    _, error = train_markov(config_of(POOL), *learnable, choice, how)
-    assert error < 0.02 * persistence_error(learnable[1])
+    error = train_markov(config_of(POOL), *learnable, choice, how).error
+    assert error < 0.02 * persistence_error(learnable[1][0])
 
 
 @pytest.mark.parametrize("projection", ["linear", "mlp"])
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
-    projection: str, learnable: tuple[MarkovData, MarkovData]
-) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(projection: str, learnable: Learnable) -> None:
     def weights(seed: int) -> torch.Tensor:
-        dynamics, _ = train_markov(config_of(POOL, 2, projection), *learnable, CHOICE, replace(SHORT, seed=seed))
+        how = replace(SHORT, seed=seed)
+        dynamics = train_markov(config_of(POOL, 2, projection), *learnable, CHOICE, how).dynamics
         return torch.cat([value.flatten() for value in dynamics.state_dict().values()])
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
 
 
-def test_the_weights_of_the_best_validation_are_returned(
-    learnable: tuple[MarkovData, MarkovData], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weights_of_the_best_validation_are_returned(learnable: Learnable, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = iter([5.0, 4.0, 1.0, 3.0, 2.0])
     checked = []
 
@@ -155,34 +154,30 @@ def test_the_weights_of_the_best_validation_are_returned(
         return next(errors)
 
     monkeypatch.setattr(markov_fit, "free_running_error", told)
-    dynamics, error = train_markov(config_of(POOL), *learnable, CHOICE, SHORT)
-    assert error == 1
-    assert torch.equal(dynamics.train_side, checked[2])
+    found = train_markov(config_of(POOL), *learnable, CHOICE, SHORT)
+    assert found.error == 1
+    assert torch.equal(found.dynamics.train_side, checked[2])
     assert not torch.equal(checked[2], checked[4])
 
 
-def test_only_steps_with_a_whole_history_are_trained_on(
-    learnable: tuple[MarkovData, MarkovData], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_steps_with_a_whole_history_are_trained_on(learnable: Learnable, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
 
     def noted(dynamics: MarkovDynamics, data: MarkovData, rows: torch.Tensor) -> torch.Tensor:
-        trained.append(rows % STEPS)
-        return one_step_loss(dynamics, data, rows)
+        trained.append(rows)
+        return row_errors(dynamics, data, rows)
 
-    monkeypatch.setattr(markov_fit, "one_step_loss", noted)
+    monkeypatch.setattr(markov_fit, "row_errors", noted)
     train_markov(config_of(POOL, order=3), *learnable, CHOICE, SHORT)
-    assert torch.cat(trained).unique().tolist() == list(range(2, STEPS))
+    assert torch.cat(trained).unique().tolist() == list(range(16 * (STEPS - 2)))
 
 
-def test_training_starts_near_persistence(learnable: tuple[MarkovData, MarkovData]) -> None:
-    _, error = train_markov(config_of(POOL), *learnable, CHOICE, replace(SHORT, most_updates=0))
-    assert error == pytest.approx(persistence_error(learnable[1]), rel=0.5)
+def test_training_starts_near_persistence(learnable: Learnable) -> None:
+    error = train_markov(config_of(POOL), *learnable, CHOICE, replace(SHORT, most_updates=0)).error
+    assert error == pytest.approx(persistence_error(learnable[1][0]), rel=0.5)
 
 
-def test_training_stops_when_validation_gets_no_better(
-    learnable: tuple[MarkovData, MarkovData], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_stops_when_validation_gets_no_better(learnable: Learnable, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
 
     def worse(dynamics: MarkovDynamics, data: MarkovData) -> float:
@@ -196,7 +191,7 @@ def test_training_stops_when_validation_gets_no_better(
 
 
 def test_every_setting_is_tried_and_the_one_with_the_least_validation_error_wins(
-    learnable: tuple[MarkovData, MarkovData], monkeypatch: pytest.MonkeyPatch
+    learnable: Learnable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(markov_fit, "LEARNING_RATES", (1e-4, 1e-2))
     monkeypatch.setattr(markov_fit, "PENALTIES", (1e-5,))
@@ -207,4 +202,4 @@ def test_every_setting_is_tried_and_the_one_with_the_least_validation_error_wins
     assert len(fit.tried) == len(ticks) == 4
     assert (fit.choice, fit.error) == min(fit.tried, key=lambda pair: pair[1])
     assert fit.dynamics.train_side.size(-1) == fit.choice.hidden
-    assert free_running_error(fit.dynamics, learnable[1]) == pytest.approx(fit.error, rel=1e-6)
+    assert free_running_error(fit.dynamics, learnable[1][0]) == pytest.approx(fit.error, rel=1e-6)

@@ -23,7 +23,7 @@ from simulator.evaluation.simulated import Simulated
 from simulator.modeling_gptfluence import content_key
 from simulator.recurrence import markov_scan
 from simulator.training import TrainSettings, memory_fit, train_simulator
-from simulator.training.train import markov_data
+from simulator.training.fitting import markov_data
 
 CONFIG = "mini_sentiment_nano"
 
@@ -152,9 +152,9 @@ def test_markov_data_has_one_step_for_each_interval(dataset: Path) -> None:
     runs = read_dynamics(dataset, "mini_triples_nano", "bleu")
     pool, test = np.zeros((len(runs.pool), 3)), np.zeros((len(runs.test), 3))
     data = markov_data(runs, pool, test)
-    assert data.visits.shape == (8, 3, len(runs.pool))
+    assert data.members.places.shape == (8, 3, 4 * 2)
     assert data.values.shape == (8, 4, len(runs.test))
-    torch.testing.assert_close(data.visits.sum(-1), torch.ones(8, 3))
+    torch.testing.assert_close(data.members.shares.sum(-1), torch.ones(8, 3))
 
 
 @pytest.mark.usefixtures("quick_markov")
@@ -166,8 +166,11 @@ def test_a_saved_model_stands_beside_a_record_of_its_training(dataset: Path, dyn
     trained.save(folder, settings)
     record = json.loads((folder / "training.json").read_text())
     assert record["settings"] == asdict(settings)
-    assert record["error"] == trained.error == min(tried["error"] for tried in record["tried"])
-    assert record["choice"].keys() <= record["tried"][0].keys()
+    [fitted] = record["fitted"]
+    assert (fitted["config"], fitted["metric"]) == (CONFIG, "loss")
+    assert fitted["error"] == pytest.approx(trained.error)
+    assert fitted["error"] == pytest.approx(min(tried["error"] for tried in fitted["tried"]))
+    assert fitted["choice"].keys() <= fitted["tried"][0].keys()
     assert record["seconds"] >= 0
     runs = read_dynamics(dataset, CONFIG, "loss").split("test")
     loaded = GPTfluenceSimulator.from_pretrained(folder)
@@ -187,8 +190,9 @@ def test_phases_are_told_with_the_number_of_their_parts(dataset: Path) -> None:
     ticks: list[str] = []
     settings = settings_of(dataset, dynamics="markov")
     train_simulator(settings, lambda *phase: told.append(phase), lambda: ticks.append(told[-1][0]))
-    assert told == [("markov, label vectors: encoding", 2), ("markov, label vectors: fitting", 1)]
-    assert ticks == [name for name, parts in told for _ in range(parts)]
+    phases = [("encoding", 2), ("fitting", 1), ("runs left out", 5)]
+    assert told == [(f"markov, label vectors: {name}", count) for name, count in phases]
+    assert ticks == [name for name, count in told for _ in range(count)]
 
 
 def test_runs_that_were_read_already_are_not_read_again(dataset: Path, runs: Dynamics) -> None:

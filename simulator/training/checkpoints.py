@@ -1,0 +1,114 @@
+"""Checkpoints of a training: where it was, bit for bit, so that a killed one goes on as if it had not been.
+
+A folder holds `settings.json`, what the training is of, and for each fit a `<name>.safetensors` whose tensors are
+weights, optimiser and random state, and whose metadata hold the rest as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptdynamics.atomic import write_atomically, write_text
+from gptdynamics.errors import DataError, SettingsError
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Attributes:
+        folder: where they are; it is made when there is something to keep.
+        settings: everything that the result depends on, as plain values.
+        seconds: the least time between two checkpoints of a fit.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    seconds: float = 30.0
+    _saved: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """See that what is in the folder, if anything, belongs to this training.
+
+        Raises:
+            SettingsError: it is of another training; the message says in what they differ.
+            DataError: it is damaged.
+        """
+        path = self.folder / "settings.json"
+        if not path.exists():
+            return
+        wanted = json.loads(json.dumps(dict(self.settings)))
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(there, dict):
+                raise ValueError("not a JSON object")
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+        names = sorted(there.keys() | wanted.keys())
+        differ = [
+            f"{name}: there {there.get(name)!r}, now {wanted.get(name)!r}"
+            for name in names
+            if there.get(name) != wanted.get(name)
+        ]
+        if differ:
+            raise SettingsError(
+                f"{self.folder} has checkpoints of another training ({'; '.join(differ)}). Go on with the same "
+                "settings, or delete that folder to begin anew"
+            )
+
+    def due(self, name: str) -> bool:
+        """Whether a fit should save now."""
+        return time.monotonic() - self._saved.setdefault(name, time.monotonic()) >= self.seconds
+
+    def save(self, name: str, tensors: Mapping[str, torch.Tensor], progress: Mapping[str, Any]) -> None:
+        """Keep where a fit is, in the place of what was kept before.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        about = self.folder / "settings.json"
+        if not about.exists():
+            write_text(about, json.dumps(dict(self.settings), indent=1) + "\n")
+        kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        metadata = {"progress": json.dumps(dict(progress))}
+        write_atomically(self._path(name), lambda target: save_file(kept, target, metadata))
+        self._saved[name] = time.monotonic()
+
+    def load(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """What was kept of a fit: tensors and progress; None if it has not begun.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self._path(name)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                progress = json.loads((file.metadata() or {})["progress"])
+                return {key: file.get_tensor(key) for key in file.keys()}, progress  # noqa: SIM118
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise self._damaged(path, error) from error
+
+    def remove(self) -> None:
+        """Delete all: the training is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _damaged(self, path: Path, error: Exception) -> DataError:
+        reason = str(error).strip().splitlines()[0]
+        return DataError(f"{path}: a damaged checkpoint ({reason}). Delete {self.folder} to begin anew")

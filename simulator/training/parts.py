@@ -1,0 +1,84 @@
+"""The runs that a training is of: of each config those metrics that it has, checked before anything is fitted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from gptdynamics.dataset import Dynamics, metrics_of, read_dynamics
+from gptdynamics.errors import DataError, SettingsError
+from simulator.curricula import measured_steps
+from simulator.training.settings import TrainSettings
+
+
+def groups_of(dataset: str, configs: Sequence[str], metrics: Sequence[str]) -> list[tuple[str, str]]:
+    """Every config with each of the metrics that it has.
+
+    Raises:
+        SettingsError: a config is unknown or has none of the metrics, or a metric is of none of the configs.
+        DataError: a file is damaged.
+    """
+    known = {config: metrics_of(dataset, config) for config in configs}
+    found = [(config, metric) for config in configs for metric in metrics if metric in known[config]]
+    for config in configs:
+        if config not in dict(found):
+            wanted = ", ".join(map(repr, metrics))
+            raise SettingsError(f"{config} has no metric {wanted}; it has: {', '.join(known[config])}")
+    for metric in metrics:
+        if metric not in {of for _, of in found}:
+            raise SettingsError(f"no metric {metric!r} in {', '.join(configs)}")
+    return found
+
+
+def read_parts(settings: TrainSettings) -> list[Dynamics]:
+    """Runs of every config and metric of the settings.
+
+    Raises:
+        GPTDynamicsError: as `groups_of` and `read_dynamics`.
+    """
+    groups = groups_of(settings.dataset, settings.configs, settings.metrics)
+    return [read_dynamics(settings.dataset, *group) for group in groups]
+
+
+def stride_of(runs: Dynamics) -> tuple[int, int]:
+    """First measured step, and updates between two measurements."""
+    return int(runs.step[0]), int(runs.step[1] - runs.step[0])
+
+
+def check_part(settings: TrainSettings, runs: Dynamics) -> None:
+    """See that runs can be trained on as the settings say.
+
+    Raises:
+        DataError: they were measured too seldom or at uneven steps, or have values that are not finite.
+    """
+    name = f"{runs.config}, {runs.metric}"
+    if len(runs.step) < 2:
+        raise DataError(f"{name}: was measured once only: there are no dynamics to learn")
+    first_step, stride = stride_of(runs)
+    if runs.step.tolist() != measured_steps(runs.learning_rate.shape[1], stride, first_step):
+        raise DataError(f"{name}: was not measured at even steps: {runs.step.tolist()}")
+    if settings.dynamics == "markov" and settings.order >= len(runs.step):
+        raise DataError(
+            f"{name}: order {settings.order} needs more than {settings.order} measurements in a run; it has "
+            f"{len(runs.step)}"
+        )
+    for run, values in zip(runs.runs, runs.values, strict=True):
+        wrong = ~np.isfinite(values)
+        if wrong.any():
+            step, test = np.argwhere(wrong)[0]
+            raise DataError(
+                f"{name}: run {run} has {values[step, test]} for test example {runs.test[test].id} at step "
+                f"{runs.step[step]}; collect that run again"
+            )
+
+
+def fingerprint(runs: Dynamics) -> str:
+    """What tells these runs from others: how many there are, and a hash of curricula, rates and values."""
+    digest = hashlib.sha256(json.dumps([runs.runs, runs.curricula, runs.step.tolist()]).encode())
+    digest.update(runs.learning_rate.tobytes())
+    for values in runs.values:
+        digest.update(values.tobytes())
+    return f"{len(runs.runs)} runs, {digest.hexdigest()[:16]}"

@@ -1,0 +1,127 @@
+"""What a training runs on and reports to: processes and device (accelerate), trackers, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gptdynamics.errors import SettingsError
+from simulator.training.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True)
+class Session:
+    """One training's surroundings. As it is made by default: one process, its CPU, nothing kept or told.
+
+    Attributes:
+        accelerator: of accelerate; None: this process alone, on the CPU.
+        checkpoints: where fits are kept, or None.
+    """
+
+    accelerator: Accelerator | None = None
+    checkpoints: Checkpoints | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where weights and minibatches are."""
+        return torch.device("cpu") if self.accelerator is None else self.accelerator.device
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return 1 if self.accelerator is None else self.accelerator.num_processes
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.accelerator is None or self.accelerator.is_main_process
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether several fits may run at once, on a thread each."""
+        return self.processes == 1 and self.device.type == "cpu"
+
+    def main_first(self) -> Any:
+        """A context that other processes enter after the main one has left it: for work whose result is cached."""
+        return nullcontext() if self.accelerator is None else self.accelerator.main_process_first()
+
+    def mine(self, places: torch.Tensor) -> torch.Tensor:
+        """This process's part of a batch."""
+        return places if self.accelerator is None else places[self.accelerator.process_index :: self.processes]
+
+    def add_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up the gradients of all processes in each."""
+        if self.accelerator is None or self.processes == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
+
+    def agreed(self, value: float) -> float:
+        """The main process's value, in all of them: a decision must not depend on how one of them rounds."""
+        if self.accelerator is None or self.processes == 1:
+            return value
+        from accelerate.utils import broadcast
+
+        return float(broadcast(torch.tensor(value, dtype=torch.float64, device=self.device)).item())
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Tell the trackers."""
+        if self.accelerator is not None:
+            self.accelerator.log(dict(values), step=step)
+
+    def end(self) -> None:
+        """Close the trackers."""
+        if self.accelerator is not None:
+            self.accelerator.end_training()
+
+
+def make_session(
+    settings: Mapping[str, Any],
+    checkpoints: Checkpoints | None = None,
+    report_to: tuple[str, ...] = (),
+    logs: Path | None = None,
+) -> Session:
+    """A session on what accelerate finds: one CPU, one GPU, or the processes of `accelerate launch`.
+
+    Args:
+        settings: plain values that the trackers are told.
+        checkpoints: where fits are kept.
+        report_to: trackers by accelerate's names, e.g. `tensorboard` or `trackio`.
+        logs: folder of the trackers that write files.
+
+    Raises:
+        SettingsError: a tracker is unknown or not installed.
+        GPTDynamicsError: as `Checkpoints.check`.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import LoggerType
+
+    known = sorted(each.value for each in LoggerType if each != LoggerType.ALL)
+    for name in report_to:
+        if name not in known:
+            raise SettingsError(f"report_to={name!r} must be one of {', '.join(known)}")
+    trackers: Any = list(report_to) or None
+    accelerator = Accelerator(log_with=trackers, project_dir=None if logs is None else str(logs))
+    missing = set(report_to) - {str(getattr(each, "value", each)) for each in accelerator.log_with}
+    if missing:
+        name = min(missing)
+        raise SettingsError(f"report_to={name!r} needs the package {name}: pip install {name}")
+    if checkpoints is not None:
+        if accelerator.is_main_process:
+            checkpoints.check()
+        accelerator.wait_for_everyone()
+    if report_to:
+        plain = int | float | str | bool
+        told = {key: value if isinstance(value, plain) else str(value) for key, value in settings.items()}
+        accelerator.init_trackers("gptfluence", config=told)
+    return Session(accelerator, checkpoints)

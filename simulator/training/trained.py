@@ -1,0 +1,87 @@
+"""What a training gave, and how it is saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gptdynamics.atomic import write_text
+from gptdynamics.errors import DataError
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.training.markov_fit import Check
+from simulator.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How one config and metric was fitted.
+
+    Attributes:
+        config, metric: which.
+        choice: the setting that won, as plain values.
+        error: its mean squared error on validation runs (markov) or runs left out (memory).
+        tried: every setting with its error; of markov trained on several, the mean of theirs, each over its variance.
+        checks: the course of the setting that won, of markov.
+    """
+
+    config: str
+    metric: str
+    choice: dict[str, Any]
+    error: float
+    tried: list[dict[str, Any]]
+    checks: Sequence[Check] = ()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A simulator and how it was found.
+
+    Attributes:
+        model: the simulator.
+        fitted: how, for each config and metric.
+        seconds: of fitting, without encoding.
+        encode_seconds: of encoding.
+    """
+
+    model: GPTfluenceSimulator
+    fitted: tuple[Fitted, ...]
+    seconds: float
+    encode_seconds: float
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The setting that won, for the first config and metric; so of `error` and `tried`."""
+        return self.fitted[0].choice
+
+    @property
+    def error(self) -> float:
+        """See `Fitted`."""
+        return self.fitted[0].error
+
+    @property
+    def tried(self) -> list[dict[str, Any]]:
+        """See `Fitted`."""
+        return self.fitted[0].tried
+
+    def save(self, folder: Path, settings: TrainSettings) -> None:
+        """Write the model, and beside it the settings and everything that was tried.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.model.save_pretrained(folder)
+        except OSError as error:
+            raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
+        parts = [asdict(each) for each in self.fitted]
+        record = {
+            "settings": asdict(settings),
+            "seconds": round(self.seconds, 2),
+            "encode_seconds": round(self.encode_seconds, 2),
+            "fitted": parts,
+        }
+        write_text(folder / "training.json", json.dumps(record, indent=1) + "\n")
