@@ -96,16 +96,27 @@ class DatasetFolder:
             raise DataError(f"{self.manifest_path(config)}: not a manifest. Restore it, or collect into another folder")
         return manifest
 
+    def _part(self, config: str, name: str) -> dict[str, Any] | None:
+        if not self.manifest_path(config).exists():
+            return None
+        part = self.manifest(config).get(name)
+        return part if isinstance(part, dict) else None
+
     def origin(self, config: str) -> dict[str, Any] | None:
-        """Where a config's runs were imported from, as `begin_imported` was told; None for runs made here.
+        """Where a config's runs were imported from, as `begin_imported` was told; None for others.
 
         Raises:
             DataError: its manifest is damaged.
         """
-        if not self.manifest_path(config).exists():
-            return None
-        origin = self.manifest(config).get("origin")
-        return origin if isinstance(origin, dict) else None
+        return self._part(config, "origin")
+
+    def recording(self, config: str) -> dict[str, Any] | None:
+        """How a config's runs were recorded in training of somebody's own, as `begin_recorded` was told; else None.
+
+        Raises:
+            DataError: its manifest is damaged.
+        """
+        return self._part(config, "recording")
 
     def check_settings(self, entry: PlanEntry, base_revision: str | None = None) -> None:
         """Compare with the manifest that the config was begun with, if there is one.
@@ -120,6 +131,8 @@ class DatasetFolder:
         if not self.manifest_path(entry.config).exists():
             return
         manifest = self.manifest(entry.config)
+        if not manifest["settings"]:
+            raise SettingsError(f"{self.root} holds runs of {entry.config} that were not collected: give another --out")
         differences = entry.settings.differences(manifest["settings"])
         if base_revision is not None and manifest.get("base_revision") != base_revision:
             differences.append(f"base_revision: {manifest.get('base_revision')!r} there, {base_revision!r} now")
@@ -138,6 +151,10 @@ class DatasetFolder:
             before = self.manifest(entry.config)["planned"]
             planned = {name: max(count, int(before.get(name, 0))) for name, count in planned.items()}
         manifest = {"settings": entry.settings.to_dict(), "base_revision": base_revision, "planned": planned}
+        self._write_manifest(entry.config, manifest)
+
+    def _write_manifest(self, config: str, manifest: dict[str, Any]) -> None:
+        path = self.manifest_path(config)
         text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
@@ -159,9 +176,58 @@ class DatasetFolder:
             raise SettingsError(f"{self.root} holds runs of {config} that were not imported: give another --out")
         planned = {"runs": runs, "unseen_runs": 0}
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
-        text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+        self._write_manifest(config, manifest)
+
+    def check_recorded(self, config: str, base_revision: str, recording: dict[str, Any]) -> None:
+        """Compare with the manifest that a recorded config was begun with, if there is one.
+
+        Args:
+            config: its name.
+            base_revision: of the model that its runs start from.
+            recording: how runs are to be recorded; plain values.
+
+        Raises:
+            SettingsError: the config was begun otherwise; the message lists the differences.
+        """
+        if not self.manifest_path(config).exists():
+            return
+        before = self.recording(config)
+        if before is None:
+            raise SettingsError(f"{self.root} holds runs of {config} that were not recorded: name another folder")
+        there = before | {"base_revision": self.manifest(config).get("base_revision")}
+        now = recording | {"base_revision": base_revision}
+        differences = [
+            f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
+            for name in sorted(there.keys() | now.keys())
+            if there.get(name) != now.get(name)
+        ]
+        if differences:
+            raise SettingsError(
+                f"{self.root} holds {config} recorded otherwise ({'; '.join(differences)}). "
+                "Record it in the same way, or name another folder or config"
+            )
+
+    def begin_recorded(self, config: str, base_revision: str, run: str, recording: dict[str, Any]) -> None:
+        """Begin a config whose runs are recorded in training of somebody's own, or go on with it.
+
+        Args:
+            config: its name.
+            base_revision: of the model that its runs start from.
+            run: that is to come.
+            recording: what its runs share; plain values.
+
+        Raises:
+            SettingsError: the config was begun otherwise; the message lists the differences.
+        """
+        self.check_recorded(config, base_revision, recording)
+        planned = {"runs": 0, "unseen_runs": 0}
+        if self.manifest_path(config).exists():
+            planned |= {name: int(count) for name, count in self.manifest(config)["planned"].items()}
+        index, unseen = run_parts(run)
+        kind = "unseen_runs" if unseen else "runs"
+        planned[kind] = max(planned[kind], index + 1)
+        manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "recording": recording}
+        self._write_manifest(config, manifest)
 
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.
@@ -199,9 +265,14 @@ class DatasetFolder:
         config = settings.config
         if run.products:
             write_parquet(product_table(settings, run), self.products_path(config, run.name))
+        self.add_timing(config, run)
+        trajectories = trajectory_table(settings.task, test, run, settings.gradients != "none")
+        self.add_tables(config, run.name, run_row(settings, base, run), trajectories)
+
+    def add_timing(self, config: str, run: Run) -> None:
+        """Write where the time of a run went."""
         timing = asdict(run.timing) | {"forward_passes_per_measurement": run.timing.forward_passes}
         write_text(self.sidecar_path(config, run.name, "timing"), json.dumps(timing, indent=1) + "\n")
-        self.add_tables(config, run.name, run_row(settings, base, run), trajectory_table(settings, test, run))
 
     def add_tables(self, config: str, run: str, row: pa.Table, trajectories: pa.Table) -> None:
         """Write a run that is tables already: its description, and its trajectories last.
@@ -209,7 +280,7 @@ class DatasetFolder:
         Args:
             config: that it belongs to.
             run: its name.
-            row: one row, of `RUN_SCHEMA`.
+            row: one row, of `RUN_SCHEMA` or `RECORDED_RUN_SCHEMA`.
             trajectories: a row for each test example.
         """
         write_parquet(row, self.run_row_path(config, run))
@@ -303,6 +374,7 @@ class DatasetFolder:
                     "steps": len(row["curriculum"]),
                     "test_examples": columns.num_rows,
                     "imported": self.origin(config) is not None,
+                    "recorded": self.recording(config) is not None,
                 }
             )
         return summaries

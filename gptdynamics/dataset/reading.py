@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from gptdynamics.configs import Split, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.recorded import recorded_config
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
@@ -186,6 +187,7 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         source = source_of(config)
     folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
+    recorded_config(folder, config)
     finished = _finished(folder, source, config, unseen)
     available = _metrics(folder, config, finished)
     if metric not in available:

@@ -94,6 +94,9 @@ RUN_SCHEMA = pa.schema(
     ]
 )
 
+# What somebody's own trainer was told has no columns of its own: it is a JSON object.
+RECORDED_RUN_SCHEMA = RUN_SCHEMA.append(pa.field("hyperparameters", pa.string()))
+
 EXAMPLE_SCHEMA = pa.schema(
     [
         ("id", pa.int32()),

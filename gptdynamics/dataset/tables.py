@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,13 @@ from gptdynamics.tasks import get_task
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "rouge-score")
 
 
-def library_versions() -> str:
-    """Versions of the libraries that a run's numbers depend on, as JSON."""
-    return json.dumps({name: version(name) for name in _LIBRARIES}, sort_keys=True)
+def library_versions(others: Sequence[str] = ()) -> str:
+    """Versions of the libraries that a run's numbers depend on, as JSON; of others, as far as they are installed."""
+    found = {name: version(name) for name in _LIBRARIES}
+    for name in others:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return json.dumps(found, sort_keys=True)
 
 
 def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
@@ -49,11 +54,18 @@ def _lists(values: np.ndarray) -> list[np.ndarray | None]:
     return [None if np.isnan(column).any() else column for column in values.T]
 
 
-def trajectory_table(settings: RunSettings, test: Sequence[Example], run: Run) -> pa.Table:
-    """A row for each test example of a run."""
-    task = get_task(settings.task)
+def trajectory_table(name: str, test: Sequence[Example], run: Run, gradients: bool = False) -> pa.Table:
+    """A row for each test example of a run.
+
+    Args:
+        name: of the task.
+        test: test examples, in the order of the run's columns.
+        run: what was measured.
+        gradients: whether some runs of the config record gradient products.
+    """
+    task = get_task(name)
     rows = len(test)
-    schema = trajectory_schema(tuple(task.metrics), len(task.parts) > 1, settings.gradients != "none")
+    schema = trajectory_schema(tuple(task.metrics), len(task.parts) > 1, gradients)
     columns: dict[str, Any] = {
         "run": [run.name] * rows,
         "test_id": [example.id for example in test],

@@ -247,10 +247,11 @@ def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, Conf
         facts[config] = replace(each, pool=counts.get((name, "pool")), test=counts.get((name, "test")))
         files = layout.configs[config]
         needed = {"pool": 1, "test": 1}
-        if each.settings and each.test_ids is not None:
-            unseen = any(run_parts(run)[1] for run in files.runs)
-            pool = each.settings.unseen_pool_ids if unseen else each.settings.pool_ids
-            needed = {"pool": pool.stop, "test": len(each.test_ids)}
+        known = each.settings or each.recorded
+        if known and each.task and each.test_ids is not None:
+            unseen = each.settings is not None and any(run_parts(run)[1] for run in files.runs)
+            pool = known.pool_size * len(each.task.parts) * (2 if unseen else 1)
+            needed = {"pool": pool, "test": len(each.test_ids)}
         for part, count in needed.items() if files.trajectories else ():
             path = folder.examples_path(name, part)
             if (name, part) not in counts and path not in absent:

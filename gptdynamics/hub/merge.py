@@ -144,6 +144,7 @@ class Merge:
         differences = [
             *_differences(theirs.get("settings"), mine["settings"]),
             *_differences(theirs.get("origin"), mine.get("origin")),
+            *_differences(theirs.get("recording"), mine.get("recording")),
             *_differences({"base_revision": theirs.get("base_revision")}, {"base_revision": mine.get("base_revision")}),
         ]
         if differences:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from gptdynamics.base_model import BaseModel
-from gptdynamics.configs import RunSettings
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.measurement.generation import Generator
@@ -29,6 +28,25 @@ def new_token_limits(pool: Sequence[Example], tokenized: Sequence[TokenizedExamp
     return {task: int(np.ceil(np.percentile(each, 99))) for task, each in lengths.items()}
 
 
+class MeasurementSettings(Protocol):
+    """How examples are cut and texts are sampled."""
+
+    @property
+    def max_length(self) -> int:
+        """Longer inputs are cut from the left of the prompt."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Of sampled text."""
+        ...
+
+    @property
+    def top_p(self) -> float:
+        """Share of the probability that sampled tokens have together."""
+        ...
+
+
 class TestSet:
     """Test examples of one or several tasks, tokenised once, measured at every step.
 
@@ -42,7 +60,7 @@ class TestSet:
     __test__ = False
 
     def __init__(
-        self, examples: Sequence[Example], base: BaseModel, settings: RunSettings, limits: Mapping[str, int]
+        self, examples: Sequence[Example], base: BaseModel, settings: MeasurementSettings, limits: Mapping[str, int]
     ) -> None:
         self.examples = list(examples)
         self.context = min(base.context, settings.max_length)
@@ -79,7 +97,7 @@ class TestSet:
     def _tokenize(self, example: Example, end_of_text: bool, target: str | None = None) -> TokenizedExample:
         return tokenize_example(self.tokenizer, example, self.context, end_of_text, target)
 
-    def _generator(self, settings: RunSettings, limits: Mapping[str, int]) -> Generator:
+    def _generator(self, settings: MeasurementSettings, limits: Mapping[str, int]) -> Generator:
         prompts, new_tokens = [], []
         for at in self.generated:
             task = self.examples[at].task

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +33,13 @@ class RunTiming:
     products: float = 0.0
     forward: float = 0.0
     evaluations: int = 0
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time that passes within to one of the parts."""
+        began = time.perf_counter()
+        yield
+        setattr(self, part, getattr(self, part) + time.perf_counter() - began)
 
     @property
     def seconds(self) -> float:

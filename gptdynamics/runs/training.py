@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,16 +14,10 @@ from gptdynamics.curriculum import draw_curriculum, linear_decay, run_seed
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import TestSet
 from gptdynamics.runs.gradient_record import GradientRecord
+from gptdynamics.runs.measurements import Measurements
 from gptdynamics.runs.run import Run, RunTiming
 from gptdynamics.runs.updates import Updates
 from gptdynamics.tokens import TokenizedExample
-
-
-@contextmanager
-def _timed(timing: RunTiming, part: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    setattr(timing, part, getattr(timing, part) + time.perf_counter() - began)
 
 
 def _forward_seconds(model: torch.nn.Module, tokens: int, lengths: list[int]) -> float:
@@ -74,56 +67,40 @@ def train_run(
     if settings.follows_gradients(run):
         examples = [pool[at] for at in settings.pool_ids]
         record = GradientRecord(model, examples, test_set, len(curriculum))
-    steps: list[int] = []
-    generation_steps: list[int] = []
-    measured: dict[str, list[np.ndarray]] = {}
+    measurements = Measurements(
+        test_set, settings.eval_every, settings.generate_every, run_seed(settings, run), mixed, timing
+    )
 
     def measure(done: int) -> None:
-        last = done == len(curriculum)
-        values: dict[str, np.ndarray] = {}
-        if done % settings.eval_every == 0 or last:
-            with _timed(timing, "loss"), mixed:
-                values |= test_set.measure(model)
-            timing.evaluations += 1
-            steps.append(done)
-        if test_set.generator and (done % settings.generate_every == 0 or last):
-            with _timed(timing, "generation"), mixed:
-                values |= test_set.generate(model, [*run_seed(settings, run), done])
-            generation_steps.append(done)
-        for name, value in values.items():
-            sound = np.isfinite(value) | ~test_set.followed[name]
-            if not sound.all():
-                bad = test_set.examples[int(np.argmin(sound))].id
-                raise DivergedRunError(f"{name} of test example {bad} is not finite after {done} updates")
-            measured.setdefault(name, []).append(value)
+        measurements.take(model, done, last=done == len(curriculum))
         if record:
-            with _timed(timing, "products"):
+            with timing.timed("products"):
                 record.take_products(done)
         on_step(done)
 
     measure(0)
     for done, (ids, rate) in enumerate(zip(curriculum, rates, strict=True), start=1):
-        with _timed(timing, "update"):
+        with timing.timed("update"):
             loss = updates.loss([pool[at] for at in ids])
             if not torch.isfinite(loss):
                 raise DivergedRunError(f"training loss is not finite at update {done} (learning rate {rate:.3g})")
             loss.backward()
         if record:
-            with _timed(timing, "gradients"):
+            with timing.timed("gradients"):
                 record.before_update()
-        with _timed(timing, "update"):
+        with timing.timed("update"):
             updates.step(rate)
         if record:
-            with _timed(timing, "gradients"):
+            with timing.timed("gradients"):
                 record.after_update()
         measure(done)
     return Run(
         name=run,
         curriculum=curriculum,
         learning_rate=rates,
-        step=steps,
-        generation_step=generation_steps,
-        metrics={name: np.stack(values) for name, values in measured.items()},
+        step=measurements.step,
+        generation_step=measurements.generation_step,
+        metrics=measurements.metrics,
         gradients=record.columns if record else {},
         products=record.products if record else {},
         timing=timing,

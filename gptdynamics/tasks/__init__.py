@@ -2,7 +2,7 @@
 
 from gptdynamics.tasks.loading import load_examples
 from gptdynamics.tasks.mixture import Mixture
-from gptdynamics.tasks.registry import get_single_task, get_task, task_names
+from gptdynamics.tasks.registry import get_single_task, get_task, is_registered, task_names
 from gptdynamics.tasks.task import HubSource, Row, Split, Task, class_name, column
 from gptdynamics.tasks.user_tasks import add_task_file
 
@@ -17,6 +17,7 @@ __all__ = [
     "column",
     "get_single_task",
     "get_task",
+    "is_registered",
     "load_examples",
     "task_names",
 ]

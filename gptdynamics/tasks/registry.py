@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.tasks.declared import declared_tasks
 from gptdynamics.tasks.flan import FLAN
 from gptdynamics.tasks.mini_sentiment import MiniSentiment
 from gptdynamics.tasks.mini_triples import MiniTriples
@@ -13,13 +14,22 @@ from gptdynamics.tasks.user_tasks import user_tasks
 TASKS: tuple[Task | Mixture, ...] = (*FLAN.parts, FLAN, MiniSentiment(), MiniTriples())
 
 
-def _known() -> dict[str, Task | Mixture]:
+def _registered() -> dict[str, Task | Mixture]:
     known: dict[str, Task | Mixture] = {task.name: task for task in TASKS}
     for path, task in user_tasks():
         if task.name in known:
             raise SettingsError(f"{path}: there is a task {task.name!r} already: give this one another name")
         known[task.name] = task
     return known
+
+
+def _known() -> dict[str, Task | Mixture]:
+    return {task.name: task for task in declared_tasks()} | _registered()
+
+
+def is_registered(name: str) -> bool:
+    """Whether a task is of the package or of a task file, and not known by what a dataset folder declares only."""
+    return name in _registered()
 
 
 def task_names() -> list[str]:

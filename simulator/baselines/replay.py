@@ -51,7 +51,7 @@ def replayed_config(runs: Dynamics) -> ReplayedConfig:
         SettingsError: the base model cannot be had.
     """
     folder = DatasetFolder(local_root(runs.source))
-    if not folder.manifest_path(runs.config).exists():
+    if not folder.manifest_path(runs.config).exists() or not folder.manifest(runs.config)["settings"]:
         raise NotApplicableError(f"{runs.config} has no manifest with the settings that its runs were trained with")
     for example in (*runs.pool, *runs.test):
         if example.withheld:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
-from gptdynamics.errors import GPTDynamicsError
+from gptdynamics.dataset.recorded import Recorded
+from gptdynamics.dataset.schema import RECORDED_RUN_SCHEMA, RUN_SCHEMA
+from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.tasks import Mixture, Task, get_task
 
 RESTORE = "Restore the manifest, or collect into another folder"
@@ -29,6 +34,7 @@ class ConfigFacts:
             only checked against themselves.
         base_revision: of the model that its runs start from.
         planned: how many `runs` and `unseen_runs` it shall have.
+        recorded: what its runs share, if they were recorded in training of somebody's own.
         imported: whether its runs come from a layout that does not say all that ours does: its metrics may be fewer
             than its task's, its examples without targets, its first measured step other than 0.
         pool, test: how many examples its task's pool and test set have; None where that was not looked at.
@@ -39,6 +45,7 @@ class ConfigFacts:
     settings: RunSettings | None
     base_revision: str | None
     planned: dict[str, int]
+    recorded: Recorded | None = None
     imported: bool = False
     pool: int | None = None
     test: int | None = None
@@ -46,9 +53,15 @@ class ConfigFacts:
     @property
     def test_ids(self) -> range | None:
         """Ids of the test examples that each run follows."""
-        if self.settings is None or self.task is None:
+        known = self.settings or self.recorded
+        if known is None or self.task is None:
             return None
-        return range(self.settings.test_examples * len(self.task.test_parts))
+        return range(known.test_examples * len(self.task.test_parts))
+
+    @property
+    def run_schema(self) -> pa.Schema:
+        """Columns of the rows that describe its runs."""
+        return RUN_SCHEMA if self.recorded is None else RECORDED_RUN_SCHEMA
 
     def test_task(self, test_id: int) -> Task | None:
         """The task of a test example."""
@@ -57,21 +70,18 @@ class ConfigFacts:
 
 def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> ConfigFacts:
     """Read a config's manifest; what is wrong with it becomes faults."""
-    task: Task | Mixture | None = None
     path = folder.manifest_path(config)
+    manifest = _manifest(path, findings)
+    recorded = None
+    if manifest is not None and "recording" in manifest:
+        recorded = _recorded(config, manifest["recording"], path, findings)
+    task: Task | Mixture | None = None
     try:
         task = get_task(config_parts(config)[0])
     except GPTDynamicsError as error:
         findings.add(path, "", str(error), "Name the file of a task of your own with --task-file, or rename the config")
-    nothing = ConfigFacts(config, task, None, None, {})
-    if not path.is_file():
-        findings.add(path, "", "there is no manifest of this config", RESTORE)
-        return nothing
-    try:
-        manifest = read_json(path)
-    except (GPTDynamicsError, RecursionError):
-        findings.add(path, "", "not a JSON object", RESTORE)
-        return nothing
+    if manifest is None:
+        return ConfigFacts(config, task, None, None, {})
     settings, revision = manifest.get("settings"), manifest.get("base_revision")
     made = _settings(config, settings, task) if isinstance(settings, dict) else "not an object"
     if isinstance(made, str):
@@ -84,7 +94,33 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
     if not isinstance(planned, dict) or not _counts(planned):
         findings.add(path, "planned", f"{planned!r} does not say how many runs and unseen_runs there shall be", RESTORE)
         planned = {}
-    return ConfigFacts(config, task, made, revision, planned, imported=isinstance(manifest.get("origin"), dict))
+    imported = isinstance(manifest.get("origin"), dict)
+    return ConfigFacts(config, task, made, revision, planned, recorded, imported)
+
+
+def _manifest(path: Path, findings: Findings) -> dict[str, Any] | None:
+    """What a manifest holds; None, and a fault, where it cannot be read."""
+    if not path.is_file():
+        findings.add(path, "", "there is no manifest of this config", RESTORE)
+        return None
+    try:
+        return read_json(path)
+    except (GPTDynamicsError, RecursionError):
+        findings.add(path, "", "not a JSON object", RESTORE)
+        return None
+
+
+def _recorded(config: str, values: Any, path: Path, findings: Findings) -> Recorded | None:
+    """What recorded runs share; their task is known from then on."""
+    try:
+        if not isinstance(values, dict):
+            raise SettingsError("it is not an object")
+        recorded = Recorded.of(values)
+        recorded.declare(config_parts(config)[0])
+    except GPTDynamicsError as error:
+        findings.add(path, "recording", str(error), RESTORE)
+        return None
+    return recorded
 
 
 def _counts(planned: dict[str, Any]) -> bool:

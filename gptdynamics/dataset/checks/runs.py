@@ -22,7 +22,7 @@ _RATE_ERROR = 1e-6
 
 def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) -> int | None:
     """Check the row of a run: names, settings, curriculum, rates. Returns its updates, if they are known."""
-    table = checked_table(findings, path, RUN_SCHEMA, statistics=facts.settings is None)
+    table = checked_table(findings, path, facts.run_schema, statistics=facts.settings is None)
     if table is None:
         return None if facts.settings is None else facts.settings.run_steps
     if table.num_rows != 1:
@@ -37,8 +37,9 @@ def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) 
     for name in ("base_model", "base_revision"):
         if name in row and not row[name] and name not in _wanted(facts, run):
             findings.add(path, name, "it is empty")
-    if "versions" in row and not _is_object(row["versions"]):
-        findings.add(path, "versions", "not a JSON object")
+    for name in ("versions", "hyperparameters"):
+        if name in row and not _is_object(row[name]):
+            findings.add(path, name, "not a JSON object")
     steps = _check_curriculum(findings, path, table, facts, run) if "curriculum" in table.column_names else None
     if facts.settings:
         steps = facts.settings.run_steps
@@ -54,6 +55,10 @@ def _wanted(facts: ConfigFacts, run: str) -> dict[str, Any]:
         wanted |= {"task": facts.task.name, "scenario": facts.task.scenario}
     if facts.base_revision:
         wanted["base_revision"] = facts.base_revision
+    if facts.recorded:
+        values = facts.recorded.to_dict()
+        # The seed of the training is its own.
+        wanted |= {name: values[name] for name in facts.run_schema.names if name in values.keys() - {"seed"}}
     if facts.settings:
         values = facts.settings.to_dict()
         named_otherwise = {"learning_rate", "base_model"}

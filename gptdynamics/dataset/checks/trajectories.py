@@ -57,7 +57,7 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
     there = set(table.column_names)
     rows = _check_names(findings, path, table, facts, run)
     recorded = facts.settings.follows_gradients(run) if facts.settings else None
-    settings = facts.settings
+    settings = facts.settings or facts.recorded
     for steps, every, columns in (
         (
             "step",

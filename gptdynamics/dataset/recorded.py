@@ -1,0 +1,123 @@
+"""What the manifest of a recorded config says: how runs of somebody's own training were measured, and on what."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.tasks.declared import declare_task
+
+if TYPE_CHECKING:
+    from gptdynamics.dataset.folder import DatasetFolder
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """How runs are measured. All runs of a config have the same; the defaults are those of `RunSettings`.
+
+    Attributes:
+        eval_every: updates between measurements of loss and accuracy.
+        generate_every: updates between measurements of BLEU and ROUGE-L.
+        base_model: what names the model that runs start from: `nano`, a Pythia size, a Hub id or a folder. None: what
+            the model was loaded from.
+        labels: of a label task that is not registered, its targets. None: the task is registered, or one of text.
+        max_length: longer inputs are cut from the left of the prompt.
+        precision: `fp32`, or `bf16` for forward passes in mixed precision; other weights than fp32 need it.
+        temperature, top_p: of sampled text.
+        seed: of sampled text, together with the run's number, the step and the example.
+    """
+
+    eval_every: int = 1
+    generate_every: int = 1
+    base_model: str | None = None
+    labels: tuple[str, ...] | None = None
+    max_length: int = 2048
+    precision: Literal["fp32", "bf16"] = "fp32"
+    temperature: float = 0.2
+    top_p: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"eval_every": 1, "generate_every": 1, "max_length": 1, "seed": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < bound:
+                raise SettingsError(f"{name}={value!r} must be a whole number of at least {bound}")
+        if self.precision not in ("fp32", "bf16"):
+            raise SettingsError(f"precision={self.precision!r} must be fp32 or bf16")
+        if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
+            raise SettingsError("temperature must be above 0 and top_p in (0, 1]")
+        if isinstance(self.labels, str):
+            raise SettingsError(f"labels={self.labels!r} must be a tuple of texts")
+
+
+@dataclass(frozen=True)
+class Recorded(RecordSettings):
+    """What all runs of a recorded config share.
+
+    Attributes:
+        declared: whether the task is known by `labels` only: it is neither of the package nor of a task file.
+        pool_size: training examples there are to draw from, of each task of a mixture.
+        test_examples: that are followed, of each task of a mixture.
+    """
+
+    declared: bool = False
+    pool_size: int = 0
+    test_examples: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.base_model, str) or not self.base_model:
+            raise SettingsError(f"base_model={self.base_model!r} does not name a model")
+        for name in ("pool_size", "test_examples"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise SettingsError(f"{name}={getattr(self, name)!r} must be at least 1: there are no such examples")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for a manifest."""
+        return asdict(self) | {"labels": None if self.labels is None else list(self.labels)}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Recorded:
+        """From what `to_dict` made.
+
+        Raises:
+            SettingsError: a value is missing, unknown or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        odd = sorted(known ^ values.keys())
+        if odd:
+            raise SettingsError(f"it {'lacks' if odd[0] in known else 'has an unknown'} {odd[0]}")
+        labels = values["labels"]
+        if labels is not None and not isinstance(labels, list):
+            raise SettingsError(f"labels={labels!r} are not a list")
+        try:
+            return cls(**(values | {"labels": None if labels is None else tuple(labels)}))
+        except TypeError as error:
+            raise SettingsError(f"a value is of the wrong type ({error})") from error
+
+    def declare(self, task: str) -> None:
+        """Make the config's task known in this process, if it is known by nothing else."""
+        if self.declared:
+            declare_task(task, self.labels or ())
+
+
+def recorded_config(folder: DatasetFolder, config: str) -> Recorded | None:
+    """What the runs of a config share, if they were recorded; its task is known from then on.
+
+    Raises:
+        DataError: the manifest is damaged.
+    """
+    from gptdynamics.configs import config_parts
+
+    values = folder.recording(config)
+    if values is None:
+        return None
+    try:
+        recorded = Recorded.of(values)
+        recorded.declare(config_parts(config)[0])
+    except SettingsError as error:
+        raise DataError(f"{folder.manifest_path(config)}: recording: {error}. Restore it") from error
+    return recorded

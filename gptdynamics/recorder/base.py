@@ -1,0 +1,101 @@
+"""The model that is trained: which part of it is measured, and what it started from."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gptdynamics.base_model import BaseModel, model_revision
+from gptdynamics.errors import SettingsError
+from gptdynamics.nano import MODEL_FOLDER
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def measured_model(model: torch.nn.Module, precision: str) -> PreTrainedModel:
+    """The causal language model within wrappers for compilation, data parallelism and adapters. Nothing is copied.
+
+    Args:
+        model: as it is trained.
+        precision: that passes are to be made in.
+
+    Raises:
+        SettingsError: it is no causal language model of transformers, this process has only a part of its weights, or
+            they are not fp32 and `precision` is.
+    """
+    from transformers import PreTrainedModel
+
+    inner: Any = model
+    while True:
+        if hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        elif isinstance(inner, torch.nn.parallel.DistributedDataParallel | torch.nn.DataParallel):
+            inner = inner.module
+        else:
+            break
+    if hasattr(inner, "get_base_model"):
+        if any(config.is_prompt_learning for config in inner.peft_config.values()):
+            raise SettingsError("prompts that are learned cannot be recorded: the model alone is measured. Use LoRA")
+        inner = inner.get_base_model()
+    if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
+        raise SettingsError(f"{type(inner).__name__} is not a causal language model of transformers")
+    _refuse_parts(inner)
+    kinds = {value.dtype for value in inner.parameters() if value.dtype.is_floating_point}
+    if precision == "fp32" and kinds != {torch.float32}:
+        named = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        raise SettingsError(f'the weights are {named}: give RecordSettings(precision="bf16"), or load them as float32')
+    return inner
+
+
+def _refuse_parts(model: torch.nn.Module) -> None:
+    """Weights that are spread over processes cannot be measured in one of them."""
+    from torch.distributed.tensor import DTensor
+
+    sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()) or any(
+        isinstance(value, DTensor) or value.is_meta or hasattr(value, "ds_id") for value in model.parameters()
+    )
+    if sharded:
+        raise SettingsError(
+            "the weights are spread over processes (FSDP, DeepSpeed, tensor parallel): only training in which every "
+            "process has the whole model can be recorded. Train on one device, or with data parallelism (DDP)"
+        )
+
+
+def started_from(model: PreTrainedModel, tokenizer: Any, name: str | None) -> BaseModel:
+    """What a model that is about to be trained was loaded from, and what identifies those weights.
+
+    Args:
+        model: as `measured_model` gives it.
+        tokenizer: of the model.
+        name: what the user calls the base model; None: what the model says of itself.
+
+    Raises:
+        SettingsError: neither says it, or the tokenizer is none.
+    """
+    if not callable(tokenizer) or getattr(tokenizer, "eos_token_id", None) is None:
+        raise SettingsError("a tokenizer with an end-of-text token is needed: give the trainer its processing_class")
+    loaded = str(getattr(model.config, "_name_or_path", "") or "")
+    name = name or ("nano" if loaded and Path(loaded).resolve() == MODEL_FOLDER.resolve() else loaded)
+    if not name:
+        raise SettingsError("the model does not say what it was loaded from: give RecordSettings(base_model=...)")
+    return BaseModel(name=name, revision=_revision(model, name), model=model, tokenizer=tokenizer)
+
+
+def _revision(model: PreTrainedModel, name: str) -> str:
+    if name == "nano" or any(Path(name).glob("*.safetensors")):
+        return model_revision(name)
+    commit = getattr(model.config, "_commit_hash", None)
+    return str(commit) if commit else weights_digest(model)
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """The first 12 hex digits of the SHA-256 of a model's weights as they are now."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,49 @@
+"""One training in several processes: they know their own batches only, and one of them writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from gptdynamics.errors import GPTDynamicsError, SettingsError
+
+
+def several() -> bool:
+    """Whether this process is one of several that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that measures and writes."""
+    return not several() or dist.get_rank() == 0
+
+
+def together(ids: list[int]) -> list[int]:
+    """The ids of all processes' parts of a batch, in the order of the processes. Every process must call it."""
+    if not several():
+        return ids
+    parts: list[list[int] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, ids)
+    return [at for part in parts for at in part or []]
+
+
+def in_main(do: Callable[[], None]) -> None:
+    """Do something in the main process; what is wrong there is raised in all, so that none waits for it.
+
+    Raises:
+        GPTDynamicsError: `do` raised it.
+    """
+    problem: GPTDynamicsError | None = None
+    if is_main():
+        try:
+            do()
+        except GPTDynamicsError as error:
+            problem = error
+    if several():
+        said = [None if problem is None else str(problem)]
+        dist.broadcast_object_list(said, src=0)
+        if problem is None and said[0] is not None:
+            raise SettingsError(said[0])
+    if problem is not None:
+        raise problem

@@ -1,0 +1,131 @@
+"""Recording a training loop of somebody's own, update by update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from gptdynamics.dataset.recorded import RecordSettings
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.recorder.description import adapter_columns, optimizer_columns, plain_values
+from gptdynamics.recorder.examples import Rows
+from gptdynamics.recorder.processes import in_main, is_main, together
+from gptdynamics.recorder.recording import Recording
+
+
+class StepRecorder:
+    """Makes a training loop a run of a dataset folder. The training itself is as it would be without.
+
+    Within `with StepRecorder(...) as recorder:`, each update is made in a block `with recorder.step(ids):`. The model
+    is measured when the recorder is entered and after updates; the run is written when it is left without an error.
+
+    Args:
+        out: the dataset folder; it need not be there.
+        config: `<task>_<size>`: a known task or a name for your own, and a name for the base model.
+        pool: examples that training draws from: `Example`s, or rows with `prompt` and `target` (or `completion`).
+        test: examples that are followed, likewise.
+        model: that is trained.
+        tokenizer: of the model.
+        optimizer: that trains it; the learning rate of an update is that of its first group at its `step()`.
+        run: name of the run, such as `0004`; it says which split the run belongs to. None: the next that is free.
+        settings: how runs are measured.
+        hyperparameters: what else is worth knowing of the training; plain values.
+        seed: of the training, if it has one.
+        id_column: what pool rows call their ids; rows without one are known by their number.
+
+    Raises:
+        SettingsError: a name or a setting is not sound.
+        DataError: an example is not.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        config: str,
+        pool: Rows,
+        test: Rows,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        optimizer: torch.optim.Optimizer,
+        run: str | None = None,
+        settings: RecordSettings | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        id_column: str = "id",
+    ) -> None:
+        self.recording = Recording(out, config, pool, test, run, settings, id_column)
+        self.model, self.tokenizer, self.optimizer = model, tokenizer, optimizer
+        self.hyperparameters = dict(hyperparameters or {})
+        self.seed = seed
+        self._rates: list[float] = []
+        self._hook: Any = None
+
+    @property
+    def run(self) -> str | None:
+        """Name of the run; None until it is known."""
+        return getattr(self.recording, "name", self.recording.run)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run has no numbers, or None."""
+        return self.recording.failure
+
+    def __enter__(self) -> StepRecorder:
+        if self.recording.finished or self._hook is not None:
+            raise SettingsError("a recorder records one run: make another one for another run")
+        in_main(lambda: self.recording.begin(self.model, self.tokenizer, steps=None))
+        self._hook = self.optimizer.register_step_pre_hook(self._note_rate)
+        return self
+
+    def _note_rate(self, optimizer: Any, arguments: Any, named: Any) -> None:
+        self._rates.append(float(optimizer.param_groups[0]["lr"]))
+
+    @contextmanager
+    def step(self, ids: Iterable[Any]) -> Iterator[None]:
+        """One update: every pass forward and backward that it is made of, and one `optimizer.step()`.
+
+        Args:
+            ids: of the pool examples in its batch, as pool rows have them: of all micro-batches that are accumulated;
+                of several processes, each gives its own.
+
+        Raises:
+            DataError: there are none, or one is not of the pool.
+            SettingsError: `optimizer.step()` was not called exactly once within.
+        """
+        if self._hook is None:
+            raise SettingsError("recorder.step is for use within `with recorder:`")
+        update = len(self.recording.curriculum) + 1 if is_main() else 1
+        numbers = [self.recording.examples.number(own_id, f"update {update}") for own_id in ids]
+        if not numbers:
+            raise DataError(f"update {update}: no ids; give those of the pool examples in its batch")
+        self._rates = []
+        yield
+        if len(self._rates) != 1:
+            raise SettingsError(
+                f"update {update}: optimizer.step() was called {len(self._rates)} times within the block; a block "
+                "holds one whole update"
+            )
+        numbers = together(numbers)
+        if is_main():
+            self.recording.after_update(numbers, self._rates[0])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hook.remove()
+        self._hook = None
+        try:
+            if error is None and is_main():
+                self._finish()
+        finally:
+            self.recording.abandon()
+
+    def _finish(self) -> None:
+        columns = {"seed": self.seed, "schedule": "as recorded"}
+        columns |= optimizer_columns(self.optimizer) | adapter_columns(self.model)
+        self.recording.finish(columns, plain_values(self.optimizer.defaults) | self.hyperparameters)

@@ -1,0 +1,209 @@
+"""Recording a `transformers.Trainer`, or one of its kin such as TRL's `SFTTrainer`, while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from gptdynamics.dataset.recorded import RecordSettings
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.recorder.batch_ids import KEY, carry_numbers, check_column, keeping_column
+from gptdynamics.recorder.checkpoint import load_partial, save_partial
+from gptdynamics.recorder.description import (
+    adapter_columns,
+    optimizer_columns,
+    trainer_columns,
+    trainer_hyperparameters,
+)
+from gptdynamics.recorder.examples import Rows
+from gptdynamics.recorder.processes import in_main, is_main, together
+from gptdynamics.recorder.recording import Recording
+
+_UNSUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
+
+
+class DynamicsRecorder(TrainerCallback):
+    """Makes a trainer's next training a run of a dataset folder. The training itself is as it would be without.
+
+    `attach` it to the trainer. Each row of the training dataset says by its id which pool example it is; in which batch
+    a row ends up, and what is trained after what, is then seen in the training itself: samplers, accumulation, workers,
+    several processes and resuming are the trainer's own affair.
+
+    Args:
+        out: the dataset folder; it need not be there.
+        config: `<task>_<size>`: a known task or a name for your own, and a name for the base model.
+        pool: examples that training draws from: `Example`s, or rows with `prompt` and `target` (or `completion`).
+        test: examples that are followed, likewise.
+        run: name of the run, such as `0004`; it says which split the run belongs to. None: the next that is free.
+        settings: how runs are measured.
+        id_column: what rows of pool and training dataset call their ids; pool rows without are known by their number.
+
+    Raises:
+        SettingsError: a name or a setting is not sound.
+        DataError: an example is not.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        config: str,
+        pool: Rows,
+        test: Rows,
+        run: str | None = None,
+        settings: RecordSettings | None = None,
+        id_column: str = "id",
+    ) -> None:
+        self.recording = Recording(out, config, pool, test, run, settings, id_column)
+        self.id_column = id_column
+        self._trainer: Trainer | None = None
+        self._checkpoint: Path | None = None
+        self._batches: list[torch.Tensor] = []
+        self._rate = 0.0
+
+    @property
+    def run(self) -> str | None:
+        """Name of the run; None until it is known."""
+        return getattr(self.recording, "name", self.recording.run)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run has no numbers, or None."""
+        return self.recording.failure
+
+    def attach(self, trainer: Trainer) -> None:
+        """Record the next `trainer.train()`. A callback alone is not told which examples are in a batch.
+
+        Args:
+            trainer: that is ready to train.
+
+        Raises:
+            SettingsError: the recorder is attached already.
+        """
+        if self._trainer is not None:
+            raise SettingsError("this recorder is attached to a trainer already: a run has a recorder of its own")
+        self._trainer = trainer
+        if self not in trainer.callback_handler.callbacks:
+            trainer.add_callback(self)
+        trainer.train = self._recorded(trainer, trainer.train)
+
+    def _recorded(self, trainer: Trainer, train: Callable[..., Any]) -> Callable[..., Any]:
+        """The trainer's `train`, within which its dataloader and its training steps tell us what is in a batch."""
+
+        def recorded(resume_from_checkpoint: str | bool | None = None, *arguments: Any, **named: Any) -> Any:
+            self._checkpoint = _checkpoint(resume_from_checkpoint, trainer.args)
+            own = {name: vars(trainer).get(name) for name in ("get_train_dataloader", "training_step")}
+            trainer.get_train_dataloader = self._loading(trainer, trainer.get_train_dataloader)
+            trainer.training_step = self._stepping(trainer.training_step)
+            try:
+                return train(resume_from_checkpoint, *arguments, **named)
+            finally:
+                for name, value in own.items():
+                    vars(trainer).pop(name)
+                    if value is not None:
+                        setattr(trainer, name, value)
+                vars(trainer).pop("train", None)
+                trainer.remove_callback(self)
+                self.recording.abandon()
+
+        return recorded
+
+    def _loading(self, trainer: Trainer, load: Callable[[], Any]) -> Callable[[], Any]:
+        def get_train_dataloader() -> Any:
+            check_column(trainer.train_dataset, self.recording.examples, self.id_column)
+            with keeping_column(trainer, self.id_column) as kept:
+                loader = load()
+            carry_numbers(loader, self.recording.examples, self.id_column, added=bool(kept))
+            return loader
+
+        return get_train_dataloader
+
+    def _stepping(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def training_step(model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
+            numbers = inputs.pop(KEY, None)
+            if numbers is None:
+                raise DataError(
+                    "a batch lost the ids of its pool examples between the dataloader and the training step: something "
+                    "makes other batches of it. Record with StepRecorder, which is told the ids"
+                )
+            # Made a list at the end of the update only: a GPU is not waited for between.
+            self._batches.append(numbers)
+            return step(model, inputs, *arguments, **named)
+
+        return training_step
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
+    ) -> None:
+        """Measure before the first update, or go on where the checkpoint was made."""
+        trainer = self._trainer
+        if trainer is None:
+            raise SettingsError(
+                "a callback alone cannot know which examples are in a batch: call recorder.attach(trainer) before "
+                "trainer.train()"
+            )
+        kind = str(getattr(trainer.accelerator.distributed_type, "value", ""))
+        if kind in _UNSUPPORTED:
+            raise SettingsError(f"training with {kind} cannot be recorded: use one device, or data parallelism (DDP)")
+        self._batches = []
+        in_main(lambda: self._begin(trainer, state, known["model"]))
+
+    def _begin(self, trainer: Trainer, state: TrainerState, model: torch.nn.Module) -> None:
+        resumed = None
+        if state.global_step:
+            if self._checkpoint is None:
+                raise SettingsError(f"training begins at update {state.global_step}, and from where is not known")
+            resumed = load_partial(self._checkpoint, state.global_step)
+        self.recording.begin(model, trainer.processing_class, state.max_steps, resumed)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
+    ) -> None:
+        """Note the learning rate that the update uses."""
+        self._rate = float(known["optimizer"].param_groups[0]["lr"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+        """Note the update, and measure if it is time."""
+        numbers = together([at for batch in self._batches for at in batch.tolist()])
+        self._batches = []
+        if self._trainer is not None and self._trainer.accelerator.optimizer_step_was_skipped:
+            # Gradients of 16 bits overflowed: the weights were left as they are.
+            self._rate = 0.0
+        if is_main():
+            last = state.global_step >= state.max_steps or control.should_training_stop
+            self.recording.after_update(numbers, self._rate, last)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+        """Measure if training stops early: afterwards the best checkpoint may take the model's place."""
+        if is_main() and control.should_training_stop:
+            self.recording.measure_if_due(last=True)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+        """Keep what is known with the checkpoint."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if is_main() and folder.is_dir():
+            save_partial(folder, self.recording.partial())
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+        """Write the run."""
+        if is_main():
+            self._finish(args, state, known)
+
+    def _finish(self, args: TrainingArguments, state: TrainerState, known: dict[str, Any]) -> None:
+        recording = self.recording
+        replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
+        if recording.failure is None and replaced and recording.measurements.due(len(recording.curriculum), last=True):
+            recording.fail("it ended early, and its last weights gave way to those of the best checkpoint")
+        columns = trainer_columns(args) | optimizer_columns(known["optimizer"]) | adapter_columns(known["model"])
+        recording.finish(columns, trainer_hyperparameters(args))
+
+
+def _checkpoint(asked: str | bool | None, args: TrainingArguments) -> Path | None:
+    """The checkpoint that a trainer goes on from: the last one in its folder, if it is only told to go on."""
+    if asked is True:
+        asked = get_last_checkpoint(str(args.output_dir))
+    return Path(asked) if isinstance(asked, str) else None

@@ -1,0 +1,46 @@
+"""Tasks that a dataset folder declares: prompts and targets of a user's own, which no class makes of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from gptdynamics.errors import SettingsError
+from gptdynamics.tasks.task import Row, Task
+
+_declared: dict[str, Task] = {}
+
+
+class _Declared(Task):
+    """Rows are examples already."""
+
+    fields: ClassVar[dict[str, type]] = {"prompt": str, "target": str}
+    plain = "{prompt}"
+
+    def target(self, row: Row) -> str:
+        return str(row["target"])
+
+
+def declare_task(name: str, labels: Iterable[str]) -> Task:
+    """Make a task known in this process; one that the package or a task file has under that name goes before it.
+
+    Args:
+        name: of the task.
+        labels: the targets that there are, for a label task; none: text is generated and scored.
+
+    Raises:
+        SettingsError: the labels are no texts, or fewer than two different ones.
+    """
+    values: tuple[Any, ...] = tuple(labels)
+    if not all(isinstance(label, str) and label.strip() for label in values):
+        raise SettingsError(f"labels of {name}: {values!r} are not texts")
+    if values and (len(values) < 2 or len(set(values)) < len(values)):
+        raise SettingsError(f"labels of {name}: {values!r} must be different from each other, and at least two")
+    kind: type[_Declared] = type(f"Declared_{name}", (_Declared,), {"name": name, "labels": values})
+    _declared[name] = kind()
+    return _declared[name]
+
+
+def declared_tasks() -> list[Task]:
+    """The tasks that were declared."""
+    return list(_declared.values())

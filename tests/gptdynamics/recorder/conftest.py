@@ -1,0 +1,59 @@
+"""Examples to record with: a label task's and a generation task's, the first rows of the shared local ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gptdynamics.examples import Example
+from gptdynamics.tasks import get_task, load_examples
+
+Examples = tuple[list[Example], list[Example]]
+
+
+@pytest.fixture(scope="session")
+def rte(rows_folder: Path) -> Examples:
+    """Pool of 12 and test set of 5, as the tiny configs that are collected have them."""
+    return load_examples(get_task("rte"), "pool", 12, rows_folder), load_examples(
+        get_task("rte"), "test", 5, rows_folder
+    )
+
+
+@pytest.fixture(scope="session")
+def sst2(rows_folder: Path) -> Examples:
+    """No two of these rows are alike."""
+    task = get_task("sst2")
+    return load_examples(task, "pool", 12, rows_folder), load_examples(task, "test", 5, rows_folder)
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama. A Trainer that resumes does not find the output layer of a GPT-NeoX in its checkpoint."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llama")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def webnlg(rows_folder: Path) -> Examples:
+    task = get_task("webnlg")
+    return load_examples(task, "pool", 12, rows_folder), load_examples(task, "test", 5, rows_folder)
