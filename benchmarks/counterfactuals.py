@@ -39,6 +39,8 @@ def make_run(dynamics: str, curriculum: list[list[int]]) -> WhatIf:
         curve_components=4,
         decays=list(MANY.decays),
         fadings=list(MANY.fadings),
+        momenta=list(MANY.momenta),
+        forgettings=list(MANY.forgettings),
     )
     model = GPTfluenceSimulator(config).eval()
     with torch.no_grad():

@@ -39,6 +39,8 @@ PART = (
     "curve_components",
     "decays",
     "fadings",
+    "momenta",
+    "forgettings",
     "calibration_runs",
 )
 
@@ -70,7 +72,8 @@ class GPTfluenceConfig(PretrainedConfig):
         kind: of a table: `linear`, or `additive` (B only, alpha_1 = 1) or `multiplicative` (A only, beta = 0).
         hidden: width of the projections.
         components, test_components, curve_components: sizes of `memory`.
-        decays, fadings: time constants of `memory`: rho, and kappa times the tau of a whole run.
+        decays, fadings, momenta, forgettings: time constants of `memory`: rho, kappa times the tau of a whole run, b,
+            and lambda times that tau.
         calibration_runs: runs left out whose residuals bands are made of; 0: no bands.
         parts: settings of each part of a simulator of several; empty: it is of one config and metric.
     """
@@ -104,6 +107,8 @@ class GPTfluenceConfig(PretrainedConfig):
         curve_components: int = 1,
         decays: list[float] | None = None,
         fadings: list[float] | None = None,
+        momenta: list[float] | None = None,
+        forgettings: list[float] | None = None,
         calibration_runs: int = 0,
         parts: list[dict[str, Any]] | None = None,
         **kwargs: Any,
@@ -140,8 +145,10 @@ class GPTfluenceConfig(PretrainedConfig):
         self.components = components
         self.test_components = test_components
         self.curve_components = curve_components
-        self.decays = decays or [1.0]
-        self.fadings = fadings or [0.0]
+        self.decays = [1.0] if decays is None else decays
+        self.fadings = [0.0] if fadings is None else fadings
+        self.momenta = momenta or []
+        self.forgettings = forgettings or []
         self.calibration_runs = calibration_runs
         self.parts = parts or []
         super().__init__(**kwargs)

@@ -1,15 +1,19 @@
 """`dynamics="memory"`: a mean curve plus what the recent batches left behind.
 
-    u_t   = (eta_t / eta_ref) * mean over i in c_t of (psi(z_i) - psi_mean)
-    m_t   = rho * m_{t-1} + exp(-kappa * tau_{t-1}) * u_t       for several rho and kappa side by side
-    s_t   = mu_tau(z') + shown_tau * limited(<w(z'), m_t>)      tau = sum of eta / eta_ref so far
+    x_t   = mean over i in c_t of (psi(z_i) - psi_mean),  e_t = eta_t / eta_ref,  tau_t = e_1 + ... + e_t
+    m_t   = rho * m_{t-1} + exp(-kappa * tau_{t-1}) * e_t * x_t          for several rho and kappa side by side
+    v_t   = b * v_{t-1} + (1 - b) * x_t
+    n_t   = exp(-lambda * e_t) * n_{t-1} + e_t * v_t                     for several b and lambda side by side
+    s_t   = mu_tau(z') + shown_tau * limited(<w(z'), [m_t, n_t]>)
     phi_t = value(s_t)
 
 s is the metric's latent: of a loss, the log-odds against the target, s = log(exp(phi) - 1), so that an effect
 shrinks with a loss that is nearly zero and no loss is negative; of a bounded metric, its value, cut to its
 range. kappa lets early batches count more or less than late ones, no further than to the end of the training
-runs. shown is the share of predicted effects that runs left out did show. An effect is limited once it is half
-as large again as any of the training runs: it grows no further than to twice that, whatever the curriculum.
+runs. n is what an optimiser with momentum b adds up, and is forgotten as fast as rates let anything be learned:
+not at all where they are nearly zero, at the end of a run. shown is the share of predicted effects that runs left
+out did show. An effect is limited once it is half as large again as any of the training runs: it grows no further
+than to twice that, whatever the curriculum.
 
 A run whose first value differs from mu_0 keeps the share `carry` of that difference: all of it where first
 values do not vary between training runs (loss), hardly any where they are mostly noise (sampled text).
@@ -24,7 +28,7 @@ import torch
 from torch import nn
 
 from .configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
-from .recurrence import decayed_sums
+from .recurrence import decayed_sums, optimiser_sums
 
 # A loss below this is taken as this: its log-odds would say more than a float32 loss does.
 SMALLEST_LOSS = 1e-3
@@ -53,8 +57,8 @@ def limited(effect: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
 class MemoryDynamics(nn.Module):
     """Prediction with fitted memory dynamics.
 
-    E encoder width, K components of pool examples, L of test examples, P decays rho, H fadings kappa, F = P * H
-    filters, M seen test examples, B curve components.
+    E encoder width, K components of pool examples, L of test examples, P decays rho, H fadings kappa, Q momenta b, G
+    forgettings lambda, F = P * H + Q * G filters, M seen test examples, B curve components.
 
     Args:
         config: shapes; the values are set by fitting or loaded.
@@ -66,6 +70,8 @@ class MemoryDynamics(nn.Module):
     pool_centre: torch.Tensor
     decays: torch.Tensor
     fadings: torch.Tensor
+    momenta: torch.Tensor
+    forgettings: torch.Tensor
     state_scale: torch.Tensor
     tau: torch.Tensor
     baseline: torch.Tensor
@@ -85,7 +91,7 @@ class MemoryDynamics(nn.Module):
         self.first_step = config.first_step
         self.metric = config.metric
         width, count, test_count = config.encoder_width, config.components, config.test_components
-        filters = len(config.decays) * len(config.fadings)
+        filters = len(config.decays) * len(config.fadings) + len(config.momenta) * len(config.forgettings)
         seen, grid, curves = len(config.test_keys), config.steps + 1, config.curve_components
         shapes = {
             "encoder_mean": (width,),
@@ -94,6 +100,8 @@ class MemoryDynamics(nn.Module):
             "pool_centre": (count,),
             "decays": (len(config.decays),),
             "fadings": (len(config.fadings),),
+            "momenta": (len(config.momenta),),
+            "forgettings": (len(config.forgettings),),
             "state_scale": (filters,),
             "tau": (grid,),
             "baseline": (grid, seen),
@@ -129,10 +137,16 @@ class MemoryDynamics(nn.Module):
         return (rates / self.reference_rate).unsqueeze(-1) * torch.exp(-self.fadings * tau)
 
     def states(self, visits: torch.Tensor, rates: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
-        """m of every step: `[runs, steps + 1, F * K]`, scaled to comparable size."""
-        inputs = self.strengths(rates).unsqueeze(-1) * (visits @ self.train_components(pool)).unsqueeze(-2)
-        states = decayed_sums(inputs.flatten(2), self.decays)
-        return (states.unflatten(-1, inputs.shape[2:]).flatten(2, 3) / self.state_scale[:, None]).flatten(2)
+        """m and n of every step: `[runs, steps + 1, F * K]`, scaled to comparable size."""
+        shown = visits @ self.train_components(pool)
+        inputs = self.strengths(rates).unsqueeze(-1) * shown.unsqueeze(-2)
+        summed = decayed_sums(inputs.flatten(2), self.decays).unflatten(-1, inputs.shape[2:]).flatten(2, 3)
+        states = torch.cat([summed, self._optimiser_sums(shown, rates)], 2)
+        return (states / self.state_scale[:, None]).flatten(2)
+
+    def _optimiser_sums(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+        """n `[runs, steps + 1, Q * G, width]` of x `[runs, steps, width]`."""
+        return optimiser_sums(inputs, rates / self.reference_rate, self.momenta, self.forgettings)
 
     def responses(self, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """w of each test example: `[M, F * K]`."""
@@ -153,13 +167,24 @@ class MemoryDynamics(nn.Module):
             inputs: `[F, steps, M]` factors summed over the shares of each batch.
             rates: `[1, steps]`.
         """
+        summed = len(self.decays) * len(self.fadings)
         rho = self.decays.repeat_interleave(len(self.fadings)).view(-1, 1)
         strength = self.strengths(rates)[0].T.repeat(len(self.decays), 1).unsqueeze(-1)
-        state = torch.zeros_like(inputs[:, 0])
+        state = torch.zeros_like(inputs[:summed, 0])
         effects = [state.sum(0)]
-        for pushed in (inputs * strength).unbind(1):
+        for pushed in (inputs[:summed] * strength).unbind(1):
             state = rho * state + pushed
             effects.append(state.sum(0))
+        # `optimiser_sums` would pair every input with every filter; here each filter has an input of its own.
+        relative = rates[0] / self.reference_rate
+        momentum = self.momenta.repeat_interleave(len(self.forgettings)).view(-1, 1)
+        forgetting = self.forgettings.repeat(len(self.momenta)).view(-1, 1)
+        velocity = torch.zeros_like(inputs[summed:, 0])
+        state = velocity
+        for step, (pushed, rate) in enumerate(zip(inputs[summed:].unbind(1), relative, strict=True), start=1):
+            velocity = momentum * velocity + (1 - momentum) * pushed
+            state = torch.exp(-forgetting * rate) * state + rate * velocity
+            effects[step] = effects[step] + state.sum(0)
         return torch.stack(effects)
 
     def curve(

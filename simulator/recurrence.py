@@ -1,4 +1,4 @@
-"""The two scans over training steps that everything else is built on."""
+"""The scans over training steps that everything else is built on."""
 
 from __future__ import annotations
 
@@ -44,3 +44,29 @@ def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
         state = rho * state + inputs[:, step].unsqueeze(1)
         states.append(state)
     return torch.stack(states, dim=1)
+
+
+def optimiser_sums(
+    inputs: torch.Tensor, rates: torch.Tensor, momenta: torch.Tensor, forgettings: torch.Tensor
+) -> torch.Tensor:
+    """What an optimiser with momentum adds up at the rates of a schedule, and forgets as fast as it learns.
+
+    v_t = b v_{t-1} + (1 - b) x_t and n_t = exp(-lambda eta_t) n_{t-1} + eta_t v_t, for every b with every lambda.
+
+    Args:
+        inputs: x, `[runs, steps, width]`.
+        rates: eta, `[runs or 1, steps]`.
+        momenta: b, `[B]`.
+        forgettings: lambda, `[L]`.
+
+    Returns:
+        n, `[runs, steps + 1, B * L, width]`, zero at step 0.
+    """
+    pushed = (1 - momenta).view(-1, 1) * decayed_sums(inputs, momenta)[:, 1:] * rates[..., None, None]
+    kept = torch.exp(-rates.unsqueeze(-1) * forgettings)[:, :, None, :, None]
+    state = inputs.new_zeros(len(inputs), len(momenta), len(forgettings), inputs.size(2))
+    states = [state]
+    for step in range(inputs.size(1)):
+        state = kept[:, step] * state + pushed[:, step].unsqueeze(2)
+        states.append(state)
+    return torch.stack(states, dim=1).flatten(2, 3)

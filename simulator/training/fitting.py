@@ -119,7 +119,8 @@ def _memory(
             visits, chosen.learning_rate, chosen.step, chosen.values, part.pool, part.test, config.metric
         )
         config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
-        config.decays, config.fadings = list(fit.choice.filters.decays), list(fit.choice.filters.fadings)
+        for name, values in asdict(fit.choice.filters).items():
+            setattr(config, name, list(values))
         config.curve_components = CURVE_COMPONENTS
         tried = [asdict(choice) | {"error": error} for choice, error in fit.tried]
         fitted.append(Fitted(config.dataset_config, config.metric, asdict(fit.choice), fit.error, tried))

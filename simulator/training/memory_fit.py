@@ -21,7 +21,7 @@ import torch
 
 from gptdynamics.errors import DataError
 from simulator.memory_dynamics import from_latent, to_latent
-from simulator.recurrence import decayed_sums
+from simulator.recurrence import decayed_sums, optimiser_sums
 from simulator.training.unseen_fit import FOLDS, likeness, unseen_curves, unseen_responses
 
 # One of the six runs that a simulator needs is a test run.
@@ -35,19 +35,28 @@ SHARE_WINDOW = 9
 
 @dataclass(frozen=True)
 class Filters:
-    """Time constants side by side: every decay with every fading.
+    """Time constants side by side: every decay with every fading, every momentum with every forgetting.
 
     Attributes:
         decays: rho, the share of an effect that the next update leaves.
         fadings: kappa times the tau of a whole run: a last batch counts exp(-kappa) of what a first one does.
+        momenta: b; 0.9 is AdamW's.
+        forgettings: lambda times the tau of a whole run.
     """
 
-    decays: tuple[float, ...]
-    fadings: tuple[float, ...]
+    decays: tuple[float, ...] = ()
+    fadings: tuple[float, ...] = ()
+    momenta: tuple[float, ...] = ()
+    forgettings: tuple[float, ...] = ()
 
 
-FEW = Filters((0.0, 0.5, 0.8, 0.95, 1.0), (0.0, 6.0))
-MANY = Filters((0.0, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.87, 0.91, 0.94, 0.97, 0.985, 1.0), (-2.0, 0.0, 2.0, 6.0, 16.0))
+FEW = Filters(momenta=(0.0, 0.9), forgettings=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0))
+MANY = Filters(
+    (0.0, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.87, 0.91, 0.94, 0.97, 0.985, 1.0),
+    (-2.0, 0.0, 2.0, 6.0, 16.0),
+    FEW.momenta,
+    FEW.forgettings,
+)
 FILTERS = (FEW, MANY)
 COMPONENTS = (1, 8)
 RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
@@ -131,13 +140,17 @@ def choices() -> list[MemoryChoice]:
 def _states(
     visits: np.ndarray, relative: np.ndarray, psi: np.ndarray, filters: Filters
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled m `[R, T + 1, F * K]` and the scales `[F]`, from shares `[R, T, N]`, relative rates `[T]`, psi."""
+    """Scaled m and n `[R, T + 1, F * K]` and the scales `[F]`, from shares `[R, T, N]`, relative rates `[T]`, psi."""
     tau = np.concatenate([[0.0], relative.cumsum()])
     strength = relative[:, None] * np.exp(-np.outer(tau[:-1] / (tau[-1] or 1.0), filters.fadings))
-    inputs = (strength[None, :, :, None] * (visits @ psi)[:, :, None, :]).reshape(*visits.shape[:2], -1)
-    decays = torch.tensor(filters.decays, dtype=torch.float64)
-    states = decayed_sums(torch.from_numpy(inputs), decays).numpy()
-    states = states.reshape(*states.shape[:2], len(filters.decays) * len(filters.fadings), -1)
+    shown = torch.from_numpy(visits @ psi)
+    inputs = torch.from_numpy(strength)[:, :, None] * shown[:, :, None, :]
+    decays, momenta, forgettings, rates = (
+        torch.tensor(each, dtype=torch.float64)
+        for each in (filters.decays, filters.momenta, np.array(filters.forgettings) / (tau[-1] or 1.0), relative)
+    )
+    summed = decayed_sums(inputs.flatten(2), decays).unflatten(-1, inputs.shape[2:]).flatten(2, 3)
+    states = torch.cat([summed, optimiser_sums(shown, rates[None], momenta, forgettings)], 2).numpy()
     scale = np.sqrt(np.square(states).mean((0, 1, 3)))
     scale = np.where(scale > 0, scale, 1.0)
     return (states / scale[:, None]).reshape(*states.shape[:2], -1), scale
@@ -265,6 +278,8 @@ def fit_memory(
         "pool_centre": ((pool - reduction.mean) @ train_axes).mean(0),
         "decays": np.array(choice.filters.decays),
         "fadings": np.array(choice.filters.fadings) / (tau[-1] or 1.0),
+        "momenta": np.array(choice.filters.momenta),
+        "forgettings": np.array(choice.filters.forgettings) / (tau[-1] or 1.0),
         "state_scale": scale,
         "tau": tau,
         "reference_rate": np.array(reference),

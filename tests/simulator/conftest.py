@@ -114,6 +114,8 @@ def make_config() -> Callable[..., GPTfluenceConfig]:
             "test_components": 3,
             "decays": [0.7, 1.0],
             "fadings": [0.0, 2.0],
+            "momenta": [0.0, 0.6],
+            "forgettings": [0.0, 3.0],
             "curve_components": 2,
         }
         return GPTfluenceConfig(dynamics=dynamics, **(settings | changes))
@@ -136,7 +138,9 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
                 model.dynamics.decays.copy_(torch.tensor(config.decays))
                 tau = rates.sum() / rates.max() if len(rates) else 1.0
                 model.dynamics.fadings.copy_(torch.tensor(config.fadings) / tau)
-                model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(config.decays) * len(config.fadings)))
+                model.dynamics.momenta.copy_(torch.tensor(config.momenta))
+                model.dynamics.forgettings.copy_(torch.tensor(config.forgettings) / tau)
+                model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(model.dynamics.state_scale)))
                 model.dynamics.shown.copy_(torch.linspace(0.5, 1, config.steps + 1))
                 model.dynamics.limit.fill_(50.0)
                 model.dynamics.unseen_limit.fill_(50.0)

@@ -63,18 +63,24 @@ def slow_trajectory(
             curve = first + coefficients.clip(*b["curve_range"]) @ b["curve_basis"]
             w, limit = np.concatenate([[1.0], own]) @ b["response"], b["unseen_limit"]
         filters = [(rho, kappa) for rho in b["decays"] for kappa in b["fadings"]]
-        m = [np.zeros(b["train_projection"].shape[1]) for _ in filters]
+        pairs = [(momentum, forgetting) for momentum in b["momenta"] for forgetting in b["forgettings"]]
+        m, v, n = ([np.zeros(b["train_projection"].shape[1]) for _ in each] for each in (filters, pairs, pairs))
         tau, s = 0.0, []
         for t in range(len(curriculum) + 1):
             if t > 0:
                 share = rates[t - 1] / b["reference_rate"]
-                u = share * np.mean([psi(pool[i], "train") for i in curriculum[t - 1]], axis=0)
+                x = np.mean([psi(pool[i], "train") for i in curriculum[t - 1]], axis=0)
                 m = [
-                    rho * old + math.exp(-kappa * min(tau, b["tau"][-1])) * u
+                    rho * old + math.exp(-kappa * min(tau, b["tau"][-1])) * share * x
                     for (rho, kappa), old in zip(filters, m, strict=True)
                 ]
+                v = [momentum * old + (1 - momentum) * x for (momentum, _), old in zip(pairs, v, strict=True)]
+                n = [
+                    math.exp(-forgetting * share) * old + share * speed
+                    for (_, forgetting), old, speed in zip(pairs, n, v, strict=True)
+                ]
                 tau += share
-            scaled = np.concatenate([old / scale for old, scale in zip(m, b["state_scale"], strict=True)])
+            scaled = np.concatenate([old / scale for old, scale in zip([*m, *n], b["state_scale"], strict=True)])
             shown = np.interp(tau, b["tau"], b["shown"])
             s.append(np.interp(tau, b["tau"], curve) + shown * limited(w @ scaled, limit))
         offset = first - s[0] if place >= 0 else 0.0
@@ -236,7 +242,7 @@ def test_half_the_learning_rate_goes_half_as_far_along_the_mean_curve(
 def test_every_batch_twice_at_half_the_rate_is_the_same_run_where_nothing_is_forgotten(
     make_config: MakeConfig, make_model: MakeModel, make_curricula: MakeCurricula
 ) -> None:
-    model = make_model(make_config("memory", decays=[1.0], fadings=[0.0]))
+    model = make_model(make_config("memory", decays=[1.0], fadings=[0.0], momenta=[0.0], forgettings=[0.0]))
     curriculum = make_curricula(4, 1, STEPS, POOL)[0]
     rates = model.config.learning_rate
     doubled = [batch for batch in curriculum for _ in range(2)]

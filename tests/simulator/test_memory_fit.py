@@ -168,6 +168,8 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
         test_components=fit.arrays["test_projection"].shape[1],
         decays=list(fit.choice.filters.decays),
         fadings=list(fit.choice.filters.fadings),
+        momenta=list(fit.choice.filters.momenta),
+        forgettings=list(fit.choice.filters.forgettings),
         curve_components=CURVE_COMPONENTS,
     )
     dynamics = MemoryDynamics(config)
@@ -185,11 +187,12 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
 
 
 DECAYS = (0.0, 0.5, 0.8, 0.95, 1.0)
+OWN = memory_fit.Filters(DECAYS, (0.0, 6.0))
 
 
 def test_a_noise_free_truth_is_found_again(make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
-    monkeypatch.setattr(memory_fit, "FILTERS", (memory_fit.FEW,))
+    monkeypatch.setattr(memory_fit, "FILTERS", (OWN,))
     world = make_world(DECAYS)
     fit = fit_world(world, make_curricula(0, 12, STEPS, POOL))
     new = make_curricula(1, 4, STEPS, POOL)
@@ -224,7 +227,7 @@ def test_the_setting_with_the_least_error_on_runs_left_out_wins(make_curricula: 
 def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
     make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filters = memory_fit.Filters((0.5, 1.0), (0.0, 3.0))
+    filters = memory_fit.Filters((0.5, 1.0), (0.0, 3.0), (0.0, 0.6), (0.0, 2.0))
     monkeypatch.setattr(memory_fit, "FILTERS", (filters,))
     monkeypatch.setattr(memory_fit, "COMPONENTS", (WIDTH,))
     monkeypatch.setattr(memory_fit, "RIDGES", (2.0,))
@@ -233,14 +236,18 @@ def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
     reduction = fit_reduction(np.concatenate([world.pool, world.test[: world.seen]]), memory_fit.TEST_COMPONENTS)
     psi = (world.pool - reduction.mean) @ reduction.axes[:, :WIDTH] * reduction.sizes[:WIDTH] ** 2
     whole = sum(RATES) / RATES[0]
-    states = np.zeros((len(curricula), STEPS + 1, 4, WIDTH))
+    states = np.zeros((len(curricula), STEPS + 1, 8, WIDTH))
     for run, curriculum in enumerate(curricula):
-        tau = 0.0
+        tau, v = 0.0, np.zeros((4, WIDTH))
         for t, batch in enumerate(curriculum, start=1):
             share = RATES[t - 1] / RATES[0]
-            u = share * (psi[batch].mean(0) - psi.mean(0))
+            x = psi[batch].mean(0) - psi.mean(0)
             for at, (rho, kappa) in enumerate(product(filters.decays, filters.fadings)):
-                states[run, t, at] = rho * states[run, t - 1, at] + np.exp(-kappa * tau / whole) * u
+                states[run, t, at] = rho * states[run, t - 1, at] + np.exp(-kappa * tau / whole) * share * x
+            for at, (momentum, forgetting) in enumerate(product(filters.momenta, filters.forgettings)):
+                v[at] = momentum * v[at] + (1 - momentum) * x
+                kept = np.exp(-forgetting * share / whole)
+                states[run, t, 4 + at] = kept * states[run, t - 1, 4 + at] + share * v[at]
             tau += share
     states /= np.sqrt(np.square(states).mean((0, 1, 3)))[:, None]
     values = world.values(curricula, RATES)[:, :, : world.seen]
@@ -318,7 +325,7 @@ def test_runs_measured_now_and_then_give_a_curve_for_every_step(
     make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
-    monkeypatch.setattr(memory_fit, "FILTERS", (memory_fit.FEW,))
+    monkeypatch.setattr(memory_fit, "FILTERS", (OWN,))
     world, step = make_world((1.0,)), [0, 4, 8, 11, 12]
     fit = fit_world(world, make_curricula(0, 12, STEPS, POOL), step)
     assert fit.arrays["baseline"].shape == (STEPS + 1, world.seen)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.recurrence import decayed_sums, markov_scan
+from simulator.recurrence import decayed_sums, markov_scan, optimiser_sums
 
 SIZES = st.integers(1, 4)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -76,3 +76,19 @@ def test_decay_one_sums_everything_and_decay_zero_remembers_only_the_last(steps:
     torch.testing.assert_close(found[:, 1:, 0], inputs)
     torch.testing.assert_close(found[:, 1:, 1], inputs.cumsum(1))
     assert not found[:, 0].any()
+
+
+@given(runs=SIZES, steps=st.integers(0, 6), width=SIZES, momenta=st.integers(0, 3), count=st.integers(0, 3), seed=SEEDS)
+def test_optimiser_sums_equal_a_loop(runs: int, steps: int, width: int, momenta: int, count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    inputs, rates = rng.normal(size=(runs, steps, width)), rng.uniform(0, 1, size=(runs, steps))
+    b, lam = rng.uniform(0, 1, size=momenta), rng.uniform(0, 5, size=count)
+    found = optimiser_sums(*(torch.from_numpy(each) for each in (inputs, rates, b, lam))).numpy()
+    assert found.shape == (runs, steps + 1, momenta * count, width)
+    for run, at, of in np.ndindex(runs, momenta, count):
+        v, n = np.zeros(width), np.zeros(width)
+        assert not found[run, 0, at * count + of].any()
+        for t in range(steps):
+            v = b[at] * v + (1 - b[at]) * inputs[run, t]
+            n = np.exp(-lam[of] * rates[run, t]) * n + rates[run, t] * v
+            np.testing.assert_allclose(found[run, t + 1, at * count + of], n, atol=1e-12)
