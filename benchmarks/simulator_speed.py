@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
+from simulator.curricula import Members, visit_shares
 from simulator.markov_dynamics import MarkovDynamics
-from simulator.training.markov_fit import MarkovChoice, MarkovData, MarkovTraining, train_markov
+from simulator.training.markov_data import MarkovData
+from simulator.training.markov_fit import MarkovChoice, MarkovTraining, train_markov
 
 RUNS, HELD_OUT, STEPS, POOL, TESTS, BATCH, WIDTH, HIDDEN = 25, 5, 96, 200, 200, 4, 384, 64
 ROWS = 128
@@ -99,27 +100,28 @@ def main() -> None:
     walk = rng.normal(0, 0.05, (RUNS, STEPS + 1, TESTS)).cumsum(1) * 0.2
     values = torch.from_numpy((1 + np.exp(-np.arange(STEPS + 1) / 20)[:, None] + walk).astype(np.float32))
     pool, test = (torch.nn.functional.normalize(torch.randn(count, WIDTH), dim=-1) for count in (POOL, TESTS))
-    visits = visit_shares(curricula, range(POOL))
-    data = MarkovData(visits, values, pool, test)
+    members = Members.between(curricula, range(POOL), range(STEPS + 1))
+    data = MarkovData(members, values, pool, test, BATCH)
     config = GPTfluenceConfig(encoder_width=WIDTH, hidden=HIDDEN, projection="mlp", batch_size=BATCH)
     dynamics = MarkovDynamics(config)
     dynamics.reset(scale=1.0)
     obvious = Obvious(dynamics, pool, test, torch.tensor(curricula), values)
 
-    held_out = MarkovData(visits[:HELD_OUT], values[:HELD_OUT], pool, test)
-    with torch.no_grad():
-        fast = dynamics(held_out.visits, pool, test, held_out.values[:, :1])
+    held_out = data.part(torch.arange(HELD_OUT), torch.arange(TESTS))
+    visits = visit_shares(curricula[:HELD_OUT], range(POOL))
+
+    def evaluate() -> torch.Tensor:
+        with torch.no_grad():
+            return dynamics(visits, pool, test, held_out.values[:, :1])
+
+    fast = evaluate()
     torch.testing.assert_close(fast[2, :, 7], obvious.trajectory(2, 7), rtol=1e-4, atol=1e-4)
 
     updates = -(-RUNS * STEPS // MarkovTraining.batch_rows)
 
     def epoch() -> None:
         how = MarkovTraining(most_updates=updates, check_every=updates, patience=1)
-        train_markov(config, data, held_out, MarkovChoice(1e-4, 1e-4, HIDDEN), how)
-
-    def evaluate() -> None:
-        with torch.no_grad():
-            dynamics(held_out.visits, pool, test, held_out.values[:, :1])
+        train_markov(config, [data], [held_out], MarkovChoice(1e-4, 1e-4, HIDDEN), how)
 
     batches = -(-RUNS * STEPS * TESTS // ROWS)
     trajectories = HELD_OUT * TESTS

@@ -149,6 +149,10 @@ def evaluate(
         list[str] | None, typer.Option(help="Methods to compare with. Default: all but tracin_cp_published.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    split: Annotated[str, typer.Option(help="test, or test_unseen: runs on pool rows unseen in training.")] = "test",
+    unseen_tests: Annotated[
+        float, typer.Option(help="Keep this share of the test examples from training, and score on them.")
+    ] = 0.0,
 ) -> None:
     """Score every method on held-out runs, of each config and metric apart."""
     from rich.console import Console
@@ -156,14 +160,19 @@ def evaluate(
     from simulator.evaluation import EvaluateSettings, write_rows
     from simulator.evaluation import evaluate as evaluate_methods
     from simulator.evaluation.table import terminal_table
+    from simulator.evaluation.unseen import Unseen, evaluate_unseen
     from simulator.training.parts import groups_of
 
     named = {"baselines": tuple(baselines)} if baselines else {}
+    unseen = Unseen(unseen_tests, split)
     rows = []
     for each in groups_of(dataset, _several(config), _several(metric or ["loss"])):
         settings = EvaluateSettings(dataset, each[0], each[1], tuple(models or ()), **named)
         with _phases() as (on_phase, on_progress):
-            evaluation = evaluate_methods(settings, on_phase, on_progress)
+            if unseen.anything:
+                evaluation = evaluate_unseen(settings, unseen, on_phase, on_progress)
+            else:
+                evaluation = evaluate_methods(settings, on_phase, on_progress)
         Console().print(terminal_table(evaluation.rows))
         rows += evaluation.rows
     if json is not None:

@@ -88,7 +88,7 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
     write_text(path, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
-def _trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
+def trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
     """What is trained for the table: label-only vectors on label tasks, and everything where no model is given.
 
     Examples without targets of their own, as imported ones may be, have neither label nor gradient vectors; where texts
@@ -146,7 +146,7 @@ def evaluate(
     held_out, seen = runs.split("test"), runs.split("train", "validation")
     models = [simulated_of(load_simulator(source), source, runs) for source in settings.models]
     simulators: list[Simulated] = []
-    for wanted in _trained_here(settings, runs):
+    for wanted in trained_here(settings, runs):
         trained = train_simulator(wanted, on_phase, on_progress, runs=runs)
         simulators.append(Simulated(trained.model))
     simulators += models

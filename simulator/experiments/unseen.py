@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.evaluation.scoring import score
 from simulator.evaluation.simulated import Simulated
+from simulator.evaluation.unseen import mean_curves, some_tests, split_tests
 from simulator.experiments.paper_tables import paper_row
 from simulator.experiments.result import Figure, Panel, Result, Table, shown
 from simulator.experiments.trajectories import trajectory_panel
@@ -20,26 +21,6 @@ from simulator.experiments.workbench import Workbench
 
 METHODS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 VARIANTS = ("unseen train", "unseen test", "unseen both")
-
-
-def some_tests(runs: Dynamics, tests: list[int]) -> Dynamics:
-    """Only these test examples."""
-    return replace(runs, test=[runs.test[at] for at in tests], values=runs.values[:, :, tests])
-
-
-def mean_curves(training: Dynamics, runs: Dynamics, seen_tests: list[int], unseen_tests: bool) -> np.ndarray:
-    """The reference of skill: mean curves, or for unseen test examples the first value plus the seen ones' mean change.
-
-    Args:
-        training: training and validation runs, with all test examples.
-        runs: that are predicted, `[R, S, M]`.
-        seen_tests: places of the test examples that training runs showed.
-        unseen_tests: whether the test examples of `runs` are others.
-    """
-    if not unseen_tests:
-        return np.broadcast_to(training.values.mean(0)[:, seen_tests], runs.values.shape)
-    seen = training.values[:, :, seen_tests].mean((0, 2))
-    return runs.values[:, :1] + (seen - seen[0])[None, :, None]
 
 
 @dataclass
@@ -64,9 +45,7 @@ def _rows(
 ) -> tuple[list[dict[str, Any]], dict[str, Predicted]]:
     runs = bench.runs(config, metric)
     training = runs.split("train", "validation")
-    # Every other test example is kept from training: neither half has more of a label or of a task than chance gives.
-    seen = list(range(0, len(runs.test), 2))
-    unseen = list(range(1, len(runs.test), 2))
+    seen, unseen = split_tests(len(runs.test), 0.5)
     held_out = {"unseen test": (runs.split("test"), unseen)}
     with_unseen_rows = bench.runs(config, metric, unseen=True)
     if len(with_unseen_rows.runs) > len(runs.runs):

@@ -18,6 +18,7 @@ from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.plans import PlanEntry
 from simulator.baselines.replay import replayed_config
+from simulator.evaluation.unseen import mean_curves
 from simulator.experiments import EXPERIMENTS, Workbench, run_all, run_experiment
 from simulator.experiments.checkpoint_interval import held, thinned
 from simulator.experiments.cost import EXACT_PAIRS, PUBLISHED
@@ -26,7 +27,6 @@ from simulator.experiments.noise_floor import is_stochastic, measured_again
 from simulator.experiments.paper_tables import PAPER_METHODS, paper_row, paper_rows
 from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.trajectories import chosen_pairs
-from simulator.experiments.unseen import mean_curves
 from simulator.experiments.writing import Finished, markdown, write_page
 from simulator.training import presets
 
