@@ -4,7 +4,7 @@ INSTALLED := $(VENV)/.installed
 
 DATA ?= ../shared/data
 
-.PHONY: quickstart test test-slow test-loading-script nano-sizes nano-release
+.PHONY: quickstart test test-slow test-loading-script round-trip nano-sizes nano-release sample
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -25,6 +25,11 @@ test-loading-script: $(INSTALLED)
 	.venv-datasets-3/bin/python -m pip install --quiet --disable-pip-version-check datasets==3.6.0
 	DATASETS_3_PYTHON=$(CURDIR)/.venv-datasets-3/bin/python $(VENV)/bin/pytest -m slow tests/loading_script
 
+# The release over a Hub on this machine, between two users: large files in chunks (Xet), then whole.
+round-trip: $(INSTALLED)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" docs/round_trip.sh out/round-trip/xet
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_DISABLE_XET=1 docs/round_trip.sh out/round-trip/lfs
+
 # Two further sizes of our own, a quarter and four times nano's weights outside the vocabulary.
 nano-sizes: $(INSTALLED) out/sizes/pico/model.safetensors out/sizes/micro/model.safetensors
 
@@ -39,7 +44,7 @@ nano-release: nano-sizes
 
 # The bundled sample: the nano release without the texts of public tasks.
 sample: $(INSTALLED)
-	rm -rf gptdynamics/README.md gptdynamics/data gptdynamics/manifests
+	rm -rf gptdynamics/README.md gptdynamics/trajectories.svg gptdynamics/data gptdynamics/manifests
 	$(VENV)/bin/python -m gptdynamics.dataset.sample out/nano gptdynamics
 
 $(INSTALLED): pyproject.toml constraints.txt

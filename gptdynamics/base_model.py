@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.hub.source import is_hub_id
 from gptdynamics.nano import MODEL_FOLDER
 
 if TYPE_CHECKING:
@@ -60,6 +61,21 @@ def base_model_source(name: str) -> tuple[str, str | None]:
     if source and revision and not Path(name).exists():
         return source, revision
     return name, None
+
+
+def unpublished_note(name: str) -> str | None:
+    """What to tell who publishes what was made from a base model that others cannot get; None: they can.
+
+    Args:
+        name: as of `base_model_source`.
+    """
+    source, _ = base_model_source(name)
+    if name == "nano" or (is_hub_id(source) and not Path(source).is_dir()):
+        return None
+    return (
+        f"the base model {name} is a folder, which others cannot get: publish it with gptdynamics push-base, and "
+        "collect with --base-model <owner>/<name>"
+    )
 
 
 def model_revision(name: str) -> str:

@@ -316,6 +316,8 @@ def push(
     options = PushOptions(private, branch, tag, create_pr, no_texts, replace, dry_run)
     pushed = push_folder(folder, repo, options, lambda reason: typer.echo(f"note: {reason}; trying again", err=True))
     _write_json(json_file, pushed.to_dict())
+    for note in pushed.notes:
+        typer.echo(f"note: {note}", err=True)
     if dry_run:
         typer.echo("".join(f"{path}\n" for path in pushed.files), nl=False)
     would = "would go" if dry_run else "went"

@@ -240,7 +240,9 @@ def push(
     """Publish a simulator on the Hub, so that it can be loaded with and without this package."""
     from simulator.model_push import push_simulator
 
-    pushed = push_simulator(model, repo, private, evaluation, dataset)
+    pushed = push_simulator(
+        model, repo, private, evaluation, dataset, lambda line: typer.echo(f"note: {line}", err=True)
+    )
     typer.echo(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
     if pushed.url is not None:
         typer.echo(pushed.url)

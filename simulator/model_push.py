@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gptdynamics.atomic import write_text
-from gptdynamics.errors import DataError
+from gptdynamics.base_model import unpublished_note
+from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub.model_push import push_model_files
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.source import is_hub_id
-from hub_cards import render
-
-FIGURES = {
-    "mse": "all-steps MSE",
-    "mae": "all-steps MAE",
-    "spearman": "final-step Spearman",
-    "skill": "skill",
-}
+from simulator.model_card import FIGURE, draw_held_out, figures_of, render_model_card
 
 
 def push_simulator(
-    model: Path, repo: str, private: bool = False, evaluation: Path | None = None, dataset: str | None = None
+    model: Path,
+    repo: str,
+    private: bool = False,
+    evaluation: Path | None = None,
+    dataset: str | None = None,
+    on_note: Callable[[str], None] = lambda line: None,
 ) -> Pushed:
     """Put a trained simulator into a model repository.
 
@@ -33,6 +33,7 @@ def push_simulator(
         private: make the repository a private one.
         evaluation: what `gptfluence evaluate --json` wrote, with this model among the methods.
         dataset: Hub id of the runs it was trained on; default: what it was trained with, if that is one.
+        on_note: called with a line for what the model or its card lacks.
 
     Raises:
         DataError: the folder has no simulator, or the evaluation none of its figures; nothing was changed.
@@ -49,50 +50,40 @@ def push_simulator(
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{model}: no simulator that gptfluence train has saved ({reason})") from error
     training = _read(model / "training.json", dict)
-    settings = dict(training.get("settings") or {})
+    if not {"settings", "fitted"} <= training.keys():
+        raise DataError(f"{model / 'training.json'}: not what gptfluence has written")
+    settings = dict(training["settings"])
     source = dataset or str(settings.get("dataset"))
     # A path of this machine means nothing to others.
     settings["dataset"] = source if is_hub_id(source) and not Path(source).exists() else None
+    for base in sorted({simulator.config.part(place).base_model for place in range(len(simulator.config.groups))}):
+        note = unpublished_note(base)
+        if note is not None:
+            on_note(note)
     with tempfile.TemporaryDirectory(prefix="gptfluence-push-") as scratch:
         place = Path(scratch)
         simulator.save_pretrained(place)
-        write_text(place / "training.json", json.dumps(training | {"settings": settings}, indent=1) + "\n")
+        record = training | {"settings": settings}
+        write_text(place / "training.json", json.dumps(record, indent=1) + "\n")
         results = [] if evaluation is None else _results(evaluation, model, simulator.config)
         if results and settings["dataset"]:
             entries = eval_result_entries_to_yaml(
                 [
-                    EvalResultEntry(settings["dataset"], f"{each['config']}_{each['type']}", each["value"])
+                    EvalResultEntry(
+                        settings["dataset"], f"{each['config']}_{each['metric']}_{each['type']}", each["value"]
+                    )
                     for each in results
                 ]
             )
             write_text(place / ".eval_results" / "gptdynamics.yaml", yaml.safe_dump(entries, sort_keys=False))
-        card = render(
-            "model_card.md.jinja",
-            repo=repo,
-            config=simulator.config,
-            parts=[simulator.config.part(place) for place in range(len(simulator.config.groups))],
-            dataset=settings["dataset"],
-            base_models=sorted({name for name in _base_models(simulator.config) if is_hub_id(name)}),
-            arguments=_arguments(simulator.config),
-            results=results,
-        )
-        write_text(place / "README.md", card)
+        try:
+            write_text(place / FIGURE, draw_held_out(simulator, source))
+        except GPTDynamicsError as error:
+            on_note(f"the card has no picture of held-out runs: {error}")
+        figure = FIGURE if (place / FIGURE).exists() else None
+        write_text(place / "README.md", render_model_card(repo, simulator.config, record, results, figure))
         files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
         return push_model_files(files, repo, private)
-
-
-def _base_models(config: Any) -> list[str]:
-    return [config.part(place).base_model for place in range(len(config.groups))]
-
-
-def _arguments(config: Any) -> str:
-    """The arguments that `simulate` needs besides a curriculum, as code."""
-    first, found = config.part(0), ""
-    if config.dynamics == "markov":
-        found += f", initial=[[1.0] * {len(first.test_ids)}] * {config.order}"
-    if config.parts:
-        found += f', config="{first.dataset_config}", metric="{first.metric}"'
-    return found
 
 
 def _read(path: Path, kind: type) -> Any:
@@ -107,15 +98,13 @@ def _read(path: Path, kind: type) -> Any:
 
 def _results(path: Path, model: Path, config: Any) -> list[dict[str, Any]]:
     """The figures of this model in an evaluation, of every config and metric that it knows."""
-    about = ("config", "metric", "split", "runs")
     found = [
-        {"type": key, "name": name, "value": row[key]} | {each: row[each] for each in about}
+        figure
         for row in _read(path, list)
         if row.get("model") is not None
         and Path(row["model"]).resolve() == model.resolve()
         and (row["config"], row["metric"]) in config.groups
-        for key, name in FIGURES.items()
-        if row[key] is not None
+        for figure in figures_of(row)
     ]
     if found:
         return found

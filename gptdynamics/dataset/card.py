@@ -6,25 +6,41 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptdynamics.dataset.licences import RowsLicence
 from gptdynamics.errors import DataError
 from hub_cards import render
 
 HERE = "path/to/this/folder"
+CARD = "README.md"
+FIGURE = "trajectories.svg"
 _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
 _YAML = re.compile(r"\A---\n(.*?)\n---\n", re.S)
 
 
 def render_card(
-    patterns: Mapping[str, Mapping[str, str]], summaries: Sequence[Mapping[str, Any]], source: str = HERE
+    patterns: Mapping[str, Mapping[str, str]],
+    summaries: Sequence[Mapping[str, Any]],
+    licences: Sequence[RowsLicence],
+    source: str = HERE,
+    with_figure: bool = False,
 ) -> str:
     """README.md of a dataset repository.
 
     Args:
         patterns: for each configuration the files of each split, as a glob.
         summaries: for each config of runs its settings and counts.
+        licences: of the rows of each task.
         source: what a reader loads it by: a Hub id, or words that stand for the folder that the card is in.
+        with_figure: whether the picture is beside it.
     """
-    return render("dataset_card.md.jinja", configs=patterns, summaries=summaries, source=source)
+    return render(
+        "dataset_card.md.jinja",
+        configs=patterns,
+        summaries=summaries,
+        licences=licences,
+        source=source,
+        figure=FIGURE if with_figure else None,
+    )
 
 
 def has_generated_part(card: str) -> bool:

@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.configs import SPLITS, RunSettings, run_parts, split_of
-from gptdynamics.dataset.card import HERE, has_generated_part, merge_card, render_card
+from gptdynamics.dataset.card import CARD, FIGURE, HERE, has_generated_part, merge_card, render_card
+from gptdynamics.dataset.card_figure import draw_runs
+from gptdynamics.dataset.licences import rows_licences
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
@@ -332,30 +334,41 @@ class DatasetFolder:
             found.setdefault(path.parent.name, {})[path.stem] = f"data/{path.parent.name}/{path.name}"
         return found
 
-    def card(self, old: str, source: str = HERE) -> str:
-        """The card: the YAML that makes `load_dataset` work, and what a reader wants to know.
+    def card_files(self, old: str, source: str = HERE) -> dict[str, str]:
+        """The card, `README.md`, and its picture where there are runs to draw.
+
+        The card has the YAML that makes `load_dataset` work, and what a reader wants to know.
 
         Args:
             old: the card that is there; what somebody wrote into it is kept, see `merge_card`. Empty: there is none.
             source: what a reader loads it by.
 
         Raises:
-            DataError: the old card's YAML cannot be read.
+            DataError: the old card's YAML cannot be read, or a file that the card is about is damaged.
         """
-        text = render_card(self.patterns(), self._summaries(), source)
-        return merge_card(old, text) if old else text
+        licences = rows_licences(sorted(self.root.glob("data/*_examples/*.parquet")))
+        figure = draw_runs({config: self.finished(config) for config in self.configs()}, self.run_path)
+        text = render_card(self.patterns(), self._summaries(), licences, source, figure is not None)
+        card = {CARD: merge_card(old, text) if old else text}
+        return card if figure is None else card | {FIGURE: figure}
 
     def write_card(self) -> None:
-        """Write README.md, if it changes. A card without a generated part was made by an older version: it is replaced.
+        """Write the card and its picture, where they change.
+
+        A card without a generated part was made by an older version: it is replaced.
 
         Raises:
-            DataError: the YAML of the card that is there cannot be read.
+            DataError: the YAML of the card that is there cannot be read, or a file that it is about is damaged.
         """
-        path = self.root / "README.md"
-        old = path.read_text(encoding="utf-8") if path.exists() else ""
-        text = self.card(old if has_generated_part(old) else "")
-        if old != text:
-            write_text(path, text)
+        there = {
+            name: (self.root / name).read_text(encoding="utf-8")
+            for name in (CARD, FIGURE)
+            if (self.root / name).exists()
+        }
+        old = there.get(CARD, "")
+        for name, text in self.card_files(old if has_generated_part(old) else "").items():
+            if there.get(name) != text:
+                write_text(self.root / name, text)
 
     def _summaries(self) -> list[dict[str, Any]]:
         summaries = []
@@ -375,6 +388,7 @@ class DatasetFolder:
                     "test_examples": columns.num_rows,
                     "imported": self.origin(config) is not None,
                     "recorded": self.recording(config) is not None,
+                    "failed": len(self.failed(config)),
                 }
             )
         return summaries

@@ -9,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
+from gptdynamics.dataset.card import CARD
+from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.dataset.withheld import copy_without_texts
+from gptdynamics.hub.source import SHORT_NAME
 
 # A product is one of thousands that are added up; a vector is compared with others as it stands.
 SIGNIFICANT_BITS = {"products": 6, "vector": 8}
@@ -61,7 +64,7 @@ def make_sample(source: Path, out: Path) -> None:
 
     Args:
         source: the dataset folder.
-        out: where README.md, data/ and manifests/ are written.
+        out: where README.md, its picture, data/ and manifests/ are written.
 
     Raises:
         DataError: `out` holds a dataset already, or a file is damaged.
@@ -69,15 +72,14 @@ def make_sample(source: Path, out: Path) -> None:
     copy_without_texts(source, out)
     for path in sorted(out.glob("data/*_gradients/*.parquet")):
         _round_gradients(path)
-    card = (out / "README.md").read_text(encoding="utf-8").rstrip() + "\n" + NOTE.format(**SIGNIFICANT_BITS)
-    write_text(out / "README.md", card)
+    write_text(out / CARD, DatasetFolder(out).card_files("", SHORT_NAME)[CARD] + NOTE.format(**SIGNIFICANT_BITS))
 
 
 def main() -> None:
     """`python -m gptdynamics.dataset.sample SOURCE OUT`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="dataset folder")
-    parser.add_argument("out", type=Path, help="folder that gets README.md, data/ and manifests/")
+    parser.add_argument("out", type=Path, help="folder that gets README.md, its picture, data/ and manifests/")
     given = parser.parse_args()
     make_sample(given.source, given.out)
 

@@ -10,7 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
+from gptdynamics.base_model import unpublished_note
 from gptdynamics.configs import config_parts
+from gptdynamics.dataset.card import CARD, FIGURE
+from gptdynamics.dataset.card_figure import drawn_runs
 from gptdynamics.dataset.checks.facts import config_facts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
@@ -19,8 +22,6 @@ from gptdynamics.dataset.verify import verify_run
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.layout import ours, run_files
 from gptdynamics.hub.repository import RemoteFile, Repository
-
-_CARD = "README.md"
 
 
 class Merge:
@@ -36,6 +37,7 @@ class Merge:
     Attributes:
         changes: a local file for each path that changes; None where it is removed.
         runs: `<config>/<run>` of runs that go up.
+        notes: what others will miss, a line each.
 
     Raises:
         SettingsError: the repository has runs of a config that were made with other settings, or other runs of the same
@@ -53,6 +55,7 @@ class Merge:
         self.view = DatasetFolder(scratch / "view")
         self.changes: dict[str, Path | None] = {}
         self.runs: list[str] = []
+        self.notes: list[str] = []
         self._refuse_strangers()
         for config in folder.configs():
             if folder.finished(config) or folder.failed(config):
@@ -64,7 +67,7 @@ class Merge:
 
     def _refuse_strangers(self) -> None:
         if not any(path.startswith("manifests/") for path in self.known) and any(
-            path not in (_CARD, ".gitattributes", "LICENSE") for path in self.there
+            path not in (CARD, FIGURE, ".gitattributes", "LICENSE") for path in self.there
         ):
             raise DataError(
                 f"{self.repository.id} is not a GPTDynamics dataset: it has files, but no manifests. Name another one"
@@ -108,6 +111,9 @@ class Merge:
             )
         self._add_vectors(config)
         self._add_failures(config)
+        note = unpublished_note(self.folder.manifest(config)["settings"].get("base_model") or "nano")
+        if note is not None:
+            self.notes.append(f"{config}: {note}")
 
     def _same(self, path: str) -> bool:
         """Whether the repository has this file, be it written by another version of the Parquet library."""
@@ -213,24 +219,25 @@ class Merge:
     def _add_card(self) -> None:
         """Build the card in a folder that has the names of all files, and what little of them the card is about."""
         for path in self.known - {path for path, file in self.changes.items() if file is None}:
-            self._show(path, self._fetch(path) if path.startswith(("manifests/", "sidecar/")) else None)
+            needed = path.startswith(("manifests/", "sidecar/")) or "_examples/" in path
+            self._show(path, self._fetch(path) if needed and path not in self.changes else None)
         for path, file in self.changes.items():
             if file is not None:
                 self._show(path, file)
-        for config in self.view.configs():
-            for run in self.view.finished(config)[:1]:
-                for path in run_files(config, run)[1:]:
-                    if path not in self.changes:
-                        self._show(path, self._fetch(path))
-        card = self.view.root / _CARD
-        source = self._fetch(_CARD) if _CARD in self.there else self._local(_CARD)
+        finished = {config: self.view.finished(config) for config in self.view.configs()}
+        wanted = {path for config, runs in finished.items() for run in runs[:1] for path in run_files(config, run)[1:]}
+        wanted |= {run_files(config, run)[-1] for config, runs in drawn_runs(finished).items() for run in runs}
+        for path in wanted - self.changes.keys():
+            self._show(path, self._fetch(path))
+        source = self._fetch(CARD) if CARD in self.there else self._local(CARD)
         old = source.read_text(encoding="utf-8") if source.exists() else ""
         try:
-            text = self.view.card(old, self.repository.id)
+            made = self.view.card_files(old, self.repository.id)
         except DataError as error:
             raise DataError(f"{self.repository.id}: {error}") from error
-        write_text(card, text)
-        self._put(_CARD, card)
+        for path, text in made.items():
+            write_text(self.view.root / path, text)
+            self._put(path, self.view.root / path)
 
     def _show(self, path: str, file: Path | None) -> None:
         """Let the view have a file of this name: that one, or one without content."""

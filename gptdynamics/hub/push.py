@@ -28,6 +28,7 @@ class Pushed:
         size: bytes of those files.
         sha: the commit that now holds everything; None in a dry run.
         url: of the commit or the pull request; None if nothing had to change.
+        notes: what others will miss, a line each.
     """
 
     repository: str
@@ -37,6 +38,7 @@ class Pushed:
     size: int = 0
     sha: str | None = None
     url: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -154,6 +156,7 @@ def _push_once(
         runs=merge.runs,
         files=sorted(merge.changes),
         size=sum(file.stat().st_size for file in changed.values()),
+        notes=merge.notes,
     )
     if options.dry_run:
         return pushed

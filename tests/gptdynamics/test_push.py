@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,10 @@ from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub import retry
 from gptdynamics.hub.push import PushOptions, push
 from gptdynamics.hub.repository import UnreachableError
+from tests.cards import code
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
+from tests.hub.store import File
 
 ID = "ada/dynamics"
 COMMIT = "POST /api/datasets/ada/dynamics/commit"
@@ -107,7 +110,9 @@ def test_only_new_runs_go_up_and_the_card_is_of_all(
     ]
     whole = part_of(collected_once, tmp_path / "whole", *(f"000{at}" for at in range(6)))
     card = (whole / "README.md").read_text().replace('"path/to/this/folder"', f'"{ID}"')
-    assert hub.store.files("dataset", ID)["README.md"].decode() == card
+    files = hub.store.files("dataset", ID)
+    assert files["README.md"].decode() == card
+    assert files["trajectories.svg"] == (whole / "trajectories.svg").read_bytes()
     again = push(whole, ID)
     assert (again.files, again.runs, again.url) == ([], [], None)
     assert len(hub.store.history("dataset", ID)) == 3
@@ -122,8 +127,8 @@ def test_the_code_on_the_card_runs(hub: Hub, first: Path) -> None:
     local = local.replace("path/to/this/folder", str(first))
     for card in (on_hub, local):
         names: dict[str, Any] = {}
-        (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
-        exec(code, names)
+        (plot,) = code(card, "python")
+        exec(plot, names)
         assert names["row"]["run"] == "0000"
         (line,) = names["plt"].gca().lines
         assert line.get_ydata().tolist() == names["row"]["loss"]
@@ -133,7 +138,7 @@ def test_the_code_on_the_card_runs(hub: Hub, first: Path) -> None:
 def test_what_somebody_wrote_into_the_card_is_kept(hub: Hub, first: Path, second: Path) -> None:
     push(first, ID)
     card = hub.store.files("dataset", ID)["README.md"].decode()
-    edited = card.replace("pretty_name: GPTDynamics\n", "pretty_name: Ours\nlicense: mit\n", 1)
+    edited = card.replace("pretty_name: GPTDynamics\nlicense: other\n", "pretty_name: Ours\nlicense: mit\n", 1)
     edited = edited.replace("tags:\n", "tags:\n- mine\n", 1)
     edited = (
         edited.replace("\n<!-- gptdynamics: gen", "\nA word before.\n\n<!-- gptdynamics: gen", 1) + "\nAnd after.\n"
@@ -174,6 +179,35 @@ def test_two_that_push_at_once_lose_nothing(hub: Hub, first: Path, second: Path)
     assert sum(path.startswith("data/rte_tiny/") for path in files) == 6
     assert "| 4 / 1 / 1 / 0 |" in files["README.md"].decode()
     assert waits == ["ada/dynamics: somebody else's commit came first"]
+
+
+def test_two_processes_that_push_at_once_lose_nothing(hub: Hub, first: Path, second: Path, tmp_path: Path) -> None:
+    hub.store.create("dataset", ID, hub.store.users["hf_ada_write"])
+    both = threading.Barrier(2)
+    for _ in range(2):
+        hub.faults.add(Fault(COMMIT, before=both.wait))
+    command = [sys.executable, "-m", "gptdynamics.cli", "push"]
+    environment = hub.environment(tmp_path / "home", "hf_ada_write", xet=True)
+    processes = [
+        subprocess.Popen([*command, str(each), ID], env=environment, text=True, stderr=subprocess.PIPE)
+        for each in (first, second)
+    ]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    files = hub.store.files("dataset", ID)
+    assert sum(path.startswith("data/rte_tiny/") for path in files) == 6
+    assert "| 4 / 1 / 1 / 0 |" in files["README.md"].decode()
+    assert sum("somebody else's commit came first; trying again" in each for each in said) == 1
+
+
+def test_what_comes_back_changed_is_told(hub: Hub, first: Path) -> None:
+    def damage() -> None:
+        commit = hub.store.history("dataset", ID)[0]
+        hub.store.repositories["dataset", ID].commits[commit.sha].files["manifests/rte_tiny.json"] = File(b"{}", False)  # type: ignore[index]
+
+    hub.faults.add(Fault("HEAD .*/manifests/", before=damage))
+    with pytest.raises(DataError, match=r"ada/dynamics: manifests/rte_tiny.json came back changed from commit .*Push"):
+        push(first, ID)
 
 
 @pytest.mark.parametrize(
@@ -371,8 +405,10 @@ def test_names_that_lead_out_of_a_folder_are_not_followed(hub: Hub, first: Path,
 
 def test_the_push_command(hub: Hub, first: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     status, output, errors = command("push", str(first), ID, "--dry-run")
-    assert (status, errors) == (0, "")
-    assert "data/rte_tiny/train-0000.parquet\n" in output and "4 runs, 12 files, " in output
+    assert status == 0
+    assert errors.startswith("note: rte_tiny: the base model /") and errors.count("\n") == 1
+    assert errors.endswith("publish it with gptdynamics push-base, and collect with --base-model <owner>/<name>\n")
+    assert "data/rte_tiny/train-0000.parquet\n" in output and "4 runs, 13 files, " in output
     assert output.endswith("MiB would go to ada/dynamics (a new repository)\n")
     status, output, _ = command("push", str(first), ID, "--private", "--json", str(tmp_path / "pushed.json"))
     sha = json.loads((tmp_path / "pushed.json").read_text())["sha"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products, read_vectors
 from gptdynamics.dataset.sample import make_sample, round_bits
 from gptdynamics.dataset.verify import verify
+from tests.cards import check_whole, code, lines_of, tables
 
 BUNDLED = Path(gptdynamics.__file__).parent
 bundled = pytest.mark.skipif(not (BUNDLED / "data").is_dir(), reason="this checkout has no bundled sample")
@@ -33,7 +35,13 @@ def test_zero_stays_zero() -> None:
 def test_the_bundled_sample_is_sound_small_and_without_texts() -> None:
     found = verify(BUNDLED)
     assert found.faults == []
-    assert sum(path.stat().st_size for path in BUNDLED.glob("data/**/*.parquet")) < 12e6
+    parts = [
+        BUNDLED / "README.md",
+        BUNDLED / "trajectories.svg",
+        *BUNDLED.glob("manifests/*"),
+        *BUNDLED.glob("data/*/*"),
+    ]
+    assert sum(path.stat().st_size for path in parts) < 12e6
     dynamics = read_dynamics(BUNDLED, "rte_nano", "loss")
     assert all(example.withheld for example in dynamics.pool + dynamics.test)
 
@@ -41,9 +49,30 @@ def test_the_bundled_sample_is_sound_small_and_without_texts() -> None:
 @bundled
 def test_a_sample_of_the_sample_is_the_same(tmp_path: Path) -> None:
     make_sample(BUNDLED, tmp_path / "again")
-    for path in BUNDLED.glob("data/**/*.parquet"):
+    for path in [*BUNDLED.glob("data/**/*.parquet"), BUNDLED / "README.md", BUNDLED / "trajectories.svg"]:
         assert (tmp_path / "again" / path.relative_to(BUNDLED)).read_bytes() == path.read_bytes(), path
     assert verify(tmp_path / "again").faults == []
+
+
+@bundled
+def test_the_card_of_the_sample_is_whole_and_plots_by_the_short_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    card = (BUNDLED / "README.md").read_text(encoding="utf-8")
+    check_whole(card, ["How it was made", "Load and plot", "Limits", "Licences", "Citation", "This sample"])
+    assert lines_of((BUNDLED / "trajectories.svg").read_bytes()) == 9 * 10
+    assert {row[3] for row in tables(card)[1][1:] if not row[0].startswith("mini_")} == {"left out"}
+    assert code(card, "bash") == ["make nano-release sample DATA=<folder with corpus/ and tasks/>\n"]
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    names: dict[str, Any] = {}
+    (plot,) = code(card, "python")
+    exec(plot, names)
+    (line,) = names["plt"].gca().lines
+    assert line.get_ydata().tolist() == names["row"]["loss"]
+    names["plt"].close()
 
 
 @bundled

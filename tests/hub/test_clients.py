@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +89,22 @@ def test_the_hf_command_uploads_and_downloads(hub: Hub, tmp_path: Path, kind: st
     hf("upload", "ada/files", str(source), "--type", kind)
     hf("download", "ada/files", "a.bin", "--type", kind, "--local-dir", str(tmp_path / "copy"))
     assert (tmp_path / "copy" / "a.bin").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/hub.md"])
+def test_hf_commands_of_the_pages_work(hub: Hub, tmp_path: Path, page: str) -> None:
+    commands = re.findall(r"^hf .*$", (Path(__file__).parents[2] / page).read_text(encoding="utf-8"), re.M)
+    assert commands
+    for id in {id for command in commands for id in re.findall(r"\b\w+/dynamics\b|gptdynamics/gptdynamics", command)}:
+        owner = hub.store.users[hub.store.add_user(id.split("/")[0])]
+        hub.store.create("dataset", id, owner)
+        hub.store.put("dataset", id, {"data/a.parquet": b"content"})
+    environment = hub.environment(tmp_path / "home", xet=True)
+    for command in commands:
+        words = shlex.split(command)
+        words[0] = str(Path(sys.executable).parent / "hf")
+        if words[1:3] == ["auth", "login"]:
+            words += ["--token", "hf_ada_write"]  # what it asks for
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    assert [path.read_bytes() for path in tmp_path.rglob("a.parquet") if ".cache" not in path.parts] == [b"content"]

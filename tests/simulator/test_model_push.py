@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from gptdynamics.console import run_app
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub import retry
 from gptdynamics.hub.model_push import push_base
+from gptdynamics.hub.push import push
 from gptdynamics.nano import MODEL_FOLDER
+from simulator.cli import app
+from simulator.evaluation import EvaluateSettings, evaluate, write_rows
+from simulator.model_card import FIGURES
 from simulator.model_push import push_simulator
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, train_simulator
+from tests.cards import check_whole, code, lines_of, metadata, tables
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
 
@@ -49,19 +57,19 @@ def test_a_simulator_is_loaded_where_the_package_is_not(hub: Hub, trained: Path,
     assert pushed.created and hub.store.repositories["model", ID].private
     files = hub.store.files("model", ID)
     card = files["README.md"].decode()
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
-    code = code.replace("[0, 1, 2, 3]", "[0, 1]") + "print(predicted.tolist())\n"
+    (load,) = code(card, "python")
+    load += "(line,) = plt.gca().lines\nprint(line.get_ydata().tolist())\nprint(predicted.tolist())\n"
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE + code],
-        env=hub.environment(tmp_path / "home", "hf_ada_write"),
+        [sys.executable, "-c", WITHOUT_PACKAGE + load],
+        env=hub.environment(tmp_path / "home", "hf_ada_write", xet=True) | {"MPLBACKEND": "agg"},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    shape, values = done.stdout.strip().splitlines()[-2:]
-    assert shape == "torch.Size([4, 7])"
+    shape, drawn, values = done.stdout.strip().splitlines()[-3:]
+    assert shape == "torch.Size([4, 7])" and json.loads(drawn) == json.loads(values)[0]
     expected = GPTfluenceSimulator.from_pretrained(trained).simulate([[0, 1]] * 6)
     assert json.loads(values) == expected.tolist()
     assert (GPTfluenceSimulator.from_pretrained(ID).simulate([[0, 1]] * 6) == expected).all()
@@ -77,13 +85,95 @@ def test_the_card_names_figures_and_no_local_path(hub: Hub, trained: Path, tmp_p
     assert results == {"mse": 0.25, "mae": 0.5, "skill": 0.125}
     entries = parse_eval_result_entries(yaml.safe_load(hub.store.files("model", ID)[".eval_results/gptdynamics.yaml"]))
     assert {(entry.dataset_id, entry.task_id, entry.value) for entry in entries} == {
-        ("made/up", f"mini_sentiment_nano_{key}", value) for key, value in results.items()
+        ("made/up", f"mini_sentiment_nano_loss_{key}", value) for key, value in results.items()
     }
     assert card.data.datasets == ["made/up"] and card.data.library_name == "transformers"
     push_simulator(trained, ID, dataset=str(tmp_path))
     files = hub.store.files("model", ID)
     assert not [path for path, content in files.items() if str(tmp_path).encode() in content]
     assert json.loads(files["training.json"])["settings"]["dataset"] is None
+    check_whole(files["README.md"].decode(), HEADINGS)
+
+
+HEADINGS = ["Load and plot", "How it was made", "Limits", "Citation"]
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "configs"),
+    [
+        ("memory", ("mini_sentiment_nano",)),
+        ("memory", ("mini_sentiment_nano", "mini_triples_nano")),
+        ("markov", ("mini_sentiment_nano",)),
+    ],
+)
+def test_a_whole_card_with_a_picture_and_the_command_that_makes_the_same_again(
+    hub: Hub,
+    dataset: Path,
+    tmp_path: Path,
+    dynamics: str,
+    configs: tuple[str, ...],
+    quick_markov: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import yaml
+
+    push(dataset, "ada/runs")
+    monkeypatch.chdir(tmp_path)
+    settings = TrainSettings("ada/runs", configs, dynamics=dynamics, encoder="label", bands=False)
+    train_simulator(settings).save(Path("trained"), settings)
+    rows = []
+    for config in configs:
+        wanted = EvaluateSettings("ada/runs", config, models=("trained",), baselines=("mean_curve",))
+        found = evaluate(wanted).rows
+        assert found == evaluate(replace(wanted, dataset=str(dataset))).rows
+        rows += found
+    write_rows(rows, Path("rows.json"))
+    notes: list[str] = []
+    push_simulator(Path("trained"), ID, evaluation=Path("rows.json"), on_note=notes.append)
+    assert notes == []
+    files = hub.store.files("model", ID)
+    card = files["README.md"].decode()
+    check_whole(card, [*HEADINGS[:2], "Held-out runs", *HEADINGS[2:]])
+    mine = {row.config: row for row in rows if row.model == "trained"}
+    expected = {
+        (f"`{config}`", name): getattr(mine[config], key) for key, name in FIGURES.items() for config in configs
+    }
+    said = {(row[0], row[3]): float(row[4]) for row in tables(card)[2][1:]}
+    assert said == {key: pytest.approx(value, rel=1e-3) for key, value in expected.items()}
+    listed = metadata(card)
+    assert listed["datasets"] == ["ada/runs"]
+    indexed = {each["dataset"]["config"]: each["metrics"] for each in listed["model-index"][0]["results"]}
+    assert set(indexed) == set(configs)
+    for config, metrics in indexed.items():
+        assert {each["type"]: each["value"] for each in metrics} == {key: getattr(mine[config], key) for key in FIGURES}
+    assert len(yaml.safe_load(files[".eval_results/gptdynamics.yaml"])) == len(FIGURES) * len(configs)
+    # Mean curve, truth and prediction of four pairs, for each config.
+    assert lines_of(files["trajectories.svg"]) == 12 * len(configs) and "](trajectories.svg)" in card
+    (command,) = code(card, "bash")
+    with pytest.raises(SystemExit) as stopped:
+        run_app(app, shlex.split(command)[1:])
+    assert not stopped.value.code
+    for name in ("config.json", "model.safetensors"):
+        assert (Path("model") / name).read_bytes() == files[name]
+    if dynamics == "memory":
+        names: dict[str, Any] = {}
+        monkeypatch.setenv("MPLBACKEND", "agg")
+        exec(code(card, "python")[0], names)
+        assert names["predicted"].shape == (6, 11)
+        names["plt"].close()
+
+
+def test_a_base_model_that_others_cannot_get_is_told(hub: Hub, trained: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    config["base_model"] = config["encoder"]["model"] = "/home/ada/my|model"
+    (trained / "config.json").write_text(json.dumps(config))
+    notes: list[str] = []
+    push_simulator(trained, ID, on_note=notes.append)
+    assert notes[0].startswith("the base model /home/ada/my|model is a folder, which others cannot get: publish it")
+    assert notes[1].startswith("the card has no picture of held-out runs: ")
+    card = hub.store.files("model", ID)["README.md"].decode()
+    check_whole(card, HEADINGS)
+    assert "/home/ada" not in card and "model my|model" in card and "trajectories.svg" not in card
 
 
 def test_a_push_is_tried_again_and_made_once(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,48 @@
+"""The picture on a dataset repository's card: trajectories of a few runs of each config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from gptdynamics.dataset.schema import read_parquet
+from hub_cards.figure import Line, Panel, draw_panels
+
+CONFIGS = 12
+RUNS = 3
+_EXAMPLES = {"first test example": "#0072B2", "second": "#D55E00", "third": "#009E73"}
+
+
+def drawn_runs(finished: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The runs that the picture shows: the first three of each of the first twelve configs.
+
+    Args:
+        finished: names of finished runs by config, in order.
+    """
+    return dict([(config, runs[:RUNS]) for config, runs in finished.items() if runs][:CONFIGS])
+
+
+def draw_runs(finished: Mapping[str, Sequence[str]], path_of: Callable[[str, str], Path]) -> str | None:
+    """An SVG with the loss of each config's first three test examples in its first three runs; None: there is none.
+
+    Args:
+        finished: names of finished runs by config.
+        path_of: the trajectories' file of a run of a config.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    panels = []
+    for config, runs in drawn_runs(finished).items():
+        lines = []
+        for run in runs:
+            rows = read_parquet(path_of(config, run)).slice(0, len(_EXAMPLES)).to_pylist()
+            lines += [
+                Line(row["step"], row["loss"], colour, label)
+                for (label, colour), row in zip(_EXAMPLES.items(), rows, strict=False)
+                # What was recorded elsewhere need not have the loss.
+                if row.get("loss") and len(row["loss"]) == len(row["step"])
+            ]
+        if lines:
+            panels.append(Panel(config, "loss", lines))
+    return draw_panels(panels) if panels else None

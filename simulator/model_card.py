@@ -1,0 +1,137 @@
+"""The card of a simulator: its figures on held-out runs, and a picture of what it predicts there."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.base_model import base_model_source
+from gptdynamics.dataset import Dynamics, read_dynamics
+from gptdynamics.hub.source import is_hub_id
+from hub_cards import render
+from hub_cards.figure import Line, Panel, draw_panels
+from simulator.baselines import MeanCurve
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.evaluation.simulated import Simulated, simulated_of
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.report.colours import method_colour
+
+FIGURE = "trajectories.svg"
+FIGURES = {
+    "mse": "all-steps MSE",
+    "mae": "all-steps MAE",
+    "spearman": "final-step Spearman",
+    "skill": "skill",
+}
+_COLUMNS, _ROWS = 4, 6
+
+
+def figures_of(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of a row of an evaluation that are defined, each with its name and what it was scored on."""
+    about = {name: row[name] for name in ("config", "metric", "split", "runs")}
+    return [
+        {"type": key, "name": name, "value": row[key]} | about for key, name in FIGURES.items() if row[key] is not None
+    ]
+
+
+def draw_held_out(simulator: GPTfluenceSimulator, dataset: str) -> str:
+    """An SVG of true and predicted trajectories of held-out runs, a row for each config and metric.
+
+    The four pairs of a run and a test example are those at the 20th, 40th, 60th and 80th percentile of the simulator's
+    error.
+
+    Args:
+        simulator: the model.
+        dataset: folder or Hub id of the runs it was trained on.
+
+    Raises:
+        GPTDynamicsError: the runs cannot be read, none is held out, or the model was trained for others.
+    """
+    groups = simulator.config.groups
+    panels: list[Panel] = []
+    for config, metric in groups[:_ROWS]:
+        runs = read_dynamics(dataset, config, metric)
+        panels += _panels(
+            simulated_of(simulator, None, runs), runs, metric if len(groups) == 1 else f"{config} {metric}"
+        )
+    return draw_panels(panels, _COLUMNS)
+
+
+def _panels(method: Simulated, runs: Dynamics, y_title: str) -> list[Panel]:
+    held_out = runs.split("test")
+    predicted = method.predict(held_out)
+    mean = MeanCurve(runs.split("train", "validation")).predict(held_out)
+    squared = np.square(predicted - held_out.values).mean(1)
+    order = np.argsort(squared, axis=None, kind="stable")
+    drawn = (
+        (mean, method_colour("mean_curve"), "mean of training runs", 1.0),
+        (held_out.values, "#000000", "truth", 1.6),
+        (predicted, method_colour(method.name), "this simulator", 1.2),
+    )
+    panels = []
+    for place in range(1, _COLUMNS + 1):
+        run, test = np.unravel_index(order[place * order.size // (_COLUMNS + 1)], squared.shape)
+        lines = [
+            Line(held_out.step.tolist(), values[run, :, test].tolist(), colour, label, width)
+            for values, colour, label, width in drawn
+        ]
+        panels.append(Panel(f"run {held_out.runs[run]}, test example {held_out.test[test].id}", y_title, lines))
+    return panels
+
+
+def render_model_card(
+    repo: str,
+    config: GPTfluenceConfig,
+    training: dict[str, Any],
+    results: list[dict[str, Any]],
+    figure: str | None,
+) -> str:
+    """README.md of a simulator.
+
+    Args:
+        repo: the repository that it is for.
+        config: of the simulator.
+        training: what `Trained.save` wrote beside it; its dataset is a Hub id, or None.
+        results: as `figures_of` has them; empty: nothing was evaluated.
+        figure: the picture's file name, or None.
+    """
+    parts = [config.part(place) for place in range(len(config.groups))]
+    bases = {base_model_source(part.base_model)[0] for part in parts}
+    return render(
+        "model_card.md.jinja",
+        repo=repo,
+        config=config,
+        parts=parts,
+        dataset=training["settings"]["dataset"],
+        training=training,
+        base_models=sorted(filter(is_hub_id, bases)),
+        arguments=_arguments(config),
+        results=results,
+        figure=figure,
+        command=_train_command(training["settings"]),
+    )
+
+
+def _arguments(config: GPTfluenceConfig) -> str:
+    """The arguments that `simulate` needs besides a curriculum, as code."""
+    first, found = config.part(0), ""
+    if config.dynamics == "markov":
+        found += f", initial=[[1.0] * {len(first.test_ids)}] * {config.order}"
+    if config.parts:
+        found += f', config="{first.dataset_config}", metric="{first.metric}"'
+    return found
+
+
+def _train_command(settings: dict[str, Any]) -> str:
+    """The command line that trains the same simulator."""
+    words = ["gptfluence", "train", settings["dataset"] or "DATASET"]
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif name != "dataset" and value is not None:
+            for each in value if isinstance(value, list) else [value]:
+                words += [f"--{option}", str(each)]
+    return shlex.join([*words, "--output", "model"])
