@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 Direction = Mapping[str, torch.Tensor]
 
+# Inputs of so many tokens make the gradient of a matrix, once, cheaper than its change along each of two directions.
+LONG_INPUT = 48
+# Numbers in the gradients of a matrix that are held at once.
+HELD_AT_ONCE = 2**24
+
 # Modules whose output is linear in their own parameters, by the name of their class.
 LINEAR_IN_WEIGHTS = {"Linear", "Embedding", "LayerNorm", "Conv1D", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm"}
 
@@ -105,8 +110,9 @@ def local_derivatives(
 
     A module f that is linear in its own weights W changes its output along W' by f with W' for W, at the same input.
     With d the gradient of the sum of all losses with respect to that output (examples do not mix), the derivative of
-    an example's loss is the sum over modules and the example's tokens of <d, f_W'(input)>. That costs about a third of
-    forward mode through the model. None if an output is shared by the rows of the batch.
+    an example's loss is the sum over modules and the example's tokens of <d, f_W'(input)>. Of a linear layer with long
+    inputs that is taken as <sum of d input^T, W'>, where the sum serves all directions. None if an output is shared by
+    the rows of the batch.
     """
     calls: list[_Call] = []
     first = model.get_input_embeddings()
@@ -136,14 +142,40 @@ def local_derivatives(
             own = _own(call.module)
             if not any(value.requires_grad for value in own.values()):
                 continue
-            for at, direction in enumerate(directions):
-                tangent = {
+            tangents = [
+                {
                     key: direction[names[id(value)]] if value.requires_grad else torch.zeros_like(value)
                     for key, value in own.items()
                 }
+                for direction in directions
+            ]
+            if type(call.module) is torch.nn.Linear and delta.dim() == 3 and delta.size(1) >= LONG_INPUT:
+                found += _by_gradients(call.given, delta, tangents)
+                continue
+            for at, tangent in enumerate(tangents):
                 change = torch.func.functional_call(call.module, tangent, (call.given,))
                 if change.dim() == 3:
                     found[at] += torch.linalg.vecdot(change.flatten(1), delta.flatten(1))
                 else:
                     found[at].index_add_(0, batch.row, torch.linalg.vecdot(change, delta))
+    return found
+
+
+def _by_gradients(given: torch.Tensor, delta: torch.Tensor, tangents: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Of a linear layer: its gradient for each row, times each direction: `[directions, rows]`.
+
+    Args:
+        given: what went in, `[rows, tokens, in]`.
+        delta: gradient with respect to what came out, `[rows, tokens, out]`.
+        tangents: for each direction its `weight` `[out, in]`, and its `bias` where the layer has one.
+    """
+    weights = torch.stack([tangent["weight"].flatten() for tangent in tangents])
+    at_once = max(1, HELD_AT_ONCE // weights.size(1))
+    parts = [
+        weights @ torch.bmm(some_delta.mT, some_given).flatten(1).T
+        for some_given, some_delta in zip(given.split(at_once), delta.split(at_once), strict=True)
+    ]
+    found = torch.cat(parts, 1)
+    if "bias" in tangents[0]:
+        found += torch.stack([tangent["bias"] for tangent in tangents]) @ delta.sum(1).T
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.tasks.mixture import Mixture
-from gptdynamics.tasks.task import Row, Split, Task
+from gptdynamics.tasks.task import HubSource, Row, Split, Task
 
 _SPLITS: dict[str, Split] = {"pool": "train", "test": "eval"}
 _Located = tuple[Row, str, dict[str, str]]
@@ -46,7 +47,8 @@ def _hub_rows(task: Task, split: Split, count: int) -> Iterator[_Located]:
     name = f"{hub.dataset} {hub.config}" if hub.config else hub.dataset
     files = {"data_files": {hub_split: hub.files[split]}} if hub.files else {}
     try:
-        rows = load_dataset(hub.dataset, hub.config, split=hub_split, revision=hub.revision, **files)
+        revision = _commit(hub)
+        rows = load_dataset(hub.dataset, hub.config, split=hub_split, revision=revision, **files)
     except Exception as error:  # a download fails in many ways, each an exception of another library
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"cannot load {name} from the Hub: {reason}. Give local rows with --data DIR") from error
@@ -57,12 +59,25 @@ def _hub_rows(task: Task, split: Split, count: int) -> Iterator[_Located]:
         except (LookupError, AttributeError, TypeError, ValueError) as error:
             missing = error.args[0] if isinstance(error, KeyError) and error.args else None
             if isinstance(missing, str) and missing not in row:
-                raise DataError(f"{where}: column {error} is gone; the dataset now has {_columns(row)}") from error
+                raise DataError(
+                    f"{where}: column {error} is gone; the dataset now has {_columns(row)}. "
+                    "Give local rows with --data DIR, or a task of your own"
+                ) from error
             reason = f"{type(error).__name__}: {error}"
             raise DataError(f"{where}: not a row of {task.name} ({reason}); it has {_columns(row)}") from error
         source = {"dataset": hub.dataset, "config": hub.config or "", "split": hub_split, "row": str(number)}
-        source["revision"] = hub.revision
+        source["revision"] = revision
         yield adapted, where, source | {"licence": task.licence()}
+
+
+def _commit(hub: HubSource) -> str:
+    """The commit that a source's revision names now, so that rows say what was read also where that is a branch."""
+    if re.fullmatch("[0-9a-f]{40}", hub.revision):
+        return hub.revision
+    from huggingface_hub import HfApi
+
+    resolved = HfApi().resolve_revision(hub.dataset, repo_type="dataset", revision=hub.revision)
+    return str(resolved.resolved)
 
 
 def _columns(row: Row) -> str:

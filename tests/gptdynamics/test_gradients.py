@@ -10,7 +10,7 @@ import torch
 from gptdynamics.base_model import BaseModel
 from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
-from gptdynamics.gradients import GradientSketch, directional_derivatives, gradient_products
+from gptdynamics.gradients import GradientSketch, directional_derivatives, directions, gradient_products
 from gptdynamics.gradients.directions import forward_derivatives, supports_local
 from gptdynamics.runs.gradient_record import product_steps
 from gptdynamics.runs.trainable import trainable_copy
@@ -73,10 +73,17 @@ def bench(make_settings: Callable[..., RunSettings], rows_folder: Path) -> Bench
     return Bench(make_settings("webnlg_tiny", test_examples=7), rows_folder)
 
 
+@pytest.mark.parametrize("long_input", [1, 48])
 @pytest.mark.parametrize("kind", ["plain", "tied", "lora", "gpt2", "llama", "scaled"])
 def test_derivatives_and_products_equal_separate_backward_passes(
-    bench: Bench, make_settings: Callable[..., RunSettings], kind: str
+    bench: Bench,
+    make_settings: Callable[..., RunSettings],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    long_input: int,
 ) -> None:
+    monkeypatch.setattr(directions, "LONG_INPUT", long_input)
+    monkeypatch.setattr(directions, "HELD_AT_ONCE", 3 * 32 * 64)
     model = model_of(kind, bench.base, make_settings(lora_rank=2 if kind == "lora" else 0))
     assert supports_local(model) is (kind != "scaled")
     pool, test = list(bench.tokenized.values())[:4], bench.test_set.tokenized

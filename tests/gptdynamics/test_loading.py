@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from gptdynamics.base_model import BaseModel
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.tasks import get_single_task, get_task, load_examples, task_names
 from gptdynamics.tokens import tokenize_example, tokenize_text
+from tests.hub.server import Hub
 
 SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
 real_rows = pytest.mark.skipif(not SHARED_TASKS.is_dir(), reason="no shared/data/tasks beside the repository")
@@ -127,9 +130,22 @@ def hub_has(monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]] | Except
         return rows
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    names_commits(monkeypatch)
     return asked
 
 
+def names_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branch of the one task that has no commit is at one."""
+    from huggingface_hub import HfApi
+
+    def resolve_revision(api: HfApi, id: str, *, repo_type: str, revision: str) -> SimpleNamespace:
+        assert (id, repo_type, revision) == ("GEM/web_nlg", "dataset", "refs/convert/parquet")
+        return SimpleNamespace(resolved=CONVERTED)
+
+    monkeypatch.setattr(HfApi, "resolve_revision", resolve_revision)
+
+
+CONVERTED = "c" * 40
 GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 GLUE_ROW = {"sentence1": "The cat sleeps.", "sentence2": "A cat rests.", "label": 1, "idx": 0}
 
@@ -308,6 +324,51 @@ def repository(root: Path, task: str) -> Path:
     return root
 
 
+def put_files(hub: Hub, id: str, folder: Path) -> str:
+    """Put a repository's files on the loopback Hub; the commit."""
+    if ("dataset", id) not in hub.store.repositories:
+        hub.store.create("dataset", id, hub.store.users[hub.store.add_user(id.split("/")[0])])
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return hub.store.put("dataset", id, files)
+
+
+@pytest.mark.parametrize("task", ["rte", "wmt16", "webnlg"])
+def test_rows_come_from_the_pinned_revision_and_columns_that_changed_are_named(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str
+) -> None:
+    import datasets
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    datasets.disable_progress_bars()
+    source = get_single_task(task).hub
+    assert source is not None
+    folder = repository(tmp_path / "there", task)
+    pinned = put_files(hub, source.dataset, folder)
+    there = hub.store.repositories["dataset", source.dataset]
+    # The Hub's own conversion is a branch; the others are commits, which have other names here.
+    names = there.branches if task == "webnlg" else there.tags
+    names[source.revision] = pinned
+    table = {"renamed": ["x"]} if task != "wmt16" else {"translation": [{"ger": "x", "en": "y"}]}
+    for path in folder.rglob("*.parquet"):
+        parquet.write_table(pa.table(table), path)
+    changed = put_files(hub, source.dataset, folder)
+
+    (example,) = load_examples(get_task(task), "test", 1)
+    write_lines(tmp_path, task, [HUB_ROWS[task][1]], "eval")
+    (local,) = load_examples(get_task(task), "test", 1, tmp_path)
+    assert (example.prompt, example.target, example.references) == (local.prompt, local.target, local.references)
+    assert example.source["revision"] == (pinned if task == "webnlg" else source.revision)
+
+    names[source.revision] = changed
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(type(get_single_task(task)), "hub", replace(source, revision=changed))
+    gone = {"rte": "'sentence1' is gone; the dataset now has renamed", "webnlg": "'input' is gone; the dataset now has"}
+    gone["wmt16"] = r"'translation.de' is gone; the dataset now has translation \(ger, en\)"
+    with pytest.raises(DataError, match=rf"\[0\]: column {gone[task]}.*\. Give local rows with --data DIR"):
+        load_examples(get_task(task), "test", 1)
+
+
 @pytest.mark.parametrize("task", HUB_ROWS)
 def test_datasets_reads_a_repository_laid_out_as_on_the_hub(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, task: str
@@ -319,11 +380,12 @@ def test_datasets_reads_a_repository_laid_out_as_on_the_hub(
     folder = repository(tmp_path / hub.dataset, task)
 
     def load_dataset(path: str, *names: Any, revision: str, **options: Any) -> Any:
-        assert (path, revision) == (hub.dataset, hub.revision)
+        assert (path, revision) == (hub.dataset, CONVERTED if task == "webnlg" else hub.revision)
         return real(str(folder), *names, cache_dir=str(tmp_path / "cache"), **options)
 
     datasets.disable_progress_bars()
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    names_commits(monkeypatch)
     for part, split in (("pool", "train"), ("test", "eval")):
         (there,) = load_examples(get_task(task), part, 1)
         write_lines(tmp_path, task, [HUB_ROWS[task][1]], split)
