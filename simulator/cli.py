@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gptdynamics.console import progress_bar, run_app
+from gptdynamics.console import run_app
+from simulator.commands.influence import influence
+from simulator.commands.mislabel import mislabel
+from simulator.commands.phases import phases
+from simulator.commands.select import select
+from simulator.commands.simulate import simulate
+from simulator.commands.validate import validate
 
 app = typer.Typer(
     help="Train, evaluate and look at simulators of training dynamics.",
@@ -39,19 +43,6 @@ def _several(names: list[str]) -> tuple[str, ...]:
     return tuple(",".join(names).split(","))
 
 
-@contextmanager
-def _phases() -> Iterator[tuple[Callable[[str, int], None], Callable[[], None]]]:
-    """A progress bar for each phase of a training."""
-    with progress_bar() as progress:
-        current = [progress.add_task("reading", total=None)]
-
-        def on_phase(name: str, total: int) -> None:
-            progress.update(current[0], visible=False)
-            current[0] = progress.add_task(name, total=total)
-
-        yield on_phase, lambda: progress.advance(current[0])
-
-
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("quickstart"),
@@ -63,7 +54,7 @@ def quickstart(
     from simulator.quickstart import quickstart as run_quickstart
 
     made = []
-    with _phases() as (on_phase, on_progress):
+    with phases() as (on_phase, on_progress):
         for evaluation, page in run_quickstart(out, on_phase, on_progress):
             made.append((evaluation, page))
     for evaluation, page in made:
@@ -128,7 +119,7 @@ def train(
         objective=objective,
         bands=bands,
     )
-    with _phases() as (on_phase, on_progress):
+    with phases() as (on_phase, on_progress):
         trained = train_and_save(settings, output, tuple(report_to or ()), on_phase, on_progress)
     where = "runs left out" if dynamics == "memory" else "validation runs"
     for each in trained.fitted:
@@ -168,7 +159,7 @@ def evaluate(
     rows = []
     for each in groups_of(dataset, _several(config), _several(metric or ["loss"])):
         settings = EvaluateSettings(dataset, each[0], each[1], tuple(models or ()), **named)
-        with _phases() as (on_phase, on_progress):
+        with phases() as (on_phase, on_progress):
             if unseen.anything:
                 evaluation = evaluate_unseen(settings, unseen, on_phase, on_progress)
             else:
@@ -194,7 +185,7 @@ def report(
     from simulator.report import draw_trajectories, report_evaluation
 
     settings = EvaluateSettings(dataset, config, metric, tuple(models or ()))
-    with _phases() as (on_phase, on_progress):
+    with phases() as (on_phase, on_progress):
         evaluation = evaluate_methods(settings, on_phase, on_progress)
     report_evaluation(evaluation, settings, output)
     typer.echo(f"wrote {output}")
@@ -213,7 +204,7 @@ def experiment(
     """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
     from simulator.experiments import Workbench, run_all, run_experiment
 
-    with _phases() as (on_phase, on_progress):
+    with phases() as (on_phase, on_progress):
         bench = Workbench(dataset, tuple(config or ()), on_phase, on_progress)
         found = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
     for finished in found:
@@ -246,6 +237,10 @@ def push(
     typer.echo(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
     if pushed.url is not None:
         typer.echo(pushed.url)
+
+
+for command in (simulate, influence, mislabel, select, validate):
+    app.command()(command)
 
 
 def spread_models(arguments: list[str]) -> list[str]:

@@ -41,6 +41,7 @@ PART = (
     "fadings",
     "momenta",
     "forgettings",
+    "ridge",
     "calibration_runs",
 )
 
@@ -74,6 +75,7 @@ class GPTfluenceConfig(PretrainedConfig):
         components, test_components, curve_components: sizes of `memory`.
         decays, fadings, momenta, forgettings: time constants of `memory`: rho, kappa times the tau of a whole run, b,
             and lambda times that tau.
+        ridge: relative penalty that the responses of `memory` were fitted with; None: not recorded.
         calibration_runs: runs left out whose residuals bands are made of; 0: no bands.
         parts: settings of each part of a simulator of several; empty: it is of one config and metric.
     """
@@ -109,6 +111,7 @@ class GPTfluenceConfig(PretrainedConfig):
         fadings: list[float] | None = None,
         momenta: list[float] | None = None,
         forgettings: list[float] | None = None,
+        ridge: float | None = None,
         calibration_runs: int = 0,
         parts: list[dict[str, Any]] | None = None,
         **kwargs: Any,
@@ -149,6 +152,7 @@ class GPTfluenceConfig(PretrainedConfig):
         self.fadings = [0.0] if fadings is None else fadings
         self.momenta = momenta or []
         self.forgettings = forgettings or []
+        self.ridge = ridge
         self.calibration_runs = calibration_runs
         self.parts = parts or []
         super().__init__(**kwargs)

@@ -119,11 +119,16 @@ def _end_with_the_collector() -> None:
         os._exit(1)
 
 
-def _start_worker(devices: Any, steps: Any) -> None:
+def begin_worker() -> None:
+    """What a worker process does first: one thread, and an end with the process that it works for."""
     import torch
 
     threading.Thread(target=_end_with_the_collector, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _start_worker(devices: Any, steps: Any) -> None:
+    begin_worker()
     _worker["keeper"] = BenchKeeper(devices.get())
     _worker["steps"] = steps
 

@@ -10,7 +10,7 @@ import torch
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
-from gptdynamics.curriculum import draw_curriculum, linear_decay, run_seed
+from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay, run_seed
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import TestSet
 from gptdynamics.runs.gradient_record import GradientRecord
@@ -41,6 +41,7 @@ def train_run(
     settings: RunSettings,
     run: str,
     on_step: Callable[[int], None] = lambda step: None,
+    curriculum: Curriculum | None = None,
 ) -> Run:
     """Train a copy of `base` on a run's curriculum and measure every test example on the way.
 
@@ -53,13 +54,14 @@ def train_run(
         settings: of the config.
         run: name of the run.
         on_step: called with the number of updates done, after each measurement.
+        curriculum: `[steps][batch]` pool ids to train on instead of those that the run's name draws.
 
     Raises:
         DivergedRunError: the loss of a batch or of a test example is not finite.
     """
     updates = Updates(base.model, settings, run_seed(settings, run))
     model, mixed = updates.model, updates.mixed
-    curriculum = draw_curriculum(settings, run)
+    curriculum = draw_curriculum(settings, run) if curriculum is None else curriculum
     rates = linear_decay(settings.learning_rate, len(curriculum))
     with mixed:
         timing = RunTiming(forward=_forward_seconds(model, test_set.losses.tokens, test_set.losses.lengths))

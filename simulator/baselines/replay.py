@@ -43,8 +43,8 @@ class ReplayedConfig:
         return self.base.model
 
 
-def replayed_config(runs: Dynamics) -> ReplayedConfig:
-    """Load what replays need.
+def trained_with(runs: Dynamics) -> tuple[RunSettings, BaseModel]:
+    """What a config's runs were trained with, where they can be trained again here: settings and base model.
 
     Raises:
         NotApplicableError: the dataset has no manifest or no texts, or the base model is another one here.
@@ -62,6 +62,16 @@ def replayed_config(runs: Dynamics) -> ReplayedConfig:
         raise NotApplicableError(
             f"the runs of {runs.config} started from {runs.base_model} {runs.base_revision}, here it is {base.revision}"
         )
+    return settings, base
+
+
+def replayed_config(runs: Dynamics) -> ReplayedConfig:
+    """Load what replays need.
+
+    Raises:
+        NotApplicableError, SettingsError: as of `trained_with`.
+    """
+    settings, base = trained_with(runs)
     context = min(base.context, settings.max_length)
 
     def tokens(part: str) -> list[TokenizedExample]:

@@ -102,7 +102,7 @@ def _trace(panel: Panel, series: Series, suffix: str, first: bool) -> dict[str, 
         "yaxis": f"y{suffix}",
     }
     line = {"color": colour, "dash": _dash(series.method), "width": 3 if series.method == TRUTH else 2}
-    mode = {"line": "lines", "points": "lines+markers", "dots": "markers"}[panel.kind]
+    mode = {"line": "lines", "points": "lines+markers"}.get(panel.kind, "markers")
     size = 11 if panel.kind == "dots" else 7
     return trace | {"type": "scatter", "mode": mode, "line": line, "marker": {"color": colour, "size": size}}
 
@@ -165,7 +165,7 @@ def _plot(axis: Any, panel: Panel, series: Series) -> Any:
         [places[at] for at in known],
         [series.y[at] for at in known],
         color=_colour(series.method),
-        linestyle="none" if panel.kind == "dots" else _MATPLOTLIB_DASHES[_dash(series.method)],
+        linestyle="none" if panel.kind in ("dots", "scatter") else _MATPLOTLIB_DASHES[_dash(series.method)],
         linewidth=2.2 if series.method == TRUTH else 1.5,
         marker=None if panel.kind == "line" else "o",
         markersize=8 if panel.kind == "dots" else 4,

@@ -52,7 +52,7 @@ class Panel:
         title: above it; may be empty where the vertical axis says it all.
         x_title, y_title: axes, with units.
         series: what is drawn.
-        kind: `line`, `points` joined by a line, or `dots` over names.
+        kind: `line`, `points` joined by a line, `scatter` without one, or `dots` over names.
         log_y: whether the vertical axis is logarithmic.
         y_range: limits of the vertical axis, or None.
     """
@@ -61,7 +61,7 @@ class Panel:
     x_title: str
     y_title: str
     series: list[Series]
-    kind: Literal["line", "points", "dots"] = "line"
+    kind: Literal["line", "points", "scatter", "dots"] = "line"
     log_y: bool = False
     y_range: tuple[float, float] | None = None
 

@@ -121,7 +121,7 @@ def _memory(
         config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
         for name, values in asdict(fit.choice.filters).items():
             setattr(config, name, list(values))
-        config.curve_components = CURVE_COMPONENTS
+        config.curve_components, config.ridge = CURVE_COMPONENTS, fit.choice.ridge
         tried = [asdict(choice) | {"error": error} for choice, error in fit.tried]
         fitted.append(Fitted(config.dataset_config, config.metric, asdict(fit.choice), fit.error, tried))
         own.append({f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()})

@@ -206,6 +206,33 @@ def leave_one_run_out(
     return residuals, _shown_share(along.sum(1), size.sum(1))
 
 
+def responses_without_runs(
+    states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, metric: str
+) -> np.ndarray:
+    """The responses that a fit without each run would have: `[R, D, M]`.
+
+    Args:
+        states: `[R, S, D]`.
+        values: `[R, S, M]`.
+        covariance: `[M, M]` prior covariance of the responses.
+        ridge: relative penalty.
+        metric: of the values.
+    """
+    latent = to_latent(torch.from_numpy(values), metric).numpy()
+    alike, turn = np.linalg.eigh(covariance)
+    x, y = states - states.mean(0), latent - latent.mean(0)
+    scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
+    cross = np.einsum("rsd,rsm->rdm", x, y, optimize=True) @ turn
+    grow = len(states) / (len(states) - 1)
+    return np.stack(
+        [
+            _ridge(np.linalg.eigh(scatter.sum(0) - grow * scatter[run]), cross.sum(0) - grow * cross[run], ridge, alike)
+            @ turn.T
+            for run in range(len(states))
+        ]
+    )
+
+
 def _shown_share(along: np.ndarray, size: np.ndarray) -> np.ndarray:
     """Regression of truth on prediction at every step, between 0 and 1, from sums over the steps around it.
 

@@ -1,0 +1,1 @@
+"""Commands of `gptfluence`, one a module: they parse, call one public function, print."""

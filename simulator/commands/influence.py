@@ -1,0 +1,46 @@
+"""`gptfluence influence`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def influence(
+    model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
+    dataset: Annotated[str, typer.Option(help="The runs of its config: a folder, a Hub id or the short name.")],
+    run: Annotated[str | None, typer.Option(help="Whose training examples.  [default: the first held-out run]")] = None,
+    test_ids: Annotated[
+        str | None, typer.Option(help="Test examples to list, e.g. 3,17.  [default: the whole test set]")
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many that helped and harmed most.")] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write all effects here.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+) -> None:
+    """List the training examples that helped and harmed test examples most, with the size of the effect."""
+    from rich.console import Console
+
+    from simulator.commands.ids import listed_ids
+    from simulator.use_cases.influence import InfluenceSettings, find_influence
+    from simulator.use_cases.influence_report import (
+        NO_UNCERTAINTY,
+        UNCERTAINTY,
+        influence_tables,
+        summary,
+        write_influence_json,
+        write_influence_page,
+    )
+
+    found = find_influence(InfluenceSettings(model, dataset, run, listed_ids(test_ids), top))
+    typer.echo(summary(found))
+    for table in influence_tables(found):
+        Console().print(table)
+    typer.echo(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
+    if json is not None:
+        write_influence_json(found, json)
+        typer.echo(f"wrote {json}")
+    if output is not None:
+        write_influence_page(found, output)
+        typer.echo(f"wrote {output}")

@@ -1,0 +1,82 @@
+"""`gptfluence mislabel`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.commands.phases import phases
+
+
+def mislabel(
+    task: Annotated[str, typer.Argument(help="A task with labels, e.g. sst2.")],
+    output: Annotated[Path, typer.Option(help="Folder for runs, suspects, figures; gone on with if it is there.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub."),
+    ] = None,
+    task_file: Annotated[
+        list[Path] | None, typer.Option("--task-file", help="A Python file with tasks of your own. May be repeated.")
+    ] = None,
+    flip: Annotated[
+        float,
+        typer.Option(help="Make this share of the labels wrong first and see how many are found (paper: 0.4)."),
+    ] = 0.0,
+    base_model: Annotated[
+        str, typer.Option(help="What is trained: nano, a Pythia size, a Hub id or a folder.")
+    ] = "nano",
+    rows: Annotated[int, typer.Option(help="Training rows to search.")] = 1000,
+    runs: Annotated[int, typer.Option(help="Runs that the dynamics are made of.")] = 20,
+    learning_rate: Annotated[float, typer.Option(help="At the first update.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Examples in an update.")] = 16,
+    epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 3,
+    retrainings: Annotated[int, typer.Option(help="With --flip: seeds of the trainings after correction.")] = 5,
+    test_examples: Annotated[int, typer.Option(help="With --flip: test rows for the accuracy.")] = 872,
+    by: Annotated[str, typer.Option(help="The score that orders the list of suspects.")] = "memory_left_out",
+    seed: Annotated[int, typer.Option(help="Of flips, curricula and shuffles.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+) -> None:
+    """List the training examples whose labels look wrong; with --flip, see how many wrong ones that finds."""
+    from rich.console import Console
+
+    from gptdynamics.errors import SettingsError
+    from gptdynamics.tasks.user_tasks import add_task_file
+    from simulator.experiments.terminal import terminal_tables
+    from simulator.experiments.writing import Finished, write_result
+    from simulator.use_cases.mislabel import MislabelSettings, find_mislabels, plan_mislabels
+    from simulator.use_cases.mislabel_report import LABELS, mislabel_result, write_suspects
+
+    if by not in LABELS or by == "random":
+        raise SettingsError(f"by={by!r} must be one of {', '.join(name for name in LABELS if name != 'random')}")
+    for path in task_file or ():
+        add_task_file(path)
+    settings = MislabelSettings(
+        task, output, data, base_model, rows, flip, seed, learning_rate, batch_size, epochs, runs, retrainings,
+        test_examples, workers,
+    )  # fmt: skip
+    if dry_run:
+        plan = plan_mislabels(settings)
+        typer.echo(
+            f"{plan.runs} runs of {plan.run_steps} updates to be made on {rows} rows; "
+            f"{plan.retrainings} trainings of {plan.whole_steps} updates after correction; about "
+            f"{plan.seconds / 60:.0f} minutes of one core"
+        )
+        return
+    began = time.perf_counter()
+    with phases() as (on_phase, on_progress):
+        found = find_mislabels(settings, on_phase, on_progress)
+    for path in write_suspects(found, by):
+        typer.echo(f"wrote {path}")
+    if flip:
+        result = mislabel_result(found)
+        named = f" --data {data}" if data else ""
+        command = f"gptfluence mislabel {task}{named} --flip {flip} --rows {rows} --runs {runs} --output {output}"
+        finished = Finished("mislabel", "Mislabelled examples", result, command, time.perf_counter() - began)
+        write_result(finished, output)
+        for table in terminal_tables(result):
+            Console().print(table)
+        typer.echo(f"wrote {output / 'mislabel.html'}")

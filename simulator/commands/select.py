@@ -1,0 +1,46 @@
+"""`gptfluence select`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.commands.phases import phases
+
+
+def select(
+    model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
+    dataset: Annotated[str, typer.Option(help="The runs of its config, with texts.")],
+    output: Annotated[Path, typer.Option(help="Folder for the choices, tables, figures and the page.")],
+    count: Annotated[int, typer.Option(help="How many training examples to choose.")] = 32,
+    test_ids: Annotated[
+        str | None, typer.Option(help="The target, e.g. 3,17.  [default: every other test example]")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each choice.")] = 3,
+    workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
+) -> None:
+    """Choose training examples for a target test set, and see by real training what the choice is worth."""
+    from rich.console import Console
+
+    from simulator.commands.ids import listed_ids
+    from simulator.experiments.terminal import terminal_tables
+    from simulator.experiments.writing import Finished, write_result
+    from simulator.use_cases.select import SelectSettings
+    from simulator.use_cases.select import select as select_examples
+    from simulator.use_cases.select_report import selection_result
+
+    settings = SelectSettings(model, dataset, output, count, listed_ids(test_ids), seeds, workers)
+    began = time.perf_counter()
+    with phases() as (on_phase, on_progress):
+        found = select_examples(settings, on_phase, on_progress)
+    result = selection_result(found)
+    command = f"gptfluence select {model} --dataset {dataset} --count {count} --output {output}"
+    title = f"{found.config}: training examples chosen for a target"
+    finished = Finished("select", title, result, command, time.perf_counter() - began)
+    write_result(finished, output)
+    for table in terminal_tables(result):
+        Console().print(table)
+    typer.echo(f"wrote {output / 'select.html'}")

@@ -1,0 +1,53 @@
+"""`gptfluence simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ROWS = 20
+STEPS = 7
+
+
+def simulate(
+    model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
+    dataset: Annotated[str | None, typer.Option(help="Runs of its config: folder, Hub id or short name.")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="A recorded run, e.g. 0004.  [default: the first held-out one]")
+    ] = None,
+    curriculum: Annotated[
+        Path | None, typer.Option(help="A JSON file: [[ids], ...], or {curriculum, learning_rate, initial}.")
+    ] = None,
+    interval: Annotated[float | None, typer.Option(help="Also a band that a value lies in so often, e.g. 0.9.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write all trajectories here.")] = None,
+) -> None:
+    """Predict the trajectories of a recorded run, or of a curriculum of your own."""
+    from json import dumps
+
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from gptdynamics.atomic import write_text
+    from simulator.use_cases.simulate import SimulateSettings
+    from simulator.use_cases.simulate import simulate as simulate_run
+
+    found = simulate_run(SimulateSettings(model, dataset, run, curriculum, interval))
+    last = found.values.size(1) - 1
+    steps = np.unique(np.linspace(0, last, min(STEPS, last + 1)).round().astype(int)).tolist()
+    table = Table(title=f"{found.config}: simulated {found.metric}")
+    for heading in ("test example", *[f"step {step}" for step in steps]):
+        table.add_column(heading, justify="right")
+    table.add_row("mean", *[f"{value:.3f}" for value in found.values[:, steps].mean(0)], end_section=True)
+    for key, values in list(zip(found.test_ids, found.values[:, steps], strict=True))[:ROWS]:
+        table.add_row(str(key), *[f"{value:.3f}" for value in values])
+    if len(found.test_ids) > ROWS:
+        table.caption = f"{ROWS} of {len(found.test_ids)} test examples; --json writes all"
+    Console().print(table)
+    for way in found.beyond:
+        typer.echo(f"beyond the runs that the simulator was trained on: {way}")
+    if json is not None:
+        write_text(json, dumps(found.record()) + "\n")
+        typer.echo(f"wrote {json}")

@@ -1,0 +1,52 @@
+"""`gptfluence validate`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from simulator.commands.phases import phases
+
+
+def validate(
+    model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
+    dataset: Annotated[str, typer.Option(help="The runs of its config, with texts.")],
+    output: Annotated[Path, typer.Option(help="Folder for tables, figures and the page.")],
+    run: Annotated[str | None, typer.Option(help="The run that is changed.  [default: the first held-out one]")] = None,
+    each: Annotated[int, typer.Option(help="Runs of each of the four kinds of change.")] = 10,
+    share: Annotated[float, typer.Option(help="Of the run's examples that are left out or replaced.")] = 0.1,
+    test_examples: Annotated[int, typer.Option(help="Test examples that are measured.")] = 50,
+    measured: Annotated[int, typer.Option(help="Steps that are measured.")] = 9,
+    seed: Annotated[int, typer.Option(help="Of the changes.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
+) -> None:
+    """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare."""
+    from rich.console import Console
+
+    from simulator.experiments.terminal import terminal_tables
+    from simulator.experiments.writing import Finished, write_result
+    from simulator.use_cases.validate import ValidateSettings, trainings_of
+    from simulator.use_cases.validate import validate as validate_model
+    from simulator.use_cases.validate_report import validation_result
+
+    settings = ValidateSettings(model, dataset, output, run, each, share, test_examples, measured, seed, workers)
+    if dry_run:
+        count, updates = trainings_of(settings)
+        typer.echo(f"{count} trainings of {updates} updates, {measured} measurements of {test_examples} examples each")
+        return
+    began = time.perf_counter()
+    with phases() as (on_phase, on_progress):
+        found = validate_model(settings, on_phase, on_progress)
+    result = validation_result(found)
+    named = f" --run {run}" if run else ""
+    command = f"gptfluence validate {model} --dataset {dataset}{named} --output {output}"
+    finished = Finished("validate", f"{found.config} {found.metric}: simulated and real runs", result, command,
+                        time.perf_counter() - began)  # fmt: skip
+    write_result(finished, output)
+    for table in terminal_tables(result):
+        Console().print(table)
+    typer.echo(f"wrote {output / 'validate.html'}")

@@ -1,0 +1,64 @@
+"""A simulator with the runs it is asked about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gptdynamics.configs import split_of
+from gptdynamics.dataset import Dynamics, read_dynamics
+from gptdynamics.errors import SettingsError
+from simulator.evaluation.simulated import Simulated, load_simulator
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+
+
+@dataclass(frozen=True)
+class Case:
+    """A simulator and the runs of the config it was trained on.
+
+    Attributes:
+        model: the simulator.
+        method: its name in tables.
+        runs: all runs, of the metric it predicts.
+    """
+
+    model: GPTfluenceSimulator
+    method: str
+    runs: Dynamics
+
+    def run(self, name: str | None = None) -> Dynamics:
+        """One run; by default the first that the simulator was not trained on, or the first.
+
+        Raises:
+            SettingsError: there is no such run.
+        """
+        names = self.runs.runs
+        if name is None:
+            name = next((each for each in names if split_of(each) == "test"), names[0])
+        if name not in names:
+            raise SettingsError(f"{self.runs.source} has no run {name!r} of {self.runs.config}; {_some(names)}")
+        return self.runs.take([names.index(name)])
+
+    def higher_is_better(self) -> bool:
+        """Of the metric."""
+        return self.model.config.metric != "loss"
+
+
+def load_case(model: str, dataset: str) -> Case:
+    """Load a simulator, and the runs of its config.
+
+    Args:
+        model: folder or Hub id.
+        dataset: folder, Hub id or short name.
+
+    Raises:
+        DataError, SettingsError: one of them is missing or damaged, or they do not fit each other.
+    """
+    simulator = load_simulator(model)
+    runs = read_dynamics(dataset, simulator.config.dataset_config, simulator.config.metric)
+    method = Simulated(simulator, model)
+    method.check(runs)
+    return Case(simulator, method.name, runs)
+
+
+def _some(names: list[str]) -> str:
+    return f"it has {names[0]} to {names[-1]}" if len(names) > 1 else f"it has {names[0]}"

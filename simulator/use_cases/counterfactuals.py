@@ -1,0 +1,90 @@
+"""Seeded changes of a run: the same run without some examples, with others, in another order, on another subset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gptdynamics.errors import SettingsError
+from simulator.what_if import WhatIf
+
+TRIES = 200
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """A changed run.
+
+    Attributes:
+        kind: one of `KINDS`.
+        run: the change, ready to be simulated.
+    """
+
+    kind: str
+    run: WhatIf
+
+
+def _leave_out(run: WhatIf, count: int, rng: np.random.Generator) -> WhatIf:
+    visited = _visited(run)
+    for _ in range(TRIES):
+        gone = set(rng.choice(visited, size=count, replace=False).tolist())
+        if all(set(batch) - gone for batch in run.curriculum):
+            return run.drop(gone)
+    raise SettingsError(
+        f"leaving {count} of {len(visited)} examples out empties a batch, whichever they are: give a smaller share"
+    )
+
+
+def _replace(run: WhatIf, count: int, rng: np.random.Generator) -> WhatIf:
+    visited = _visited(run)
+    others = sorted(set(run.situation.pool_ids) - set(visited))
+    if count > len(others):
+        raise SettingsError(
+            f"{count} examples are to be replaced, but the run leaves only {len(others)} of the pool unused: give a "
+            "smaller share"
+        )
+    old, new = rng.choice(visited, size=count, replace=False), rng.choice(others, size=count, replace=False)
+    return run.replace(dict(zip(old.tolist(), new.tolist(), strict=True)))
+
+
+def _reorder(run: WhatIf, count: int, rng: np.random.Generator) -> WhatIf:
+    return run.reorder((rng.permutation(len(run.curriculum)) + 1).tolist())
+
+
+def _other_subset(run: WhatIf, count: int, rng: np.random.Generator) -> WhatIf:
+    visited = _visited(run)
+    others = rng.choice(np.array(run.situation.pool_ids), size=len(visited), replace=False)
+    return run.replace(dict(zip(visited, others.tolist(), strict=True)))
+
+
+KINDS: dict[str, Callable[[WhatIf, int, np.random.Generator], WhatIf]] = {
+    "leave_out": _leave_out,
+    "replace": _replace,
+    "other_subset": _other_subset,
+    "reorder": _reorder,
+}
+# What a linear datamodelling score is taken over: other data, whatever their order.
+SUBSETS = ("leave_out", "replace", "other_subset")
+
+
+def _visited(run: WhatIf) -> list[int]:
+    return sorted(set().union(*run.curriculum))
+
+
+def draw_counterfactuals(run: WhatIf, each: int, share: float, seed: int) -> list[Counterfactual]:
+    """Draw changes of a run.
+
+    Args:
+        run: as it was.
+        each: of each kind.
+        share: of the run's examples that are left out or replaced.
+        seed: of the draws.
+
+    Raises:
+        SettingsError: so many cannot be left out or replaced.
+    """
+    count = max(1, round(share * len(_visited(run))))
+    rng = np.random.default_rng(seed)
+    return [Counterfactual(kind, change(run, count, rng)) for kind, change in KINDS.items() for _ in range(each)]

@@ -1,0 +1,66 @@
+"""How uncertain an influence is: the jackknife over the runs that a memory simulator was fitted on.
+
+Each run is left out in turn, the responses are fitted again with the same settings, and the effect of leaving an
+example out is computed with each of these fits. It says how far the effect depends on which runs were made. It does not
+say whether memory dynamics are the right model: `gptfluence validate` trains the base model for that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gptdynamics.dataset import Dynamics
+from simulator.curricula import visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.training.memory_fit import responses_without_runs
+from simulator.training.unseen_fit import likeness
+from simulator.what_if import WhatIf
+
+
+def left_out_errors(
+    model: GPTfluenceSimulator, runs: Dynamics, run: WhatIf, alternatives: list[WhatIf], final: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Standard errors of final effects, for seen test examples, to first order in the latent.
+
+    Args:
+        model: the simulator.
+        runs: that it was trained on.
+        run: as it was.
+        alternatives: n changes of it, of the same length and rates.
+        final: `[M]` predicted value of each test example at the last step of `run`.
+
+    Returns:
+        `[n, M]`, and `[n]` of the mean over test examples; None for a simulator that has no such errors: markov, one
+        whose penalty is not recorded, or one asked about test examples that it was not fitted on.
+    """
+    config, dynamics, situation = model.config, model.dynamics, run.situation
+    if config.dynamics != "memory" or config.ridge is None or bool((situation.seen < 0).any()):
+        return None
+    rates = torch.tensor([run.learning_rate], dtype=torch.float32)
+
+    def last_states(curricula: list[WhatIf]) -> torch.Tensor:
+        shares = visit_shares(
+            [each.curriculum for each in curricula], situation.pool_ids, [each.weights for each in curricula]
+        )
+        return dynamics.states(shares.to(situation.pool), rates.to(situation.pool), situation.pool)[:, -1]
+
+    with torch.no_grad():
+        states = last_states([run, *alternatives])
+        moved = (states[1:] - states[:1]).double().numpy()
+        fitted = visit_shares(runs.curricula, [example.id for example in runs.pool]).to(situation.pool)
+        seen_states = dynamics.states(fitted, rates.to(situation.pool), situation.pool)[:, torch.from_numpy(runs.step)]
+        psi = dynamics.test_components(model.test_vectors).double().numpy()
+        shown = float(dynamics.shown[-1])
+    responses = responses_without_runs(
+        seen_states.double().numpy(), runs.values.astype(np.float64), likeness(psi), config.ridge, config.metric
+    )
+    # How far the metric moves with its latent: of a loss, log(1 + exp(s)), by 1 - exp(-loss).
+    slope = 1 - np.exp(-final.double().numpy()) if config.metric == "loss" else np.ones(len(final))
+    effects = shown * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, situation.seen.numpy()], optimize=True)
+    count = len(effects)
+
+    def error(each: np.ndarray) -> np.ndarray:
+        return np.sqrt((count - 1) / count * np.square(each - each.mean(0)).sum(0))
+
+    return error(effects), error(effects.mean(-1))

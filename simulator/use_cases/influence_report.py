@@ -1,0 +1,154 @@
+"""Influence as a table in the terminal, JSON and a page."""
+
+from __future__ import annotations
+
+import json
+import time
+import unicodedata
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptdynamics.atomic import write_text
+from gptdynamics.examples import Example
+from simulator.report.self_contained import render_page
+from simulator.use_cases.influence import Effect, InfluenceFound
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TEXT_IN_TABLE = 60
+UNCERTAINTY = (
+    "Standard errors are by the jackknife over the runs that the simulator was fitted on: each is left out in turn "
+    "and the responses are fitted again. They say how far an effect depends on which runs were made, not whether the "
+    "simulator is right; gptfluence validate checks that by real training."
+)
+NO_UNCERTAINTY = "This simulator has no standard errors: only memory, trained by this version, has."
+
+
+def visible(text: str) -> str:
+    """A text whose control characters can be seen, and that cannot change how what is around it is shown."""
+    shown = []
+    for character in text:
+        kind = unicodedata.category(character)
+        if character in "\n\t" or kind not in ("Cc", "Cf", "Cs", "Co") or character == "\u200d":
+            shown.append(character)
+        elif kind == "Cc" and ord(character) < 0x20:
+            shown.append(chr(0x2400 + ord(character)))
+        else:
+            shown.append(f"\\u{ord(character):04x}")
+    return "".join(shown)
+
+
+def example_text(example: Example) -> str:
+    """Prompt and target, or which row it is where texts are left out."""
+    if example.withheld:
+        source = {"dataset": example.task, "split": "", "row": str(example.id)} | example.source
+        return visible(f"(text left out: {source['dataset']} {source['split']} row {source['row']})")
+    return visible(example.prompt + example.target)
+
+
+def summary(found: InfluenceFound) -> str:
+    """A sentence on what the figures are."""
+    direction = "above" if found.higher_is_better else "below"
+    return (
+        f"Effect of a training example of run {found.run}: {found.metric} at the last step with it minus without it, "
+        f"simulated; {direction} zero it helped."
+    )
+
+
+def influence_tables(found: InfluenceFound) -> list[Table]:
+    """A table of the whole test set, and one for each test example asked for."""
+    from rich.table import Table
+    from rich.text import Text
+
+    texts = {example.id: example_text(example) for example in found.pool}
+    tests = {example.id: example_text(example) for example in found.test}
+    tables = []
+    for test_id in (None, *found.settings.test_ids):
+        of = f"mean over {len(found.test)} test examples" if test_id is None else f"test example {test_id}"
+        table = Table(title=Text(f"{found.config} {found.metric}, {of}"))
+        for heading in ("training example", "effect", "error", "visited at", "text"):
+            table.add_column(heading, justify="right" if heading in ("effect", "error") else "left")
+        for name, effects in (("helped", found.helped(test_id)), ("harmed", found.harmed(test_id))):
+            for each in effects:
+                error = "-" if each.error is None else f"{each.error:.2g}"
+                cells = (f"{name}: {each.pool_id}", f"{each.final:+.3g}", error, _numbers(each.steps))
+                table.add_row(*map(Text, cells), Text(_short(texts[each.pool_id])))
+        if test_id is not None:
+            table.caption = Text(_short(tests[test_id]))
+        tables.append(table)
+    return tables
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= TEXT_IN_TABLE else f"...{flat[3 - TEXT_IN_TABLE :]}"
+
+
+def _numbers(steps: tuple[int, ...]) -> str:
+    return ", ".join(map(str, steps))
+
+
+def write_influence_json(found: InfluenceFound, path: Path) -> None:
+    """Write every training example's effect on the mean, and on each test example asked for (all, if none was)."""
+    texts = {example.id: None if example.withheld else example.prompt + example.target for example in found.pool}
+    wanted = found.settings.test_ids or tuple(example.id for example in found.test)
+
+    def rows(test_id: int | None) -> list[dict[str, object]]:
+        return [asdict(each) for each in found.effects(test_id)]
+
+    record = {
+        "config": found.config,
+        "metric": found.metric,
+        "method": found.method,
+        "run": found.run,
+        "higher_is_better": found.higher_is_better,
+        "uncertainty": UNCERTAINTY if found.error is not None else None,
+        "texts": {str(key): text for key, text in texts.items()},
+        "mean": rows(None),
+        "test_examples": {str(key): rows(key) for key in wanted},
+    }
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def write_influence_page(found: InfluenceFound, path: Path) -> None:
+    """Write one self-contained page: the whole test set, then each test example (asked for, or all)."""
+    wanted = found.settings.test_ids or tuple(example.id for example in found.test)
+    texts = {example.id: example_text(example) for example in found.pool}
+    tests = {example.id: example_text(example) for example in found.test}
+
+    def lines(effects: list[Effect]) -> list[dict[str, object]]:
+        return [
+            {
+                "id": each.pool_id,
+                "final": f"{each.final:+.3g}",
+                "error": None if each.error is None else f"{each.error:.2g}",
+                "whole": f"{each.whole:+.3g}",
+                "steps": _numbers(each.steps),
+                "visits": ", ".join(f"{value:+.2g}" for value in each.visits),
+                "text": texts[each.pool_id],
+            }
+            for each in effects
+        ]
+
+    sections = [
+        {
+            "test": None if key is None else {"id": key, "text": tests[key]},
+            "helped": lines(found.helped(key)),
+            "harmed": lines(found.harmed(key)),
+        }
+        for key in (None, *wanted)
+    ]
+    page = render_page(
+        "simulator.use_cases",
+        "influence.html.jinja",
+        data=None,
+        plotly=False,
+        found=found,
+        summary=summary(found),
+        uncertainty=UNCERTAINTY if found.error is not None else NO_UNCERTAINTY,
+        sections=sections,
+        made=time.strftime("%Y-%m-%d"),
+    )
+    write_text(path, page)

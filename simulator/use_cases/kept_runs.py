@@ -1,0 +1,69 @@
+"""Finished trials on disk, so that a long command goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gptdynamics.atomic import write_atomically
+from gptdynamics.runs import Run
+
+if TYPE_CHECKING:
+    from simulator.use_cases.trials import Stage, Trial
+
+
+class KeptRuns:
+    """Runs of trials, each in a file named for everything that it depends on.
+
+    Args:
+        folder: of the files.
+        stage: of the trials.
+        base_revision: of the base model's weights.
+    """
+
+    def __init__(self, folder: Path, stage: Stage, base_revision: str) -> None:
+        self.folder = folder
+        texts = [(each.id, each.prompt, each.target, each.references) for each in (*stage.pool, *stage.test)]
+        self._stage = [stage.settings.to_dict(), base_revision, texts, len(stage.pool), stage.generate]
+
+    def path(self, trial: Trial) -> Path:
+        """Where the run of a trial is, or would be."""
+        content = json.dumps([self._stage, asdict(trial)], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+
+    def load(self, trial: Trial) -> Run | None:
+        """The run of a trial; None if it was not kept or is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path(trial)
+        if not path.exists():
+            return None
+        try:
+            with safe_open(path, "np") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+        step, generation_step = (arrays.pop(name).tolist() for name in ("step", "generation_step"))
+        rates = arrays.pop("learning_rate").tolist()
+        return Run(trial.run, trial.curriculum, rates, step, generation_step, arrays)
+
+    def save(self, trial: Trial, run: Run) -> None:
+        """Keep the metrics of a run.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        arrays = {
+            "step": np.array(run.step, dtype=np.int64),
+            "generation_step": np.array(run.generation_step, dtype=np.int64),
+            "learning_rate": np.array(run.learning_rate, dtype=np.float64),
+            **run.metrics,
+        }
+        write_atomically(self.path(trial), lambda path: save_file(arrays, path))

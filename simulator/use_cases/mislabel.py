@@ -1,0 +1,290 @@
+"""Finding wrong labels (section 4.6, figure 7): which examples look suspicious, and what inspecting them is worth.
+
+The dynamics are collected on the pool as it is labelled, with the pool itself as the test set: in every run half of
+it is trained on, and all of it is measured. With `flip`, labels are first made wrong on purpose, so that it is known
+which are; then the rankings are compared, and the base model is really trained again on what each would correct.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from gptdynamics.base_model import load_base_model
+from gptdynamics.configs import RunSettings, run_name
+from gptdynamics.curriculum import Curriculum, run_seed
+from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
+from gptdynamics.errors import SettingsError
+from gptdynamics.examples import Example
+from gptdynamics.plans import PlanEntry
+from gptdynamics.tasks import get_single_task, get_task, load_examples
+from gptdynamics.tasks.mixture import Mixture
+from simulator.evaluation.simulated import Simulated
+from simulator.training import TrainSettings, train_simulator
+from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
+from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, self_alpha
+from simulator.use_cases.trials import OpenStage, Stage, Trial, train_all, work_through
+
+SHARES = (0.1, 0.2, 0.5)
+SHUFFLES = 10
+# Measurements of the pool in a run that the dynamics are made of, besides the first.
+MEASURED = 4
+RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out")
+
+
+@dataclass(frozen=True)
+class MislabelSettings:
+    """What one `mislabel` does.
+
+    Attributes:
+        task: a task with labels.
+        output: folder for everything that is made.
+        data: folder with local rows; None: generated rows or the Hub.
+        base_model: what is trained.
+        rows: of the pool.
+        flip: share of the labels that are made wrong first; 0: the rows are searched as they are.
+        seed: of flips, curricula and shuffles.
+        learning_rate, batch_size, epochs: of every training.
+        runs: that the dynamics are made of, each on half of the pool.
+        retrainings: seeds of the trainings after correction.
+        test_examples: that the accuracy after correction is measured on.
+        workers: processes; None: one a core.
+    """
+
+    task: str
+    output: Path
+    data: Path | None = None
+    base_model: str = "nano"
+    rows: int = 1000
+    flip: float = 0.0
+    seed: int = 0
+    learning_rate: float = 1e-3
+    batch_size: int = 16
+    epochs: int = 3
+    runs: int = 20
+    retrainings: int = 5
+    test_examples: int = 872
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flip < 1:
+            raise SettingsError(f"flip={self.flip} must be at least 0 and below 1")
+        if self.rows < 2 * self.batch_size:
+            raise SettingsError(f"rows={self.rows} must be at least twice batch_size={self.batch_size}")
+        if self.runs < 6:
+            raise SettingsError(f"runs={self.runs} must be at least 6: a simulator is trained on them")
+        if self.retrainings < 1:
+            raise SettingsError(f"retrainings={self.retrainings} must be at least 1")
+        task = get_task(self.task)
+        if isinstance(task, Mixture) or not task.labels:
+            raise SettingsError(f"task {self.task} has no labels that could be wrong: give a label task, such as sst2")
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """Of the runs that the dynamics are made of."""
+        settings = RunSettings(
+            config=f"{self.task}_mislabel",
+            base_model=self.base_model,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+            pool_size=self.rows,
+            subset=self.rows // 2,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            test_examples=self.rows,
+        )
+        return replace(settings, eval_every=max(1, settings.run_steps // MEASURED))
+
+    @property
+    def whole_settings(self) -> RunSettings:
+        """Of trainings on the whole pool, measured before and after."""
+        settings = replace(self.run_settings, subset=self.rows, test_examples=self.test_examples)
+        return replace(settings, eval_every=settings.run_steps)
+
+
+@dataclass(frozen=True)
+class Mislabels:
+    """What was found. N pool examples.
+
+    Attributes:
+        settings: what was asked for.
+        pool: the examples as they were searched.
+        truth: the true target of each example whose label was flipped.
+        scores: `[N]` by method, high where a label seems wrong.
+        retrained: accuracies after correction, or None where nothing was flipped.
+        seconds: processor time of trainings, by what they were for.
+    """
+
+    settings: MislabelSettings
+    pool: list[Example]
+    truth: dict[int, str]
+    scores: dict[str, np.ndarray]
+    retrained: Retrained | None
+    seconds: dict[str, float]
+
+    def ranking(self, method: str) -> list[int]:
+        """Pool ids, the most suspicious first."""
+        order = np.argsort(-self.scores[method], kind="stable")
+        return [self.pool[at].id for at in order]
+
+
+def flip_labels(pool: list[Example], share: float, seed: int) -> tuple[list[Example], dict[int, str]]:
+    """Give a seeded share of the examples another label of their task.
+
+    Returns:
+        The examples, and the true target of each that was changed, by id.
+    """
+    rng = np.random.default_rng([seed, 1])
+    chosen = rng.choice(len(pool), size=round(share * len(pool)), replace=False)
+    flipped, truth = list(pool), {}
+    for at in sorted(chosen.tolist()):
+        example = pool[at]
+        others = [label for label in get_single_task(example.task).labels if label != example.target]
+        truth[example.id] = example.target
+        flipped[at] = replace(example, target=others[int(rng.integers(len(others)))])
+    return flipped, truth
+
+
+def _collect(settings: MislabelSettings, pool: list[Example], on_progress: Callable[[], None]) -> float:
+    """Make the runs that are missing, with the pool as the test set; processor seconds."""
+    run_settings, folder = settings.run_settings, DatasetFolder(settings.output / "dynamics")
+    entry = PlanEntry(run_settings, settings.runs)
+    stage = Stage(run_settings, tuple(pool), tuple(pool))
+    base = load_base_model(settings.base_model)
+    folder.begin(entry, base.revision)
+    for part in ("pool", "test"):
+        folder.add_examples(settings.task, part, pool)
+    trials = [Trial(half_curriculum(run_settings, pool, run), run) for run in entry.run_names]
+    worked = train_all(stage, trials, settings.output / "trials", settings.workers, on_progress)
+    for run in worked.found:
+        folder.add_run(run_settings, (base.name, base.revision), pool, run)
+    folder.write_card()
+    return worked.seconds
+
+
+def half_curriculum(settings: RunSettings, pool: list[Example], run: str) -> Curriculum:
+    """The batches of a run on half of the pool, which its name draws."""
+    rng = np.random.default_rng(run_seed(settings, run))
+    ids = rng.choice([example.id for example in pool], size=settings.subset, replace=False).tolist()
+    lengths = {example.id: len(example.prompt) for example in pool}
+    return bucketed_curriculum(ids, lengths, settings.batch_size, settings.epochs, [*run_seed(settings, run), 3])
+
+
+def score_examples(
+    runs: Dynamics, on_phase: Callable[[str, int], None], on_progress: Callable[[], None]
+) -> dict[str, np.ndarray]:
+    """The scores that are made of dynamics whose test set is the pool: `[N]` by method."""
+    wanted = TrainSettings(runs.source, runs.config, "loss", "markov", "sentence")
+    markov = train_simulator(wanted, on_phase, on_progress, runs=runs).model
+    memory = train_simulator(
+        replace(wanted, dynamics="memory", encoder="gradient"), on_phase, on_progress, runs=runs
+    ).model
+    return {
+        "gptfluence_alpha": self_alpha(markov),
+        "memory_left_out": left_out_loss(runs, Simulated(memory).predict(runs)),
+        "measured_left_out": left_out_loss(runs, runs.values),
+    }
+
+
+def find_mislabels(
+    settings: MislabelSettings,
+    on_phase: Callable[[str, int], None] = lambda name, total: None,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Mislabels:
+    """Score every row of the pool, and where labels were flipped compare the rankings by training again.
+
+    Args:
+        settings: what to do. Runs that `output` has already are not made again.
+        on_phase, on_progress: as in `train_simulator`.
+
+    Raises:
+        GPTDynamicsError: rows or base model cannot be had, or a training diverged.
+    """
+    task = get_task(settings.task)
+    clean = load_examples(task, "pool", settings.rows, settings.data)
+    test = load_examples(task, "test", settings.test_examples, settings.data) if settings.flip else []
+    pool, truth = flip_labels(clean, settings.flip, settings.seed)
+    run_settings = settings.run_settings
+    on_phase("runs on the pool", settings.runs)
+    seconds = {"dynamics": _collect(settings, pool, on_progress)}
+    runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
+    began = time.process_time()
+    scores = score_examples(runs, on_phase, on_progress)
+    seconds["simulators"] = time.process_time() - began
+    on_phase("TracIn-CP self-influence", 1)
+    whole = Stage(settings.whole_settings, tuple(pool), tuple(test or pool[:1]))
+    ids, lengths = [example.id for example in pool], {example.id: len(example.prompt) for example in pool}
+    curriculum = bucketed_curriculum(ids, lengths, settings.batch_size, settings.epochs, [settings.seed, 3, 0])
+    [(_, traced, seconds["tracin_self"])] = work_through(whole, [SelfInfluence(curriculum)])
+    on_progress()
+    scores = {"tracin_self": traced, **scores}
+    found = Mislabels(settings, pool, truth, scores, None, seconds)
+    if not settings.flip:
+        return found
+    on_phase("training again after correction", trainings(len(RETRAINED), len(SHARES), settings.retrainings))
+    rankings = {"random": shuffles(ids, settings.seed), **{name: [found.ranking(name)] for name in RETRAINED[1:]}}
+    keep = settings.output / "trials"
+    retrained = retrain(whole, rankings, truth, SHARES, settings.retrainings, keep, settings.workers, on_progress)
+    return replace(found, retrained=retrained, seconds={**seconds, "retraining": retrained.seconds})
+
+
+def shuffles(ids: list[int], seed: int) -> list[list[int]]:
+    """Ten random rankings."""
+    return [np.random.default_rng([seed, 2, each]).permutation(ids).tolist() for each in range(SHUFFLES)]
+
+
+def found_shares(ranking: list[int], truth: dict[int, str]) -> np.ndarray:
+    """Share of the mislabelled examples among the first n of a ranking, for n = 0 .. N: `[N + 1]`."""
+    hits = np.array([key in truth for key in ranking], dtype=float)
+    return np.concatenate([[0.0], hits.cumsum() / max(1.0, hits.sum())])
+
+
+@dataclass(frozen=True)
+class MislabelPlan:
+    """What `find_mislabels` would do.
+
+    Attributes:
+        runs: that are missing, of `run_steps` updates and so many measurements of the pool each.
+        run_steps: updates.
+        retrainings: at most, of `whole_steps` updates each.
+        whole_steps: updates.
+        seconds: of processor time in all, from a few updates timed here.
+    """
+
+    runs: int
+    run_steps: int
+    retrainings: int
+    whole_steps: int
+    seconds: float
+
+
+def plan_mislabels(settings: MislabelSettings) -> MislabelPlan:
+    """Count the trainings, and estimate their time by a few updates and one measurement.
+
+    Raises:
+        GPTDynamicsError: rows or base model cannot be had.
+    """
+    pool = load_examples(get_task(settings.task), "pool", settings.rows, settings.data)
+    run_settings, whole = settings.run_settings, settings.whole_settings
+    config = run_settings.config
+    there = DatasetFolder(settings.output / "dynamics").finished(config)
+    missing = len([at for at in range(settings.runs) if run_name(at) not in there])
+    again = trainings(len(RETRAINED), len(SHARES), settings.retrainings) if settings.flip else 0
+    sample = Stage(replace(run_settings, eval_every=10**6), tuple(pool), tuple(pool[: max(50, settings.rows // 10)]))
+    began = time.process_time()
+    opened = OpenStage(sample)
+    opening = time.process_time() - began
+    curriculum = half_curriculum(run_settings, pool, "0000")[:10]
+    run = Trial(curriculum).do(opened)
+    update = run.timing.update / len(curriculum)
+    measurement = run.timing.loss / run.timing.evaluations / len(sample.test)
+    each_run = run_settings.run_steps * update + (MEASURED + 2) * measurement * settings.rows
+    each_again = whole.run_steps * update + 2 * measurement * settings.test_examples
+    # A backward pass for one example costs about as much as its part of an update.
+    traced = 5 * settings.rows * update * 2 / settings.batch_size
+    seconds = missing * each_run + again * each_again + traced + 2 * opening
+    return MislabelPlan(missing, run_settings.run_steps, again, whole.run_steps, seconds)

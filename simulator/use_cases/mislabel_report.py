@@ -1,0 +1,135 @@
+"""Wrong labels as files: the list of suspects, and figure 7 with its areas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from gptdynamics.atomic import write_text
+from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
+from simulator.use_cases.mislabel import Mislabels, MislabelSettings, found_shares, shuffles
+from simulator.use_cases.mislabel_retraining import Retrained
+
+INSPECTED = 0.5
+FOUND_AT = (0.1, 0.2, 0.5)
+# Methods by their name in figures, which gives their colour.
+DRAWN = {
+    "random": "random",
+    "tracin_self": "tracin_cp_10",
+    "gptfluence_alpha": "markov_1",
+    "memory_left_out": "memory",
+    "measured_left_out": "mean_curve",
+}
+LABELS = {
+    "random": "random (10 shuffles)",
+    "tracin_self": "TracIn-CP self-influence",
+    "gptfluence_alpha": "GPTfluence self alpha",
+    "memory_left_out": "memory, simulated loss when left out",
+    "measured_left_out": "measured loss when left out",
+}
+
+
+def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
+    """Write suspects.csv and suspects.jsonl, the most suspicious first.
+
+    Args:
+        found: the scores.
+        by: which one orders the list.
+    """
+    places = {example.id: at for at, example in enumerate(found.pool)}
+    rows = []
+    for rank, key in enumerate(found.ranking(by), start=1):
+        example = found.pool[places[key]]
+        row = {
+            "rank": rank,
+            "id": key,
+            "row": example.source.get("row", ""),
+            "label": example.target.strip(),
+            "prompt": example.prompt,
+            **{name: float(values[places[key]]) for name, values in found.scores.items()},
+        }
+        rows.append(row | ({"flipped": key in found.truth} if found.truth else {}))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]))
+    writer.writeheader()
+    # A spreadsheet must not take a text for a formula.
+    writer.writerows([row | {"prompt": _plain_cell(str(row["prompt"]))} for row in rows])
+    paths = found.settings.output / "suspects.csv", found.settings.output / "suspects.jsonl"
+    for path, text in zip(paths, (table.getvalue(), lines), strict=True):
+        write_text(path, text.encode("utf-8", "replace").decode())
+    return paths
+
+
+def _plain_cell(text: str) -> str:
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def detection(found: Mislabels) -> dict[str, np.ndarray]:
+    """Share of the mislabelled examples found after inspecting n rows, n = 0 .. N, by method; random is a mean."""
+    ids = [example.id for example in found.pool]
+    curves = {"random": np.mean([found_shares(each, found.truth) for each in shuffles(ids, found.settings.seed)], 0)}
+    return curves | {name: found_shares(found.ranking(name), found.truth) for name in found.scores}
+
+
+def _area(x: np.ndarray, y: np.ndarray) -> float:
+    """Mean height over 0 .. `INSPECTED`."""
+    inside = x <= INSPECTED + 1e-9
+    return float(np.trapezoid(y[inside], x[inside]) / x[inside][-1])
+
+
+def mislabel_result(found: Mislabels) -> Result:
+    """Both plots of figure 7, and the areas under their curves; needs flipped labels."""
+    settings, result, curves = found.settings, Result(), detection(found)
+    x = np.linspace(0, 1, len(found.pool) + 1)
+    for name, curve in curves.items():
+        inspected = {f"found_{share:g}": float(np.interp(share, x, curve)) for share in FOUND_AT}
+        result.rows.append({"method": name, **inspected, "found_area": _area(x, curve)})
+    title = f"{settings.task}, {len(found.pool)} rows, {len(found.truth)} labels flipped: share of them found"
+    columns = ["method", *[f"in first {share:.0%}" for share in FOUND_AT], "area"]
+    cells = [[str(row["method"]), *[shown(row[key]) for key in list(row)[1:]]] for row in result.rows]
+    result.tables.append(Table(title, columns, cells))
+    every, half = max(1, len(found.pool) // 200), x <= INSPECTED + 1e-9
+    series = [
+        Series(DRAWN[name], x[half][::every].tolist(), curve[half][::every].tolist(), LABELS[name])
+        for name, curve in curves.items()
+    ]
+    panels = [Panel("", "fraction of training data inspected", "fraction of mislabels found", series)]
+    if found.retrained:
+        panels.append(_add_retraining(result, settings, found.retrained))
+    result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2, "7"))
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found.seconds.items())
+    result.notes.append(f"Areas are mean heights over the first {INSPECTED:.0%}. Processor time: {spent}.")
+    return result
+
+
+def _add_retraining(result: Result, settings: MislabelSettings, again: Retrained) -> Panel:
+    """Add accuracies to the rows, a table and a note; the plot of them."""
+    shares, cells = np.array(again.shares), []
+    rows = {str(row["method"]): row for row in result.rows}
+    for name, accuracy in again.accuracy.items():
+        areas = [_area(shares, each) for each in accuracy]
+        rows[name] |= {
+            "accuracy": dict(zip(map(str, again.shares), accuracy.T.tolist(), strict=True)),
+            "accuracy_area": float(np.mean(areas)),
+            "accuracy_area_std": float(np.std(areas)),
+        }
+        each = [shown(float(column.mean()), float(column.std())) for column in accuracy.T]
+        cells.append([name, *each, shown(float(np.mean(areas)), float(np.std(areas)))])
+    clean = float(again.clean.mean())
+    title = f"{settings.task}: test accuracy after correction and training again"
+    result.tables.append(Table(title, ["method", *[f"{share:.0%} inspected" for share in shares], "area"], cells))
+    result.notes.append(
+        f"With every label right: accuracy {shown(clean, float(again.clean.std()))}. Means and deviations are over "
+        f"{len(again.clean)} training seeds; {settings.test_examples} test examples; {again.trainings} trainings."
+    )
+    series = [
+        Series(DRAWN[name], list(again.shares), values.mean(0).tolist(), LABELS[name])
+        for name, values in again.accuracy.items()
+    ]
+    series.append(Series("truth", [0.0, INSPECTED], [clean, clean], "all labels right"))
+    return Panel("", "fraction of training data inspected", "test accuracy after retraining", series, kind="points")

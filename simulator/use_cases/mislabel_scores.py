@@ -1,0 +1,83 @@
+"""How suspicious each training example of a label task looks: every score is high where a label seems wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gptdynamics.curriculum import Curriculum, linear_decay
+from gptdynamics.dataset import Dynamics
+from gptdynamics.gradients.products import example_gradients
+from gptdynamics.runs.updates import Updates
+from simulator.curricula import visit_shares
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.use_cases.trials import OpenStage
+
+
+@dataclass(frozen=True)
+class SelfInfluence:
+    """TracIn-CP of each pool example on itself, in one training (section 4.6).
+
+    The sum over checkpoints of the learning rate times the squared length of the example's gradient, exact over all
+    trainable parameters.
+
+    Attributes:
+        curriculum: `[steps][batch]` of the training.
+        checkpoints: how many, evenly spaced from before the first update on.
+    """
+
+    curriculum: Curriculum
+    checkpoints: int = 5
+
+    def do(self, stage: OpenStage) -> np.ndarray:
+        """Train; `[N]` in the order of the pool."""
+        updates = Updates(stage.base.model, stage.settings, [stage.settings.seed, 0])
+        rates = linear_decay(stage.settings.learning_rate, len(self.curriculum))
+        steps = {round(at * len(self.curriculum) / self.checkpoints) for at in range(self.checkpoints)}
+        pool = list(stage.tokenized.values())
+        total = np.zeros(len(pool))
+        for step, (ids, rate) in enumerate(zip(self.curriculum, rates, strict=True)):
+            if step in steps:
+                total += rate * squared_lengths(updates.model, pool)
+            updates.loss([stage.tokenized[key] for key in ids]).backward()
+            updates.step(rate)
+        return total
+
+
+def squared_lengths(model: torch.nn.Module, examples: Sequence) -> np.ndarray:
+    """The squared length of each example's gradient, over all trainable parameters."""
+    found = [sum(float(part.square().sum()) for part in each) for each in example_gradients(model, examples)]
+    return np.array(found)
+
+
+def self_alpha(model: GPTfluenceSimulator) -> np.ndarray:
+    """The multiplicative factor of each example on itself, A_1 of eq. 7, where pool and test set are the same: `[N]`.
+
+    The paper (section 4.6) ranks by it and does not say from which end. Here, as for TracIn, high comes first: an
+    example whose visit leaves its own loss high.
+
+    Args:
+        model: a markov simulator.
+    """
+    with torch.no_grad():
+        return model.dynamics.factors(model.pool_vectors, model.test_vectors)[0].diagonal().numpy()
+
+
+def left_out_loss(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
+    """The mean loss of each example in the runs that do not train on it, over all steps but the first: `[N]`.
+
+    A model taught by the other examples finds a wrong label unlikely.
+
+    Args:
+        runs: whose test set is their pool.
+        trajectories: `[R, S, N]`: measured ones, or what a simulator makes of the runs' curricula.
+    """
+    shares = visit_shares(runs.curricula, [example.id for example in runs.pool]).numpy()
+    without = shares.sum(1) == 0
+    mean = trajectories[:, 1:].mean(1)
+    # An example that is in every run has its mean over all of them.
+    without[:, ~without.any(0)] = True
+    return np.where(without, mean, 0.0).sum(0) / without.sum(0)

@@ -1,0 +1,139 @@
+"""Trajectories of a recorded run or of a curriculum from a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptdynamics.errors import DataError, SettingsError
+from simulator.evaluation.simulated import load_simulator
+from simulator.use_cases.case import load_case
+from simulator.what_if import WhatIf
+
+
+@dataclass(frozen=True)
+class SimulateSettings:
+    """What one `simulate` does.
+
+    Attributes:
+        model: the simulator, a folder or Hub id.
+        dataset: runs of its config; needed for `run`, and for first values where the simulator needs them.
+        run: a recorded run; None with a dataset and no curriculum: the first held-out one.
+        curriculum: a JSON file: `[[ids of a batch], ...]`, or an object with `curriculum` and, optionally,
+            `learning_rate` (one a step) and `initial` (one a test example).
+        interval: level of a band, or None.
+    """
+
+    model: str
+    dataset: str | None = None
+    run: str | None = None
+    curriculum: Path | None = None
+    interval: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.dataset is None and self.curriculum is None:
+            raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
+        if self.curriculum is not None and self.run is not None:
+            raise SettingsError("give a run or a curriculum file, not both")
+
+
+@dataclass(frozen=True)
+class SimulatedRun:
+    """A predicted run. M test examples, T updates.
+
+    Attributes:
+        config, metric: of what.
+        test_ids: of the M test examples.
+        values: `[M, T + 1]`.
+        low, high: ends of the band, or None.
+        beyond: in which ways this goes beyond the runs that the model was trained on.
+    """
+
+    config: str
+    metric: str
+    test_ids: tuple[int, ...]
+    values: torch.Tensor
+    low: torch.Tensor | None
+    high: torch.Tensor | None
+    beyond: tuple[str, ...]
+
+    def record(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "config": self.config,
+            "metric": self.metric,
+            "test_id": list(self.test_ids),
+            "step": list(range(self.values.size(1))),
+            "values": self.values.tolist(),
+            "low": None if self.low is None else self.low.tolist(),
+            "high": None if self.high is None else self.high.tolist(),
+            "beyond": list(self.beyond),
+        }
+
+
+def read_curriculum(path: Path) -> dict[str, list]:
+    """`curriculum` and perhaps `learning_rate` and `initial`, from a JSON file.
+
+    Raises:
+        DataError: it is not such a file; the message says where.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a JSON file ({error})") from error
+    content = {"curriculum": content} if isinstance(content, list) else content
+    known = ("curriculum", "learning_rate", "initial")
+    if not isinstance(content, dict) or "curriculum" not in content or set(content) - set(known):
+        raise DataError(f"{path}: must be a list of batches, or an object with {', '.join(known)} and nothing else")
+    batches = content["curriculum"]
+    if not isinstance(batches, list) or not batches:
+        raise DataError(f"{path}: the curriculum has no steps")
+    for step, batch in enumerate(batches, start=1):
+        if not isinstance(batch, list) or not batch or not all(type(key) is int for key in batch):
+            raise DataError(f"{path}: step {step} must be a list of ids, not empty")
+    for name in known[1:]:
+        values = content.get(name, [0.0])
+        if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+            raise DataError(f"{path}: {name} must be a list of numbers")
+    return content
+
+
+def simulate(settings: SimulateSettings) -> SimulatedRun:
+    """Predict a run.
+
+    Raises:
+        GPTDynamicsError: model, dataset, run or curriculum cannot be read or do not fit each other.
+    """
+    if settings.dataset is None:
+        model, fact = load_simulator(settings.model), None
+    else:
+        case = load_case(settings.model, settings.dataset)
+        model, fact = case.model, case.run(settings.run)
+    try:
+        run: WhatIf
+        if settings.curriculum is None:
+            run = model.what_if(fact)
+        else:
+            given = read_curriculum(settings.curriculum)
+            initial: Any = given.get("initial")
+            about = {} if fact is None else {"pool": fact.pool, "test": fact.test}
+            if initial is None and fact is not None:
+                initial = fact.values[0, : model.config.order if model.config.dynamics == "markov" else 1]
+            run = model.what_if(given["curriculum"], initial=initial, learning_rate=given.get("learning_rate"), **about)
+        found = run.simulate(settings.interval)
+    except ValueError as error:
+        raise SettingsError(f"{settings.model}: {error}") from error
+    band = settings.interval is not None
+    return SimulatedRun(
+        config=model.config.dataset_config,
+        metric=model.config.metric,
+        test_ids=run.situation.test_ids,
+        values=found.prediction if band else found,
+        low=found.low if band else None,
+        high=found.high if band else None,
+        beyond=run.beyond,
+    )

@@ -1,0 +1,230 @@
+"""How far a simulator can be trusted: counterfactual runs, simulated and really trained.
+
+Nothing of the counterfactual runs is given to any method: the simulator gets the first values of the run that they
+are changes of, TracIn the gradient products of that run, the mean curve the training runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gptdynamics.dataset import Dynamics
+from gptdynamics.dataset.gradient_reading import has_products, read_products
+from gptdynamics.errors import SettingsError
+from simulator.baselines import MeanCurve
+from simulator.baselines.tracin import test_places
+from simulator.curricula import visit_shares
+from simulator.intervals import coverage
+from simulator.use_cases.case import Case, load_case
+from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
+from simulator.use_cases.trials import Stage, Trial, stage_of, train_all
+from simulator.what_if import WhatIf, simulate_many
+
+LEVELS = (0.5, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class ValidateSettings:
+    """What one `validate` does.
+
+    Attributes:
+        model: the simulator, a folder or Hub id.
+        dataset: with the texts of its runs.
+        output: folder; what is trained is kept there.
+        run: the run that counterfactuals are changes of; None: the first held-out one.
+        each: counterfactual runs of each of the four kinds.
+        share: of the run's examples that are left out or replaced.
+        test_examples: that are measured, evenly chosen.
+        measured: steps that are measured, the first and the last among them.
+        seed: of the changes.
+        workers: processes; None: one a core.
+    """
+
+    model: str
+    dataset: str
+    output: Path
+    run: str | None = None
+    each: int = 10
+    share: float = 0.1
+    test_examples: int = 50
+    measured: int = 9
+    seed: int = 0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("each", 3), ("test_examples", 1), ("measured", 2)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name}={getattr(self, name)} must be at least {least}")
+        if not 0 < self.share < 1:
+            raise SettingsError(f"share={self.share} must be above 0 and below 1")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Counterfactual runs and what was predicted of them. R runs, S measured steps, M test examples.
+
+    Attributes:
+        settings: what was asked for.
+        config, metric, run: of the run that was changed.
+        kinds: `[R]` of the runs.
+        step: `[S]`.
+        truth: `[R, S, M]` as trained.
+        predicted: `[R, S, M]` by method.
+        bands: lower and upper ends `[R, S, M]` by level, of those levels that the simulator has.
+        simulated_seconds: of processor time, for all runs.
+        trained_seconds: of processor time, for one run; None if all had been trained before.
+    """
+
+    settings: ValidateSettings
+    config: str
+    metric: str
+    run: str
+    kinds: list[str]
+    step: np.ndarray
+    truth: np.ndarray
+    predicted: dict[str, np.ndarray]
+    bands: dict[float, tuple[np.ndarray, np.ndarray]]
+    simulated_seconds: float
+    trained_seconds: float | None
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The counterfactuals of a case, the test examples they are measured on, and the stage to train them on."""
+
+    case: Case
+    fact: Dynamics
+    places: list[int]
+    changes: list[Counterfactual]
+    stage: Stage
+
+
+def _draw(settings: ValidateSettings) -> _Drawn:
+    case = load_case(settings.model, settings.dataset)
+    fact = case.run(settings.run)
+    count = len(fact.test)
+    if settings.test_examples > count:
+        raise SettingsError(f"test_examples={settings.test_examples}, but {fact.config} has {count}")
+    places = np.unique(np.linspace(0, count - 1, settings.test_examples).round().astype(int)).tolist()
+    stage = stage_of(fact, [fact.test[at] for at in places], settings.measured)
+    changes = draw_counterfactuals(case.model.what_if(fact), settings.each, settings.share, settings.seed)
+    return _Drawn(case, fact, places, changes, stage)
+
+
+def trainings_of(settings: ValidateSettings) -> tuple[int, int]:
+    """How many real trainings there would be, and of how many updates.
+
+    Raises:
+        GPTDynamicsError: model, dataset or settings do not fit.
+    """
+    drawn = _draw(settings)
+    return len(drawn.changes), len(drawn.fact.curricula[0])
+
+
+def validate(
+    settings: ValidateSettings,
+    on_phase: Callable[[str, int], None] = lambda name, total: None,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Validation:
+    """Draw, simulate and train counterfactual runs.
+
+    Args:
+        settings: what to do.
+        on_phase, on_progress: as in `train_simulator`.
+
+    Raises:
+        GPTDynamicsError: model, dataset or settings do not fit, or a training diverged.
+    """
+    drawn = _draw(settings)
+    fact, case = drawn.fact, drawn.case
+    alternatives = [change.run for change in drawn.changes]
+    began = time.process_time()
+    values = simulate_many(alternatives)
+    simulated_seconds = time.process_time() - began
+    trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
+    on_phase("real trainings", len(trials))
+    worked = train_all(drawn.stage, trials, settings.output / "trials", settings.workers, on_progress)
+    found = worked.found
+    step = np.array(found[0].step if fact.metric in ("loss", "accuracy") else found[0].generation_step)
+    bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
+    for level in LEVELS:
+        band = _band(case, alternatives[0], values, level)
+        if band is not None:
+            bands[level] = (_at(band[0], step, drawn.places), _at(band[1], step, drawn.places))
+    seen = case.runs.split("train", "validation")
+    mean = np.stack([np.interp(step, fact.step, column) for column in MeanCurve(seen).curve.T], -1)[:, drawn.places]
+    predicted = {case.method: _at(values, step, drawn.places)}
+    predicted["mean_curve"] = np.repeat(mean[None], len(found), 0)
+    traced = tracin(fact, drawn.places, alternatives, step)
+    if traced is not None:
+        predicted["tracin_cp_10"] = traced
+    return Validation(
+        settings=settings,
+        config=fact.config,
+        metric=fact.metric,
+        run=fact.runs[0],
+        kinds=[change.kind for change in drawn.changes],
+        step=step,
+        truth=np.stack([run.metrics[fact.metric] for run in found]),
+        predicted=predicted,
+        bands=bands,
+        simulated_seconds=simulated_seconds,
+        trained_seconds=worked.each,
+    )
+
+
+def _plain(run: WhatIf) -> list[list[int]]:
+    return [list(batch) for batch in run.curriculum]
+
+
+def _at(values: torch.Tensor, step: np.ndarray, places: list[int]) -> np.ndarray:
+    """`[R, M, T + 1]` at measured steps, of some test examples: `[R, S, M]`."""
+    return values[:, places][:, :, torch.from_numpy(step)].transpose(1, 2).numpy()
+
+
+def _band(case: Case, run: WhatIf, values: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Ends of the band, `[R, M, T + 1]` each; None if the simulator has none of this level."""
+    if case.model.config.calibration_runs / (case.model.config.calibration_runs + 1) < level:
+        return None
+    low, high = case.model.band(values.transpose(1, 2), run.situation.seen, level)
+    return low.transpose(1, 2), high.transpose(1, 2)
+
+
+def tracin(fact: Dynamics, places: list[int], alternatives: list[WhatIf], step: np.ndarray) -> np.ndarray | None:
+    """What TracIn predicts of changed runs by the gradients of the run itself: `[R, S, M]`; None if none are recorded.
+
+    Each visit changes a test loss by - eta / |batch| times the product of the two gradients at the last of ten
+    checkpoints of the unchanged run (eq. 2), exact over all trainable parameters.
+
+    Args:
+        fact: the unchanged run.
+        places: of the M test examples.
+        alternatives: R changes of it.
+        step: `[S]` measured steps.
+    """
+    if fact.metric != "loss" or not has_products(fact.source, fact.config, fact.runs[0]):
+        return None
+    products = read_products(fact.source, fact.config, fact.runs[0])
+    values = products.values[:, :, test_places(fact, products.test_ids, fact.runs[0])][:, :, places]
+    checkpoints = products.step[products.step < len(fact.curricula[0])]
+    curricula, weights = [each.curriculum for each in alternatives], [each.weights for each in alternatives]
+    shares = visit_shares(curricula, products.pool_ids, weights).numpy()
+    used = np.searchsorted(checkpoints, np.arange(shares.shape[1]), side="right") - 1
+    moved = np.stack([shares[:, at] @ values[place] for at, place in enumerate(used)], axis=1)
+    changes = -np.array([each.learning_rate for each in alternatives])[:, :, None] * moved
+    first = fact.values[0, 0, places]
+    return (first + np.pad(changes.cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, step]).astype(np.float32)
+
+
+def covered(found: Validation, level: float, kinds: tuple[str, ...]) -> tuple[float, float | None]:
+    """Share of true values inside the band of a level, and its standard error by run; the first step is left out."""
+    chosen = [at for at, kind in enumerate(found.kinds) if kind in kinds]
+    low, high = (each[chosen, 1:] for each in found.bands[level])
+    share = coverage(found.truth[chosen, 1:], low, high)
+    return share.share, share.uncertainty
