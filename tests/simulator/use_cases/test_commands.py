@@ -1,0 +1,148 @@
+"""The commands of the use cases, from the command line's words to their files and errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simulator.cli import main
+from tests.simulator.use_cases.conftest import CONFIG
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def gptfluence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quick_markov: None) -> Command:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gptfluence", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def test_influence(gptfluence: Command, memory: str, collected: str, tmp_path: Path) -> None:
+    page, record = tmp_path / "page.html", tmp_path / "all.json"
+    asked = ("influence", memory, "--dataset", collected, "--test-ids", "1,2", "--json", record, "--output", page)
+    status, out, err = gptfluence(*asked)
+    assert status == 0, err
+    assert "mean over 6 test examples" in out and "test example 2" in out and "helped:" in out and "jackknife" in out
+    assert json.loads(record.read_text())["config"] == CONFIG
+    assert "Test example 1" in page.read_text()
+    assert gptfluence("influence", memory, "--dataset", collected, "--test-ids", "one")[::2] == (
+        1,
+        "error: 'one' is not a list of ids such as 3,17\n",
+    )
+
+
+def test_simulate_a_run_and_a_file(gptfluence: Command, memory: str, collected: str, tmp_path: Path) -> None:
+    recorded, own = tmp_path / "recorded.json", tmp_path / "own.json"
+    status, out, err = gptfluence("simulate", memory, "--dataset", collected, "--run", "0004", "--json", recorded)
+    assert status == 0, err
+    assert "simulated loss" in out
+    batches = tmp_path / "curriculum.json"
+    batches.write_text(json.dumps([[0, 1, 2]] * 8))
+    status, out, err = gptfluence("simulate", memory, "--curriculum", batches, "--interval", "0.5", "--json", own)
+    assert status == 0, err
+    found = json.loads(own.read_text())
+    assert len(found["values"]) == 6 and len(found["values"][0]) == 9 and found["beyond"] == []
+    assert all(
+        low <= value <= high
+        for low, value, high in zip(found["low"][0], found["values"][0], found["high"][0], strict=True)
+    )
+    assert json.loads(recorded.read_text())["test_id"] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a JSON file"),
+        ("[]", "the curriculum has no steps"),
+        ("[[1], []]", "step 2 must be a list of ids, not empty"),
+        ('{"curriculum": [[1]], "rate": 1}', "and nothing else"),
+        ('{"curriculum": [[1]], "learning_rate": ["a"]}', "learning_rate must be a list of numbers"),
+        ("[[1], [2]]", "the curriculum has 2 steps, the learning rates 8"),
+        ("[[99]]", "error"),
+    ],
+)
+def test_curricula_that_do_not_fit(
+    gptfluence: Command, memory: str, tmp_path: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "curriculum.json"
+    path.write_text(content)
+    status, _, err = gptfluence("simulate", memory, "--curriculum", path)
+    assert status == 1 and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_simulate_needs_something_to_simulate(gptfluence: Command, memory: str) -> None:
+    assert gptfluence("simulate", memory)[::2] == (
+        1,
+        "error: give a curriculum file, or a dataset with the run to simulate\n",
+    )
+
+
+def test_validate_says_what_it_would_train(gptfluence: Command, memory: str, collected: str, tmp_path: Path) -> None:
+    asked = ("validate", memory, "--dataset", collected, "--output", tmp_path, "--each", 3, "--test-examples", 4)
+    status, out, err = gptfluence(*asked, "--dry-run")
+    assert status == 0, err
+    assert out == "12 trainings of 8 updates, 9 measurements of 4 examples each\n"
+
+
+@pytest.fixture
+def small(tiny_model_folder: Path, tmp_path: Path) -> list[object]:
+    return [
+        "mislabel", "mini_sentiment", "--base-model", tiny_model_folder, "--rows", 16, "--batch-size", 4, "--epochs", 1,
+        "--runs", 6, "--workers", 1, "--output", tmp_path / "found",
+    ]  # fmt: skip
+
+
+def test_mislabel_lists_suspects_of_rows_as_they_are(gptfluence: Command, small: list[object], tmp_path: Path) -> None:
+    status, _, err = gptfluence(*small)
+    assert status == 0, err
+    with (tmp_path / "found" / "suspects.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 17)]
+    scores = [float(row["memory_left_out"]) for row in rows]
+    assert scores == sorted(scores, reverse=True) and "flipped" not in rows[0]
+    lines = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["id"] for line in lines} == set(range(16))
+    assert not (tmp_path / "found" / "mislabel.json").exists()
+
+
+def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small: list[object], tmp_path: Path) -> None:
+    asked = [*small, "--flip", 0.4, "--retrainings", 2, "--test-examples", 10]
+    status, out, err = gptfluence(*asked, "--dry-run")
+    assert status == 0, err
+    assert "6 runs of 2 updates" in out and "28 trainings of 4 updates" in out
+    status, out, err = gptfluence(*asked)
+    assert status == 0, err
+    record = json.loads((tmp_path / "found" / "mislabel.json").read_text())
+    rows = {row["method"]: row for row in record["rows"]}
+    assert set(rows) == {"random", "tracin_self", "gptfluence_alpha", "memory_left_out", "measured_left_out"}
+    assert set(rows["memory_left_out"]["accuracy"]) == {"0.0", "0.1", "0.2", "0.5"}
+    # Nothing corrected is the same training for every ranking.
+    assert len({tuple(rows[name]["accuracy"]["0.0"]) for name in rows if "accuracy" in rows[name]}) == 1
+    suspects = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sum(json.loads(line)["flipped"] for line in suspects) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mini_triples",), "has no labels that could be wrong"),
+        (("mini_sentiment", "--flip", "1"), "flip=1.0 must be at least 0 and below 1"),
+        (("mini_sentiment", "--rows", "20"), "rows=20 must be at least twice batch_size=16"),
+        (("mini_sentiment", "--runs", "3"), "runs=3 must be at least 6"),
+        (("mini_sentiment", "--by", "random"), "by='random' must be one of"),
+    ],
+)
+def test_mislabel_refuses(gptfluence: Command, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    status, _, err = gptfluence("mislabel", *arguments, "--output", tmp_path)
+    assert status == 1 and message in err and err.count("\n") == 1

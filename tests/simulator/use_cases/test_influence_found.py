@@ -1,0 +1,123 @@
+"""Influence as users see it: signs, errors, texts that cannot become markup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gptdynamics.errors import SettingsError
+from gptdynamics.examples import Example
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.training.memory_fit import responses_without_runs
+from simulator.use_cases.case import load_case
+from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, find_influence
+from simulator.use_cases.influence_report import (
+    example_text,
+    influence_tables,
+    visible,
+    write_influence_json,
+    write_influence_page,
+)
+
+NASTY = "<script>alert(1)</script> & \x1b[31m \u202eevil \ud800 שלום 👩\u200d🚀\x00"
+
+
+@pytest.fixture
+def found(memory: str, collected: str) -> InfluenceFound:
+    return find_influence(InfluenceSettings(memory, collected, test_ids=(0, 3), top=2))
+
+
+def test_an_effect_is_with_minus_without(found: InfluenceFound, memory: str, collected: str) -> None:
+    case = load_case(memory, collected)
+    fact = case.run()
+    run = case.model.what_if(fact)
+    before = run.simulate()
+    for each in found.effects(3):
+        change = before[3] - run.drop([each.pool_id]).simulate()[3]
+        assert each.final == pytest.approx(float(change[-1]), abs=1e-6)
+        assert each.whole == pytest.approx(float(change[1:].mean()), abs=1e-6)
+        assert each.steps == tuple(step for step, batch in enumerate(fact.curricula[0], 1) if each.pool_id in batch)
+        assert len(each.visits) == len(each.steps)
+    mean = {each.pool_id: each.final for each in found.effects()}
+    np.testing.assert_allclose([mean[example.id] for example in found.pool], found.final.mean(1), rtol=1e-5)
+
+
+def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: InfluenceFound) -> None:
+    assert all(each.final < 0 for each in found.helped()) and found.helped()
+    assert all(each.final > 0 for each in found.harmed()) and found.harmed()
+    other = replace(found, metric="accuracy")
+    assert [each.pool_id for each in other.helped()] == [each.pool_id for each in found.harmed()]
+    still = replace(found, final=np.zeros_like(found.final))
+    assert still.helped() == still.harmed() == []
+
+
+def test_errors_are_those_of_fits_without_each_run(found: InfluenceFound) -> None:
+    assert found.error is not None and found.mean_error is not None
+    assert found.error.shape == found.final.shape and (found.error >= 0).all() and found.error.max() > 0
+    assert {each.error for each in found.effects()} == set(found.mean_error.tolist())
+
+
+def test_responses_without_runs_are_ridge_regressions_on_the_others() -> None:
+    rng = np.random.default_rng(0)
+    states, values = rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 5, 2))
+    found = responses_without_runs(states, values, np.eye(2), 0.1, "accuracy")
+    for run in range(4):
+        kept = [other for other in range(4) if other != run]
+        x = (states[kept] - states[kept].mean(0)).reshape(-1, 3)
+        y = (values[kept] - values[kept].mean(0)).reshape(-1, 2)
+        penalty = 0.1 * np.trace(x.T @ x) / 3
+        np.testing.assert_allclose(found[run], np.linalg.solve(x.T @ x + penalty * np.eye(3), x.T @ y), rtol=1e-8)
+
+
+def test_markov_has_no_errors(dataset: Path, trained: dict[str, str]) -> None:
+    found = find_influence(InfluenceSettings(trained["markov"], str(dataset)))
+    assert found.error is None and found.effects()[0].error is None
+    assert len(influence_tables(found)) == 1
+
+
+def test_texts_never_become_markup(found: InfluenceFound, tmp_path: Path) -> None:
+    nasty = tuple(replace(example, prompt=NASTY) for example in found.pool)
+    found = replace(found, pool=nasty, test=tuple(replace(example, prompt=NASTY) for example in found.test))
+    write_influence_page(found, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &amp; ␛[31m" in page
+    assert "\u202e" not in page and "\\u202eevil" in page and "\\ud800" in page
+    assert "שלום" in page and "👩\u200d🚀" in page and "\x00" not in page and "\x1b" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    write_influence_json(found, tmp_path / "found.json")
+    record = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert set(record["test_examples"]) == {"0", "3"}
+    assert len(record["mean"]) == len(found.pool)
+
+
+def test_texts_left_out_are_named_by_their_source() -> None:
+    withheld = Example(7, "", "", task="sst2", source={"dataset": "sst2", "split": "train", "row": "12"})
+    assert example_text(withheld) == "(text left out: sst2 train row 12)"
+    assert visible("a\nb\tc") == "a\nb\tc"
+
+
+def test_unknown_ids_and_batches_of_one_are_refused(
+    memory: str,
+    collected: str,
+    make_config: Callable[..., GPTfluenceConfig],
+    make_model: Callable[[GPTfluenceConfig], GPTfluenceSimulator],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(SettingsError, match="no test example 42"):
+        find_influence(InfluenceSettings(memory, collected, test_ids=(42,)))
+    with pytest.raises(SettingsError, match="top=0"):
+        InfluenceSettings(memory, collected, top=0)
+    case = load_case(memory, collected)
+    alone = [[key] for key in range(8)]
+    monkeypatch.setattr(
+        "simulator.use_cases.influence.load_case",
+        lambda *_: replace(case, runs=replace(case.runs, curricula=[alone] * 6)),
+    )
+    with pytest.raises(SettingsError, match="cannot be had without one of its examples"):
+        find_influence(InfluenceSettings(memory, collected))

@@ -1,0 +1,114 @@
+"""Scores and curricula of mislabel: planted wrong labels come first, corrections are the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptdynamics.configs import RunSettings
+from gptdynamics.dataset import Dynamics
+from gptdynamics.gradients.products import gradient_products
+from gptdynamics.tasks import get_task, load_examples
+from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.use_cases.mislabel import flip_labels, found_shares
+from simulator.use_cases.mislabel_retraining import bucketed_curriculum, corrections
+from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, self_alpha, squared_lengths
+from simulator.use_cases.trials import OpenStage, Stage
+
+POOL, RUNS, STEPS = 20, 10, 6
+
+
+def test_planted_mislabels_are_ranked_first(make_dynamics: Callable[..., Dynamics]) -> None:
+    rng = np.random.default_rng(0)
+    wrong = set(rng.choice(POOL, size=6, replace=False).tolist())
+    curricula = []
+    for _ in range(RUNS):
+        half = rng.choice(POOL, size=POOL // 2, replace=False)
+        curricula.append([rng.choice(half, size=2, replace=False).tolist() for _ in range(STEPS)])
+    values = np.empty((RUNS, STEPS + 1, POOL))
+    for run, curriculum in enumerate(curricula):
+        loss = np.ones(POOL)
+        values[run, 0] = loss
+        for step, batch in enumerate(curriculum, start=1):
+            # What others teach is right for all but the wrong ones; an example's own visit always lowers its loss.
+            loss = loss + np.array([0.05 if at in wrong else -0.1 for at in range(POOL)])
+            loss[batch] -= 0.5
+            values[run, step] = loss
+    runs = make_dynamics(curricula, values, POOL)
+    score = left_out_loss(runs, runs.values)
+    assert set(np.argsort(-score)[:6].tolist()) == wrong
+    for at in range(POOL):
+        without = [run for run in range(RUNS) if at not in {key for batch in curricula[run] for key in batch}]
+        chosen = without or range(RUNS)
+        assert score[at] == pytest.approx(np.mean([values[run, 1:, at].mean() for run in chosen]))
+
+
+def test_self_alpha_is_the_factor_on_itself(
+    make_config: Callable[..., GPTfluenceConfig], make_model: Callable[[GPTfluenceConfig], GPTfluenceSimulator]
+) -> None:
+    model = make_model(make_config("markov", pool=5, tests=5))
+    train, test = (side[0].detach() for side in (model.dynamics.train_side, model.dynamics.test_side))
+    wanted = [float((model.pool_vectors[at] @ train) @ (model.test_vectors[at] @ test)) for at in range(5)]
+    np.testing.assert_allclose(self_alpha(model), wanted, rtol=1e-4)
+
+
+def test_self_influence_adds_up_squared_gradients(tiny_model_folder) -> None:
+    pool = load_examples(get_task("mini_sentiment"), "pool", 4)
+    settings = RunSettings(
+        "mini_sentiment_x", learning_rate=1e-2, pool_size=4, subset=4, batch_size=2, epochs=2, test_examples=1,
+        base_model=str(tiny_model_folder),
+    )  # fmt: skip
+    stage = OpenStage(Stage(settings, tuple(pool), tuple(pool[:1])))
+    tokens = list(stage.tokenized.values())
+    squares = squared_lengths(stage.base.model, tokens)
+    np.testing.assert_allclose(squares, gradient_products(stage.base.model, tokens, tokens).diagonal(), rtol=1e-4)
+    once = SelfInfluence([[0, 1], [2, 3]], checkpoints=1).do(stage)
+    np.testing.assert_allclose(once, 1e-2 * squares, rtol=1e-5)
+    twice = SelfInfluence([[0, 1], [2, 3]], checkpoints=2).do(stage)
+    assert (twice > once).all()
+
+
+@given(
+    st.integers(4, 60),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 5),
+    st.lists(st.integers(1, 50), min_size=60),
+)
+def test_bucketed_curricula_visit_each_example_once_an_epoch(
+    size: int, batch: int, epochs: int, seed: int, lengths: list[int]
+) -> None:
+    by_id = dict(enumerate(lengths))
+    made = bucketed_curriculum(range(size), by_id, batch, epochs, [seed])
+    each = size // batch
+    assert len(made) == epochs * each
+    for epoch in range(epochs):
+        visited = [key for step in made[epoch * each : (epoch + 1) * each] for key in step]
+        assert len(set(visited)) == len(visited) == each * batch
+    assert all(len(step) == batch for step in made)
+    assert made == bucketed_curriculum(range(size), by_id, batch, epochs, [seed])
+
+
+def test_flips_are_seeded_and_remembered() -> None:
+    pool = load_examples(get_task("mini_sentiment"), "pool", 30)
+    flipped, truth = flip_labels(pool, 0.4, seed=1)
+    assert len(truth) == 12
+    for before, after in zip(pool, flipped, strict=True):
+        assert (before.target != after.target) == (before.id in truth)
+        assert truth.get(before.id, before.target) == before.target
+    assert flip_labels(pool, 0.4, seed=1) == (flipped, truth)
+    assert flip_labels(pool, 0.4, seed=2)[1] != truth
+    assert flip_labels(pool, 0.0, seed=1) == (pool, {})
+
+
+def test_corrections_are_those_of_what_was_inspected() -> None:
+    truth = {3: " good", 5: " bad"}
+    assert corrections([5, 1, 3, 0], 0.5, truth) == {5: " bad"}
+    assert corrections([5, 1, 3, 0], 1.0, truth) == truth
+    assert corrections([5, 1, 3, 0], 0.0, truth) == {}
+    np.testing.assert_allclose(found_shares([5, 1, 3, 0], truth), [0, 0.5, 0.5, 1, 1])
