@@ -16,6 +16,8 @@ def influence(
         str | None, typer.Option(help="Test examples to list, e.g. 3,17.  [default: the whole test set]")
     ] = None,
     top: Annotated[int, typer.Option(help="How many that helped and harmed most.")] = 5,
+    config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all effects here.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
@@ -33,7 +35,7 @@ def influence(
         write_influence_page,
     )
 
-    found = find_influence(InfluenceSettings(model, dataset, run, listed_ids(test_ids), top))
+    found = find_influence(InfluenceSettings(model, dataset, run, listed_ids(test_ids), top, config, metric))
     typer.echo(summary(found))
     for table in influence_tables(found):
         Console().print(table)

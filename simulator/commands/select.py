@@ -20,6 +20,8 @@ def select(
         str | None, typer.Option(help="The target, e.g. 3,17.  [default: every other test example]")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each choice.")] = 3,
+    config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
 ) -> None:
     """Choose training examples for a target test set, and see by real training what the choice is worth."""
@@ -32,7 +34,7 @@ def select(
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select_report import selection_result
 
-    settings = SelectSettings(model, dataset, output, count, listed_ids(test_ids), seeds, workers)
+    settings = SelectSettings(model, dataset, output, count, listed_ids(test_ids), seeds, workers, config, metric)
     began = time.perf_counter()
     with phases() as (on_phase, on_progress):
         found = select_examples(settings, on_phase, on_progress)

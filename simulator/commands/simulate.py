@@ -20,6 +20,8 @@ def simulate(
     curriculum: Annotated[
         Path | None, typer.Option(help="A JSON file: [[ids], ...], or {curriculum, learning_rate, initial}.")
     ] = None,
+    config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     interval: Annotated[float | None, typer.Option(help="Also a band that a value lies in so often, e.g. 0.9.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all trajectories here.")] = None,
 ) -> None:
@@ -34,7 +36,7 @@ def simulate(
     from simulator.use_cases.simulate import SimulateSettings
     from simulator.use_cases.simulate import simulate as simulate_run
 
-    found = simulate_run(SimulateSettings(model, dataset, run, curriculum, interval))
+    found = simulate_run(SimulateSettings(model, dataset, run, curriculum, interval, config, metric))
     last = found.values.size(1) - 1
     steps = np.unique(np.linspace(0, last, min(STEPS, last + 1)).round().astype(int)).tolist()
     table = Table(title=f"{found.config}: simulated {found.metric}")

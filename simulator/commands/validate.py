@@ -21,6 +21,8 @@ def validate(
     test_examples: Annotated[int, typer.Option(help="Test examples that are measured.")] = 50,
     measured: Annotated[int, typer.Option(help="Steps that are measured.")] = 9,
     seed: Annotated[int, typer.Option(help="Of the changes.")] = 0,
+    config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
 ) -> None:
@@ -33,7 +35,9 @@ def validate(
     from simulator.use_cases.validate import validate as validate_model
     from simulator.use_cases.validate_report import validation_result
 
-    settings = ValidateSettings(model, dataset, output, run, each, share, test_examples, measured, seed, workers)
+    settings = ValidateSettings(
+        model, dataset, output, run, each, share, test_examples, measured, seed, workers, config, metric
+    )
     if dry_run:
         count, updates = trainings_of(settings)
         typer.echo(f"{count} trainings of {updates} updates, {measured} measurements of {test_examples} examples each")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import SettingsError
-from simulator.evaluation.simulated import Simulated, load_simulator
+from simulator.evaluation.simulated import load_simulator, simulated_of
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 
 
@@ -43,21 +43,34 @@ class Case:
         return self.model.config.metric != "loss"
 
 
-def load_case(model: str, dataset: str) -> Case:
+def load_part(model: str, config: str | None = None, metric: str | None = None) -> GPTfluenceSimulator:
+    """Load a simulator of one config and metric, or that part of one of several.
+
+    Raises:
+        DataError: it is missing or damaged.
+        SettingsError: it has no such part, or several that fit; the message says which.
+    """
+    simulator = load_simulator(model)
+    try:
+        return simulator.part(config, metric)
+    except ValueError as error:
+        raise SettingsError(f"{model}: {error}; say which with --config and --metric") from error
+
+
+def load_case(model: str, dataset: str, config: str | None = None, metric: str | None = None) -> Case:
     """Load a simulator, and the runs of its config.
 
     Args:
         model: folder or Hub id.
         dataset: folder, Hub id or short name.
+        config, metric: which part of a simulator of several.
 
     Raises:
         DataError, SettingsError: one of them is missing or damaged, or they do not fit each other.
     """
-    simulator = load_simulator(model)
+    simulator = load_part(model, config, metric)
     runs = read_dynamics(dataset, simulator.config.dataset_config, simulator.config.metric)
-    method = Simulated(simulator, model)
-    method.check(runs)
-    return Case(simulator, method.name, runs)
+    return Case(simulator, simulated_of(simulator, model, runs).name, runs)
 
 
 def _some(names: list[str]) -> str:

@@ -28,6 +28,7 @@ class InfluenceSettings:
         run: whose training examples; None: the first held-out run.
         test_ids: test examples to list one by one; none: only the whole test set.
         top: how many of those that helped and harmed most are listed.
+        config, metric: which part of a simulator of several.
     """
 
     model: str
@@ -35,6 +36,8 @@ class InfluenceSettings:
     run: str | None = None
     test_ids: tuple[int, ...] = ()
     top: int = 5
+    config: str | None = None
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -141,7 +144,7 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         GPTDynamicsError: model and dataset do not fit, the run or a test example is unknown, or an example is alone in
             a batch, so that there is no run without it.
     """
-    case = load_case(settings.model, settings.dataset)
+    case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run(settings.run)
     known = [example.id for example in fact.test]
     unknown = [key for key in settings.test_ids if key not in known]

@@ -41,6 +41,7 @@ class SelectSettings:
         test_ids: the target; none: every other test example.
         seeds: trainings of each choice, and random choices.
         workers: processes; None: one a core.
+        config, metric: which part of a simulator of several.
     """
 
     model: str
@@ -50,6 +51,8 @@ class SelectSettings:
     test_ids: tuple[int, ...] = ()
     seeds: int = 3
     workers: int | None = None
+    config: str | None = None
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -203,7 +206,7 @@ def select(
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit, or a training diverged.
     """
-    case = load_case(settings.model, settings.dataset)
+    case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run()
     _check_count(settings, fact)
     target = _target(settings, fact)

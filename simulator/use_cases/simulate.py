@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from gptdynamics.errors import DataError, SettingsError
-from simulator.evaluation.simulated import load_simulator
-from simulator.use_cases.case import load_case
+from simulator.use_cases.case import load_case, load_part
 from simulator.what_if import WhatIf
 
 
@@ -26,6 +25,7 @@ class SimulateSettings:
         curriculum: a JSON file: `[[ids of a batch], ...]`, or an object with `curriculum` and, optionally,
             `learning_rate` (one a step) and `initial` (one a test example).
         interval: level of a band, or None.
+        config, metric: which part of a simulator of several.
     """
 
     model: str
@@ -33,6 +33,8 @@ class SimulateSettings:
     run: str | None = None
     curriculum: Path | None = None
     interval: float | None = None
+    config: str | None = None
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if self.dataset is None and self.curriculum is None:
@@ -109,9 +111,9 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
         GPTDynamicsError: model, dataset, run or curriculum cannot be read or do not fit each other.
     """
     if settings.dataset is None:
-        model, fact = load_simulator(settings.model), None
+        model, fact = load_part(settings.model, settings.config, settings.metric), None
     else:
-        case = load_case(settings.model, settings.dataset)
+        case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
         model, fact = case.model, case.run(settings.run)
     try:
         run: WhatIf
@@ -120,10 +122,10 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
         else:
             given = read_curriculum(settings.curriculum)
             initial: Any = given.get("initial")
-            about = {} if fact is None else {"pool": fact.pool, "test": fact.test}
+            pool, test = (None, None) if fact is None else (fact.pool, fact.test)
             if initial is None and fact is not None:
                 initial = fact.values[0, : model.config.order if model.config.dynamics == "markov" else 1]
-            run = model.what_if(given["curriculum"], initial=initial, learning_rate=given.get("learning_rate"), **about)
+            run = model.what_if(given["curriculum"], pool, test, initial, given.get("learning_rate"))
         found = run.simulate(settings.interval)
     except ValueError as error:
         raise SettingsError(f"{settings.model}: {error}") from error

@@ -44,6 +44,7 @@ class ValidateSettings:
         measured: steps that are measured, the first and the last among them.
         seed: of the changes.
         workers: processes; None: one a core.
+        config, metric: which part of a simulator of several.
     """
 
     model: str
@@ -56,6 +57,8 @@ class ValidateSettings:
     measured: int = 9
     seed: int = 0
     workers: int | None = None
+    config: str | None = None
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("each", 3), ("test_examples", 1), ("measured", 2)):
@@ -106,7 +109,7 @@ class _Drawn:
 
 
 def _draw(settings: ValidateSettings) -> _Drawn:
-    case = load_case(settings.model, settings.dataset)
+    case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run(settings.run)
     count = len(fact.test)
     if settings.test_examples > count:
