@@ -52,7 +52,7 @@ def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: Influ
     assert all(each.final < 0 for each in found.helped()) and found.helped()
     assert all(each.final > 0 for each in found.harmed()) and found.harmed()
     other = replace(found, metric="accuracy")
-    assert [each.pool_id for each in other.helped()] == [each.pool_id for each in found.harmed()]
+    assert [each.final for each in other.helped()] == [each.final for each in found.harmed()]
     still = replace(found, final=np.zeros_like(found.final))
     assert still.helped() == still.harmed() == []
 
