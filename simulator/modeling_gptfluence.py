@@ -278,10 +278,16 @@ class GPTfluenceSimulator(PreTrainedModel):
         Raises:
             ValueError: the model has no bands, or none of this level.
         """
+        width = self.band_width(predicted.size(1), seen, level)
+        ends = METRIC_RANGES[self.config.metric]
+        return (predicted - width).clamp(*ends), (predicted + width).clamp(*ends)
+
+    def band_width(self, values: int, seen: torch.Tensor, level: float) -> torch.Tensor:
+        """How far the band reaches to either side of a prediction of so many values: `[values, M]`; see `band`."""
         config = self.config
         # Beyond the length trained on the last width is kept: there is nothing to know a later one by.
-        steps = torch.arange(predicted.size(1)).clamp(max=config.steps)
-        width = predicted.new_zeros(predicted.shape[1:])
+        steps = torch.arange(values).clamp(max=config.steps)
+        width = self.band_scale.new_zeros(values, len(seen))
         for which, what in ((seen >= 0, "seen test examples"), (seen < 0, "unseen test examples")):
             if not bool(which.any()):
                 continue
@@ -290,10 +296,9 @@ class GPTfluenceSimulator(PreTrainedModel):
             scores = self.band_scores if known else self.unseen_band_scores
             width[:, which] = half_width(level, config.calibration_runs, scale, scores, what)
         order = config.order if config.dynamics == "markov" else 1
-        given = measured_steps(predicted.size(1) - 1, config.stride, config.first_step)[:order]
+        given = measured_steps(values - 1, config.stride, config.first_step)[:order]
         width[: given[-1] + 1] = 0
-        ends = METRIC_RANGES[config.metric]
-        return (predicted - width).clamp(*ends), (predicted + width).clamp(*ends)
+        return width
 
     def rates_of(self, learning_rate: Sequence[float] | None, steps: int) -> list[float]:
         """The given rates, or those of the runs trained on; ValueError if they are not one a step."""

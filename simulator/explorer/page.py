@@ -1,0 +1,69 @@
+"""Writes the explorer: one HTML page with its data, its simulation and its chart library, which loads nothing.
+
+The chart is uPlot (MIT, 50 KB, in `vendor/`): plotly.js, which the report uses, is 4.6 MB of script that takes most
+of a second to start, and redraws more slowly than a change is simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+
+from gptdynamics.atomic import write_text
+from simulator.explorer.payload import View, explorer_payload
+from simulator.report.self_contained import render_page
+
+SCRIPTS = (
+    "vendor/uPlot.iife.min.js",
+    "payload.js",
+    "curriculum.js",
+    "simulation.js",
+    "texts.js",
+    "chart.js",
+    "lists.js",
+    "interface.js",
+)
+
+
+def asset(name: str) -> str:
+    """A script or style of the page."""
+    return resources.files("simulator.explorer").joinpath(name).read_text(encoding="utf-8")
+
+
+def write_explorer(path: Path, views: Sequence[View], texts: bool = True) -> int:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: of the HTML file; its folder is made if needed.
+        views: what can be chosen, in this order.
+        texts: with prompts and targets; else examples are named by their ids, and by their labels in label tasks.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        SettingsError: there are no views, or a simulator was trained for something else than its runs.
+        DataError: the file cannot be written.
+    """
+    from markupsafe import Markup
+
+    data = explorer_payload(views, texts)
+    metrics = {view.runs.metric for view in views}
+    page = render_page(
+        "simulator.explorer",
+        "explorer.html.jinja",
+        data=data,
+        plotly=False,
+        title=f"{', '.join(dict.fromkeys(view.runs.config for view in views))}: what other training data would have done",
+        several=len(metrics) > 1,
+        metric=views[0].runs.metric,
+        texts=any(example[2] is not None for example in data["examples"]),
+        version=version("gptdynamics"),
+        style=Markup(asset("explorer.css")),
+        chart_style=Markup(asset("vendor/uPlot.min.css")),
+        scripts=[Markup(asset(name)) for name in SCRIPTS],
+    )
+    write_text(path, page)
+    return len(page.encode())

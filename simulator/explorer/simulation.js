@@ -1,0 +1,216 @@
+"use strict";
+// The simulator, as in simulator/markov_dynamics.py and simulator/memory_dynamics.py: one curriculum, one test example.
+//
+// Both dynamics begin alike. Each training example has a vector, one for all filters (memory) or one for each
+// factor (markov); each test example has a vector for each of them. What a batch gives a filter is the product
+// of the batch's mean vector and the test example's. Then a loop over the steps.
+//
+// N training examples, M test examples, F filters or factors, K numbers in a vector, T updates. Batches are lists of
+// places in the pool: [[3, 17], ...]. Arrays are flat; [F, T] means that the value of (f, t) is at f * T + t.
+
+const SMALLEST_LOSS = 1e-3;
+
+/** Mean training vector of each batch: [S, T, K], S being 1 or F. */
+function batchMeans(model, batches) {
+  const { sides, pool, size, train } = model;
+  const means = new Float64Array(sides * batches.length * size);
+  for (let side = 0; side < sides; side++) {
+    batches.forEach((batch, step) => {
+      const into = (side * batches.length + step) * size;
+      for (const place of batch) {
+        const from = (side * pool + place) * size;
+        for (let k = 0; k < size; k++) means[into + k] += train[from + k] / batch.length;
+      }
+    });
+  }
+  return means;
+}
+
+/** What each batch gives each filter for one test example: [F, T]. */
+function batchFactors(model, means, steps, test) {
+  const factors = new Float64Array(model.filters * steps);
+  for (let step = 0; step < steps; step++) stepFactors(model, means, steps, test, step, factors);
+  return factors;
+}
+
+/** The same for one step, written into `factors`. */
+function stepFactors(model, means, steps, test, step, factors) {
+  const { sides, size, filters } = model;
+  for (let filter = 0; filter < filters; filter++) {
+    const from = ((sides === 1 ? 0 : filter) * steps + step) * size;
+    const against = (test * filters + filter) * size;
+    let sum = 0;
+    for (let k = 0; k < size; k++) sum += means[from + k] * model.test[against + k];
+    factors[filter * steps + step] = sum * model.factorScale;
+  }
+}
+
+/** What depends on the learning rates alone, so that it is computed once for a run. */
+function scheduleOf(model, rates) {
+  return model.dynamics === "memory" ? memorySchedule(model, rates) : markovSchedule(model, rates.length);
+}
+
+/** The trajectory of one test example from what its batches give: [T + 1]. `initial` are its first values. */
+function trajectoryOf(model, schedule, factors, test, initial) {
+  const follow = model.dynamics === "memory" ? memoryTrajectory : markovTrajectory;
+  return follow(model, schedule, factors, test, initial);
+}
+
+/** The trajectory of one test example in a run of these batches. */
+function simulate(model, schedule, batches, test, initial) {
+  const factors = batchFactors(model, batchMeans(model, batches), batches.length, test);
+  return trajectoryOf(model, schedule, factors, test, initial);
+}
+
+/**
+ * The last value if one visit were not there, for each visit: [[value, ...], ...] in the shape of `batches`.
+ * An only example of a batch cannot be left out: null.
+ */
+function finalsWithout(model, schedule, batches, test, initial) {
+  const steps = batches.length, means = batchMeans(model, batches);
+  const factors = batchFactors(model, means, steps, test);
+  return batches.map((batch, step) => batch.map((_, at) => {
+    if (batch.length === 1) return null;
+    const kept = batch.filter((_, other) => other !== at);
+    const changed = Float64Array.from(factors);
+    const alone = batchMeans(model, [kept]), one = new Float64Array(model.filters);
+    stepFactors(model, alone, 1, test, 0, one);
+    for (let filter = 0; filter < model.filters; filter++) changed[filter * steps + step] = one[filter];
+    return trajectoryOf(model, schedule, changed, test, initial)[steps];
+  }));
+}
+
+/** The end of the band below and above a prediction, as `GPTfluenceSimulator.band`. */
+function bandAround(model, predicted, test) {
+  const low = new Float64Array(predicted.length), high = new Float64Array(predicted.length);
+  predicted.forEach((value, step) => {
+    const width = model.width[Math.min(step, model.widthSteps) * model.tests + test];
+    low[step] = withinRange(model, value - width);
+    high[step] = withinRange(model, value + width);
+  });
+  return { low: low, high: high };
+}
+
+function withinRange(model, value) {
+  const [least, most] = model.range;
+  return Math.max(least, most === null ? value : Math.min(most, value));
+}
+
+// markov: phi_t = sum_j alpha_j phi_{t-j} + beta, a step for each interval between two measurements.
+
+function markovSchedule(model, steps) {
+  const measured = [];
+  for (let step = model.firstStep; step < steps; step += model.stride) measured.push(step);
+  return { measured: [...measured, steps] };
+}
+
+function markovTrajectory(model, schedule, factors, test, initial) {
+  const { measured } = schedule, order = model.filters - 1, steps = factors.length / model.filters;
+  const between = (filter, interval) => {
+    let sum = 0;
+    for (let step = measured[interval]; step < measured[interval + 1]; step++) sum += factors[filter * steps + step];
+    return sum / (measured[interval + 1] - measured[interval]);
+  };
+  const values = initial.slice(0, order);
+  for (let interval = order - 1; interval < measured.length - 1; interval++) {
+    let value = between(order, interval);
+    for (let lag = 1; lag <= order; lag++) value += between(lag - 1, interval) * values[values.length - lag];
+    values.push(value);
+  }
+  return Float64Array.from({ length: steps + 1 }, (_, step) => along(values, 1, 0, placeOf(measured, step)));
+}
+
+// memory: a mean curve along tau, plus what the recent batches left behind.
+
+function memorySchedule(model, rates) {
+  const { decays, fadings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
+  const tau = [0];
+  // Rounded as torch does it, so that a run's own schedule meets the grid of the mean curve.
+  let sum = 0;
+  rates.forEach((rate) => tau.push(Math.fround((sum += Math.fround(rate / referenceRate)))));
+  const strengths = new Float64Array(fadings.length * steps);
+  fadings.forEach((fading, at) => {
+    for (let step = 0; step < steps; step++) {
+      strengths[at * steps + step] = rates[step] / referenceRate * Math.exp(-fading * Math.min(tau[step], last));
+    }
+  });
+  const places = tau.map((at) => placeOf(model.tau, at));
+  const shown = places.map((at) => along(model.shown, 1, 0, at));
+  return { strengths: strengths, places: places, shown: shown, decays: decays };
+}
+
+function memoryTrajectory(model, schedule, factors, test, initial) {
+  const effects = effectsOf(model, schedule, factors);
+  const first = toLatent(model, initial[0]), limit = model.limit[test];
+  const latent = schedule.places.map(
+    (at, step) => curveAt(model, test, first, at) + schedule.shown[step] * limited(effects[step], limit)
+  );
+  const given = Math.min(model.firstStep, latent.length - 1);
+  // The curve of an unseen example was predicted from its first value already.
+  const offset = model.seen[test] ? first - latent[given] : 0;
+  return Float64Array.from(latent, (value, step) =>
+    step <= given ? initial[0] : fromLatent(model, value + model.carry * offset));
+}
+
+/** <w, m_t>: every filter keeps a share `decay` of what it had and gets what the batch gives it. */
+function effectsOf(model, schedule, factors) {
+  const { strengths, decays } = schedule, fadings = model.fadings.length, steps = factors.length / model.filters;
+  const effects = new Float64Array(steps + 1);
+  for (let filter = 0; filter < model.filters; filter++) {
+    const decay = decays[Math.floor(filter / fadings)], from = filter * steps, strong = (filter % fadings) * steps;
+    let state = 0;
+    for (let step = 0; step < steps; step++) {
+      state = decay * state + strengths[strong + step] * factors[from + step];
+      effects[step + 1] += state;
+    }
+  }
+  return effects;
+}
+
+/** mu: the mean curve of a seen test example; of an unseen one its first value plus a predicted change. */
+function curveAt(model, test, first, at) {
+  if (model.seen[test]) return along(model.baseline, model.tests, test, at);
+  const curves = model.curveSlope.length;
+  let value = first;
+  for (let curve = 0; curve < curves; curve++) {
+    const predicted = model.curveConstant[test * curves + curve] + model.curveSlope[curve] * first;
+    const kept = Math.min(Math.max(predicted, model.curveRange[curve]), model.curveRange[curves + curve]);
+    value += kept * along(model.curveBasis, curves, curve, at);
+  }
+  return value;
+}
+
+/** The effect itself up to `limit`; beyond that it grows ever more slowly, and never to twice the limit. */
+function limited(effect, limit) {
+  const size = Math.max(limit, 1.2e-38), beyond = Math.abs(effect) - size;
+  return beyond <= 0 ? effect : Math.sign(effect) * size * (1 + Math.tanh(beyond / size));
+}
+
+function toLatent(model, value) {
+  if (model.metric !== "loss") return value;
+  const kept = Math.max(value, SMALLEST_LOSS);
+  return kept + Math.log(-Math.expm1(-kept));
+}
+
+/** value(): the metric, within its range, from its latent. */
+function fromLatent(model, latent) {
+  if (model.metric !== "loss") return withinRange(model, latent);
+  return latent > 20 ? latent : Math.log1p(Math.exp(latent));
+}
+
+/** Where `at` stands on an ascending grid: between `left` and `left + 1`, at `share` of the way; ends are kept. */
+function placeOf(grid, at) {
+  const last = grid.length - 1;
+  if (last === 0) return { left: 0, share: 0 };
+  const kept = Math.min(Math.max(at, grid[0]), grid[last]);
+  let right = 1;
+  while (right < last && grid[right] < kept) right += 1;
+  const width = grid[right] - grid[right - 1];
+  return { left: right - 1, share: width > 0 ? (kept - grid[right - 1]) / width : 0 };
+}
+
+/** A column of a table [G, width] at a place. */
+function along(table, width, column, at) {
+  const left = table[at.left * width + column];
+  return at.share === 0 ? left : left * (1 - at.share) + table[(at.left + 1) * width + column] * at.share;
+}
