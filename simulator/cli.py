@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from gptdynamics.console import run_app
+from gptdynamics.errors import SettingsError
+from simulator.commands.explorer import write_page
 from simulator.commands.influence import influence
 from simulator.commands.mislabel import mislabel
 from simulator.commands.phases import phases
@@ -173,17 +175,33 @@ def evaluate(
 @app.command()
 def report(
     dataset: Dataset,
-    config: Config,
     output: Annotated[Path, typer.Option(help="The HTML page.")],
+    config: Annotated[
+        str | None, typer.Option(help="<task>_<size>, e.g. rte_nano. With --interactive: default, those of the models.")
+    ] = None,
     metric: Metric = "loss",
     models: Models = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw a few trajectories here (.svg or .png).")] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="A page that simulates changed runs itself: the explorer.")
+    ] = False,
+    no_texts: Annotated[
+        bool, typer.Option("--no-texts", help="With --interactive: leave out prompts and targets, but for labels.")
+    ] = False,
 ) -> None:
-    """Write one self-contained page: the table, and true against predicted trajectories."""
+    """Write one self-contained page: the table, and true against predicted trajectories; or the explorer."""
+    if interactive:
+        if figure is not None:
+            raise SettingsError("--figure is of the report without --interactive")
+        write_page(dataset, output, config, metric, models or [], texts=not no_texts)
+        return
     from simulator.evaluation import EvaluateSettings
     from simulator.evaluation import evaluate as evaluate_methods
     from simulator.report import draw_trajectories, report_evaluation
 
+    if config is None or no_texts:
+        lacking = "--no-texts needs --interactive" if no_texts else "give --config, e.g. --config rte_nano"
+        raise SettingsError(lacking)
     settings = EvaluateSettings(dataset, config, metric, tuple(models or ()))
     with phases() as (on_phase, on_progress):
         evaluation = evaluate_methods(settings, on_phase, on_progress)
@@ -227,6 +245,10 @@ def push(
     dataset: Annotated[
         str | None, typer.Option(help="Hub id of the runs.  [default: that trained on, if it was a Hub id]")
     ] = None,
+    space: Annotated[str | None, typer.Option(help="Also publish its explorer as this static Space.")] = None,
+    no_texts: Annotated[
+        bool, typer.Option("--no-texts", help="With --space: leave out prompts and targets, but for labels.")
+    ] = False,
 ) -> None:
     """Publish a simulator on the Hub, so that it can be loaded with and without this package."""
     from simulator.model_push import push_simulator
@@ -237,6 +259,13 @@ def push(
     typer.echo(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
     if pushed.url is not None:
         typer.echo(pushed.url)
+    if space is not None:
+        from simulator.space_push import push_space
+
+        shown = push_space(model, repo, space, texts=not no_texts, private=private, dataset=dataset)
+        typer.echo(f"{len(shown.files)} files, {shown.size / 2**20:.2f} MiB went to {space}")
+        if shown.url is not None:
+            typer.echo(shown.url)
 
 
 for command in (simulate, influence, mislabel, select, validate):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.errors import DataError
+from gptdynamics.hub.file_push import push_files
 from gptdynamics.hub.push import Pushed
-from gptdynamics.hub.repository import Repository
-from gptdynamics.hub.retry import until_done
+from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.nano import MODEL_FOLDER
 
 
@@ -34,32 +33,14 @@ def push_model_files(
         UnreachableError: the Hub failed again and again.
     """
     repository = Repository(repo, "model")
-    repository.user()
-    created = not repository.exists()
-    if created:
-        repository.create(private)
-    elif private and not repository.private():
-        raise SettingsError(f"{repo} is there, and public: make it private in its settings, or name another")
 
-    def attempt(number: int) -> Pushed:
-        head = repository.head()
-        if head is None:
-            raise DataError(f"{repo} has no branch {repository.branch}")
-        there = repository.files(head)
+    def check(there: Mapping[str, RemoteFile], head: str) -> None:
         if "config.json" in there:
             theirs, mine = (_model_type(file) for file in (repository.fetch("config.json", head), files["config.json"]))
             if theirs != mine:
                 raise DataError(f"{repo} holds a model of another kind ({theirs}, not {mine}): name another one")
-        changed = {path: file for path, file in files.items() if path not in there or not there[path].same_as(file)}
-        size = sum(file.stat().st_size for file in changed.values())
-        if not changed:
-            return Pushed(repo, created, sha=head)
-        made = repository.commit(dict(changed), head, "Upload model")
-        with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as place:
-            repository.read_back(made, changed, Path(place))
-        return Pushed(repo, created, files=sorted(changed), size=size, sha=made.sha, url=made.url)
 
-    return until_done(attempt, on_wait)
+    return push_files(repository, files, check, "Upload model", private, on_wait)
 
 
 def _model_type(config: Path) -> str:

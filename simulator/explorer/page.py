@@ -50,15 +50,15 @@ def write_explorer(path: Path, views: Sequence[View], texts: bool = True) -> int
     from markupsafe import Markup
 
     data = explorer_payload(views, texts)
-    metrics = {view.runs.metric for view in views}
+    configs, metrics = (list(dict.fromkeys(getattr(view.runs, of) for view in views)) for of in ("config", "metric"))
     page = render_page(
         "simulator.explorer",
         "explorer.html.jinja",
         data=data,
         plotly=False,
-        title=f"{', '.join(dict.fromkeys(view.runs.config for view in views))}: what other training data would have done",
+        title=f"{', '.join(configs)}: what other training data would have done",
         several=len(metrics) > 1,
-        metric=views[0].runs.metric,
+        metric=metrics[0],
         texts=any(example[2] is not None for example in data["examples"]),
         version=version("gptdynamics"),
         style=Markup(asset("explorer.css")),

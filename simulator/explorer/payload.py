@@ -1,7 +1,8 @@
 """The data of the explorer: measured runs, texts, and simulators as plain arrays.
 
 A memory is sent as its parts, not as factors of every pair: 200 training examples of 8 components and 200 responses
-of 65 x 8 numbers are 0.4 MB where 65 factor matrices are 10 MB. A markov is sent as its projected vectors.
+of 65 x 8 numbers are 0.4 MB where 65 factor matrices are 10 MB. A markov is sent as its projected vectors,
+or as factors where it has nothing else.
 Measured values are sent in 65,536 levels between the lowest and the highest of each test example; whatever the
 simulation begins with is sent as it is.
 """
@@ -167,15 +168,14 @@ def _memory(
 def _markov(
     model: GPTfluenceSimulator, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    train_side, test_side = model.dynamics.project(pool, "train"), model.dynamics.project(test, "test")
-    scalars = {
-        "sides": len(train_side),
-        "size": train_side.size(-1),
-        "filters": len(train_side),
-        "factorScale": float(model.config.batch_size),
-        "stride": model.config.stride,
-    }
-    return scalars, {"train": train_side, "test": test_side.transpose(0, 1)}
+    scalars = {"factorScale": float(model.config.batch_size), "stride": model.config.stride}
+    if model.config.projection == "table":
+        arrays = {"train": model.dynamics.factors(pool, test)}
+    else:
+        test_side = model.dynamics.project(test, "test").transpose(0, 1)
+        arrays = {"train": model.dynamics.project(pool, "train"), "test": test_side}
+    factors, _, size = arrays["train"].shape
+    return scalars | {"table": "test" not in arrays, "sides": factors, "filters": factors, "size": size}, arrays
 
 
 def _floats(values: Any) -> str:

@@ -3,7 +3,8 @@
 //
 // Both dynamics begin alike. Each training example has a vector, one for all filters (memory) or one for each
 // factor (markov); each test example has a vector for each of them. What a batch gives a filter is the product
-// of the batch's mean vector and the test example's. Then a loop over the steps.
+// of the batch's mean vector and the test example's; of a table (Simfluence) the vector of a training example has the
+// numbers of all test examples. Then a loop over the steps.
 //
 // N training examples, M test examples, F filters or factors, K numbers in a vector, T updates. Batches are lists of
 // places in the pool: [[3, 17], ...]. Arrays are flat; [F, T] means that the value of (f, t) is at f * T + t.
@@ -40,7 +41,8 @@ function stepFactors(model, means, steps, test, step, factors) {
     const from = ((sides === 1 ? 0 : filter) * steps + step) * size;
     const against = (test * filters + filter) * size;
     let sum = 0;
-    for (let k = 0; k < size; k++) sum += means[from + k] * model.test[against + k];
+    if (model.table) sum = means[from + test];
+    else for (let k = 0; k < size; k++) sum += means[from + k] * model.test[against + k];
     factors[filter * steps + step] = sum * model.factorScale;
   }
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gptdynamics.dataset import Dynamics, read_dynamics
 from simulator.configuration_gptfluence import GPTfluenceConfig
@@ -25,6 +26,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory, two test examples unseen": ("memory", {"tests": 2, "encoder_width": 64, "components": 3}),
     "markov": ("markov", {"calibration_runs": 19}),
     "markov mlp of order 3": ("markov", {"order": 3, "projection": "mlp"}),
+    "markov of a table": ("markov", {"projection": "table", "encoder": {"encoder": "index"}, "encoder_width": 1}),
     "markov every 2 updates": ("markov", {"stride": 2}),
     "markov of order 2, every 2 updates from 1": ("markov", {"stride": 2, "first_step": 1, "order": 2}),
 }
@@ -53,6 +55,9 @@ def view(
     dynamics, changes = KINDS[request.param]
     model = make_model(make_config(dynamics, **changes))
     config = model.config
+    if config.projection == "table":
+        model.pool_vectors.copy_(torch.arange(POOL).unsqueeze(1))
+        model.test_vectors.copy_(torch.arange(TESTS).unsqueeze(1))
     if "limit" in request.param:
         model.dynamics.limit.fill_(0.1)
     if config.metric == "accuracy":

@@ -1,0 +1,61 @@
+"""Putting files into a repository on the Hub, in one commit; other files there stay."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.hub.push import Pushed
+from gptdynamics.hub.repository import RemoteFile, Repository
+from gptdynamics.hub.retry import until_done
+
+
+def push_files(
+    repository: Repository,
+    files: Mapping[str, Path],
+    check: Callable[[Mapping[str, RemoteFile], str], None],
+    message: str,
+    private: bool = False,
+    on_wait: Callable[[str], None] = lambda reason: None,
+) -> Pushed:
+    """Put files into a repository, which is made if it is not there.
+
+    Args:
+        repository: where to.
+        files: a local file for each path in the repository.
+        check: given what was there before us and at which commit, raises where that may not be changed.
+        message: title of the commit.
+        private: make the repository a private one.
+        on_wait: called with the reason before it is tried again.
+
+    Raises:
+        SettingsError: no token, no right, or a public repository is to be private; nothing was changed.
+        UnreachableError: the Hub failed again and again.
+        GPTDynamicsError: what `check` raises; nothing was changed.
+    """
+    repository.user()
+    created = not repository.exists()
+    if created:
+        repository.create(private)
+    elif private and not repository.private():
+        raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
+
+    def attempt(number: int) -> Pushed:
+        head = repository.head()
+        if head is None:
+            raise DataError(f"{repository.id} has no branch {repository.branch}")
+        there = repository.files(head)
+        if not created:
+            check(there, head)
+        changed = {path: file for path, file in files.items() if path not in there or not there[path].same_as(file)}
+        size = sum(file.stat().st_size for file in changed.values())
+        if not changed:
+            return Pushed(repository.id, created, sha=head)
+        made = repository.commit(dict(changed), head, message)
+        with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as place:
+            repository.read_back(made, changed, Path(place))
+        return Pushed(repository.id, created, files=sorted(changed), size=size, sha=made.sha, url=made.url)
+
+    return until_done(attempt, on_wait)

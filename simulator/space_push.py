@@ -1,0 +1,85 @@
+"""Publishing the explorer of a simulator as a static Space on the Hub."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from gptdynamics.atomic import write_text
+from gptdynamics.errors import DataError
+from gptdynamics.hub.file_push import push_files
+from gptdynamics.hub.push import Pushed
+from gptdynamics.hub.repository import RemoteFile, Repository
+from gptdynamics.hub.source import is_hub_id
+from hub_cards import render
+from simulator.explorer.page import write_explorer
+from simulator.explorer.views import views_of
+
+_TAG = "gptfluence"
+
+
+def push_space(
+    model: Path, repo: str, space: str, texts: bool = True, private: bool = False, dataset: str | None = None
+) -> Pushed:
+    """Put the explorer of a simulator into a static Space.
+
+    Args:
+        model: folder of the simulator.
+        repo: its model repository on the Hub, for the Space's card.
+        space: `<owner>/<name>` of the Space; made if it is not there.
+        texts: with prompts and targets.
+        private: make the Space a private one.
+        dataset: Hub id of the runs it was trained on; default: what it was trained with, if that is one.
+
+    Raises:
+        DataError: runs or simulator are missing or damaged, or the Space holds something else; nothing was changed.
+        GPTDynamicsError: as `push_files`.
+    """
+    repository = Repository(space, "space")
+    runs = trained_on(model)
+    local = Path(runs).exists()
+    views = views_of(runs if local or dataset is None else dataset, [str(model)])
+    known = dataset or (runs if is_hub_id(runs) and not local else None)
+
+    def check(there: Mapping[str, RemoteFile], head: str) -> None:
+        ours = "README.md" in there and _TAG in _tags(repository.fetch("README.md", head))
+        if not ours and "index.html" in there:
+            raise DataError(f"{space} holds a page that is not an explorer: name another Space")
+
+    with tempfile.TemporaryDirectory(prefix="gptfluence-space-") as scratch:
+        page, card = Path(scratch) / "index.html", Path(scratch) / "README.md"
+        write_explorer(page, views, texts)
+        runs_of = views[0].runs
+        text = render(
+            "space/README.md.jinja",
+            title=f"Explorer of {runs_of.config}",
+            config=runs_of.config,
+            metric=runs_of.metric,
+            model=repo,
+            dataset=known,
+            texts=texts and any(example.prompt for example in runs_of.pool),
+        )
+        write_text(card, text)
+        return push_files(repository, {"index.html": page, "README.md": card}, check, "Upload explorer", private)
+
+
+def trained_on(model: Path) -> str:
+    """The dataset that a simulator in a folder was trained with, as it was named then.
+
+    Raises:
+        DataError: the folder does not say.
+    """
+    path = model / "training.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["settings"]["dataset"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: does not say which runs the simulator was trained on") from error
+
+
+def _tags(card: Path) -> list[str]:
+    from huggingface_hub import metadata_load
+
+    tags = (metadata_load(card) or {}).get("tags")
+    return tags if isinstance(tags, list) else []
