@@ -51,15 +51,17 @@ def push_space(
     with tempfile.TemporaryDirectory(prefix="gptfluence-space-") as scratch:
         page, card = Path(scratch) / "index.html", Path(scratch) / "README.md"
         write_explorer(page, views, texts)
-        runs_of = views[0].runs
+        configs, metrics = (
+            list(dict.fromkeys(getattr(view.runs, of) for view in views)) for of in ("config", "metric")
+        )
         text = render(
             "space/README.md.jinja",
-            title=f"Explorer of {runs_of.config}",
-            config=runs_of.config,
-            metric=runs_of.metric,
+            title=f"Explorer of {', '.join(configs)}",
+            configs=configs,
+            metrics=metrics,
             model=repo,
             dataset=known,
-            texts=texts and any(example.prompt for example in runs_of.pool),
+            texts=texts and any(example.prompt for view in views for example in view.runs.pool),
         )
         write_text(card, text)
         return push_files(repository, {"index.html": page, "README.md": card}, check, "Upload explorer", private)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.errors import SettingsError
-from simulator.evaluation.simulated import Simulated, load_simulator
+from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
 from simulator.explorer.payload import View
+from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, train_simulator
 
 TRAINED_HERE = (("memory", "gradient"), ("markov", "sentence"))
@@ -19,22 +20,28 @@ def views_of(dataset: str, models: Sequence[str], config: str | None = None) -> 
     Args:
         dataset: folder, Hub id or short name of the runs.
         models: folders or Hub ids of simulators.
-        config: refuse simulators of others.
+        config: show only this one.
 
     Raises:
-        SettingsError: a simulator is of another config.
+        SettingsError: a simulator knows nothing of it.
         DataError: runs or a simulator are missing or damaged.
     """
-    together: dict[tuple[str, str], list[Simulated]] = {}
+    together: dict[tuple[str, str], list[tuple[GPTfluenceSimulator, str]]] = {}
     for source in models:
-        simulated = Simulated(load_simulator(source), source)
-        trained = simulated.simulator.config
-        if config not in (None, trained.dataset_config):
+        model = load_simulator(source)
+        wanted = [group for group in model.config.groups if config in (None, group[0])]
+        if not wanted:
+            known = ", ".join(dict.fromkeys(name for name, _ in model.config.groups))
             raise SettingsError(
-                f"{source} was trained for {trained.dataset_config}, not {config}; without --config a page shows both"
+                f"{source} was trained for {known}, not {config}; without --config a page shows what there is"
             )
-        together.setdefault((trained.dataset_config, trained.metric), []).append(simulated)
-    return [View(read_dynamics(dataset, *key), tuple(members)) for key, members in together.items()]
+        for group in wanted:
+            together.setdefault(group, []).append((model, source))
+    views = []
+    for group, members in together.items():
+        runs = read_dynamics(dataset, *group)
+        views.append(View(runs, tuple(simulated_of(model, source, runs) for model, source in members)))
+    return views
 
 
 def view_trained_here(
