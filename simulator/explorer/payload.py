@@ -152,6 +152,8 @@ def _memory(
         "test": responses / memory.state_scale[:, None],
         "decays": memory.decays,
         "fadings": memory.fadings,
+        "momenta": memory.momenta,
+        "forgettings": memory.forgettings,
         "tau": memory.tau,
         "shown": memory.shown,
         "limit": torch.where(seen >= 0, memory.limit[seen.clamp(min=0)], memory.unseen_limit),

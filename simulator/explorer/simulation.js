@@ -125,20 +125,22 @@ function markovTrajectory(model, schedule, factors, test, initial) {
 // memory: a mean curve along tau, plus what the recent batches left behind.
 
 function memorySchedule(model, rates) {
-  const { decays, fadings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
+  const { fadings, forgettings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
   const tau = [0];
   // Rounded as torch does it, so that a run's own schedule meets the grid of the mean curve.
   let sum = 0;
   rates.forEach((rate) => tau.push(Math.fround((sum += Math.fround(rate / referenceRate)))));
-  const strengths = new Float64Array(fadings.length * steps);
-  fadings.forEach((fading, at) => {
-    for (let step = 0; step < steps; step++) {
-      strengths[at * steps + step] = rates[step] / referenceRate * Math.exp(-fading * Math.min(tau[step], last));
-    }
-  });
+  const relative = Float64Array.from(rates, (rate) => rate / referenceRate);
+  const strengths = new Float64Array(fadings.length * steps), kept = new Float64Array(forgettings.length * steps);
+  for (let step = 0; step < steps; step++) {
+    fadings.forEach((fading, at) => {
+      strengths[at * steps + step] = relative[step] * Math.exp(-fading * Math.min(tau[step], last));
+    });
+    forgettings.forEach((forgetting, at) => { kept[at * steps + step] = Math.exp(-forgetting * relative[step]); });
+  }
   const places = tau.map((at) => placeOf(model.tau, at));
   const shown = places.map((at) => along(model.shown, 1, 0, at));
-  return { strengths: strengths, places: places, shown: shown, decays: decays };
+  return { relative: relative, strengths: strengths, kept: kept, places: places, shown: shown };
 }
 
 function memoryTrajectory(model, schedule, factors, test, initial) {
@@ -154,19 +156,41 @@ function memoryTrajectory(model, schedule, factors, test, initial) {
     step <= given ? initial[0] : fromLatent(model, value + model.carry * offset));
 }
 
-/** <w, m_t>: every filter keeps a share `decay` of what it had and gets what the batch gives it. */
+/** <w, [m_t, n_t]>: what all filters hold after each step. */
 function effectsOf(model, schedule, factors) {
-  const { strengths, decays } = schedule, fadings = model.fadings.length, steps = factors.length / model.filters;
-  const effects = new Float64Array(steps + 1);
-  for (let filter = 0; filter < model.filters; filter++) {
-    const decay = decays[Math.floor(filter / fadings)], from = filter * steps, strong = (filter % fadings) * steps;
-    let state = 0;
-    for (let step = 0; step < steps; step++) {
-      state = decay * state + strengths[strong + step] * factors[from + step];
-      effects[step + 1] += state;
+  const steps = factors.length / model.filters, effects = new Float64Array(steps + 1);
+  const { decays, fadings, momenta, forgettings } = model;
+  let from = 0;
+  for (const decay of decays) {
+    for (let fading = 0; fading < fadings.length; fading++, from += steps) {
+      addMemory(effects, factors, from, decay, schedule.strengths, fading * steps);
+    }
+  }
+  for (const momentum of momenta) {
+    for (let forgetting = 0; forgetting < forgettings.length; forgetting++, from += steps) {
+      addOptimiser(effects, factors, from, momentum, schedule.relative, schedule.kept, forgetting * steps);
     }
   }
   return effects;
+}
+
+/** m: a filter keeps the share `decay` of what it had and gets what the batch gives it. */
+function addMemory(effects, factors, from, decay, strengths, at) {
+  let state = 0;
+  for (let step = 0; step < effects.length - 1; step++) {
+    state = decay * state + strengths[at + step] * factors[from + step];
+    effects[step + 1] += state;
+  }
+}
+
+/** n: what an optimiser with momentum adds up, and forgets as fast as it learns. */
+function addOptimiser(effects, factors, from, momentum, relative, kept, at) {
+  let velocity = 0, state = 0;
+  for (let step = 0; step < effects.length - 1; step++) {
+    velocity = momentum * velocity + (1 - momentum) * factors[from + step];
+    state = kept[at + step] * state + relative[step] * velocity;
+    effects[step + 1] += state;
+  }
 }
 
 /** mu: the mean curve of a seen test example; of an unseen one its first value plus a predicted change. */
