@@ -220,6 +220,16 @@ MISTAKES = {
     "order zero": (TRAIN + " --config mini_sentiment_nano --order 0", "order=0"),
     "no model folder": (EVALUATE + " --models {out}", "not a folder"),
     "a model that is no simulator": (EVALUATE + " --models {tiny}", "not a folder with a GPTfluence simulator"),
+    "no runs on unseen rows": (EVALUATE + " --split test_unseen", "collect with --unseen-runs"),
+    "a model that saw what is kept back": (
+        EVALUATE + " --unseen-tests 0.5 --models {memory}",
+        "was trained on 3 of the 3",
+    ),
+    "all test examples kept back": (EVALUATE + " --unseen-tests 1", "below 1"),
+    "a pooling that label vectors do not have": (
+        TRAIN + " --config mini_sentiment_nano --encoder label --pooling mean",
+        "setting of sentence and causal_lm",
+    ),
     "a model of another metric": (EVALUATE + " --models {accuracy}", "metric: model accuracy, data loss"),
     "a model of another config": (EVALUATE + " --models {triples}", "config: model mini_triples_nano"),
     "a report with a model of another metric": (
@@ -247,6 +257,7 @@ def test_a_mistake_is_one_line_on_standard_error(
         "dataset": dataset,
         "out": tmp_path,
         "tiny": tiny_model_folder,
+        "memory": trained["memory"],
         "accuracy": trained["of accuracy"],
         "triples": trained["of triples"],
     }
