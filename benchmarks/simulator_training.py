@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
-from simulator.training.markov_fit import MarkovData, MarkovTraining, fit_markov
+from simulator.curricula import Members, visit_shares
+from simulator.training.markov_data import MarkovData
+from simulator.training.markov_fit import MarkovTraining, fit_markov
 from simulator.training.memory_fit import fit_memory
 
 RUNS, VALIDATION, STEPS, POOL, TESTS, BATCH, WIDTH = 25, 2, 96, 200, 200, 4, 384
@@ -36,8 +37,10 @@ def main() -> None:
     memory = fit_memory(visits.numpy(), rates, np.arange(STEPS + 1), values, pool, test)
     memory_seconds = time.perf_counter() - began
 
-    def data(part: slice) -> MarkovData:
-        return MarkovData(visits[part], torch.from_numpy(values[part]), torch.from_numpy(pool), torch.from_numpy(test))
+    def data(part: slice) -> list[MarkovData]:
+        members = Members.between(curricula[part], range(POOL), range(STEPS + 1))
+        vectors = torch.from_numpy(pool), torch.from_numpy(test)
+        return [MarkovData(members, torch.from_numpy(values[part]), *vectors, BATCH)]
 
     began = time.perf_counter()
     # Patience without end: what it costs where no setting stops early.

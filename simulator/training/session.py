@@ -104,18 +104,18 @@ def make_session(
         GPTDynamicsError: as `Checkpoints.check`.
     """
     from accelerate import Accelerator
+    from accelerate.tracking import get_available_trackers
     from accelerate.utils import LoggerType
 
     known = sorted(each.value for each in LoggerType if each != LoggerType.ALL)
+    installed = {str(getattr(each, "value", each)) for each in get_available_trackers()}
     for name in report_to:
         if name not in known:
             raise SettingsError(f"report_to={name!r} must be one of {', '.join(known)}")
+        if name not in installed:
+            raise SettingsError(f"report_to={name!r} needs the package {name}: pip install {name}")
     trackers: Any = list(report_to) or None
     accelerator = Accelerator(log_with=trackers, project_dir=None if logs is None else str(logs))
-    missing = set(report_to) - {str(getattr(each, "value", each)) for each in accelerator.log_with}
-    if missing:
-        name = min(missing)
-        raise SettingsError(f"report_to={name!r} needs the package {name}: pip install {name}")
     if checkpoints is not None:
         if accelerator.is_main_process:
             checkpoints.check()

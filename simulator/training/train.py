@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import DataError
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.encoders import make_encoder
 from simulator.intervals import band_arrays
@@ -52,6 +53,10 @@ def train_simulator(
     with session.main_first():
         parts = [_encoded(settings, each, on_progress) for each in every]
     encode_seconds = time.perf_counter() - began
+    try:
+        GPTfluenceConfig.of_parts([part.config for part in parts])
+    except ValueError as error:
+        raise DataError(f"{error}; train one each, or take sentence vectors") from error
     began = time.perf_counter()
     fits = fit_parts(settings, parts, session, on_phase, on_progress)
     own = []

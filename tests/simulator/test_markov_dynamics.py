@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gptdynamics.curriculum import Curriculum
 from simulator.configuration_gptfluence import GPTfluenceConfig
@@ -14,8 +16,8 @@ from simulator.curricula import visit_shares
 from simulator.markov_dynamics import MarkovDynamics
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 
-POOL, TESTS, STEPS = 7, 4, 6
-ORDERS = pytest.mark.parametrize("order", [1, 2, 3])
+POOL, TESTS, STEPS = 7, 4, 13
+ORDERS = pytest.mark.parametrize("order", [1, 2, 3, 5, 10])
 PROJECTIONS = pytest.mark.parametrize("projection", ["linear", "mlp"])
 
 
@@ -39,7 +41,7 @@ def slow_trajectory(
         right = projected(dynamics, number, test[at], "test")
         return float(np.dot(left, right))
 
-    phi = np.zeros((len(test), len(curriculum) + 1))
+    phi = np.zeros((len(test), max(order, len(curriculum) + 1)))
     for at in range(len(test)):
         phi[at, :order] = history[:, at]
         for t in range(order, len(curriculum) + 1):
@@ -63,7 +65,7 @@ def test_simulate_equals_the_equations(
     make_model: Callable[..., GPTfluenceSimulator],
     make_curricula: Callable[..., list[Curriculum]],
 ) -> None:
-    model = make_model(make_config("markov", order=order, projection=projection), seed)
+    model = make_model(make_config("markov", steps=STEPS, order=order, projection=projection), seed)
     curriculum = make_curricula(seed, 1, STEPS, POOL)[0]
     history = np.random.default_rng(seed).normal(size=(order, TESTS)).astype(np.float32)
     found = model.simulate(curriculum, initial=history).numpy()
@@ -71,6 +73,37 @@ def test_simulate_equals_the_equations(
     wanted = slow_trajectory(model.dynamics, curriculum, pool, test, history)
     assert found.shape == (TESTS, STEPS + 1)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    order=st.sampled_from([1, 2, 3, 5, 10]),
+    projection=st.sampled_from(["linear", "mlp"]),
+    sizes=st.lists(st.integers(1, 4), max_size=14),
+    batch_size=st.integers(1, 5),
+    hidden=st.integers(1, 4),
+    width=st.integers(1, 6),
+    seed=st.integers(0, 2**31 - 1),
+)
+@settings(max_examples=30)
+def test_any_curriculum_of_any_shape_equals_the_equations(
+    order: int, projection: str, sizes: list[int], batch_size: int, hidden: int, width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    config = GPTfluenceConfig(
+        order=order, projection=projection, hidden=hidden, encoder_width=width, batch_size=batch_size
+    )
+    dynamics = MarkovDynamics(config)
+    dynamics.reset(scale=0.5, generator=torch.Generator().manual_seed(seed))
+    # Batches of any size, an example more than once among them.
+    curriculum = [rng.integers(POOL, size=size).tolist() for size in sizes]
+    pool, test = rng.normal(size=(POOL, width)), rng.normal(size=(TESTS, width))
+    history = rng.normal(size=(order, TESTS))
+    wanted = slow_trajectory(dynamics.double(), curriculum, pool, test, history)
+    visits = visit_shares([curriculum], range(POOL)).double()
+    with torch.no_grad():
+        [found] = dynamics(visits, torch.from_numpy(pool), torch.from_numpy(test), torch.from_numpy(history)[None])
+    size = max(1.0, float(np.abs(wanted).max()))
+    np.testing.assert_allclose(found.T.numpy(), wanted, atol=1e-5 * size)
 
 
 @ORDERS
@@ -82,7 +115,7 @@ def test_forward_handles_many_runs_as_one_at_a_time(
     make_model: Callable[..., GPTfluenceSimulator],
     make_curricula: Callable[..., list[Curriculum]],
 ) -> None:
-    dynamics = make_model(make_config("markov", order=order, projection=projection)).dynamics
+    dynamics = make_model(make_config("markov", steps=STEPS, order=order, projection=projection)).dynamics
     curricula = make_curricula(3, 3, STEPS, POOL)
     rng = np.random.default_rng(3)
     pool, test, history = rng.normal(size=(POOL, 5)), rng.normal(size=(2, 5)), rng.normal(size=(3, order, 2))
@@ -103,7 +136,7 @@ def test_a_batch_of_another_size_is_scaled_to_the_size_trained_on(
     make_model: Callable[..., GPTfluenceSimulator],
     make_curricula: Callable[..., list[Curriculum]],
 ) -> None:
-    model = make_model(make_config("markov", projection=projection, batch_size=3))
+    model = make_model(make_config("markov", steps=STEPS, projection=projection, batch_size=3))
     curriculum = make_curricula(5, 1, STEPS, POOL, batch=size)[0]
     history = np.ones((1, TESTS), dtype=np.float32)
     pool, test = model.pool_vectors.double().numpy(), model.test_vectors.double().numpy()
@@ -115,7 +148,7 @@ def test_a_batch_of_another_size_is_scaled_to_the_size_trained_on(
 def test_a_batch_given_twice_over_is_the_same_batch(
     make_config: Callable[..., GPTfluenceConfig], make_model: Callable[..., GPTfluenceSimulator]
 ) -> None:
-    model = make_model(make_config("markov"))
+    model = make_model(make_config("markov", steps=STEPS))
     once = [[at % POOL, (at + 1) % POOL] for at in range(STEPS)]
     twice = [batch * 2 for batch in once]
     initial = np.ones(TESTS)
@@ -125,7 +158,7 @@ def test_a_batch_given_twice_over_is_the_same_batch(
 def test_the_order_of_examples_in_a_batch_does_not_matter_but_that_of_batches_does(
     make_config: Callable[..., GPTfluenceConfig], make_model: Callable[..., GPTfluenceSimulator]
 ) -> None:
-    model = make_model(make_config("markov"))
+    model = make_model(make_config("markov", steps=STEPS))
     curriculum = [[at % POOL, (at + 2) % POOL] for at in range(STEPS)]
     initial = np.ones(TESTS)
     found = model.simulate(curriculum, initial=initial)
@@ -138,7 +171,7 @@ def test_the_order_of_examples_in_a_batch_does_not_matter_but_that_of_batches_do
 def test_reset_gives_small_weights_that_differ_between_factors(
     make_config: Callable[..., GPTfluenceConfig],
 ) -> None:
-    dynamics = MarkovDynamics(make_config("markov", order=2, hidden=64, encoder_width=100))
+    dynamics = MarkovDynamics(make_config("markov", steps=STEPS, order=2, hidden=64, encoder_width=100))
     torch.manual_seed(0)
     dynamics.reset(scale=0.1)
     for parameter in dynamics.parameters():
