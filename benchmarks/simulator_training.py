@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members, visit_shares
+from simulator.curricula import Members
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import MarkovTraining, fit_markov
 from simulator.training.memory_fit import fit_memory
@@ -25,7 +25,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     every = RUNS + VALIDATION
     curricula = [[rng.choice(POOL, BATCH, replace=False).tolist() for _ in range(STEPS)] for _ in range(every)]
-    visits = visit_shares(curricula, range(POOL))
+    visits = Members.between(curricula, range(POOL), range(STEPS + 1))
     walk = rng.normal(0, 0.05, (every, STEPS + 1, TESTS)).cumsum(1) * 0.2
     values = (1 + np.exp(-np.arange(STEPS + 1) / 20)[:, None] + walk).astype(np.float32)
     vectors = rng.normal(size=(POOL + TESTS, WIDTH)).astype(np.float32)
@@ -34,7 +34,7 @@ def main() -> None:
     rates = np.tile(1e-4 * (1 - np.arange(STEPS) / STEPS), (every, 1))
 
     began = time.perf_counter()
-    memory = fit_memory(visits.numpy(), rates, np.arange(STEPS + 1), values, pool, test)
+    memory = fit_memory(visits, rates, np.arange(STEPS + 1), values, pool, test)
     memory_seconds = time.perf_counter() - began
 
     def data(part: slice) -> list[MarkovData]:

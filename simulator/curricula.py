@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ class Members:
 
     places: torch.Tensor
     shares: torch.Tensor
+
+    def take(self, runs: Any) -> Members:
+        """Only some runs, by their places."""
+        return Members(self.places[runs], self.shares[runs])
 
     @classmethod
     def between(cls, curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int], step: Sequence[int]) -> Members:

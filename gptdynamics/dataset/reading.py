@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from gptdynamics.configs import Split, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
+from gptdynamics.dataset.arrays import run_array, take_runs
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.recorded import recorded_config
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, read_parquet
@@ -31,7 +32,7 @@ class Dynamics:
         curricula: R curricula, `[T][batch]` pool ids each.
         learning_rate: `[R, T]`, the rate of each update.
         step: `[S]` steps at which the metric was measured, 0 first; in imported runs it may be 1.
-        values: `[R, S, M]` float32.
+        values: `[R, S, M]` float32; more than a GiB of them are in a mapped file.
         pool: pool examples in id order.
         test: the M test examples, in the order of `values`.
         base_model, base_revision: what the runs started from.
@@ -69,7 +70,7 @@ class Dynamics:
     def take(self, which: list[int]) -> Dynamics:
         """Only the runs at these places, in this order."""
         kept: dict[str, Any] = {name: [getattr(self, name)[at] for at in which] for name in ("runs", "curricula")}
-        arrays = {"learning_rate": self.learning_rate[which], "values": self.values[which]}
+        arrays = {"learning_rate": self.learning_rate[which], "values": take_runs(self.values, which)}
         return Dynamics(**(self.__dict__ | kept | arrays))
 
 
@@ -193,28 +194,30 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     if metric not in available:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
     step_column = "generation_step" if metric in GENERATED_METRICS else "step"
-    tables = {}
+    # One run at a time: all of them may be more than there is memory for.
+    there: list[str] = []
+    values, test_ids, step = np.empty(0), [], np.empty(0)
     for run in finished:
-        table = read_parquet(folder.run_path(config, run), ["test_id", step_column, metric])
-        table = table.filter(pc.is_valid(table[metric]))
-        if table.num_rows:
-            tables[run] = table
-    if not tables:
-        raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
-    rows = [read_parquet(folder.run_row_path(config, run)).to_pylist()[0] for run in tables]
-    followed = next(iter(tables.values()))
-    test_ids = followed["test_id"].to_pylist()
-    step = np.array(followed[step_column][0].as_py())
-    values = np.empty((len(tables), len(step), len(test_ids)), dtype=np.float32)
-    for at, (run, table) in enumerate(tables.items()):
         path = folder.run_path(config, run)
+        table = read_parquet(path, ["test_id", step_column, metric])
+        table = table.filter(pc.is_valid(table[metric]))
+        if not table.num_rows:
+            continue
+        if not there:
+            test_ids = table["test_id"].to_pylist()
+            step = np.array(table[step_column][0].as_py())
+            values = run_array((len(finished), len(step), len(test_ids)))
         flat = table[metric].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         same = table["test_id"].to_pylist() == test_ids and table[step_column][0].as_py() == step.tolist()
         if not same or flat.size != step.size * len(test_ids):
-            raise DataError(f"{path}: its test examples or steps differ from those of run {rows[0]['run']}")
+            raise DataError(f"{path}: its test examples or steps differ from those of run {there[0]}")
         if not np.isfinite(flat).all():
             raise DataError(f"{path}: {metric} has values that are not finite. Delete it and collect that run again")
-        values[at] = flat.reshape(len(test_ids), len(step)).T
+        values[len(there)] = flat.reshape(len(test_ids), len(step)).T
+        there.append(run)
+    if not there:
+        raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
+    rows = [read_parquet(folder.run_row_path(config, run)).to_pylist()[0] for run in there]
     if len({len(row["curriculum"]) for row in rows}) > 1:
         raise DataError(f"{source}: runs of {config} have different numbers of steps")
     by_id = {example.id: example for example in read_examples(folder, task, "test")}
@@ -233,7 +236,7 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         curricula=[row["curriculum"] for row in rows],
         learning_rate=np.array([row["learning_rate"] for row in rows]),
         step=step,
-        values=values,
+        values=values[: len(there)],
         pool=pool,
         test=[by_id[at] for at in test_ids],
         base_model=rows[0]["base_model"],

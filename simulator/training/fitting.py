@@ -10,7 +10,7 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members, visit_shares
+from simulator.curricula import Members
 from simulator.training import memory_fit, table_fit
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import fit_markov, weighted
@@ -114,7 +114,8 @@ def _memory(
     on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(parts))
     for part in parts:
         chosen, config = part.runs.split("train", "validation"), part.config
-        visits = visit_shares(chosen.curricula, [example.id for example in part.runs.pool]).numpy()
+        every = range(chosen.learning_rate.shape[1] + 1)
+        visits = Members.between(chosen.curricula, [example.id for example in part.runs.pool], every)
         fit = memory_fit.fit_memory(
             visits, chosen.learning_rate, chosen.step, chosen.values, part.pool, part.test, config.metric
         )

@@ -52,9 +52,10 @@ class MarkovData:
 
     def part(self, runs: torch.Tensor, tests: torch.Tensor) -> MarkovData:
         """Some of the runs and test examples, by their places."""
-        members = Members(self.members.places[runs], self.members.shares[runs])
         values = self.values[runs][..., tests]
-        return MarkovData(members, values, self.pool, self.test[tests], self.batch_size, self.head, self.weight)
+        return MarkovData(
+            self.members.take(runs), values, self.pool, self.test[tests], self.batch_size, self.head, self.weight
+        )
 
 
 def draw(sizes: Sequence[int], count: int, generator: torch.Generator) -> list[torch.Tensor]:

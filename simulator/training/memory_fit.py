@@ -13,13 +13,16 @@ of a run, mostly, whose rates are too small to move anything), effects are taken
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 
 import numpy as np
 import torch
 
 from gptdynamics.errors import DataError
+from simulator.curricula import Members
 from simulator.memory_dynamics import from_latent, to_latent
 from simulator.recurrence import decayed_sums, optimiser_sums
 from simulator.training.unseen_fit import FOLDS, likeness, unseen_curves, unseen_responses
@@ -29,8 +32,15 @@ FEWEST_RUNS = 5
 TEST_COMPONENTS = 64
 # Effects so many times as large as the largest of the training runs are still taken as they are.
 LIMIT = 1.5
+# Settings, scales, bands and what is said of unseen test examples are chosen by so many runs at most; with more, too,
+# mean curves and responses are fitted to all, so many at a time.
+TUNED_RUNS = 64
 # Measured steps over which the share of an effect that shows is averaged.
 SHARE_WINDOW = 9
+
+
+# States `[r, S, D]` and values `[r, S, M]` of some runs.
+Chunk = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -137,13 +147,30 @@ def choices() -> list[MemoryChoice]:
     return [MemoryChoice(*values) for values in product(COMPONENTS, FILTERS, RIDGES)]
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """Places of at most so many of `count`, evenly spread: all of them where they are no more."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 def _states(
-    visits: np.ndarray, relative: np.ndarray, psi: np.ndarray, filters: Filters
+    visits: Members, relative: np.ndarray, psi: np.ndarray, filters: Filters, scale: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled m and n `[R, T + 1, F * K]` and the scales `[F]`, from shares `[R, T, N]`, relative rates `[T]`, psi."""
+    """Scaled m and n, and the scales.
+
+    Args:
+        visits: of each update, `[R, T, W]`.
+        relative: `[T]` rates over the largest.
+        psi: `[N, K]` of the pool, centred.
+        filters: time constants.
+        scale: `[F]`, where it is known already.
+
+    Returns:
+        `[R, T + 1, F * K]` and `[F]`.
+    """
     tau = np.concatenate([[0.0], relative.cumsum()])
     strength = relative[:, None] * np.exp(-np.outer(tau[:-1] / (tau[-1] or 1.0), filters.fadings))
-    shown = torch.from_numpy(visits @ psi)
+    places, shares = visits.places.numpy(), visits.shares.numpy().astype(np.float64)
+    shown = torch.from_numpy((psi[places] * shares[..., None]).sum(2))
     inputs = torch.from_numpy(strength)[:, :, None] * shown[:, :, None, :]
     decays, momenta, forgettings, rates = (
         torch.tensor(each, dtype=torch.float64)
@@ -151,8 +178,9 @@ def _states(
     )
     summed = decayed_sums(inputs.flatten(2), decays).unflatten(-1, inputs.shape[2:]).flatten(2, 3)
     states = torch.cat([summed, optimiser_sums(shown, rates[None], momenta, forgettings)], 2).numpy()
-    scale = np.sqrt(np.square(states).mean((0, 1, 3)))
-    scale = np.where(scale > 0, scale, 1.0)
+    if scale is None:
+        scale = np.sqrt(np.square(states).mean((0, 1, 3)))
+        scale = np.where(scale > 0, scale, 1.0)
     return (states / scale[:, None]).reshape(*states.shape[:2], -1), scale
 
 
@@ -248,7 +276,7 @@ def _shown_share(along: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def fit_memory(
-    visits: np.ndarray,
+    visits: Members,
     rates: np.ndarray,
     step: np.ndarray,
     values: np.ndarray,
@@ -259,10 +287,10 @@ def fit_memory(
     """Choose settings by leaving one run out, then fit on all runs.
 
     Args:
-        visits: `[R, T, N]` share of each pool example in each batch.
+        visits: pool examples of each batch and their shares, `[R, T, W]`.
         rates: `[R, T]` learning rates, the same in every run.
         step: `[S]` measured steps.
-        values: `[R, S, M]`.
+        values: `[R, S, M]`; at most `TUNED_RUNS` runs of them are in memory at once, so it may be a mapped file.
         pool: `[N, E]` encoder vectors.
         test: `[M, E]` encoder vectors.
         metric: what the values are.
@@ -279,7 +307,8 @@ def fit_memory(
         raise DataError("runs with different learning rates cannot be fitted together")
     reference = float(rates.max())
     relative = rates[0] / reference
-    visits, values = visits.astype(np.float64), values.astype(np.float64)
+    chosen = spread(len(values), TUNED_RUNS)
+    few_visits, few_values = visits.take(chosen), values[chosen].astype(np.float64)
     pool, test = unit_length(pool.astype(np.float64)), unit_length(test.astype(np.float64))
     reduction = fit_reduction(np.concatenate([pool, test]), max(TEST_COMPONENTS, *COMPONENTS))
     psi_test = (test - reduction.mean) @ reduction.axes
@@ -287,15 +316,26 @@ def fit_memory(
     tried: list[tuple[MemoryChoice, float]] = []
     residuals, share, best = np.empty(0), np.empty(0), np.inf
     for components, filters in product(COMPONENTS, FILTERS):
-        states, _ = _states(visits, relative, _centred(pool, reduction, components), filters)
-        left = leave_one_run_out(states[:, step], values, covariance, RIDGES, metric)
+        states, _ = _states(few_visits, relative, _centred(pool, reduction, components), filters)
+        left = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, metric)
         for ridge, residual, shown in zip(RIDGES, *left, strict=True):
             tried.append((MemoryChoice(components, filters, ridge), float(np.square(residual).mean())))
             if tried[-1][1] < best:
                 residuals, share, best = residual, shown, tried[-1][1]
     choice, error = min(tried, key=lambda pair: pair[1])
-    states, scale = _states(visits, relative, _centred(pool, reduction, choice.components), choice.filters)
-    arrays = _fit_all(states[:, step], values, psi_test, choice.ridge, share, step, metric)
+    psi = _centred(pool, reduction, choice.components)
+    states, scale = _states(few_visits, relative, psi, choice.filters)
+    few = states[:, step], few_values
+
+    def chunks() -> Iterator[Chunk]:
+        if len(chosen) == len(values):
+            yield few
+            return
+        for part in np.array_split(np.arange(len(values)), -(-len(values) // TUNED_RUNS)):
+            found, _ = _states(visits.take(part), relative, psi, choice.filters, scale)
+            yield found[:, step], values[part].astype(np.float64)
+
+    arrays = _fit_all(chunks, psi_test, choice.ridge, share, step, metric)
     train_axes = reduction.train_axes(choice.components)
     tau = np.concatenate([[0.0], relative.cumsum()])
     arrays |= {
@@ -317,7 +357,7 @@ def fit_memory(
         tried=tried,
         arrays={name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()},
         residuals=residuals.astype(np.float32),
-        unseen_residuals=_unseen_residuals(states[:, step], values, psi_test, choice.ridge, share, step, metric),
+        unseen_residuals=_unseen_residuals(*few, psi_test, choice.ridge, share, step, metric),
     )
 
 
@@ -328,34 +368,56 @@ def _centred(pool: np.ndarray, reduction: Reduction, components: int) -> np.ndar
 
 
 def _fit_all(
-    x: np.ndarray,
-    values: np.ndarray,
+    chunks: Callable[[], Iterable[Chunk]],
     psi_test: np.ndarray,
     ridge: float,
     share: np.ndarray,
     step: np.ndarray,
     metric: str,
 ) -> dict[str, np.ndarray]:
-    """Mean curve and responses of seen test examples, and what predicts both for unseen ones."""
-    latent = to_latent(torch.from_numpy(values), metric).numpy()
+    """Mean curve and responses of seen test examples, and what predicts both for unseen ones.
+
+    Args:
+        chunks: gives all runs, some at a time; called three times.
+        psi_test: `[M, L]`.
+        ridge: of the setting that won.
+        share: `[S]` of effects that shows.
+        step: `[S]` measured steps.
+        metric: of the values.
+    """
+
+    def latents() -> Iterator[Chunk]:
+        for x, values in chunks():
+            yield x, to_latent(torch.from_numpy(values), metric).numpy()
+
+    sums = [(x.sum(0), latent.sum(0), latent[:, 0]) for x, latent in latents()]
+    initial = np.concatenate([first for _, _, first in sums])
+    mean_x, mean_latent = (np.sum([each[at] for each in sums], axis=0) / len(initial) for at in (0, 1))
     alike, turn = np.linalg.eigh(likeness(psi_test))
-    centred, moved = x - x.mean(0), latent - latent.mean(0)
-    scatter = np.einsum("rsd,rse->de", centred, centred, optimize=True)
-    cross = np.einsum("rsd,rsm->dm", centred, moved, optimize=True)
+    scatter, cross = np.zeros(2)
+    for x, latent in latents():
+        centred, moved = x - mean_x, latent - mean_latent
+        scatter = scatter + np.einsum("rsd,rse->de", centred, centred, optimize=True)
+        cross = cross + np.einsum("rsd,rsm->dm", centred, moved, optimize=True)
     weights = _ridge(np.linalg.eigh(scatter), cross @ turn, ridge, alike) @ turn.T
-    measured = latent.mean(0) - share[:, None] * (x.mean(0) @ weights)
+    measured = mean_latent - share[:, None] * (mean_x @ weights)
     every = np.arange(int(step[-1]) + 1)
     baseline = np.stack([np.interp(every, step, column) for column in measured.T], axis=1)
-    limit = LIMIT * np.abs(x @ weights).max((0, 1))
+    largest, later = np.zeros(len(psi_test)), []
+    for x, latent in latents():
+        largest = np.maximum(largest, np.abs(x @ weights).max((0, 1)))
+        effect = share[:, None] * ((x - mean_x) @ weights)
+        later.append((latent - mean_latent - effect)[:, 1:].mean(1))
+    limit = LIMIT * largest
     return {
         "baseline": baseline,
         "shown": np.interp(every, step, share),
         "weights": weights.T,
         "limit": limit,
         "unseen_limit": limit.max(),
-        "carry": np.array(_carried_share(moved[:, 0], (moved - share[:, None] * (centred @ weights))[:, 1:].mean(1))),
+        "carry": np.array(_carried_share(initial - mean_latent[0], np.concatenate(later))),
         "response": unseen_responses(weights.T, psi_test),
-        **unseen_curves(baseline, latent[:, 0], psi_test),
+        **unseen_curves(baseline, initial[spread(len(initial), TUNED_RUNS)], psi_test),
     }
 
 
@@ -387,7 +449,8 @@ def _unseen_residuals(
         if not len(tests) or len(tests) > values.shape[2] - 2:
             continue
         kept, others = run_fold != fold, test_fold != fold
-        fit = _fit_all(x[kept], values[kept][..., others], psi_test[others], ridge, share, step, metric)
+        part = [(x[kept], values[kept][..., others])]
+        fit = _fit_all(partial(iter, part), psi_test[others], ridge, share, step, metric)
         psi = psi_test[tests]
         first = to_latent(torch.from_numpy(values[runs, 0][:, tests]), metric).numpy()
         ones = np.ones((len(runs), len(tests), 1))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.errors import DataError
 from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
+from simulator.curricula import Members, visit_shares
 from simulator.memory_dynamics import MemoryDynamics, from_latent, to_latent
 from simulator.training import memory_fit
 from simulator.training.memory_fit import MemoryFit, fit_memory, fit_reduction, leave_one_run_out, unit_length
@@ -151,7 +151,7 @@ RATES = linear_decay(1e-3, STEPS)
 def fit_world(world: World, curricula: list[Curriculum], step: list[int] | None = None) -> MemoryFit:
     at = list(range(STEPS + 1)) if step is None else step
     values = world.values(curricula, RATES)[:, at, : world.seen].astype(np.float32)
-    visits = visit_shares(curricula, range(POOL)).numpy()
+    visits = Members.between(curricula, range(POOL), range(STEPS + 1))
     rates = np.array([RATES] * len(curricula))
     return fit_memory(visits, rates, np.array(at), values, world.pool, world.test[: world.seen], "bleu")
 
@@ -351,7 +351,7 @@ def test_runs_with_different_learning_rates_are_refused(make_curricula: MakeCurr
     world, curricula = make_world((1.0,)), make_curricula(0, 6, STEPS, POOL)
     rates = np.array([RATES] * 6)
     rates[2] *= 1.5
-    visits = visit_shares(curricula, range(POOL)).numpy()
+    visits = Members.between(curricula, range(POOL), range(STEPS + 1))
     values = world.values(curricula, RATES)[:, :, : world.seen]
     with pytest.raises(DataError, match="learning rates"):
         fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
@@ -363,7 +363,7 @@ def test_a_deviation_at_the_start_is_carried_as_far_as_it_lasts(
 ) -> None:
     rng = np.random.default_rng(0)
     runs, steps, pool, tests = 24, 12, 10, 40
-    visits = visit_shares(make_curricula(0, runs, steps, pool), range(pool)).numpy()
+    visits = Members.between(make_curricula(0, runs, steps, pool), range(pool), range(steps + 1))
     start = rng.normal(size=(runs, 1, tests))
     later = lasting * start + rng.normal(0, 0.1, (runs, steps, tests))
     values = 20 + np.concatenate([start, later], axis=1)
