@@ -12,6 +12,7 @@ from gptdynamics.dataset import Dynamics, metrics_of, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.curricula import measured_steps
 from simulator.training.settings import TrainSettings
+from simulator.training.vectors import check_targets
 
 
 def groups_of(dataset: str, configs: Sequence[str], metrics: Sequence[str]) -> list[tuple[str, str]]:
@@ -52,9 +53,11 @@ def check_part(settings: TrainSettings, runs: Dynamics) -> None:
     """See that runs can be trained on as the settings say.
 
     Raises:
-        DataError: they were measured too seldom or at uneven steps, or have values that are not finite.
+        DataError: they were measured too seldom or at uneven steps, have values that are not finite, or lack targets
+            that the encoder needs.
     """
     name = f"{runs.config}, {runs.metric}"
+    check_targets(settings.encoder, runs)
     if len(runs.step) < 2:
         raise DataError(f"{name}: was measured once only: there are no dynamics to learn")
     first_step, stride = stride_of(runs)

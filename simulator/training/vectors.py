@@ -33,6 +33,19 @@ def parts_of(runs: Dynamics) -> int:
     return -(-len(runs.pool) // PART) - (-len(runs.test) // PART)
 
 
+def check_targets(kind: str, runs: Dynamics) -> None:
+    """See that examples have what vectors of a kind are made of; imported ones may not say where the prompt ends.
+
+    Raises:
+        DataError: they have no targets, and the encoder needs them.
+    """
+    if kind in ("gradient", "label") and not all(each.target or each.withheld for each in runs.pool):
+        raise DataError(
+            f"{runs.config}: its examples have no targets of their own, which {kind} vectors are made of: give "
+            "--encoder sentence"
+        )
+
+
 def run_vectors(encoder: Encoder, runs: Dynamics, on_part: Callable[[], None] = lambda: None) -> RunVectors:
     """Encode, or read what is known already.
 
@@ -44,7 +57,7 @@ def run_vectors(encoder: Encoder, runs: Dynamics, on_part: Callable[[], None] = 
         on_part: called after each of `parts_of(runs)` parts.
 
     Raises:
-        DataError: examples have no texts, or no target where the encoder needs one.
+        DataError: examples have no texts, and there are no vectors of them.
     """
     description = encoder.describe()
     kind = description["encoder"]
@@ -53,12 +66,6 @@ def run_vectors(encoder: Encoder, runs: Dynamics, on_part: Callable[[], None] = 
     withheld = any(example.withheld for example in (*runs.pool, *runs.test))
     if kind == "gradient" and withheld:
         return _published(description, runs)
-    # Imported examples may not say where the prompt ends.
-    if kind in ("gradient", "label") and not all(each.target or each.withheld for each in runs.pool):
-        raise DataError(
-            f"{runs.config}: its examples have no targets of their own, which {kind} vectors are made of: give "
-            "--encoder sentence"
-        )
     pool, test = (encode_cached(encoder, examples, on_part) for examples in (runs.pool, runs.test))
     return RunVectors(description, pool, test)
 
