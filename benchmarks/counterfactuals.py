@@ -17,7 +17,7 @@ from rich.table import Table
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.influence import influence, leave_out
 from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.training.memory_fit import MANY
+from simulator.training.memory_states import MANY
 from simulator.what_if import WhatIf, simulate_many
 
 MANY_RUNS, FEW_RUNS, STEPS, POOL, TESTS, BATCH, WIDTH = 10_000, 50, 96, 200, 200, 4, 512

@@ -17,7 +17,7 @@ from simulator.curricula import Members
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import MarkovChoice, MarkovTraining, train_markov
 from simulator.training.markov_objective import rollout
-from simulator.training.memory_fit import TUNED_RUNS, spread
+from simulator.training.memory_states import TUNED_RUNS, spread
 from simulator.training.session import Session
 
 FOLDS = 5

@@ -17,8 +17,9 @@ from gptdynamics.errors import DataError
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.curricula import Members, visit_shares
 from simulator.memory_dynamics import MemoryDynamics, from_latent, to_latent
-from simulator.training import memory_fit
-from simulator.training.memory_fit import MemoryFit, fit_memory, fit_reduction, leave_one_run_out, unit_length
+from simulator.training import memory_fit, memory_states
+from simulator.training.memory_fit import MemoryFit, fit_memory, leave_one_run_out
+from simulator.training.memory_states import fit_reduction, unit_length
 from simulator.training.unseen_fit import (
     CURVE_COMPONENTS,
     UNSEEN_RIDGES,
@@ -187,7 +188,7 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
 
 
 DECAYS = (0.0, 0.5, 0.8, 0.95, 1.0)
-OWN = memory_fit.Filters(DECAYS, (0.0, 6.0))
+OWN = memory_states.Filters(DECAYS, (0.0, 6.0))
 
 
 def test_a_noise_free_truth_is_found_again(make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +228,7 @@ def test_the_setting_with_the_least_error_on_runs_left_out_wins(make_curricula: 
 def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
     make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filters = memory_fit.Filters((0.5, 1.0), (0.0, 3.0), (0.0, 0.6), (0.0, 2.0))
+    filters = memory_states.Filters((0.5, 1.0), (0.0, 3.0), (0.0, 0.6), (0.0, 2.0))
     monkeypatch.setattr(memory_fit, "FILTERS", (filters,))
     monkeypatch.setattr(memory_fit, "COMPONENTS", (WIDTH,))
     monkeypatch.setattr(memory_fit, "RIDGES", (2.0,))

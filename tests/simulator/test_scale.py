@@ -16,7 +16,8 @@ from gptdynamics.dataset import arrays, read_dynamics
 from simulator.curricula import Members
 from simulator.training import TrainSettings, markov_residuals, memory_fit, train_simulator
 from simulator.training.markov_data import draw
-from simulator.training.memory_fit import fit_memory, spread
+from simulator.training.memory_fit import fit_memory
+from simulator.training.memory_states import spread
 
 CONFIG = "mini_sentiment_nano"
 MakeCurricula = Callable[..., list[Curriculum]]
@@ -53,13 +54,13 @@ def test_curves_and_responses_are_of_all_runs_however_many_are_taken_at_once(
     monkeypatch.setattr(memory_fit, "FILTERS", (whole.choice.filters,))
     monkeypatch.setattr(memory_fit, "RIDGES", (whole.choice.ridge,))
     asked: list[int] = []
-    states = memory_fit._states
+    states = memory_fit.states_of
 
     def counted(few: Members, *others: object) -> tuple[np.ndarray, np.ndarray]:
         asked.append(len(few.places))
         return states(few, *others)
 
-    monkeypatch.setattr(memory_fit, "_states", counted)
+    monkeypatch.setattr(memory_fit, "states_of", counted)
     monkeypatch.setattr(memory_fit, "TUNED_RUNS", 8)
     some = fit_memory(visits, *arguments)
     assert max(asked) == 8
