@@ -2,6 +2,7 @@
 
 from gptdynamics.collection.bench import Bench
 from gptdynamics.collection.collect import collect
+from gptdynamics.collection.ray_cluster import RaySettings
 from gptdynamics.collection.settings import Collected, CollectSettings, missing_runs
 
-__all__ = ["Bench", "CollectSettings", "Collected", "collect", "missing_runs"]
+__all__ = ["Bench", "CollectSettings", "Collected", "RaySettings", "collect", "missing_runs"]

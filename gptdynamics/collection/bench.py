@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,32 @@ from gptdynamics.examples import Example
 if TYPE_CHECKING:
     import numpy as np
 
+    from gptdynamics.base_model import BaseModel
     from gptdynamics.runs import Run
+
+
+@dataclass(frozen=True)
+class BenchExamples:
+    """The pool and the test set of a config."""
+
+    pool: list[Example]
+    test: list[Example]
+
+
+def load_bench_examples(settings: RunSettings, data: Path | None, unseen: bool) -> BenchExamples:
+    """Load what the runs of a config train on and what is followed.
+
+    Args:
+        settings: of the config.
+        data: folder with local rows, or None.
+        unseen: whether some of its runs train on the pool rows of `test_unseen`.
+    """
+    from gptdynamics.tasks import get_task, load_examples
+
+    task = get_task(settings.task)
+    rows = settings.pool_size * (2 if unseen else 1)
+    pool = load_examples(task, "pool", rows, data)
+    return BenchExamples(pool, load_examples(task, "test", settings.test_examples, data))
 
 
 class Bench:
@@ -20,24 +46,30 @@ class Bench:
 
     Args:
         settings: of the config.
-        data: folder with local rows, or None.
+        data: folder with local rows, None, or the examples themselves.
         unseen: whether some of its runs train on the pool rows of `test_unseen`.
         device: `cpu`, or a GPU such as `cuda:0`.
+        base: the base model, if it is loaded already.
     """
 
-    def __init__(self, settings: RunSettings, data: Path | None, unseen: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        data: Path | BenchExamples | None,
+        unseen: bool = False,
+        device: str = "cpu",
+        base: BaseModel | None = None,
+    ) -> None:
         from gptdynamics.base_model import load_base_model
         from gptdynamics.measurement import TestSet
         from gptdynamics.measurement.test_set import new_token_limits
-        from gptdynamics.tasks import get_single_task, get_task, load_examples
+        from gptdynamics.tasks import get_single_task
         from gptdynamics.tokens import tokenize_example
 
         self.settings = settings
-        task = get_task(settings.task)
-        rows = settings.pool_size * (2 if unseen else 1)
-        self.pool: list[Example] = load_examples(task, "pool", rows, data)
-        self.test: list[Example] = load_examples(task, "test", settings.test_examples, data)
-        self.base = load_base_model(settings.base, device)
+        examples = data if isinstance(data, BenchExamples) else load_bench_examples(settings, data, unseen)
+        self.pool, self.test = examples.pool, examples.test
+        self.base = load_base_model(settings.base, device) if base is None else base
         context = min(self.base.context, settings.max_length)
         self.tokenized = {
             example.id: tokenize_example(self.base.tokenizer, example, context, get_single_task(example.task).generates)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from gptdynamics.collection.bench import Bench
@@ -21,6 +21,7 @@ from gptdynamics.plans import PlanEntry
 
 OnStart = Callable[[str, int], None]
 OnStep = Callable[[str], None]
+OnNote = Callable[[str], None]
 POLL_SECONDS = 0.5
 
 
@@ -144,11 +145,23 @@ class _Collector:
                 time.sleep(POLL_SECONDS)
 
 
+def _executor(
+    settings: CollectSettings, jobs: int, on_step: OnStep, on_note: OnNote
+) -> AbstractContextManager[Executor]:
+    """Where the jobs are done."""
+    if settings.ray is None:
+        return local_executor(settings.devices()[: max(1, jobs)], on_step)
+    from gptdynamics.collection.ray_executor import ray_executor
+
+    return ray_executor(settings.ray, settings.device, settings.workers, jobs, on_step, on_note)
+
+
 def collect(
     settings: CollectSettings,
     on_start: OnStart = lambda config, total: None,
     on_step: OnStep = lambda config: None,
     on_run: OnStep = lambda run: None,
+    on_note: OnNote = lambda line: None,
 ) -> Collected:
     """Make the missing runs of a plan, each written when it ends.
 
@@ -159,9 +172,10 @@ def collect(
         on_start: called with a config's name and the number of measured steps that its missing runs will have.
         on_step: called with the config's name after each measured step.
         on_run: called with `<config>/<run>` when a run has ended.
+        on_note: called with a line about what happens on a Ray cluster: a node that was lost, a long wait.
 
     Raises:
-        GPTDynamicsError: the data, the base model or the folder cannot be used.
+        GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used.
     """
     folder = DatasetFolder(settings.out)
     for entry in settings.plan:
@@ -170,10 +184,9 @@ def collect(
     collector = _Collector(settings, on_start, on_run)
     collector.claims.remove_left()
     jobs = sum(len(missing_runs(settings.out, entry)) for entry in settings.plan)
-    devices = settings.devices()
     with ExitStack() as stack:
         stack.callback(collector.claims.give_back_all)
-        executor = stack.enter_context(local_executor(devices[: max(1, jobs)], on_step))
+        executor = stack.enter_context(_executor(settings, jobs, on_step, on_note))
         try:
             collector.run(executor)
         except BrokenProcessPool as error:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gptdynamics.collection.ray_cluster import RaySettings
 from gptdynamics.errors import SettingsError
 from gptdynamics.plans import Plan, PlanEntry
 
@@ -18,8 +19,10 @@ class CollectSettings:
         plan: the configs and how many runs of each; runs that are there already are not made again.
         out: the dataset folder.
         data: folder with local rows; None: generated rows or the Hub.
-        workers: processes, with one thread each. None: one for each GPU, or for each core without one.
+        workers: processes, with one thread each. None: one for each GPU, or for each core without one; on a Ray
+            cluster as many as it has room for.
         device: `cpu`, `cuda` (all GPUs), one of them such as `cuda:1`, or `auto`: GPUs if there are any.
+        ray: the Ray cluster that makes the runs; None: this machine does.
     """
 
     plan: Plan
@@ -27,6 +30,7 @@ class CollectSettings:
     data: Path | None = None
     workers: int | None = None
     device: str = "auto"
+    ray: RaySettings | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:
@@ -34,9 +38,11 @@ class CollectSettings:
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
             raise SettingsError(f"device={self.device!r} must be auto, cpu, cuda or cuda:<number>")
+        if number and self.ray is not None:
+            raise SettingsError(f"device={self.device!r}: a Ray cluster gives GPUs out itself: give cuda")
 
     def devices(self) -> list[str]:
-        """The device of each worker.
+        """The device of each worker on this machine.
 
         Raises:
             SettingsError: a GPU is asked for that is not there.

@@ -55,6 +55,30 @@ def user_tasks() -> list[tuple[str, Task]]:
     return [(path, task) for path in _files() for task in _tasks_of(path)]
 
 
+def task_file_texts() -> list[tuple[str, str]]:
+    """Name and text of every task file that is known, for machines that do not have them."""
+    return [(Path(path).name, Path(path).read_text(encoding="utf-8")) for path in _files()]
+
+
+def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
+    """Make the tasks of these files known, and of no others.
+
+    Args:
+        texts: of `task_file_texts`.
+        folder: where they are written to.
+
+    Raises:
+        SettingsError: one cannot be used here.
+    """
+    os.environ.pop(VARIABLE, None)
+    for number, (name, text) in enumerate(texts):
+        # In a folder each: two may have the same name.
+        path = folder / str(number) / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
+        add_task_file(path)
+
+
 def _files() -> list[str]:
     named = os.environ.get(VARIABLE, "").split(os.pathsep)
     return list(dict.fromkeys(str(Path(path).resolve()) for path in named if path))

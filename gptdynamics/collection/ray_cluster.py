@@ -1,0 +1,203 @@
+"""A connection to a Ray cluster: what a run asks it for, who is there, and errors instead of long silence."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gptdynamics.errors import SettingsError
+
+_CONNECT_SECONDS = 5.0
+# What a client of gRPC says first, with empty settings; a server answers with a frame of the same kind.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + b"\4" + b"\0" * 5
+_SETTINGS_FRAME = 4
+
+
+@dataclass(frozen=True)
+class RaySettings:
+    """How a collection uses a Ray cluster.
+
+    Attributes:
+        address: `<host>:<port>` of its head node. None or `auto`: `$RAY_ADDRESS`, or the cluster that this machine
+            belongs to.
+        cpus: CPUs that Ray keeps for a worker, which computes with one thread in any case.
+        gpus: GPUs that Ray keeps for a worker; a fraction, and several share one. None: one where the cluster has GPUs
+            and the device is not `cpu`, else none.
+        patience: seconds to wait while no node could take a worker, before giving up.
+    """
+
+    address: str | None = None
+    cpus: float = 1
+    gpus: float | None = None
+    patience: float = 60
+
+    def __post_init__(self) -> None:
+        if self.address is not None and self.address.startswith("ray://"):
+            raise SettingsError(
+                f"ray address {self.address}: collect runs on a node of the cluster, not through a Ray client: "
+                "give <host>:<port> of the head node, and start it on a node"
+            )
+        for name, value in (("cpus", self.cpus), ("gpus", self.gpus or 0), ("patience", self.patience)):
+            if not 0 <= value < float("inf"):
+                raise SettingsError(f"ray {name}={value} must be at least 0 and finite")
+        for name, value in (("cpus", self.cpus), ("gpus", self.gpus or 0)):
+            if value > 1 and value != int(value):
+                raise SettingsError(f"ray {name}={value}: above 1, Ray takes whole numbers")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What Ray keeps for a worker."""
+
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
+
+    def capacity(self, node: dict[str, Any]) -> int:
+        """Workers that a node has room for, of `nodes`, with nothing else on it."""
+        there = node["Resources"]
+        wanted = {"CPU": self.cpus, "GPU": self.gpus}
+        # A worker that asks for nothing would fit any number of times: count it as one CPU.
+        asked = {name: amount for name, amount in wanted.items() if amount} or {"CPU": 1}
+        return min(int(there.get(name, 0) / amount + 1e-9) for name, amount in asked.items())
+
+
+def import_ray() -> Any:
+    """The `ray` package, told to be quiet.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Under `uv run`, Ray would otherwise send the working directory to every node.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise SettingsError(f"--executor ray needs Ray ({error}): pip install 'gptdynamics[ray]'") from error
+    return ray
+
+
+class Cluster:
+    """A cluster that this process is connected to.
+
+    Args:
+        ray: the package.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self.ray = ray
+        self.address = str(ray.get_runtime_context().gcs_address)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes that are alive."""
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    def why_lost(self, node: str) -> str | None:
+        """Why a node is not there any more; None: it is."""
+        for each in self.ray.nodes():
+            if each["NodeID"] == node and each["Alive"]:
+                return None
+            if each["NodeID"] == node:
+                return str(each["DeathReasonMessage"] or "it left the cluster")
+        return "it is not known to the cluster any more"
+
+    def has_gpus(self) -> bool:
+        """Whether a node has GPUs."""
+        return any(node["Resources"].get("GPU", 0) for node in self.nodes())
+
+    def capacity(self, request: Request) -> int:
+        """Workers that the cluster has room for, with nothing else on it."""
+        return sum(request.capacity(node) for node in self.nodes())
+
+    def describe(self) -> str:
+        """Its nodes with their CPUs and GPUs."""
+        sizes = [
+            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}): {node['Resources'].get('CPU', 0):g} CPU, "
+            f"{node['Resources'].get('GPU', 0):g} GPU"
+            for node in self.nodes()
+        ]
+        return "; ".join(sizes) or "no nodes"
+
+    def answers(self) -> bool:
+        """Whether the head node takes connections: Ray ends a process soon after it does not."""
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        except OSError:
+            return False
+        return True
+
+
+def _find_address(address: str | None) -> str:
+    """`<host>:<port>` of the cluster's head.
+
+    Raises:
+        SettingsError: there is no cluster to be found.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    wanted = os.environ.get("RAY_ADDRESS") or "auto" if address in (None, "auto") else address
+    try:
+        return str(canonicalize_bootstrap_address(wanted))
+    except ConnectionError as error:
+        raise SettingsError(
+            "no Ray cluster on this machine: start one (`ray start --head`), or give --ray-address <host>:<port>"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"ray address {wanted!r} is not <host>:<port> of a head node ({error})") from error
+
+
+def _check_answer(address: str) -> None:
+    """Ray itself tries an address that nothing answers at for minutes."""
+    host, _, port = address.rpartition(":")
+    advice = f"See that the cluster runs (`ray status --address {address}`), and --ray-address"
+    try:
+        with socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+                return
+            connection.sendall(_GREETING)
+            answer = connection.recv(4)
+    except OSError as error:
+        raise SettingsError(f"no Ray cluster at {address} ({error.strerror or error}). {advice}") from error
+    if len(answer) < 4 or answer[3] != _SETTINGS_FRAME:
+        raise SettingsError(f"what answers at {address} is not the head of a Ray cluster. {advice}")
+
+
+@contextmanager
+def connect(settings: RaySettings) -> Iterator[Cluster]:
+    """Connect to a cluster; a connection that this process has already is used, and left as it is.
+
+    Raises:
+        SettingsError: Ray is not installed, or the cluster is not there.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield Cluster(ray)
+        return
+    address = _find_address(settings.address)
+    _check_answer(address)
+    worker = ray._private.worker
+    printing = worker.print_to_stdstream
+    # A node's end would be pages on standard output; no setting of Ray's turns that off.
+    worker.print_to_stdstream = lambda data, ignore_prefix: None
+    try:
+        try:
+            ray.init(address, log_to_driver=False, logging_level="CRITICAL")
+        except Exception as error:  # of many kinds, some of them plain
+            reason = " ".join(str(error).split())
+            raise SettingsError(
+                f"cannot join the Ray cluster at {address}: {reason}. This machine must be one of its nodes: "
+                f"`ray start --address {address}`"
+            ) from error
+        yield Cluster(ray)
+    finally:
+        ray.shutdown()
+        worker.print_to_stdstream = printing

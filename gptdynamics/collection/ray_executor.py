@@ -1,0 +1,124 @@
+"""Jobs on the nodes of a Ray cluster; what they make comes back to this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from gptdynamics.collection.executor import Executor, Job, OnStep
+from gptdynamics.collection.ray_cluster import Cluster, RaySettings, Request, connect
+from gptdynamics.collection.ray_staff import KEPT, POLL_SECONDS, OnNote, Staff, Worker
+from gptdynamics.collection.ray_worker import STEP, Ended
+from gptdynamics.collection.shipment import Shipment
+from gptdynamics.errors import GPTDynamicsError, SettingsError
+
+TRIES = 4
+
+
+class RayExecutor:
+    """Does jobs on a cluster; a job whose worker is lost is begun again by another.
+
+    Args:
+        cluster: to use.
+        request: what Ray keeps for each worker.
+        workers: how many to have.
+        patience: seconds without a node that could take a worker, before all jobs fail.
+        on_step: called with the config's name after each measured step; steps that are made again are not told again.
+        on_note: called with a line about what was lost, or is waited for.
+    """
+
+    def __init__(
+        self, cluster: Cluster, request: Request, workers: int, patience: float, on_step: OnStep, on_note: OnNote
+    ) -> None:
+        self.workers = workers
+        self._ray = cluster.ray
+        self._on_step, self._on_note = on_step, on_note
+        self._shipments: dict[str, Any] = {}
+        self._staff = Staff(cluster, request, workers, patience, on_note)
+        self._threads = ThreadPoolExecutor(workers)
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Hand a job to the next worker that is free."""
+        config = job.settings.config
+        if config not in self._shipments:
+            # Jobs of the config before hold theirs as long as they need it.
+            self._shipments = {config: self._ray.put(Shipment.pack(job))}
+        return self._threads.submit(self._do, job, self._shipments[config])
+
+    def close(self) -> None:
+        """End all workers; jobs in progress are dropped."""
+        self._staff.close()
+        self._threads.shutdown(cancel_futures=True)
+
+    def _do(self, job: Job, shipment: Any) -> Any:
+        label, told, losses = f"{job.settings.config}/{job.name}", 0, 0
+        while True:
+            worker, steps, begun = self._staff.take(), 0, False
+            try:
+                for item in self._items(worker, job, shipment):
+                    begun = True
+                    if isinstance(item, Ended):
+                        if item.error is not None:
+                            raise item.error
+                        return item.result
+                    steps += item == STEP
+                    if steps > told:
+                        told = steps
+                        self._on_step(job.settings.config)
+            except self._ray.exceptions.RayTaskError:
+                raise
+            except self._ray.exceptions.RayError as error:
+                became = self._staff.lose(worker, error)
+                # A worker that was lost while it had no job says nothing about the next one.
+                losses += begun
+                if losses == TRIES:
+                    raise GPTDynamicsError(
+                        f"{label} lost its worker {TRIES} times; at last {became}. {KEPT}"
+                    ) from error
+                self._on_note(f"{became}; {label} is begun again")
+            finally:
+                self._staff.give_back(worker)
+
+    def _items(self, worker: Worker, job: Job, shipment: Any) -> Iterator[Any]:
+        """What a worker says while it does a job."""
+        method = worker.actor.do.options(num_returns="streaming")
+        coming = method.remote(job, job.settings.config, [shipment])
+        while True:
+            ready, _ = self._ray.wait([coming], timeout=POLL_SECONDS)
+            self._staff.check()
+            if ready:
+                yield self._ray.get(next(coming))
+
+
+@contextmanager
+def ray_executor(
+    settings: RaySettings, device: str, workers: int | None, jobs: int, on_step: OnStep, on_note: OnNote
+) -> Iterator[Executor]:
+    """An executor on a Ray cluster.
+
+    Args:
+        settings: which cluster, and what each worker asks it for.
+        device: `cpu`, `cuda`, or `auto`: GPUs if the cluster has any.
+        workers: how many; None: as many as the cluster has room for.
+        jobs: how many there are to do: no more workers than that.
+        on_step: called with the config's name after each measured step.
+        on_note: called with a line about what was lost, or is waited for.
+
+    Raises:
+        SettingsError: Ray is not installed, or the cluster is not there or has no GPU that is asked for.
+    """
+    with connect(settings) as cluster:
+        gpus = settings.gpus
+        if gpus is None:
+            gpus = 1.0 if device != "cpu" and cluster.has_gpus() else 0.0
+        if device == "cuda" and not cluster.has_gpus():
+            raise SettingsError(f"device cuda: the Ray cluster has no GPU: {cluster.describe()}")
+        request = Request(settings.cpus, gpus)
+        count = min(workers or max(1, cluster.capacity(request)), max(1, jobs))
+        executor = RayExecutor(cluster, request, count, settings.patience, on_step, on_note)
+        try:
+            yield executor
+        finally:
+            executor.close()

@@ -1,0 +1,110 @@
+"""What runs on the nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from gptdynamics.collection.bench import Bench
+from gptdynamics.collection.executor import Job
+
+BEGUN, STEP = "begun", "step"
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that a run's numbers depend on."""
+    import json
+
+    from gptdynamics import __version__
+    from gptdynamics.dataset.tables import library_versions
+
+    return {"gptdynamics": __version__, **json.loads(library_versions())}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker is.
+
+    Attributes:
+        node: Ray's id of its node.
+        name: host and address of the node, for messages.
+        versions: see `installed_versions`.
+        gpu: whether torch sees a GPU.
+    """
+
+    node: str
+    name: str
+    versions: dict[str, str]
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended: with what it made, or with an exception."""
+
+    result: Any = None
+    error: Exception | None = None
+
+
+class RayWorker:
+    """Does jobs in a process of some node, one after the other, with one thread.
+
+    It keeps the bench of the last job: the next one is mostly of the same config.
+
+    Args:
+        device: of the base model.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._bench: tuple[str, Bench] | None = None
+
+    def place(self) -> Place:
+        """Where this worker is."""
+        import ray
+        import torch
+
+        name = f"{platform.node()} ({ray.util.get_node_ip_address()})"
+        gpu = torch.cuda.is_available()
+        return Place(ray.get_runtime_context().get_node_id(), name, installed_versions(), gpu)
+
+    def do(self, job: Job, key: str, shipment: list[Any]) -> Iterator[Any]:
+        """Do a job.
+
+        Args:
+            job: what to do.
+            key: names the bench it needs.
+            shipment: the reference of what that bench is made of, in a list, so that it is fetched only when needed.
+
+        Yields:
+            `BEGUN`, a `STEP` after each measured step, and `Ended`.
+        """
+        told: SimpleQueue[Any] = SimpleQueue()
+
+        def work() -> None:
+            import torch
+
+            # Of this thread: a run's numbers may depend on it.
+            torch.set_num_threads(1)
+            try:
+                told.put(Ended(job.do(self._get_bench(key, shipment), lambda config: told.put(STEP))))
+            except Exception as error:
+                told.put(Ended(error=error))
+
+        threading.Thread(target=work, daemon=True).start()
+        yield BEGUN
+        while not isinstance(item := told.get(), Ended):
+            yield item
+        yield item
+
+    def _get_bench(self, key: str, shipment: list[Any]) -> Bench:
+        import ray
+
+        if self._bench is None or self._bench[0] != key:
+            self._bench = None
+            self._bench = (key, ray.get(shipment[0]).unpack(self._device))
+        return self._bench[1]

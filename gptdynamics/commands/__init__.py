@@ -1,0 +1,1 @@
+"""Commands of `gptdynamics`, one a module."""
