@@ -136,23 +136,22 @@ class Cluster:
         return True
 
 
-def _find_address(address: str | None) -> str:
-    """`<host>:<port>` of the cluster's head.
+def _find_address(address: str) -> str:
+    """`<host>:<port>` of the cluster's head; `auto` is `$RAY_ADDRESS`, or this machine's cluster.
 
     Raises:
         SettingsError: there is no cluster to be found.
     """
     from ray._private.services import canonicalize_bootstrap_address
 
-    wanted = os.environ.get("RAY_ADDRESS") or "auto" if address in (None, "auto") else address
     try:
-        return str(canonicalize_bootstrap_address(wanted))
+        return str(canonicalize_bootstrap_address(address))
     except ConnectionError as error:
         raise SettingsError(
             "no Ray cluster on this machine: start one (`ray start --head`), or give --ray-address <host>:<port>"
         ) from error
     except (ValueError, OSError) as error:
-        raise SettingsError(f"ray address {wanted!r} is not <host>:<port> of a head node ({error})") from error
+        raise SettingsError(f"ray address {address!r} is not <host>:<port> of a head node ({error})") from error
 
 
 def _check_answer(address: str) -> None:
@@ -182,7 +181,8 @@ def connect(settings: RaySettings) -> Iterator[Cluster]:
     if ray.is_initialized():
         yield Cluster(ray)
         return
-    address = _find_address(settings.address)
+    wanted = settings.address or "auto"
+    address = _find_address(wanted)
     _check_answer(address)
     worker = ray._private.worker
     printing = worker.print_to_stdstream
@@ -190,12 +190,13 @@ def connect(settings: RaySettings) -> Iterator[Cluster]:
     worker.print_to_stdstream = lambda data, ignore_prefix: None
     try:
         try:
-            ray.init(address, log_to_driver=False, logging_level="CRITICAL")
+            # Told `auto`, Ray also finds the token that this machine's cluster may ask for.
+            ray.init("auto" if wanted == "auto" else address, log_to_driver=False, logging_level="CRITICAL")
         except Exception as error:  # of many kinds, some of them plain
             reason = " ".join(str(error).split())
             raise SettingsError(
-                f"cannot join the Ray cluster at {address}: {reason}. This machine must be one of its nodes: "
-                f"`ray start --address {address}`"
+                f"cannot join the Ray cluster at {address}: {reason}. This machine must be one of its nodes "
+                f"(`ray start --address {address}`), and have its token where it asks for one (RAY_AUTH_MODE=token)"
             ) from error
         yield Cluster(ray)
     finally:

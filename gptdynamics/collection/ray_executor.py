@@ -70,14 +70,14 @@ class RayExecutor:
             except self._ray.exceptions.RayTaskError:
                 raise
             except self._ray.exceptions.RayError as error:
-                became = self._staff.lose(worker, error)
-                # A worker that was lost while it had no job says nothing about the next one.
-                losses += begun
+                loss = self._staff.lose(worker, error)
+                # Workers that were idle when their node went say nothing about the job.
+                losses += begun or not loss.with_node
                 if losses == TRIES:
                     raise GPTDynamicsError(
-                        f"{label} lost its worker {TRIES} times; at last {became}. {KEPT}"
+                        f"{label} lost its worker {TRIES} times; at last {loss.told}. {KEPT}"
                     ) from error
-                self._on_note(f"{became}; {label} is begun again")
+                self._on_note(f"{loss.told}; {label} is begun again")
             finally:
                 self._staff.give_back(worker)
 

@@ -38,6 +38,19 @@ class Worker:
     place: Place
 
 
+@dataclass(frozen=True)
+class Loss:
+    """What became of a worker.
+
+    Attributes:
+        told: in words.
+        with_node: whether its whole node is gone.
+    """
+
+    told: str
+    with_node: bool
+
+
 class Staff:
     """As many workers as wanted, as far as the cluster has room for them.
 
@@ -80,15 +93,12 @@ class Staff:
         if worker in self._there:
             self._idle.put(worker)
 
-    def lose(self, worker: Worker, error: Exception) -> str:
+    def lose(self, worker: Worker, error: Exception) -> Loss:
         """Replace a worker.
 
         Args:
             worker: that does not answer.
             error: what Ray said.
-
-        Returns:
-            What became of it.
         """
         self._there.discard(worker)
         self._end(worker.actor)
@@ -96,9 +106,9 @@ class Staff:
         why = self._cluster.why_lost(place.node)
         if why is not None:
             self._lost_nodes[place.node] = place.name
-            return f"node {place.name} was lost ({why})"
+            return Loss(f"node {place.name} was lost ({why})", True)
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        return f"a worker on node {place.name} ended ({lines[-1].strip()})"
+        return Loss(f"a worker on node {place.name} ended ({lines[-1].strip()})", False)
 
     def check(self) -> None:
         """Raise what makes it useless to wait any longer."""
