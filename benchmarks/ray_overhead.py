@@ -3,7 +3,8 @@
 Both collect the same runs of `mini_sentiment_nano` into new folders, in turns: two worker processes, and two workers
 on a Ray cluster of two nodes with a CPU each. The whole of `collect` is timed, from the call to the last file, the
 start of the workers and the connection to the cluster included; starting the cluster is not. The median of the rounds'
-ratios is what counts: whatever else the machine does slows both down.
+ratios is what counts: whatever else the machine does slows both down. On a busy machine, look at the CPU time of this
+process and all under it, the cluster's own among them, up to the end of the last run.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 # As users of an idle machine have it: by default Ray's workers give way to everything else.
 os.environ.update({"RAY_worker_niceness": "0"})
 
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -28,16 +31,31 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.plans import Plan, PlanEntry
 
 
-def timed(settings: CollectSettings) -> tuple[float, float]:
-    """Seconds of a collection, and of it from the first measured step on."""
+def cpu_seconds() -> float:
+    """Of this process and of all processes under it that are there."""
+    here = psutil.Process()
+    total = 0.0
+    for process in [here, *here.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:2])
+    return total
+
+
+def timed(settings: CollectSettings) -> tuple[float, float, float]:
+    """Seconds of a collection, of it from the first measured step on, and CPU seconds."""
     steps: list[float] = []
-    began = time.perf_counter()
-    made = collect(settings, on_step=lambda config: steps.append(time.perf_counter()))
+    used: list[float] = []
+    before, began = cpu_seconds(), time.perf_counter()
+    made = collect(
+        settings,
+        on_step=lambda config: steps.append(time.perf_counter()),
+        on_run=lambda run: used.append(cpu_seconds()),
+    )
     ended = time.perf_counter()
     expected = sum(entry.runs for entry in settings.plan)
     if len(made.done) != expected:
         raise SystemExit(f"{len(made.done)} of {expected} runs were made")
-    return ended - began, ended - steps[0]
+    return ended - began, ended - steps[0], used[-1] - before
 
 
 def trajectories(folder: Path) -> dict[str, bytes]:
@@ -65,7 +83,7 @@ def main() -> None:
         "local": lambda out: CollectSettings(plan, out, workers=2, device="cpu"),
         "ray": lambda out: CollectSettings(plan, out, workers=2, device="cpu", ray=ray),
     }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in turns}
     try:
         for at in range(given.rounds):
             with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +96,7 @@ def main() -> None:
     table = Table(title=f"{given.runs} runs of {given.steps} steps, {given.rounds} rounds in turns; seconds, medians")
     for heading in ("", "local", "ray", "ray / local", "of the rounds"):
         table.add_column(heading, justify="right" if heading else "left")
-    for at, label in enumerate(("whole collection", "from its first step")):
+    for at, label in enumerate(("whole collection", "from its first step", "CPU, all processes")):
         local, on_ray = (np.array([each[at] for each in found[name]]) for name in turns)
         ratios = on_ray / local
         each = " ".join(f"{ratio:.2f}" for ratio in ratios)

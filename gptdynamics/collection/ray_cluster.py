@@ -128,12 +128,16 @@ class Cluster:
 
     def answers(self) -> bool:
         """Whether the head node takes connections: Ray ends a process soon after it does not."""
-        host, _, port = self.address.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+            _open(self.address).close()
         except OSError:
             return False
         return True
+
+
+def _open(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS)
 
 
 def _find_address(address: str) -> str:
@@ -156,10 +160,9 @@ def _find_address(address: str) -> str:
 
 def _check_answer(address: str) -> None:
     """Ray itself tries an address that nothing answers at for minutes."""
-    host, _, port = address.rpartition(":")
     advice = f"See that the cluster runs (`ray status --address {address}`), and --ray-address"
     try:
-        with socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS) as connection:
+        with _open(address) as connection:
             if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
                 return
             connection.sendall(_GREETING)
@@ -192,7 +195,7 @@ def connect(settings: RaySettings) -> Iterator[Cluster]:
         try:
             # Told `auto`, Ray also finds the token that this machine's cluster may ask for.
             ray.init("auto" if wanted == "auto" else address, log_to_driver=False, logging_level="CRITICAL")
-        except Exception as error:  # of many kinds, some of them plain
+        except (Exception, SystemExit) as error:  # Ray's are of many kinds, some of them plain
             reason = " ".join(str(error).split())
             raise SettingsError(
                 f"cannot join the Ray cluster at {address}: {reason}. This machine must be one of its nodes "

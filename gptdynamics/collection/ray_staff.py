@@ -72,7 +72,7 @@ class Staff:
         self._lost_nodes: dict[str, str] = {}
         self._failure: Exception | None = None
         self._closing = threading.Event()
-        self._head_seen = self._vacant_since = time.monotonic()
+        self._head_seen = self._staffed = self._able = time.monotonic()
         self._waiting_told = False
         self._hiring = threading.Thread(target=self._hire, daemon=True)
         self._hiring.start()
@@ -190,14 +190,13 @@ class Staff:
             return
         self._head_seen = now
         if self._there:
-            self._vacant_since = now
-            return
-        waited = now - self._vacant_since
-        if self._cluster.capacity(self._request):
-            if waited > WAIT_SECONDS and not self._waiting_told:
+            self._staffed = self._able = now
+        elif self._cluster.capacity(self._request):
+            self._able = now
+            if now - self._staffed > WAIT_SECONDS and not self._waiting_told:
                 self._waiting_told = True
                 self._on_note(f"waiting for {self._request} on the Ray cluster: {self._cluster.describe()}")
-        elif waited > self._patience:
+        elif now - self._able > self._patience:
             lost = ", ".join(self._lost_nodes.values())
             raise GPTDynamicsError(
                 f"no node of the Ray cluster can take a worker ({self._request}): {self._cluster.describe()}"

@@ -191,3 +191,13 @@ def test_gpus_that_the_cluster_does_not_have_are_refused_at_once(cluster: Any, p
     settings = CollectSettings(plan, tmp_path / "out", device="cuda", ray=RaySettings(cluster.address))
     with pytest.raises(SettingsError, match=r"device cuda: the Ray cluster has no GPU: \S+ \(\S+\): 1 CPU, 0 GPU"):
         collect(settings)
+
+
+def test_a_gpu_is_asked_for_where_there_are_any_and_must_be_there(cluster: Any, plan: Plan, tmp_path: Path) -> None:
+    # The only node with a GPU, as Ray is told, which torch does not see.
+    node = cluster.add_node(num_cpus=1, num_gpus=1)
+    try:
+        with pytest.raises(SettingsError, match=r"^node \S+ \(\S+\): Ray has a GPU there, but torch sees none$"):
+            collect(CollectSettings(plan, tmp_path / "out", ray=RaySettings(cluster.address)))
+    finally:
+        cluster.remove_node(node, allow_graceful=False)
