@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ class RayExecutor:
         self.workers = workers
         self._ray = cluster.ray
         self._on_step, self._on_note = on_step, on_note
+        # Callers may count on being told one thing after the other.
+        self._telling = threading.Lock()
         self._shipments: dict[str, Any] = {}
         self._staff = Staff(cluster, request, workers, patience, on_note)
         self._threads = ThreadPoolExecutor(workers)
@@ -66,7 +69,8 @@ class RayExecutor:
                     steps += item == STEP
                     if steps > told:
                         told = steps
-                        self._on_step(job.settings.config)
+                        with self._telling:
+                            self._on_step(job.settings.config)
             except self._ray.exceptions.RayTaskError:
                 raise
             except self._ray.exceptions.RayError as error:
@@ -77,7 +81,8 @@ class RayExecutor:
                     raise GPTDynamicsError(
                         f"{label} lost its worker {TRIES} times; at last {loss.told}. {KEPT}"
                     ) from error
-                self._on_note(f"{loss.told}; {label} is begun again")
+                with self._telling:
+                    self._on_note(f"{loss.told}; {label} is begun again")
             finally:
                 self._staff.give_back(worker)
 

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ NAMES = [f"mini_sentiment_nano/{run:04d}" for run in range(RUNS)]
 RAY_OPTIONS = {
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "300",
-    "RAY_health_check_timeout_ms": "1000",
+    "RAY_health_check_timeout_ms": "20000",
     "RAY_health_check_failure_threshold": "3",
     "RAY_worker_niceness": "0",
 }
@@ -46,6 +47,14 @@ class Deadly(RTE):
 """
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node; Ray gives it 30 seconds, which a busy machine may need more than once."""
+    for _ in range(2):
+        with suppress(Exception, SystemExit):
+            return start()
+    return start()
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A cluster whose head has room for one worker."""
@@ -57,7 +66,8 @@ def cluster() -> Iterator[Any]:
         import_ray()
         from ray.cluster_utils import Cluster
 
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        head = {"num_cpus": 1, "include_dashboard": False}
+        made = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         try:
             yield made
         finally:
@@ -88,7 +98,7 @@ def local(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_node_killed_in_the_middle_costs_no_run_and_no_byte(
     cluster: Any, plan: Plan, local: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    node = cluster.add_node(num_cpus=1)
+    node = patiently(lambda: cluster.add_node(num_cpus=1))
     out = tmp_path / "dataset"
     steps: list[str] = []
     notes: list[str] = []
@@ -96,14 +106,16 @@ def test_a_node_killed_in_the_middle_costs_no_run_and_no_byte(
 
     def on_step(config: str) -> None:
         steps.append(config)
-        if len(ended) == 2 and node in cluster.list_all_nodes():
+        # Two runs in progress are one on each node.
+        both = len(steps) > (len(ended) + 1) * (STEPS + 1)
+        if ended and both and node in cluster.list_all_nodes():
             cluster.remove_node(node, allow_graceful=False)
 
     settings = CollectSettings(plan, out, ray=RaySettings(cluster.address))
     capfd.readouterr()
     result = collect(settings, on_step=on_step, on_run=ended.append, on_note=notes.append)
     assert (sorted(result.done), result.failed) == (NAMES, {})
-    (note,) = notes
+    (note,) = [note for note in notes if not note.startswith("waiting")]
     assert "was lost" in note
     assert note.endswith("is begun again")
     assert len(steps) == RUNS * (STEPS + 1)
@@ -119,7 +131,7 @@ def test_nodes_lost_for_good_are_named_and_what_was_finished_is_kept(
     cluster: Any, local: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
 ) -> None:
     # The head has one CPU: it can take no worker that asks for two.
-    node = cluster.add_node(num_cpus=2)
+    node = patiently(lambda: cluster.add_node(num_cpus=2))
     out = tmp_path / "dataset"
     folder = DatasetFolder(out)
 
@@ -136,7 +148,7 @@ def test_nodes_lost_for_good_are_named_and_what_was_finished_is_kept(
     on_ray = ("--executor", "ray", "--ray-address", cluster.address, "--ray-cpus", 2, "--ray-patience", 1)
     status, _, errors = command(*collecting, *on_ray)
     killer.join()
-    lines = [line for line in errors.splitlines() if line.startswith(("note:", "error:"))]
+    lines = [line for line in errors.splitlines() if line.startswith(("note: node", "error:"))]
     where = rf"{os.uname().nodename} \([\d.]+\)"
     assert status == 1
     assert len(lines) == 2
@@ -173,7 +185,7 @@ def test_a_run_whose_workers_always_die_ends_with_an_error_that_names_the_node(
         GPTDynamicsError, match=r"^rte_tiny/0000 lost its worker 2 times; at last a worker on node \S+ \(.*\) ended"
     ):
         collect(settings, on_note=notes.append)
-    assert len(notes) == 1
+    assert len([note for note in notes if not note.startswith("waiting")]) == 1
 
 
 def test_a_node_with_other_versions_is_refused(
@@ -195,7 +207,7 @@ def test_gpus_that_the_cluster_does_not_have_are_refused_at_once(cluster: Any, p
 
 def test_a_gpu_is_asked_for_where_there_are_any_and_must_be_there(cluster: Any, plan: Plan, tmp_path: Path) -> None:
     # The only node with a GPU, as Ray is told, which torch does not see.
-    node = cluster.add_node(num_cpus=1, num_gpus=1)
+    node = patiently(lambda: cluster.add_node(num_cpus=1, num_gpus=1))
     try:
         with pytest.raises(SettingsError, match=r"^node \S+ \(\S+\): Ray has a GPU there, but torch sees none$"):
             collect(CollectSettings(plan, tmp_path / "out", ray=RaySettings(cluster.address)))
