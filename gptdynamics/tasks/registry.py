@@ -24,7 +24,8 @@ def _registered() -> dict[str, Task | Mixture]:
 
 
 def _known() -> dict[str, Task | Mixture]:
-    return {task.name: task for task in declared_tasks()} | _registered()
+    known = _registered()
+    return known | {task.name: task for task in declared_tasks() if task.name not in known}
 
 
 def is_registered(name: str) -> bool:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gptdynamics.configs import RunSettings
 from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
 
 Examples = tuple[list[Example], list[Example]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Every Trainer that begins collects garbage, and looks through all modules that are loaded for it."""
+    import transformers.trainer  # noqa: F401
+
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +31,29 @@ def rte(rows_folder: Path) -> Examples:
     return load_examples(get_task("rte"), "pool", 12, rows_folder), load_examples(
         get_task("rte"), "test", 5, rows_folder
     )
+
+
+NANO = RunSettings(
+    "mini_sentiment_nano", learning_rate=5e-4, pool_size=24, subset=16, batch_size=4, epochs=1, test_examples=6
+)
+
+
+@pytest.fixture(scope="session")
+def collected_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset folder with one run of `NANO`, as it is collected; not to be changed."""
+    from gptdynamics.collection import CollectSettings, collect
+    from gptdynamics.plans import Plan, PlanEntry
+
+    out = tmp_path_factory.mktemp("nano") / "dataset"
+    collect(CollectSettings(Plan("one", (PlanEntry(NANO, 1),)), out=out, workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def sentiment() -> Examples:
+    """Pool and test set of that run."""
+    task = get_task(NANO.task)
+    return load_examples(task, "pool", NANO.pool_size), load_examples(task, "test", NANO.test_examples)
 
 
 @pytest.fixture(scope="session")

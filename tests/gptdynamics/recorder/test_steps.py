@@ -22,7 +22,7 @@ from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.recorder import RecordSettings, StepRecorder
-from tests.gptdynamics.recorder.conftest import Examples
+from tests.gptdynamics.recorder.conftest import NANO, Examples
 from tests.gptdynamics.recorder.training import Loop
 from tests.hub.server import Hub
 
@@ -47,37 +47,24 @@ def record(tiny_model_folder: Path, rte: Examples, tmp_path: Path) -> Callable[.
     return make
 
 
-@pytest.mark.parametrize("task", ["rte", "webnlg"])
-def test_trajectories_are_those_of_collect(
-    task: str,
-    tiny_model_folder: Path,
-    rows_folder: Path,
-    make_settings: Callable[..., RunSettings],
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-) -> None:
-    config = f"{task}_tiny"
-    settings = make_settings(config, epochs=2, eval_every=3, generate_every=2)
-    collect(CollectSettings(Plan("one", (PlanEntry(settings, 2),)), out=tmp_path / "a", data=rows_folder, workers=1))
-    pool, test = request.getfixturevalue(task)
-    how = RecordSettings(eval_every=3, generate_every=2)
-    for run in ("0000", "0001"):
-        batches = draw_curriculum(settings, run)
-        loop = Loop(tiny_model_folder, pool, len(batches))
-        with StepRecorder(
-            tmp_path / "b", config, pool, test, loop.model, loop.tokenizer, loop.optimizer, settings=how
-        ) as recorder:
-            for ids in batches:
-                with recorder.step(torch.tensor(ids)):
-                    loop.update(ids)
-        assert recorder.run == run
-    assert verify(tmp_path / "b").faults == []
-    for metric in ("loss", "accuracy") if task == "rte" else ("loss", "bleu", "rougeL"):
-        collected, recorded = (read_dynamics(tmp_path / name, config, metric) for name in "ab")
+def test_trajectories_of_nano_are_those_of_collect(collected_nano: Path, sentiment: Examples, tmp_path: Path) -> None:
+    from gptdynamics.nano import MODEL_FOLDER
+
+    batches = draw_curriculum(NANO, "0000")
+    loop = Loop(MODEL_FOLDER, sentiment[0], len(batches), NANO.learning_rate)
+    made = loop.model, loop.tokenizer, loop.optimizer
+    with StepRecorder(tmp_path / "d", NANO.config, *sentiment, *made) as recorder:
+        for ids in batches:
+            with recorder.step(torch.tensor(ids)):
+                loop.update(ids)
+    assert verify(tmp_path / "d").faults == []
+    for metric in ("loss", "accuracy"):
+        collected, recorded = (read_dynamics(each, NANO.config, metric) for each in (collected_nano, tmp_path / "d"))
         np.testing.assert_allclose(recorded.values, collected.values, atol=1e-5)
         assert recorded.step.tolist() == collected.step.tolist()
         assert recorded.curricula == collected.curricula
         np.testing.assert_array_equal(recorded.learning_rate, collected.learning_rate)
+        assert recorded.base_revision == collected.base_revision
 
 
 def test_the_loop_is_bit_for_bit_what_it_would_be_without(

@@ -25,7 +25,7 @@ from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.recorder import DynamicsRecorder, RecordSettings
-from tests.gptdynamics.recorder.conftest import Examples
+from tests.gptdynamics.recorder.conftest import NANO, Examples
 from tests.gptdynamics.recorder.training import NotingTrainer, make_trainer, tokenised
 
 CONFIG = "rte_tiny"
@@ -87,27 +87,23 @@ def test_trajectories_are_those_of_collect(
         assert recorded.base_revision == collected.base_revision
 
 
-def test_trajectories_of_nano_are_those_of_collect(tmp_path: Path) -> None:
-    from gptdynamics.nano import MODEL_FOLDER
-    from gptdynamics.tasks import get_task, load_examples
-
-    config = "mini_sentiment_nano"
-    settings = RunSettings(config, learning_rate=5e-4, pool_size=24, subset=16, batch_size=4, epochs=1, test_examples=6)
-    collect(CollectSettings(Plan("one", (PlanEntry(settings, 1),)), out=tmp_path / "a", workers=1))
-    pool, test = (load_examples(get_task("mini_sentiment"), part, count) for part, count in (("pool", 24), ("test", 6)))
+def test_trajectories_of_nano_are_those_of_collect(collected_nano: Path, sentiment: Examples, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    ordered = [pool[at] for batch in draw_curriculum(settings, "0000") for at in batch]
+    from gptdynamics.nano import MODEL_FOLDER
+
+    pool, test = sentiment
+    ordered = [pool[at] for batch in draw_curriculum(NANO, "0000") for at in batch]
     rows = tokenised(AutoTokenizer.from_pretrained(MODEL_FOLDER), ordered, 512)
     trainer = make_trainer(MODEL_FOLDER, rows, tmp_path / "t", rate=5e-4, train_sampling_strategy="sequential")
-    DynamicsRecorder(tmp_path / "b", config, pool, test).attach(trainer)
+    DynamicsRecorder(tmp_path / "d", NANO.config, pool, test).attach(trainer)
     trainer.train()
-    collected, recorded = (read_dynamics(tmp_path / name, config, "loss") for name in "ab")
+    collected, recorded = (read_dynamics(each, NANO.config, "loss") for each in (collected_nano, tmp_path / "d"))
     assert recorded.base_model == "nano"
     assert recorded.curricula == collected.curricula
     np.testing.assert_allclose(recorded.values, collected.values, atol=1e-5)
     assert np.abs(recorded.values[0, -1] - recorded.values[0, 0]).max() > 0.1
-    assert faults(tmp_path / "b") == []
+    assert faults(tmp_path / "d") == []
 
 
 class Rows(torch.utils.data.Dataset):

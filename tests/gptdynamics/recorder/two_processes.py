@@ -1,4 +1,4 @@
-"""One of two processes of a real Trainer that is recorded: `python two_processes.py RANK PORT FOLDER MODEL CONFIG`."""
+"""One of two processes of a real Trainer that is recorded: `python two_processes.py RANK PORT FOLDER MODEL`."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from pathlib import Path
 
 
 def main() -> None:
-    rank, port, folder, model, config = sys.argv[1:]
+    rank, port, folder, model = sys.argv[1:]
     os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     import torch
+    from transformers import AutoTokenizer
 
-    torch.set_num_threads(1)
     from gptdynamics.errors import GPTDynamicsError
     from gptdynamics.examples import Example
     from gptdynamics.recorder import DynamicsRecorder, RecordSettings
     from tests.gptdynamics.recorder.training import make_trainer, tokenised
 
-    out = Path(folder)
-    words = "positive", "negative"
+    torch.set_num_threads(1)
+    out, words = Path(folder), ("positive", "negative")
     pool = [Example(at, f"Review: number {at}\nSentiment:", f" {words[at % 2]}", task="sst2") for at in range(14)]
-    from transformers import AutoTokenizer
-
     rows = tokenised(AutoTokenizer.from_pretrained(model), pool)
-    trainer = make_trainer(Path(model), rows, out / "t", num_train_epochs=2, ddp_backend="gloo")
-    recorder = DynamicsRecorder(out / "d", config, pool, pool[:4], settings=RecordSettings(eval_every=2))
-    recorder.attach(trainer)
-    said: object = None
-    try:
-        trainer.train()
-    except GPTDynamicsError as error:
-        said = str(error)
     ids = {tuple(row["input_ids"]): row["id"] for row in rows}
-    seen = [[ids[row] for row in batch] for batch in trainer.seen]
-    weights = float(sum(value.double().abs().sum() for value in trainer.model.parameters()))
-    (out / f"{config}-{rank}.json").write_text(json.dumps({"seen": seen, "said": said, "weights": weights}))
+    for config in ("sst2_refused", "sst2_tiny"):
+        trainer = make_trainer(Path(model), rows, out / "t", num_train_epochs=2, ddp_backend="gloo")
+        recorder = DynamicsRecorder(out / "d", config, pool, pool[:4], settings=RecordSettings(eval_every=2))
+        recorder.attach(trainer)
+        said: object = None
+        try:
+            trainer.train()
+        except GPTDynamicsError as error:
+            said = str(error)
+        seen = [[ids[row] for row in batch] for batch in trainer.seen]
+        weights = float(sum(value.double().abs().sum() for value in trainer.model.parameters()))
+        (out / f"{config}-{rank}.json").write_text(json.dumps({"seen": seen, "said": said, "weights": weights}))
 
 
 if __name__ == "__main__":
