@@ -4,7 +4,8 @@
 #   docs/round_trip.sh [FOLDER]     everything it makes goes there; default: a new temporary folder
 #
 # Run it in the root of a clone, where `tests/hub` is, with the environment's commands on PATH. Large files go as clients
-# send them by default (Xet), or whole with HF_HUB_DISABLE_XET=1. STEPS and TESTS make it longer or shorter.
+# send them by default (Xet), or whole with HF_HUB_DISABLE_XET=1. STEPS, TESTS, WORKERS and ENCODER make it longer or
+# shorter.
 set -euo pipefail
 
 STEPS=${STEPS:-24}
@@ -12,7 +13,9 @@ TESTS=${TESTS:-20}
 FOLDER=${1:-$(mktemp -d)}
 mkdir -p "$FOLDER"
 FOLDER=$(cd "$FOLDER" && pwd)
+ENCODER=${ENCODER:-gradient}
 SETTINGS="--steps $STEPS --test-examples $TESTS"
+WORKERS=${WORKERS:+--workers $WORKERS}
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -48,7 +51,7 @@ for split, count in (("train", 200), ("eval", 20)):
 PY
 gptdynamics push-base gptdynamics/random-14m --folder stand-in
 gptdynamics collect rte_410m --base-model gptdynamics/random-14m --data rows --out release \
-  --runs 1 --steps 4 --test-examples 4 --push-to gptdynamics/gptdynamics
+  --runs 1 --steps 4 --test-examples 4 $WORKERS --push-to gptdynamics/gptdynamics
 
 say "Use: the dataset by its short name, then runs of one's own, pushed as they end"
 as gptdynamics
@@ -59,7 +62,7 @@ from datasets import load_dataset
 ds = load_dataset("gptdynamics", "rte_410m")
 print(ds["train"][0]["run"], ds["train"][0]["step"], ds["train"][0]["loss"])
 PY
-gptdynamics collect mini_sentiment_nano --runs 6 $SETTINGS --out dynamics --push-to gptdynamics/gptdynamics
+gptdynamics collect mini_sentiment_nano --runs 6 $SETTINGS $WORKERS --out dynamics --push-to gptdynamics/gptdynamics
 gptdynamics push dynamics gptdynamics/gptdynamics --tag v1
 
 say "Somebody else loads them: another folder, an empty cache, no import of gptdynamics"
@@ -75,7 +78,7 @@ PY
 
 say "A simulator, trained and evaluated from the Hub: the figures are those of the local folder, to the last digit"
 as gptdynamics
-gptfluence train gptdynamics/gptdynamics --config mini_sentiment_nano --encoder gradient --output model
+gptfluence train gptdynamics/gptdynamics --config mini_sentiment_nano --encoder $ENCODER --output model
 gptfluence evaluate gptdynamics/gptdynamics --config mini_sentiment_nano --models model --baselines mean_curve --json hub.json
 gptfluence evaluate dynamics --config mini_sentiment_nano --models model --baselines mean_curve --json local.json
 cmp hub.json local.json
@@ -104,7 +107,7 @@ PY
 
 say "Ben adds two runs: by a pull request, which is merged, and to a copy of his own"
 hf download gptdynamics/gptdynamics --type dataset --local-dir copy
-gptdynamics collect mini_sentiment_nano --runs 8 $SETTINGS --out copy
+gptdynamics collect mini_sentiment_nano --runs 8 $SETTINGS $WORKERS --out copy
 gptdynamics verify copy
 gptdynamics push copy gptdynamics/gptdynamics --create-pr
 gptdynamics push copy ben/dynamics
