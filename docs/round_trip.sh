@@ -102,7 +102,10 @@ python - <<'PY'
 import json
 
 mine, theirs = (json.load(open(path)) for path in ("hub.json", "../gptdynamics/hub.json"))
-assert [row | {"model": None} for row in mine] == [row | {"model": None} for row in theirs]
+for rows in (mine, theirs):
+    for row in rows:
+        del row["model"], row["method"]  # which may name the folder that the simulator came from
+assert mine == theirs
 PY
 
 say "Ben adds two runs: by a pull request, which is merged, and to a copy of his own"

@@ -1,4 +1,7 @@
-"""The script of docs/hub.md, in a short form: two users and their clients, over a loopback Hub that serves Xet."""
+"""The script of docs/hub.md, in a short form: two users and their clients, over a loopback Hub that serves Xet.
+
+Two dozen processes start one after another: `make test-slow`. tests/simulator/test_two_users.py does it in one.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_everything_round_trips_through_the_hub(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "GPTDYN"))}
     short = {"STEPS": "4", "TESTS": "4", "WORKERS": "1", "ENCODER": "label", "OMP_NUM_THREADS": "1"}
