@@ -9,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gptdynamics.dataset.card import merge_card
+from gptdynamics.dataset.card import merge_card, render_card
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.licences import RowsLicence
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError
@@ -91,6 +92,25 @@ def test_a_folder_without_runs_has_a_card_without_picture(collected: Path) -> No
     card = card_of(collected)
     assert "trajectories.svg" not in card and not (collected / "trajectories.svg").exists()
     assert {each["config_name"] for each in metadata(card)["configs"]} == {"rte_examples", "webnlg_examples"}
+
+
+@pytest.mark.parametrize(("imported", "recorded"), [(True, False), (False, True), (False, False)])
+def test_where_runs_come_from_is_told(imported: bool, recorded: bool) -> None:
+    counts = {"train": 2, "validation": 0, "test": 1, "test_unseen": 0}
+    row = {"config": "rte_410m", "base_model": "410m", "base_revision": "0123", "splits": counts, "steps": 4}
+    row |= {"batch_size": 4, "test_examples": 5, "metrics": ["loss"], "peak_learning_rate": 1e-5}
+    row |= {"schedule": "cosine | warm-up" if recorded else "linear", "failed": 2}
+    card = render_card(
+        {"rte_410m": {"train": "data/rte_410m/train-*.parquet"}},
+        [row | {"imported": imported, "recorded": recorded}],
+        [RowsLicence("rte", "glue", "unknown", "here")],
+    )
+    check_whole(card, HEADINGS)
+    assert ("Imported from a release" in card) == imported
+    assert ("Recorded in training" in card) == recorded
+    assert ("By `gptdynamics collect`: each run" in card) == (not imported and not recorded)
+    assert (r"1e-05, cosine \| warm-up |" if recorded else "1e-05, linear decay |") in card
+    assert "2 runs diverged: there are no numbers of them" in card and "single sampled text" not in card
 
 
 def test_the_same_runs_give_the_same_card_and_picture(collected: Path) -> None:
