@@ -186,9 +186,14 @@ class Recording:
             if name in there:
                 continue
             claim = f"{self.config}.{name}"
-            if self._claims.take(claim):
-                self._claim, self.name = claim, name
-                return
+            if not self._claims.take(claim):
+                continue
+            if name in self.folder.finished(self.config):
+                # By somebody who has just ended.
+                self._claims.give_back(claim)
+                continue
+            self._claim, self.name = claim, name
+            return
         if wanted in there:
             raise SettingsError(f"{self.folder.root} has run {wanted} of {self.config}: name another run, or none")
         raise SettingsError(f"run {wanted} of {self.config} is being recorded by another process")

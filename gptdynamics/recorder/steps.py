@@ -62,6 +62,7 @@ class StepRecorder:
         self.model, self.tokenizer, self.optimizer = model, tokenizer, optimizer
         self.hyperparameters = dict(hyperparameters or {})
         self.seed = seed
+        self._updates = 0
         self._rates: list[float] = []
         self._hook: Any = None
 
@@ -79,7 +80,9 @@ class StepRecorder:
         if self.recording.finished or self._hook is not None:
             raise SettingsError("a recorder records one run: make another one for another run")
         in_main(lambda: self.recording.begin(self.model, self.tokenizer, steps=None))
-        self._hook = self.optimizer.register_step_pre_hook(self._note_rate)
+        # That of accelerate is around one of torch's, which is called only where the weights change.
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        self._hook = inner.register_step_pre_hook(self._note_rate)
         return self
 
     def _note_rate(self, optimizer: Any, arguments: Any, named: Any) -> None:
@@ -99,7 +102,7 @@ class StepRecorder:
         """
         if self._hook is None:
             raise SettingsError("recorder.step is for use within `with recorder:`")
-        update = len(self.recording.curriculum) + 1 if is_main() else 1
+        update = self._updates + 1
         numbers = [self.recording.examples.number(own_id, f"update {update}") for own_id in ids]
         if not numbers:
             raise DataError(f"update {update}: no ids; give those of the pool examples in its batch")
@@ -110,6 +113,7 @@ class StepRecorder:
                 f"update {update}: optimizer.step() was called {len(self._rates)} times within the block; a block "
                 "holds one whole update"
             )
+        self._updates = update
         numbers = together(numbers)
         if is_main():
             self.recording.after_update(numbers, self._rates[0])

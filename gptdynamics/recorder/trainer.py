@@ -93,20 +93,21 @@ class DynamicsRecorder(TrainerCallback):
 
     def _recorded(self, trainer: Trainer, train: Callable[..., Any]) -> Callable[..., Any]:
         """The trainer's `train`, within which its dataloader and its training steps tell us what is in a batch."""
+        own = vars(trainer).get("train")
 
         def recorded(resume_from_checkpoint: str | bool | None = None, *arguments: Any, **named: Any) -> Any:
             self._checkpoint = _checkpoint(resume_from_checkpoint, trainer.args)
-            own = {name: vars(trainer).get(name) for name in ("get_train_dataloader", "training_step")}
+            before = {name: vars(trainer).get(name) for name in ("get_train_dataloader", "training_step")}
+            before["train"] = own
             trainer.get_train_dataloader = self._loading(trainer, trainer.get_train_dataloader)
             trainer.training_step = self._stepping(trainer.training_step)
             try:
                 return train(resume_from_checkpoint, *arguments, **named)
             finally:
-                for name, value in own.items():
-                    vars(trainer).pop(name)
+                for name, value in before.items():
+                    vars(trainer).pop(name, None)
                     if value is not None:
                         setattr(trainer, name, value)
-                vars(trainer).pop("train", None)
                 trainer.remove_callback(self)
                 self.recording.abandon()
 
