@@ -122,6 +122,30 @@ def test_a_trained_one_is_as_good_as_the_closed_form(kind: Kind, runs: Dynamics)
     assert error(Simulated(model)) <= error(closed) * (1 + 1e-5)
 
 
+@ALL_KINDS
+def test_factors_of_order_two_are_a_ridge_regression_for_each_test_example(kind: str, runs: Dynamics) -> None:
+    choice = table_fit.TableChoice(0.3, 0.2)
+    data = table_fit.indexed(runs)
+    [found] = table_fit.solve_tables(data, kind, 2, [choice], range(len(runs.test)))
+    values, shares = runs.values.astype(float), data.shares.double().numpy()
+    unit = np.mean([sum(shares[run, step, i] ** 2 for run, step in np.ndindex(12, 12) if step) for i in range(14)])
+    sides = {"linear": [0, 1, 2], "additive": [2], "multiplicative": [0, 1]}[kind]
+    for test in range(len(runs.test)):
+        rows, wanted, scale = [], [], []
+        for run, step in np.ndindex(12, 12):
+            if step == 0:
+                continue
+            before = [values[run, step, test], values[run, step - 1, test], 1.0]
+            rows.append(np.concatenate([shares[run, step] * before[side] for side in sides]))
+            wanted.append(values[run, step + 1, test] - before[0])
+            scale.append(before[0] ** 2)
+        strength = [0.2 * unit if side == 2 else 0.3 * unit * np.mean(scale) for side in sides]
+        padded = np.concatenate([rows, np.diag(np.sqrt(np.repeat(strength, 14)))])
+        solution = np.linalg.lstsq(padded, np.concatenate([wanted, np.zeros(14 * len(sides))]), rcond=None)[0]
+        np.testing.assert_allclose(found[sides, :, test], solution.reshape(len(sides), 14), rtol=1e-3, atol=1e-5)
+        assert not found[[side for side in range(3) if side not in sides]].any()
+
+
 def test_its_name_says_what_it_is(runs: Dynamics) -> None:
     names = [Simulated(index_simulator(runs, kind)).name for kind in KINDS]
     assert names == ["markov_1_index", "markov_1_additive_index", "markov_1_multiplicative_index"]
