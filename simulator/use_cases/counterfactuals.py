@@ -86,5 +86,9 @@ def draw_counterfactuals(run: WhatIf, each: int, share: float, seed: int) -> lis
         SettingsError: so many cannot be left out or replaced.
     """
     count = max(1, round(share * len(_visited(run))))
-    rng = np.random.default_rng(seed)
-    return [Counterfactual(kind, change(run, count, rng)) for kind, change in KINDS.items() for _ in range(each)]
+    return [
+        # A generator each, so that asking for more changes none of those there were.
+        Counterfactual(kind, change(run, count, np.random.default_rng([seed, place, number])))
+        for place, (kind, change) in enumerate(KINDS.items())
+        for number in range(each)
+    ]

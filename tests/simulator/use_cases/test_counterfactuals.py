@@ -39,6 +39,8 @@ def test_each_kind_changes_what_it_says(run: WhatIf) -> None:
             assert sorted(each.run.curriculum) == sorted(run.curriculum)
     again = draw_counterfactuals(run, each=4, share=1 / 6, seed=0)
     assert [each.run.curriculum for each in again] == [each.run.curriculum for each in drawn]
+    fewer = draw_counterfactuals(run, each=2, share=1 / 6, seed=0)
+    assert {each.run.curriculum for each in fewer} <= {each.run.curriculum for each in drawn}
     assert len({each.run.curriculum for each in drawn}) > 8
 
 
