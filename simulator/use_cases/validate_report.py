@@ -13,6 +13,14 @@ from simulator.use_cases.validate import Validation, covered
 # What a score is taken over, by its name in tables.
 GROUPS: dict[str, tuple[str, ...]] = {"subsets": SUBSETS, **{kind: (kind,) for kind in KINDS}}
 
+# Kinds of change by the method whose colour they have in figures.
+DRAWN = {
+    "leave_out": "memory",
+    "replace": "markov_1",
+    "other_subset": "memory_gradient",
+    "reorder": "simfluence_linear",
+}
+
 
 def _interval(found: Score) -> str:
     if found.value is None:
@@ -48,8 +56,8 @@ def validation_result(found: Validation) -> Result:
     result.notes.append(
         f"{len(kinds)} real runs, {found.truth.shape[2]} test examples, {len(found.step)} measured steps. A score is "
         "Spearman's correlation over runs between predicted and true values of a test example, mean over test "
-        "examples; in brackets its 95% interval, runs and test examples drawn anew 300 times. `subsets` are all kinds "
-        "but reorder. The mean curve predicts the same for every run: it has no score."
+        "examples; in brackets its 95% interval, runs and test examples drawn anew 300 times; of a few runs it is too "
+        "narrow. `subsets` are all kinds but reorder. The mean curve predicts the same for every run: it has no score."
     )
     if "tracin_cp_10" not in found.predicted:
         result.skipped.append(f"tracin_cp_10: run {found.run} has no recorded gradient products of the {found.metric}")
@@ -89,7 +97,7 @@ def _cost(found: Validation, result: Result) -> Table:
 
 
 def _figure(found: Validation, about: str, result: Result) -> Figure:
-    groups = list(GROUPS)
+    groups = [group.replace("_", "\n") for group in GROUPS]
     finals = [row for row in result.rows if row.get("outcome") == "final"]
     series = [
         Series(name, groups, [row["value"] for row in finals if row["method"] == name])
@@ -105,7 +113,9 @@ def _figure(found: Validation, about: str, result: Result) -> Figure:
     method, kinds = next(iter(found.predicted)), np.array(found.kinds)
     mean = found.predicted["mean_curve"][:, -1]
     guessed, changed = ((each[:, -1] - mean).mean(1) for each in (found.predicted[method], found.truth))
-    dots = [Series(kind, guessed[kinds == kind].tolist(), changed[kinds == kind].tolist(), kind) for kind in KINDS]
-    title = f"mean {found.metric} at the last step minus the mean curve's"
-    panels.append(Panel("each dot a run", f"predicted {title}", f"true {title}", dots, kind="scatter"))
+    dots = [
+        Series(DRAWN[kind], guessed[kinds == kind].tolist(), changed[kinds == kind].tolist(), kind) for kind in KINDS
+    ]
+    title = f"mean final {found.metric} less the mean curve's"
+    panels.append(Panel(f"{title}, each dot a run", "predicted", "true", dots, kind="scatter"))
     return Figure(about, panels, 3)
