@@ -333,7 +333,7 @@ def _update(
         torch.nn.utils.clip_grad_norm_(dynamics.parameters(), LARGEST_ROLLOUT_GRADIENT)
     state.optimizer.step()
     state.update += 1
-    return loss.item()
+    return session.total(loss)
 
 
 def _check(

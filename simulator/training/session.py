@@ -66,6 +66,13 @@ class Session:
                 parameter.grad = torch.zeros_like(parameter)
             parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
 
+    def total(self, value: torch.Tensor) -> float:
+        """The sum of what all processes have."""
+        value = value.detach()
+        if self.accelerator is not None and self.processes > 1:
+            value = self.accelerator.reduce(value, "sum")
+        return float(value.item())
+
     def agreed(self, value: float) -> float:
         """The main process's value, in all of them: a decision must not depend on how one of them rounds."""
         if self.accelerator is None or self.processes == 1:
