@@ -190,7 +190,9 @@ class WhatIf:
         found = []
         if len(self.curriculum) != config.steps:
             found.append(f"{len(self.curriculum)} steps, trained on {config.steps}")
-        if list(self.learning_rate) != list(known):
+        # Rates are stored as float32.
+        same = len(self.learning_rate) == len(known) and np.allclose(self.learning_rate, known, rtol=1e-5, atol=0)
+        if not same:
             most, total = max(self.learning_rate, default=0.0), sum(self.learning_rate)
             if most > 1.001 * max(known, default=0.0):
                 found.append(f"learning rate {most:.3g}, trained on at most {max(known, default=0.0):.3g}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,9 @@ def make_session(
     trackers: Any = list(report_to) or None
     accelerator = Accelerator(log_with=trackers, project_dir=None if logs is None else str(logs))
     if checkpoints is not None:
+        # Sums are rounded in another order elsewhere.
+        where = {"processes": accelerator.num_processes, "device": accelerator.device.type}
+        checkpoints = replace(checkpoints, settings=dict(checkpoints.settings) | where)
         if accelerator.is_main_process:
             checkpoints.check()
         accelerator.wait_for_everyone()
