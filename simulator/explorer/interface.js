@@ -124,20 +124,39 @@
     fillTable(byId("table"), columns);
   }
 
-  // What is computed when the page has answered: each visit left out, each example left out, all test examples.
+  // What is computed when the page has answered: each visit left out, each example left out, all test examples. In
+  // slices, so that the next answer does not wait for it.
 
   function later() {
     clearTimeout(waiting);
     delete known.effects;
-    waiting = setTimeout(() => {
-      const last = batches().length, final = (known.lines.changed || known.lines.asRun)[last];
-      const left = finalsWithout(model(), schedule(), batches(), chosen.test, initial(chosen.test));
-      known.effects = left.map((batch) => batch.map((value) => (value === null ? null : final - value)));
-      showStrip();
-      updateEffects();
-      showRanking(final);
-      showWhole();
-    }, 30);
+    const work = details();
+    const slice = () => {
+      const until = performance.now() + 10;
+      while (!work.next().done) {
+        if (performance.now() > until) {
+          waiting = setTimeout(slice, 0);
+          return;
+        }
+      }
+    };
+    waiting = setTimeout(slice, 30);
+  }
+
+  function* details() {
+    const now = batches(), steps = now.length, first = initial(chosen.test);
+    const final = (known.lines.changed || known.lines.asRun)[steps];
+    const factors = batchFactors(model(), batchMeans(model(), now), steps, chosen.test), effects = [];
+    for (let step = 1; step <= steps; step++) {
+      const left = finalsWithout(model(), schedule(), now, factors, step, chosen.test, first);
+      effects.push(left.map((value) => (value === null ? null : final - value)));
+      yield;
+    }
+    known.effects = effects;
+    showStrip();
+    updateEffects();
+    yield* showRanking(final);
+    yield* showWhole();
   }
 
   function updateEffects() {
@@ -153,38 +172,43 @@
     drawStrip(byId("strip"), { effects: known.effects, changedSteps: changedSteps, chosen: chosen.step, ...place });
   }
 
-  function showRanking(final) {
+  function* showRanking(final) {
     const found = [];
     for (const at of new Set(batches().flat())) {
       if (batches().some((batch) => batch.every((other) => other === at))) continue;
       const values = simulate(model(), schedule(), dropExample(batches(), at), chosen.test, initial(chosen.test));
       found.push([at, final - values[values.length - 1]]);
+      yield;
     }
     found.sort((a, b) => a[1] - b[1]);
     const most = found.length > 10 ? [...found.slice(0, 5), ...found.slice(-5)] : found;
     fillRanking(byId("ranking"), { rows: most, pool: pool, metric: metric(), visits: visitsOf, act: act });
   }
 
-  function finals(of) {
-    const means = batchMeans(model(), of), steps = of.length;
-    return view().test.map((_, at) =>
-      trajectoryOf(model(), schedule(), batchFactors(model(), means, steps, at), at, initial(at))[steps]);
+  function* finals(of) {
+    const means = batchMeans(model(), of), steps = of.length, values = [];
+    for (let at = 0; at < view().test.length; at++) {
+      const factors = batchFactors(model(), means, steps, at);
+      values.push(trajectoryOf(model(), schedule(), factors, at, initial(at))[steps]);
+      yield;
+    }
+    return values;
   }
 
-  function showWhole() {
+  function* showWhole() {
     const count = view().test.length, { asRun, changed } = known.lines, last = asRun.length - 1;
     if (!changed) {
       byId("whole-set").textContent = "\u2013";
-      byId("whole-note").textContent = `over ${count} test examples`;
+      byId("whole-note").textContent = `mean change of ${count} test examples`;
       byId("answer").textContent = "";
       return;
     }
-    known.finals ||= finals(run().batches);
-    const moved = finals(batches()).map((value, at) => value - known.finals[at]);
+    known.finals ||= yield* finals(run().batches);
+    const moved = (yield* finals(batches())).map((value, at) => value - known.finals[at]);
     const mean = moved.reduce((sum, value) => sum + value, 0) / count;
     const falls = moved.filter((value) => value < -5e-5).length, rises = moved.filter((value) => value > 5e-5).length;
     byId("whole-set").textContent = signedText(mean, 4);
-    byId("whole-note").textContent = `over ${count} test examples: ${falls} fall, ${rises} rise`;
+    byId("whole-note").textContent = `mean change of ${count} test examples: ${falls} fall, ${rises} rise`;
     byId("answer").textContent = `Predicted final ${metric()} is ${numberText(changed[last])} instead of ${numberText(asRun[last])}. `
       + `Over all ${count} test examples it changes by ${signedText(mean, 4)} in the mean.`;
   }
@@ -290,7 +314,7 @@
     const steps = batches().length;
     chosen.step = Math.min(chosen.step, steps);
     byId("step").max = String(steps);
-    byId("run-note").textContent = run().split === "test" ? "The simulator has not seen this run." : "The simulator was trained on this run.";
+    byId("run-note").textContent = run().split === "test" ? "Not seen by the simulator" : "Seen by the simulator";
     document.documentElement.style.setProperty("--method", model().colour);
     say("");
     showTest();

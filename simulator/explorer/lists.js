@@ -8,7 +8,7 @@ function exampleTexts(example) {
   if (prompt !== null) parts.push(made("p", { class: "text", dir: "auto", text: visible(prompt) }));
   if (target !== null) {
     parts.push(made("p", { class: "target" }, made("span", { class: "soft", text: prompt === null ? "label " : "target " }),
-      made("bdi", { text: visible(target) })));
+      made("bdi", { class: target.length < 25 ? "label" : "", text: visible(target) })));
   }
   if (prompt === null) parts.push(made("p", { class: "soft", text: "The text of this example is not in the page." }));
   return parts;
@@ -29,7 +29,8 @@ function effectText(effect, metric) {
 }
 
 function effectMark(effect, metric) {
-  const kind = effect === null || effect === undefined ? "" : effect < 0 ? " down" : " up";
+  const none = effect === null || effect === undefined || Math.abs(effect) < 5e-5;
+  const kind = none ? "" : effect < 0 ? " down" : " up";
   return made("span", { class: "effect" + kind, text: effectText(effect, metric) });
 }
 

@@ -65,21 +65,19 @@ function simulate(model, schedule, batches, test, initial) {
 }
 
 /**
- * The last value if one visit were not there, for each visit: [[value, ...], ...] in the shape of `batches`.
- * An only example of a batch cannot be left out: null.
+ * The last value if one visit of a step (from 1) were not there, for each of its visits; `factors` are those of the
+ * whole run. An only example of a batch cannot be left out: null.
  */
-function finalsWithout(model, schedule, batches, test, initial) {
-  const steps = batches.length, means = batchMeans(model, batches);
-  const factors = batchFactors(model, means, steps, test);
-  return batches.map((batch, step) => batch.map((_, at) => {
+function finalsWithout(model, schedule, batches, factors, step, test, initial) {
+  const steps = batches.length, batch = batches[step - 1], one = new Float64Array(model.filters);
+  const changed = Float64Array.from(factors);
+  return batch.map((_, at) => {
     if (batch.length === 1) return null;
     const kept = batch.filter((_, other) => other !== at);
-    const changed = Float64Array.from(factors);
-    const alone = batchMeans(model, [kept]), one = new Float64Array(model.filters);
-    stepFactors(model, alone, 1, test, 0, one);
-    for (let filter = 0; filter < model.filters; filter++) changed[filter * steps + step] = one[filter];
+    stepFactors(model, batchMeans(model, [kept]), 1, test, 0, one);
+    for (let filter = 0; filter < model.filters; filter++) changed[filter * steps + step - 1] = one[filter];
     return trajectoryOf(model, schedule, changed, test, initial)[steps];
-  }));
+  });
 }
 
 /** The end of the band below and above a prediction, as `GPTfluenceSimulator.band`. */

@@ -93,7 +93,9 @@ def test_each_visit_left_out(view: View, scripts: Callable) -> None:
     run = view.simulators[0].simulator.what_if(view.runs.take([1]))
     code = """(() => {
       const run = view.runs[1], model = view.model(0), alone = dropVisit(run.batches, 6, 0);
-      return finalsWithout(model, scheduleOf(model, view.rates[run.rates]), alone, 3, view.initial(1, 3));
+      const schedule = scheduleOf(model, view.rates[run.rates]);
+      const factors = batchFactors(model, batchMeans(model, alone), alone.length, 3);
+      return alone.map((_, at) => finalsWithout(model, schedule, alone, factors, at + 1, 3, view.initial(1, 3)));
     })()"""
     found = scripts(view).value(code)
     base = run.drop([3], [6])
