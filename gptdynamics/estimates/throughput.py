@@ -36,17 +36,19 @@ def matmul_rate(device: str = "cpu", size: int = 512, seconds: float = 0.3) -> f
 
     before = torch.get_num_threads()
     cpu = torch.device(device).type == "cpu"
+    # Of a busy machine's core only the time that was ours counts.
+    clock = time.thread_time if cpu else time.perf_counter
     if cpu:
         torch.set_num_threads(1)
     try:
         left, right = torch.ones(size, size, device=device), torch.ones(size, size, device=device)
         best, until = math.inf, time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            began = time.perf_counter()
+        while best == math.inf or time.perf_counter() < until:
+            began = clock()
             torch.mm(left, right)
             if not cpu:
                 torch.cuda.synchronize(device)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, clock() - began)
     finally:
         if cpu:
             torch.set_num_threads(before)

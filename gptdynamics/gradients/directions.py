@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Direction = Mapping[str, torch.Tensor]
 
 # Inputs of so many tokens make the gradient of a matrix, once, cheaper than its change along each of two directions.
-LONG_INPUT = 48
+LONG_INPUT = 24
 # Numbers in the gradients of a matrix that are held at once.
 HELD_AT_ONCE = 2**24
 

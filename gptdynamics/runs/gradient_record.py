@@ -63,27 +63,32 @@ class GradientRecord:
 
     @torch.no_grad()
     def before_update(self) -> None:
-        """Keep the batch's gradient and the weights; call it between backward and the optimiser's step."""
+        """Keep the batch's gradient and the weights; call it between backward and the optimiser's step.
+
+        The gradient is kept itself, not a copy of it: the optimiser reads it, and then lets go of it.
+        """
         self._gradient = {
-            name: torch.zeros_like(value) if value.grad is None else value.grad.clone()
-            for name, value in self._trained.items()
+            name: torch.zeros_like(value) if value.grad is None else value.grad for name, value in self._trained.items()
         }
         self._weights = {name: value.detach().clone() for name, value in self._trained.items()}
 
     @torch.no_grad()
     def after_update(self) -> None:
         """Take the derivatives of every test loss at the weights before the update, along both directions."""
-        updated = {name: value.detach().clone() for name, value in self._trained.items()}
+        updated = {name: value.data for name, value in self._trained.items()}
         change = {name: updated[name] - self._weights[name] for name in updated}
-        self._set(self._weights)
         losses = self.test_set.losses
-        with torch.enable_grad():
-            derivatives = directional_derivatives(
-                self.model, losses.batches, [self._gradient, change], len(losses.examples)
-            )
-        self._set(updated)
+        self._put(self._weights)
+        try:
+            with torch.enable_grad():
+                derivatives = directional_derivatives(
+                    self.model, losses.batches, [self._gradient, change], len(losses.examples)
+                )
+        finally:
+            self._put(updated)
         self._rows.append(derivatives)
 
-    def _set(self, values: dict[str, torch.Tensor]) -> None:
+    def _put(self, values: dict[str, torch.Tensor]) -> None:
+        """Let the model have these weights; nothing is copied."""
         for name, value in self._trained.items():
-            value.copy_(values[name])
+            value.data = values[name]
