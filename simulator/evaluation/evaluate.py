@@ -113,7 +113,7 @@ def _settings(settings: EvaluateSettings, wanted: Sequence[tuple[str, str]]) -> 
     ]
 
 
-def _unique_names(methods: Sequence[Predictor]) -> list[str]:
+def unique_names(methods: Sequence[Predictor]) -> list[str]:
     """Names of the methods; where two are alike the model's folder is added, in full if it must be."""
     names = [method.name for method in methods]
     for whole in (False, True):
@@ -181,6 +181,6 @@ def evaluate(
     for name in settings.baselines:
         add(name, None, partial(_fit_and_predict, name, seen, history, held_out))
         on_progress()
-    for method, name in zip(simulators, _unique_names(simulators), strict=True):
+    for method, name in zip(simulators, unique_names(simulators), strict=True):
         add(name, method.model, partial(method.predict, held_out), method.coverage(held_out, history))
     return Evaluation(rows=rows, runs=held_out, predictions=predictions, history=history)

@@ -11,7 +11,7 @@ import numpy as np
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import SettingsError
 from simulator.baselines import Persistence
-from simulator.evaluation.evaluate import EvaluateSettings, Evaluation, trained_here
+from simulator.evaluation.evaluate import EvaluateSettings, Evaluation, trained_here, unique_names
 from simulator.evaluation.scoring import Row, score
 from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
 from simulator.training import train_simulator
@@ -117,9 +117,9 @@ def evaluate_unseen(
     reference = mean_curves(runs.split("train", "validation"), held_out, seen, bool(kept))
     predictions = {"persistence": Persistence().predict(held_out), "mean_curve": reference}
     sources: dict[str, Simulated] = {}
-    for method in simulators:
-        predictions[method.name] = method.predict(held_out)
-        sources[method.name] = method
+    for name, method in zip(unique_names(simulators), simulators, strict=True):
+        predictions[name] = method.predict(held_out)
+        sources[name] = method
     rows = []
     for name, predicted in predictions.items():
         covered = sources[name].coverage(held_out, history) if name in sources else None
