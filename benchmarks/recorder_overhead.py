@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,23 @@ class Turns:
         self.names = names
         self.spent: dict[str, list[float]] = {name: [] for name in names}
         self.own: list[float] = []
+        self.broken = False
         self._turn = 0
         self._moved = threading.Condition()
         self._began: dict[str, float] = {}
 
     def begin(self, name: str) -> None:
         with self._moved:
-            self._moved.wait_for(lambda: self.names[self._turn % len(self.names)] == name)
+            self._moved.wait_for(lambda: self.broken or self.names[self._turn % len(self.names)] == name)
+        if self.broken:
+            raise RuntimeError("another training ended with an error")
         self._began[name] = time.thread_time()
+
+    def give_up(self) -> None:
+        """Let nobody wait for a turn that will not come."""
+        with self._moved:
+            self.broken = True
+            self._moved.notify_all()
 
     def end(self, name: str) -> None:
         self.spent[name].append(time.thread_time() - self._began[name])
@@ -198,15 +208,17 @@ def side_by_side(make: Callable[..., Callable[[], Any]], *arguments: Any) -> dic
 
     def work(train: Callable[[], Any]) -> None:
         torch.set_num_threads(1)
-        train()
+        try:
+            train()
+        except BaseException:
+            turns.give_up()
+            raise
 
     with tempfile.TemporaryDirectory() as scratch:
         trainings = [make(kind, *arguments, Path(scratch), turns) for kind in KINDS]
-        threads = [threading.Thread(target=work, args=(train,), daemon=True) for train in trainings]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(len(KINDS)) as pool:
+            for ended in [pool.submit(work, train) for train in trainings]:
+                ended.result()
     return {kind: np.array(spent[2:-1]) for kind, spent in (turns.spent | {"own": turns.own}).items()}
 
 
