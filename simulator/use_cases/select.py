@@ -21,7 +21,7 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.encoders import encode_cached, make_encoder
-from simulator.use_cases.case import Case, load_case
+from simulator.use_cases.case import load_case
 from simulator.use_cases.trials import Stage, Trial, stage_of, train_all
 from simulator.what_if import CHUNK, Situation
 
@@ -158,15 +158,12 @@ def _target(settings: SelectSettings, fact: Dynamics) -> list[int]:
     return [ids.index(key) for key in settings.test_ids]
 
 
-def choose(
-    settings: SelectSettings, case: Case, fact: Dynamics, target: list[int], outcome: Outcome
-) -> dict[str, list[list[int]]]:
+def choose(settings: SelectSettings, fact: Dynamics, target: list[int], outcome: Outcome) -> dict[str, list[list[int]]]:
     """Places that each method chooses, for each seed: all but random choose the same each time.
 
     `tracin` is TracIn at the base model, as in LESS: the cosine of an example's gradient with those of the target.
     """
     size, count, pool = len(fact.pool), settings.count, fact.pool
-    wanted = [fact.test[at] for at in target]
 
     def alike(kind: str) -> list[int]:
         encoder = make_encoder(kind, fact.base_model)
@@ -176,8 +173,6 @@ def choose(
     def longest(example: Example) -> int:
         return -len(example.prompt + example.target)
 
-    if len(wanted) == 0:
-        raise SettingsError("the target has no test examples")
     fixed: dict[str, Callable[[], list[int]]] = {
         "greedy": partial(greedy, outcome, size, count),
         "one_shot": partial(one_shot, outcome, size, count),
@@ -216,7 +211,7 @@ def select(
     better = case.higher_is_better()
     outcome = simulated_outcome(run.situation, run.learning_rate, target, better)
     on_phase("choosing", 1)
-    places = choose(settings, case, fact, target, outcome)
+    places = choose(settings, fact, target, outcome)
     on_progress()
     ids = [example.id for example in fact.pool]
     steps, batch_size = len(fact.curricula[0]), fact.batch_size
