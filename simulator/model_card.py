@@ -25,6 +25,7 @@ FIGURES = {
     "spearman": "final-step Spearman",
     "skill": "skill",
 }
+GENERATED_METADATA = ("datasets", "base_model", "model-index")
 _COLUMNS, _ROWS = 4, 6
 
 

@@ -14,7 +14,7 @@ from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub.model_push import push_model_files
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.source import is_hub_id
-from simulator.model_card import FIGURE, draw_held_out, figures_of, render_model_card
+from simulator.model_card import FIGURE, GENERATED_METADATA, draw_held_out, figures_of, render_model_card
 
 
 def push_simulator(
@@ -83,7 +83,7 @@ def push_simulator(
         figure = FIGURE if (place / FIGURE).exists() else None
         write_text(place / "README.md", render_model_card(repo, simulator.config, record, results, figure))
         files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-        return push_model_files(files, repo, private)
+        return push_model_files(files, repo, private, own_metadata=GENERATED_METADATA)
 
 
 def _read(path: Path, kind: type) -> Any:

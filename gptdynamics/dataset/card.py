@@ -48,15 +48,16 @@ def has_generated_part(card: str) -> bool:
     return _GENERATED.search(card) is not None
 
 
-def merge_card(old: str, new: str) -> str:
+def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
     """A card generated anew, with what somebody wrote into the old one.
 
     Of the text, what stands outside the generated part is kept; a card without such a part is kept whole, and the
-    generated part follows it. Of the YAML, `configs` are the new ones, tags are added, and everything else stays.
+    generated part follows it. Of the YAML, what is generated is the new card's, tags are added, and the rest stays.
 
     Args:
         old: the card that is there.
-        new: as `render_card` makes it.
+        new: as `render_card` makes it, or another card with a generated part.
+        own: names in the YAML whose values are generated.
 
     Raises:
         DataError: the old card's YAML cannot be read.
@@ -71,7 +72,8 @@ def merge_card(old: str, new: str) -> str:
     else:
         body = f"{old_body.rstrip()}\n\n{made.group(0)}" if old_body.strip() else new_body
     tags = list(dict.fromkeys([*(old_metadata.get("tags") or []), *new_metadata["tags"]]))
-    metadata = new_metadata | old_metadata | {"configs": new_metadata["configs"], "tags": tags}
+    kept = {name: value for name, value in old_metadata.items() if name not in own}
+    metadata = new_metadata | kept | {"tags": tags}
     if metadata == new_metadata:
         head = _YAML.match(new)
         return f"{head.group(0) if head else ''}{body}"

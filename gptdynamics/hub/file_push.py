@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from gptdynamics.atomic import write_text
+from gptdynamics.dataset.card import CARD, has_generated_part, merge_card
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
@@ -19,8 +21,11 @@ def push_files(
     message: str,
     private: bool = False,
     on_wait: Callable[[str], None] = lambda reason: None,
+    own_metadata: Sequence[str] = (),
 ) -> Pushed:
     """Put files into a repository, which is made if it is not there.
+
+    What somebody wrote into the card is kept, see `merge_card`, if the new card says which part of it is generated.
 
     Args:
         repository: where to.
@@ -29,10 +34,12 @@ def push_files(
         message: title of the commit.
         private: make the repository a private one.
         on_wait: called with the reason before it is tried again.
+        own_metadata: names in the card's YAML whose values are generated.
 
     Raises:
         SettingsError: no token, no right, or a public repository is to be private; nothing was changed.
         UnreachableError: the Hub failed again and again.
+        DataError: the YAML of the card that is there cannot be read; nothing was changed.
         GPTDynamicsError: what `check` raises; nothing was changed.
     """
     repository.user()
@@ -49,13 +56,31 @@ def push_files(
         there = repository.files(head)
         if not created:
             check(there, head)
-        changed = {path: file for path, file in files.items() if path not in there or not there[path].same_as(file)}
-        size = sum(file.stat().st_size for file in changed.values())
-        if not changed:
-            return Pushed(repository.id, created, sha=head)
-        made = repository.commit(dict(changed), head, message)
         with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as place:
-            repository.read_back(made, changed, Path(place))
+            merged = dict(files)
+            if CARD in files and CARD in there:
+                merged[CARD] = _merged_card(files[CARD], repository, head, own_metadata, Path(place))
+            changed = {
+                path: file for path, file in merged.items() if path not in there or not there[path].same_as(file)
+            }
+            size = sum(file.stat().st_size for file in changed.values())
+            if not changed:
+                return Pushed(repository.id, created, sha=head)
+            made = repository.commit(dict(changed), head, message)
+            repository.read_back(made, changed, Path(place) / "read")
         return Pushed(repository.id, created, files=sorted(changed), size=size, sha=made.sha, url=made.url)
 
     return until_done(attempt, on_wait)
+
+
+def _merged_card(card: Path, repository: Repository, head: str, own_metadata: Sequence[str], place: Path) -> Path:
+    """The card to push: the new one, with what somebody wrote into the one that is there."""
+    new = card.read_text(encoding="utf-8")
+    if not has_generated_part(new):
+        return card
+    old = repository.fetch(CARD, head).read_text(encoding="utf-8")
+    try:
+        write_text(place / CARD, merge_card(old, new, own_metadata))
+    except DataError as error:
+        raise DataError(f"{repository.id}: {error}") from error
+    return place / CARD

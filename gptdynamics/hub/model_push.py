@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gptdynamics.errors import DataError
@@ -18,6 +18,7 @@ def push_model_files(
     repo: str,
     private: bool = False,
     on_wait: Callable[[str], None] = lambda reason: None,
+    own_metadata: Sequence[str] = (),
 ) -> Pushed:
     """Put model files into a repository, which is made if it is not there; other files there stay.
 
@@ -26,6 +27,7 @@ def push_model_files(
         repo: `<owner>/<name>`.
         private: make the repository a private one.
         on_wait: called with the reason before it is tried again.
+        own_metadata: names in the card's YAML whose values are generated.
 
     Raises:
         SettingsError: no token, no right, or `repo` has no owner; nothing was changed.
@@ -40,7 +42,7 @@ def push_model_files(
             if theirs != mine:
                 raise DataError(f"{repo} holds a model of another kind ({theirs}, not {mine}): name another one")
 
-    return push_files(repository, files, check, "Upload model", private, on_wait)
+    return push_files(repository, files, check, "Upload model", private, on_wait, own_metadata)
 
 
 def _model_type(config: Path) -> str:

@@ -176,6 +176,39 @@ def test_a_base_model_that_others_cannot_get_is_told(hub: Hub, trained: Path) ->
     assert "/home/ada" not in card and "model my|model" in card and "trajectories.svg" not in card
 
 
+def test_what_somebody_wrote_into_the_card_is_kept(hub: Hub, trained: Path, tmp_path: Path) -> None:
+    push_simulator(trained, ID)
+    card = hub.store.files("model", ID)["README.md"].decode()
+    edited = card.replace("license: apache-2.0\n", "license: mit\nlanguage: en\n", 1).replace(
+        "- gptfluence\n", "- mine\n"
+    )
+    edited = (
+        edited.replace("\n<!-- gptdynamics: gen", "\nA word before.\n\n<!-- gptdynamics: gen", 1) + "\nAnd after.\n"
+    )
+    hub.store.put("model", ID, {"README.md": edited.encode()})
+    push_simulator(trained, ID, evaluation=evaluation_of(trained, tmp_path / "rows.json"))
+    new = hub.store.files("model", ID)["README.md"].decode()
+    for kept in (
+        "license: mit",
+        "language: en",
+        "- mine",
+        "- gptfluence",
+        "A word before.",
+        "And after.",
+        "model-index",
+    ):
+        assert kept in new
+    assert new.count("## Limits") == 1 and "## Held-out runs" in new
+    push_simulator(trained, ID)
+    again = hub.store.files("model", ID)["README.md"].decode()
+    assert "model-index" not in again and "## Held-out runs" not in again and "A word before." in again
+    hub.store.put("model", ID, {"README.md": b"---\ntags: [\n---\nmine\n"})
+    before = hub.store.files("model", ID)
+    with pytest.raises(DataError, match=r"ada/rte: README.md: its YAML cannot be read .*Mend it by hand"):
+        push_simulator(trained, ID)
+    assert hub.store.files("model", ID) == before
+
+
 def test_a_push_is_tried_again_and_made_once(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
     hub.faults.add(Fault("POST .*/commit/", status=500))
