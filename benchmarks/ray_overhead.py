@@ -31,20 +31,20 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.plans import Plan, PlanEntry
 
 
-def cpu_seconds() -> float:
-    """Of this process and of all processes under it that are there."""
+def cpu_seconds() -> dict[psutil.Process, float]:
+    """Of this process and of each under it that is there."""
     here = psutil.Process()
-    total = 0.0
+    found = {}
     for process in [here, *here.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:2])
-    return total
+            found[process] = sum(process.cpu_times()[:2])
+    return found
 
 
 def timed(settings: CollectSettings) -> tuple[float, float, float]:
     """Seconds of a collection, of it from the first measured step on, and CPU seconds."""
     steps: list[float] = []
-    used: list[float] = []
+    used: list[dict[psutil.Process, float]] = []
     before, began = cpu_seconds(), time.perf_counter()
     made = collect(
         settings,
@@ -55,7 +55,9 @@ def timed(settings: CollectSettings) -> tuple[float, float, float]:
     expected = sum(entry.runs for entry in settings.plan)
     if len(made.done) != expected:
         raise SystemExit(f"{len(made.done)} of {expected} runs were made")
-    return ended - began, ended - steps[0], used[-1] - before
+    # Workers of the collection before may still have been there when this one began.
+    spent = sum(seconds - before.get(process, 0.0) for process, seconds in used[-1].items())
+    return ended - began, ended - steps[0], spent
 
 
 def trajectories(folder: Path) -> dict[str, bytes]:
