@@ -4,7 +4,7 @@
     m_t   = rho * m_{t-1} + exp(-kappa * tau_{t-1}) * e_t * x_t          for several rho and kappa side by side
     v_t   = b * v_{t-1} + (1 - b) * x_t
     n_t   = exp(-lambda * e_t) * n_{t-1} + e_t * v_t                     for several b and lambda side by side
-    s_t   = mu_tau(z') + shown_tau * limited(<w(z'), [m_t, n_t]>)
+    s_t   = mu_tau(z') + shown_tau * known_t * limited(<w(z'), [m_t, n_t]>)
     phi_t = value(s_t)
 
 s is the metric's latent: of a loss, the log-odds against the target, s = log(exp(phi) - 1), so that an effect
@@ -12,7 +12,9 @@ shrinks with a loss that is nearly zero and no loss is negative; of a bounded me
 range. kappa lets early batches count more or less than late ones, no further than to the end of the training
 runs. n is what an optimiser with momentum b adds up, and is forgotten as fast as rates let anything be learned:
 not at all where they are nearly zero, at the end of a run. shown is the share of predicted effects that runs left
-out did show. An effect is limited once it is half as large again as any of the training runs: it grows no further
+out did show. known is 1 under the schedule trained on and falls to 0 as the rates so far become others: what filters
+say together holds for the rates they were fitted under, so that under foreign ones the mean curve is what is left. An
+effect is limited once it is half as large again as any of the training runs: it grows no further
 than to twice that, whatever the curriculum.
 
 A run whose first value differs from mu_0 keeps the share `carry` of that difference: all of it where first
@@ -32,6 +34,10 @@ from .recurrence import decayed_sums, optimiser_sums
 
 # A loss below this is taken as this: its log-odds would say more than a float32 loss does.
 SMALLEST_LOSS = 1e-3
+# Rates that differ by this share from those trained on, summed so far, leave nothing of an effect.
+FOREIGN = 0.25
+# Rates are kept as float32 sums.
+ROUNDING = 1e-4
 
 
 def to_latent(values: torch.Tensor, metric: str) -> torch.Tensor:
@@ -131,6 +137,22 @@ class MemoryDynamics(nn.Module):
         """tau before the first and after each update: `[runs, steps + 1]`."""
         return nn.functional.pad((rates / self.reference_rate).cumsum(-1), (1, 0))
 
+    def known(self, rates: torch.Tensor) -> torch.Tensor:
+        """Share of effects that holds under these rates, by how far those so far differ from the ones trained on.
+
+        Args:
+            rates: `[runs, steps]`.
+
+        Returns:
+            `[runs, steps + 1]`, 1 under the schedule trained on; updates beyond its end count as rates of their own.
+        """
+        steps = rates.size(1)
+        trained = self.tau.diff()[:steps]
+        trained = nn.functional.pad(trained, (0, steps - len(trained)))
+        differ = (rates / self.reference_rate - trained).abs().cumsum(-1)
+        share = differ / trained.cumsum(-1).clamp(min=torch.finfo(rates.dtype).tiny)
+        return nn.functional.pad(1 - ((share - ROUNDING) / FOREIGN).clamp(0, 1), (1, 0), value=1.0)
+
     def strengths(self, rates: torch.Tensor) -> torch.Tensor:
         """What each update counts in the filters of each kappa: `[runs, steps, H]`."""
         tau = self.progress(rates)[:, :-1, None].clamp(max=self.tau[-1])
@@ -214,7 +236,7 @@ class MemoryDynamics(nn.Module):
         """Trajectories `[runs, steps + 1, M]` from effects <w, m_t> of that shape; see `forward`."""
         first = None if initial is None else to_latent(initial, self.metric)
         limit = torch.where(seen >= 0, self.limit[seen.clamp(min=0)], self.unseen_limit)
-        shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(rates))
+        shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(rates)) * self.known(rates).unsqueeze(-1)
         latent = self.curve(rates, test, seen, first) + shown * limited(effect, limit)
         if initial is None or first is None:
             return from_latent(latent, self.metric)

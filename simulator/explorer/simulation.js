@@ -121,6 +121,22 @@ function markovTrajectory(model, schedule, factors, test, initial) {
 }
 
 // memory: a mean curve along tau, plus what the recent batches left behind.
+const FOREIGN = 0.25, ROUNDING = 1e-4;
+
+// Share of effects that holds before the first and after each update: 1 under the schedule trained on.
+function knownShare(model, relative) {
+  const known = [1];
+  let differ = 0, sum = 0;
+  relative.forEach((rate, step) => {
+    const trained = step + 1 < model.tau.length ? model.tau[step + 1] - model.tau[step] : 0;
+    differ += Math.abs(rate - trained);
+    sum += trained;
+    const share = (differ / Math.max(sum, 1.2e-38) - ROUNDING) / FOREIGN;
+    known.push(1 - Math.min(Math.max(share, 0), 1));
+  });
+  return known;
+}
+
 
 function memorySchedule(model, rates) {
   const { fadings, forgettings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
@@ -137,7 +153,8 @@ function memorySchedule(model, rates) {
     forgettings.forEach((forgetting, at) => { kept[at * steps + step] = Math.exp(-forgetting * relative[step]); });
   }
   const places = tau.map((at) => placeOf(model.tau, at));
-  const shown = places.map((at) => along(model.shown, 1, 0, at));
+  const known = knownShare(model, relative);
+  const shown = places.map((at, step) => along(model.shown, 1, 0, at) * known[step]);
   return { relative: relative, strengths: strengths, kept: kept, places: places, shown: shown };
 }
 

@@ -66,6 +66,7 @@ def slow_trajectory(
         pairs = [(momentum, forgetting) for momentum in b["momenta"] for forgetting in b["forgettings"]]
         m, v, n = ([np.zeros(b["train_projection"].shape[1]) for _ in each] for each in (filters, pairs, pairs))
         tau, s = 0.0, []
+        differ = trained = 0.0
         for t in range(len(curriculum) + 1):
             if t > 0:
                 share = rates[t - 1] / b["reference_rate"]
@@ -80,9 +81,13 @@ def slow_trajectory(
                     for (_, forgetting), old, speed in zip(pairs, n, v, strict=True)
                 ]
                 tau += share
+                usual = b["tau"][t] - b["tau"][t - 1] if t < len(b["tau"]) else 0.0
+                differ, trained = differ + abs(share - usual), trained + usual
+            foreign = differ / trained if trained else (1.0 if differ else 0.0)
+            known = 1 - min(max((foreign - 1e-4) / 0.25, 0.0), 1.0)
             scaled = np.concatenate([old / scale for old, scale in zip([*m, *n], b["state_scale"], strict=True)])
             shown = np.interp(tau, b["tau"], b["shown"])
-            s.append(np.interp(tau, b["tau"], curve) + shown * limited(w @ scaled, limit))
+            s.append(np.interp(tau, b["tau"], curve) + shown * known * limited(w @ scaled, limit))
         offset = first - s[0] if place >= 0 else 0.0
         phi[:, at] = [initial[at], *(value(each + b["carry"] * offset) for each in s[1:])]
     return phi
@@ -103,7 +108,10 @@ def test_forward_equals_the_formulas(
     rng = np.random.default_rng(batch)
     pool, test = rng.normal(size=(POOL, WIDTH)), rng.normal(size=(len(seen), WIDTH))
     curricula = make_curricula(batch, 3, STEPS, POOL, batch)
-    rates, initial = rng.uniform(1e-4, 1e-3, size=(3, STEPS)), rng.uniform(1, 2, size=len(seen))
+    # The first run's schedule is the one trained on, the second's is near it, the third's is another.
+    usual = np.diff(dynamics.tau.double().numpy()) * float(dynamics.reference_rate)
+    rates = np.stack([usual, usual * rng.uniform(0.9, 1.15, size=STEPS), rng.uniform(1e-4, 1e-3, size=STEPS)])
+    initial = rng.uniform(1, 2, size=len(seen))
     found = dynamics(
         visit_shares(curricula, range(POOL)),
         *(torch.from_numpy(array).float() for array in (rates, pool, test)),
@@ -239,16 +247,33 @@ def test_half_the_learning_rate_goes_half_as_far_along_the_mean_curve(
     torch.testing.assert_close(found[1::2], (baseline[: STEPS // 2] + baseline[1 : STEPS // 2 + 1]) / 2)
 
 
-def test_every_batch_twice_at_half_the_rate_is_the_same_run_where_nothing_is_forgotten(
+def test_every_batch_twice_at_half_the_rate_leaves_the_same_behind_where_nothing_is_forgotten(
     make_config: MakeConfig, make_model: MakeModel, make_curricula: MakeCurricula
 ) -> None:
     model = make_model(make_config("memory", decays=[1.0], fadings=[0.0], momenta=[0.0], forgettings=[0.0]))
     curriculum = make_curricula(4, 1, STEPS, POOL)[0]
-    rates = model.config.learning_rate
-    doubled = [batch for batch in curriculum for _ in range(2)]
-    halved = [rate / 2 for rate in rates for _ in range(2)]
-    found = model.simulate(doubled, learning_rate=halved)[:, ::2]
-    torch.testing.assert_close(found, model.simulate(curriculum), rtol=1e-5, atol=1e-5)
+    rates = torch.tensor([model.config.learning_rate])
+    once, twice = (
+        visit_shares([[batch for batch in curriculum for _ in range(times)]], range(POOL)) for times in (1, 2)
+    )
+    found = model.dynamics.states(twice, rates.repeat_interleave(2, dim=1) / 2, model.pool_vectors)
+    wanted = model.dynamics.states(once, rates, model.pool_vectors)
+    torch.testing.assert_close(found[:, ::2], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_under_a_foreign_schedule_the_mean_curve_is_what_is_left(
+    make_config: MakeConfig, make_model: MakeModel, make_curricula: MakeCurricula
+) -> None:
+    model = make_model(make_config("memory"))
+    one, other = make_curricula(8, 2, STEPS, POOL)
+
+    def difference(factor: float) -> float:
+        rates = [factor * rate for rate in model.config.learning_rate]
+        pair = [model.simulate(curriculum, learning_rate=rates) for curriculum in (one, other)]
+        return float((pair[0] - pair[1]).abs().max())
+
+    assert difference(1.0) > difference(1.1) > difference(1.2) > 0
+    assert difference(0.5) == difference(2.0) == 0
 
 
 def test_all_rates_times_ten_is_another_unit_only_if_the_reference_is_too(
