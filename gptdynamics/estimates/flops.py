@@ -15,8 +15,9 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.estimates.lengths import Lengths, TaskLengths
 from gptdynamics.estimates.shapes import ModelShape
 
-# Forward passes that two derivatives of every test loss cost: one, one backward to activations, one for each.
-DERIVATIVE_PASSES = 4
+# Forward passes that two derivatives of every test loss cost: one, one backward to activations, and one for gradients
+# that serve both.
+DERIVATIVE_PASSES = 3
 # A forward and a full backward pass.
 GRADIENT_PASSES = 3
 # Sampling token by token reaches this share of the rate of whole inputs: its matrices are narrow, and softmax and

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 
 METHOD_COLOURS: dict[str, str] = {
-    "random": "#999999",
+    "random": "#5F5F5F",
     "persistence": "#999999",
     "mean_curve": "#56B4E9",
     "mean_curve_shifted": "#2E7FA8",

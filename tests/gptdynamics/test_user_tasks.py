@@ -8,9 +8,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.tasks import add_task_file, get_single_task, get_task, load_examples, task_names
@@ -105,9 +107,20 @@ def test_a_task_may_make_its_rows_and_override_the_prompt_alone(tmp_path: Path) 
 
 def test_a_task_may_name_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"text": "Rates rise.", "label": 2}, {"text": "Rates fall.", "label": 4}]
-    monkeypatch.setattr("datasets.load_dataset", lambda *names, **options: rows)
+    asked: dict[str, Any] = {}
+
+    def resolve_revision(api: HfApi, repo_id: str, **options: Any) -> SimpleNamespace:
+        return SimpleNamespace(resolved=f"commit of {repo_id} {options['revision']}")
+
+    def load_dataset(*names: Any, **options: Any) -> list[dict[str, Any]]:
+        asked.update(options)
+        return rows
+
+    monkeypatch.setattr(HfApi, "resolve_revision", resolve_revision)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     add_task_file(task_file(tmp_path, from_docs("class AGNews")))
     (example,) = load_examples(get_task("agnews"), "pool", 1)
+    assert asked["revision"] == example.source["revision"] == "commit of fancyzhx/ag_news main"
     assert (example.prompt, example.target) == ("Rates rise.\nTopic:", " Business")
     with pytest.raises(DataError, match=r"ag_news train\[1\]: answer ' 4' is not one of ' World', ' Sports'"):
         load_examples(get_task("agnews"), "pool", 2)
