@@ -87,7 +87,8 @@ class _Plot:
         self.right = last or 1.0
         points = [point for line in panel.lines for point in zip(line.x, line.y, strict=True)]
         late = [y for x, y in points if x >= last / 8 and math.isfinite(y)] or [0.0]
-        margin = 0.1 * (max(late) - min(late)) or 0.5
+        # Of a level line: no less than what a float as large as its value can tell apart.
+        margin = 0.1 * (max(late) - min(late)) or max(0.5, 1e-9 * abs(max(late)))
         self.low, self.high = min(late) - margin, max(late) + margin
         if min(late) >= 0:
             self.low = max(0.0, self.low)

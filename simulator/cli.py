@@ -49,7 +49,7 @@ def _several(names: list[str]) -> tuple[str, ...]:
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("quickstart"),
 ) -> None:
-    """Collect, train, predict, compare and report, on the bundled model and tasks: about three minutes."""
+    """Collect, train, predict, compare and report, on the bundled model and tasks: some minutes."""
     from rich.console import Console
 
     from simulator.evaluation.table import terminal_table

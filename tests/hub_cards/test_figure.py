@@ -78,3 +78,10 @@ def test_ticks_are_few_round_and_inside(low: float, width: float) -> None:
     assert 1 <= len(found) <= 6
     assert all(low - 1e-6 * width - 1e-9 <= each <= high + 1e-6 * width + 1e-9 for each in found)
     assert found == sorted(set(found))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 4503599627370498.0, 1e30])
+def test_a_level_line_of_any_size_is_drawn(value: float) -> None:
+    (line, *_), _ = drawn(Panel("level", "loss", [Line([0, 1, 2], [value] * 3, "#000000", "one")]))
+    assert len(line) == 3
+    assert len({y for _, y in line}) == 1
