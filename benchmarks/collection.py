@@ -32,6 +32,7 @@ from gptdynamics.estimates.flops import GENERATION_SHARE, generation_flops, loss
 from gptdynamics.estimates.throughput import CPU_UTILISATION, matmul_rate
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses, example_losses, target_logits
+from gptdynamics.random_base import random_neox
 from gptdynamics.tasks import get_single_task, load_examples
 from gptdynamics.tokens import TokenizedExample, make_target_batch, tokenize_example
 
@@ -64,21 +65,7 @@ class NoText:
 
 
 def make_model(sizes: Sizes) -> Any:
-    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
-
-    shape = PYTHIA_SHAPES[sizes.shape]
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        intermediate_size=shape.intermediate,
-        max_position_embeddings=shape.context,
-        bos_token_id=END,
-        eos_token_id=END,
-    )
-    model = GPTNeoXForCausalLM(config)
+    model = random_neox(PYTHIA_SHAPES[sizes.shape])
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(10)
     return model.to(sizes.device).eval()
