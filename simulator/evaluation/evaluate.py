@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import numpy as np
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_vectors
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import GPTDynamicsError, SettingsError
 from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
 from simulator.evaluation.scoring import Row, score, undefined
-from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
+from simulator.evaluation.simulated import Simulated, load_simulator, name_of, simulated_of
 from simulator.evaluation.table import table_text
 from simulator.intervals import Coverage
 from simulator.training import TrainSettings, train_simulator
@@ -124,10 +123,6 @@ def unique_names(methods: Sequence[Predictor]) -> list[str]:
     return names
 
 
-def _fit_and_predict(name: str, seen: Dynamics, history: int, held_out: Dynamics) -> np.ndarray:
-    return fit_baseline(name, seen, history).predict(held_out)
-
-
 def evaluate(
     settings: EvaluateSettings,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
@@ -135,20 +130,25 @@ def evaluate(
 ) -> Evaluation:
     """Score every method on the test runs.
 
+    A method that the data do not allow, or whose encoder cannot be found, has a row with the reason and no figures.
+
     Args:
         settings: data and models.
         on_phase, on_progress: as in `train_simulator`.
 
     Raises:
-        GPTDynamicsError: data or models are missing, damaged or do not fit each other.
+        GPTDynamicsError: data or given models are missing, damaged or do not fit each other.
     """
     runs = read_dynamics(settings.dataset, settings.config, settings.metric)
     held_out, seen = runs.split("test"), runs.split("train", "validation")
     models = [simulated_of(load_simulator(source), source, runs) for source in settings.models]
     simulators: list[Simulated] = []
+    impossible: dict[str, str] = {}
     for wanted in trained_here(settings, runs):
-        trained = train_simulator(wanted, on_phase, on_progress, runs=runs)
-        simulators.append(Simulated(trained.model))
+        try:
+            simulators.append(Simulated(train_simulator(wanted, on_phase, on_progress, runs=runs).model))
+        except GPTDynamicsError as error:
+            impossible[name_of(wanted, wanted.encoder)] = str(error)
     simulators += models
     history = max((method.history for method in simulators), default=1)
     on_phase("baselines", len(settings.baselines))
@@ -156,13 +156,9 @@ def evaluate(
     rows: list[Row] = []
     predictions: dict[str, np.ndarray] = {}
 
-    def add(name: str, model: str | None, predict: Callable[[], np.ndarray], covered: Coverage | None = None) -> None:
-        note = None
-        try:
-            predictions[name] = predict()
-            figures = score(predictions[name], held_out.values, reference, history)
-        except NotApplicableError as error:
-            note, figures = str(error), undefined(held_out.values, history)
+    def add(name: str, note: str | None = None, model: str | None = None, covered: Coverage | None = None) -> None:
+        found = predictions.get(name)
+        none = undefined(held_out.values, history)
         row = Row(
             method=name,
             model=model,
@@ -174,13 +170,21 @@ def evaluate(
             runs=len(held_out.runs),
             examples=len(held_out.test),
             note=note,
-            **asdict(figures),
+            **asdict(none if found is None else score(found, held_out.values, reference, history)),
         )
         rows.append(row)
 
     for name in settings.baselines:
-        add(name, None, partial(_fit_and_predict, name, seen, history, held_out))
+        note = None
+        try:
+            predictions[name] = fit_baseline(name, seen, history).predict(held_out)
+        except NotApplicableError as error:
+            note = str(error)
+        add(name, note)
         on_progress()
     for method, name in zip(simulators, unique_names(simulators), strict=True):
-        add(name, method.model, partial(method.predict, held_out), method.coverage(held_out, history))
+        predictions[name] = method.predict(held_out)
+        add(name, None, method.model, method.coverage(held_out, history))
+    for name, reason in impossible.items():
+        add(name, reason)
     return Evaluation(rows=rows, runs=held_out, predictions=predictions, history=history)

@@ -10,9 +10,11 @@ from safetensors import SafetensorError
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
+from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.curricula import visit_shares
 from simulator.intervals import Coverage, coverage
 from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.training.settings import TrainSettings
 
 
 def load_simulator(source: str) -> GPTfluenceSimulator:
@@ -36,7 +38,16 @@ def load_simulator(source: str) -> GPTfluenceSimulator:
 def method_name(model: GPTfluenceSimulator) -> str:
     """`memory_<encoder>`, or `markov_<order>` and what differs from the paper: kind, projection, encoder."""
     config = model.config
-    encoder = config.encoder.get("encoder", "")
+    return name_of(config, config.encoder.get("encoder", ""))
+
+
+def name_of(config: GPTfluenceConfig | TrainSettings, encoder: str) -> str:
+    """The method's name of what is trained, or was.
+
+    Args:
+        config: with `dynamics`, `order`, `kind` and `projection`.
+        encoder: its name.
+    """
     if config.dynamics == "memory":
         return f"memory_{encoder}"
     suffix = "" if encoder == "sentence" else f"_{encoder}"

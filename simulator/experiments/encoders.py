@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from gptdynamics.configs import config_parts
 from gptdynamics.errors import GPTDynamicsError
 from simulator.encoders import ENCODERS
-from simulator.evaluation.simulated import Simulated
+from simulator.evaluation.simulated import Simulated, name_of
 from simulator.experiments.comparison import comparison_table, dot_figure
 from simulator.experiments.result import Result
 from simulator.experiments.workbench import Workbench, score_part
+from simulator.training import TrainSettings
+
+
+def causal_models(bench: Workbench, result: Result) -> dict[str, str]:
+    """Base models of the dataset by size, smallest first: what `causal_lm` vectors are taken from.
+
+    Args:
+        bench: the dataset.
+        result: told which of them cannot be loaded.
+    """
+    models, counts = {}, {}
+    for config in bench.configs()[0]:
+        size = config_parts(config)[1]
+        if size not in models:
+            models[size] = bench.runs(config).base_model
+            try:
+                counts[size] = bench.parameters(config)
+            except GPTDynamicsError as error:
+                result.skipped.append(f"causal_lm vectors of {size}: {error}")
+    return {size: models[size] for size in sorted(counts, key=lambda size: counts[size])}
 
 
 def encoders(bench: Workbench) -> Result:
-    """Train markov and memory with every encoder."""
+    """Train markov and memory with every encoder, and with the base model of every size as a causal one."""
     result = Result()
     configs, reasons = bench.configs("finetune")
     result.skipped.extend(reasons)
+    sizes = causal_models(bench, result) if configs else {}
     for config in configs:
         runs = bench.runs(config)
         held_out, seen = runs.split("test"), runs.split("train", "validation")
         rows = []
-        for encoder in ENCODERS:
-            for dynamics in ("markov", "memory"):
-                if (encoder == "label" and runs.test[0].references) or (dynamics, encoder) == ("memory", "index"):
-                    continue
-                try:
-                    trained = bench.trained(bench.settings(config, "loss", dynamics, encoder))
-                except (GPTDynamicsError, ImportError, OSError) as error:
-                    result.skipped.append(f"{config}, {dynamics} with {encoder} vectors: {error}")
-                    continue
-                predicted = Simulated(trained.model).predict(held_out)
-                figures = score_part(predicted, held_out, seen, 1, list(range(len(runs.test))))
-                method = "markov_1" if dynamics == "markov" else f"memory_{encoder}"
-                about = {"config": config, "encoder": encoder, "dynamics": dynamics, "method": method}
-                rows.append(about | asdict(figures))
+        for name, settings in _wanted(bench, config, sizes):
+            try:
+                trained = bench.trained(settings)
+            except (GPTDynamicsError, ImportError, OSError) as error:
+                result.skipped.append(f"{config}, {settings.dynamics} with {name} vectors: {error}")
+                continue
+            predicted = Simulated(trained.model).predict(held_out)
+            figures = score_part(predicted, held_out, seen, 1, list(range(len(runs.test))))
+            # Every encoder of markov in one colour: the axis tells them apart.
+            method = "markov_1" if settings.dynamics == "markov" else name_of(settings, settings.encoder)
+            about = {"config": config, "encoder": name, "dynamics": settings.dynamics, "method": method}
+            rows.append(about | asdict(figures))
         result.rows.extend(rows)
         result.tables.append(comparison_table(f"{config}, loss", rows, "encoder"))
         result.figures.append(dot_figure(f"{config}, loss: encoders", rows, "encoder", "5"))
@@ -42,6 +62,21 @@ def encoders(bench: Workbench) -> Result:
         result.notes.append(
             "The paper (figure 5) compares BERT (MiniLM, here `sentence`) with Pythia of three sizes as encoders of "
             "markov, and finds BERT better and no gain from larger Pythias. `causal_lm` is the mean of the last states "
-            "of the base model of the runs; markov with `index` vectors is Simfluence."
+            "of a base model of the dataset, whichever the runs began from; markov with `index` vectors is Simfluence."
         )
     return result
+
+
+def _wanted(bench: Workbench, config: str, sizes: dict[str, str]) -> list[tuple[str, TrainSettings]]:
+    """What is trained on a config, with the name of its vectors."""
+    wanted = []
+    for encoder in ENCODERS:
+        if encoder == "label" and bench.runs(config).test[0].references:
+            continue
+        for dynamics in ("markov",) if encoder == "index" else ("markov", "memory"):
+            settings = bench.settings(config, "loss", dynamics, encoder)
+            if encoder == "causal_lm":
+                wanted += [(f"{encoder} {size}", replace(settings, encoder_model=sizes[size])) for size in sizes]
+            else:
+                wanted.append((encoder, settings))
+    return wanted

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from gptdynamics.configs import config_parts
+from gptdynamics.errors import SettingsError
 from simulator.experiments.comparison import comparison_table, dot_figure
 from simulator.experiments.estimation import rows_by_task
 from simulator.experiments.result import Result
@@ -23,12 +26,13 @@ def model_size(bench: Workbench) -> Result:
         if len(mine) < 2:
             result.skipped.append(f"{task}: only one size of base model ({config_parts(mine[0])[1]})")
             continue
-        mine.sort(key=lambda config: _parameters(bench, config))
+        mine.sort(key=partial(_parameters, bench))
         rows = []
         for config in mine:
             evaluation = bench.evaluation(config, "loss")
             seen = bench.runs(config).split("train", "validation")
             found = rows_by_task(evaluation, config, seen)
+            result.skipped.extend(f"{config}: {row.method}: {row.note}" for row in evaluation.rows if row.note)
             rows += [row for row in found if row["method"] in METHODS]
         result.rows.extend(rows)
         for part in dict.fromkeys(row["task"] for row in rows):
@@ -44,7 +48,9 @@ def model_size(bench: Workbench) -> Result:
     return result
 
 
-def _parameters(bench: Workbench, config: str) -> int:
-    from gptdynamics.base_model import load_base_model
-
-    return int(load_base_model(bench.runs(config).base_model).model.num_parameters())
+def _parameters(bench: Workbench, config: str) -> float:
+    """Weights of its base model; base models that cannot be loaded come last."""
+    try:
+        return bench.parameters(config)
+    except SettingsError:
+        return float("inf")

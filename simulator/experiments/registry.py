@@ -24,6 +24,9 @@ from simulator.experiments.unseen import unseen
 from simulator.experiments.workbench import Workbench
 from simulator.experiments.writing import Finished, markdown, picture_names, versions, write_page, write_result
 
+# Folder of each experiment's own files, where all of them are run.
+PARTS = "results"
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -81,15 +84,15 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
 
 
 def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
-    """Run every experiment, then write RESULTS.md and results.html with all tables and figures.
+    """Run every experiment, then write results.md and results.html with all tables and figures.
 
     Args:
         bench: the dataset.
-        output: folder; it is made.
+        output: folder; it is made, with a folder `results` for the files of each experiment.
     """
     done = []
     for name in EXPERIMENTS:
-        finished = run_experiment(name, bench, output)
+        finished = run_experiment(name, bench, output / PARTS)
         done.append(finished)
         yield finished
     write_overview(done, bench.dataset, output)
@@ -99,7 +102,11 @@ def write_overview(done: list[Finished], dataset: str, output: Path) -> None:
     """Write results.md and results.html with all tables and figures."""
     title = f"Results on {Path(dataset).name or dataset}"
     made = ", ".join(f"{package} {number}" for package, number in versions().items())
-    parts = [f"# {title}\n\nMade with {made}.\n"]
-    parts += [markdown(finished, picture_names(finished), level=2) for finished in done]
+    minutes = sum(finished.seconds for finished in done) / 60
+    about = f"Written by `gptfluence experiment all` in {minutes:.0f} minutes, with {made}; seed 42."
+    parts = [f"# {title}\n\n{about}\n"]
+    for finished in done:
+        pictures = [f"{PARTS}/{name}" for name in picture_names(finished)]
+        parts.append(markdown(finished, pictures, level=2))
     write_text(output / "results.md", "\n".join(parts))
     write_page(output / "results.html", title, done)

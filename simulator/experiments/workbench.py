@@ -114,8 +114,18 @@ class Workbench:
     def settings(
         self, config: str, metric: str, dynamics: str, encoder: str, order: int = 1, seed: int = 42
     ) -> TrainSettings:
-        """What to train on a config of this dataset."""
-        return TrainSettings(self.dataset, config, metric, dynamics, encoder, order, seed=seed)
+        """What to train on a config of this dataset; without bands, which no experiment looks at."""
+        return TrainSettings(self.dataset, config, metric, dynamics, encoder, order, seed=seed, bands=False)
+
+    def parameters(self, config: str) -> int:
+        """Number of weights of a config's base model.
+
+        Raises:
+            SettingsError: the base model cannot be loaded.
+        """
+        from gptdynamics.base_model import load_base_model
+
+        return int(load_base_model(self.runs(config).base_model).model.num_parameters())
 
     def _named(self, what: str) -> Callable[[str, int], None]:
         return lambda phase, total: self.on_phase(f"{what}: {phase}", total)

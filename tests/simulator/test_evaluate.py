@@ -25,6 +25,7 @@ from simulator.evaluation import EvaluateSettings, Evaluation, Row, evaluate, sc
 from simulator.evaluation.simulated import Simulated, load_simulator, method_name
 from simulator.evaluation.table import terminal_table
 from simulator.training import TrainSettings, train_simulator
+from tests.simulator.conftest import write_runs
 
 CONFIG = "mini_sentiment_nano"
 KEYS = {
@@ -215,6 +216,24 @@ def test_without_models_markov_and_memory_are_trained_with_each_encoder(dataset:
         *[f"memory, {kind} vectors: {part}" for kind in ("label", "sentence", "gradient") for part in PARTS],
         "baselines",
     ]
+
+
+@pytest.mark.skipif(importlib.util.find_spec(OFFLINE_PACKAGE) is None, reason=f"{OFFLINE_PACKAGE} is not installed")
+@pytest.mark.usefixtures("quick_markov")
+def test_a_base_model_that_is_not_here_costs_one_row(tmp_path: Path) -> None:
+    write_runs(tmp_path, "mini_sentiment_gone", "elsewhere/gone", 6)
+    rows = evaluate(EvaluateSettings(str(tmp_path), "mini_sentiment_gone", baselines=("mean_curve",))).rows
+    assert [row.method for row in rows] == [
+        "mean_curve",
+        "markov_1",
+        "memory_label",
+        "memory_sentence",
+        "memory_gradient",
+    ]
+    assert rows[-1].mse is None
+    assert rows[-1].note is not None
+    assert "elsewhere/gone" in rows[-1].note
+    assert all(row.mse is not None for row in rows[:-1])
 
 
 def test_models_of_the_same_kind_and_folder_name_are_told_apart(
