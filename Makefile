@@ -4,6 +4,9 @@ INSTALLED := $(VENV)/.installed
 
 DATA ?= ../shared/data
 
+# Tests run in so many processes; a file's tests share what they set up, so each process runs whole files.
+TEST_PROCESSES ?= 2
+
 .PHONY: quickstart test test-slow test-loading-script round-trip nano-sizes nano-release sample
 
 quickstart: $(INSTALLED)
@@ -13,7 +16,7 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 # What takes minutes: runs of the bundled sample made again, Pythia's 14m and 70m at full size.
 test-slow: $(INSTALLED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 LABELS = {"sst2": ("positive", "negative"), "boolq": ("true", "false")}
 NOUNS = "cat dog bird house garden river ball plot".split()
 PLACES = "garden house river".split()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The matrices of these tests are too small for two threads."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -188,6 +188,7 @@ def test_a_run_whose_workers_always_die_ends_with_an_error_that_names_the_node(
     assert len([note for note in notes if not note.startswith("waiting")]) == 1
 
 
+@pytest.mark.slow
 def test_a_node_with_other_versions_is_refused(
     cluster: Any, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +206,7 @@ def test_gpus_that_the_cluster_does_not_have_are_refused_at_once(cluster: Any, p
         collect(settings)
 
 
+@pytest.mark.slow
 def test_a_gpu_is_asked_for_where_there_are_any_and_must_be_there(cluster: Any, plan: Plan, tmp_path: Path) -> None:
     # The only node with a GPU, as Ray is told, which torch does not see.
     node = patiently(lambda: cluster.add_node(num_cpus=1, num_gpus=1))

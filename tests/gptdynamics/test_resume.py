@@ -143,8 +143,8 @@ def test_a_collection_killed_at_random_moments_ends_with_the_bytes_of_an_undistu
     out, rng = tmp_path / "dataset", random.Random(7)
     expected = contents(undisturbed)
     killed_at = []
-    for kill, least in ((kill_group, 0), (kill_alone, 2)):
-        process = start(out, workers=2)
+    for kill, workers, least in ((kill_group, 1, 0), (kill_alone, 2, 2)):
+        process = start(out, workers)
         wait_for(process, lambda least=least: claims(out) != [] and runs_there(out) >= least)  # type: ignore[misc]
         time.sleep(rng.uniform(0, 0.3))
         kill(process)

@@ -17,6 +17,7 @@ import pytest
 from gptdynamics.errors import SettingsError
 from gptdynamics.hub import source
 from tests.hub.server import Hub
+from tests.warm_python import WarmPython
 
 CARD = """---
 configs:
@@ -55,7 +56,7 @@ def publish(hub: Hub, id: str, folder: Path) -> None:
 
 
 @pytest.fixture
-def ask(hub: Hub, tmp_path: Path) -> Ask:
+def ask(client: WarmPython, hub: Hub, tmp_path: Path) -> Ask:
     """Run Python in a process of its own; what its last expression prints as JSON, or its error's last line."""
     bundled = make_folder(tmp_path / "bundled" / "gptdynamics", {"rte_nano": 1})
     publish(hub, "gptdynamics/gptdynamics", make_folder(tmp_path / "hub", {"rte_nano": 2, "rte_410m": 3}))
@@ -70,15 +71,7 @@ def first(rows):
     def run(code: str, imports: str = "import gptdynamics\nfrom datasets import load_dataset\n", **more: str) -> Any:
         script = f"{before}{imports}{sample if 'gptdynamics' in imports else ''}{code}"
         environment = hub.environment(tmp_path / "home") | more
-        done = subprocess.run(
-            [sys.executable, "-c", "import sys; exec(sys.stdin.read())"],
-            input=script,
-            env=environment,
-            cwd=more.get("PWD", tmp_path / "empty"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = client.run(script, environment, Path(more.get("PWD", tmp_path / "empty")))
         if done.returncode:
             return done.stderr.strip().splitlines()[-1]
         return json.loads(done.stdout.splitlines()[-1])

@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.hub.server import Hub, serve
+from tests.warm_python import WarmPython, warm_python
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[WarmPython]:
+    """Processes of their own for `datasets` and other clients that read the environment when they are imported."""
+    with warm_python("pandas", "pyarrow.dataset", "pyarrow.parquet", "fsspec", "httpx2", "dill", "yaml") as warm:
+        yield warm
 
 
 @pytest.fixture

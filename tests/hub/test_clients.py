@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.hub.server import Hub
+from tests.warm_python import WarmPython
 
 CARD = """---
 configs:
@@ -25,7 +26,7 @@ configs:
 """
 
 
-def test_datasets_loads_streams_and_goes_on_offline(hub: Hub, tmp_path: Path) -> None:
+def test_datasets_loads_streams_and_goes_on_offline(client: WarmPython, hub: Hub, tmp_path: Path) -> None:
     for at in range(2):
         pq.write_table(pa.table({"a": list(range(at, at + 3))}), tmp_path / f"{at}.parquet")
     owner = next(iter(hub.store.users.values()))
@@ -46,9 +47,7 @@ print(json.dumps(found))
     environment = hub.environment(tmp_path / "home", "hf_ada_write")
 
     def run(**more: str) -> dict[str, object]:
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment | more, capture_output=True, text=True, check=False
-        )
+        done = client.run(code, environment | more, tmp_path)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)  # type: ignore[no-any-return]
 

@@ -30,14 +30,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_quiet_thread() -> Iterator[None]:
-    """The matrices of these tests are too small for two threads; the commands turn loading bars off, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def quiet() -> Iterator[None]:
+    """No loading bars; the commands turn them off, too."""
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     yield
-    torch.set_num_threads(before)
     logging.enable_progress_bar()
     logging.set_verbosity_warning()
 

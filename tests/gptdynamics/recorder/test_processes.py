@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.verify import verify
-
-SCRIPT = Path(__file__).with_name("two_processes.py")
+from tests.gptdynamics.recorder.two_processes import train_as
 
 
 def train(folder: Path, model: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parents[3]), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(port), str(folder), str(model)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(2)
-    ]
+    # Both are forked from one process that has imported what takes them longest.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transformers.trainer"])
+    processes = [context.Process(target=train_as, args=(rank, port, folder, model)) for rank in range(2)]
+    for process in processes:
+        process.start()
     try:
         for process in processes:
-            output = process.communicate(timeout=240)[0].decode()
-            assert process.returncode == 0, output
+            process.join(timeout=240)
+            assert process.exitcode == 0
     finally:
         for process in processes:
             process.kill()

@@ -1,16 +1,23 @@
-"""One of two processes of a real Trainer that is recorded: `python two_processes.py RANK PORT FOLDER MODEL`."""
+"""What each of two processes of a real Trainer that is recorded does."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 
-def main() -> None:
-    rank, port, folder, model = sys.argv[1:]
-    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+def train_as(rank: int, port: int, out: Path, model: Path) -> None:
+    """Train two configs, and leave what this process saw of them in `<out>/<config>-<rank>.json`.
+
+    Args:
+        rank: 0 or 1.
+        port: where the two meet.
+        out: the folder of all results.
+        model: folder of the base model.
+    """
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     import torch
     from transformers import AutoTokenizer
 
@@ -20,12 +27,12 @@ def main() -> None:
     from tests.gptdynamics.recorder.training import make_trainer, tokenised
 
     torch.set_num_threads(1)
-    out, words = Path(folder), ("positive", "negative")
+    words = ("positive", "negative")
     pool = [Example(at, f"Review: number {at}\nSentiment:", f" {words[at % 2]}", task="sst2") for at in range(14)]
     rows = tokenised(AutoTokenizer.from_pretrained(model), pool)
     ids = {tuple(row["input_ids"]): row["id"] for row in rows}
     for config in ("sst2_refused", "sst2_tiny"):
-        trainer = make_trainer(Path(model), rows, out / "t", num_train_epochs=2, ddp_backend="gloo")
+        trainer = make_trainer(model, rows, out / "t", num_train_epochs=2, ddp_backend="gloo")
         recorder = DynamicsRecorder(out / "d", config, pool, pool[:4], settings=RecordSettings(eval_every=2))
         recorder.attach(trainer)
         said: object = None
@@ -36,7 +43,3 @@ def main() -> None:
         seen = [[ids[row] for row in batch] for batch in trainer.seen]
         weights = float(sum(value.double().abs().sum() for value in trainer.model.parameters()))
         (out / f"{config}-{rank}.json").write_text(json.dumps({"seen": seen, "said": said, "weights": weights}))
-
-
-if __name__ == "__main__":
-    main()
