@@ -63,7 +63,7 @@ def mislabel(
         typer.echo(
             f"{plan.runs} runs of {plan.run_steps} updates to be made on {rows} rows; "
             f"{plan.retrainings} trainings of {plan.whole_steps} updates after correction; about "
-            f"{plan.seconds / 60:.0f} minutes of one core"
+            f"{plan.seconds / 60:.0f} minutes of one core, and the fits of two simulators"
         )
         return
     began = time.perf_counter()

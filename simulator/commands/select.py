@@ -19,10 +19,12 @@ def select(
     test_ids: Annotated[
         str | None, typer.Option(help="The target, e.g. 3,17.  [default: every other test example]")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings of each choice.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Trainings of each choice, in other orders.")] = 3,
+    random: Annotated[int, typer.Option(help="Random choices to compare with, one training each.")] = 8,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
 ) -> None:
     """Choose training examples for a target test set, and see by real training what the choice is worth."""
     from rich.console import Console
@@ -30,16 +32,23 @@ def select(
     from simulator.commands.ids import listed_ids
     from simulator.experiments.terminal import terminal_tables
     from simulator.experiments.writing import Finished, write_result
-    from simulator.use_cases.select import SelectSettings
+    from simulator.use_cases.select import SelectSettings, trainings_of
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select_report import selection_result
 
-    settings = SelectSettings(model, dataset, output, count, listed_ids(test_ids), seeds, workers, config, metric)
+    settings = SelectSettings(
+        model, dataset, output, count, listed_ids(test_ids), seeds, random, workers, config, metric
+    )
+    if dry_run:
+        trainings, updates, spent = trainings_of(settings)
+        typer.echo(f"{trainings} trainings of {updates} updates; about {spent / 60:.1f} minutes of one core")
+        return
     began = time.perf_counter()
     with phases() as (on_phase, on_progress):
         found = select_examples(settings, on_phase, on_progress)
     result = selection_result(found)
-    command = f"gptfluence select {model} --dataset {dataset} --count {count} --output {output}"
+    asked = f"--count {count} --seeds {seeds} --random {random}"
+    command = f"gptfluence select {model} --dataset {dataset} {asked} --output {output}"
     title = f"{found.config}: training examples chosen for a target"
     finished = Finished("select", title, result, command, time.perf_counter() - began)
     write_result(finished, output)

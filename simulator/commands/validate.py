@@ -39,8 +39,11 @@ def validate(
         model, dataset, output, run, each, share, test_examples, measured, seed, workers, config, metric
     )
     if dry_run:
-        count, updates = trainings_of(settings)
-        typer.echo(f"{count} trainings of {updates} updates, {measured} measurements of {test_examples} examples each")
+        count, updates, spent = trainings_of(settings)
+        typer.echo(
+            f"{count} trainings of {updates} updates, {measured} measurements of {test_examples} examples each; about "
+            f"{spent / 60:.1f} minutes of one core"
+        )
         return
     began = time.perf_counter()
     with phases() as (on_phase, on_progress):

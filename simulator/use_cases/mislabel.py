@@ -25,9 +25,11 @@ from gptdynamics.tasks import get_single_task, get_task, load_examples
 from gptdynamics.tasks.mixture import Mixture
 from simulator.evaluation.simulated import Simulated
 from simulator.training import TrainSettings, train_simulator
+from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, self_alpha
-from simulator.use_cases.trials import OpenStage, Stage, Trial, train_all, work_through
+from simulator.use_cases.trial_cost import time_trials
+from simulator.use_cases.trials import Stage, Trial, train_all, work_through
 
 SHARES = (0.1, 0.2, 0.5)
 SHUFFLES = 10
@@ -178,7 +180,8 @@ def score_examples(
     runs: Dynamics, on_phase: Callable[[str, int], None], on_progress: Callable[[], None]
 ) -> dict[str, np.ndarray]:
     """The scores that are made of dynamics whose test set is the pool: `[N]` by method."""
-    wanted = TrainSettings(runs.source, runs.config, "loss", "markov", "sentence")
+    # No band is asked for; those of markov would be five more fits.
+    wanted = TrainSettings(runs.source, runs.config, "loss", "markov", "sentence", bands=False)
     markov = train_simulator(wanted, on_phase, on_progress, runs=runs).model
     memory = train_simulator(
         replace(wanted, dynamics="memory", encoder="gradient"), on_phase, on_progress, runs=runs
@@ -190,6 +193,39 @@ def score_examples(
     }
 
 
+def _whole_curriculum(settings: MislabelSettings, pool: list[Example]) -> Curriculum:
+    ids, lengths = [example.id for example in pool], {example.id: len(example.prompt) for example in pool}
+    return bucketed_curriculum(ids, lengths, settings.batch_size, settings.epochs, [settings.seed, 3, 0])
+
+
+def _scores(
+    settings: MislabelSettings,
+    pool: list[Example],
+    on_phase: Callable[[str, int], None],
+    on_progress: Callable[[], None],
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Every score `[N]` by method, and processor seconds: those kept, or new ones."""
+    run_settings = settings.run_settings
+    names = PlanEntry(run_settings, settings.runs).run_names
+    path = scores_path(settings.output, run_settings, names, pool, load_base_model(settings.base_model).revision)
+    kept = load_scores(path)
+    if kept is not None:
+        return kept
+    on_phase("runs on the pool", settings.runs)
+    seconds = {"dynamics": _collect(settings, pool, on_progress)}
+    runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
+    began = time.process_time()
+    scores = score_examples(runs, on_phase, on_progress)
+    seconds["simulators"] = time.process_time() - began
+    on_phase("TracIn-CP self-influence", 1)
+    stage = Stage(settings.whole_settings, tuple(pool), tuple(pool[:1]))
+    [(_, traced, seconds["tracin_self"])] = work_through(stage, [SelfInfluence(_whole_curriculum(settings, pool))])
+    on_progress()
+    scores = {"tracin_self": traced, **scores}
+    save_scores(path, scores, seconds)
+    return scores, seconds
+
+
 def find_mislabels(
     settings: MislabelSettings,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
@@ -198,7 +234,7 @@ def find_mislabels(
     """Score every row of the pool, and where labels were flipped compare the rankings by training again.
 
     Args:
-        settings: what to do. Runs that `output` has already are not made again.
+        settings: what to do. Runs, scores and trainings that `output` has already are not made again.
         on_phase, on_progress: as in `train_simulator`.
 
     Raises:
@@ -208,24 +244,13 @@ def find_mislabels(
     clean = load_examples(task, "pool", settings.rows, settings.data)
     test = load_examples(task, "test", settings.test_examples, settings.data) if settings.flip else []
     pool, truth = flip_labels(clean, settings.flip, settings.seed)
-    run_settings = settings.run_settings
-    on_phase("runs on the pool", settings.runs)
-    seconds = {"dynamics": _collect(settings, pool, on_progress)}
-    runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
-    began = time.process_time()
-    scores = score_examples(runs, on_phase, on_progress)
-    seconds["simulators"] = time.process_time() - began
-    on_phase("TracIn-CP self-influence", 1)
-    whole = Stage(settings.whole_settings, tuple(pool), tuple(test or pool[:1]))
-    ids, lengths = [example.id for example in pool], {example.id: len(example.prompt) for example in pool}
-    curriculum = bucketed_curriculum(ids, lengths, settings.batch_size, settings.epochs, [settings.seed, 3, 0])
-    [(_, traced, seconds["tracin_self"])] = work_through(whole, [SelfInfluence(curriculum)])
-    on_progress()
-    scores = {"tracin_self": traced, **scores}
+    scores, seconds = _scores(settings, pool, on_phase, on_progress)
     found = Mislabels(settings, pool, truth, scores, None, seconds)
     if not settings.flip:
         return found
     on_phase("training again after correction", trainings(len(RETRAINED), len(SHARES), settings.retrainings))
+    whole = Stage(settings.whole_settings, tuple(pool), tuple(test))
+    ids = [example.id for example in pool]
     rankings = {"random": shuffles(ids, settings.seed), **{name: [found.ranking(name)] for name in RETRAINED[1:]}}
     keep = settings.output / "trials"
     retrained = retrain(whole, rankings, truth, SHARES, settings.retrainings, keep, settings.workers, on_progress)
@@ -252,7 +277,7 @@ class MislabelPlan:
         run_steps: updates.
         retrainings: at most, of `whole_steps` updates each.
         whole_steps: updates.
-        seconds: of processor time in all, from a few updates timed here.
+        seconds: of processor time in all, but for the fits of two simulators, from a few updates timed here.
     """
 
     runs: int
@@ -270,21 +295,13 @@ def plan_mislabels(settings: MislabelSettings) -> MislabelPlan:
     """
     pool = load_examples(get_task(settings.task), "pool", settings.rows, settings.data)
     run_settings, whole = settings.run_settings, settings.whole_settings
-    config = run_settings.config
-    there = DatasetFolder(settings.output / "dynamics").finished(config)
+    there = DatasetFolder(settings.output / "dynamics").finished(run_settings.config)
     missing = len([at for at in range(settings.runs) if run_name(at) not in there])
     again = trainings(len(RETRAINED), len(SHARES), settings.retrainings) if settings.flip else 0
-    sample = Stage(replace(run_settings, eval_every=10**6), tuple(pool), tuple(pool[: max(50, settings.rows // 10)]))
-    began = time.process_time()
-    opened = OpenStage(sample)
-    opening = time.process_time() - began
-    curriculum = half_curriculum(run_settings, pool, "0000")[:10]
-    run = Trial(curriculum).do(opened)
-    update = run.timing.update / len(curriculum)
-    measurement = run.timing.loss / run.timing.evaluations / len(sample.test)
-    each_run = run_settings.run_steps * update + (MEASURED + 2) * measurement * settings.rows
-    each_again = whole.run_steps * update + 2 * measurement * settings.test_examples
+    cost = time_trials(Stage(run_settings, tuple(pool), tuple(pool)), half_curriculum(run_settings, pool, "0000"))
+    each_run = cost.training(run_settings.run_steps, MEASURED + 2, settings.rows)
+    each_again = cost.training(whole.run_steps, 2, settings.test_examples)
     # A backward pass for one example costs about as much as its part of an update.
-    traced = 5 * settings.rows * update * 2 / settings.batch_size
-    seconds = missing * each_run + again * each_again + traced + 2 * opening
+    traced = 5 * settings.rows * cost.update * 2 / settings.batch_size
+    seconds = missing * each_run + again * each_again + traced + 2 * cost.opening
     return MislabelPlan(missing, run_settings.run_steps, again, whole.run_steps, seconds)

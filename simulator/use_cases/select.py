@@ -1,8 +1,9 @@
 """Choosing k of N training examples for a target test set, each choice judged by really training on it.
 
 A choice is simulated as if every batch were an even mixture of it, for as many updates, at the same rates, as the runs
-that the simulator was trained on; it is trained on in seeded orders, for the same number of updates whatever it is.
-Every other test example is the target; the others, which no method sees, show what is owed to the target alone.
+that the simulator was trained on (`select_bound`); it is trained on in seeded orders, for the same number of updates
+whatever it is. Every other test example is the target; the others, which no method sees, show what is owed to the
+target alone.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.encoders import encode_cached, make_encoder
-from simulator.use_cases.case import load_case
-from simulator.use_cases.trials import Stage, Trial, stage_of, train_all
-from simulator.what_if import CHUNK, Situation
+from simulator.use_cases.case import Case, load_case
+from simulator.use_cases.select_bound import MixtureBound, mixture_bound
+from simulator.use_cases.select_methods import greedy, most_alike, one_shot
+from simulator.use_cases.trial_cost import time_trials
+from simulator.use_cases.trials import Trial, stage_of, train_all
 
-Outcome = Callable[[torch.Tensor], np.ndarray]
-"""Of weights `[choices, N]`: the simulated final metric, mean over the target, lower is better: `[choices]`."""
+CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class SelectSettings:
         output: folder; what is trained is kept there.
         count: k, training examples to choose.
         test_ids: the target; none: every other test example.
-        seeds: trainings of each choice, and random choices.
+        seeds: trainings of each choice, in other orders.
+        random: random choices, each trained on once.
         workers: processes; None: one a core.
         config, metric: which part of a simulator of several.
     """
@@ -50,6 +53,7 @@ class SelectSettings:
     count: int = 32
     test_ids: tuple[int, ...] = ()
     seeds: int = 3
+    random: int = 8
     workers: int | None = None
     config: str | None = None
     metric: str | None = None
@@ -57,13 +61,14 @@ class SelectSettings:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise SettingsError(f"count={self.count} leaves nothing to train on: it must be at least 1")
-        if self.seeds < 1:
-            raise SettingsError(f"seeds={self.seeds} must be at least 1")
+        for name, least in (("seeds", 1), ("random", 2)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name}={getattr(self, name)} must be at least {least}")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Choices and what training on them gave. K seeds.
+    """Choices and what training on them gave. K trainings of a method: random choices, or orders of one choice.
 
     Attributes:
         settings: what was asked for.
@@ -74,6 +79,7 @@ class Selection:
         target, others: ids of test examples.
         on_target, on_others: `[K]` final metric after training, by method; others may be empty.
         simulated: `[K]` simulated final metric on the target, by method.
+        doubt: `[K]` how far off that may be, by method.
         seconds: of processor time of one training, or None.
     """
 
@@ -88,55 +94,8 @@ class Selection:
     on_target: dict[str, np.ndarray]
     on_others: dict[str, np.ndarray]
     simulated: dict[str, np.ndarray]
+    doubt: dict[str, np.ndarray]
     seconds: float | None
-
-
-def simulated_outcome(
-    situation: Situation, rates: Sequence[float], target: Sequence[int], higher_is_better: bool
-) -> Outcome:
-    """What `greedy` and `one_shot` look for.
-
-    Args:
-        situation: model, pool and test examples.
-        rates: of each update.
-        target: places of test examples.
-        higher_is_better: of the metric; then the outcome is its negative.
-    """
-    steps, sign = len(rates), -1.0 if higher_is_better else 1.0
-
-    def outcome(weights: torch.Tensor) -> np.ndarray:
-        shares = weights / weights.sum(1, keepdim=True)
-        found = []
-        for part in shares.split(CHUNK):
-            visits = part.unsqueeze(1).expand(-1, steps, -1)
-            final = situation.trajectories(visits, torch.tensor([list(rates)]))[:, -1, list(target)]
-            found.append(sign * final.mean(1))
-        return torch.cat(found).numpy()
-
-    return outcome
-
-
-def greedy(outcome: Outcome, size: int, count: int) -> list[int]:
-    """Add, one at a time, the example with which the simulated outcome is best: `count` places of `size`."""
-    chosen: list[int] = []
-    for _ in range(count):
-        left = [at for at in range(size) if at not in set(chosen)]
-        weights = torch.zeros(len(left), size)
-        weights[:, chosen] = 1.0
-        weights[torch.arange(len(left)), left] = 1.0
-        chosen.append(left[int(outcome(weights).argmin())])
-    return chosen
-
-
-def one_shot(outcome: Outcome, size: int, count: int) -> list[int]:
-    """The examples whose double weight, in a mixture of all, gives the best simulated outcome."""
-    return np.argsort(outcome(torch.ones(size, size) + torch.eye(size)), kind="stable")[:count].tolist()
-
-
-def most_alike(pool: np.ndarray, target: np.ndarray, count: int) -> list[int]:
-    """The places of pool vectors `[N, E]` with the largest mean cosine to target vectors `[M, E]`."""
-    pool, target = (each / np.linalg.norm(each, axis=1, keepdims=True).clip(min=1e-12) for each in (pool, target))
-    return np.argsort(-(pool @ target.mean(0)), kind="stable")[:count].tolist()
 
 
 def cycled(chosen: Sequence[int], batch_size: int, steps: int, seed: int) -> Curriculum:
@@ -158,8 +117,10 @@ def _target(settings: SelectSettings, fact: Dynamics) -> list[int]:
     return [ids.index(key) for key in settings.test_ids]
 
 
-def choose(settings: SelectSettings, fact: Dynamics, target: list[int], outcome: Outcome) -> dict[str, list[list[int]]]:
-    """Places that each method chooses, for each seed: all but random choose the same each time.
+def choose(
+    settings: SelectSettings, fact: Dynamics, target: list[int], bound: MixtureBound
+) -> dict[str, list[list[int]]]:
+    """Places that each method chooses, for each training: all but random choose the same each time.
 
     `tracin` is TracIn at the base model, as in LESS: the cosine of an example's gradient with those of the target.
     """
@@ -174,17 +135,43 @@ def choose(settings: SelectSettings, fact: Dynamics, target: list[int], outcome:
         return -len(example.prompt + example.target)
 
     fixed: dict[str, Callable[[], list[int]]] = {
-        "greedy": partial(greedy, outcome, size, count),
-        "one_shot": partial(one_shot, outcome, size, count),
+        "greedy": partial(greedy, bound.worst, size, count),
+        "one_shot": partial(one_shot, bound.expected, bound.worst, bound.centre, bound.kernel, count),
         "tracin": partial(alike, "gradient"),
         "similarity": partial(alike, "sentence"),
         "length": lambda: sorted(range(size), key=lambda at: longest(pool[at]))[:count],
     }
     drawn = [
         np.random.default_rng([seed, 6]).choice(size, size=count, replace=False).tolist()
-        for seed in range(settings.seeds)
+        for seed in range(settings.random)
     ]
-    return {"random": drawn, **{name: [find()] * settings.seeds for name, find in fixed.items()}}
+    return {"random": drawn, **{name: [fixed[name]()] * settings.seeds for name in CHOSEN}}
+
+
+def _read(settings: SelectSettings) -> tuple[Case, Dynamics]:
+    """Simulator and runs, and the run whose updates are taken."""
+    case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
+    fact = case.run()
+    if settings.count > len(fact.pool):
+        raise SettingsError(f"count={settings.count} is more than the {len(fact.pool)} examples of the pool")
+    if settings.count < fact.batch_size:
+        raise SettingsError(f"count={settings.count} does not fill a batch of {fact.batch_size}")
+    return case, fact
+
+
+def trainings_of(settings: SelectSettings) -> tuple[int, int, float]:
+    """How many real trainings there would be, of how many updates, and about how many processor seconds they take.
+
+    Those that `output` has already are counted, too.
+
+    Raises:
+        GPTDynamicsError: model, dataset or settings do not fit.
+    """
+    _, fact = _read(settings)
+    _target(settings, fact)
+    updates, count = len(fact.curricula[0]), settings.random + settings.seeds * len(CHOSEN)
+    cost = time_trials(stage_of(fact, fact.test, measured=2), fact.curricula[0])
+    return count, updates, cost.opening + count * cost.training(updates, 2, len(fact.test))
 
 
 def select(
@@ -201,52 +188,43 @@ def select(
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit, or a training diverged.
     """
-    case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
-    fact = case.run()
-    _check_count(settings, fact)
+    case, fact = _read(settings)
     target = _target(settings, fact)
     others = [at for at in range(len(fact.test)) if at not in set(target)]
-    stage: Stage = stage_of(fact, fact.test, measured=2)
-    run = case.model.what_if(fact)
-    better = case.higher_is_better()
-    outcome = simulated_outcome(run.situation, run.learning_rate, target, better)
+    stage = stage_of(fact, fact.test, measured=2)
+    bound = mixture_bound(case, fact, target)
     on_phase("choosing", 1)
-    places = choose(settings, fact, target, outcome)
+    with torch.no_grad():
+        places = choose(settings, fact, target, bound)
+        chosen = [(name, each) for name, choices in places.items() for each in choices]
+        weights = torch.zeros(len(chosen), len(fact.pool))
+        for row, (_, each) in enumerate(chosen):
+            weights[row, each] = 1.0
+        simulated, doubt = bound.simulated(weights).numpy(), bound.doubt(weights).numpy()
     on_progress()
     ids = [example.id for example in fact.pool]
     steps, batch_size = len(fact.curricula[0]), fact.batch_size
     trials = [
-        Trial(cycled([ids[at] for at in chosen], batch_size, steps, seed), run_name(seed))
-        for each in places.values()
-        for seed, chosen in enumerate(each)
+        Trial(cycled([ids[at] for at in each], batch_size, steps, seed), run_name(seed))
+        for choices in places.values()
+        for seed, each in enumerate(choices)
     ]
     on_phase("training on the choices", len(trials))
     worked = train_all(stage, trials, settings.output / "trials", settings.workers, on_progress)
     final = np.stack([each.metrics[fact.metric][-1] for each in worked.found])
-    final = final.reshape(len(places), settings.seeds, -1)
-    weights = torch.zeros(len(places) * settings.seeds, len(ids))
-    for row, chosen in enumerate(chosen for each in places.values() for chosen in each):
-        weights[row, chosen] = 1.0
-    simulated = (outcome(weights) * (-1 if better else 1)).reshape(len(places), -1)
-    names = list(places)
+    rows = {name: [at for at, (each, _) in enumerate(chosen) if each == name] for name in places}
     return Selection(
         settings=settings,
         config=fact.config,
         metric=fact.metric,
-        higher_is_better=better,
+        higher_is_better=case.higher_is_better(),
         updates=steps,
-        choices={name: [[ids[at] for at in chosen] for chosen in each] for name, each in places.items()},
+        choices={name: [[ids[at] for at in each] for each in choices] for name, choices in places.items()},
         target=[fact.test[at].id for at in target],
         others=[fact.test[at].id for at in others],
-        on_target={name: final[at][:, target].mean(1) for at, name in enumerate(names)},
-        on_others={name: final[at][:, others].mean(1) for at, name in enumerate(names)} if others else {},
-        simulated={name: simulated[at] for at, name in enumerate(names)},
+        on_target={name: final[at][:, target].mean(1) for name, at in rows.items()},
+        on_others={name: final[at][:, others].mean(1) for name, at in rows.items()} if others else {},
+        simulated={name: simulated[at] for name, at in rows.items()},
+        doubt={name: doubt[at] for name, at in rows.items()},
         seconds=worked.each,
     )
-
-
-def _check_count(settings: SelectSettings, fact: Dynamics) -> None:
-    if settings.count > len(fact.pool):
-        raise SettingsError(f"count={settings.count} is more than the {len(fact.pool)} examples of the pool")
-    if settings.count < fact.batch_size:
-        raise SettingsError(f"count={settings.count} does not fill a batch of {fact.batch_size}")

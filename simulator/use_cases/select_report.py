@@ -19,11 +19,20 @@ def selection_result(found: Selection) -> Result:
             each = values.get(name)
             row[side] = None if each is None else each.tolist()
             line.append("-" if each is None else shown(float(each.mean()), float(each.std())))
-        gain, simulated = float(_gain(found, name).mean()), float(found.simulated[name].mean())
-        result.rows.append(row | {"better_than_random": gain, "simulated": simulated})
-        cells.append([*line, shown(gain), shown(simulated)])
+        gain, error = better_than_random(found, name)
+        simulated, doubt = float(found.simulated[name].mean()), float(found.doubt[name].mean())
+        row |= {"better_than_random": gain, "standard_error": error, "simulated": simulated, "doubt": doubt}
+        result.rows.append(row)
+        cells.append([*line, "-" if name == "random" else shown(gain, error), shown(simulated), shown(doubt)])
     about = f"{found.config}: {found.settings.count} examples chosen"
-    columns = ["method", f"{found.metric}, target", "other test examples", "better than random by", "simulated, target"]
+    columns = [
+        "method",
+        f"{found.metric}, target",
+        "other test examples",
+        "better than random by",
+        "simulated, target",
+        "doubt",
+    ]
     result.tables.append(Table(f"{about}, final {found.metric}", columns, cells))
     names = list(found.choices)
     series = [
@@ -34,14 +43,17 @@ def selection_result(found: Selection) -> Result:
     result.figures.append(Figure(about, [Panel("", "chosen by", f"final {found.metric}", series, kind="dots")], 1))
     time = "" if found.seconds is None else f" One training took {shown(found.seconds)} s of processor time."
     result.notes.append(
-        f"Means and deviations over {found.settings.seeds} trainings of {found.updates} updates each; "
-        f"{len(found.target)} target and {len(found.others)} other test examples. Each seed trains on a choice in "
-        f"another order; random chooses anew.{time}"
+        f"Means and deviations over {found.settings.random} random choices, and over {found.settings.seeds} orders of "
+        f"each other choice; {found.updates} updates each; {len(found.target)} target and {len(found.others)} other "
+        f"test examples. Better than random: on the target, with the standard error of the difference.{time}"
     )
     return result
 
 
-def _gain(found: Selection, name: str) -> np.ndarray:
-    """How much better than random on the target, mean over random's seeds."""
-    gain = found.on_target["random"].mean() - found.on_target[name]
-    return -gain if found.higher_is_better else gain
+def better_than_random(found: Selection, name: str) -> tuple[float, float]:
+    """How much better than random choices a method is on the target, in the mean, and the standard error of that."""
+    mine, random = found.on_target[name], found.on_target["random"]
+    gain = float(mine.mean() - random.mean()) * (1 if found.higher_is_better else -1)
+    # A single training says nothing of its own spread.
+    spreads = [each.var(ddof=1) / len(each) for each in (mine, random) if len(each) > 1]
+    return gain, float(np.sqrt(np.sum(spreads)))

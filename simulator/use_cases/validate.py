@@ -23,6 +23,7 @@ from simulator.curricula import visit_shares
 from simulator.intervals import coverage
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
+from simulator.use_cases.trial_cost import time_trials
 from simulator.use_cases.trials import Stage, Trial, stage_of, train_all
 from simulator.what_if import WhatIf, simulate_many
 
@@ -120,14 +121,18 @@ def _draw(settings: ValidateSettings) -> _Drawn:
     return _Drawn(case, fact, places, changes, stage)
 
 
-def trainings_of(settings: ValidateSettings) -> tuple[int, int]:
-    """How many real trainings there would be, and of how many updates.
+def trainings_of(settings: ValidateSettings) -> tuple[int, int, float]:
+    """How many real trainings there would be, of how many updates, and about how many processor seconds they take.
+
+    Those that `output` has already are counted, too.
 
     Raises:
         GPTDynamicsError: model, dataset or settings do not fit.
     """
     drawn = _draw(settings)
-    return len(drawn.changes), len(drawn.fact.curricula[0])
+    count, updates = len(drawn.changes), len(drawn.fact.curricula[0])
+    cost = time_trials(drawn.stage, drawn.fact.curricula[0])
+    return count, updates, cost.opening + count * cost.training(updates, settings.measured, settings.test_examples)
 
 
 def validate(

@@ -92,7 +92,15 @@ def test_validate_says_what_it_would_train(gptfluence: Command, memory: str, col
     asked = ("validate", memory, "--dataset", collected, "--output", tmp_path, "--each", 3, "--test-examples", 4)
     status, out, err = gptfluence(*asked, "--dry-run")
     assert status == 0, err
-    assert out == "12 trainings of 8 updates, 9 measurements of 4 examples each\n"
+    assert out.startswith("12 trainings of 8 updates, 9 measurements of 4 examples each; about ")
+    assert out.endswith(" minutes of one core\n") and not list(tmp_path.iterdir())
+
+
+def test_select_says_what_it_would_train(gptfluence: Command, memory: str, collected: str, tmp_path: Path) -> None:
+    asked = ("select", memory, "--dataset", collected, "--output", tmp_path, "--count", 4, "--seeds", 2, "--random", 3)
+    status, out, err = gptfluence(*asked, "--dry-run")
+    assert status == 0, err
+    assert out.startswith("13 trainings of 8 updates; about ") and not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -131,6 +139,22 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     assert len({tuple(rows[name]["accuracy"]["0.0"]) for name in rows if "accuracy" in rows[name]}) == 1
     suspects = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum(json.loads(line)["flipped"] for line in suspects) == 6
+
+
+def test_mislabel_goes_on_with_more_retrainings(
+    gptfluence: Command, small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [*small, "--flip", 0.4, "--test-examples", 10, "--retrainings"]
+    assert gptfluence(*asked, 1)[0] == 0
+    before = json.loads((tmp_path / "found" / "mislabel.json").read_text())
+    # Scores are there: nothing is fitted again.
+    monkeypatch.setattr("simulator.use_cases.mislabel.score_examples", None)
+    assert gptfluence(*asked, 2)[0] == 0
+    after = json.loads((tmp_path / "found" / "mislabel.json").read_text())
+    for old, new in zip(before["rows"], after["rows"], strict=True):
+        assert (old["method"], old["found_area"]) == (new["method"], new["found_area"])
+        if "accuracy" in old:
+            assert [each[:1] for each in new["accuracy"].values()] == list(old["accuracy"].values())
 
 
 @pytest.mark.parametrize(

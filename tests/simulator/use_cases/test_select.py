@@ -9,53 +9,114 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gptdynamics.errors import SettingsError
 from simulator.use_cases.case import load_case
-from simulator.use_cases.select import (
-    SelectSettings,
-    cycled,
-    greedy,
-    most_alike,
-    one_shot,
-    select,
-    simulated_outcome,
-)
-from simulator.use_cases.select_report import selection_result
+from simulator.use_cases.select import SelectSettings, cycled, select
+from simulator.use_cases.select_bound import distances, mixture_bound
+from simulator.use_cases.select_methods import greedy, most_alike, near, one_shot
+from simulator.use_cases.select_report import better_than_random, selection_result
+
+
+def _even(weights: torch.Tensor) -> torch.Tensor:
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _nowhere(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A centre and vectors of no length: every choice is as near as any other."""
+    return torch.full((size,), 1 / size), torch.zeros(size, size)
 
 
 def test_greedy_equals_brute_force_where_effects_add_up() -> None:
     effects = np.random.default_rng(0).normal(size=8)
 
-    def outcome(weights: torch.Tensor) -> np.ndarray:
-        return (weights / weights.sum(1, keepdim=True)).double().numpy() @ effects
+    def outcome(weights: torch.Tensor) -> torch.Tensor:
+        return _even(weights).double() @ torch.from_numpy(effects)
 
     best = min(combinations(range(8), 3), key=lambda chosen: effects[list(chosen)].mean())
-    assert sorted(greedy(outcome, 8, 3)) == sorted(one_shot(outcome, 8, 3)) == list(best)
+    assert sorted(greedy(outcome, 8, 3)) == list(best)
+    assert sorted(one_shot(outcome, outcome, *_nowhere(8), 3)) == list(best)
 
 
-def test_greedy_balances_where_one_shot_repeats_itself() -> None:
-    # Two targets: what helps one harms the other; the loss of both is least for an even mixture.
-    sides = np.array([1.0, 0.9, 0.8, -1.0, -0.9, -0.8])
+def test_choices_keep_a_balance_where_single_effects_all_point_one_way() -> None:
+    # The outcome is best for a nearly even mixture of both sides; the pool has more of the first, so that every example
+    # of the second helps alone.
+    sides = torch.tensor([1.0] * 8 + [-1.0] * 4)
+    vectors = torch.nn.functional.one_hot((sides < 0).long(), 2).float()
 
-    def outcome(weights: torch.Tensor) -> np.ndarray:
-        balance = (weights / weights.sum(1, keepdim=True)).double().numpy() @ sides
-        return np.square(balance - 0.05)
+    def outcome(weights: torch.Tensor) -> torch.Tensor:
+        return (_even(weights) @ sides - 0.05).square()
 
-    assert abs(sides[greedy(outcome, 6, 4)].sum()) < 0.3
+    single = outcome(torch.ones(12, 12) + torch.eye(12))
+    assert single[8:].max() < single[:8].min()
+    for chosen in (
+        greedy(outcome, 12, 4),
+        one_shot(outcome, outcome, torch.full((12,), 1 / 12), vectors @ vectors.T, 4),
+    ):
+        assert len(set(chosen)) == 4
+        assert abs(float(sides[chosen].mean())) <= 0.5
 
 
-def test_the_outcome_is_that_of_the_simulated_mixture(memory: str, collected: str) -> None:
+@given(st.integers(0, 10_000), st.integers(1, 6))
+def test_near_adds_what_a_slow_search_adds(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    effects, centre = torch.from_numpy(rng.normal(size=7)), torch.from_numpy(rng.dirichlet(np.ones(7)))
+    vectors = torch.from_numpy(rng.normal(size=(7, 3)))
+    weight, slow = float(rng.uniform(0, 5)), []
+    for _ in range(count):
+
+        def value(at: int, so_far: tuple[int, ...] = tuple(slow)) -> float:
+            places = [*so_far, at]
+            away = vectors[places].mean(0) - centre @ vectors
+            return float(effects[places].mean() + weight * away.square().sum())
+
+        slow.append(min((at for at in range(7) if at not in slow), key=value))
+    assert near(effects, weight, centre, vectors @ vectors.T, count) == slow
+
+
+def test_the_simulated_outcome_is_that_of_the_mixture(memory: str, collected: str) -> None:
     case = load_case(memory, collected)
-    run = case.model.what_if(case.run())
-    outcome = simulated_outcome(run.situation, run.learning_rate, [0, 3], higher_is_better=False)
+    fact = case.run()
+    bound = mixture_bound(case, fact, [0, 3])
     chosen = [2, 5, 11]
     weights = torch.zeros(1, 20)
     weights[0, chosen] = 1.0
-    curriculum = [chosen] * len(run.learning_rate)
-    fact = case.run()
+    curriculum = [chosen] * len(bound.rates)
     simulated = case.model.what_if(curriculum, pool=fact.pool, test=fact.test, initial=fact.values[0, 0]).simulate()
-    assert outcome(weights)[0] == pytest.approx(float(simulated[[0, 3], -1].mean()), rel=1e-5)
+    assert float(bound.simulated(weights)[0]) == pytest.approx(float(simulated[[0, 3], -1].mean()), rel=1e-5)
+
+
+def test_doubt_grows_with_the_distance_as_held_out_runs_were_missed(memory: str, collected: str) -> None:
+    case = load_case(memory, collected)
+    target = [1, 2, 4]
+    bound = mixture_bound(case, case.run(), target)
+    vectors = case.model.vectors(case.runs.pool, case.model.config.pool_keys, case.model.pool_vectors)
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
+
+    def mean(run: int) -> torch.Tensor:
+        visited = [key for batch in case.runs.curricula[run] for key in batch]
+        return vectors[visited].mean(0)
+
+    held = case.runs.runs.index("0004")
+    centre = torch.stack([mean(at) for at in range(6) if at != held]).mean(0)
+    away = float((mean(held) - centre).norm())
+    predicted = case.model.what_if(case.runs.take([held])).simulate()[:, -1].numpy()
+    missed = float((case.runs.values[held, -1] - predicted)[target].mean())
+    assert bound.doubt_rate == pytest.approx(abs(missed) / away, rel=1e-3)
+    weights = torch.zeros(2, 20)
+    weights[0, [0, 1]], weights[1, 7] = 1.0, 2.0
+    wanted = [float((vectors[[0, 1]].mean(0) - centre).norm()), float((vectors[7] - centre).norm())]
+    np.testing.assert_allclose(bound.doubt(weights) / bound.doubt_rate, wanted, rtol=1e-3)
+    np.testing.assert_allclose(bound.worst(weights), bound.simulated(weights) + bound.doubt(weights), rtol=1e-6)
+
+
+def test_distances_are_those_of_mean_vectors() -> None:
+    rng = np.random.default_rng(3)
+    vectors, shares = torch.from_numpy(rng.normal(size=(5, 4))), torch.from_numpy(rng.dirichlet(np.ones(5), size=3))
+    wanted = (shares[1:] @ vectors - shares[0] @ vectors).norm(dim=1)
+    torch.testing.assert_close(distances(shares[1:], shares[0], vectors @ vectors.T), wanted)
 
 
 def test_cycled_visits_the_choice_evenly() -> None:
@@ -88,21 +149,26 @@ def quick_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_method_is_judged_by_training_on_its_choice(
     memory: str, collected: str, tmp_path: Path, quick_vectors: None
 ) -> None:
-    settings = SelectSettings(memory, collected, tmp_path, count=4, seeds=2, workers=1)
+    settings = SelectSettings(memory, collected, tmp_path, count=4, seeds=2, random=3, workers=1)
     found = select(settings)
     assert set(found.choices) == {"random", "greedy", "one_shot", "tracin", "similarity", "length"}
     assert found.choices["random"][0] != found.choices["random"][1]
     for name, choices in found.choices.items():
         assert all(len(set(chosen)) == 4 for chosen in choices)
-        assert found.on_target[name].shape == found.on_others[name].shape == (2,)
+        assert found.on_target[name].shape == found.on_others[name].shape == (3 if name == "random" else 2,)
     assert not set(found.target) & set(found.others)
-    assert found.simulated["greedy"].mean() <= found.simulated["random"].mean()
+    worst = {name: (found.simulated[name] + found.doubt[name]).mean() for name in found.choices}
+    assert worst["greedy"] <= worst["random"]
     again = select(settings)
     assert again.seconds is None
     np.testing.assert_array_equal(again.on_target["greedy"], found.on_target["greedy"])
     result = selection_result(found)
     assert [row["method"] for row in result.rows] == list(found.choices)
     assert result.rows[0]["better_than_random"] == pytest.approx(0, abs=1e-6)
+    mine, random = found.on_target["length"], found.on_target["random"]
+    gain, error = better_than_random(found, "length")
+    assert gain == pytest.approx(random.mean() - mine.mean(), abs=1e-6)
+    assert error == pytest.approx(np.sqrt(np.var(mine, ddof=1) / 2 + np.var(random, ddof=1) / 3))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +179,7 @@ def test_every_method_is_judged_by_training_on_its_choice(
         ({"count": 2}, "does not fill a batch of 3"),
         ({"count": 4, "test_ids": (99,)}, "no test example 99"),
         ({"seeds": 0}, "seeds=0 must be at least 1"),
+        ({"random": 1}, "random=1 must be at least 2"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(

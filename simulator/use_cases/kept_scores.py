@@ -1,0 +1,64 @@
+"""Scores of `mislabel` on disk: making them takes long, and trainings after correction do not change them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gptdynamics.atomic import write_atomically
+from gptdynamics.configs import RunSettings
+from gptdynamics.examples import Example
+
+SECONDS = "seconds."
+METHODS = ("tracin_self", "gptfluence_alpha", "memory_left_out", "measured_left_out")
+
+
+def scores_path(
+    folder: Path, settings: RunSettings, runs: Sequence[str], pool: Sequence[Example], revision: str
+) -> Path:
+    """Where scores are, or would be: the name stands for everything that they depend on.
+
+    Args:
+        folder: of the command's output.
+        settings: of the runs that the scores are made of.
+        runs: their names.
+        pool: as it is labelled.
+        revision: of the base model's weights.
+    """
+    texts = [(each.id, each.prompt, each.target) for each in pool]
+    content = json.dumps([settings.to_dict(), list(runs), texts, revision], sort_keys=True)
+    return folder / f"scores-{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
+
+
+def save_scores(path: Path, scores: Mapping[str, np.ndarray], seconds: Mapping[str, float]) -> None:
+    """Keep scores, and the processor seconds that they took.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(values) for name, values in scores.items()}
+    arrays |= {f"{SECONDS}{name}": np.array(value) for name, value in seconds.items()}
+    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+
+
+def load_scores(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
+    """What was kept; None if nothing was, or if it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.exists():
+        return None
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    seconds = {name.removeprefix(SECONDS): float(value) for name, value in arrays.items() if name.startswith(SECONDS)}
+    scores = {name: values for name, values in arrays.items() if not name.startswith(SECONDS)}
+    # Tensors are stored by name; tables have the methods in this order.
+    return {name: scores[name] for name in METHODS if name in scores}, seconds

@@ -1,0 +1,54 @@
+"""What trainings would cost, from a few updates and one measurement timed here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from gptdynamics.curriculum import Curriculum
+from simulator.use_cases.trials import OpenStage, Stage, Trial
+
+UPDATES = 10
+MEASURED = 100
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """Processor seconds.
+
+    Attributes:
+        opening: of loading a stage.
+        update: of one.
+        measurement: of one test example, once.
+    """
+
+    opening: float
+    update: float
+    measurement: float
+
+    def training(self, updates: int, measurements: int, test_examples: int) -> float:
+        """Of one training."""
+        return updates * self.update + measurements * test_examples * self.measurement
+
+
+def time_trials(stage: Stage, curriculum: Curriculum) -> TrialCost:
+    """Make a few updates and two measurements of a few test examples.
+
+    Args:
+        stage: of the trainings.
+        curriculum: like theirs; its first updates are made.
+
+    Raises:
+        GPTDynamicsError: the base model cannot be had, or the training diverged.
+    """
+    every = max(1, len(stage.test) // MEASURED)
+    few = replace(stage, settings=replace(stage.settings, eval_every=10**6), test=stage.test[::every], generate=False)
+    began = time.process_time()
+    opened = OpenStage(few)
+    opening = time.process_time() - began
+    run = Trial(curriculum[:UPDATES]).do(opened)
+    return TrialCost(
+        opening=opening,
+        update=run.timing.update / len(run.curriculum),
+        measurement=run.timing.loss / run.timing.evaluations / len(few.test),
+    )
