@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -300,18 +299,16 @@ def test_help_answers_without_the_slow_libraries(arguments: list[str]) -> None:
     assert all(word in done.stdout for word in wanted)
 
 
-def test_the_installed_command_ends_with_status_one_and_no_traceback(dataset: Path, trained: dict[str, str]) -> None:
+def test_the_installed_command_ends_with_status_one_and_no_traceback(tmp_path: Path) -> None:
     command = Path(sys.executable).parent / "gptfluence"
     if not command.exists():
         pytest.skip("the package's commands are not installed beside this Python")
     done = subprocess.run(
-        [command, "evaluate", dataset, "--config", CONFIG, "--models", trained["memory"], trained["of accuracy"]],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        [command, "report", tmp_path, "--interactive", "--figure", "a.svg", "--output", tmp_path / "page.html"],
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    [line] = done.stderr.strip().splitlines()
-    assert line == f"error: {trained['of accuracy']} does not fit the data (metric: model accuracy, data loss)"
+    assert done.stderr == "error: --figure is of the report without --interactive\n"
