@@ -22,7 +22,15 @@ from simulator.experiments.result import Result
 from simulator.experiments.trajectories import trajectories
 from simulator.experiments.unseen import unseen
 from simulator.experiments.workbench import Workbench
-from simulator.experiments.writing import Finished, markdown, picture_names, versions, write_page, write_result
+from simulator.experiments.writing import (
+    Finished,
+    markdown,
+    picture_names,
+    read_result,
+    versions,
+    write_page,
+    write_result,
+)
 
 # Folder of each experiment's own files, where all of them are run.
 PARTS = "results"
@@ -76,15 +84,20 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
     experiment = EXPERIMENTS[name]
     began = time.perf_counter()
     result = experiment.run(bench)
-    only = "".join(f" --config {config}" for config in bench.only)
-    command = f"gptfluence experiment {name} {bench.dataset}{only} --output {output}"
-    finished = Finished(name, experiment.title, result, command, time.perf_counter() - began)
-    write_result(finished, output)
+    finished = Finished(name, experiment.title, result, _command(name, bench, output), time.perf_counter() - began)
+    write_result(finished, output, bench.data)
     return finished
+
+
+def _command(name: str, bench: Workbench, output: Path) -> str:
+    only = "".join(f" --config {config}" for config in bench.only)
+    return f"gptfluence experiment {name} {bench.dataset}{only} --output {output}"
 
 
 def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
     """Run every experiment, then write results.md and results.html with all tables and figures.
+
+    Those that were finished before, with the same runs and versions, are taken as they are.
 
     Args:
         bench: the dataset.
@@ -92,7 +105,8 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
     """
     done = []
     for name in EXPERIMENTS:
-        finished = run_experiment(name, bench, output / PARTS)
+        before = read_result(name, _command(name, bench, output / PARTS), bench.data, output / PARTS)
+        finished = before or run_experiment(name, bench, output / PARTS)
         done.append(finished)
         yield finished
     write_overview(done, bench.dataset, output)

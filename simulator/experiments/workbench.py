@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,13 @@ class Workbench:
     def folder(self) -> DatasetFolder:
         """The dataset's files."""
         return DatasetFolder(local_root(self.dataset))
+
+    @cached_property
+    def data(self) -> str:
+        """What tells its runs from others: a hash of names, sizes and times of the dataset's files."""
+        files = sorted(path for path in self.folder.root.rglob("*.parquet"))
+        about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
 
     def configs(self, scenario: Scenario | None = None) -> tuple[list[str], list[str]]:
         """Configs that can be evaluated, and the reasons why others cannot.

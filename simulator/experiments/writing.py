@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gptdynamics.atomic import write_text
 from simulator.experiments.drawing import draw_picture, plotly_figure
-from simulator.experiments.result import Result, Table
+from simulator.experiments.result import Figure, Panel, Result, Series, Table
 from simulator.report.self_contained import render_page
 
 NAME_COLUMNS = ("task", "method", "config", "metric", "what", "encoder", "size", "how")
@@ -37,12 +37,13 @@ class Finished:
     seconds: float
 
 
-def write_result(finished: Finished, output: Path) -> None:
+def write_result(finished: Finished, output: Path, data: str = "") -> None:
     """Write NAME.json, NAME.md, a picture of each figure, and NAME.html.
 
     Args:
         finished: the experiment.
         output: folder.
+        data: what tells the runs apart from others, for `read_result`.
     """
     record = {
         "experiment": finished.name,
@@ -50,6 +51,7 @@ def write_result(finished: Finished, output: Path) -> None:
         "command": finished.command,
         "seconds": round(finished.seconds, 1),
         "versions": versions(),
+        "data": data,
         **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
     }
     write_text(output / f"{finished.name}.json", json.dumps(record, indent=1) + "\n")
@@ -58,6 +60,34 @@ def write_result(finished: Finished, output: Path) -> None:
         draw_picture(figure, output / name)
     write_text(output / f"{finished.name}.md", markdown(finished, pictures))
     write_page(output / f"{finished.name}.html", finished.title, [finished])
+
+
+def read_result(name: str, command: str, data: str, output: Path) -> Finished | None:
+    """An experiment that was finished before, or None where it was not, or not with this command and these runs.
+
+    Args:
+        name: of the experiment.
+        command: that makes it.
+        data: as of `write_result`.
+        output: folder.
+    """
+    try:
+        record = json.loads((output / f"{name}.json").read_text(encoding="utf-8"))
+        if (record["command"], record["data"], record["versions"]) != (command, data, versions()):
+            return None
+        figures = [
+            Figure(
+                **figure
+                | {"panels": [Panel(**each | {"series": [Series(**s) for s in each["series"]]}) for each in panels]}
+            )
+            for figure in record["figures"]
+            for panels in [figure["panels"]]
+        ]
+        tables = [Table(**table) for table in record["tables"]]
+        result = Result(tables, figures, record["rows"], record["notes"], record["skipped"])
+        return Finished(name, record["title"], result, command, record["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def versions() -> dict[str, str]:

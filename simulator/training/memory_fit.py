@@ -295,9 +295,14 @@ def _fit_all(
         for x, values in chunks():
             yield x, to_latent(torch.from_numpy(values), metric).numpy()
 
-    sums = [(x.sum(0), latent.sum(0), latent[:, 0]) for x, latent in latents()]
-    initial = np.concatenate([first for _, _, first in sums])
-    mean_x, mean_latent = (np.sum([each[at] for each in sums], axis=0) / len(initial) for at in (0, 1))
+    sum_x, sum_latent = np.zeros(2)
+    firsts = []
+    for x, latent in latents():
+        sum_x, sum_latent = sum_x + x.sum(0), sum_latent + latent.sum(0)
+        # A view would keep all runs in memory.
+        firsts.append(latent[:, 0].copy())
+    initial = np.concatenate(firsts)
+    mean_x, mean_latent = sum_x / len(initial), sum_latent / len(initial)
     alike, turn = np.linalg.eigh(likeness(psi_test))
     scatter, cross = np.zeros(2)
     for x, latent in latents():

@@ -263,6 +263,35 @@ def test_everything_goes_into_one_page(dataset: Path, tmp_path: Path, monkeypatc
     assert "<script src" not in page
 
 
+def test_what_was_finished_before_is_not_made_again(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def experiment(bench: Workbench, name: str) -> Result:
+        made.append(name)
+        panel = Panel("", "x", "y", [Series("mean_curve", [0, 1], [0.5, None])])
+        return Result([Table("t", ["method"], [["mean_curve"]])], [Figure("f", [panel])], [{"mse": 0.5}], ["note"])
+
+    names = list(EXPERIMENTS)[:2]
+    for name in set(EXPERIMENTS) - set(names):
+        monkeypatch.delitem(EXPERIMENTS, name)
+    for name in names:
+        monkeypatch.setitem(
+            EXPERIMENTS, name, replace(EXPERIMENTS[name], run=lambda bench, name=name: experiment(name))
+        )
+    bench = Workbench(str(dataset), (CONFIG,))
+    first = list(run_all(bench, tmp_path))
+    text = (tmp_path / "results.md").read_text()
+    (tmp_path / "results" / f"{names[1]}.json").write_text('{"damaged"')
+    again = list(run_all(bench, tmp_path))
+    assert made == [*names, names[1]]
+    assert again[0].result == first[0].result
+    assert (tmp_path / "results.md").read_text() == text
+    list(run_all(Workbench(str(dataset), ("mini_triples_nano",)), tmp_path))
+    assert made[3:] == names
+
+
 def test_texts_cannot_become_markup(tmp_path: Path) -> None:
     evil = "</script><b>|x"
     figure = Figure(evil, [Panel(evil, "x", "y", [Series("mean_curve", [0, 1], [1.0, None], label=evil)])])

@@ -128,8 +128,8 @@ def held():
 
 arrays.LARGEST_HELD = 2**20
 markov_fit.LEARNING_RATES, markov_fit.PENALTIES, markov_fit.HIDDEN = (1e-3,), (1e-4,), (8,)
-memory_fit.FILTERS, memory_fit.COMPONENTS, memory_fit.TUNED_RUNS = memory_fit.FILTERS[:1], (1,), 16
-runs, steps, pool, tests = 1280, 40, 24, 400
+memory_fit.FILTERS, memory_fit.COMPONENTS, memory_fit.TUNED_RUNS = memory_fit.FILTERS[:1], (1,), 8
+runs, steps, pool, tests = 2560, 40, 24, 400
 rng = np.random.default_rng(0)
 curricula = [[rng.choice(pool, 2).tolist() for _ in range(steps)] for _ in range(runs)]
 values = arrays.run_array((runs, steps + 1, tests))
