@@ -313,11 +313,14 @@ def _fit_all(
     measured = mean_latent - share[:, None] * (mean_x @ weights)
     every = np.arange(int(step[-1]) + 1)
     baseline = np.stack([np.interp(every, step, column) for column in measured.T], axis=1)
-    largest, later = np.zeros(len(psi_test)), []
+    largest, kept, deviation = np.zeros(len(psi_test)), 0.0, 0.0
     for x, latent in latents():
         largest = np.maximum(largest, np.abs(x @ weights).max((0, 1)))
         effect = share[:, None] * ((x - mean_x) @ weights)
-        later.append((latent - mean_latent - effect)[:, 1:].mean(1))
+        first, later = latent[:, 0] - mean_latent[0], (latent - mean_latent - effect)[:, 1:].mean(1)
+        kept, deviation = kept + float((first * later).sum()), deviation + float(np.square(first).sum())
+    # How much of a deviation at the first step is still there later; all of it where none is ever seen.
+    carry = 1.0 if deviation < 1e-9 * initial.size else min(max(kept / deviation, 0.0), 1.0)
     limit = LIMIT * largest
     return {
         "baseline": baseline,
@@ -325,21 +328,10 @@ def _fit_all(
         "weights": weights.T,
         "limit": limit,
         "unseen_limit": limit.max(),
-        "carry": np.array(_carried_share(initial - mean_latent[0], np.concatenate(later))),
+        "carry": np.array(carry),
         "response": unseen_responses(weights.T, psi_test),
         **unseen_curves(baseline, initial[spread(len(initial), TUNED_RUNS)], psi_test),
     }
-
-
-def _carried_share(first: np.ndarray, later: np.ndarray) -> float:
-    """How much of a deviation at the first step is still there later, between 0 and 1; 1 where none is ever seen.
-
-    Args:
-        first: `[R, M]` deviations from the mean over runs at the first measured step.
-        later: `[R, M]` mean deviations of the later steps.
-    """
-    size = np.square(first).sum()
-    return 1.0 if size < 1e-9 * first.size else float(np.clip((first * later).sum() / size, 0.0, 1.0))
 
 
 def _unseen_residuals(
