@@ -295,7 +295,8 @@ def _fit_all(
         for x, values in chunks():
             yield x, to_latent(torch.from_numpy(values), metric).numpy()
 
-    sum_x, sum_latent = np.zeros(2)
+    sum_x: np.ndarray = np.zeros(1)
+    sum_latent: np.ndarray = np.zeros(1)
     firsts = []
     for x, latent in latents():
         sum_x, sum_latent = sum_x + x.sum(0), sum_latent + latent.sum(0)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -277,9 +278,8 @@ def test_what_was_finished_before_is_not_made_again(
     for name in set(EXPERIMENTS) - set(names):
         monkeypatch.delitem(EXPERIMENTS, name)
     for name in names:
-        monkeypatch.setitem(
-            EXPERIMENTS, name, replace(EXPERIMENTS[name], run=lambda bench, name=name: experiment(name))
-        )
+        changed = replace(EXPERIMENTS[name], run=partial(experiment, name=name))
+        monkeypatch.setitem(EXPERIMENTS, name, changed)
     bench = Workbench(str(dataset), (CONFIG,))
     first = list(run_all(bench, tmp_path))
     text = (tmp_path / "results.md").read_text()
