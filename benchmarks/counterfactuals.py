@@ -11,48 +11,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from made_up_simulator import BATCH, POOL, STEPS, TESTS, made_up_simulator
 from rich.console import Console
 from rich.table import Table
 
-from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.influence import influence, leave_out
-from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.training.memory_states import MANY
-from simulator.what_if import WhatIf, simulate_many
+from simulator.what_if import simulate_many
 
-MANY_RUNS, FEW_RUNS, STEPS, POOL, TESTS, BATCH, WIDTH = 10_000, 50, 96, 200, 200, 4, 512
-
-
-def make_run(dynamics: str, curriculum: list[list[int]]) -> WhatIf:
-    random = torch.Generator().manual_seed(0)
-    config = GPTfluenceConfig(
-        dynamics=dynamics,
-        encoder_width=WIDTH,
-        pool_ids=list(range(POOL)),
-        pool_keys=[f"pool {at}" for at in range(POOL)],
-        test_ids=list(range(TESTS)),
-        test_keys=[f"test {at}" for at in range(TESTS)],
-        steps=STEPS,
-        learning_rate=[1e-4 * (1 - at / STEPS) for at in range(STEPS)],
-        components=1,
-        test_components=64,
-        curve_components=4,
-        decays=list(MANY.decays),
-        fadings=list(MANY.fadings),
-        momenta=list(MANY.momenta),
-        forgettings=list(MANY.forgettings),
-    )
-    model = GPTfluenceSimulator(config).eval()
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.copy_(torch.randn(tensor.shape, generator=random) * 0.01)
-        if dynamics == "memory":
-            model.dynamics.state_scale.fill_(1.0)
-            model.dynamics.limit.fill_(10.0)
-            model.dynamics.shown.fill_(1.0)
-            model.dynamics.reference_rate.fill_(1e-4)
-            model.dynamics.tau.copy_(torch.linspace(0, 48, STEPS + 1))
-    return model.what_if(curriculum, initial=np.full(TESTS, 2.0))
+MANY_RUNS, FEW_RUNS = 10_000, 50
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -64,7 +30,7 @@ def seconds(work: Callable[[], object]) -> float:
 def time_dynamics(dynamics: str, table: Table) -> None:
     rng = np.random.default_rng(0)
     curriculum = [rng.choice(POOL, BATCH, replace=False).tolist() for _ in range(STEPS)]
-    run = make_run(dynamics, curriculum)
+    run = made_up_simulator(dynamics).what_if(curriculum, initial=np.full(TESTS, 2.0))
     swaps = rng.integers(POOL, size=(MANY_RUNS, 2))
     changed = [run.replace({int(a): int(b)}) for a, b in swaps]
     visits = [(step, at) for step, batch in enumerate(curriculum, start=1) for at in batch]

@@ -17,6 +17,24 @@ from simulator.training.memory_fit import responses_without_runs
 from simulator.training.unseen_fit import likeness
 from simulator.what_if import WhatIf
 
+# Directions in which states vary by this share of the least penalty: responses there are as good as zero.
+NEGLIGIBLE = 1e-4
+
+
+def informative(states: np.ndarray, ridge: float) -> np.ndarray:
+    """The directions in which states of runs vary enough for any fit to respond: `[D, K]`, orthonormal.
+
+    States of many filters are nearly dependent, and without one run they vary in no direction more than with it: so
+    this is found once, and each of the fits is of K numbers.
+
+    Args:
+        states: `[R, S, D]`.
+        ridge: least penalty, relative to the mean eigenvalue of the states' scatter.
+    """
+    centred = states - states.mean(0)
+    values, vectors = np.linalg.eigh(np.einsum("rsd,rse->de", centred, centred, optimize=True))
+    return vectors[:, values > NEGLIGIBLE * ridge * values.mean()]
+
 
 def left_out_errors(
     model: GPTfluenceSimulator, runs: Dynamics, run: WhatIf, alternatives: list[WhatIf], final: torch.Tensor
@@ -52,9 +70,12 @@ def left_out_errors(
         seen_states = dynamics.states(fitted, rates.to(situation.pool), situation.pool)[:, torch.from_numpy(runs.step)]
         psi = dynamics.test_components(model.test_vectors).double().numpy()
         shown = float(dynamics.shown[-1])
-    responses = responses_without_runs(
-        seen_states.double().numpy(), runs.values.astype(np.float64), likeness(psi), config.ridge, config.metric
-    )
+    known, alike = seen_states.double().numpy(), likeness(psi)
+    turn = informative(known, config.ridge / float(np.linalg.eigvalsh(alike)[-1]))
+    # The penalty is relative to the mean eigenvalue, which is a sum over fewer directions now.
+    ridge = config.ridge * turn.shape[1] / len(turn)
+    responses = responses_without_runs(known @ turn, runs.values.astype(np.float64), alike, ridge, config.metric)
+    moved = moved @ turn
     # How far the metric moves with its latent: of a loss, log(1 + exp(s)), by 1 - exp(-loss).
     slope = 1 - np.exp(-final.double().numpy()) if config.metric == "loss" else np.ones(len(final))
     effects = shown * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, situation.seen.numpy()], optimize=True)

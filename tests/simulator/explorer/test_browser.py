@@ -193,21 +193,22 @@ def test_it_fits_a_phone_and_is_dark_where_that_is_wanted(browser: Any) -> None:
     assert errors(browser) == []
 
 
-def test_it_draws_within_two_seconds_and_answers_within_50_ms(browser: Any) -> None:
-    drawn = browser.execute_script("return performance.getEntriesByName('explorer drawn')[0].startTime")
-    assert drawn < 2000
+def test_it_draws_within_two_seconds(browser: Any) -> None:
+    assert browser.execute_script("return performance.getEntriesByName('explorer drawn')[0].startTime") < 2000
+
+
+def test_it_answers_a_drop_within_50_ms(browser: Any) -> None:
     script = """
     const times = [];
     for (let turn = 0; turn < 20; turn++) {
       const begin = performance.now();
-      document.querySelector("#batch button[aria-label^='Repeat']").click();
+      document.querySelector("#batch button[aria-label^='Drop training']").click();
       document.body.getBoundingClientRect();
       times.push(performance.now() - begin);
       document.getElementById("undo").click();
     }
     return times;"""
-    # The quickest of them: what else runs here makes others slow, not this one quick.
-    assert min(browser.execute_script(script)) < 50
+    assert np.median(browser.execute_script(script)) < 50
 
 
 def test_every_control_has_a_role_and_a_name(browser: Any) -> None:

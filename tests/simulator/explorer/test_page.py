@@ -263,6 +263,22 @@ def test_the_command_writes_the_page(dataset: Path, trained: dict[str, str], tmp
             CliRunner().invoke(app, ["report", str(dataset), "--output", str(page), *wrong], catch_exceptions=False)
 
 
+def test_without_models_the_command_trains_some(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_markov: None
+) -> None:
+    monkeypatch.setattr("simulator.explorer.views.TRAINED_HERE", (("memory", "label"), ("markov", "label")))
+    page = tmp_path / "explorer.html"
+    arguments = ["report", str(dataset), "--interactive", "--config", "mini_sentiment_nano", "--output", str(page)]
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0 and f"wrote {page}" in done.output
+    elements = Elements()
+    elements.feed(page.read_text())
+    packed = next(json.loads(script) for script in elements.scripts if script.startswith("{"))
+    assert [model["name"] for model in packed["views"][0]["models"]] == ["memory_label", "markov_1_label"]
+    with pytest.raises(SettingsError, match="no_such_nano"):
+        CliRunner().invoke(app, [*arguments[:4], "no_such_nano", *arguments[5:]], catch_exceptions=False)
+
+
 def test_a_space_holds_the_page_and_a_card(hub: Hub, dataset: Path, trained: dict[str, str], tmp_path: Path) -> None:
     from huggingface_hub import HfApi, metadata_load
 
