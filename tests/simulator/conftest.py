@@ -219,7 +219,7 @@ def set_quick_markov(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(markov_fit, "LEARNING_RATES", (1e-3,))
     monkeypatch.setattr(markov_fit, "PENALTIES", (1e-5,))
     monkeypatch.setattr(markov_fit, "HIDDEN", (8,))
-    short = partial(markov_fit.MarkovTraining, most_updates=60, batch_rows=32, check_every=20)
+    short = partial(markov_fit.MarkovTraining, most_updates=20, batch_rows=32, check_every=10)
     monkeypatch.setattr(markov_fit, "MarkovTraining", short)
 
 
