@@ -84,7 +84,11 @@ def train(
         str, typer.Option(help="Of markov: linear (eq. 7-8) or mlp (the published code).")
     ] = "linear",
     preset: Annotated[
-        str, typer.Option(help="How markov is trained: tuned, paper-finetune (table 8) or paper-instruct (table 6).")
+        str,
+        typer.Option(
+            help="How markov is trained: tuned, paper-finetune (table 8), paper-finetune-rows (the same, all test "
+            "examples at once) or paper-instruct (table 6)."
+        ),
     ] = "tuned",
     objective: Annotated[str, typer.Option(help="Of markov: one_step (eq. 9), or rollout, free-running.")] = "one_step",
     bands: Annotated[bool, typer.Option(help="Leave out runs, too, for intervals; of markov, five more fits.")] = True,
