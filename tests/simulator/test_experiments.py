@@ -375,7 +375,7 @@ def test_published_products_are_compared_where_exact_ones_were_recorded(
 
 def test_convergence_draws_both_trainings(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "FINETUNE_EPOCHS", 12)
-    monkeypatch.setattr(presets, "FINETUNE_RATE", 0.1)
+    monkeypatch.setattr(presets, "FINETUNE_RATE", 0.02)
     result = run_experiment("convergence", bench, tmp_path).result
     hows = ["table 9", "table 9 from normal factors", "table 8", "as used elsewhere"]
     assert [row["training"] for row in result.rows] == hows
