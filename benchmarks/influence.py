@@ -1,7 +1,8 @@
 """Time of `gptfluence influence` once encodings exist: `python benchmarks/influence.py`.
 
 200 test examples x 128 training examples, 96 steps: every example left out, against leaving out one at a time through
-`simulate`; every visit's derivative; 27 fits without a run, for errors, against these fits in all directions of the states.
+`simulate`; every visit's derivative; 27 fits without a run, for errors, against these fits in all directions of
+the states.
 """
 
 from __future__ import annotations

@@ -135,6 +135,8 @@ def draw_picture(figure: Figure, path: Path) -> None:
         axis.set_xlabel(panel.x_title)
         axis.set_ylabel(_y_title(figure, at, columns))
         axis.spines[["top", "right"]].set_visible(False)
+        if panel.kind == "scatter":
+            axis.locator_params(axis="x", nbins=5)
         if panel.log_y:
             axis.set_yscale("log")
         if panel.y_range:
@@ -149,7 +151,8 @@ def draw_picture(figure: Figure, path: Path) -> None:
         fontsize=9,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    # Labels may be wider than the panels.
+    drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, bbox_inches="tight")
     pyplot.close(drawn)
 
 
