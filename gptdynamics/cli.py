@@ -202,7 +202,7 @@ def push(
 def push_base(
     repo: Annotated[str, typer.Argument(help="Model repository <owner>/<name>; made if it is not there.")],
     folder: Annotated[
-        Path | None, typer.Option(help="Folder of a base model of your own.  [default: the bundled nano]")
+        Path | None, typer.Option(help="Folder of a base model of your own.", show_default="the bundled nano")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
 ) -> None:

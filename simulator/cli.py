@@ -32,7 +32,7 @@ Metric = Annotated[str, typer.Option(help="loss, accuracy, bleu or rougeL.")]
 Configs = Annotated[list[str], typer.Option("--config", help="<task>_<size>, e.g. rte_nano; may be repeated.")]
 Metrics = Annotated[
     list[str] | None,
-    typer.Option("--metric", help="loss, accuracy, bleu or rougeL; may be repeated.  [default: loss]"),
+    typer.Option("--metric", help="loss, accuracy, bleu or rougeL; may be repeated.", show_default="loss"),
 ]
 Models = Annotated[
     list[str] | None,
@@ -247,7 +247,7 @@ def push(
         Path | None, typer.Option(help="What evaluate --json wrote: its figures go on the card.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Hub id of the runs.  [default: that trained on, if it was a Hub id]")
+        str | None, typer.Option(help="Hub id of the runs.", show_default="that trained on, if it was a Hub id")
     ] = None,
     space: Annotated[str | None, typer.Option(help="Also publish its explorer as this static Space.")] = None,
     no_texts: Annotated[

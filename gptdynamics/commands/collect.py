@@ -48,33 +48,35 @@ def collect(
     out: Annotated[Path, typer.Option(help="Dataset folder to write to, or to go on with.")],
     configs: Annotated[list[str] | None, typer.Argument(help="<task>_<size>, e.g. rte_nano; or see --plan.")] = None,
     plan: PlanOption = None,
-    runs: Annotated[int | None, typer.Option(help="Collect runs 0 to RUNS-1.  [default: 32]")] = None,
+    runs: Annotated[int | None, typer.Option(help="Collect runs 0 to RUNS-1.", show_default="32")] = None,
     data: DataOption = None,
     task_file: TaskFileOption = None,
     steps: Annotated[int | None, typer.Option(help="Cut the curriculum after this many updates.")] = None,
-    test_examples: Annotated[int | None, typer.Option(help="Size of the test set.  [default: 200]")] = None,
+    test_examples: Annotated[int | None, typer.Option(help="Size of the test set.", show_default="200")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Rate of the first update.  [default: the config's in the bundled plans]")
+        float | None, typer.Option(help="Rate of the first update.", show_default="the config's in the bundled plans")
     ] = None,
     base_model: Annotated[str | None, typer.Option(help="A Hub id or folder instead of the config's size.")] = None,
     eval_every: Annotated[
-        int | None, typer.Option(help="Updates between measurements of loss and accuracy.  [default: 1]")
+        int | None, typer.Option(help="Updates between measurements of loss and accuracy.", show_default="1")
     ] = None,
     generate_every: Annotated[
-        int | None, typer.Option(help="Updates between measurements of BLEU and ROUGE-L.  [default: 1]")
+        int | None, typer.Option(help="Updates between measurements of BLEU and ROUGE-L.", show_default="1")
     ] = None,
     gradients: Annotated[
-        str | None, typer.Option(help="Runs that record gradient products: none, test or all.  [default: none]")
+        str | None, typer.Option(help="Runs that record gradient products: none, test or all.", show_default="none")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, or bf16 passes over fp32 weights.  [default: fp32]")
+        str | None, typer.Option(help="fp32, or bf16 passes over fp32 weights.", show_default="fp32")
     ] = None,
     lora_rank: Annotated[
-        int | None, typer.Option(help="Train LoRA adapters of this rank.  [default: 0, all weights]")
+        int | None, typer.Option(help="Train LoRA adapters of this rank.", show_default="0, all weights")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the config; run k derives its own.  [default: 0]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the config; run k derives its own.", show_default="0")
+    ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each.  [default: one a GPU, or one a core]")
+        int | None, typer.Option(help="Processes, one thread each.", show_default="one a GPU, or one a core")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:<number>.")] = "auto",
     executor: Annotated[str, typer.Option(help="local (this machine), or ray (a Ray cluster).")] = "local",

@@ -20,8 +20,8 @@ Direction = Mapping[str, torch.Tensor]
 
 # Inputs of so many tokens make the gradient of a matrix, once, cheaper than its change along each of two directions.
 LONG_INPUT = 24
-# Numbers in the gradients of a matrix that are held at once.
-HELD_AT_ONCE = 2**24
+# Numbers in the gradients of a matrix that are held at once: few enough to stay in a core's cache until they are read.
+HELD_AT_ONCE = 2**18
 
 # Modules whose output is linear in their own parameters, by the name of their class.
 LINEAR_IN_WEIGHTS = {"Linear", "Embedding", "LayerNorm", "Conv1D", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm"}

@@ -11,9 +11,11 @@ import typer
 def influence(
     model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
     dataset: Annotated[str, typer.Option(help="The runs of its config: a folder, a Hub id or the short name.")],
-    run: Annotated[str | None, typer.Option(help="Whose training examples.  [default: the first held-out run]")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="Whose training examples.", show_default="the first held-out run")
+    ] = None,
     test_ids: Annotated[
-        str | None, typer.Option(help="Test examples to list, e.g. 3,17.  [default: the whole test set]")
+        str | None, typer.Option(help="Test examples to list, e.g. 3,17.", show_default="the whole test set")
     ] = None,
     top: Annotated[int, typer.Option(help="How many that helped and harmed most.")] = 5,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,

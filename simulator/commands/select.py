@@ -17,13 +17,13 @@ def select(
     output: Annotated[Path, typer.Option(help="Folder for the choices, tables, figures and the page.")],
     count: Annotated[int, typer.Option(help="How many training examples to choose.")] = 32,
     test_ids: Annotated[
-        str | None, typer.Option(help="The target, e.g. 3,17.  [default: every other test example]")
+        str | None, typer.Option(help="The target, e.g. 3,17.", show_default="every other test example")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each choice, in other orders.")] = 3,
     random: Annotated[int, typer.Option(help="Random choices to compare with, one training each.")] = 8,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
 ) -> None:
     """Choose training examples for a target test set, and see by real training what the choice is worth."""

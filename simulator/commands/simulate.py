@@ -15,7 +15,7 @@ def simulate(
     model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
     dataset: Annotated[str | None, typer.Option(help="Runs of its config: folder, Hub id or short name.")] = None,
     run: Annotated[
-        str | None, typer.Option(help="A recorded run, e.g. 0004.  [default: the first held-out one]")
+        str | None, typer.Option(help="A recorded run, e.g. 0004.", show_default="the first held-out one")
     ] = None,
     curriculum: Annotated[
         Path | None, typer.Option(help="A JSON file: [[ids], ...], or {curriculum, learning_rate, initial}.")

@@ -15,7 +15,9 @@ def validate(
     model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
     dataset: Annotated[str, typer.Option(help="The runs of its config, with texts.")],
     output: Annotated[Path, typer.Option(help="Folder for tables, figures and the page.")],
-    run: Annotated[str | None, typer.Option(help="The run that is changed.  [default: the first held-out one]")] = None,
+    run: Annotated[
+        str | None, typer.Option(help="The run that is changed.", show_default="the first held-out one")
+    ] = None,
     each: Annotated[int, typer.Option(help="Runs of each of the four kinds of change.")] = 10,
     share: Annotated[float, typer.Option(help="Of the run's examples that are left out or replaced.")] = 0.1,
     test_examples: Annotated[int, typer.Option(help="Test examples that are measured.")] = 50,
@@ -23,7 +25,7 @@ def validate(
     seed: Annotated[int, typer.Option(help="Of the changes.")] = 0,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes, one thread each.  [default: one a core]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
 ) -> None:
     """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare."""
