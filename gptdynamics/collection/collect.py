@@ -94,6 +94,8 @@ class _Collector:
             self._write_card()
             collected.done.append(label)
             collected.forward_passes.append(result.timing.forward_passes)
+            collected.sampled += result.timing.sampled
+            collected.tied += result.timing.tied
         self.on_run(label)
 
     def _write_card(self) -> None:

@@ -71,6 +71,7 @@ class Collected:
         skipped: runs that were already there, or that another collector made meanwhile.
         failed: reasons of runs that diverged.
         cut: test and pool examples whose prompts were cut from the left to fit the context, by config.
+        sampled, tied: tokens of texts that runs generated, and those of them that rounding could have made others.
         forward_passes: for each run made now, cost of one loss measurement in forward passes over the
             test set's non-padding tokens.
     """
@@ -79,6 +80,8 @@ class Collected:
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
+    sampled: int = 0
+    tied: int = 0
     forward_passes: list[float] = field(default_factory=list)
 
 

@@ -163,6 +163,11 @@ def collect(
     if collected.forward_passes:
         cost = sum(collected.forward_passes) / len(collected.forward_passes)
         typer.echo(f"measuring the loss once cost {cost:.2f} forward passes over the test set's tokens")
+    if collected.sampled:
+        typer.echo(
+            f"{collected.tied} of {collected.sampled} sampled tokens were ties in floating point: "
+            "another batch size could have drawn others there"
+        )
     typer.echo(f"{len(collected.done)} runs made, {len(collected.skipped)} were there, {len(collected.failed)} failed")
     for run_label, reason in sorted(collected.failed.items()):
         typer.echo(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate", err=True)

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 8192
 # Tokens looked at first; more only if these hold less than top-p of the probability.
 LIKELIEST = 32
+# Logits of one prompt differ between batches by so many units in the last place of the largest, and less.
+ROUNDING = 16
 
 
-def sample_tokens(logits: torch.Tensor, draws: torch.Tensor, temperature: float, top_p: float) -> torch.Tensor:
+def sample_tokens(
+    logits: torch.Tensor, draws: torch.Tensor, temperature: float, top_p: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One token for each row by nucleus sampling with given uniform draws.
 
     Args:
@@ -28,7 +32,8 @@ def sample_tokens(logits: torch.Tensor, draws: torch.Tensor, temperature: float,
         top_p: the smallest set of likeliest tokens with at least this much probability is kept.
 
     Returns:
-        `[rows]` token ids: the token at which the kept probability, likeliest first, passes the draw.
+        `[rows]` token ids: the token at which the kept probability, likeliest first, passes the draw; and `[rows]`
+        whether it is a tie: rounding of the logits could have made it another token.
     """
     scaled = logits.float() / temperature
     normaliser = scaled.logsumexp(-1, keepdim=True)
@@ -40,10 +45,21 @@ def sample_tokens(logits: torch.Tensor, draws: torch.Tensor, temperature: float,
             break
         count = min(8 * count, logits.size(-1))
     before = torch.nn.functional.pad(upto[:, :-1], (1, 0))
-    kept = (before < top_p).sum(-1)
-    total = upto.gather(-1, kept.unsqueeze(-1) - 1)
-    place = torch.minimum((upto <= draws.unsqueeze(-1) * total).sum(-1), kept - 1)
-    return token.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+
+    def place_at(shift: torch.Tensor | float, most: torch.Tensor | float) -> torch.Tensor:
+        kept = (before < most).sum(-1, keepdim=True).clamp(min=1)
+        passed = draws.unsqueeze(-1) * upto.gather(-1, kept - 1) + shift
+        return torch.minimum((upto <= passed).sum(-1, keepdim=True), kept - 1)
+
+    chosen = place_at(0.0, top_p)
+    # Logits that are off by d move a sum of probabilities by less than d, and pass each other within 2 d.
+    error = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().amax(-1, keepdim=True).float() / temperature
+    gaps = torch.nn.functional.pad(value[:, :-1] - value[:, 1:], (1, 1), value=torch.inf)
+    tied = torch.minimum(gaps.gather(-1, chosen), gaps.gather(-1, chosen + 1)) < 2 * error
+    for shift in (-error, error):
+        for most in (top_p - error, top_p + error):
+            tied |= place_at(shift, most) != chosen
+    return token.gather(-1, chosen).squeeze(-1), tied.squeeze(-1)
 
 
 class Generator:
@@ -55,6 +71,10 @@ class Generator:
         new_tokens: at most this many for each prompt.
         temperature, top_p: of the sampling.
         batch_tokens: of a batch, prompts and new tokens with padding.
+
+    Attributes:
+        sampled: tokens that the last call of `sample` drew, ends of text included.
+        tied: those of them that rounding could have made others, so that a text may depend on its batch.
     """
 
     def __init__(
@@ -72,6 +92,7 @@ class Generator:
         self.temperature = temperature
         self.top_p = top_p
         self.end = int(tokenizer.eos_token_id)
+        self.sampled = self.tied = 0
         lengths = [len(prompt) + new for prompt, new in zip(prompts, self.new_tokens, strict=True)]
         self.batches = length_sorted_batches(lengths, batch_tokens)
 
@@ -83,6 +104,7 @@ class Generator:
             seeds: entropy of each prompt's own random numbers.
         """
         texts = [""] * len(self.prompts)
+        self.sampled = self.tied = 0
         for rows in self.batches:
             most = max(self.new_tokens[at] for at in rows)
             draws = np.stack([np.random.default_rng(list(seeds[at])).random(most) for at in rows])
@@ -116,8 +138,10 @@ class Generator:
                 logits_to_keep=1,
             )
             cache = out.past_key_values
-            token = sample_tokens(out.logits[:, -1], draws[:, new], self.temperature, self.top_p)
+            token, tied = sample_tokens(out.logits[:, -1], draws[:, new], self.temperature, self.top_p)
             ended = token == self.end
+            self.sampled += len(active)
+            self.tied += int(tied.sum())
             for row, one, stop in zip(active, token.tolist(), ended.tolist(), strict=True):
                 if not stop:
                     sampled[row].append(one)

@@ -82,6 +82,9 @@ class Measurements:
             with self.timing.timed("generation"), self.mixed:
                 found |= self.test_set.generate(model, [*self.seed, done])
             self.generation_step.append(done)
+            if (generator := self.test_set.generator) is not None:
+                self.timing.sampled += generator.sampled
+                self.timing.tied += generator.tied
         for name, value in found.items():
             sound = np.isfinite(value) | ~self.test_set.followed[name]
             if not sound.all():

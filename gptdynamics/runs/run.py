@@ -24,6 +24,7 @@ class RunTiming:
         products: on pool x test gradient products.
         forward: of one forward pass over as many tokens as the test set has, without padding and without logits.
         evaluations: how often loss was measured.
+        sampled, tied: tokens of generated texts, and those of them that rounding could have made others.
     """
 
     update: float = 0.0
@@ -33,6 +34,8 @@ class RunTiming:
     products: float = 0.0
     forward: float = 0.0
     evaluations: int = 0
+    sampled: int = 0
+    tied: int = 0
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:

@@ -26,6 +26,13 @@ def collect_rte(command, tiny_model_folder: Path, rows_folder: Path, tmp_path: P
     return run
 
 
+def test_help_shows_what_is_taken_where_an_option_is_left_out(command) -> None:  # type: ignore[no-untyped-def]
+    _, out, _ = command("collect", "--help")
+    shown = " ".join(out.replace("│", " ").split())
+    for default in ("32", "200", "none", "fp32", "0, all weights"):
+        assert f"[default: ({default})]" in shown
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["collect", "--help"]])
 def test_help_imports_no_slow_library(arguments: list[str]) -> None:
     code = (

@@ -128,7 +128,8 @@ def test_loss_agrees_with_count(model: PreTrainedModel, spread: int) -> None:
 def test_generation_agrees_with_count(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     # No text ends before its limit.
     monkeypatch.setattr(
-        "gptdynamics.measurement.generation.sample_tokens", lambda logits, *rest: torch.full((len(logits),), 7)
+        "gptdynamics.measurement.generation.sample_tokens",
+        lambda logits, *rest: (torch.full((len(logits),), 7), torch.zeros(len(logits), dtype=torch.bool)),
     )
 
     class Tokenizer:
