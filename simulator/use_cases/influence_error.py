@@ -33,7 +33,10 @@ def informative(states: np.ndarray, ridge: float) -> np.ndarray:
     """
     centred = states - states.mean(0)
     values, vectors = np.linalg.eigh(np.einsum("rsd,rse->de", centred, centred, optimize=True))
-    return vectors[:, values > NEGLIGIBLE * ridge * values.mean()]
+    enough = values > NEGLIGIBLE * ridge * values.mean()
+    # Where nothing varies, one direction is left to say so.
+    enough[-1] = True
+    return vectors[:, enough]
 
 
 def left_out_errors(

@@ -92,6 +92,9 @@ def mixture_bound(case: Case, fact: Dynamics, target: Sequence[int]) -> MixtureB
         case: simulator and runs.
         fact: the run whose updates, rates and first values are taken.
         target: places of test examples.
+
+    Raises:
+        DataError: the dataset has no held-out run.
     """
     run = case.model.what_if(fact)
     pool_ids = list(run.situation.pool_ids)

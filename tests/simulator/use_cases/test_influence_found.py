@@ -17,6 +17,7 @@ from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.memory_fit import responses_without_runs
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, find_influence
+from simulator.use_cases.influence_error import informative
 from simulator.use_cases.influence_report import (
     example_text,
     influence_tables,
@@ -61,6 +62,23 @@ def test_errors_are_those_of_fits_without_each_run(found: InfluenceFound) -> Non
     assert found.error is not None and found.mean_error is not None
     assert found.error.shape == found.final.shape and (found.error >= 0).all() and found.error.max() > 0
     assert {each.error for each in found.effects()} == set(found.mean_error.tolist())
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1e-2, 1.0])
+def test_few_directions_say_what_all_say(ridge: float) -> None:
+    rng = np.random.default_rng(1)
+    # Six filters of nearly dependent states, as of sums with like decays.
+    few = rng.normal(size=(5, 30, 2))
+    states = np.concatenate([few + scale * rng.normal(size=few.shape) for scale in (0, 1e-1, 1e-9, 1e-10, 1e-11, 0)], 2)
+    values = few @ rng.normal(size=(2, 3)) + 0.1 * rng.normal(size=(5, 30, 3))
+    turn = informative(states, ridge)
+    assert turn.shape == (12, 4)
+    np.testing.assert_allclose(turn.T @ turn, np.eye(4), atol=1e-12)
+    moved = states[0, :3] - states[1, :3]
+    every = moved @ responses_without_runs(states, values, np.eye(3), ridge, "accuracy")
+    fewer = moved @ turn @ responses_without_runs(states @ turn, values, np.eye(3), ridge * 4 / 12, "accuracy")
+    np.testing.assert_allclose(fewer, every, rtol=1e-3, atol=1e-6)
+    assert informative(np.zeros((3, 4, 5)), ridge).shape == (5, 1)
 
 
 def test_responses_without_runs_are_ridge_regressions_on_the_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from simulator.use_cases.case import load_case
 from simulator.use_cases.select import SelectSettings, cycled, select
 from simulator.use_cases.select_bound import distances, mixture_bound
@@ -110,6 +111,13 @@ def test_doubt_grows_with_the_distance_as_held_out_runs_were_missed(memory: str,
     wanted = [float((vectors[[0, 1]].mean(0) - centre).norm()), float((vectors[7] - centre).norm())]
     np.testing.assert_allclose(bound.doubt(weights) / bound.doubt_rate, wanted, rtol=1e-3)
     np.testing.assert_allclose(bound.worst(weights), bound.simulated(weights) + bound.doubt(weights), rtol=1e-6)
+
+
+def test_without_held_out_runs_there_is_no_doubt_to_measure(memory: str, collected: str) -> None:
+    case = load_case(memory, collected)
+    case = replace(case, runs=case.runs.split("train", "validation"))
+    with pytest.raises(DataError, match="test"):
+        mixture_bound(case, case.run(), [0])
 
 
 def test_distances_are_those_of_mean_vectors() -> None:
