@@ -149,7 +149,7 @@ class Merge:
         theirs = read_json(self._fetch(path))
         differences = [
             *_differences(theirs.get("settings"), mine["settings"]),
-            *_differences(theirs.get("origin"), mine.get("origin")),
+            *_origin_differences(theirs.get("origin"), mine.get("origin")),
             *_differences(theirs.get("recording"), mine.get("recording")),
             *_differences({"base_revision": theirs.get("base_revision")}, {"base_revision": mine.get("base_revision")}),
         ]
@@ -163,7 +163,10 @@ class Merge:
             for name in ("runs", "unseen_runs")
         }
         merged = self.view.root.parent / path
-        write_text(merged, json.dumps(mine | {"planned": planned}, indent=1, sort_keys=True) + "\n")
+        both = mine | {"planned": planned}
+        if mine.get("origin"):
+            both["origin"] = mine["origin"] | {"runs": theirs["origin"]["runs"] | mine["origin"]["runs"]}
+        write_text(merged, json.dumps(both, indent=1, sort_keys=True) + "\n")
         self._put(path, merged)
 
     def _add_vectors(self, config: str) -> None:
@@ -254,6 +257,16 @@ def _refuse_faults(faults: list[Any]) -> None:
     if faults:
         more = f" (and {len(faults) - 1} more; gptdynamics verify lists them)" if len(faults) > 1 else ""
         raise DataError(f"nothing was pushed: {faults[0]}{more}")
+
+
+def _origin_differences(theirs: dict[str, Any] | None, mine: dict[str, Any] | None) -> list[str]:
+    """How two imports of one config differ, but for runs that only one of them has."""
+    if not theirs or not mine:
+        return _differences(theirs, mine)
+    common = theirs["runs"].keys() & mine["runs"].keys()
+    runs = [{f"run {name}": each["runs"][name] for name in sorted(common)} for each in (theirs, mine)]
+    rest = [{name: value for name, value in each.items() if name != "runs"} for each in (theirs, mine)]
+    return [*_differences(*rest), *_differences(*runs)]
 
 
 def _differences(theirs: Any, mine: Any) -> list[str]:
