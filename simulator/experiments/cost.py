@@ -122,15 +122,10 @@ def exact_operations(config: ReplayedConfig, runs: Dynamics) -> float:
 
 
 def recorded_seconds(bench: Workbench, config: str, runs: Dynamics, part: str) -> float | None:
-    """Seconds per trajectory that collection spent on a part of its gradients; None where it is not recorded."""
-    spent = []
-    for run in runs.runs:
-        path = bench.folder.sidecar_path(config, run, "timing")
-        if not path.exists():
-            return None
-        spent.append(float(read_json(path).get(part, 0.0)))
-    mean = float(np.mean(spent))
-    return mean / len(runs.test) if mean else None
+    """Seconds per trajectory that collection spent on a part of its gradients; None where no run's timing is here."""
+    paths = [bench.folder.sidecar_path(config, run, "timing") for run in runs.runs]
+    spent = [float(read_json(path).get(part, 0.0)) for path in paths if path.exists()]
+    return float(np.mean(spent)) / len(runs.test) if any(spent) else None
 
 
 def _row(method: str, seconds: float | None, operations: float | None, note: str) -> dict[str, Any]:
@@ -160,7 +155,7 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
     ):
         spent = recorded_seconds(bench, config, held_out, part)
         if spent is None:
-            skipped.append(f"{config}, {name}: its runs did not record gradients, or not how long they took")
+            skipped.append(f"{config}, {name}: its runs did not record gradients, or how long that took is not here")
         else:
             rows.append(_row(name, spent, None, what))
     try:
@@ -178,16 +173,16 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
 
 
 def cost(bench: Workbench) -> Result:
-    """Time the methods on the first config that recorded gradients, or on the first one."""
+    """Time the methods on the first config that has timings of its gradients, or gradients, or on the first one."""
     result = Result()
     configs, reasons = bench.configs("finetune")
     result.skipped.extend(reasons)
     if not configs:
         return result
-    with_gradients = [
-        name for name in configs if bench.folder.products_path(name, bench.runs(name).split("test").runs[0]).exists()
-    ]
-    config = (with_gradients or configs)[0]
+    held_out = {name: bench.runs(name).split("test") for name in configs}
+    with_gradients = [name for name in configs if bench.folder.products_path(name, held_out[name].runs[0]).exists()]
+    timed = [name for name in with_gradients if recorded_seconds(bench, name, held_out[name], "gradients") is not None]
+    config = (timed or with_gradients or configs)[0]
     rows, skipped = measure(bench, config)
     result.skipped.extend(skipped)
     published = next((row["seconds"] for row in rows if row["method"] == PUBLISHED), None)
