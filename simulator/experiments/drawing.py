@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def _plot(axis: Any, panel: Panel, series: Series) -> Any:
     known = [at for at, value in enumerate(series.y) if value is not None]
     places: Sequence[Any] = series.x
     if panel.kind == "dots":
-        axis.set_xticks(range(len(series.x)), [str(name).replace(" ", "\n") for name in series.x])
+        axis.set_xticks(range(len(series.x)), [re.sub("[ _]", "\n", str(name)) for name in series.x])
         axis.set_xlim(-0.5, len(series.x) - 0.5)
         axis.grid(axis="y", color="#E5E5E5")
         places = range(len(series.x))
