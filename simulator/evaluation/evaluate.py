@@ -158,7 +158,8 @@ def evaluate(
 
     def add(name: str, note: str | None = None, model: str | None = None, covered: Coverage | None = None) -> None:
         found = predictions.get(name)
-        none = undefined(held_out.values, history)
+        truth = held_out.values
+        figures = undefined(truth, history) if found is None else score(found, truth, reference, history)
         row = Row(
             method=name,
             model=model,
@@ -170,7 +171,7 @@ def evaluate(
             runs=len(held_out.runs),
             examples=len(held_out.test),
             note=note,
-            **asdict(none if found is None else score(found, held_out.values, reference, history)),
+            **asdict(figures),
         )
         rows.append(row)
 

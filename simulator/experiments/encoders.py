@@ -21,16 +21,15 @@ def causal_models(bench: Workbench, result: Result) -> dict[str, str]:
         bench: the dataset.
         result: told which of them cannot be loaded.
     """
-    models, counts = {}, {}
-    for config in bench.configs()[0]:
-        size = config_parts(config)[1]
-        if size not in models:
-            models[size] = bench.runs(config).base_model
-            try:
-                counts[size] = bench.parameters(config)
-            except GPTDynamicsError as error:
-                result.skipped.append(f"causal_lm vectors of {size}: {error}")
-    return {size: models[size] for size in sorted(counts, key=lambda size: counts[size])}
+    # The first config of each size.
+    firsts = {config_parts(config)[1]: config for config in reversed(bench.configs()[0])}
+    counts = {}
+    for size, config in firsts.items():
+        try:
+            counts[size] = bench.parameters(config)
+        except GPTDynamicsError as error:
+            result.skipped.append(f"causal_lm vectors of {size}: {error}")
+    return {size: bench.runs(firsts[size]).base_model for size in sorted(counts, key=lambda size: counts[size])}
 
 
 def encoders(bench: Workbench) -> Result:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from gptdynamics.atomic import write_text
 from simulator.experiments.drawing import draw_picture, plotly_figure
@@ -75,19 +76,18 @@ def read_result(name: str, command: str, data: str, output: Path) -> Finished | 
         record = json.loads((output / f"{name}.json").read_text(encoding="utf-8"))
         if (record["command"], record["data"], record["versions"]) != (command, data, versions()):
             return None
-        figures = [
-            Figure(
-                **figure
-                | {"panels": [Panel(**each | {"series": [Series(**s) for s in each["series"]]}) for each in panels]}
-            )
-            for figure in record["figures"]
-            for panels in [figure["panels"]]
-        ]
+        figures = [_figure(figure) for figure in record["figures"]]
         tables = [Table(**table) for table in record["tables"]]
         result = Result(tables, figures, record["rows"], record["notes"], record["skipped"])
         return Finished(name, record["title"], result, command, record["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _figure(record: dict[str, Any]) -> Figure:
+    """A figure from its `asdict`."""
+    panels = [Panel(**panel | {"series": [Series(**each) for each in panel["series"]]}) for panel in record["panels"]]
+    return Figure(**record | {"panels": panels})
 
 
 def versions() -> dict[str, str]:

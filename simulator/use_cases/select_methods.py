@@ -19,7 +19,7 @@ def greedy(outcome: Outcome, size: int, count: int) -> list[int]:
     """Add, one at a time, the example with which the outcome is best: `count` places of `size`."""
     chosen: list[int] = []
     for _ in range(count):
-        left = [at for at in range(size) if at not in set(chosen)]
+        left = sorted(set(range(size)) - set(chosen))
         weights = torch.zeros(len(left), size)
         weights[:, chosen] = 1.0
         weights[torch.arange(len(left)), left] = 1.0

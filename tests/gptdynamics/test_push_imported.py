@@ -13,17 +13,11 @@ from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import SettingsError
 from gptdynamics.hub.push import push
 from tests.gptdynamics.test_authors_release import RTE
+from tests.gptdynamics.test_push import fetched
 from tests.hub.server import Hub
 
 ID = "ada/imported"
 MANIFEST = "manifests/rte_410m.json"
-
-
-def fetched(hub: Hub, out: Path) -> Path:
-    for path, content in hub.store.files("dataset", ID).items():
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        (out / path).write_bytes(content)
-    return out
 
 
 def test_runs_that_were_imported_later_join_the_others(hub: Hub, release: Path, tmp_path: Path) -> None:
@@ -39,7 +33,7 @@ def test_runs_that_were_imported_later_join_the_others(hub: Hub, release: Path, 
     whole = json.loads((out / MANIFEST).read_text())["origin"]
     # Who has fewer runs takes nothing away.
     push(fewer, ID)
-    copy = fetched(hub, tmp_path / "copy")
+    copy = fetched(hub, tmp_path / "copy", ID)
     assert json.loads((copy / MANIFEST).read_text())["origin"] == whole
     assert verify(copy).faults == []
 
