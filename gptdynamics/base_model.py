@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ PYTHIA_REVISIONS = {
     "1b": "7199d8fc61a6d565cd1f3c62bf11525b563e13b2",
     "2.8b": "04c6993bdebe728d5ad1dae3a916eaa766166783",
 }
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -128,31 +130,41 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
     Raises:
         SettingsError: it cannot be found or is not a causal language model.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     source, _ = base_model_source(name)
     revision = model_revision(name)
     # All files of one commit, even if the repository changes meanwhile.
     commit = None if Path(source).is_dir() else revision
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, revision=commit, dtype=torch.float32, use_safetensors=True)
+        model = load_weights(source, commit)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=commit)
     except (OSError, ValueError) as error:
         raise _cannot_load(name, error) from error
     if tokenizer.eos_token_id is None:
         raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token")
-    _tie_weights(model)
-    model.to(device).eval()
+    model.to(device)
     return BaseModel(name=name, revision=revision, model=model, tokenizer=tokenizer)
 
 
-def _tie_weights(model: PreTrainedModel) -> None:
-    """Give the output layer the embedding's weights where loading left it without any.
+def load_weights(source: str, revision: str | None = None) -> PreTrainedModel:
+    """A causal language model from a folder or a Hub id, in fp32 and in evaluation mode.
 
-    `from_pretrained` switches tying off for the whole process while it loads: where two threads load at once, it may
-    stay off, and a tied model then comes without its output layer.
+    `from_pretrained` switches tying off for the whole process while it loads. If two threads load at once it may stay
+    off, and every tied model that is loaded afterwards comes without its output layer. So models are loaded one at a
+    time here, and where other code left tying off, the output layer is tied again.
+
+    Raises:
+        OSError, ValueError: there is no such model.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with _LOADING:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=torch.float32, use_safetensors=True
+        )
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and head is not None and head.weight.is_meta:
         head.weight = embedding.weight
+    return model.eval()

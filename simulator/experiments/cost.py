@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.base_model import load_base_model
+from gptdynamics.base_model import load_base_model, load_weights
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.folder import read_json
 from gptdynamics.gradients.products import example_gradients
@@ -82,27 +82,21 @@ def pairwise_cost(config: ReplayedConfig, runs: Dynamics, pair: Pair) -> tuple[f
 
     At every step a checkpoint is loaded, and every example of the batch is paired with the test example by itself.
     """
-    from transformers import AutoModelForCausalLM
-
     updates = len(runs.curricula[0])
     steps = np.linspace(0, updates - 1, SAMPLED_STEPS).astype(int).tolist()
     tests = list(range(min(SAMPLED_TESTS, len(config.test))))
     with tempfile.TemporaryDirectory() as folder:
         config.model.save_pretrained(folder)
 
-        def load() -> Any:
-            return AutoModelForCausalLM.from_pretrained(folder).eval()
-
         def one(model: Any, step: int, test: int) -> None:
             for key in runs.curricula[0][step]:
                 pair(model, config.pool[config.places[key]], config.test[test])
 
-        # Weights that are loaded while operations are counted cannot always be differentiated.
-        operations = _counted(partial(one, load(), 0, 0))
+        operations = _counted(partial(one, load_weights(folder), 0, 0))
         began = time.perf_counter()
         for step in steps:
             for test in tests:
-                one(load(), step, test)
+                one(load_weights(folder), step, test)
         seconds = (time.perf_counter() - began) / (len(steps) * len(tests))
     return seconds * updates, float(operations * updates)
 
