@@ -90,6 +90,9 @@ def train(
             "examples at once) or paper-instruct (table 6)."
         ),
     ] = "tuned",
+    learning_rate: Annotated[float | None, typer.Option(help="Of markov, where the preset's are not wanted.")] = None,
+    penalty: Annotated[float | None, typer.Option(help="Likewise, its weight decay.")] = None,
+    hidden: Annotated[int | None, typer.Option(help="Likewise, the width of its projections.")] = None,
     objective: Annotated[str, typer.Option(help="Of markov: one_step (eq. 9), or rollout, free-running.")] = "one_step",
     bands: Annotated[bool, typer.Option(help="Leave out runs, too, for intervals; of markov, five more fits.")] = True,
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 42,
@@ -122,6 +125,9 @@ def train(
         pooling=pooling,
         kind=kind,
         preset=preset,
+        learning_rate=learning_rate,
+        penalty=penalty,
+        hidden=hidden,
         objective=objective,
         bands=bands,
     )

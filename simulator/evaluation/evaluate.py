@@ -20,6 +20,7 @@ from simulator.evaluation.simulated import Simulated, load_simulator, name_of, s
 from simulator.evaluation.table import table_text
 from simulator.intervals import Coverage
 from simulator.training import TrainSettings, train_simulator
+from simulator.training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ def evaluate(
     settings: EvaluateSettings,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
     on_progress: Callable[[], None] = lambda: None,
+    train: Callable[[TrainSettings], Trained] | None = None,
 ) -> Evaluation:
     """Score every method on the test runs.
 
@@ -135,6 +137,7 @@ def evaluate(
     Args:
         settings: data and models.
         on_phase, on_progress: as in `train_simulator`.
+        train: gives the simulators that are trained here; default: `train_simulator`.
 
     Raises:
         GPTDynamicsError: data or given models are missing, damaged or do not fit each other.
@@ -146,7 +149,8 @@ def evaluate(
     impossible: dict[str, str] = {}
     for wanted in trained_here(settings, runs):
         try:
-            simulators.append(Simulated(train_simulator(wanted, on_phase, on_progress, runs=runs).model))
+            trained = train(wanted) if train else train_simulator(wanted, on_phase, on_progress, runs=runs)
+            simulators.append(Simulated(trained.model))
         except GPTDynamicsError as error:
             impossible[name_of(wanted, wanted.encoder)] = str(error)
     simulators += models

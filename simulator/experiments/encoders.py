@@ -73,7 +73,7 @@ def _wanted(bench: Workbench, config: str, sizes: dict[str, str]) -> list[tuple[
         if encoder == "label" and bench.runs(config).test[0].references:
             continue
         for dynamics in ("markov",) if encoder == "index" else ("markov", "memory"):
-            settings = bench.settings(config, "loss", dynamics, encoder)
+            settings = replace(bench.settings(config, "loss", dynamics, encoder), bands=False)
             if encoder == "causal_lm":
                 wanted += [(f"{encoder} {size}", replace(settings, encoder_model=sizes[size])) for size in sizes]
             else:

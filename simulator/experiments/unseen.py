@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def _rows(
     rows = []
     kept: dict[str, Predicted] = {}
     for dynamics, encoder in METHODS:
-        settings = bench.settings(config, metric, dynamics, encoder)
+        settings = replace(bench.settings(config, metric, dynamics, encoder), bands=False)
         simulated = Simulated(bench.trained(settings, some_tests(runs, seen)).model)
         for variant in VARIANTS:
             if variant not in held_out:

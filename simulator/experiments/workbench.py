@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -100,7 +100,8 @@ class Workbench:
         key = (config, metric)
         if key not in self._evaluations:
             settings = EvaluateSettings(self.dataset, config, metric)
-            self._evaluations[key] = evaluate(settings, self._named(f"{config} {metric}"), self.on_progress)
+            on_phase = self._named(f"{config} {metric}")
+            self._evaluations[key] = evaluate(settings, on_phase, self.on_progress, self.trained)
         return self._evaluations[key]
 
     def trained(self, settings: TrainSettings, runs: Dynamics | None = None) -> Trained:
@@ -114,16 +115,25 @@ class Workbench:
         on_phase = self._named(f"{config} {metric}")
         if runs is not None:
             return train_simulator(settings, on_phase, self.on_progress, runs=runs)
-        if settings not in self._trained:
-            read = self.runs(config, metric)
-            self._trained[settings] = train_simulator(settings, on_phase, self.on_progress, runs=read)
+        # One with bands predicts the same as one without.
+        for known in (settings, replace(settings, bands=True)):
+            if known in self._trained:
+                return self._trained[known]
+        read = self.runs(config, metric)
+        self._trained[settings] = train_simulator(settings, on_phase, self.on_progress, runs=read)
         return self._trained[settings]
 
-    def settings(
-        self, config: str, metric: str, dynamics: str, encoder: str, order: int = 1, seed: int = 42
-    ) -> TrainSettings:
-        """What to train on a config of this dataset; without bands, which no experiment looks at."""
-        return TrainSettings(self.dataset, config, metric, dynamics, encoder, order, seed=seed, bands=False)
+    def settings(self, config: str, metric: str, dynamics: str, encoder: str) -> TrainSettings:
+        """What to train on a config of this dataset."""
+        return TrainSettings(self.dataset, config, metric, dynamics, encoder)
+
+    def like_tuned(self, settings: TrainSettings, **changes: Any) -> TrainSettings:
+        """The same with changes and, of markov, with the learning rate, penalty and width that were best before them.
+
+        Without bands, which are those of the unchanged settings only.
+        """
+        chosen = self.trained(settings).choice if settings.dynamics == "markov" else {}
+        return replace(settings, **chosen, **changes, bands=False)
 
     def parameters(self, config: str) -> int:
         """Number of weights of a config's base model.

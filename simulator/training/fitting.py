@@ -88,7 +88,9 @@ def _markov(
         for split in ("train", "validation")
     ]
     training, validation = weighted(*data)
-    preset = preset_of(settings.preset, settings.configs, settings.objective, settings.seed)
+    preset = preset_of(settings.preset, settings.configs, settings.objective, settings.seed).fixed(
+        learning_rate=settings.learning_rate, penalty=settings.penalty, hidden=settings.hidden
+    )
     what = f"{settings.dynamics}, {settings.encoder} vectors"
     on_phase(f"{what}: fitting", len(preset.choices))
     fit = fit_markov(config, training, validation, preset.training, on_progress, preset.choices, session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gptdynamics.configs import config_parts
 from simulator.training import markov_fit
@@ -28,6 +29,11 @@ class Preset:
 
     choices: list[MarkovChoice]
     training: MarkovTraining
+
+    def fixed(self, **values: Any) -> Preset:
+        """The same, with some of the values of each setting given; None leaves a value as it is."""
+        given = {name: value for name, value in values.items() if value is not None}
+        return replace(self, choices=list(dict.fromkeys(replace(choice, **given) for choice in self.choices)))
 
 
 def preset_of(name: str, configs: Sequence[str], objective: str, seed: int) -> Preset:

@@ -31,6 +31,7 @@ class TrainSettings:
         pooling: of the same: `mean`, `first` or (`causal_lm`) `last`; None: the encoder's own.
         kind: of `index`: `linear`, or `additive` or `multiplicative` for one kind of factors only.
         preset: how markov is trained: one of `PRESETS`.
+        learning_rate, penalty, hidden: of markov, in the place of those that the preset tries; see `MarkovChoice`.
         objective: what markov is trained to predict: `one_step` (eq. 9) or `rollout`, whole trajectories.
         bands: whether runs are left out, too, for bands; of markov, five more fits.
     """
@@ -47,6 +48,9 @@ class TrainSettings:
     pooling: str | None = None
     kind: str = "linear"
     preset: str = "tuned"
+    learning_rate: float | None = None
+    penalty: float | None = None
+    hidden: int | None = None
     objective: str = "one_step"
     bands: bool = True
 
@@ -73,11 +77,16 @@ class TrainSettings:
             if not values or len(set(values)) < len(values):
                 raise SettingsError(f"{name}={values} must name at least one, and none twice")
         closed = self.dynamics == "memory" or self.encoder == "index"
-        for name, default in (("preset", "tuned"), ("objective", "one_step")):
+        fixed = [(name, None) for name in ("learning_rate", "penalty", "hidden")]
+        for name, default in (("preset", "tuned"), ("objective", "one_step"), *fixed):
             if closed and getattr(self, name) != default:
                 raise SettingsError(
                     f"{name}={getattr(self, name)!r} is of markov with vectors; memory and index have a closed form"
                 )
+        for name, least in (("learning_rate", 0), ("penalty", None), ("hidden", 0)):
+            value = getattr(self, name)
+            if value is not None and (value < 0 or value == least):
+                raise SettingsError(f"{name}={value} must be {'above' if least is not None else 'at least'} 0")
         if self.dynamics == "memory" and self.order != 1:
             raise SettingsError(f"order={self.order} is of markov; memory is given one value")
 

@@ -60,7 +60,7 @@ def test_train_writes_a_simulator_and_says_how_good_it_is(
 
 def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], dataset: Path, tmp_path: Path) -> None:
     words = "--dynamics markov --encoder label --order 2 --projection mlp --metric accuracy --seed 7".split()
-    words += "--preset paper-finetune --no-bands".split()
+    words += "--preset paper-finetune --no-bands --learning-rate 0.01 --penalty 0 --hidden 4".split()
     done = gptfluence("train", dataset, "--config", CONFIG, "--output", tmp_path, *words)
     assert done.status == 0, done.err
     assert "markov, label vectors" in done.out
@@ -79,6 +79,9 @@ def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], da
         "pooling": None,
         "kind": "linear",
         "preset": "paper-finetune",
+        "learning_rate": 0.01,
+        "penalty": 0.0,
+        "hidden": 4,
         "objective": "one_step",
         "bands": False,
     }

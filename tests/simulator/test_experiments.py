@@ -29,7 +29,7 @@ from simulator.experiments.paper_tables import PAPER_METHODS, paper_row, paper_r
 from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.trajectories import chosen_pairs
 from simulator.experiments.writing import Finished, markdown, write_page
-from simulator.training import presets
+from simulator.training import markov_fit, presets
 
 CONFIG, TRIPLES = "mini_sentiment_nano", "mini_triples_nano"
 pytestmark = pytest.mark.usefixtures("quick_markov")
@@ -200,6 +200,24 @@ def test_orders_that_fit_the_run_are_compared_on_the_same_steps(bench: Workbench
     held_out, seen = runs.split("test").values, runs.split("train", "validation").values.mean(0)
     predicted = seen + held_out[:, 4:5] - seen[4]
     assert shifted["mse"] == pytest.approx(float(np.square(predicted - held_out)[:, 5:].mean()), rel=1e-4)
+
+
+def test_other_orders_take_the_setting_of_order_1_which_is_fitted_once(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(markov_fit, "LEARNING_RATES", (1e-3, 1e-2))
+    phases: list[str] = []
+    bench = Workbench(str(dataset), (CONFIG,), lambda name, total: phases.append(name))
+    settings = bench.settings(CONFIG, "loss", "markov", "sentence")
+    third = bench.like_tuned(settings, order=3)
+    best = bench.trained(settings)
+    assert len(best.tried) == 2
+    assert (third.learning_rate, third.penalty, third.hidden) == tuple(best.choice.values())
+    assert (third.order, third.bands) == (3, False)
+    assert [tried | {"error": 0} for tried in bench.trained(third).tried] == [best.choice | {"error": 0}]
+    assert bench.trained(replace(settings, bands=False)) is best
+    bench.evaluation(CONFIG, "loss")
+    assert phases.count(f"{CONFIG} loss: markov, sentence vectors: fitting") == 2
 
 
 def test_encoders_and_unseen_examples(bench: Workbench, tmp_path: Path) -> None:

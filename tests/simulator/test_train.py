@@ -22,7 +22,7 @@ from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.simulated import Simulated
 from simulator.modeling_gptfluence import content_key
 from simulator.recurrence import markov_scan
-from simulator.training import TrainSettings, memory_fit, train_simulator
+from simulator.training import TrainSettings, markov_fit, memory_fit, train_simulator
 from simulator.training.fitting import markov_data
 
 CONFIG = "mini_sentiment_nano"
@@ -206,6 +206,14 @@ def test_the_setting_with_the_least_error_is_reported(dataset: Path) -> None:
     assert trained.error == min(tried["error"] for tried in trained.tried)
 
 
+@pytest.mark.usefixtures("quick_markov")
+def test_values_that_are_given_are_not_searched(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(markov_fit, "LEARNING_RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(markov_fit, "HIDDEN", (4, 8))
+    trained = train_simulator(settings_of(dataset, dynamics="markov", learning_rate=2e-3, bands=False))
+    assert [(tried["learning_rate"], tried["hidden"]) for tried in trained.tried] == [(2e-3, 4), (2e-3, 8)]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -216,6 +224,9 @@ def test_the_setting_with_the_least_error_is_reported(dataset: Path) -> None:
         ({"encoder": "label", "pooling": "mean"}, "pooling='mean' is a setting of sentence"),
         ({"projection": "cubic"}, r"projection='cubic'.*linear, mlp"),
         ({"order": 0}, "order=0"),
+        ({"hidden": 8}, "hidden=8 is of markov with vectors"),
+        ({"dynamics": "markov", "learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
+        ({"dynamics": "markov", "penalty": -1.0}, "penalty=-1.0 must be at least 0"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, object], message: str) -> None:
