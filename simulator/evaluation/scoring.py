@@ -15,7 +15,7 @@ class Row:
         method, model, config, metric, split: what was scored.
         mse, mae: mean over the scored steps of a trajectory, then mean over (run, test example);
             `_std` is the deviation over (run, test example).
-        spearman: rank correlation over test examples at the last step, mean over runs; `_std` over runs.
+        spearman: rank correlation over test examples at the last step, mean over runs; `_std` over runs, None of one.
         skill: 1 - SSE / SSE of the mean curve, over trajectories that move.
         coverage: share of truths inside the 90% band, or None where there is no band.
         runs, examples: how many of each.
@@ -59,7 +59,7 @@ class Figures:
 
 
 def _final_spearman(predicted: np.ndarray, truth: np.ndarray) -> tuple[float | None, float | None]:
-    """Mean and deviation over runs of the rank correlation over test examples, `[R, M]` each."""
+    """Mean and deviation over runs of the rank correlation over test examples, `[R, M]` each; one run has none."""
     from scipy.stats import spearmanr
 
     found = [
@@ -69,7 +69,7 @@ def _final_spearman(predicted: np.ndarray, truth: np.ndarray) -> tuple[float | N
     ]
     if len(found) < len(truth):
         return None, None
-    return float(np.mean(found)), float(np.std(found))
+    return float(np.mean(found)), float(np.std(found)) if len(found) > 1 else None
 
 
 def undefined(truth: np.ndarray, history: int) -> Figures:

@@ -65,8 +65,7 @@ def task_table(table: str, title: str, rows: Iterable[dict[str, Any]]) -> Table:
             row["method"],
             "skipped" if row["note"] else shown(row["mse"], row["mse_std"]),
             shown(row["mae"], row["mae_std"]),
-            # One run has no deviation between runs.
-            shown(row["spearman"], row["spearman_std"] if row["runs"] > 1 else None),
+            shown(row["spearman"], row["spearman_std"]),
             shown(row["skill"]),
             *_paper_cells(table, row["task"], row["metric"], row["method"], row["size"]),
         ]

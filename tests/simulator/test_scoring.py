@@ -17,7 +17,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return np.array([(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values])
 
 
-def slow_figures(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, history: int) -> dict[str, float]:
+def slow_figures(
+    predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, history: int
+) -> dict[str, float | None]:
     runs, steps, tests = truth.shape
     square, absolute, sse, reference, still = [], [], 0.0, 0.0, 0
     for run in range(runs):
@@ -38,7 +40,7 @@ def slow_figures(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarra
         "mae": np.mean(absolute),
         "mae_std": np.std(absolute),
         "spearman": np.mean(spearman),
-        "spearman_std": np.std(spearman),
+        "spearman_std": np.std(spearman) if runs > 1 else None,
         "skill": 1 - sse / reference,
         "still": still,
     }
@@ -122,6 +124,14 @@ def test_spearman_of_one_test_example_is_undefined(curves: Curves) -> None:
     found = score(mean_curve, truth, mean_curve, 1)
     assert (found.spearman, found.spearman_std) == (None, None)
     assert found.skill == 0
+
+
+def test_one_run_has_no_deviation_between_runs(curves: Curves) -> None:
+    truth, mean_curve = (array[:1] for array in curves)
+    found = score(mean_curve, truth, mean_curve, 1)
+    assert found.spearman is not None
+    assert found.spearman_std is None
+    assert found.mse_std is not None
 
 
 @pytest.mark.parametrize("which", ["predicted", "truth"])
