@@ -53,7 +53,7 @@ def encode_cached(
         if example.withheld:
             raise DataError(
                 f"{example.task} example {example.id} has no text to encode: this release leaves texts out. Fill them "
-                "in from the rows of the task, or train with gradient or index vectors"
+                "in from the rows of the task; index vectors need none, nor do gradient vectors that the release has"
             )
     keys = [_digest([example.task, example.prompt, example.target]).encode() for example in examples]
     folder = _cache_folder() / "encodings" / _digest(encoder.describe())

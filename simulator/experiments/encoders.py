@@ -61,19 +61,29 @@ def encoders(bench: Workbench) -> Result:
         result.notes.append(
             "The paper (figure 5) compares BERT (MiniLM, here `sentence`) with Pythia of three sizes as encoders of "
             "markov, and finds BERT better and no gain from larger Pythias. `causal_lm` is the mean of the last states "
-            "of a base model of the dataset, whichever the runs began from; markov with `index` vectors is Simfluence."
+            "of a base model of the dataset, whichever the runs began from; markov with `index` vectors is Simfluence. "
+            "The learning rate of markov is chosen for each encoder, its penalty and width for `sentence` vectors."
         )
     return result
 
 
 def _wanted(bench: Workbench, config: str, sizes: dict[str, str]) -> list[tuple[str, TrainSettings]]:
     """What is trained on a config, with the name of its vectors."""
+    sentence = bench.settings(config, "loss", "markov", "sentence")
+    try:
+        chosen = bench.trained(sentence).choice
+        shared = {name: chosen[name] for name in ("penalty", "hidden")}
+    except (GPTDynamicsError, ImportError, OSError):
+        # Its own row says why; without it every setting is tried.
+        shared = {}
     wanted = []
     for encoder in ENCODERS:
         if encoder == "label" and bench.runs(config).test[0].references:
             continue
         for dynamics in ("markov",) if encoder == "index" else ("markov", "memory"):
             settings = replace(bench.settings(config, "loss", dynamics, encoder), bands=False)
+            if dynamics == "markov" and encoder not in ("sentence", "index"):
+                settings = replace(settings, **shared)
             if encoder == "causal_lm":
                 wanted += [(f"{encoder} {size}", replace(settings, encoder_model=sizes[size])) for size in sizes]
             else:

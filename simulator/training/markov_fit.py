@@ -289,7 +289,12 @@ def train_markov(
         [replace(data, pool=data.pool.to(session.device), test=data.test.to(session.device)) for data in each]
         for each in (training, validation)
     )
-    optimizer = torch.optim.AdamW(dynamics.parameters(), lr=choice.learning_rate, weight_decay=choice.penalty)
+    optimizer = torch.optim.AdamW(
+        dynamics.parameters(),
+        lr=choice.learning_rate,
+        weight_decay=choice.penalty,
+        fused=session.device.type == "cpu",
+    )
     state = _State(dynamics, optimizer, random, copy.deepcopy(dynamics.state_dict()), float("inf"))
     kept = session.checkpoints.load(name) if session.checkpoints is not None else None
     if kept is not None:
