@@ -41,17 +41,20 @@ def mislabel(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
 ) -> None:
     """List the training examples whose labels look wrong; with --flip, see how many wrong ones that finds."""
+    from gptdynamics.errors import SettingsError
+    from simulator.use_cases.mislabel_rankings import LABELS
+
+    if by not in LABELS or by == "random":
+        raise SettingsError(f"by={by!r} must be one of {', '.join(name for name in LABELS if name != 'random')}")
+
     from rich.console import Console
 
-    from gptdynamics.errors import SettingsError
     from gptdynamics.tasks.user_tasks import add_task_file
     from simulator.experiments.terminal import terminal_tables
     from simulator.experiments.writing import Finished, write_result
     from simulator.use_cases.mislabel import MislabelSettings, find_mislabels, plan_mislabels
-    from simulator.use_cases.mislabel_report import LABELS, mislabel_result, write_suspects
+    from simulator.use_cases.mislabel_report import mislabel_result, write_suspects
 
-    if by not in LABELS or by == "random":
-        raise SettingsError(f"by={by!r} must be one of {', '.join(name for name in LABELS if name != 'random')}")
     for path in task_file or ():
         add_task_file(path)
     settings = MislabelSettings(

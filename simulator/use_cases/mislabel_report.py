@@ -12,6 +12,7 @@ import numpy as np
 from gptdynamics.atomic import write_text
 from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.use_cases.mislabel import Mislabels, MislabelSettings, found_shares, shuffles
+from simulator.use_cases.mislabel_rankings import LABELS
 from simulator.use_cases.mislabel_retraining import Retrained
 
 INSPECTED = 0.5
@@ -23,13 +24,6 @@ DRAWN = {
     "gptfluence_alpha": "markov_1",
     "memory_left_out": "memory",
     "measured_left_out": "mean_curve",
-}
-LABELS = {
-    "random": "random (10 shuffles)",
-    "tracin_self": "TracIn-CP self-influence",
-    "gptfluence_alpha": "GPTfluence self alpha",
-    "memory_left_out": "memory, simulated loss when left out",
-    "measured_left_out": "measured loss when left out",
 }
 
 

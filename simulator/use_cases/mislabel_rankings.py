@@ -1,0 +1,11 @@
+"""What the rankings of suspects are called, without anything that takes long to import."""
+
+from __future__ import annotations
+
+LABELS = {
+    "random": "random (10 shuffles)",
+    "tracin_self": "TracIn-CP self-influence",
+    "gptfluence_alpha": "GPTfluence self alpha",
+    "memory_left_out": "memory, simulated loss when left out",
+    "measured_left_out": "measured loss when left out",
+}
