@@ -35,7 +35,7 @@ def mislabel(
     epochs: Annotated[int, typer.Option(help="Passes over the rows.")] = 3,
     retrainings: Annotated[int, typer.Option(help="With --flip: seeds of the trainings after correction.")] = 5,
     test_examples: Annotated[int, typer.Option(help="With --flip: test rows for the accuracy.")] = 872,
-    by: Annotated[str, typer.Option(help="The score that orders the list of suspects.")] = "memory_left_out",
+    by: Annotated[str, typer.Option(help="The score that orders the list of suspects.")] = "ridge_left_out",
     seed: Annotated[int, typer.Option(help="Of flips, curricula and shuffles.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,

@@ -12,9 +12,10 @@ import numpy as np
 from gptdynamics.atomic import write_atomically
 from gptdynamics.configs import RunSettings
 from gptdynamics.examples import Example
+from simulator.use_cases.mislabel_rankings import LABELS
 
 SECONDS = "seconds."
-METHODS = ("tracin_self", "gptfluence_alpha", "memory_left_out", "measured_left_out")
+METHODS = tuple(name for name in LABELS if name != "random")
 
 
 def scores_path(
@@ -48,7 +49,7 @@ def save_scores(path: Path, scores: Mapping[str, np.ndarray], seconds: Mapping[s
 
 
 def load_scores(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
-    """What was kept; None if nothing was, or if it is damaged."""
+    """What was kept; None if nothing was, if it is damaged, or if a score is not in it."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -60,5 +61,7 @@ def load_scores(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]] | 
         return None
     seconds = {name.removeprefix(SECONDS): float(value) for name, value in arrays.items() if name.startswith(SECONDS)}
     scores = {name: values for name, values in arrays.items() if not name.startswith(SECONDS)}
+    if not scores.keys() >= set(METHODS):
+        return None
     # Tensors are stored by name; tables have the methods in this order.
-    return {name: scores[name] for name in METHODS if name in scores}, seconds
+    return {name: scores[name] for name in METHODS}, seconds

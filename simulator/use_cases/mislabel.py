@@ -8,7 +8,7 @@ which are; then the rankings are compared, and the base model is really trained 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,11 +23,13 @@ from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
 from gptdynamics.tasks import get_single_task, get_task, load_examples
 from gptdynamics.tasks.mixture import Mixture
+from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.simulated import Simulated
+from simulator.evaluation.unseen import some_tests
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
-from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, self_alpha
+from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
 from simulator.use_cases.trial_cost import time_trials
 from simulator.use_cases.trials import Stage, Trial, train_all, work_through
 
@@ -35,7 +37,9 @@ SHARES = (0.1, 0.2, 0.5)
 SHUFFLES = 10
 # Measurements of the pool in a run that the dynamics are made of, besides the first.
 MEASURED = 4
-RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out")
+RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out", "ridge_left_out")
+# Pool examples that markov predicts in training; its factors on all of them follow from their vectors.
+MARKOV_TESTS = 256
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,9 @@ def score_examples(
     """The scores that are made of dynamics whose test set is the pool: `[N]` by method."""
     # No band is asked for; those of markov would be five more fits.
     wanted = TrainSettings(runs.source, runs.config, "loss", "markov", "sentence", bands=False)
-    markov = train_simulator(wanted, on_phase, on_progress, runs=runs).model
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(runs.test), size=min(MARKOV_TESTS, len(runs.test)), replace=False)
+    markov = train_simulator(wanted, on_phase, on_progress, runs=some_tests(runs, sorted(chosen.tolist()))).model
     memory = train_simulator(
         replace(wanted, dynamics="memory", encoder="gradient"), on_phase, on_progress, runs=runs
     ).model
@@ -190,7 +196,13 @@ def score_examples(
         "gptfluence_alpha": self_alpha(markov),
         "memory_left_out": left_out_loss(runs, Simulated(memory).predict(runs)),
         "measured_left_out": left_out_loss(runs, runs.values),
+        "ridge_left_out": ridge_left_out(_prompt_vectors(runs.pool), [example.target for example in runs.pool]),
     }
+
+
+def _prompt_vectors(pool: Sequence[Example]) -> np.ndarray:
+    """Sentence vectors of the prompts alone: `[N, E]`."""
+    return encode_cached(make_encoder("sentence", ""), [replace(example, target="") for example in pool])
 
 
 def _whole_curriculum(settings: MislabelSettings, pool: list[Example]) -> Curriculum:

@@ -8,4 +8,5 @@ LABELS = {
     "gptfluence_alpha": "GPTfluence self alpha",
     "memory_left_out": "memory, simulated loss when left out",
     "measured_left_out": "measured loss when left out",
+    "ridge_left_out": "labels of the others, by ridge regression",
 }

@@ -24,6 +24,7 @@ DRAWN = {
     "gptfluence_alpha": "markov_1",
     "memory_left_out": "memory",
     "measured_left_out": "mean_curve",
+    "ridge_left_out": "memory_gradient",
 }
 
 

@@ -16,6 +16,9 @@ from simulator.curricula import visit_shares
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.use_cases.trials import OpenStage
 
+# Penalties of the ridge regression that are tried, in units of a vector component's mean square.
+RIDGE = 10.0 ** np.arange(-2, 3.5, 0.5)
+
 
 @dataclass(frozen=True)
 class SelfInfluence:
@@ -54,16 +57,17 @@ def squared_lengths(model: torch.nn.Module, examples: Sequence) -> np.ndarray:
 
 
 def self_alpha(model: GPTfluenceSimulator) -> np.ndarray:
-    """The multiplicative factor of each example on itself, A_1 of eq. 7, where pool and test set are the same: `[N]`.
+    """The multiplicative factor of each pool example on itself, A_1 of eq. 7: `[N]`.
 
     The paper (section 4.6) ranks by it and does not say from which end. Here, as for TracIn, high comes first: an
     example whose visit leaves its own loss high.
 
     Args:
-        model: a markov simulator.
+        model: a markov simulator whose test examples are encoded as its pool is.
     """
     with torch.no_grad():
-        return model.dynamics.factors(model.pool_vectors, model.test_vectors)[0].diagonal().numpy()
+        train, test = (model.dynamics.project(model.pool_vectors, side)[0] for side in ("train", "test"))
+        return (train * test).sum(1).numpy()
 
 
 def left_out_loss(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
@@ -81,3 +85,35 @@ def left_out_loss(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
     # An example that is in every run has its mean over all of them.
     without[:, ~without.any(0)] = True
     return np.where(without, mean, 0.0).sum(0) / without.sum(0)
+
+
+def ridge_left_out(vectors: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """How far the labels of the other examples speak against each example's own: `[N]`.
+
+    Labels as columns of zeros and ones are regressed on the vectors, by ridge regression with an unpenalised constant.
+    The score is the value that the regression without the example gives another label, at most, less that of its own.
+    The penalty is the one with the least error on examples left out, all of it in closed form.
+
+    Args:
+        vectors: `[N, E]`, of the prompts without labels.
+        labels: of each.
+    """
+    known = sorted(set(labels))
+    if len(known) < 2:
+        return np.zeros(len(labels))
+    own = np.array([known.index(label) for label in labels])
+    wanted = np.eye(len(known))[own]
+    design = np.c_[vectors.astype(np.float64), np.ones(len(vectors))]
+    gram = design.T @ design
+    penalised = np.eye(len(gram))
+    penalised[-1, -1] = 0.0
+    scale = np.trace(gram[:-1, :-1]) / (len(gram) - 1) or 1.0
+    least, guessed = np.inf, wanted
+    for penalty in scale * RIDGE:
+        solved = np.linalg.solve(gram + penalty * penalised, design.T)
+        errors = wanted - design @ (solved @ wanted)
+        errors /= 1 - np.einsum("ne,en->n", design, solved)[:, None]
+        if np.square(errors).sum() < least:
+            least, guessed = np.square(errors).sum(), wanted - errors
+    others = np.where(wanted == 1, -np.inf, guessed).max(1)
+    return others - guessed[np.arange(len(own)), own]

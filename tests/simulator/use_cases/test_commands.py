@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from simulator.cli import main
+from simulator.use_cases.mislabel_rankings import LABELS
 from tests.simulator.use_cases.conftest import CONFIG
 
 Command = Callable[..., tuple[int, str, str]]
@@ -117,7 +118,7 @@ def test_mislabel_lists_suspects_of_rows_as_they_are(gptfluence: Command, small:
     with (tmp_path / "found" / "suspects.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 17)]
-    scores = [float(row["memory_left_out"]) for row in rows]
+    scores = [float(row["ridge_left_out"]) for row in rows]
     assert scores == sorted(scores, reverse=True) and "flipped" not in rows[0]
     lines = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["id"] for line in lines} == set(range(16))
@@ -128,15 +129,16 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     asked = [*small, "--flip", 0.4, "--retrainings", 2, "--test-examples", 10]
     status, out, err = gptfluence(*asked, "--dry-run")
     assert status == 0, err
-    assert "6 runs of 2 updates" in out and "28 trainings of 4 updates" in out
+    assert "6 runs of 2 updates" in out and "34 trainings of 4 updates" in out
     status, out, err = gptfluence(*asked)
     assert status == 0, err
     record = json.loads((tmp_path / "found" / "mislabel.json").read_text())
     rows = {row["method"]: row for row in record["rows"]}
-    assert set(rows) == {"random", "tracin_self", "gptfluence_alpha", "memory_left_out", "measured_left_out"}
+    assert set(rows) == set(LABELS)
     assert set(rows["memory_left_out"]["accuracy"]) == {"0.0", "0.1", "0.2", "0.5"}
     # Nothing corrected is the same training for every ranking.
     assert len({tuple(rows[name]["accuracy"]["0.0"]) for name in rows if "accuracy" in rows[name]}) == 1
+    assert {name for name in rows if "accuracy" not in rows[name]} == {"measured_left_out"}
     suspects = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum(json.loads(line)["flipped"] for line in suspects) == 6
 

@@ -17,7 +17,14 @@ from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.use_cases.mislabel import flip_labels, found_shares
 from simulator.use_cases.mislabel_retraining import bucketed_curriculum, corrections
-from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, self_alpha, squared_lengths
+from simulator.use_cases.mislabel_scores import (
+    RIDGE,
+    SelfInfluence,
+    left_out_loss,
+    ridge_left_out,
+    self_alpha,
+    squared_lengths,
+)
 from simulator.use_cases.trials import OpenStage, Stage
 
 POOL, RUNS, STEPS = 20, 10, 6
@@ -51,10 +58,46 @@ def test_planted_mislabels_are_ranked_first(make_dynamics: Callable[..., Dynamic
 def test_self_alpha_is_the_factor_on_itself(
     make_config: Callable[..., GPTfluenceConfig], make_model: Callable[[GPTfluenceConfig], GPTfluenceSimulator]
 ) -> None:
-    model = make_model(make_config("markov", pool=5, tests=5))
+    model = make_model(make_config("markov", pool=5, tests=3))
     train, test = (side[0].detach() for side in (model.dynamics.train_side, model.dynamics.test_side))
-    wanted = [float((model.pool_vectors[at] @ train) @ (model.test_vectors[at] @ test)) for at in range(5)]
+    wanted = [float((model.pool_vectors[at] @ train) @ (model.pool_vectors[at] @ test)) for at in range(5)]
     np.testing.assert_allclose(self_alpha(model), wanted, rtol=1e-4)
+
+
+def refitted(vectors: np.ndarray, wanted: np.ndarray, penalty: float) -> np.ndarray:
+    """What a ridge regression on the other rows says of each row: centred, so that the constant is not penalised."""
+    guessed = np.empty_like(wanted)
+    for at in range(len(vectors)):
+        others = np.arange(len(vectors)) != at
+        middle, mean = vectors[others].mean(0), wanted[others].mean(0)
+        centred = vectors[others] - middle
+        gram = centred.T @ centred + penalty * np.eye(vectors.shape[1])
+        guessed[at] = mean + (vectors[at] - middle) @ np.linalg.solve(gram, centred.T @ (wanted[others] - mean))
+    return guessed
+
+
+@given(rows=st.integers(6, 12), width=st.integers(1, 4), classes=st.integers(2, 3), seed=st.integers(0, 2**31 - 1))
+def test_ridge_left_out_is_that_of_fits_without_each_row(rows: int, width: int, classes: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(rows, width))
+    own = np.arange(rows) % classes
+    wanted, scale = np.eye(classes)[own], np.square(vectors).sum() / width
+    fits = [refitted(vectors, wanted, penalty * scale) for penalty in RIDGE]
+    guessed = min(fits, key=lambda each: np.square(each - wanted).sum())
+    others = np.where(wanted == 1, -np.inf, guessed).max(1)
+    expected = others - guessed[wanted == 1]
+    found = ridge_left_out(vectors, [f"label {label}" for label in own])
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+def test_ridge_left_out_finds_labels_that_the_vectors_speak_against() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(60, 5)).astype(np.float32)
+    labels = np.where(vectors[:, 0] > 0, "yes", "no")
+    wrong = np.argsort(-np.abs(vectors[:, 0]))[:4].tolist()
+    labels[wrong] = np.where(labels[wrong] == "yes", "no", "yes")
+    assert set(np.argsort(-ridge_left_out(vectors, labels.tolist()))[:4].tolist()) == set(wrong)
+    assert not ridge_left_out(vectors, ["yes"] * 60).any()
 
 
 def test_self_influence_adds_up_squared_gradients(tiny_model_folder) -> None:
