@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import GPTDynamicsError
 from simulator.baselines import Simfluence
 from simulator.curricula import measured_steps
 from simulator.evaluation.scoring import Figures
@@ -45,8 +46,8 @@ def _rows(bench: Workbench, config: str, interval: int) -> list[dict[str, Any]]:
         "simfluence_linear": Simfluence("linear", filled.split("train"), filled.split("validation")).predict(held_out),
     }
     for method, dynamics, encoder, data in (
-        ("markov_1", "markov", "sentence", filled),
         ("memory_gradient", "memory", "gradient", thinned(runs, interval)),
+        ("markov_1", "markov", "sentence", filled),
     ):
         settings = bench.settings(config, "loss", dynamics, encoder)
         trained = bench.trained(settings) if interval == 1 else bench.trained(bench.like_tuned(settings), data)
@@ -68,9 +69,12 @@ def checkpoint_interval(bench: Workbench) -> Result:
         if len(bench.runs(config).step) != len(bench.runs(config).curricula[0]) + 1:
             configs.remove(config)
             result.skipped.append(f"{config}: its loss was not measured at every step")
-    for config in configs:
-        for interval in INTERVALS:
-            result.rows.extend(_rows(bench, config, interval))
+    for config in list(configs):
+        try:
+            result.rows.extend([row for interval in INTERVALS for row in _rows(bench, config, interval)])
+        except (GPTDynamicsError, ImportError, OSError) as error:
+            configs.remove(config)
+            result.skipped.append(f"{config}: {error}")
     if not result.rows:
         return result
     every = {interval: [row for row in result.rows if row["interval"] == interval] for interval in INTERVALS}

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.base_model import load_base_model, load_weights
+from gptdynamics.base_model import load_weights
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.folder import read_json
+from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.gradients.products import example_gradients
-from simulator.baselines import NotApplicableError, fit_baseline
+from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import ReplayedConfig, replayed_config
 from simulator.evaluation.simulated import Simulated
@@ -138,7 +139,11 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
         operations = _counted(partial(method.predict, held_out)) / trajectories
         rows.append(_row(name, seconds, operations, "prediction"))
     for dynamics, encoder in SIMULATORS:
-        trained = bench.trained(bench.settings(config, "loss", dynamics, encoder))
+        try:
+            trained = bench.trained(bench.settings(config, "loss", dynamics, encoder))
+        except (GPTDynamicsError, ImportError, OSError) as error:
+            skipped.append(f"{config}, {dynamics} with {encoder} vectors: {error}")
+            continue
         simulated = Simulated(trained.model)
         seconds = _timed(partial(simulated.predict, held_out)) / trajectories
         operations = _counted(partial(simulated.predict, held_out)) / trajectories
@@ -154,7 +159,7 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
             rows.append(_row(name, spent, None, what))
     try:
         replayed = replayed_config(held_out)
-    except NotApplicableError as error:
+    except GPTDynamicsError as error:
         return rows, [*skipped, f"{config}, {PUBLISHED}: {error}"]
     for row in rows:
         if row["method"] == "tracin_cp_all":
@@ -196,7 +201,11 @@ def cost(bench: Workbench) -> Result:
         )
     runs = bench.runs(config)
     columns = ["method", "seconds", "FLOPs", "of published", "paper: seconds", "FLOPs", "how"]
-    about = f"{load_base_model(runs.base_model).model.num_parameters() / 1e6:.1f} M parameters"
+    try:
+        about = f"{bench.parameters(config) / 1e6:.1f} M parameters"
+    except GPTDynamicsError as error:
+        about = f"base model {runs.base_model}"
+        result.skipped.append(f"{config}, number of parameters: {error}")
     title = f"{config} ({about}, {len(runs.curricula[0])} updates): per trajectory of one test example in one run"
     result.tables.append(Table(title, columns, cells))
     result.notes.append(

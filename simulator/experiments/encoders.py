@@ -81,7 +81,7 @@ def _wanted(bench: Workbench, config: str, sizes: dict[str, str]) -> list[tuple[
         if encoder == "label" and bench.runs(config).test[0].references:
             continue
         for dynamics in ("markov",) if encoder == "index" else ("markov", "memory"):
-            settings = replace(bench.settings(config, "loss", dynamics, encoder), bands=False)
+            settings = bench.settings(config, "loss", dynamics, encoder)
             if dynamics == "markov" and encoder not in ("sentence", "index"):
                 settings = replace(settings, **shared)
             if encoder == "causal_lm":

@@ -9,9 +9,9 @@ import numpy as np
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.schema import GENERATED_METRICS
+from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.measurement import TestSet
 from gptdynamics.measurement.test_set import new_token_limits
-from simulator.baselines import NotApplicableError
 from simulator.baselines.replay import ReplayedConfig, replay, replayed_config
 from simulator.evaluation.scoring import score
 from simulator.experiments.result import Result, Table, shown
@@ -107,7 +107,7 @@ def noise_floor(bench: Workbench) -> Result:
         measured = bench.metrics(config)
         try:
             replayed = replayed_config(bench.runs(config).split("test"))
-        except NotApplicableError as error:
+        except GPTDynamicsError as error:
             result.skipped.append(f"{config}: {error}")
             continue
         stochastic = is_stochastic(replayed)

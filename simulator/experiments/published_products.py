@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset.gradient_reading import has_products, read_products
+from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.measurement.loss import example_losses, target_logits
 from gptdynamics.tokens import TokenizedExample, make_target_batch
-from simulator.baselines import NotApplicableError
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import ReplayedConfig, replayed_config
 from simulator.experiments.result import Result, Table, shown
@@ -71,7 +71,7 @@ def published_products(bench: Workbench) -> Result:
             continue
         try:
             replayed = replayed_config(runs)
-        except NotApplicableError as error:
+        except GPTDynamicsError as error:
             result.skipped.append(f"{config}: {error}")
             continue
         bench.on_phase(f"{config}: products", 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import GPTDynamicsError, SettingsError
 from simulator.experiments import estimation
 from simulator.experiments.checkpoint_interval import checkpoint_interval
 from simulator.experiments.convergence import convergence
@@ -97,16 +97,26 @@ def _command(name: str, bench: Workbench, output: Path) -> str:
 def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
     """Run every experiment, then write results.md and results.html with all tables and figures.
 
-    Those that were finished before, with the same runs and versions, are taken as they are.
+    Those that were finished before, with the same runs and versions, are taken as they are. One that fails for want of
+    something else than runs is skipped with the reason, and tried again the next time.
 
     Args:
         bench: the dataset.
         output: folder; it is made, with a folder `results` for the files of each experiment.
+
+    Raises:
+        SettingsError: there are no runs, or a config is not there.
     """
+    # What no experiment can do without is an error here and no reason to skip them all.
+    bench.configs()
     done = []
     for name in EXPERIMENTS:
         before = read_result(name, _command(name, bench, output / PARTS), bench.data, output / PARTS)
-        finished = before or run_experiment(name, bench, output / PARTS)
+        try:
+            finished = before or run_experiment(name, bench, output / PARTS)
+        except GPTDynamicsError as error:
+            command = _command(name, bench, output / PARTS)
+            finished = Finished(name, EXPERIMENTS[name].title, Result(skipped=[str(error)]), command, 0.0)
         done.append(finished)
         yield finished
     write_overview(done, bench.dataset, output)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from gptdynamics.configs import config_parts
 from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.evaluation.scoring import score
@@ -56,28 +57,30 @@ def _rows(
     if not unseen:
         skipped.append(f"{config}, {metric}: a single test example leaves none to keep from training")
         return [], {}
-    rows = []
-    kept: dict[str, Predicted] = {}
+    rows: list[dict[str, Any]] = []
+    kept = {variant: Predicted(some_tests(*held_out[variant]), {}) for variant in VARIANTS if variant in held_out}
+    references = {
+        variant: mean_curves(training, mine.runs, seen, variant != "unseen train") for variant, mine in kept.items()
+    }
+
+    def add(method: str, variant: str, predicted: np.ndarray) -> None:
+        kept[variant].by_method[method] = predicted
+        about = {"config": config, "task": config_parts(config)[0], "metric": metric, "variant": variant}
+        figures = score(predicted, kept[variant].runs.values, references[variant], 1)
+        rows.append(about | {"method": method} | asdict(figures))
+
+    for variant, reference in references.items():
+        add("mean_curve", variant, reference)
     for dynamics, encoder in METHODS:
-        settings = replace(bench.settings(config, metric, dynamics, encoder), bands=False)
-        simulated = Simulated(bench.trained(settings, some_tests(runs, seen)).model)
-        for variant in VARIANTS:
-            if variant not in held_out:
-                continue
-            those, tests = held_out[variant]
-            chosen = some_tests(those, tests)
-            reference = mean_curves(training, chosen, seen, variant != "unseen train")
-            about = {"config": config, "task": config_parts(config)[0], "metric": metric, "variant": variant}
-            methods = {simulated.name: simulated.predict(chosen)}
-            if (dynamics, encoder) == METHODS[0]:
-                methods = {"mean_curve": reference} | methods
-                kept[variant] = Predicted(chosen, {})
-            kept[variant].by_method.update(methods)
-            for method, predicted in methods.items():
-                figures = score(predicted, chosen.values, reference, 1)
-                rows.append(about | {"method": method} | asdict(figures))
-    ordered = {variant: kept[variant] for variant in VARIANTS if variant in kept}
-    return sorted(rows, key=lambda row: VARIANTS.index(row["variant"])), ordered
+        settings = bench.settings(config, metric, dynamics, encoder)
+        try:
+            simulated = Simulated(bench.trained(settings, some_tests(runs, seen)).model)
+        except (GPTDynamicsError, ImportError, OSError) as error:
+            skipped.append(f"{config}, {metric}, {dynamics} with {encoder} vectors: {error}")
+            continue
+        for variant, mine in kept.items():
+            add(simulated.name, variant, simulated.predict(mine.runs))
+    return sorted(rows, key=lambda row: VARIANTS.index(row["variant"])), kept
 
 
 def unseen(bench: Workbench) -> Result:

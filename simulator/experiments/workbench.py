@@ -111,16 +111,15 @@ class Workbench:
             settings: what to train, of one config and metric.
             runs: other runs than the dataset's; then it is not kept.
         """
+        # No experiment looks at bands.
+        settings = replace(settings, bands=False)
         config, metric = settings.configs[0], settings.metrics[0]
         on_phase = self._named(f"{config} {metric}")
         if runs is not None:
             return train_simulator(settings, on_phase, self.on_progress, runs=runs)
-        # One with bands predicts the same as one without.
-        for known in (settings, replace(settings, bands=True)):
-            if known in self._trained:
-                return self._trained[known]
-        read = self.runs(config, metric)
-        self._trained[settings] = train_simulator(settings, on_phase, self.on_progress, runs=read)
+        if settings not in self._trained:
+            read = self.runs(config, metric)
+            self._trained[settings] = train_simulator(settings, on_phase, self.on_progress, runs=read)
         return self._trained[settings]
 
     def settings(self, config: str, metric: str, dynamics: str, encoder: str) -> TrainSettings:
@@ -128,12 +127,9 @@ class Workbench:
         return TrainSettings(self.dataset, config, metric, dynamics, encoder)
 
     def like_tuned(self, settings: TrainSettings, **changes: Any) -> TrainSettings:
-        """The same with changes and, of markov, with the learning rate, penalty and width that were best before them.
-
-        Without bands, which are those of the unchanged settings only.
-        """
+        """The same with changes; of markov with the learning rate, penalty and width that are best without them."""
         chosen = self.trained(settings).choice if settings.dynamics == "markov" else {}
-        return replace(settings, **chosen, **changes, bands=False)
+        return replace(settings, **chosen, **changes)
 
     def parameters(self, config: str) -> int:
         """Number of weights of a config's base model.

@@ -16,11 +16,11 @@ from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import DatasetFolder, Dynamics
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.plans import PlanEntry
 from simulator.baselines.replay import replayed_config
 from simulator.evaluation.unseen import mean_curves
-from simulator.experiments import EXPERIMENTS, Workbench, run_all, run_experiment
+from simulator.experiments import EXPERIMENTS, Workbench, registry, run_all, run_experiment
 from simulator.experiments.checkpoint_interval import held, thinned
 from simulator.experiments.cost import EXACT_PAIRS, PUBLISHED
 from simulator.experiments.estimation import average_rows
@@ -30,6 +30,7 @@ from simulator.experiments.result import Figure, Panel, Result, Series, Table, s
 from simulator.experiments.trajectories import chosen_pairs
 from simulator.experiments.writing import Finished, markdown, write_page
 from simulator.training import markov_fit, presets
+from tests.simulator.conftest import RUNS, write_runs
 
 CONFIG, TRIPLES = "mini_sentiment_nano", "mini_triples_nano"
 pytestmark = pytest.mark.usefixtures("quick_markov")
@@ -213,9 +214,9 @@ def test_other_orders_take_the_setting_of_order_1_which_is_fitted_once(
     best = bench.trained(settings)
     assert len(best.tried) == 2
     assert (third.learning_rate, third.penalty, third.hidden) == tuple(best.choice.values())
-    assert (third.order, third.bands) == (3, False)
+    assert third.order == 3
     assert [tried | {"error": 0} for tried in bench.trained(third).tried] == [best.choice | {"error": 0}]
-    assert bench.trained(replace(settings, bands=False)) is best
+    assert bench.trained(settings) is best
     bench.evaluation(CONFIG, "loss")
     assert phases.count(f"{CONFIG} loss: markov, sentence vectors: fitting") == 2
 
@@ -256,6 +257,39 @@ def test_cost_times_what_there_is(bench: Workbench, tmp_path: Path) -> None:
     assert any("did not record gradients" in reason for reason in result.skipped)
 
 
+def test_a_base_model_that_is_gone_costs_only_what_needs_it(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs", CONFIG, str(tmp_path / "gone"), RUNS)
+    bench = Workbench(str(tmp_path / "runs"))
+    lost = f"cannot load base model '{tmp_path / 'gone'}'"
+    interval = run_experiment("checkpoint-interval", bench, tmp_path / "out").result
+    assert not interval.rows
+    assert any(lost in reason for reason in interval.skipped)
+    unseen = run_experiment("unseen", bench, tmp_path / "out").result
+    assert {row["method"] for row in unseen.rows} == {"mean_curve", "markov_1", "memory_sentence"}
+    assert any(reason.startswith(f"{CONFIG}, loss, memory with gradient vectors: {lost}") for reason in unseen.skipped)
+    cost = run_experiment("cost", bench, tmp_path / "out").result
+    assert "markov_1" in {row["method"] for row in cost.rows}
+    assert any(lost in reason for reason in cost.skipped)
+
+
+def test_an_experiment_that_fails_does_not_end_the_others(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(bench: Workbench) -> Result:
+        raise DataError("the disk is full of holes")
+
+    chosen = {name: EXPERIMENTS[name] for name in ("loss-instruct", "model-size")}
+    chosen |= {"cost": replace(EXPERIMENTS["cost"], run=fails)}
+    monkeypatch.setattr(registry, "EXPERIMENTS", chosen)
+    done = {each.name: each.result.skipped for each in run_all(Workbench(str(dataset), (CONFIG,)), tmp_path)}
+    assert list(done) == ["loss-instruct", "model-size", "cost"]
+    assert done["cost"] == ["the disk is full of holes"]
+    assert "the disk is full of holes" in (tmp_path / "results.md").read_text()
+    assert not (tmp_path / "results/cost.json").exists()
+    with pytest.raises(SettingsError, match="no config 'other'"):
+        list(run_all(Workbench(str(dataset), ("other",)), tmp_path))
+
+
 def test_drawn_examples_move_and_are_spread_over_errors(bench: Workbench) -> None:
     evaluation = bench.evaluation(CONFIG, "loss")
     pairs = chosen_pairs(evaluation, "mean_curve")
@@ -266,8 +300,8 @@ def test_drawn_examples_move_and_are_spread_over_errors(bench: Workbench) -> Non
 
 
 def test_everything_goes_into_one_page(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in set(EXPERIMENTS) - {"loss-finetune", "trajectories", "loss-instruct"}:
-        monkeypatch.delitem(EXPERIMENTS, name)
+    chosen = {name: EXPERIMENTS[name] for name in ("loss-instruct", "loss-finetune", "trajectories")}
+    monkeypatch.setattr(registry, "EXPERIMENTS", chosen)
     done = list(run_all(Workbench(str(dataset), (CONFIG,)), tmp_path))
     assert [finished.name for finished in done] == ["loss-instruct", "loss-finetune", "trajectories"]
     text = (tmp_path / "results.md").read_text()
@@ -293,11 +327,8 @@ def test_what_was_finished_before_is_not_made_again(
         return Result([Table("t", ["method"], [["mean_curve"]])], [Figure("f", [panel])], [{"mse": 0.5}], ["note"])
 
     names = list(EXPERIMENTS)[:2]
-    for name in set(EXPERIMENTS) - set(names):
-        monkeypatch.delitem(EXPERIMENTS, name)
-    for name in names:
-        changed = replace(EXPERIMENTS[name], run=partial(experiment, name=name))
-        monkeypatch.setitem(EXPERIMENTS, name, changed)
+    chosen = {name: replace(EXPERIMENTS[name], run=partial(experiment, name=name)) for name in names}
+    monkeypatch.setattr(registry, "EXPERIMENTS", chosen)
     bench = Workbench(str(dataset), (CONFIG,))
     first = list(run_all(bench, tmp_path))
     text = (tmp_path / "results.md").read_text()
