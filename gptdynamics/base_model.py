@@ -88,6 +88,8 @@ def model_revision(name: str) -> str:
     """
     source, revision = base_model_source(name)
     if not Path(source).is_dir():
+        if "/" in source and not is_hub_id(source):
+            raise _cannot_load(name, FileNotFoundError("there is no such folder, and a Hub id is <owner>/<name>"))
         from huggingface_hub import HfApi
         from huggingface_hub.errors import RevisionResolutionError
 

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gptdynamics.base_model import load_base_model
+from gptdynamics.errors import SettingsError
 
 
 def test_a_tied_model_is_whole_also_where_tying_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +24,12 @@ def test_a_tied_model_is_whole_also_where_tying_is_switched_off(monkeypatch: pyt
         torch.testing.assert_close(model(tokens).logits, tied(tokens).logits, rtol=0, atol=0)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert sum(weights.numel() for weights in model.parameters()) == sum(w.numel() for w in tied.parameters())
+
+
+@pytest.mark.parametrize("name", ["out/sizes/micro", "/nowhere/at/all"])
+def test_a_folder_that_is_not_there_is_called_so(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"cannot load base model '{name}': there is no such folder"):
+        load_base_model(name)
 
 
 def test_two_threads_never_load_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
