@@ -42,10 +42,10 @@ def mislabel(
 ) -> None:
     """List the training examples whose labels look wrong; with --flip, see how many wrong ones that finds."""
     from gptdynamics.errors import SettingsError
-    from simulator.use_cases.mislabel_rankings import LABELS
+    from simulator.use_cases.mislabel_rankings import SCORES
 
-    if by not in LABELS or by == "random":
-        raise SettingsError(f"by={by!r} must be one of {', '.join(name for name in LABELS if name != 'random')}")
+    if by not in SCORES:
+        raise SettingsError(f"by={by!r} must be one of {', '.join(SCORES)}")
 
     from rich.console import Console
 

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from gptdynamics.dataset import Dynamics
-from gptdynamics.errors import GPTDynamicsError
 from simulator.baselines import Simfluence
 from simulator.curricula import measured_steps
 from simulator.evaluation.scoring import Figures
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.estimation import average_rows
 from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
-from simulator.experiments.workbench import Workbench, score_part
+from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
 
 INTERVALS = (1, 2, 3, 5, 10)
 
@@ -72,7 +71,7 @@ def checkpoint_interval(bench: Workbench) -> Result:
     for config in list(configs):
         try:
             result.rows.extend([row for interval in INTERVALS for row in _rows(bench, config, interval)])
-        except (GPTDynamicsError, ImportError, OSError) as error:
+        except UNTRAINABLE as error:
             configs.remove(config)
             result.skipped.append(f"{config}: {error}")
     if not result.rows:

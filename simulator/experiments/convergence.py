@@ -31,7 +31,7 @@ def convergence(bench: Workbench) -> Result:
         for start in ("persistence", "normal")
     )
     bench.on_progress()
-    by_table = replace(bench.settings(config, "loss", "markov", "sentence"), preset="paper-finetune-rows", bands=False)
+    by_table = replace(bench.settings(config, "loss", "markov", "sentence"), preset="paper-finetune-rows")
     by_paper = bench.trained(by_table)
     losses, errors = ([getattr(check, name) for check in by_paper.fitted[0].checks] for name in ("loss", "error"))
     held_out, seen = runs.split("test"), runs.split("train", "validation")

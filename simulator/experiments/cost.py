@@ -20,7 +20,7 @@ from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import ReplayedConfig, replayed_config
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.result import Result, Table
-from simulator.experiments.workbench import Workbench
+from simulator.experiments.workbench import UNTRAINABLE, Workbench
 
 REPEATS = 5
 # Steps and test examples of the published approach that are timed; the rest costs the same.
@@ -141,7 +141,7 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
     for dynamics, encoder in SIMULATORS:
         try:
             trained = bench.trained(bench.settings(config, "loss", dynamics, encoder))
-        except (GPTDynamicsError, ImportError, OSError) as error:
+        except UNTRAINABLE as error:
             skipped.append(f"{config}, {dynamics} with {encoder} vectors: {error}")
             continue
         simulated = Simulated(trained.model)

@@ -10,7 +10,7 @@ from simulator.encoders import ENCODERS
 from simulator.evaluation.simulated import Simulated, name_of
 from simulator.experiments.comparison import comparison_table, dot_figure
 from simulator.experiments.result import Result
-from simulator.experiments.workbench import Workbench, score_part
+from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
 from simulator.training import TrainSettings
 
 
@@ -45,7 +45,7 @@ def encoders(bench: Workbench) -> Result:
         for name, settings in _wanted(bench, config, sizes):
             try:
                 trained = bench.trained(settings)
-            except (GPTDynamicsError, ImportError, OSError) as error:
+            except UNTRAINABLE as error:
                 result.skipped.append(f"{config}, {settings.dynamics} with {name} vectors: {error}")
                 continue
             predicted = Simulated(trained.model).predict(held_out)
@@ -73,7 +73,7 @@ def _wanted(bench: Workbench, config: str, sizes: dict[str, str]) -> list[tuple[
     try:
         chosen = bench.trained(sentence).choice
         shared = {name: chosen[name] for name in ("penalty", "hidden")}
-    except (GPTDynamicsError, ImportError, OSError):
+    except UNTRAINABLE:
         # Its own row says why; without it every setting is tried.
         shared = {}
     wanted = []

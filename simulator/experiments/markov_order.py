@@ -55,8 +55,8 @@ def _one(bench: Workbench, config: str, metric: str, result: Result) -> None:
             bench.trained(bench.settings(config, metric, "memory", "sentence")).model
         ).predict(held_out),
     }
+    settings = bench.settings(config, metric, "markov", "sentence")
     for order in orders:
-        settings = bench.settings(config, metric, "markov", "sentence")
         trained = bench.trained(settings if order == 1 else bench.like_tuned(settings, order=order))
         predictions[ORDER_METHOD, order] = Simulated(trained.model).predict(held_out)
     rows: list[dict[str, Any]] = []

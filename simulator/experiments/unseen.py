@@ -9,7 +9,6 @@ import numpy as np
 
 from gptdynamics.configs import config_parts
 from gptdynamics.dataset import Dynamics
-from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.evaluation.scoring import score
@@ -18,7 +17,7 @@ from simulator.evaluation.unseen import mean_curves, some_tests, split_tests
 from simulator.experiments.paper_tables import paper_row
 from simulator.experiments.result import Figure, Panel, Result, Table, shown
 from simulator.experiments.trajectories import trajectory_panel
-from simulator.experiments.workbench import Workbench
+from simulator.experiments.workbench import UNTRAINABLE, Workbench
 
 METHODS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 VARIANTS = ("unseen train", "unseen test", "unseen both")
@@ -75,7 +74,7 @@ def _rows(
         settings = bench.settings(config, metric, dynamics, encoder)
         try:
             simulated = Simulated(bench.trained(settings, some_tests(runs, seen)).model)
-        except (GPTDynamicsError, ImportError, OSError) as error:
+        except UNTRAINABLE as error:
             skipped.append(f"{config}, {metric}, {dynamics} with {encoder} vectors: {error}")
             continue
         for variant, mine in kept.items():

@@ -13,7 +13,7 @@ import numpy as np
 from gptdynamics.configs import config_parts, split_of
 from gptdynamics.dataset import DatasetFolder, Dynamics, metrics_of, read_dynamics
 from gptdynamics.dataset.reading import local_root
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.baselines import MeanCurve
@@ -23,6 +23,8 @@ from simulator.training import TrainSettings, train_simulator
 from simulator.training.trained import Trained
 
 Scenario = Literal["finetune", "instruct"]
+# What training raises where a dataset or this machine lacks something: runs, texts, a base model, an encoder.
+UNTRAINABLE = (GPTDynamicsError, ImportError, OSError)
 
 
 @dataclass

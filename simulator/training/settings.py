@@ -77,16 +77,18 @@ class TrainSettings:
             if not values or len(set(values)) < len(values):
                 raise SettingsError(f"{name}={values} must name at least one, and none twice")
         closed = self.dynamics == "memory" or self.encoder == "index"
-        fixed = [(name, None) for name in ("learning_rate", "penalty", "hidden")]
-        for name, default in (("preset", "tuned"), ("objective", "one_step"), *fixed):
+        fitted = {"preset": "tuned", "objective": "one_step", "learning_rate": None, "penalty": None, "hidden": None}
+        for name, default in fitted.items():
             if closed and getattr(self, name) != default:
                 raise SettingsError(
                     f"{name}={getattr(self, name)!r} is of markov with vectors; memory and index have a closed form"
                 )
-        for name, least in (("learning_rate", 0), ("penalty", None), ("hidden", 0)):
+        for name in ("learning_rate", "hidden"):
             value = getattr(self, name)
-            if value is not None and (value < 0 or value == least):
-                raise SettingsError(f"{name}={value} must be {'above' if least is not None else 'at least'} 0")
+            if value is not None and value <= 0:
+                raise SettingsError(f"{name}={value} must be above 0")
+        if self.penalty is not None and self.penalty < 0:
+            raise SettingsError(f"penalty={self.penalty} must be at least 0")
         if self.dynamics == "memory" and self.order != 1:
             raise SettingsError(f"order={self.order} is of markov; memory is given one value")
 

@@ -12,10 +12,9 @@ import numpy as np
 from gptdynamics.atomic import write_atomically
 from gptdynamics.configs import RunSettings
 from gptdynamics.examples import Example
-from simulator.use_cases.mislabel_rankings import LABELS
+from simulator.use_cases.mislabel_rankings import SCORES
 
 SECONDS = "seconds."
-METHODS = tuple(name for name in LABELS if name != "random")
 
 
 def scores_path(
@@ -61,7 +60,7 @@ def load_scores(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]] | 
         return None
     seconds = {name.removeprefix(SECONDS): float(value) for name, value in arrays.items() if name.startswith(SECONDS)}
     scores = {name: values for name, values in arrays.items() if not name.startswith(SECONDS)}
-    if not scores.keys() >= set(METHODS):
+    if not scores.keys() >= set(SCORES):
         return None
     # Tensors are stored by name; tables have the methods in this order.
-    return {name: scores[name] for name in METHODS}, seconds
+    return {name: scores[name] for name in SCORES}, seconds

@@ -8,7 +8,7 @@ which are; then the rankings are compared, and the base model is really trained 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -196,13 +196,14 @@ def score_examples(
         "gptfluence_alpha": self_alpha(markov),
         "memory_left_out": left_out_loss(runs, Simulated(memory).predict(runs)),
         "measured_left_out": left_out_loss(runs, runs.values),
-        "ridge_left_out": ridge_left_out(_prompt_vectors(runs.pool), [example.target for example in runs.pool]),
+        "ridge_left_out": ridge_left_out(_prompt_vectors(runs), [example.target for example in runs.pool]),
     }
 
 
-def _prompt_vectors(pool: Sequence[Example]) -> np.ndarray:
-    """Sentence vectors of the prompts alone: `[N, E]`."""
-    return encode_cached(make_encoder("sentence", ""), [replace(example, target="") for example in pool])
+def _prompt_vectors(runs: Dynamics) -> np.ndarray:
+    """Sentence vectors of the pool's prompts alone: `[N, E]`."""
+    encoder = make_encoder("sentence", runs.base_model)
+    return encode_cached(encoder, [replace(example, target="") for example in runs.pool])
 
 
 def _whole_curriculum(settings: MislabelSettings, pool: list[Example]) -> Curriculum:

@@ -10,3 +10,5 @@ LABELS = {
     "measured_left_out": "measured loss when left out",
     "ridge_left_out": "labels of the others, by ridge regression",
 }
+SCORES = tuple(name for name in LABELS if name != "random")
+"""The rankings that are made of scores, in the order of tables."""

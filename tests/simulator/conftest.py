@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from gptdynamics.configs import RunSettings, run_name
+from gptdynamics.collection import Bench
+from gptdynamics.configs import RunSettings, config_parts, run_name
 from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay
 from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.examples import Example
@@ -200,6 +201,17 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
         run = Run(run_name(index), curriculum, rates, list(range(STEPS + 1)), generation_step, metrics)
         folder.add_run(settings, (base_model, REVISION), test, run)
     folder.write_card()
+
+
+def collect_runs(root: Path, settings: RunSettings, planned: int, runs: Sequence[str]) -> Path:
+    """Really train some of the planned runs of a config on generated rows, and write them into a folder."""
+    bench, folder = Bench(settings, None), DatasetFolder(root)
+    folder.begin(PlanEntry(settings, planned), bench.base.revision)
+    for part, examples in (("pool", bench.pool), ("test", bench.test)):
+        folder.add_examples(config_parts(settings.config)[0], part, examples)
+    for run in runs:
+        folder.add_run(settings, (bench.base.name, bench.base.revision), bench.test, bench.run(run))
+    return root
 
 
 @pytest.fixture(scope="session")

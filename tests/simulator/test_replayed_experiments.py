@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings, run_name
-from gptdynamics.dataset import DatasetFolder
-from gptdynamics.plans import PlanEntry
 from simulator.baselines.replay import replayed_config
 from simulator.experiments import Workbench, run_experiment
 from simulator.experiments.cost import EXACT_PAIRS, PUBLISHED
 from simulator.experiments.noise_floor import is_stochastic, measured_again
+from tests.simulator.conftest import collect_runs
 
 pytestmark = pytest.mark.usefixtures("quick_markov")
 
@@ -34,16 +32,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
         generate_every=2,
         gradients="test",
     )
-    root = tmp_path_factory.mktemp("collected")
-    bench = Bench(settings, None)
-    folder = DatasetFolder(root)
-    folder.begin(PlanEntry(settings, 6), bench.base.revision)
-    folder.add_examples("mini_triples", "pool", bench.pool)
-    folder.add_examples("mini_triples", "test", bench.test)
-    for index in range(6):
-        run = bench.run(run_name(index))
-        folder.add_run(settings, ("nano", bench.base.revision), bench.test, run)
-    return root
+    return collect_runs(tmp_path_factory.mktemp("collected"), settings, 6, [run_name(index) for index in range(6)])
 
 
 def test_the_noise_floor_is_half_of_what_two_samplings_differ_by(collected: Path, tmp_path: Path) -> None:

@@ -13,18 +13,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError
 from gptdynamics.measurement.loss import example_losses, target_logits
-from gptdynamics.plans import PlanEntry
 from gptdynamics.tokens import TokenizedExample, make_target_batch
 from simulator.baselines import NotApplicableError, fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import ReplayedConfig, replay, replayed_config
 from simulator.experiments.published_products import agreement, output_layer_products
+from tests.simulator.conftest import collect_runs
 
 CONFIG, RUN, STEPS, CHECKPOINTS = "mini_sentiment_tiny", "0004", 12, [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12]
 
@@ -43,15 +42,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path)
         base_model=str(tiny_model_folder),
         gradients="test",
     )
-    root = tmp_path_factory.mktemp("gradients")
-    bench = Bench(settings, None)
-    folder = DatasetFolder(root)
-    folder.begin(PlanEntry(settings, 5), bench.base.revision)
-    folder.add_examples("mini_sentiment", "pool", bench.pool)
-    folder.add_examples("mini_sentiment", "test", bench.test)
-    for run in ("0000", RUN):
-        folder.add_run(settings, (str(tiny_model_folder), bench.base.revision), bench.test, bench.run(run))
-    return root
+    return collect_runs(tmp_path_factory.mktemp("gradients"), settings, 5, ["0000", RUN])
 
 
 @pytest.fixture(scope="module")
