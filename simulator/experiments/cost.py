@@ -9,12 +9,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from gptdynamics.base_model import load_weights
+from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import Dynamics
-from gptdynamics.dataset.folder import read_json
 from gptdynamics.errors import GPTDynamicsError
+from gptdynamics.gradients import directional_derivatives, gradient_products
 from gptdynamics.gradients.products import example_gradients
+from gptdynamics.measurement.loss import TargetLosses
+from gptdynamics.runs.updates import Updates
 from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import ReplayedConfig, replayed_config
@@ -25,16 +29,18 @@ from simulator.experiments.workbench import UNTRAINABLE, Workbench
 REPEATS = 5
 # Steps and test examples of the published approach that are timed; the rest costs the same.
 SAMPLED_STEPS, SAMPLED_TESTS = 4, 4
+# Of TracIn-CP as the paper has it.
+CHECKPOINTS = 10
 PUBLISHED = "tracin_cp_published, one pair at a time"
 EXACT_PAIRS = "tracin_cp_all, one pair at a time"
 PAPER = {PUBLISHED: ("153.0", "1.1e13"), "simfluence_linear": ("0.1", "1.6e1"), "markov_1": ("0.2", "5.3e6")}
 SIMULATORS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 
 
-def _timed(call: Callable[[], Any]) -> float:
+def _timed(call: Callable[[], Any], repeats: int = REPEATS) -> float:
     """Seconds of one call, the fastest of some."""
     best = float("inf")
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         began = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - began)
@@ -102,25 +108,33 @@ def pairwise_cost(config: ReplayedConfig, runs: Dynamics, pair: Pair) -> tuple[f
     return seconds * updates, float(operations * updates)
 
 
-def exact_operations(config: ReplayedConfig, runs: Dynamics) -> float:
-    """Operations per trajectory of the exact products with every update's gradient, as they are recorded."""
-    import torch
+def exact_cost(config: ReplayedConfig, runs: Dynamics) -> tuple[float, float]:
+    """Seconds and operations of one trajectory where all steps' exact products are taken while the run trains.
 
-    from gptdynamics.gradients import directional_derivatives
-    from gptdynamics.measurement.loss import TargetLosses
-
-    direction = {name: torch.ones_like(value) for name, value in config.model.named_parameters()}
+    At every step the gradient of the batch, and along it the derivatives of all test examples' losses.
+    """
     losses = TargetLosses(config.test)
     count = len(config.test)
-    total = _counted(lambda: directional_derivatives(config.model, losses.batches, [direction], count))
-    return total * len(runs.curricula[0]) / count
+    batch = [config.pool[config.places[key]] for key in runs.curricula[0][0]]
+    updates = Updates(config.model, config.settings, run_seed(config.settings, runs.runs[0]))
+
+    weights = {name: value for name, value in updates.model.named_parameters() if value.requires_grad}
+
+    def one_step() -> None:
+        found = torch.autograd.grad(
+            updates.loss(batch), list(weights.values()), allow_unused=True, materialize_grads=True
+        )
+        directional_derivatives(updates.model, losses.batches, [dict(zip(weights, found, strict=True))], count)
+
+    scale = len(runs.curricula[0]) / count
+    return _timed(one_step) * scale, _counted(one_step) * scale
 
 
-def recorded_seconds(bench: Workbench, config: str, runs: Dynamics, part: str) -> float | None:
-    """Seconds per trajectory that collection spent on a part of its gradients; None where no run's timing is here."""
-    paths = [bench.folder.sidecar_path(config, run, "timing") for run in runs.runs]
-    spent = [float(read_json(path).get(part, 0.0)) for path in paths if path.exists()]
-    return float(np.mean(spent)) / len(runs.test) if any(spent) else None
+def checkpoints_cost(config: ReplayedConfig) -> tuple[float, float]:
+    """Seconds and operations of one trajectory where all pool x test products are taken at `CHECKPOINTS` steps."""
+    products = partial(gradient_products, config.model, config.pool, config.test)
+    scale = CHECKPOINTS / len(config.test)
+    return _timed(products, 1) * scale, _counted(products) * scale
 
 
 def _row(method: str, seconds: float | None, operations: float | None, note: str) -> dict[str, Any]:
@@ -148,22 +162,14 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
         seconds = _timed(partial(simulated.predict, held_out)) / trajectories
         operations = _counted(partial(simulated.predict, held_out)) / trajectories
         rows.append(_row(simulated.name, seconds, operations, f"prediction; fitted in {trained.seconds:.1f} s"))
-    for name, part, what in (
-        ("tracin_cp_all", "gradients", "recorded at every update, together with update_dot"),
-        ("tracin_cp_10", "products", "recorded at ten steps and at the end, together with grad_dot"),
-    ):
-        spent = recorded_seconds(bench, config, held_out, part)
-        if spent is None:
-            skipped.append(f"{config}, {name}: its runs did not record gradients, or how long that took is not here")
-        else:
-            rows.append(_row(name, spent, None, what))
     try:
         replayed = replayed_config(held_out)
     except GPTDynamicsError as error:
-        return rows, [*skipped, f"{config}, {PUBLISHED}: {error}"]
-    for row in rows:
-        if row["method"] == "tracin_cp_all":
-            row["operations"] = exact_operations(replayed, held_out)
+        return rows, [*skipped, f"{config}, TracIn-CP: {error}"]
+    note = "while a run trains, all test examples at once: the batch's gradient at every step"
+    rows.append(_row("tracin_cp_all", *exact_cost(replayed, held_out), note))
+    note = f"while a run trains, all pairs of pool and test examples at {CHECKPOINTS} steps"
+    rows.append(_row("tracin_cp_10", *checkpoints_cost(replayed), note))
     for name, pair in ((EXACT_PAIRS, exact_pair), (PUBLISHED, published_pair)):
         seconds, operations = pairwise_cost(replayed, held_out, pair)
         note = f"a checkpoint loaded at each step; timed on {SAMPLED_STEPS} steps of {SAMPLED_TESTS} test examples"
@@ -172,7 +178,7 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
 
 
 def cost(bench: Workbench) -> Result:
-    """Time the methods on the first config that has timings of its gradients, or gradients, or on the first one."""
+    """Time the methods on the first config whose runs recorded gradients, or on the first one."""
     result = Result()
     configs, reasons = bench.configs("finetune")
     result.skipped.extend(reasons)
@@ -180,8 +186,7 @@ def cost(bench: Workbench) -> Result:
         return result
     held_out = {name: bench.runs(name).split("test") for name in configs}
     with_gradients = [name for name in configs if bench.folder.products_path(name, held_out[name].runs[0]).exists()]
-    timed = [name for name in with_gradients if recorded_seconds(bench, name, held_out[name], "gradients") is not None]
-    config = (timed or with_gradients or configs)[0]
+    config = (with_gradients or configs)[0]
     rows, skipped = measure(bench, config)
     result.skipped.extend(skipped)
     published = next((row["seconds"] for row in rows if row["method"] == PUBLISHED), None)
@@ -203,15 +208,13 @@ def cost(bench: Workbench) -> Result:
     columns = ["method", "seconds", "FLOPs", "of published", "paper: seconds", "FLOPs", "how"]
     try:
         about = f"{bench.parameters(config) / 1e6:.1f} M parameters"
-    except GPTDynamicsError as error:
+    except GPTDynamicsError:
         about = f"base model {runs.base_model}"
-        result.skipped.append(f"{config}, number of parameters: {error}")
     title = f"{config} ({about}, {len(runs.curricula[0])} updates): per trajectory of one test example in one run"
     result.tables.append(Table(title, columns, cells))
     result.notes.append(
         "Simulators predict all held-out trajectories at once; the time is divided by their number, encoding is not in "
-        "it. Exact products are taken while a run trains, for all test examples at once; their seconds are those that "
-        "the collection recorded. FLOPs are those of matrix products."
+        "it. TracIn is timed at the base model's weights, times the steps. FLOPs are those of matrix products."
     )
     result.notes.append("The paper (its table 13) does not say for which model or on which machine its figures are.")
     return result
