@@ -105,6 +105,8 @@ def _trace(panel: Panel, series: Series, suffix: str, first: bool) -> dict[str, 
     line = {"color": colour, "dash": _dash(series.method), "width": 3 if series.method == TRUTH else 2}
     mode = {"line": "lines", "points": "lines+markers"}.get(panel.kind, "markers")
     size = 11 if panel.kind == "dots" else 7
+    if series.spread:
+        trace["error_y"] = {"type": "data", "array": list(series.spread), "color": colour, "thickness": 1, "width": 3}
     return trace | {"type": "scatter", "mode": mode, "line": line, "marker": {"color": colour, "size": size}}
 
 
@@ -166,10 +168,13 @@ def _plot(axis: Any, panel: Panel, series: Series) -> Any:
         axis.set_xlim(-0.5, len(series.x) - 0.5)
         axis.grid(axis="y", color="#E5E5E5")
         places = range(len(series.x))
+    colour = _colour(series.method)
+    if series.spread:
+        axis.errorbar(places, series.y, series.spread, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
     return axis.plot(
         [places[at] for at in known],
         [series.y[at] for at in known],
-        color=_colour(series.method),
+        color=colour,
         linestyle="none" if panel.kind in ("dots", "scatter") else _MATPLOTLIB_DASHES[_dash(series.method)],
         linewidth=2.2 if series.method == TRUTH else 1.5,
         marker=None if panel.kind == "line" else "o",

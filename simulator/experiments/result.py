@@ -31,12 +31,14 @@ class Series:
         x: numbers, or names for dots.
         y: None where undefined.
         label: in the legend; empty: the method's name.
+        spread: half the height of a bar about each point; empty: no bars.
     """
 
     method: str
     x: Sequence[float] | Sequence[str]
     y: Sequence[float | None]
     label: str = ""
+    spread: Sequence[float] = field(default_factory=list)
 
     @property
     def name(self) -> str:

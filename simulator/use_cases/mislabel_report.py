@@ -123,8 +123,9 @@ def _add_retraining(result: Result, settings: MislabelSettings, again: Retrained
         f"{len(again.clean)} training seeds; {settings.test_examples} test examples; {again.trainings} trainings."
     )
     series = [
-        Series(DRAWN[name], list(again.shares), values.mean(0).tolist(), LABELS[name])
+        Series(DRAWN[name], list(again.shares), values.mean(0).tolist(), LABELS[name], values.std(0).tolist())
         for name, values in again.accuracy.items()
     ]
-    series.append(Series("truth", [0.0, INSPECTED], [clean, clean], "all labels right"))
+    spread = 2 * [float(again.clean.std())]
+    series.append(Series("truth", [0.0, INSPECTED], [clean, clean], "all labels right", spread))
     return Panel("", "fraction of training data inspected", "test accuracy after retraining", series, kind="points")

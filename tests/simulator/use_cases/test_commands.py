@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simulator.cli import main
@@ -139,6 +140,11 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     # Nothing corrected is the same training for every ranking.
     assert len({tuple(rows[name]["accuracy"]["0.0"]) for name in rows if "accuracy" in rows[name]}) == 1
     assert {name for name in rows if "accuracy" not in rows[name]} == {"measured_left_out"}
+    # The bars of the second plot are what seeds differ by.
+    drawn = {series["label"]: series["spread"] for series in record["figures"][0]["panels"][1]["series"]}
+    np.testing.assert_allclose(
+        drawn[LABELS["random"]], [np.std(each) for each in rows["random"]["accuracy"].values()], atol=1e-6
+    )
     suspects = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum(json.loads(line)["flipped"] for line in suspects) == 6
 
