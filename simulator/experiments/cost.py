@@ -34,6 +34,11 @@ CHECKPOINTS = 10
 PUBLISHED = "tracin_cp_published, one pair at a time"
 EXACT_PAIRS = "tracin_cp_all, one pair at a time"
 PAPER = {PUBLISHED: ("153.0", "1.1e13"), "simfluence_linear": ("0.1", "1.6e1"), "markov_1": ("0.2", "5.3e6")}
+NOTES = (
+    "Simulators predict all held-out trajectories at once; the time is divided by their number, encoding is not in it. "
+    "TracIn is timed at the base model's weights, times the steps. FLOPs are those of matrix products.",
+    "The paper (its table 13) does not say for which model or on which machine its figures are.",
+)
 SIMULATORS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 
 
@@ -117,7 +122,6 @@ def exact_cost(config: ReplayedConfig, runs: Dynamics) -> tuple[float, float]:
     count = len(config.test)
     batch = [config.pool[config.places[key]] for key in runs.curricula[0][0]]
     updates = Updates(config.model, config.settings, run_seed(config.settings, runs.runs[0]))
-
     weights = {name: value for name, value in updates.model.named_parameters() if value.requires_grad}
 
     def one_step() -> None:
@@ -137,7 +141,7 @@ def checkpoints_cost(config: ReplayedConfig) -> tuple[float, float]:
     return _timed(products, 1) * scale, _counted(products) * scale
 
 
-def _row(method: str, seconds: float | None, operations: float | None, note: str) -> dict[str, Any]:
+def _row(method: str, seconds: float, operations: float, note: str) -> dict[str, Any]:
     return {"method": method, "seconds": seconds, "operations": operations, "note": note}
 
 
@@ -178,43 +182,42 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
 
 
 def cost(bench: Workbench) -> Result:
-    """Time the methods on the first config whose runs recorded gradients, or on the first one."""
+    """Time the methods on the configs whose runs recorded gradients, or on the first one where none did."""
     result = Result()
     configs, reasons = bench.configs("finetune")
     result.skipped.extend(reasons)
-    if not configs:
-        return result
     held_out = {name: bench.runs(name).split("test") for name in configs}
     with_gradients = [name for name in configs if bench.folder.products_path(name, held_out[name].runs[0]).exists()]
-    config = (with_gradients or configs)[0]
-    rows, skipped = measure(bench, config)
-    result.skipped.extend(skipped)
-    published = next((row["seconds"] for row in rows if row["method"] == PUBLISHED), None)
+    for config in with_gradients or configs[:1]:
+        rows, skipped = measure(bench, config)
+        result.skipped.extend(skipped)
+        published = next((row["seconds"] for row in rows if row["method"] == PUBLISHED), None)
+        rows = [{"config": config, **row, "of_published": published and row["seconds"] / published} for row in rows]
+        result.rows.extend(rows)
+        result.tables.append(_table(bench, config, rows))
+    if result.tables:
+        result.notes.extend(NOTES)
+    return result
+
+
+def _table(bench: Workbench, config: str, rows: list[dict[str, Any]]) -> Table:
     cells = []
     for row in rows:
-        ratio = row["seconds"] / published if published else None
-        result.rows.append({"config": config, **row, "of_published": ratio})
+        ratio = row["of_published"]
         cells.append(
             [
                 row["method"],
                 f"{row['seconds']:.2g}",
-                "-" if row["operations"] is None else f"{row['operations']:.1e}",
+                f"{row['operations']:.1e}",
                 "-" if ratio is None else f"1/{1 / ratio:,.0f}" if ratio < 0.5 else f"{ratio:.2f}",
                 *PAPER.get(row["method"], ("", "")),
                 row["note"],
             ]
         )
     runs = bench.runs(config)
-    columns = ["method", "seconds", "FLOPs", "of published", "paper: seconds", "FLOPs", "how"]
     try:
         about = f"{bench.parameters(config) / 1e6:.1f} M parameters"
     except GPTDynamicsError:
         about = f"base model {runs.base_model}"
     title = f"{config} ({about}, {len(runs.curricula[0])} updates): per trajectory of one test example in one run"
-    result.tables.append(Table(title, columns, cells))
-    result.notes.append(
-        "Simulators predict all held-out trajectories at once; the time is divided by their number, encoding is not in "
-        "it. TracIn is timed at the base model's weights, times the steps. FLOPs are those of matrix products."
-    )
-    result.notes.append("The paper (its table 13) does not say for which model or on which machine its figures are.")
-    return result
+    return Table(title, ["method", "seconds", "FLOPs", "of published", "paper: seconds", "FLOPs", "how"], cells)

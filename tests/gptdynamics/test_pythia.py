@@ -108,7 +108,15 @@ def test_the_smaller_shapes_at_full_size_take_updates_and_measurements(
 ) -> None:
     save_random_base(PYTHIA_SHAPES[size], tmp_path)
     settings = RunSettings(
-        "webnlg_tiny", 1e-4, steps=3, test_examples=8, generate_every=3, gradients="all", base_model=str(tmp_path)
+        "webnlg_tiny",
+        1e-4,
+        pool_size=12,
+        subset=12,
+        steps=3,
+        test_examples=8,
+        generate_every=3,
+        gradients="all",
+        base_model=str(tmp_path),
     )
     bench = Bench(settings, rows_folder)
     assert bench.base.model.num_parameters() == PARAMETERS[size]
