@@ -12,6 +12,8 @@ from simulator.experiments.result import Figure, Panel, Series
 from simulator.report.colours import method_colour, method_dash
 
 TRUTH = "truth"
+# Names below an axis that would touch each other at the usual size.
+MANY_NAMES = 5
 _MATPLOTLIB_DASHES: dict[str, Any] = {
     "solid": "-",
     "dot": (0, (1, 1.5)),
@@ -164,7 +166,8 @@ def _plot(axis: Any, panel: Panel, series: Series) -> Any:
     known = [at for at, value in enumerate(series.y) if value is not None]
     places: Sequence[Any] = series.x
     if panel.kind == "dots":
-        axis.set_xticks(range(len(series.x)), [re.sub("[ _]", "\n", str(name)) for name in series.x])
+        names = [re.sub("[ _]", "\n", str(name)) for name in series.x]
+        axis.set_xticks(range(len(names)), names, fontsize=7 if len(names) > MANY_NAMES else None)
         axis.set_xlim(-0.5, len(series.x) - 0.5)
         axis.grid(axis="y", color="#E5E5E5")
         places = range(len(series.x))
