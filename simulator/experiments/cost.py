@@ -18,6 +18,7 @@ from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.gradients import directional_derivatives, gradient_products
 from gptdynamics.gradients.products import example_gradients
 from gptdynamics.measurement.loss import TargetLosses
+from gptdynamics.runs.gradient_record import CHECKPOINTS
 from gptdynamics.runs.updates import Updates
 from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
@@ -29,8 +30,6 @@ from simulator.experiments.workbench import UNTRAINABLE, Workbench
 REPEATS = 5
 # Steps and test examples of the published approach that are timed; the rest costs the same.
 SAMPLED_STEPS, SAMPLED_TESTS = 4, 4
-# Of TracIn-CP as the paper has it.
-CHECKPOINTS = 10
 PUBLISHED = "tracin_cp_published, one pair at a time"
 EXACT_PAIRS = "tracin_cp_all, one pair at a time"
 PAPER = {PUBLISHED: ("153.0", "1.1e13"), "simfluence_linear": ("0.1", "1.6e1"), "markov_1": ("0.2", "5.3e6")}
