@@ -87,7 +87,7 @@ def make_examples(sizes: Sizes, task_name: str) -> tuple[list[TokenizedExample],
     for at in rng.permutation(sizes.examples):
         prompt, target = pairs[at * len(pairs) // sizes.examples]
         made = rng.integers(1, 50000, round(prompt)).tolist(), rng.integers(1, 50000, round(target)).tolist()
-        examples.append(TokenizedExample(*made))
+        examples.append(TokenizedExample.from_parts(*made))
     return examples, lengths.new_tokens
 
 

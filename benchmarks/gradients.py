@@ -73,7 +73,10 @@ def costs(updates: Updates, examples: list[TokenizedExample], turns: int) -> dic
 def within(examples: list[TokenizedExample], model: Any) -> list[TokenizedExample]:
     """The examples with token ids of the model's vocabulary, no longer than the nano release allows."""
     size = model.config.vocab_size
-    return [TokenizedExample([at % size for at in e.prompt][-400:], [at % size for at in e.target]) for e in examples]
+    return [
+        TokenizedExample.from_parts([at % size for at in e.prompt][-400:], [at % size for at in e.target])
+        for e in examples
+    ]
 
 
 def main() -> None:

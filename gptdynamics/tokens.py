@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -14,23 +14,50 @@ from gptdynamics.examples import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# How prompt and target become one sequence; releases made before there was a choice have the second.
+Tokenization = Literal["joined", "separate"]
+TOKENIZATIONS: tuple[Tokenization, ...] = ("joined", "separate")
+
 
 @dataclass(frozen=True)
 class TokenizedExample:
     """Token ids of one example.
 
     Attributes:
-        prompt: ids before the target, never empty.
-        target: ids the loss is the mean over; ends with end of text if text is generated.
+        ids: the whole sequence.
+        scored: positions in `ids`, ascending and at least 1, of the tokens that the loss is the mean over.
+        prompt_length: how many of the ids come before the text that a model would generate; at least 1.
         cut: how many prompt tokens were left out to fit the context.
     """
 
-    prompt: list[int]
-    target: list[int]
+    ids: list[int]
+    scored: list[int]
+    prompt_length: int
     cut: int = 0
 
+    @classmethod
+    def from_parts(cls, prompt: Sequence[int], target: Sequence[int], cut: int = 0) -> TokenizedExample:
+        """The usual case: the loss is the mean over a target that follows a prompt, and over nothing else."""
+        ids = [*prompt, *target]
+        return cls(ids, list(range(len(prompt), len(ids))), len(prompt), cut)
+
+    @property
+    def prompt(self) -> list[int]:
+        """Ids before the text that a model would generate."""
+        return self.ids[: self.prompt_length]
+
+    @property
+    def target(self) -> list[int]:
+        """The ids that the loss is the mean over."""
+        return [self.ids[position] for position in self.scored]
+
+    @property
+    def input_length(self) -> int:
+        """Tokens that are fed in to predict the target: nothing is predicted from the last one."""
+        return self.scored[-1]
+
     def __len__(self) -> int:
-        return len(self.prompt) + len(self.target)
+        return len(self.ids)
 
 
 def tokenize_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -44,32 +71,73 @@ def tokenize_example(
     context: int,
     end_of_text: bool,
     target: str | None = None,
+    rule: Tokenization = "joined",
 ) -> TokenizedExample:
-    """Tokenise prompt and target separately; an input that is too long loses the left of its prompt.
+    """Token ids of a prompt and its target; what is too long loses the left of its prompt.
 
     Args:
         tokenizer: of the base model.
         example: what to tokenise.
-        context: longest input in tokens.
+        context: longest sequence in tokens.
         end_of_text: whether the target ends with the end-of-text token.
         target: another target than the example's (another label).
+        rule: `joined`, as trainers do: prompt and target are one text, tokenised once, with the special token before it
+            that the tokenizer's own settings put there (Llama's, Gemma's and Mistral's `<s>`). A token that holds
+            characters of both belongs to the target. `separate`: each alone and without special tokens, as releases
+            were made that record no rule.
 
     Raises:
-        DataError: the target alone fills the context.
+        DataError: the target has no tokens, or alone fills the context.
     """
-    prompt = tokenize_text(tokenizer, example.prompt)
-    ids = tokenize_text(tokenizer, example.target if target is None else target)
-    if end_of_text:
+    text = example.target if target is None else target
+    if rule == "joined":
+        begin, prompt, ids = _tokenize_joined(tokenizer, example.prompt, text)
+    else:
+        begin, prompt, ids = [], tokenize_text(tokenizer, example.prompt), tokenize_text(tokenizer, text)
+    if end_of_text and ids[-1:] != [tokenizer.eos_token_id]:
         ids.append(int(tokenizer.eos_token_id))
     if not ids:
         raise DataError(f"{example.task} example {example.id}: its target has no tokens")
-    if len(ids) >= context:
+    room = context - len(begin) - len(ids)
+    if room < 0 or (not begin and not room):
         raise DataError(
             f"{example.task} example {example.id}: its target has {len(ids)} tokens, the context only {context}"
         )
-    cut = max(0, len(prompt) + len(ids) - context)
-    prompt = prompt[cut:] or [int(tokenizer.eos_token_id)]
-    return TokenizedExample(prompt=prompt, target=ids, cut=cut)
+    cut = max(0, len(prompt) - room)
+    # The first target token, too, must be predicted from something.
+    before = [*begin, *prompt[cut:]] or [int(tokenizer.eos_token_id)]
+    return TokenizedExample.from_parts(before, ids, cut)
+
+
+def _tokenize_joined(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, target: str
+) -> tuple[list[int], list[int], list[int]]:
+    """Ids of the special tokens at the start, of the prompt, and of the target; those at the end are left out."""
+    text = prompt + target
+    # Chat templates write the special token into the text.
+    special = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
+    encoding = tokenizer(
+        text,
+        add_special_tokens=special,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=tokenizer.is_fast,
+        verbose=False,
+    )
+    ids = list(encoding["input_ids"])
+    of_text = [index for index, added in enumerate(encoding["special_tokens_mask"]) if not added]
+    if not of_text:
+        return ids, [], []
+    first, last = of_text[0], of_text[-1] + 1
+    if tokenizer.is_fast:
+        ends = [end for _, end in encoding["offset_mapping"]]
+        boundary = next((index for index in range(first, last) if ends[index] > len(prompt)), last)
+    else:
+        # No offsets: the prompt goes as far as the prompt alone has the same ids.
+        alone = list(tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"]) if prompt else []
+        pairs = enumerate(zip(alone, ids[:last], strict=False))
+        boundary = next((index for index, (left, right) in pairs if left != right), min(len(alone), last))
+    boundary = max(first, boundary)
+    return ids[:first], ids[first:boundary], ids[boundary:last]
 
 
 def length_sorted_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
@@ -80,7 +148,7 @@ def length_sorted_batches(lengths: Sequence[int], most_tokens: int) -> list[list
         most_tokens: limit of rows times longest row; a longer single item is a batch of its own.
     """
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda at: (lengths[at], at)):
+    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
         if batches and (len(batches[-1]) + 1) * lengths[index] <= most_tokens:
             batches[-1].append(index)
         else:
@@ -119,17 +187,16 @@ def make_target_batch(examples: Sequence[TokenizedExample], rows: list[int], pad
 
     The last target token is left out of the input: nothing is predicted from it.
     """
-    chosen = [examples[at] for at in rows]
-    longest = max(len(example) for example in chosen) - 1
+    chosen = [examples[index] for index in rows]
+    longest = max(example.input_length for example in chosen)
     input_ids = torch.full((len(chosen), longest), pad)
     row: list[int] = []
     position: list[int] = []
     target: list[int] = []
-    for at, example in enumerate(chosen):
-        ids = [*example.prompt, *example.target][:-1]
-        input_ids[at, : len(ids)] = torch.tensor(ids)
-        row += [at] * len(example.target)
-        position += range(len(example.prompt) - 1, len(example.prompt) - 1 + len(example.target))
+    for index, example in enumerate(chosen):
+        input_ids[index, : example.input_length] = torch.tensor(example.ids[: example.input_length])
+        row += [index] * len(example.scored)
+        position += [place - 1 for place in example.scored]
         target += example.target
     return TargetBatch(
         rows=rows,
@@ -137,5 +204,5 @@ def make_target_batch(examples: Sequence[TokenizedExample], rows: list[int], pad
         row=torch.tensor(row),
         position=torch.tensor(position),
         target=torch.tensor(target),
-        counts=torch.tensor([len(example.target) for example in chosen]),
+        counts=torch.tensor([len(example.scored) for example in chosen]),
     )

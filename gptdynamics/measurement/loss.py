@@ -51,7 +51,7 @@ class TargetLosses:
     ) -> None:
         self.examples = examples
         # Tokens that are fed in; the last token of a target predicts nothing.
-        self.lengths = [len(example) - 1 for example in examples]
+        self.lengths = [example.input_length for example in examples]
         device = torch.device(device)
         grouped = length_sorted_batches(self.lengths, batch_tokens)
         self.batches = [make_target_batch(examples, rows).to(device) for rows in grouped]

@@ -73,7 +73,9 @@ def model() -> PreTrainedModel:
 def examples(count: int, spread: int = 1, target: int = 5) -> list[TokenizedExample]:
     rng = np.random.default_rng(0)
     return [
-        TokenizedExample(rng.integers(1, 512, 20 + at % spread * 3).tolist(), rng.integers(1, 512, target).tolist())
+        TokenizedExample.from_parts(
+            rng.integers(1, 512, 20 + at % spread * 3).tolist(), rng.integers(1, 512, target).tolist()
+        )
         for at in range(count)
     ]
 

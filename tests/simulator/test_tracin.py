@@ -208,7 +208,7 @@ def output_gradient(model: torch.nn.Module, example: TokenizedExample) -> torch.
 
 def test_published_products_are_exact_for_a_single_token_only(slow: Slow) -> None:
     model = slow.config.model
-    single = [TokenizedExample(prompt=[first], target=[second]) for first, second in ((5, 7), (9, 7), (5, 11))]
+    single = [TokenizedExample.from_parts([first], [second]) for first, second in ((5, 7), (9, 7), (5, 11))]
     sides = summed_sides(model, single)[:2]
     exact = output_layer_products(model, single, single)
     np.testing.assert_allclose(separate_products(sides, sides).numpy(), exact, rtol=1e-4)
