@@ -17,12 +17,12 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from gptdynamics.collection import Bench
 from gptdynamics.dataset import DatasetFolder
 from gptdynamics.errors import SettingsError
 from gptdynamics.estimates import base_shape, run_flops, task_lengths
 from gptdynamics.estimates.throughput import CPU_UTILISATION, matmul_rate
 from gptdynamics.plans import PlanEntry, read_plan
+from gptdynamics.runs import Bench
 from gptdynamics.tasks import get_task
 
 Result = TypeVar("Result")
@@ -62,7 +62,7 @@ def main() -> None:
     for entry in plan:
         settings = entry.settings
         try:
-            bench = Bench(settings, given.data, entry.unseen_runs > 0)
+            bench = Bench.load(settings, given.data, entry.unseen_runs > 0)
         except SettingsError as error:
             console.print(f"{entry.config}: left out: {error}")
             continue

@@ -9,6 +9,12 @@ from typing import Any, Literal
 
 from gptdynamics.errors import SettingsError
 
+# How prompt and target become one sequence of tokens; `gptdynamics.tokens.tokenize_example` says what each means.
+Tokenization = Literal["joined", "separate"]
+TOKENIZATIONS: tuple[Tokenization, ...] = ("joined", "separate")
+# What a manifest means that was written before a setting was recorded.
+EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate"}
+
 Split = Literal["train", "validation", "test", "test_unseen"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen")
 
@@ -80,6 +86,8 @@ class RunSettings:
         lora_alpha, lora_dropout: of those adapters.
         weight_decay, beta1, beta2, epsilon: AdamW.
         max_length: longer inputs are cut from the left of the prompt.
+        tokenization: prompt and target are tokenised `joined`, as one text with the tokenizer's own start of text, or
+            `separate`, as in releases made before there was a choice.
         precision: `fp32`, or `bf16` for forward and backward passes over fp32 weights.
         temperature, top_p: of sampled text.
     """
@@ -107,6 +115,7 @@ class RunSettings:
     beta2: float = 0.999
     epsilon: float = 1e-6
     max_length: int = 2048
+    tokenization: Literal["joined", "separate"] = "joined"
     precision: Literal["fp32", "bf16"] = "fp32"
     temperature: float = 0.2
     top_p: float = 0.95
@@ -139,9 +148,10 @@ class RunSettings:
             raise SettingsError("temperature must be above 0 and top_p in (0, 1]")
         if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
             raise SettingsError("lora_rank must be at least 0 and lora_dropout in [0, 1)")
-        for name, known in (("gradients", ("none", "test", "all")), ("precision", ("fp32", "bf16"))):
-            if getattr(self, name) not in known:
-                raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        choices = {"gradients": ("none", "test", "all"), "precision": ("fp32", "bf16"), "tokenization": TOKENIZATIONS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
         if self.precision != "fp32" and self.gradients != "none":
             raise SettingsError("gradient products are exact only in fp32: give precision fp32, or gradients none")
 
@@ -195,9 +205,19 @@ class RunSettings:
         """Plain values, for a manifest."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunSettings:
+        """The settings that a manifest holds.
+
+        Raises:
+            TypeError: a name is none of a setting.
+            SettingsError: a value is out of range.
+        """
+        return cls(**(EARLIER_SETTINGS | values))
+
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Settings in which a saved manifest differs: `name: theirs here, ours now`."""
-        mine = self.to_dict()
+        mine, other = self.to_dict(), EARLIER_SETTINGS | other
         return [
             f"{name}: {other.get(name)!r} there, {mine.get(name)!r} now"
             for name in sorted(mine.keys() | other.keys())

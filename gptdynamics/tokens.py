@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
+from gptdynamics.configs import Tokenization
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
+from gptdynamics.tasks import get_single_task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# How prompt and target become one sequence; releases made before there was a choice have the second.
-Tokenization = Literal["joined", "separate"]
-TOKENIZATIONS: tuple[Tokenization, ...] = ("joined", "separate")
+    from gptdynamics.base_model import BaseModel
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,7 @@ def tokenize_example(
         DataError: the target has no tokens, or alone fills the context.
     """
     text = example.target if target is None else target
-    if rule == "joined":
-        begin, prompt, ids = _tokenize_joined(tokenizer, example.prompt, text)
-    else:
-        begin, prompt, ids = [], tokenize_text(tokenizer, example.prompt), tokenize_text(tokenizer, text)
+    begin, prompt, ids = tokenize_parts(tokenizer, example.prompt, text, rule)
     if end_of_text and ids[-1:] != [tokenizer.eos_token_id]:
         ids.append(int(tokenizer.eos_token_id))
     if not ids:
@@ -109,10 +106,15 @@ def tokenize_example(
     return TokenizedExample.from_parts(before, ids, cut)
 
 
-def _tokenize_joined(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, target: str
+def tokenize_parts(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, rule: Tokenization
 ) -> tuple[list[int], list[int], list[int]]:
-    """Ids of the special tokens at the start, of the prompt, and of the target; those at the end are left out."""
+    """Ids of the special tokens at the start, of the prompt, and of the target, by a rule of `tokenize_example`.
+
+    Special tokens that the tokenizer's settings put at the end are left out.
+    """
+    if rule == "separate":
+        return [], tokenize_text(tokenizer, prompt), tokenize_text(tokenizer, target)
     text = prompt + target
     # Chat templates write the special token into the text.
     special = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
@@ -138,6 +140,34 @@ def _tokenize_joined(
         boundary = next((index for index, (left, right) in pairs if left != right), min(len(alone), last))
     boundary = max(first, boundary)
     return ids[:first], ids[first:boundary], ids[boundary:last]
+
+
+class ExampleTokenizer:
+    """Makes token ids of the examples of a config, of all in the same way.
+
+    Args:
+        base: whose tokenizer and context.
+        max_length: longest sequence in tokens; the base model's context may be shorter.
+        rule: see `tokenize_example`.
+    """
+
+    def __init__(self, base: BaseModel, max_length: int, rule: Tokenization = "joined") -> None:
+        self.tokenizer = base.tokenizer
+        self.context = min(base.context, max_length)
+        self.rule = rule
+
+    def __call__(self, example: Example, target: str | None = None) -> TokenizedExample:
+        """Tokenise an example, as its task is measured: targets of generation tasks end with the end of text.
+
+        Args:
+            example: of a known task.
+            target: another target than the example's (another label).
+
+        Raises:
+            DataError: see `tokenize_example`.
+        """
+        end_of_text = get_single_task(example.task).generates
+        return tokenize_example(self.tokenizer, example, self.context, end_of_text, target, self.rule)
 
 
 def length_sorted_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:

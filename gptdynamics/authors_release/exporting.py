@@ -179,7 +179,7 @@ def _own_folder(folder: DatasetFolder, config: str, run: str, row: dict[str, Any
     """The folder of a run of ours; where another config has runs of the same name, it says which config it is."""
     path = folder.manifest_path(config)
     try:
-        settings = RunSettings(**folder.manifest(config)["settings"])
+        settings = RunSettings.from_dict(folder.manifest(config)["settings"])
     except TypeError as error:
         raise DataError(f"{path}: its settings do not say what the folder of run {run} is to be called") from error
     theirs = PurePosixPath("runs") / their_task(settings.task)

@@ -6,18 +6,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from gptdynamics.collection.bench import Bench
 from gptdynamics.collection.claims import Claims
-from gptdynamics.collection.executor import VECTORS, Executor, Job, local_executor
+from gptdynamics.collection.jobs import VECTORS, RunJob
 from gptdynamics.collection.settings import Collected, CollectSettings, missing_runs
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.errors import DivergedRunError, GPTDynamicsError
+from gptdynamics.errors import DivergedRunError
 from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
+from gptdynamics.runs.bench import Bench
+from gptdynamics.runs.processes import Executor, local_executor
 
 OnStart = Callable[[str, int], None]
 OnStep = Callable[[str], None]
@@ -39,14 +39,14 @@ class _Collector:
         self.test: dict[str, list[Example]] = {}
         self.pool_ids: dict[str, list[int]] = {}
 
-    def _prepare(self, entry: PlanEntry) -> list[Job]:
+    def _prepare(self, entry: PlanEntry) -> list[RunJob]:
         """Write what the runs of a config share; its missing jobs."""
         config, missing = entry.config, missing_runs(self.settings.out, entry)
         failed = self.folder.failed(config)
         self.collected.failed |= {f"{config}/{run}": failed[run] for run in entry.run_names if run in failed}
         there = [run for run in entry.run_names if run not in missing and run not in failed]
         self.collected.skipped += [f"{config}/{run}" for run in there]
-        bench = Bench(entry.settings, self.settings.data, entry.unseen_runs > 0)
+        bench = Bench.load(entry.settings, self.settings.data, entry.unseen_runs > 0)
         self.collected.cut[config] = bench.cut
         with self.claims.whole_folder():
             self.folder.begin(entry, bench.base.revision)
@@ -62,19 +62,19 @@ class _Collector:
         if entry.settings.gradients != "none" and not self.folder.has_vectors(config, self.pool_ids[config]):
             names.insert(0, VECTORS)
         self.on_start(config, len(missing) * (entry.settings.run_steps + 1))
-        return [Job(entry.settings, self.settings.data, entry.unseen_runs > 0, name) for name in names]
+        return [RunJob(entry.settings, self.settings.data, entry.unseen_runs > 0, name) for name in names]
 
-    def _jobs(self) -> Iterator[Job]:
+    def _jobs(self) -> Iterator[RunJob]:
         for entry in self.settings.plan:
             yield from self._prepare(entry)
 
-    def _there(self, job: Job) -> bool:
+    def _there(self, job: RunJob) -> bool:
         config = job.settings.config
         if job.name == VECTORS:
             return self.folder.has_vectors(config, self.pool_ids[config])
         return job.name in self.folder.finished(config) or job.name in self.folder.failed(config)
 
-    def _keep(self, job: Job, future: Future[Any]) -> None:
+    def _keep(self, job: RunJob, future: Future[Any]) -> None:
         config, collected = job.settings.config, self.collected
         label = f"{config}/{job.name}"
         try:
@@ -102,7 +102,7 @@ class _Collector:
         with self.claims.whole_folder():
             self.folder.write_card()
 
-    def _made_elsewhere(self, job: Job) -> None:
+    def _made_elsewhere(self, job: RunJob) -> None:
         """Note what came of a run that another collector made meanwhile."""
         reason = self.folder.failed(job.settings.config).get(job.name)
         label = f"{job.settings.config}/{job.name}"
@@ -111,11 +111,11 @@ class _Collector:
         elif job.name != VECTORS:
             self.collected.skipped.append(label)
 
-    def run(self, executor: Executor) -> None:
+    def run(self, executor: Executor[RunJob]) -> None:
         """Do all jobs that are missing, but none that another collector is doing."""
         coming = self._jobs()
-        elsewhere: deque[Job] = deque()
-        in_flight: dict[Future[Any], Job] = {}
+        elsewhere: deque[RunJob] = deque()
+        in_flight: dict[Future[Any], RunJob] = {}
         exhausted = False
         while True:
             while len(in_flight) < executor.workers:
@@ -149,7 +149,7 @@ class _Collector:
 
 def _executor(
     settings: CollectSettings, jobs: int, on_step: OnStep, on_note: OnNote
-) -> AbstractContextManager[Executor]:
+) -> AbstractContextManager[Executor[RunJob]]:
     """Where the jobs are done."""
     if settings.ray is None:
         return local_executor(settings.devices()[: max(1, jobs)], on_step)
@@ -189,13 +189,7 @@ def collect(
     with ExitStack() as stack:
         stack.callback(collector.claims.give_back_all)
         executor = stack.enter_context(_executor(settings, jobs, on_step, on_note))
-        try:
-            collector.run(executor)
-        except BrokenProcessPool as error:
-            raise GPTDynamicsError(
-                "a worker process died (out of memory?). Finished runs are kept: run the same command again, "
-                "perhaps with fewer --workers"
-            ) from error
+        collector.run(executor)
     # Of collectors that were killed meanwhile.
     folder.remove_leftovers()
     return collector.collected

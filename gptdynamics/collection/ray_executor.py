@@ -8,12 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from gptdynamics.collection.executor import Executor, Job, OnStep
+from gptdynamics.collection.jobs import RunJob
 from gptdynamics.collection.ray_cluster import Cluster, RaySettings, Request, connect
 from gptdynamics.collection.ray_staff import KEPT, POLL_SECONDS, OnNote, Staff, Worker
 from gptdynamics.collection.ray_worker import STEP, Ended
 from gptdynamics.collection.shipment import Shipment
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.runs.processes import Executor, OnStep
 
 TRIES = 4
 
@@ -42,7 +43,7 @@ class RayExecutor:
         self._staff = Staff(cluster, request, workers, patience, on_note)
         self._threads = ThreadPoolExecutor(workers)
 
-    def submit(self, job: Job) -> Future[Any]:
+    def submit(self, job: RunJob) -> Future[Any]:
         """Hand a job to the next worker that is free."""
         config = job.settings.config
         if config not in self._shipments:
@@ -55,7 +56,7 @@ class RayExecutor:
         self._staff.close()
         self._threads.shutdown(cancel_futures=True)
 
-    def _do(self, job: Job, shipment: Any) -> Any:
+    def _do(self, job: RunJob, shipment: Any) -> Any:
         label, told, losses = f"{job.settings.config}/{job.name}", 0, 0
         while True:
             worker, steps, begun = self._staff.take(), 0, False
@@ -86,7 +87,7 @@ class RayExecutor:
             finally:
                 self._staff.give_back(worker)
 
-    def _items(self, worker: Worker, job: Job, shipment: Any) -> Iterator[Any]:
+    def _items(self, worker: Worker, job: RunJob, shipment: Any) -> Iterator[Any]:
         """What a worker says while it does a job."""
         method = worker.actor.do.options(num_returns="streaming")
         coming = method.remote(job, job.settings.config, [shipment])
@@ -100,7 +101,7 @@ class RayExecutor:
 @contextmanager
 def ray_executor(
     settings: RaySettings, device: str, workers: int | None, jobs: int, on_step: OnStep, on_note: OnNote
-) -> Iterator[Executor]:
+) -> Iterator[Executor[RunJob]]:
     """An executor on a Ray cluster.
 
     Args:

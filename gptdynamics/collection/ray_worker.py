@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from gptdynamics.collection.bench import Bench
-from gptdynamics.collection.executor import Job
+from gptdynamics.runs.bench import Bench
+from gptdynamics.runs.processes import Job
 
 BEGUN, STEP = "begun", "step"
 

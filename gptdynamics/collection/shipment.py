@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptdynamics.base_model import PYTHIA_REVISIONS, load_base_model, model_revision
-from gptdynamics.collection.bench import Bench, BenchExamples, load_bench_examples
-from gptdynamics.configs import RunSettings
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.runs.bench import Bench, BenchContents
 from gptdynamics.tasks.user_tasks import task_file_texts, use_task_files
 
 if TYPE_CHECKING:
     from gptdynamics.base_model import BaseModel
-    from gptdynamics.collection.executor import Job
+    from gptdynamics.collection.jobs import RunJob
 
 # What `from_pretrained` reads of a folder: configuration, weights, and the tokenizers' files.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja")
@@ -30,21 +29,19 @@ class Shipment:
     """What a config's bench is made of.
 
     Attributes:
-        settings: of the config.
-        examples: pool and test set.
+        contents: settings, pool and test set.
         base_revision: weights of the base model that runs must start from.
         model_files: bytes of a base model's folder by file name; None: nodes find the base model by its name.
         task_files: name and text of each task file.
     """
 
-    settings: RunSettings
-    examples: BenchExamples
+    contents: BenchContents
     base_revision: str
     model_files: dict[str, np.ndarray] | None
     task_files: list[tuple[str, str]]
 
     @classmethod
-    def pack(cls, job: Job) -> Shipment:
+    def pack(cls, job: RunJob) -> Shipment:
         """What the bench of a job's config is made of."""
         settings = job.settings
         folder = Path(settings.base)
@@ -53,8 +50,7 @@ class Shipment:
             paths = (path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES and path.is_file())
             # Arrays lie in the nodes' shared memory as they are: no worker has a copy.
             files = {path.name: np.fromfile(path, dtype=np.uint8) for path in paths}
-        examples = load_bench_examples(settings, job.data, job.unseen)
-        return cls(settings, examples, model_revision(settings.base), files, task_file_texts())
+        return cls(job.load_contents(), model_revision(settings.base), files, task_file_texts())
 
     def unpack(self, device: str) -> Bench:
         """Make the bench, on another machine.
@@ -71,16 +67,16 @@ class Shipment:
                 base = self._load_base(Path(folder) / "model", device)
             if base.revision != self.base_revision:
                 raise SettingsError(
-                    f"its {self.settings.base} is of revision {base.revision}, here it is {self.base_revision}. "
+                    f"its {base.name} is of revision {base.revision}, here it is {self.base_revision}. "
                     "Give both the same weights"
                 )
-            return Bench(self.settings, self.examples, device=device, base=base)
+            return Bench(self.contents, device, base)
         except GPTDynamicsError as error:
             raise type(error)(f"node {platform.node()}: {error}") from error
 
     def _load_base(self, folder: Path, device: str) -> BaseModel:
         if self.model_files is None:
-            return load_base_model(self.settings.base, device)
+            return load_base_model(self.contents.settings.base, device)
         folder.mkdir()
         for name, content in self.model_files.items():
             content.tofile(folder / name)

@@ -13,7 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from gptdynamics.atomic import leftovers, write_text
-from gptdynamics.configs import SPLITS, RunSettings, run_parts, split_of
+from gptdynamics.configs import (
+    EARLIER_SETTINGS,
+    SPLITS,
+    TOKENIZATIONS,
+    RunSettings,
+    Tokenization,
+    run_parts,
+    split_of,
+)
 from gptdynamics.dataset.card import CARD, FIGURE, HERE, has_generated_part, merge_card, render_card
 from gptdynamics.dataset.card_figure import draw_runs
 from gptdynamics.dataset.licences import rows_licences
@@ -119,6 +127,18 @@ class DatasetFolder:
             DataError: its manifest is damaged.
         """
         return self._part(config, "recording")
+
+    def tokenization(self, config: str) -> Tokenization:
+        """How the prompts and targets of a config's collected runs were tokenised; `joined` where nothing says so.
+
+        Raises:
+            DataError: its manifest is damaged.
+        """
+        settings = self._part(config, "settings")
+        rule = (EARLIER_SETTINGS | settings)["tokenization"] if settings else "joined"
+        if rule not in TOKENIZATIONS:
+            raise DataError(f"{self.manifest_path(config)}: tokenization {rule!r} is none. Restore the file")
+        return rule
 
     def check_settings(self, entry: PlanEntry, base_revision: str | None = None) -> None:
         """Compare with the manifest that the config was begun with, if there is one.

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gptdynamics.atomic import write_text
 from gptdynamics.base_model import unpublished_note
-from gptdynamics.configs import config_parts
+from gptdynamics.configs import EARLIER_SETTINGS, config_parts
 from gptdynamics.dataset.card import CARD, FIGURE
 from gptdynamics.dataset.card_figure import drawn_runs
 from gptdynamics.dataset.checks.facts import config_facts
@@ -148,7 +148,7 @@ class Merge:
             return
         theirs = read_json(self._fetch(path))
         differences = [
-            *_differences(theirs.get("settings"), mine["settings"]),
+            *_differences(_run_settings(theirs), _run_settings(mine)),
             *_origin_differences(theirs.get("origin"), mine.get("origin")),
             *_differences(theirs.get("recording"), mine.get("recording")),
             *_differences({"base_revision": theirs.get("base_revision")}, {"base_revision": mine.get("base_revision")}),
@@ -267,6 +267,12 @@ def _origin_differences(theirs: dict[str, Any] | None, mine: dict[str, Any] | No
     runs = [{f"run {name}": each["runs"][name] for name in sorted(common)} for each in (theirs, mine)]
     rest = [{name: value for name, value in each.items() if name != "runs"} for each in (theirs, mine)]
     return [*_differences(*rest), *_differences(*runs)]
+
+
+def _run_settings(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a manifest, with those that were not recorded when it was written; none of recorded runs."""
+    settings = manifest.get("settings")
+    return EARLIER_SETTINGS | settings if isinstance(settings, dict) and settings else {}
 
 
 def _differences(theirs: Any, mine: Any) -> list[str]:

@@ -14,10 +14,18 @@ from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses
 from gptdynamics.measurement.scores import score_texts
 from gptdynamics.tasks import get_single_task
-from gptdynamics.tokens import TokenizedExample, tokenize_example, tokenize_text
+from gptdynamics.tokens import ExampleTokenizer, TokenizedExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class Tokenize(Protocol):
+    """Makes the token ids of an example."""
+
+    def __call__(self, example: Example, target: str | None = None) -> TokenizedExample:
+        """Tokenise it, or the same prompt with another target."""
+        ...
 
 
 def new_token_limits(pool: Sequence[Example], tokenized: Sequence[TokenizedExample]) -> dict[str, int]:
@@ -55,16 +63,29 @@ class TestSet:
         base: the model's tokenizer, context and device.
         settings: sampling and length limits.
         limits: tokens of a generated text at most, by task.
+        tokenize: makes the token ids of an example, or of an example with another target; the default is that of
+            `ExampleTokenizer`.
+        generate: whether text is sampled and scored where a task generates it.
+
+    Raises:
+        DataError: an example cannot be tokenised, or two labels of a task become the same tokens.
     """
 
     __test__ = False
 
     def __init__(
-        self, examples: Sequence[Example], base: BaseModel, settings: MeasurementSettings, limits: Mapping[str, int]
+        self,
+        examples: Sequence[Example],
+        base: BaseModel,
+        settings: MeasurementSettings,
+        limits: Mapping[str, int],
+        tokenize: Tokenize | None = None,
+        generate: bool = True,
     ) -> None:
         self.examples = list(examples)
         self.context = min(base.context, settings.max_length)
         self.tokenizer = base.tokenizer
+        self.tokenize = tokenize or ExampleTokenizer(base, settings.max_length)
         tasks = {name: get_single_task(name) for name in {example.task for example in self.examples}}
         generates = np.array([tasks[example.task].generates for example in self.examples])
         self.followed: dict[str, np.ndarray] = {
@@ -73,39 +94,55 @@ class TestSet:
             "bleu": generates,
             "rougeL": generates,
         }
-        self.tokenized = [self._tokenize(example, tasks[example.task].generates) for example in self.examples]
-        labels = {name: [tokenize_text(self.tokenizer, label) for label in task.labels] for name, task in tasks.items()}
-        single = {name: all(len(ids) == 1 for ids in each) for name, each in labels.items()}
+        self.tokenized = [self.tokenize(example) for example in self.examples]
+        labels = [self._labels(example, tasks[example.task].labels) for example in self.examples]
         self.losses = TargetLosses(
             self.tokenized,
-            [[ids[0] for ids in labels[e.task]] if single[e.task] else [] for e in self.examples],
+            [[each.ids[-1] for each in sequences] if _differ_in_last_token(sequences) else [] for sequences in labels],
             base.model.device,
         )
-        # Labels of more than one token need a pass for each of them: `rivals` are those passes' rows, by example.
+        # Other labels need a pass for each of them: `rivals` are those passes' rows, by example.
         self.rivals: dict[int, slice] = {}
         every: list[TokenizedExample] = []
-        for at, example in enumerate(self.examples):
-            if not single[example.task]:
-                task = tasks[example.task]
-                self.rivals[at] = slice(len(every), len(every) + len(task.labels))
-                every += [self._tokenize(example, False, label) for label in task.labels]
+        for index, sequences in enumerate(labels):
+            if sequences and not _differ_in_last_token(sequences):
+                self.rivals[index] = slice(len(every), len(every) + len(sequences))
+                every += sequences
         self.label_losses = TargetLosses(every, device=base.model.device) if every else None
-        self.answers = {at: tasks[self.examples[at].task].labels.index(self.examples[at].target) for at in self.rivals}
+        self.answers = {
+            index: tasks[self.examples[index].task].labels.index(self.examples[index].target) for index in self.rivals
+        }
         self.generated = np.flatnonzero(generates).tolist()
-        self.generator = self._generator(settings, limits) if self.generated else None
+        self.generator = self._generator(settings, limits) if self.generated and generate else None
 
-    def _tokenize(self, example: Example, end_of_text: bool, target: str | None = None) -> TokenizedExample:
-        return tokenize_example(self.tokenizer, example, self.context, end_of_text, target)
+    def _labels(self, example: Example, labels: Sequence[str]) -> list[TokenizedExample]:
+        """The example with each label of its task as its target."""
+        sequences = [self.tokenize(example, label) for label in labels]
+        first: dict[tuple[int, ...], str] = {}
+        for label, sequence in zip(labels, sequences, strict=True):
+            same = first.setdefault(tuple(sequence.ids), label)
+            if same != label:
+                tokens = self.tokenizer.convert_ids_to_tokens(sequence.target)
+                raise DataError(
+                    f"labels {same!r} and {label!r} of task {example.task} become the same tokens, {tokens}: which of "
+                    "them a model finds likelier cannot be told. Choose other labels, or another base model"
+                )
+        return sequences
 
     def _generator(self, settings: MeasurementSettings, limits: Mapping[str, int]) -> Generator:
         prompts, new_tokens = [], []
-        for at in self.generated:
-            task = self.examples[at].task
+        for index in self.generated:
+            task = self.examples[index].task
             if task not in limits:
                 raise DataError(f"the pool has no example of task {task}, which the test set has")
             new_tokens.append(limits[task])
-            prompts.append(self.tokenized[at].prompt[-max(1, self.context - limits[task]) :])
+            prompts.append(self._shortened(self.tokenized[index].prompt, max(1, self.context - limits[task])))
         return Generator(self.tokenizer, prompts, new_tokens, settings.temperature, settings.top_p)
+
+    def _shortened(self, prompt: list[int], room: int) -> list[int]:
+        """A prompt without its left part, where it is too long, but with its start of text."""
+        begin = prompt[:1] if prompt[0] == self.tokenizer.bos_token_id and room > 1 else []
+        return prompt if len(prompt) <= room else [*begin, *prompt[len(prompt) - room + len(begin) :]]
 
     @property
     def cut(self) -> int:
@@ -138,3 +175,10 @@ class TestSet:
             scores[name] = np.full(len(self.examples), np.nan, dtype=np.float32)
             scores[name][self.generated] = values
         return scores
+
+
+def _differ_in_last_token(sequences: Sequence[TokenizedExample]) -> bool:
+    """Whether one forward pass serves all labels: only the last token of each is scored, and only that differs."""
+    return bool(sequences) and all(
+        each.scored == [len(each) - 1] and each.ids[:-1] == sequences[0].ids[:-1] for each in sequences
+    )

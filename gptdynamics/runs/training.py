@@ -11,7 +11,6 @@ import torch
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay, run_seed
-from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import TestSet
 from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.measurements import Measurements
@@ -73,29 +72,12 @@ def train_run(
         test_set, settings.eval_every, settings.generate_every, run_seed(settings, run), mixed, timing
     )
 
-    def measure(done: int) -> None:
+    for done in updates.iterate(pool, curriculum, rates, timing, record):
         measurements.take(model, done, last=done == len(curriculum))
         if record:
             with timing.timed("products"):
                 record.take_products(done)
         on_step(done)
-
-    measure(0)
-    for done, (ids, rate) in enumerate(zip(curriculum, rates, strict=True), start=1):
-        with timing.timed("update"):
-            loss = updates.loss([pool[at] for at in ids])
-            if not torch.isfinite(loss):
-                raise DivergedRunError(f"training loss is not finite at update {done} (learning rate {rate:.3g})")
-            loss.backward()
-        if record:
-            with timing.timed("gradients"):
-                record.before_update()
-        with timing.timed("update"):
-            updates.step(rate)
-        if record:
-            with timing.timed("gradients"):
-                record.after_update()
-        measure(done)
     return Run(
         name=run,
         curriculum=curriculum,

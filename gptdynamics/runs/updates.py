@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from gptdynamics.configs import RunSettings
+from gptdynamics.curriculum import Curriculum
+from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.runs.gradient_record import GradientRecord
+from gptdynamics.runs.run import RunTiming
 from gptdynamics.runs.trainable import trainable_copy
 from gptdynamics.tokens import TokenizedExample, make_target_batch
 
@@ -51,6 +55,47 @@ class Updates:
             loss = example_losses(target_logits(self.model, batch), batch).mean()
         self.model.eval()
         return loss
+
+    def iterate(
+        self,
+        pool: Mapping[int, TokenizedExample],
+        curriculum: Curriculum,
+        learning_rate: Sequence[float],
+        timing: RunTiming | None = None,
+        record: GradientRecord | None = None,
+    ) -> Iterator[int]:
+        """Make the updates of a curriculum, one after the other.
+
+        Args:
+            pool: tokenised examples by id.
+            curriculum: `[steps][batch]` ids.
+            learning_rate: `[steps]`, of each update.
+            timing: where the time is noted.
+            record: takes gradient products around each update.
+
+        Yields:
+            The number of updates made: 0, and then after each one.
+
+        Raises:
+            DivergedRunError: the loss of a batch is not finite.
+        """
+        timing = timing or RunTiming()
+        yield 0
+        for update, (ids, rate) in enumerate(zip(curriculum, learning_rate, strict=True), start=1):
+            with timing.timed("update"):
+                loss = self.loss([pool[pool_id] for pool_id in ids])
+                if not torch.isfinite(loss):
+                    raise DivergedRunError(f"training loss is not finite at update {update} (learning rate {rate:.3g})")
+                loss.backward()
+            if record:
+                with timing.timed("gradients"):
+                    record.before_update()
+            with timing.timed("update"):
+                self.step(float(rate))
+            if record:
+                with timing.timed("gradients"):
+                    record.after_update()
+            yield update
 
     def step(self, rate: float) -> None:
         """Change the weights along the gradients that are there, and forget them."""

@@ -69,7 +69,7 @@ class Task(ABC):
     accuracy. Generation tasks have targets that end with it and are scored by loss, BLEU and ROUGE-L.
 
     Templates name slots in braces. `plain` is the prompt of the scenario `finetune`; `instructions` are those that
-    `instruct` draws from. None ends in white space.
+    `instruct` draws from. Prompt and target are joined as they are: white space between them stands in one of them.
     """
 
     name: ClassVar[str]
@@ -105,7 +105,7 @@ class Task(ABC):
         return {name: value for name, value in row.items() if isinstance(value, str)}
 
     def prompt(self, row: Row) -> str:
-        """The text before the target; it must not end in white space. The default: `plain`, filled."""
+        """The text before the target. The default: `plain`, filled."""
         return self.plain.format_map(self.slots(row))
 
     def instruction(self, row: Row, template: int) -> str:
@@ -129,7 +129,7 @@ class Task(ABC):
 
     @abstractmethod
     def target(self, row: Row) -> str:
-        """The text to learn; it starts with a space."""
+        """The text to learn, with the space before it where the prompt has none."""
 
     def references(self, row: Row) -> Sequence[str]:
         """Texts to score generated text against. The default: the target; for label tasks none."""
@@ -199,8 +199,6 @@ class Task(ABC):
 
 
 def _check_texts(prompt: str, target: str) -> None:
-    """A tokenizer that joins a space with the word after it must find the space in the target, not in the prompt."""
-    if not prompt or prompt[-1].isspace():
-        raise DataError(f"prompt {prompt[-40:]!r} is empty or ends in white space: end it with the last word or colon")
-    if target[:1] != " " or not target.strip():
-        raise DataError(f"target {target[:40]!r} must be a space and then text")
+    for what, text in (("prompt", prompt), ("target", target)):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{what} {text!r} must be a text that is not empty")

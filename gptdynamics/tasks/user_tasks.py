@@ -132,8 +132,8 @@ def _checked(kind: type[Task]) -> Task:
     for text in (kind.plain, *kind.instructions):
         _check_template(label, text)
     for text in kind.labels:
-        if text[:1] != " " or not text.strip():
-            raise SettingsError(f"{label}.labels: {text!r} must be a space and then text, as targets are")
+        if not isinstance(text, str) or not text.strip():
+            raise SettingsError(f"{label}.labels: {text!r} must be a text that is not empty")
     if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
         raise SettingsError(f"{label}.labels must be different from each other, and at least two")
     return kind()
@@ -144,5 +144,3 @@ def _check_template(label: str, template: str) -> None:
         list(Formatter().parse(template))
     except ValueError as error:
         raise SettingsError(f"{label}: template {template!r}: {error}; write a brace of the text twice") from error
-    if template and template[-1].isspace():
-        raise SettingsError(f"{label}: template {template!r} ends in white space: the target starts with the space")

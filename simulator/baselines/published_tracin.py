@@ -10,9 +10,10 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.measurement.loss import BATCH_TOKENS
+from gptdynamics.runs import Bench
 from gptdynamics.tokens import TokenizedExample, length_sorted_batches, make_target_batch
 from simulator.baselines.predictor import NotApplicableError
-from simulator.baselines.replay import ReplayedConfig, replay, replayed_config
+from simulator.baselines.replay import open_bench, replay
 from simulator.baselines.tracin import add_up, check_loss
 
 if TYPE_CHECKING:
@@ -94,28 +95,28 @@ class PublishedTracIn:
             NotApplicableError: runs cannot be trained again here, or come out differently.
         """
         check_loss(self.name, runs)
-        config = replayed_config(runs)
-        return add_up(runs, np.stack([self._changes(config, runs, at) for at in range(len(runs.runs))]))
+        bench = open_bench(runs)
+        return add_up(runs, np.stack([self._changes(bench, runs, index) for index in range(len(runs.runs))]))
 
     @staticmethod
-    def _changes(config: ReplayedConfig, runs: Dynamics, at: int) -> np.ndarray:
+    def _changes(bench: Bench, runs: Dynamics, index: int) -> np.ndarray:
         """`[T, M]`."""
         changes = []
         measured = runs.step.tolist()
-        for update, model in enumerate(replay(config, runs, at)):
-            test, gradients, losses = summed_sides(model, config.test)
+        for update, model in enumerate(replay(bench, runs, index)):
+            test, gradients, losses = summed_sides(model, bench.test_set.tokenized)
             if update in measured:
-                recorded = runs.values[at, measured.index(update)]
+                recorded = runs.values[index, measured.index(update)]
                 apart = float(np.abs(losses.numpy() - recorded).max())
                 if apart > TOLERANCE:
                     raise NotApplicableError(
-                        f"run {runs.runs[at]} of {runs.config}, trained again, has other losses after {update} updates "
-                        f"(by up to {apart:.2g})"
+                        f"run {runs.runs[index]} of {runs.config}, trained again, has other losses after {update} "
+                        f"updates (by up to {apart:.2g})"
                     )
-            if update == len(runs.curricula[at]):
+            if update == len(runs.curricula[index]):
                 break
-            batch = [config.pool[config.places[each]] for each in runs.curricula[at][update]]
+            batch = [bench.tokenized[pool_id] for pool_id in runs.curricula[index][update]]
             side = summed_sides(model, batch)
             product = separate_products(side[:2], (test, gradients)).mean(0)
-            changes.append(-runs.learning_rate[at][update] * product.numpy())
+            changes.append(-runs.learning_rate[index][update] * product.numpy())
         return np.stack(changes)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from gptdynamics.configs import Tokenization
 from gptdynamics.examples import Example
 
 if TYPE_CHECKING:
@@ -25,14 +26,16 @@ class CausalLMEncoder:
         model: `nano`, a Pythia size, a Hub id or a folder.
         pooling: `mean` over tokens, or the state of the `first` or the `last` one. In a causal model the first token
             sees nothing but itself, the last one everything.
+        tokenization: of prompt and target; see `gptdynamics.tokens.tokenize_example`.
     """
 
-    def __init__(self, model: str, pooling: str = "mean") -> None:
+    def __init__(self, model: str, pooling: str = "mean", tokenization: Tokenization = "joined") -> None:
         self.model_name = model
         self.pooling = pooling
+        self.tokenization = tokenization
 
     def describe(self) -> dict[str, Any]:
-        """Its name, model with revision, and pooling."""
+        """Its name, model with revision, pooling and tokenization."""
         from gptdynamics.base_model import model_revision
 
         return {
@@ -40,6 +43,7 @@ class CausalLMEncoder:
             "model": self.model_name,
             "revision": model_revision(self.model_name),
             "pooling": self.pooling,
+            "tokenization": self.tokenization,
         }
 
     @cached_property
@@ -55,10 +59,12 @@ class CausalLMEncoder:
 
     def _tokens(self, example: Example) -> list[int]:
         """As the model trained on the example sees it; of a text that is too long the left is left out."""
-        from gptdynamics.tokens import tokenize_text
+        from gptdynamics.tokens import tokenize_parts
 
-        ids = tokenize_text(self.base.tokenizer, example.prompt) + tokenize_text(self.base.tokenizer, example.target)
-        return ids[-self.base.context :] or [int(self.base.tokenizer.eos_token_id)]
+        begin, *parts = tokenize_parts(self.base.tokenizer, example.prompt, example.target, self.tokenization)
+        text = [token for part in parts for token in part]
+        room = max(1, self.base.context - len(begin))
+        return [*begin, *text[-room:]] or [int(self.base.tokenizer.eos_token_id)]
 
     @torch.inference_mode()
     def encode(self, examples: Sequence[Example]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptdynamics.configs import Tokenization
 from gptdynamics.examples import Example
 
 if TYPE_CHECKING:
@@ -26,15 +27,19 @@ class GradientEncoder:
         base_model: name of the base model.
         width: buckets.
         seed: of signs and buckets.
+        tokenization: of prompt and target, as the runs were trained; see `gptdynamics.tokens.tokenize_example`.
     """
 
-    def __init__(self, base_model: str, width: int = WIDTH, seed: int = 0) -> None:
+    def __init__(
+        self, base_model: str, width: int = WIDTH, seed: int = 0, tokenization: Tokenization = "joined"
+    ) -> None:
         self.base_model = base_model
         self.width = width
         self.seed = seed
+        self.tokenization = tokenization
 
     def describe(self) -> dict[str, Any]:
-        """Its name, base model with revision, width and seed."""
+        """Its name, base model with revision, width, seed and tokenization."""
         from gptdynamics.base_model import model_revision
 
         revision = model_revision(self.base_model)
@@ -44,6 +49,7 @@ class GradientEncoder:
             "revision": revision,
             "width": self.width,
             "seed": self.seed,
+            "tokenization": self.tokenization,
         }
 
     @cached_property
@@ -60,12 +66,8 @@ class GradientEncoder:
     def encode(self, examples: Sequence[Example]) -> np.ndarray:
         """Vectors `[examples, width]`, one backward pass an example."""
         from gptdynamics.gradients import GradientSketch
-        from gptdynamics.tasks import get_single_task
-        from gptdynamics.tokens import tokenize_example
+        from gptdynamics.tokens import ExampleTokenizer
 
-        base = self.base
-        tokenized = [
-            tokenize_example(base.tokenizer, example, base.context, get_single_task(example.task).generates)
-            for example in examples
-        ]
-        return GradientSketch(self.width, self.seed).project(base.model, tokenized)
+        tokenize = ExampleTokenizer(self.base, self.base.context, self.tokenization)
+        tokenized = [tokenize(example) for example in examples]
+        return GradientSketch(self.width, self.seed).project(self.base.model, tokenized)

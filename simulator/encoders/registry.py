@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gptdynamics.configs import EARLIER_SETTINGS, Tokenization
 from gptdynamics.errors import SettingsError
 from simulator.encoders.causal_lm import CausalLMEncoder
 from simulator.encoders.encoder import Encoder
@@ -17,6 +18,8 @@ ENCODERS = ("sentence", "causal_lm", "gradient", "label", "index")
 POOLINGS = ("mean", "first", "last")
 # Encoders of which the model is a setting; `gradient` has the base model of the runs.
 WITH_MODEL = ("sentence", "causal_lm")
+# Encoders that give the example's tokens to a causal language model.
+TOKENIZING = ("causal_lm", "gradient")
 
 
 def check_encoder(kind: str, model: str | None, pooling: str | None) -> None:
@@ -33,7 +36,12 @@ def check_encoder(kind: str, model: str | None, pooling: str | None) -> None:
 
 
 def make_encoder(
-    kind: str, base_model: str, seed: int = 0, model: str | None = None, pooling: str | None = None
+    kind: str,
+    base_model: str,
+    seed: int = 0,
+    model: str | None = None,
+    pooling: str | None = None,
+    tokenization: Tokenization = "joined",
 ) -> Encoder:
     """The encoder called `kind`.
 
@@ -45,6 +53,7 @@ def make_encoder(
             any causal language model. A folder or a Hub id.
         pooling: how the states of tokens become one vector: `mean`, `first` or (`causal_lm`) `last`. Default: of
             `sentence` the model's own way, of `causal_lm` the mean.
+        tokenization: of prompt and target, as the runs were trained; of `gradient` and `causal_lm`.
 
     Raises:
         SettingsError: no such encoder, or it does not have these settings.
@@ -53,9 +62,9 @@ def make_encoder(
     if kind == "sentence":
         return SentenceEncoder(**_given(model=model, pooling=pooling))
     if kind == "causal_lm":
-        return CausalLMEncoder(model or base_model, **_given(pooling=pooling))
+        return CausalLMEncoder(model or base_model, pooling or "mean", tokenization)
     if kind == "gradient":
-        return GradientEncoder(base_model, seed=seed)
+        return GradientEncoder(base_model, seed=seed, tokenization=tokenization)
     return LabelEncoder() if kind == "label" else IndexEncoder()
 
 
@@ -71,13 +80,22 @@ def described_encoder(description: Mapping[str, Any]) -> Encoder:
     kind = description.get("encoder", "")
     if kind == "index":
         raise SettingsError("index vectors know no other examples than those trained on: train with another encoder")
-    settings = {name: value for name, value in description.items() if name not in ("encoder", "revision")}
+    if kind in TOKENIZING:
+        description = EARLIER_SETTINGS | dict(description)
     made: Encoder
     if kind == "gradient":
-        made = GradientEncoder(settings["model"], settings["width"], settings["seed"])
+        made = GradientEncoder(
+            description["model"], description["width"], description["seed"], description["tokenization"]
+        )
     else:
-        pooling = settings.get("pooling")
-        made = make_encoder(kind, "", model=settings.get("model"), pooling=None if pooling == "own" else pooling)
+        pooling = description.get("pooling")
+        made = make_encoder(
+            kind,
+            "",
+            model=description.get("model"),
+            pooling=None if pooling == "own" else pooling,
+            tokenization=description.get("tokenization", "joined"),
+        )
     if made.describe() != dict(description):
         raise SettingsError(
             f"this simulator was trained with encoder {dict(description)}; here it would be {made.describe()}"

@@ -18,11 +18,12 @@ from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.gradients import directional_derivatives, gradient_products
 from gptdynamics.gradients.products import example_gradients
 from gptdynamics.measurement.loss import TargetLosses
+from gptdynamics.runs import Bench
 from gptdynamics.runs.gradient_record import CHECKPOINTS
 from gptdynamics.runs.updates import Updates
 from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
-from simulator.baselines.replay import ReplayedConfig, replayed_config
+from simulator.baselines.replay import open_bench
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.result import Result, Table
 from simulator.experiments.workbench import UNTRAINABLE, Workbench
@@ -88,20 +89,20 @@ def exact_pair(model: Any, given: Any, wanted: Any) -> Any:
     return sum((left * right).sum() for left, right in zip(one, other, strict=True))
 
 
-def pairwise_cost(config: ReplayedConfig, runs: Dynamics, pair: Pair) -> tuple[float, float]:
+def pairwise_cost(opened: Bench, runs: Dynamics, pair: Pair) -> tuple[float, float]:
     """Seconds and operations of one trajectory in batches of one.
 
     At every step a checkpoint is loaded, and every example of the batch is paired with the test example by itself.
     """
     updates = len(runs.curricula[0])
     steps = np.linspace(0, updates - 1, SAMPLED_STEPS).astype(int).tolist()
-    tests = list(range(min(SAMPLED_TESTS, len(config.test))))
+    tests = list(range(min(SAMPLED_TESTS, len(opened.test_set.tokenized))))
     with tempfile.TemporaryDirectory() as folder:
-        config.model.save_pretrained(folder)
+        opened.base.model.save_pretrained(folder)
 
         def one(model: Any, step: int, test: int) -> None:
             for key in runs.curricula[0][step]:
-                pair(model, config.pool[config.places[key]], config.test[test])
+                pair(model, opened.tokenized[key], opened.test_set.tokenized[test])
 
         operations = _counted(partial(one, load_weights(folder), 0, 0))
         began = time.perf_counter()
@@ -112,15 +113,15 @@ def pairwise_cost(config: ReplayedConfig, runs: Dynamics, pair: Pair) -> tuple[f
     return seconds * updates, float(operations * updates)
 
 
-def exact_cost(config: ReplayedConfig, runs: Dynamics) -> tuple[float, float]:
+def exact_cost(opened: Bench, runs: Dynamics) -> tuple[float, float]:
     """Seconds and operations of one trajectory where all steps' exact products are taken while the run trains.
 
     At every step the gradient of the batch, and along it the derivatives of all test examples' losses.
     """
-    losses = TargetLosses(config.test)
-    count = len(config.test)
-    batch = [config.pool[config.places[key]] for key in runs.curricula[0][0]]
-    updates = Updates(config.model, config.settings, run_seed(config.settings, runs.runs[0]))
+    losses = TargetLosses(opened.test_set.tokenized)
+    count = len(opened.test_set.tokenized)
+    batch = [opened.tokenized[key] for key in runs.curricula[0][0]]
+    updates = Updates(opened.base.model, opened.settings, run_seed(opened.settings, runs.runs[0]))
     weights = {name: value for name, value in updates.model.named_parameters() if value.requires_grad}
 
     def one_step() -> None:
@@ -133,10 +134,10 @@ def exact_cost(config: ReplayedConfig, runs: Dynamics) -> tuple[float, float]:
     return _timed(one_step) * scale, _counted(one_step) * scale
 
 
-def checkpoints_cost(config: ReplayedConfig) -> tuple[float, float]:
+def checkpoints_cost(opened: Bench) -> tuple[float, float]:
     """Seconds and operations of one trajectory where all pool x test products are taken at `CHECKPOINTS` steps."""
-    products = partial(gradient_products, config.model, config.pool, config.test)
-    scale = CHECKPOINTS / len(config.test)
+    products = partial(gradient_products, opened.base.model, list(opened.tokenized.values()), opened.test_set.tokenized)
+    scale = CHECKPOINTS / len(opened.test_set.tokenized)
     return _timed(products, 1) * scale, _counted(products) * scale
 
 
@@ -166,15 +167,15 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
         operations = _counted(partial(simulated.predict, held_out)) / trajectories
         rows.append(_row(simulated.name, seconds, operations, f"prediction; fitted in {trained.seconds:.1f} s"))
     try:
-        replayed = replayed_config(held_out)
+        opened = open_bench(held_out)
     except GPTDynamicsError as error:
         return rows, [*skipped, f"{config}, TracIn-CP: {error}"]
     note = "while a run trains, all test examples at once: the batch's gradient at every step"
-    rows.append(_row("tracin_cp_all", *exact_cost(replayed, held_out), note))
+    rows.append(_row("tracin_cp_all", *exact_cost(opened, held_out), note))
     note = f"while a run trains, all pairs of pool and test examples at {CHECKPOINTS} steps"
-    rows.append(_row("tracin_cp_10", *checkpoints_cost(replayed), note))
+    rows.append(_row("tracin_cp_10", *checkpoints_cost(opened), note))
     for name, pair in ((EXACT_PAIRS, exact_pair), (PUBLISHED, published_pair)):
-        seconds, operations = pairwise_cost(replayed, held_out, pair)
+        seconds, operations = pairwise_cost(opened, held_out, pair)
         note = f"a checkpoint loaded at each step; timed on {SAMPLED_STEPS} steps of {SAMPLED_TESTS} test examples"
         rows.append(_row(name, seconds, operations, note))
     return rows, skipped

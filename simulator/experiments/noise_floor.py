@@ -10,9 +10,8 @@ from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.schema import GENERATED_METRICS
 from gptdynamics.errors import GPTDynamicsError
-from gptdynamics.measurement import TestSet
-from gptdynamics.measurement.test_set import new_token_limits
-from simulator.baselines.replay import ReplayedConfig, replay, replayed_config
+from gptdynamics.runs import Bench
+from simulator.baselines.replay import open_bench, replay
 from simulator.evaluation.scoring import score
 from simulator.experiments.result import Result, Table, shown
 from simulator.experiments.workbench import Workbench
@@ -25,19 +24,19 @@ SAMPLED_STEPS = 5
 NOT_USED = "classifier_dropout"
 
 
-def is_stochastic(config: ReplayedConfig) -> bool:
+def is_stochastic(opened: Bench) -> bool:
     """Whether two trainings on one curriculum differ: adapters begin at random and drop out, or the model drops out."""
-    rates = [value for name, value in vars(config.model.config).items() if "drop" in name and name != NOT_USED]
-    return bool(config.settings.lora_rank or any(isinstance(rate, float) and rate > 0 for rate in rates))
+    rates = [value for name, value in vars(opened.base.model.config).items() if "drop" in name and name != NOT_USED]
+    return bool(opened.settings.lora_rank or any(isinstance(rate, float) and rate > 0 for rate in rates))
 
 
 def measured_again(
-    config: ReplayedConfig, runs: dict[str, Dynamics], wanted: list[str], repeat: int
+    opened: Bench, runs: dict[str, Dynamics], wanted: list[str], repeat: int
 ) -> dict[str, tuple[list[int], np.ndarray]]:
     """Train the first held-out run again with other random numbers and measure it.
 
     Args:
-        config: of the runs.
+        opened: of the runs.
         runs: held-out runs by metric, the loss among them.
         wanted: metrics to measure.
         repeat: which other random numbers.
@@ -48,17 +47,16 @@ def measured_again(
     # Every test example has a loss; the other metrics are of some of them.
     every = runs["loss"]
     places = {example.id: at for at, example in enumerate(every.test)}
-    test_set = TestSet(every.test, config.base, config.settings, new_token_limits(every.pool, config.pool))
-    seed = [*run_seed(config.settings, every.runs[0]), repeat]
+    seed = [*run_seed(opened.settings, every.runs[0]), repeat]
     steps = {metric: _chosen(metric, runs[metric].step.tolist()) for metric in wanted}
     found: dict[str, list[np.ndarray]] = {metric: [] for metric in wanted}
-    for done, model in enumerate(replay(config, every, 0, repeat)):
+    for done, model in enumerate(replay(opened, every, 0, repeat)):
         now = {metric for metric in wanted if done in steps[metric]}
         values: dict[str, np.ndarray] = {}
         if now & set(GENERATED_METRICS):
-            values |= test_set.generate(model, [*seed, done])
+            values |= opened.test_set.generate(model, [*seed, done])
         if now - set(GENERATED_METRICS):
-            values |= test_set.measure(model)
+            values |= opened.test_set.measure(model)
         for metric in now:
             found[metric].append(values[metric][[places[example.id] for example in runs[metric].test]])
     return {metric: (steps[metric], np.stack(each)) for metric, each in found.items()}
@@ -71,9 +69,9 @@ def _chosen(metric: str, measured: list[int]) -> list[int]:
     return [measured[at] for at in sorted(set(places.tolist()))]
 
 
-def _rows(bench: Workbench, config: str, metrics: list[str], replayed: ReplayedConfig) -> list[dict[str, Any]]:
+def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> list[dict[str, Any]]:
     runs = {metric: bench.runs(config, metric).split("test").take([0]) for metric in dict.fromkeys(["loss", *metrics])}
-    again = measured_again(replayed, runs, metrics, 1)
+    again = measured_again(opened, runs, metrics, 1)
     rows = []
     for metric, (steps, values) in again.items():
         mine = runs[metric]
@@ -106,11 +104,11 @@ def noise_floor(bench: Workbench) -> Result:
     for config in configs:
         measured = bench.metrics(config)
         try:
-            replayed = replayed_config(bench.runs(config).split("test"))
+            opened = open_bench(bench.runs(config).split("test"))
         except GPTDynamicsError as error:
             result.skipped.append(f"{config}: {error}")
             continue
-        stochastic = is_stochastic(replayed)
+        stochastic = is_stochastic(opened)
         metrics = measured if stochastic else [metric for metric in measured if metric in GENERATED_METRICS]
         if not stochastic:
             fixed = ", ".join(metric for metric in measured if metric not in GENERATED_METRICS)
@@ -119,7 +117,7 @@ def noise_floor(bench: Workbench) -> Result:
             )
         if metrics:
             bench.on_phase(f"{config}: training a run again", 1)
-            result.rows.extend(_rows(bench, config, metrics, replayed))
+            result.rows.extend(_rows(bench, config, metrics, opened))
             bench.on_progress()
     keys = ("between", "floor", "mean_curve", "spearman")
     cells = [

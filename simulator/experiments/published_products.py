@@ -11,9 +11,10 @@ import torch
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.runs import Bench
 from gptdynamics.tokens import TokenizedExample, make_target_batch
 from simulator.baselines.published_tracin import separate_products, summed_sides
-from simulator.baselines.replay import ReplayedConfig, replayed_config
+from simulator.baselines.replay import open_bench
 from simulator.experiments.result import Result, Table, shown
 from simulator.experiments.workbench import Workbench
 
@@ -45,12 +46,12 @@ def agreement(found: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     }
 
 
-def _rows(config: str, replayed: ReplayedConfig, exact: np.ndarray) -> list[dict[str, Any]]:
-    model = replayed.model
+def _rows(config: str, opened: Bench, exact: np.ndarray) -> list[dict[str, Any]]:
+    model = opened.base.model
     published = separate_products(
-        summed_sides(model, replayed.pool)[:2], summed_sides(model, replayed.test)[:2]
+        summed_sides(model, list(opened.tokenized.values()))[:2], summed_sides(model, opened.test_set.tokenized)[:2]
     ).numpy()
-    layer = output_layer_products(model, replayed.pool, replayed.test)
+    layer = output_layer_products(model, list(opened.tokenized.values()), opened.test_set.tokenized)
     pairs = (
         ("published against exact", published, exact),
         ("published against the output layer, exact", published, layer),
@@ -70,12 +71,12 @@ def published_products(bench: Workbench) -> Result:
             result.skipped.append(f"{config}: no gradient products; collect with --gradients test")
             continue
         try:
-            replayed = replayed_config(runs)
+            opened = open_bench(runs)
         except GPTDynamicsError as error:
             result.skipped.append(f"{config}: {error}")
             continue
         bench.on_phase(f"{config}: products", 1)
-        result.rows.extend(_rows(config, replayed, read_products(bench.dataset, config, runs.runs[0]).values[0]))
+        result.rows.extend(_rows(config, opened, read_products(bench.dataset, config, runs.runs[0]).values[0]))
         bench.on_progress()
     cells = [
         [row["config"], row["what"], shown(row["size"]), shown(row["correlation"]), f"{100 * row['same_sign']:.0f} %"]

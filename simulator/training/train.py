@@ -22,7 +22,7 @@ from simulator.training.parts import check_part, fingerprint, read_parts, stride
 from simulator.training.session import Session, make_session
 from simulator.training.settings import TrainSettings
 from simulator.training.trained import Trained
-from simulator.training.vectors import parts_of, run_vectors
+from simulator.training.vectors import parts_of, run_vectors, trained_tokenization
 
 
 def train_simulator(
@@ -110,7 +110,13 @@ def train_and_save(
 
 def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -> Part:
     """A part with its vectors and what is known of it before fitting."""
-    encoder = make_encoder(settings.encoder, runs.base_model, model=settings.encoder_model, pooling=settings.pooling)
+    encoder = make_encoder(
+        settings.encoder,
+        runs.base_model,
+        model=settings.encoder_model,
+        pooling=settings.pooling,
+        tokenization=trained_tokenization(runs),
+    )
     vectors = run_vectors(encoder, runs, on_progress)
     first_step, stride = stride_of(runs)
     config = GPTfluenceConfig(

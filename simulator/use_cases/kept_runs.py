@@ -14,7 +14,8 @@ from gptdynamics.atomic import write_atomically
 from gptdynamics.runs import Run
 
 if TYPE_CHECKING:
-    from simulator.use_cases.trials import Stage, Trial
+    from gptdynamics.runs import BenchContents
+    from simulator.use_cases.trials import Trial
 
 
 class KeptRuns:
@@ -22,18 +23,18 @@ class KeptRuns:
 
     Args:
         folder: of the files.
-        stage: of the trials.
+        contents: of the trials' bench.
         base_revision: of the base model's weights.
     """
 
-    def __init__(self, folder: Path, stage: Stage, base_revision: str) -> None:
+    def __init__(self, folder: Path, contents: BenchContents, base_revision: str) -> None:
         self.folder = folder
-        texts = [(each.id, each.prompt, each.target, each.references) for each in (*stage.pool, *stage.test)]
-        self._stage = [stage.settings.to_dict(), base_revision, texts, len(stage.pool), stage.generate]
+        texts = [(each.id, each.prompt, each.target, each.references) for each in (*contents.pool, *contents.test)]
+        self._contents = [contents.settings.to_dict(), base_revision, texts, len(contents.pool), contents.generate]
 
     def path(self, trial: Trial) -> Path:
         """Where the run of a trial is, or would be."""
-        content = json.dumps([self._stage, asdict(trial)], sort_keys=True)
+        content = json.dumps([self._contents, asdict(trial)], sort_keys=True)
         return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
 
     def load(self, trial: Trial) -> Run | None:

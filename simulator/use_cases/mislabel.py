@@ -21,6 +21,7 @@ from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
+from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task, get_task, load_examples
 from gptdynamics.tasks.mixture import Mixture
 from simulator.encoders import encode_cached, make_encoder
@@ -31,7 +32,7 @@ from simulator.use_cases.kept_scores import load_scores, save_scores, scores_pat
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
 from simulator.use_cases.trial_cost import time_trials
-from simulator.use_cases.trials import Stage, Trial, train_all, work_through
+from simulator.use_cases.trials import Trial, do_all, train_all
 
 SHARES = (0.1, 0.2, 0.5)
 SHUFFLES = 10
@@ -159,14 +160,14 @@ def _collect(settings: MislabelSettings, pool: list[Example], on_progress: Calla
     """Make the runs that are missing, with the pool as the test set; processor seconds."""
     run_settings, folder = settings.run_settings, DatasetFolder(settings.output / "dynamics")
     entry = PlanEntry(run_settings, settings.runs)
-    stage = Stage(run_settings, tuple(pool), tuple(pool))
+    contents = BenchContents(run_settings, tuple(pool), tuple(pool))
     base = load_base_model(settings.base_model)
     folder.begin(entry, base.revision)
     for part in ("pool", "test"):
         folder.add_examples(settings.task, part, pool)
     trials = [Trial(half_curriculum(run_settings, pool, run), run) for run in entry.run_names]
-    worked = train_all(stage, trials, settings.output / "trials", settings.workers, on_progress)
-    for run in worked.found:
+    worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
+    for run in worked.results:
         folder.add_run(run_settings, (base.name, base.revision), pool, run)
     folder.write_card()
     return worked.seconds
@@ -231,8 +232,8 @@ def _scores(
     scores = score_examples(runs, on_phase, on_progress)
     seconds["simulators"] = time.process_time() - began
     on_phase("TracIn-CP self-influence", 1)
-    stage = Stage(settings.whole_settings, tuple(pool), tuple(pool[:1]))
-    [(_, traced, seconds["tracin_self"])] = work_through(stage, [SelfInfluence(_whole_curriculum(settings, pool))])
+    contents = BenchContents(settings.whole_settings, tuple(pool), tuple(pool[:1]))
+    [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(settings, pool))])
     on_progress()
     scores = {"tracin_self": traced, **scores}
     save_scores(path, scores, seconds)
@@ -262,7 +263,7 @@ def find_mislabels(
     if not settings.flip:
         return found
     on_phase("training again after correction", trainings(len(RETRAINED), len(SHARES), settings.retrainings))
-    whole = Stage(settings.whole_settings, tuple(pool), tuple(test))
+    whole = BenchContents(settings.whole_settings, tuple(pool), tuple(test))
     ids = [example.id for example in pool]
     rankings = {"random": shuffles(ids, settings.seed), **{name: [found.ranking(name)] for name in RETRAINED[1:]}}
     keep = settings.output / "trials"
@@ -311,7 +312,9 @@ def plan_mislabels(settings: MislabelSettings) -> MislabelPlan:
     there = DatasetFolder(settings.output / "dynamics").finished(run_settings.config)
     missing = len([at for at in range(settings.runs) if run_name(at) not in there])
     again = trainings(len(RETRAINED), len(SHARES), settings.retrainings) if settings.flip else 0
-    cost = time_trials(Stage(run_settings, tuple(pool), tuple(pool)), half_curriculum(run_settings, pool, "0000"))
+    cost = time_trials(
+        BenchContents(run_settings, tuple(pool), tuple(pool)), half_curriculum(run_settings, pool, "0000")
+    )
     each_run = cost.training(run_settings.run_steps, MEASURED + 2, settings.rows)
     each_again = cost.training(whole.run_steps, 2, settings.test_examples)
     # A backward pass for one example costs about as much as its part of an update.

@@ -10,7 +10,8 @@ import numpy as np
 
 from gptdynamics.configs import run_name
 from gptdynamics.curriculum import Curriculum
-from simulator.use_cases.trials import Stage, Trial, train_all
+from gptdynamics.runs import BenchContents
+from simulator.use_cases.trials import Trial, train_all
 
 # Batches in so many that are sorted by length together: enough that hardly anything is padding.
 BUCKET = 8
@@ -75,7 +76,7 @@ class Retrained:
 
 
 def retrain(
-    stage: Stage,
+    contents: BenchContents,
     rankings: Mapping[str, Sequence[Sequence[int]]],
     truth: Mapping[int, str],
     shares: Sequence[float],
@@ -89,7 +90,7 @@ def retrain(
     Trainings on the same labels in the same order are made once.
 
     Args:
-        stage: the pool as it is labelled now, and a test set with right labels.
+        contents: the pool as it is labelled now, and a test set with right labels.
         rankings: for each method the ranking that each seed uses: one for all, or one each.
         truth: true target of each mislabelled example.
         shares: inspected, above 0.
@@ -98,13 +99,13 @@ def retrain(
     """
     every = (0.0, *shares)
     wanted: dict[tuple[int, frozenset[int]], Trial] = {}
-    lengths = {example.id: len(example.prompt) for example in stage.pool}
+    lengths = {example.id: len(example.prompt) for example in contents.pool}
 
     def key_of(seed: int, targets: Mapping[int, str]) -> tuple[int, frozenset[int]]:
         key = (seed, frozenset(targets))
         if key not in wanted:
-            settings = stage.settings
-            ids = [example.id for example in stage.pool]
+            settings = contents.settings
+            ids = [example.id for example in contents.pool]
             entropy = [settings.seed, 3, seed]
             curriculum = bucketed_curriculum(ids, lengths, settings.batch_size, settings.epochs, entropy)
             wanted[key] = Trial(curriculum, run_name(seed), dict(targets))
@@ -120,8 +121,8 @@ def retrain(
     clean = [key_of(seed, truth) for seed in range(seeds)]
     # Seed by seed, so that what an interrupted command leaves is whole.
     order = sorted(wanted, key=lambda key: key[0])
-    worked = train_all(stage, [wanted[key] for key in order], keep, workers, on_progress)
-    accuracy = {key: float(run.metrics["accuracy"][-1].mean()) for key, run in zip(order, worked.found, strict=True)}
+    worked = train_all(contents, [wanted[key] for key in order], keep, workers, on_progress)
+    accuracy = {key: float(run.metrics["accuracy"][-1].mean()) for key, run in zip(order, worked.results, strict=True)}
     return Retrained(
         shares=every,
         accuracy={name: np.array([[accuracy[key] for key in row] for row in rows]) for name, rows in places.items()},

@@ -11,10 +11,9 @@ import torch
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.dataset import Dynamics
 from gptdynamics.gradients.products import example_gradients
-from gptdynamics.runs.updates import Updates
+from gptdynamics.runs import Bench
 from simulator.curricula import visit_shares
 from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.use_cases.trials import OpenStage
 
 # Penalties of the ridge regression that are tried, in units of a vector component's mean square.
 RIDGE = 10.0 ** np.arange(-2, 3.5, 0.5)
@@ -35,18 +34,15 @@ class SelfInfluence:
     curriculum: Curriculum
     checkpoints: int = 5
 
-    def do(self, stage: OpenStage) -> np.ndarray:
+    def do(self, bench: Bench) -> np.ndarray:
         """Train; `[N]` in the order of the pool."""
-        updates = Updates(stage.base.model, stage.settings, [stage.settings.seed, 0])
-        rates = linear_decay(stage.settings.learning_rate, len(self.curriculum))
+        rates = linear_decay(bench.settings.learning_rate, len(self.curriculum))
         steps = {round(at * len(self.curriculum) / self.checkpoints) for at in range(self.checkpoints)}
-        pool = list(stage.tokenized.values())
+        pool = list(bench.tokenized.values())
         total = np.zeros(len(pool))
-        for step, (ids, rate) in enumerate(zip(self.curriculum, rates, strict=True)):
+        for step, model in enumerate(bench.weights(self.curriculum, rates, [bench.settings.seed, 0])):
             if step in steps:
-                total += rate * squared_lengths(updates.model, pool)
-            updates.loss([stage.tokenized[key] for key in ids]).backward()
-            updates.step(rate)
+                total += rates[step] * squared_lengths(model, pool)
         return total
 
 

@@ -22,11 +22,12 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.encoders import encode_cached, make_encoder
+from simulator.training.vectors import trained_tokenization
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, one_shot
 from simulator.use_cases.trial_cost import time_trials
-from simulator.use_cases.trials import Trial, stage_of, train_all
+from simulator.use_cases.trials import Trial, train_all, trial_contents
 
 CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
 
@@ -127,7 +128,7 @@ def choose(
     size, count, pool = len(fact.pool), settings.count, fact.pool
 
     def alike(kind: str) -> list[int]:
-        encoder = make_encoder(kind, fact.base_model)
+        encoder = make_encoder(kind, fact.base_model, tokenization=trained_tokenization(fact))
         vectors = [encode_cached(encoder, each) for each in (pool, fact.test)]
         return most_alike(vectors[0], vectors[1][target], count)
 
@@ -170,7 +171,7 @@ def trainings_of(settings: SelectSettings) -> tuple[int, int, float]:
     _, fact = _read(settings)
     _target(settings, fact)
     updates, count = len(fact.curricula[0]), settings.random + settings.seeds * len(CHOSEN)
-    cost = time_trials(stage_of(fact, fact.test, measured=2), fact.curricula[0])
+    cost = time_trials(trial_contents(fact, fact.test, measured=2), fact.curricula[0])
     return count, updates, cost.opening + count * cost.training(updates, 2, len(fact.test))
 
 
@@ -191,7 +192,7 @@ def select(
     case, fact = _read(settings)
     target = _target(settings, fact)
     others = [at for at in range(len(fact.test)) if at not in set(target)]
-    stage = stage_of(fact, fact.test, measured=2)
+    contents = trial_contents(fact, fact.test, measured=2)
     bound = mixture_bound(case, fact, target)
     on_phase("choosing", 1)
     with torch.no_grad():
@@ -210,8 +211,8 @@ def select(
         for seed, each in enumerate(choices)
     ]
     on_phase("training on the choices", len(trials))
-    worked = train_all(stage, trials, settings.output / "trials", settings.workers, on_progress)
-    final = np.stack([each.metrics[fact.metric][-1] for each in worked.found])
+    worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
+    final = np.stack([each.metrics[fact.metric][-1] for each in worked.results])
     rows = {name: [at for at, (each, _) in enumerate(chosen) if each == name] for name in places}
     return Selection(
         settings=settings,

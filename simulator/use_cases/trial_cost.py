@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, replace
 
 from gptdynamics.curriculum import Curriculum
-from simulator.use_cases.trials import OpenStage, Stage, Trial
+from gptdynamics.runs import Bench, BenchContents
+from simulator.use_cases.trials import Trial
 
 UPDATES = 10
 MEASURED = 100
@@ -17,7 +18,7 @@ class TrialCost:
     """Processor seconds.
 
     Attributes:
-        opening: of loading a stage.
+        opening: of opening a bench.
         update: of one.
         measurement: of one test example, once.
     """
@@ -31,22 +32,27 @@ class TrialCost:
         return updates * self.update + measurements * test_examples * self.measurement
 
 
-def time_trials(stage: Stage, curriculum: Curriculum) -> TrialCost:
+def time_trials(contents: BenchContents, curriculum: Curriculum) -> TrialCost:
     """Make a few updates and two measurements of a few test examples.
 
     Args:
-        stage: of the trainings.
+        contents: of the trainings' bench.
         curriculum: like theirs; its first updates are made.
 
     Raises:
         GPTDynamicsError: the base model cannot be had, or the training diverged.
     """
-    every = max(1, len(stage.test) // MEASURED)
-    few = replace(stage, settings=replace(stage.settings, eval_every=10**6), test=stage.test[::every], generate=False)
+    every = max(1, len(contents.test) // MEASURED)
+    few = replace(
+        contents,
+        settings=replace(contents.settings, eval_every=10**6),
+        test=contents.test[::every],
+        generate=False,
+    )
     began = time.process_time()
-    opened = OpenStage(few)
+    bench = Bench(few)
     opening = time.process_time() - began
-    run = Trial(curriculum[:UPDATES]).do(opened)
+    run = Trial(curriculum[:UPDATES]).do(bench)
     return TrialCost(
         opening=opening,
         update=run.timing.update / len(run.curriculum),

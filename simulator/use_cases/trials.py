@@ -2,89 +2,36 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import torch
-
 from gptdynamics.base_model import load_base_model
-from gptdynamics.collection.executor import begin_worker
-from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.schema import GENERATED_METRICS
-from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.measurement import TestSet
-from gptdynamics.measurement.test_set import new_token_limits
-from gptdynamics.runs import Run, train_run
-from gptdynamics.tasks import get_single_task
-from gptdynamics.tokens import TokenizedExample, tokenize_example
+from gptdynamics.runs import Bench, BenchContents, Run
+from gptdynamics.runs.processes import OnStep, local_executor
 from simulator.baselines.replay import trained_with
 from simulator.use_cases.kept_runs import KeptRuns
 
 if TYPE_CHECKING:
     from gptdynamics.curriculum import Curriculum
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 Given = TypeVar("Given", covariant=True)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What trials share.
-
-    Attributes:
-        settings: hyper-parameters; `eval_every` and `generate_every` say after which updates is measured.
-        pool: examples that curricula name.
-        test: examples that are measured.
-        generate: also sample text for the test examples of tasks that generate it, and score it.
-    """
-
-    settings: RunSettings
-    pool: tuple[Example, ...]
-    test: tuple[Example, ...]
-    generate: bool = False
-
-
-class OpenStage:
-    """A stage with its base model loaded and its texts tokenised.
-
-    Args:
-        stage: what to load.
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self.settings = stage.settings
-        self.pool = {example.id: example for example in stage.pool}
-        self.base = load_base_model(stage.settings.base)
-        self.tokenized = {key: self.tokenize(example) for key, example in self.pool.items()}
-        limits = new_token_limits(stage.pool, list(self.tokenized.values()))
-        self.test_set = TestSet(stage.test, self.base, stage.settings, limits)
-        if not stage.generate:
-            self.test_set.generator = None
-
-    def tokenize(self, example: Example) -> TokenizedExample:
-        """An example as it is trained on."""
-        context = min(self.base.context, self.settings.max_length)
-        return tokenize_example(self.base.tokenizer, example, context, get_single_task(example.task).generates)
-
-    def relabelled(self, targets: Mapping[int, str]) -> dict[int, TokenizedExample]:
-        """The pool with other targets for some of its examples."""
-        changed = {key: self.tokenize(replace(self.pool[key], target=target)) for key, target in targets.items()}
-        return self.tokenized | changed
-
-
 class Work(Protocol[Given]):
-    """Something to do on a stage; it is sent to a process, and what it finds is sent back."""
+    """Something to do on a bench; it is sent to a process, and its result is sent back."""
 
-    def do(self, stage: OpenStage) -> Given:
+    def do(self, bench: Bench) -> Given:
         """Do it."""
         ...
 
@@ -103,38 +50,39 @@ class Trial:
     run: str = "0000"
     targets: Mapping[int, str] = field(default_factory=dict)
 
-    def do(self, stage: OpenStage) -> Run:
+    def do(self, bench: Bench) -> Run:
         """Train and measure.
 
         Raises:
             DivergedRunError: a loss is not finite.
         """
-        settings = replace(stage.settings, gradients="none")
-        pool = stage.relabelled(self.targets)
-        return train_run(stage.base, pool, stage.test_set, settings, self.run, curriculum=self.curriculum)
-
-
-_worker: dict[str, Any] = {}
-
-
-def _start(stage: Stage) -> None:
-    begin_worker()
-    _worker["stage"] = stage
-
-
-def _work(work: Work[Found]) -> tuple[Found, float]:
-    # Opened here, not when the process starts, so that what goes wrong is heard of.
-    if isinstance(_worker["stage"], Stage):
-        _worker["stage"] = OpenStage(_worker["stage"])
-    began = time.process_time()
-    return work.do(_worker["stage"]), time.process_time() - began
+        return bench.run(self.run, curriculum=self.curriculum, targets=self.targets)
 
 
 @dataclass(frozen=True)
-class Worked(Generic[Found]):
-    """What works found, in their order, and the processor seconds that those done now took."""
+class _TimedWork:
+    """A work with what its bench is made of, as processes are sent it; its result and its processor seconds."""
 
-    found: list[Found]
+    contents: BenchContents
+    work: Work[Any]
+
+    @property
+    def bench_key(self) -> Any:
+        return self.contents
+
+    def open_bench(self, device: str) -> Bench:
+        return Bench(self.contents, device)
+
+    def do(self, bench: Bench, on_step: OnStep) -> tuple[Any, float]:
+        began = time.process_time()
+        return self.work.do(bench), time.process_time() - began
+
+
+@dataclass(frozen=True)
+class Worked(Generic[Result]):
+    """Results of works, in their order, and the processor seconds that those done now took."""
+
+    results: list[Result]
     seconds: float
     done: int
 
@@ -145,7 +93,7 @@ class Worked(Generic[Found]):
 
 
 def train_all(
-    stage: Stage,
+    contents: BenchContents,
     trials: Sequence[Trial],
     keep: Path,
     workers: int | None = None,
@@ -154,36 +102,36 @@ def train_all(
     """Make the runs of trials, but for those that `keep` has; each is kept when it ends.
 
     Args:
-        stage: what they share.
+        contents: of the bench that they share.
         trials: what to train.
         keep: folder.
-        workers, on_progress: as of `work_through`.
+        workers, on_progress: as of `do_all`.
 
     Raises:
         GPTDynamicsError: the base model cannot be had, a training diverged, or a process died.
     """
-    kept = KeptRuns(keep, stage, load_base_model(stage.settings.base).revision)
-    found = [kept.load(trial) for trial in trials]
-    missing = [trial for trial, run in zip(trials, found, strict=True) if run is None]
+    kept = KeptRuns(keep, contents, load_base_model(contents.settings.base).revision)
+    runs = [kept.load(trial) for trial in trials]
+    missing = [trial for trial, run in zip(trials, runs, strict=True) if run is None]
     for _ in range(len(trials) - len(missing)):
         on_progress()
     seconds, made = 0.0, []
-    for at, run, took in work_through(stage, missing, workers):
-        kept.save(missing[at], run)
-        made.append((at, run))
+    for index, run, took in do_all(contents, missing, workers):
+        kept.save(missing[index], run)
+        made.append((index, run))
         seconds += took
         on_progress()
     new = iter([run for _, run in sorted(made, key=lambda pair: pair[0])])
-    return Worked([run or next(new) for run in found], seconds, len(missing))
+    return Worked([run or next(new) for run in runs], seconds, len(missing))
 
 
-def work_through(
-    stage: Stage, works: Sequence[Work[Found]], workers: int | None = None
-) -> Iterator[tuple[int, Found, float]]:
-    """Do all works, in processes with one thread each; the place, the finding and the processor seconds of each.
+def do_all(
+    contents: BenchContents, works: Sequence[Work[Result]], workers: int | None = None
+) -> Iterator[tuple[int, Result, float]]:
+    """Do all works, in processes with one thread each: the index, the result and the processor seconds of each.
 
     Args:
-        stage: what they share.
+        contents: of the bench that they share.
         works: what to do.
         workers: processes; 1: in this one. Default: one a core.
 
@@ -195,42 +143,23 @@ def work_through(
     """
     if workers is not None and workers < 1:
         raise SettingsError(f"workers={workers} must be at least 1")
-    count = min(workers or os.cpu_count() or 1, len(works))
-    if count <= 1:
-        yield from _here(stage, works)
+    waiting = deque(enumerate(works))
+    running: dict[Future[Any], int] = {}
+    if not waiting:
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_start, initargs=(stage,))
-    try:
-        places = {pool.submit(_work, work): at for at, work in enumerate(works)}
-        for future in as_completed(places):
-            yield places[future], *future.result()
-    except BrokenProcessPool as error:
-        raise GPTDynamicsError(
-            "a training process died (out of memory?). Finished trainings are kept: run the same command again, "
-            "perhaps with fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    devices = ["cpu"] * min(workers or os.cpu_count() or 1, len(waiting))
+    with local_executor(devices, lambda name: None) as executor:
+        while waiting or running:
+            while waiting and len(running) < executor.workers:
+                index, work = waiting.popleft()
+                running[executor.submit(_TimedWork(contents, work))] = index
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), *future.result()
 
 
-def _here(stage: Stage, works: Sequence[Work[Found]]) -> Iterator[tuple[int, Found, float]]:
-    if not works:
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        opened = OpenStage(stage)
-        for at, work in enumerate(works):
-            began = time.process_time()
-            found = work.do(opened)
-            yield at, found, time.process_time() - began
-    finally:
-        torch.set_num_threads(before)
-
-
-def stage_of(runs: Dynamics, test: Sequence[Example], measured: int) -> Stage:
-    """The stage that a config's runs were made on, for trainings to be compared with simulated ones.
+def trial_contents(runs: Dynamics, test: Sequence[Example], measured: int) -> BenchContents:
+    """The bench that a config's runs were made on, for trainings to be compared with simulated ones.
 
     Args:
         runs: of the config.
@@ -247,5 +176,5 @@ def stage_of(runs: Dynamics, test: Sequence[Example], measured: int) -> Stage:
             if not example.target:
                 raise SettingsError(f"{what} example {example.id} has no target (label): nothing can be measured on it")
     every = max(1, round(settings.run_steps / max(1, measured - 1)))
-    settings = replace(settings, eval_every=every, generate_every=every)
-    return Stage(settings, tuple(runs.pool), tuple(test), generate=runs.metric in GENERATED_METRICS)
+    settings = replace(settings, eval_every=every, generate_every=every, gradients="none")
+    return BenchContents(settings, tuple(runs.pool), tuple(test), generate=runs.metric in GENERATED_METRICS)

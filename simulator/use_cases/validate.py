@@ -17,6 +17,7 @@ import torch
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import SettingsError
+from gptdynamics.runs import BenchContents
 from simulator.baselines import MeanCurve
 from simulator.baselines.tracin import test_places
 from simulator.curricula import visit_shares
@@ -24,7 +25,7 @@ from simulator.intervals import coverage
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
 from simulator.use_cases.trial_cost import time_trials
-from simulator.use_cases.trials import Stage, Trial, stage_of, train_all
+from simulator.use_cases.trials import Trial, train_all, trial_contents
 from simulator.what_if import WhatIf, simulate_many
 
 LEVELS = (0.5, 0.7, 0.8, 0.9)
@@ -100,13 +101,13 @@ class Validation:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The counterfactuals of a case, the test examples they are measured on, and the stage to train them on."""
+    """The counterfactuals of a case, the test examples they are measured on, and what they are trained on."""
 
     case: Case
     fact: Dynamics
     places: list[int]
     changes: list[Counterfactual]
-    stage: Stage
+    contents: BenchContents
 
 
 def _draw(settings: ValidateSettings) -> _Drawn:
@@ -116,9 +117,9 @@ def _draw(settings: ValidateSettings) -> _Drawn:
     if settings.test_examples > count:
         raise SettingsError(f"test_examples={settings.test_examples}, but {fact.config} has {count}")
     places = np.unique(np.linspace(0, count - 1, settings.test_examples).round().astype(int)).tolist()
-    stage = stage_of(fact, [fact.test[at] for at in places], settings.measured)
+    contents = trial_contents(fact, [fact.test[at] for at in places], settings.measured)
     changes = draw_counterfactuals(case.model.what_if(fact), settings.each, settings.share, settings.seed)
-    return _Drawn(case, fact, places, changes, stage)
+    return _Drawn(case, fact, places, changes, contents)
 
 
 def trainings_of(settings: ValidateSettings) -> tuple[int, int, float]:
@@ -131,7 +132,7 @@ def trainings_of(settings: ValidateSettings) -> tuple[int, int, float]:
     """
     drawn = _draw(settings)
     count, updates = len(drawn.changes), len(drawn.fact.curricula[0])
-    cost = time_trials(drawn.stage, drawn.fact.curricula[0])
+    cost = time_trials(drawn.contents, drawn.fact.curricula[0])
     return count, updates, cost.opening + count * cost.training(updates, settings.measured, settings.test_examples)
 
 
@@ -157,8 +158,8 @@ def validate(
     simulated_seconds = time.process_time() - began
     trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
     on_phase("real trainings", len(trials))
-    worked = train_all(drawn.stage, trials, settings.output / "trials", settings.workers, on_progress)
-    found = worked.found
+    worked = train_all(drawn.contents, trials, settings.output / "trials", settings.workers, on_progress)
+    found = worked.results
     step = np.array(found[0].step if fact.metric in ("loss", "accuracy") else found[0].generation_step)
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:

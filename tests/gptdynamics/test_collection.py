@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gptdynamics.collection import Bench, Collected, CollectSettings, collect, missing_runs
+from gptdynamics.collection import Collected, CollectSettings, collect, missing_runs
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.errors import DataError, DivergedRunError, SettingsError
 from gptdynamics.plans import Plan, PlanEntry
+from gptdynamics.runs import Bench
 
 CollectHere = Callable[..., Collected]
 SIX = [f"rte_tiny/{at:04d}" for at in range(6)]
@@ -191,7 +192,7 @@ def test_progress_counts_every_measurement_and_names_every_run(
 def test_cut_prompts_are_counted(make_settings: Callable[..., RunSettings], tmp_path: Path) -> None:
     settings = make_settings("mini_sentiment_tiny")
     result = collect(wanted(settings, tmp_path / "out", 1))
-    bench = Bench(settings, None)
+    bench = Bench.load(settings, None)
     every = [*bench.tokenized.values(), *bench.test_set.tokenized]
     assert 0 < result.cut["mini_sentiment_tiny"] == sum(example.cut > 0 for example in every)
 

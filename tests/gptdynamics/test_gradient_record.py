@@ -12,11 +12,11 @@ import pytest
 import torch
 from datasets import List, Value, load_dataset
 
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet
+from gptdynamics.runs import Bench
 from gptdynamics.runs.trainable import trainable_copy
 from gptdynamics.tokens import TokenizedExample
 
@@ -101,7 +101,7 @@ def test_records_equal_a_loop_that_takes_every_gradient_by_itself(
     make_settings: Make, rows_folder: Path, config: str, changes: dict[str, Any]
 ) -> None:
     usual = {"subset": 12, "steps": 3, "weight_decay": 0.1, "learning_rate": 3e-3, "test_examples": 4}
-    bench = Bench(make_settings(config, gradients="all", **(usual | changes)), rows_folder)
+    bench = Bench.load(make_settings(config, gradients="all", **(usual | changes)), rows_folder)
     run = bench.run("0001")
     slow = slow_record(bench, "0001", run.curriculum)
     assert_near(run.gradients["grad_dot"], slow.grad_dot)
@@ -125,7 +125,7 @@ def test_recording_changes_no_metric(
     make_settings: Make, rows_folder: Path, config: str, changes: dict[str, Any]
 ) -> None:
     plain, recorded = (
-        Bench(make_settings(config, epochs=2, gradients=gradients, **changes), rows_folder).run("0000")
+        Bench.load(make_settings(config, epochs=2, gradients=gradients, **changes), rows_folder).run("0000")
         for gradients in ("none", "all")
     )
     assert plain.metrics.keys() == recorded.metrics.keys()
@@ -141,7 +141,7 @@ def test_recording_changes_no_metric(
 def test_only_the_runs_asked_for_record(
     make_settings: Make, rows_folder: Path, gradients: str, recorded: list[str]
 ) -> None:
-    bench = Bench(make_settings(gradients=gradients, steps=1), rows_folder, unseen=True)
+    bench = Bench.load(make_settings(gradients=gradients, steps=1), rows_folder, unseen=True)
     runs = {name: bench.run(name) for name in ("0000", "0004", "u0000")}
     assert [name for name, run in runs.items() if run.gradients] == recorded
     assert [name for name, run in runs.items() if run.products] == recorded
@@ -152,7 +152,8 @@ def test_only_the_runs_asked_for_record(
 
 def test_measuring_less_often_records_the_same(make_settings: Make, rows_folder: Path) -> None:
     often, seldom = (
-        Bench(make_settings(epochs=2, gradients="all", eval_every=every), rows_folder).run("0004") for every in (1, 3)
+        Bench.load(make_settings(epochs=2, gradients="all", eval_every=every), rows_folder).run("0004")
+        for every in (1, 3)
     )
     assert seldom.step == [0, 3, 4]
     for name, values in often.gradients.items():
@@ -185,7 +186,7 @@ def test_stored_products_name_their_step_and_pool_example(
     with_gradients: Path, make_settings: Make, rows_folder: Path
 ) -> None:
     folder = DatasetFolder(with_gradients)
-    run = Bench(make_settings(gradients="test", gradient_width=16), rows_folder, unseen=True).run("0004")
+    run = Bench.load(make_settings(gradients="test", gradient_width=16), rows_folder, unseen=True).run("0004")
     rows = read_parquet(folder.products_path("rte_tiny", "0004")).to_pylist()
     assert [(row["step"], row["id"]) for row in rows] == [(step, at) for step in (0, 1, 2) for at in range(12)]
     assert {(row["run"], row["part"], row["vector"]) for row in rows} == {("0004", "pool", None)}

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from gptdynamics.base_model import BaseModel
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.gradients import GradientSketch, directional_derivatives, directions, gradient_products
 from gptdynamics.gradients.directions import forward_derivatives, supports_local
+from gptdynamics.runs import Bench
 from gptdynamics.runs.gradient_record import product_steps
 from gptdynamics.runs.trainable import trainable_copy
 from gptdynamics.tokens import TokenizedExample
@@ -70,7 +70,7 @@ def inner(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> floa
 
 @pytest.fixture
 def bench(make_settings: Callable[..., RunSettings], rows_folder: Path) -> Bench:
-    return Bench(make_settings("webnlg_tiny", test_examples=7), rows_folder)
+    return Bench.load(make_settings("webnlg_tiny", test_examples=7), rows_folder)
 
 
 @pytest.mark.parametrize("long_input", [1, 1000])
@@ -120,8 +120,8 @@ def test_recording_gradients_changes_no_metric_and_small_steps_are_predicted(
     make_settings: Callable[..., RunSettings], rows_folder: Path, changes: dict[str, float]
 ) -> None:
     small = {"learning_rate": 1e-5, "weight_decay": 0.0} | changes
-    plain = Bench(make_settings(epochs=2, **small), rows_folder).run("0000")
-    recorded = Bench(make_settings(epochs=2, gradients="all", **small), rows_folder).run("0000")
+    plain = Bench.load(make_settings(epochs=2, **small), rows_folder).run("0000")
+    recorded = Bench.load(make_settings(epochs=2, gradients="all", **small), rows_folder).run("0000")
     np.testing.assert_array_equal(plain.metrics["loss"], recorded.metrics["loss"])
     assert plain.gradients == {} and plain.products == {}
     shapes = {name: values.shape for name, values in recorded.gradients.items()}

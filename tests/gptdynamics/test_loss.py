@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import normalizers
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
+from gptdynamics.errors import DataError
+from gptdynamics.examples import Example
 from gptdynamics.measurement import TargetLosses, TestSet
-from gptdynamics.tasks import get_task, load_examples
+from gptdynamics.tasks import get_single_task, get_task, load_examples
 from gptdynamics.tokens import TokenizedExample, tokenize_example, tokenize_text
 
 # Labels of rte are single tokens of the tiny tokenizer, those of mini_sentiment are not.
@@ -72,6 +77,69 @@ def test_accuracy_equals_comparing_label_losses_one_at_a_time(
     assert measured["accuracy"].tolist() == right
     own = [slow_loss(tiny_base, example) for example in tokenized(tiny_base, task_name, rows_folder)]
     np.testing.assert_allclose(measured["loss"], own, rtol=0, atol=1e-5)
+
+
+CHAT_TASK = """
+from gptdynamics.tasks import Task
+
+class Chat(Task):
+    name = "chat"
+    fields = {{"text": str, "label": str}}
+    plain = "Question: {{text}}\\nAnswer:\\n"
+    labels = {labels!r}
+
+    def target(self, row):
+        return row["label"]
+"""
+
+
+@pytest.fixture
+def chat_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[str, ...]], list[Example]]:
+    """Examples of a task whose prompts end in a line break, with these labels."""
+
+    def make(labels: tuple[str, ...]) -> list[Example]:
+        (tmp_path / "chat.py").write_text(CHAT_TASK.format(labels=labels))
+        monkeypatch.setenv("GPTDYNAMICS_TASKS", str(tmp_path / "chat.py"))
+        task = get_single_task("chat")
+        return [
+            task.example({"text": f"The {word}", "label": labels[at % len(labels)]}, at, "row", {})
+            for at, word in enumerate("cat dog ball river house bird garden place".split())
+        ]
+
+    return make
+
+
+@pytest.mark.parametrize("labels", [("yes", "no"), ("yes", "yes yes"), (" yes", "yes"), ("é", "è", "\u03b1")])
+def test_labels_may_be_any_texts_whose_tokens_differ(
+    tiny_base: BaseModel,
+    chat_examples: Callable[[tuple[str, ...]], list[Example]],
+    make_settings: Callable[..., RunSettings],
+    labels: tuple[str, ...],
+) -> None:
+    examples = chat_examples(labels)
+    measured = TestSet(examples, tiny_base, make_settings(), {}).measure(tiny_base.model)
+    for index, example in enumerate(examples):
+        losses = []
+        for label in labels:
+            ids = tiny_base.tokenizer(example.prompt + label)["input_ids"]
+            prompt = len(tiny_base.tokenizer(example.prompt)["input_ids"])
+            scored = torch.tensor([[-100] * prompt + ids[prompt:]])
+            with torch.no_grad():
+                losses.append(tiny_base.model(torch.tensor([ids]), labels=scored).loss.item())
+        assert measured["loss"][index] == pytest.approx(losses[labels.index(example.target)], abs=1e-5)
+        assert measured["accuracy"][index] == (labels[int(np.argmin(losses))] == example.target)
+
+
+def test_labels_that_become_the_same_tokens_are_refused_by_name(
+    tiny_base: BaseModel,
+    chat_examples: Callable[[tuple[str, ...]], list[Example]],
+    make_settings: Callable[..., RunSettings],
+) -> None:
+    examples = chat_examples(("caf\u00e9", "cafe\u0301"))
+    folded = replace(tiny_base, tokenizer=copy.deepcopy(tiny_base.tokenizer))
+    folded.tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    with pytest.raises(DataError, match=r"labels 'café' and 'cafe.*' of task chat become the same tokens"):
+        TestSet(examples, folded, make_settings(), {})
 
 
 def test_accuracy_of_mixed_tasks_is_that_of_each_alone_and_none_where_text_is_generated(

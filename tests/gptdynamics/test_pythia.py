@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from gptdynamics.base_model import PYTHIA_REVISIONS, load_base_model
-from gptdynamics.collection import Bench, CollectSettings, collect
+from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet
@@ -21,6 +21,7 @@ from gptdynamics.estimates import PYTHIA_SHAPES
 from gptdynamics.nano import MODEL_FOLDER
 from gptdynamics.plans import Plan, PlanEntry, read_plan
 from gptdynamics.random_base import save_random_base
+from gptdynamics.runs import Bench
 from gptdynamics.runs.trainable import trainable_copy
 from tests.hub.server import Hub
 
@@ -118,7 +119,7 @@ def test_the_smaller_shapes_at_full_size_take_updates_and_measurements(
         gradients="all",
         base_model=str(tmp_path),
     )
-    bench = Bench(settings, rows_folder)
+    bench = Bench.load(settings, rows_folder)
     assert bench.base.model.num_parameters() == PARAMETERS[size]
     assert len(AutoTokenizer.from_pretrained(MODEL_FOLDER)) < bench.base.model.config.vocab_size
     run = bench.run("0000")

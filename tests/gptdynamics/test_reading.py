@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products, read_vectors
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
+from gptdynamics.runs import Bench
 
 SIX = ["0000", "0001", "0002", "0003", "0004", "0005"]
 
@@ -45,7 +45,7 @@ def test_arrays_equal_those_that_training_returned(
     steps: list[int],
 ) -> None:
     dynamics = read_dynamics(collected_once, config, metric)
-    bench = Bench(make_settings(config), rows_folder)
+    bench = Bench.load(make_settings(config), rows_folder)
     assert (dynamics.runs, dynamics.step.tolist()) == (SIX, steps)
     assert dynamics.values.shape == (6, 3, 5)
     assert dynamics.values.dtype == np.float32

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from datasets import get_dataset_config_names, load_dataset
 
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products, read_vectors
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError
+from gptdynamics.runs import Bench
 from gptdynamics.tasks import get_single_task, get_task, load_examples
 
 
@@ -76,7 +76,7 @@ def test_unseen_runs_are_read_only_when_asked_for(with_gradients: Path) -> None:
 def test_gradient_vectors_and_products_are_read_as_they_were_made(
     with_gradients: Path, make_settings: Callable[..., RunSettings], rows_folder: Path
 ) -> None:
-    bench = Bench(make_settings("rte_tiny", gradients="test", gradient_width=16), rows_folder, unseen=True)
+    bench = Bench.load(make_settings("rte_tiny", gradients="test", gradient_width=16), rows_folder, unseen=True)
     pool, test = bench.vectors()
     vectors = read_vectors(with_gradients, "rte_tiny")
     assert vectors is not None

@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from gptdynamics.base_model import BaseModel
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import score_texts
-from gptdynamics.runs import Run, train_run
+from gptdynamics.runs import Bench, Run, train_run
 from gptdynamics.tokens import TokenizedExample
 
 MakeBench = Callable[..., Bench]
@@ -23,7 +22,7 @@ MakeBench = Callable[..., Bench]
 @pytest.fixture
 def make_bench(make_settings: Callable[..., RunSettings], rows_folder: Path) -> MakeBench:
     """Pool, test set and tiny model of some settings."""
-    return lambda config="rte_tiny", **changes: Bench(make_settings(config, **changes), rows_folder)
+    return lambda config="rte_tiny", **changes: Bench.load(make_settings(config, **changes), rows_folder)
 
 
 def run_of(bench: Bench, name: str = "0000", on_step: Callable[[int], None] = lambda step: None) -> Run:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gptdynamics
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products, read_vectors
 from gptdynamics.dataset.sample import make_sample, round_bits
 from gptdynamics.dataset.schema import METRICS, read_parquet
 from gptdynamics.dataset.verify import verify
+from gptdynamics.runs import Bench
 from tests.cards import check_whole, code, lines_of, tables
 
 BUNDLED = Path(gptdynamics.__file__).parent
@@ -95,8 +95,8 @@ def test_a_run_of_the_sample_made_again_is_the_same(tmp_path: Path, run: str) ->
     config, name = run.split("/")
     there, again = DatasetFolder(BUNDLED), DatasetFolder(tmp_path)
     manifest = there.manifest(config)
-    settings = RunSettings(**manifest["settings"])
-    bench = Bench(settings, SHARED_TASKS, manifest["planned"]["unseen_runs"] > 0)
+    settings = RunSettings.from_dict(manifest["settings"])
+    bench = Bench.load(settings, SHARED_TASKS, manifest["planned"]["unseen_runs"] > 0)
     again.add_run(settings, (bench.base.name, bench.base.revision), bench.test, bench.run(name))
     assert again.run_row_path(config, name).read_bytes() == there.run_row_path(config, name).read_bytes()
     now, before = (read_parquet(folder.run_path(config, name)).to_pylist() for folder in (again, there))

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gptdynamics.collection import Bench
-from gptdynamics.collection.executor import Job
+from gptdynamics.collection.jobs import RunJob
 from gptdynamics.collection.shipment import Shipment
 from gptdynamics.configs import RunSettings
 from gptdynamics.errors import SettingsError
+from gptdynamics.runs import Bench
 from gptdynamics.tasks import add_task_file, task_names
 from gptdynamics.tasks.user_tasks import VARIABLE
 
@@ -53,8 +53,8 @@ def test_a_run_is_the_same_where_the_senders_files_are_not(
     (model / "notes").mkdir()
     (model / "pytorch_model.bin").write_bytes(b"not needed")
     settings = make_settings(config, base_model=str(model))
-    expected = Bench(settings, rows).run("0000")
-    sent = pickle.dumps(Shipment.pack(Job(settings, rows, False, "0000")))
+    expected = Bench.load(settings, rows).run("0000")
+    sent = pickle.dumps(Shipment.pack(RunJob(settings, rows, False, "0000")))
     shutil.rmtree(tmp_path / "sender")
     monkeypatch.setenv(VARIABLE, "/nowhere/of_this_machine.py")
     shipment = pickle.loads(sent)
@@ -68,10 +68,10 @@ def test_a_run_is_the_same_where_the_senders_files_are_not(
 
 def test_unseen_rows_travel_too(make_settings: Callable[..., RunSettings], rows_folder: Path) -> None:
     settings = make_settings()
-    bench = Shipment.pack(Job(settings, rows_folder, True, "u0000")).unpack("cpu")
+    bench = Shipment.pack(RunJob(settings, rows_folder, True, "u0000")).unpack("cpu")
     assert len(bench.pool) == 2 * settings.pool_size
     np.testing.assert_array_equal(
-        bench.run("u0000").metrics["loss"], Bench(settings, rows_folder, unseen=True).run("u0000").metrics["loss"]
+        bench.run("u0000").metrics["loss"], Bench.load(settings, rows_folder, unseen=True).run("u0000").metrics["loss"]
     )
 
 
@@ -81,7 +81,7 @@ def test_models_that_every_machine_finds_by_name_are_not_sent(
     (tmp_path / "nano").mkdir()
     monkeypatch.chdir(tmp_path)
     assert (
-        Shipment.pack(Job(make_settings(base_model=None, config="rte_nano"), rows_folder, False, "0000")).model_files
+        Shipment.pack(RunJob(make_settings(base_model=None, config="rte_nano"), rows_folder, False, "0000")).model_files
         is None
     )
 
@@ -90,7 +90,7 @@ def test_other_weights_of_the_same_name_are_refused_with_the_node(
     make_settings: Callable[..., RunSettings], rows_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.node", lambda: "far-away")
-    shipment = Shipment.pack(Job(make_settings(base_model="nano"), rows_folder, False, "0000"))
+    shipment = Shipment.pack(RunJob(make_settings(base_model="nano"), rows_folder, False, "0000"))
     with pytest.raises(SettingsError, match=r"^node far-away: its nano is of revision \w{12}, here it is elsewhere"):
         replace(shipment, base_revision="elsewhere").unpack("cpu")
 
@@ -99,6 +99,6 @@ def test_a_task_file_that_needs_its_neighbours_is_refused_with_the_node(
     make_settings: Callable[..., RunSettings], rows_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.node", lambda: "far-away")
-    shipment = Shipment.pack(Job(make_settings(), rows_folder, False, "0000"))
+    shipment = Shipment.pack(RunJob(make_settings(), rows_folder, False, "0000"))
     with pytest.raises(SettingsError, match=r"^node far-away: .*mine\.py: cannot be imported: ModuleNotFoundError"):
         replace(shipment, task_files=[("mine.py", "import a_neighbour")]).unpack("cpu")

@@ -180,9 +180,8 @@ def test_fields_may_be_numbers() -> None:
     ("changes", "message"),
     [
         ({"plain": "{txt}\nWords:"}, "count makes no example of this row .KeyError: 'txt'."),
-        ({"plain": "{text}\nWords: "}, "prompt 'a b.nWords: ' is empty or ends in white space"),
-        ({"target": lambda self, row: "2"}, "target '2' must be a space and then text"),
-        ({"target": lambda self, row: " "}, "target ' ' must be a space and then text"),
+        ({"prompt": lambda self, row: " "}, "prompt ' ' must be a text that is not empty"),
+        ({"target": lambda self, row: " "}, "target ' ' must be a text that is not empty"),
         ({"target": lambda self, row: " " + row["n"]}, "KeyError: 'n'"),
         ({"references": lambda self, row: []}, "has no references to score generated text against"),
     ],

@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from gptdynamics.base_model import BaseModel
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings
 from gptdynamics.errors import SettingsError
+from gptdynamics.runs import Bench
 from gptdynamics.runs.trainable import trainable_copy
 
 Make = Callable[..., RunSettings]
@@ -102,7 +102,7 @@ def test_other_families_have_adapters_on_query_key_and_value_too(
 def test_runs_of_other_families_train_their_adapters(
     tiny_base: BaseModel, make_settings: Make, rows_folder: Path, kind: str
 ) -> None:
-    bench = Bench(make_settings(**LORA, learning_rate=0.05), rows_folder)
+    bench = Bench.load(make_settings(**LORA, learning_rate=0.05), rows_folder)
     model = other_model(kind, len(tiny_base.tokenizer))
     bench.base = replace(tiny_base, model=model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -124,7 +124,7 @@ def test_a_model_without_known_projections_is_refused_for_adapters_only(
 def test_a_run_with_adapters_moves_the_losses_and_leaves_the_base_model_alone(
     make_settings: Make, rows_folder: Path, config: str
 ) -> None:
-    bench = Bench(make_settings(config, **LORA, learning_rate=0.05), rows_folder)
+    bench = Bench.load(make_settings(config, **LORA, learning_rate=0.05), rows_folder)
     before = {name: value.clone() for name, value in bench.base.model.state_dict().items()}
     run = bench.run("0000")
     moved = np.abs(np.diff(run.metrics["loss"], axis=0)).max(1)
@@ -137,16 +137,16 @@ def test_a_run_with_adapters_moves_the_losses_and_leaves_the_base_model_alone(
 
 def test_the_same_run_with_adapters_gives_identical_arrays(make_settings: Make, rows_folder: Path) -> None:
     settings = make_settings("webnlg_tiny", **LORA, learning_rate=0.05)
-    bench = Bench(settings, rows_folder)
+    bench = Bench.load(settings, rows_folder)
     other = bench.run("0001")
-    first, again = bench.run("0000"), Bench(settings, rows_folder).run("0000")
+    first, again = bench.run("0000"), Bench.load(settings, rows_folder).run("0000")
     for name, values in first.metrics.items():
         np.testing.assert_array_equal(values, again.metrics[name])
     assert (first.metrics["loss"][1:] != other.metrics["loss"][1:]).any()
 
 
 def test_rank_alpha_and_dropout_each_change_a_run(make_settings: Make, rows_folder: Path) -> None:
-    bench = Bench(make_settings(**LORA, learning_rate=0.05), rows_folder)
+    bench = Bench.load(make_settings(**LORA, learning_rate=0.05), rows_folder)
     last = {"as asked": bench.run("0000").metrics["loss"][-1]}
     for change in ({"lora_rank": 2}, {"lora_alpha": 1}, {"lora_dropout": 0.0}):
         bench.settings = make_settings(**(LORA | change), learning_rate=0.05)
@@ -159,8 +159,8 @@ def test_bf16_passes_give_nearly_the_losses_of_fp32(
     make_settings: Make, rows_folder: Path, lora: dict[str, Any]
 ) -> None:
     settings = make_settings("webnlg_tiny", learning_rate=3e-3, **lora)
-    exact = Bench(settings, rows_folder).run("0000")
-    mixed = Bench(replace(settings, precision="bf16"), rows_folder).run("0000")
+    exact = Bench.load(settings, rows_folder).run("0000")
+    mixed = Bench.load(replace(settings, precision="bf16"), rows_folder).run("0000")
     losses = mixed.metrics["loss"]
     assert losses.dtype == np.float32
     assert (losses != exact.metrics["loss"]).any()
@@ -178,7 +178,7 @@ def test_bf16_passes_update_weights_of_fp32(
             optimizers.append(self)
 
     monkeypatch.setattr(torch.optim, "AdamW", Kept)
-    bench = Bench(make_settings(precision="bf16", learning_rate=1e-5, epochs=2), rows_folder)
+    bench = Bench.load(make_settings(precision="bf16", learning_rate=1e-5, epochs=2), rows_folder)
     bench.run("0000")
     (optimizer,) = optimizers
     updated = optimizer.param_groups[0]["params"]

@@ -11,13 +11,12 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from gptdynamics.collection import Bench
 from gptdynamics.configs import RunSettings, config_parts, run_name
 from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay
 from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
-from gptdynamics.runs import Run
+from gptdynamics.runs import Bench, Run
 from gptdynamics.tasks import get_task, load_examples
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
@@ -205,7 +204,7 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
 
 def collect_runs(root: Path, settings: RunSettings, planned: int, runs: Sequence[str]) -> Path:
     """Really train some of the planned runs of a config on generated rows, and write them into a folder."""
-    bench, folder = Bench(settings, None), DatasetFolder(root)
+    bench, folder = Bench.load(settings, None), DatasetFolder(root)
     folder.begin(PlanEntry(settings, planned), bench.base.revision)
     for part, examples in (("pool", bench.pool), ("test", bench.test)):
         folder.add_examples(config_parts(settings.config)[0], part, examples)

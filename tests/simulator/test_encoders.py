@@ -118,6 +118,7 @@ def test_a_gradient_encoder_says_which_weights_it_used(tiny_model_folder: Path) 
         "revision": load_base_model(str(tiny_model_folder)).revision,
         "width": 64,
         "seed": 3,
+        "tokenization": "joined",
     }
 
 
@@ -219,6 +220,7 @@ def test_causal_lm_is_the_base_model_unless_another_is_named(tiny_model_folder: 
         "model": str(tiny_model_folder),
         "revision": revision,
         "pooling": "mean",
+        "tokenization": "joined",
     }
 
 

@@ -18,10 +18,11 @@ from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError
 from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.runs import Bench
 from gptdynamics.tokens import TokenizedExample, make_target_batch
 from simulator.baselines import NotApplicableError, fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
-from simulator.baselines.replay import ReplayedConfig, replay, replayed_config
+from simulator.baselines.replay import open_bench, replay
 from simulator.experiments.published_products import agreement, output_layer_products
 from tests.simulator.conftest import collect_runs
 
@@ -54,7 +55,7 @@ def runs(collected: Path) -> Dynamics:
 class Slow:
     """Gradients taken one by one: `[T + 1][examples]` flat, and the weights' change of each update."""
 
-    config: ReplayedConfig
+    bench: Bench
     pool: list[list[torch.Tensor]]
     test: list[list[torch.Tensor]]
     changes: list[torch.Tensor]
@@ -70,16 +71,16 @@ def flat_gradient(model: torch.nn.Module, example: TokenizedExample) -> torch.Te
 
 @pytest.fixture(scope="module")
 def slow(runs: Dynamics) -> Slow:
-    config = replayed_config(runs)
-    found = Slow(config, [], [], [], [])
+    bench = open_bench(runs)
+    found = Slow(bench, [], [], [], [])
     before = torch.empty(0)
-    for model in replay(config, runs, 0):
+    for model in replay(bench, runs, 0):
         weights = torch.cat([each.detach().flatten() for each in model.parameters()]).double()
         if found.pool:
             found.changes.append(weights - before)
         before = weights
-        found.pool.append([flat_gradient(model, each) for each in config.pool])
-        found.test.append([flat_gradient(model, each) for each in config.test])
+        found.pool.append([flat_gradient(model, each) for each in bench.tokenized.values()])
+        found.test.append([flat_gradient(model, each) for each in bench.test_set.tokenized])
         found.states.append(copy.deepcopy(model.state_dict()))
     return found
 
@@ -150,17 +151,17 @@ def test_runs_without_gradients_are_refused(collected: Path, name: str) -> None:
 @pytest.mark.filterwarnings("ignore:Since `loss_fn` has no:UserWarning")
 def test_captum_agrees_with_exact_tracin(runs: Dynamics, slow: Slow) -> None:
     captum = pytest.importorskip("captum.influence")
-    config = slow.config
+    bench = slow.bench
 
     class Losses(torch.nn.Module):
         """Loss of each row of place numbers: pool examples first, then test examples."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.model = copy.deepcopy(config.model)
+            self.model = copy.deepcopy(bench.base.model)
 
         def forward(self, places: torch.Tensor) -> torch.Tensor:
-            every = [*config.pool, *config.test]
+            every = [*bench.tokenized.values(), *bench.test_set.tokenized]
             batch = make_target_batch(every, places.flatten().tolist())
             return example_losses(target_logits(self.model, batch), batch)
 
@@ -170,9 +171,9 @@ def test_captum_agrees_with_exact_tracin(runs: Dynamics, slow: Slow) -> None:
         model.model.load_state_dict(slow.states[checkpoint])
         return float(rates[checkpoint])
 
-    count = len(config.pool)
+    count = len(bench.pool)
     pool = torch.utils.data.TensorDataset(torch.arange(count)[:, None], torch.zeros(count))
-    test = torch.arange(count, count + len(config.test))[:, None]
+    test = torch.arange(count, count + len(bench.test))[:, None]
     wanted = runs.values[0, 0].astype(float)
     for update, batch in enumerate(runs.curricula[0]):
         tracin = captum.TracInCP(
@@ -184,9 +185,9 @@ def test_captum_agrees_with_exact_tracin(runs: Dynamics, slow: Slow) -> None:
 
 
 def test_the_published_sides_are_sums_over_tokens(slow: Slow) -> None:
-    model = slow.config.model
-    activations, gradients, losses = summed_sides(model, slow.config.test)
-    for at, example in enumerate(slow.config.test):
+    model = slow.bench.base.model
+    activations, gradients, losses = summed_sides(model, slow.bench.test_set.tokenized)
+    for at, example in enumerate(slow.bench.test_set.tokenized):
         ids = torch.tensor([*example.prompt, *example.target])
         hidden = model.base_model(input_ids=ids[None]).last_hidden_state[0, :-1].detach()
         logits = model.get_output_embeddings()(hidden).detach().requires_grad_()
@@ -207,12 +208,12 @@ def output_gradient(model: torch.nn.Module, example: TokenizedExample) -> torch.
 
 
 def test_published_products_are_exact_for_a_single_token_only(slow: Slow) -> None:
-    model = slow.config.model
+    model = slow.bench.base.model
     single = [TokenizedExample.from_parts([first], [second]) for first, second in ((5, 7), (9, 7), (5, 11))]
     sides = summed_sides(model, single)[:2]
     exact = output_layer_products(model, single, single)
     np.testing.assert_allclose(separate_products(sides, sides).numpy(), exact, rtol=1e-4)
-    pool, test = slow.config.pool[:4], slow.config.test
+    pool, test = list(slow.bench.tokenized.values())[:4], slow.bench.test_set.tokenized
     published = separate_products(summed_sides(model, pool)[:2], summed_sides(model, test)[:2]).numpy()
     layer = output_layer_products(model, pool, test)
     slow_layer = [
@@ -226,11 +227,11 @@ def test_published_products_are_exact_for_a_single_token_only(slow: Slow) -> Non
 def test_published_tracin_adds_up_its_own_products(runs: Dynamics, slow: Slow) -> None:
     found = fit_baseline("tracin_cp_published", runs).predict(runs)[0]
     wanted = runs.values[0, 0].astype(float)
-    model = copy.deepcopy(slow.config.model)
+    model = copy.deepcopy(slow.bench.base.model)
     for update, batch in enumerate(runs.curricula[0]):
         model.load_state_dict(slow.states[update])
-        test = summed_sides(model, slow.config.test)
-        pool = summed_sides(model, slow.config.pool)
+        test = summed_sides(model, slow.bench.test_set.tokenized)
+        pool = summed_sides(model, list(slow.bench.tokenized.values()))
         products = separate_products(pool[:2], test[:2]).numpy()
         wanted = wanted - runs.learning_rate[0, update] * products[batch].mean(0)
         np.testing.assert_allclose(found[update + 1], wanted, rtol=1e-3, atol=1e-3)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gptdynamics.configs import RunSettings, config_parts
+from gptdynamics.configs import EARLIER_SETTINGS, RunSettings, config_parts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
 from gptdynamics.dataset.recorded import Recorded
@@ -133,6 +133,7 @@ def _settings(config: str, values: dict[str, Any], task: Task | Mixture | None) 
     """The settings, None if there are none (or no task to understand them by), or what is wrong with them."""
     if not values:
         return None
+    values = EARLIER_SETTINGS | values
     known = {field.name: str(field.type) for field in fields(RunSettings)}
     problems = [f"lacks {name}" for name in known if name not in values]
     problems += [f"unknown {name}" for name in values if name not in known]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import Dynamics
 from gptdynamics.gradients.products import gradient_products
+from gptdynamics.runs import Bench, BenchContents
 from gptdynamics.tasks import get_task, load_examples
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.modeling_gptfluence import GPTfluenceSimulator
@@ -25,7 +26,6 @@ from simulator.use_cases.mislabel_scores import (
     self_alpha,
     squared_lengths,
 )
-from simulator.use_cases.trials import OpenStage, Stage
 
 POOL, RUNS, STEPS = 20, 10, 6
 
@@ -106,13 +106,13 @@ def test_self_influence_adds_up_squared_gradients(tiny_model_folder) -> None:
         "mini_sentiment_x", learning_rate=1e-2, pool_size=4, subset=4, batch_size=2, epochs=2, test_examples=1,
         base_model=str(tiny_model_folder),
     )  # fmt: skip
-    stage = OpenStage(Stage(settings, tuple(pool), tuple(pool[:1])))
-    tokens = list(stage.tokenized.values())
-    squares = squared_lengths(stage.base.model, tokens)
-    np.testing.assert_allclose(squares, gradient_products(stage.base.model, tokens, tokens).diagonal(), rtol=1e-4)
-    once = SelfInfluence([[0, 1], [2, 3]], checkpoints=1).do(stage)
+    bench = Bench(BenchContents(settings, tuple(pool), tuple(pool[:1])))
+    tokens = list(bench.tokenized.values())
+    squares = squared_lengths(bench.base.model, tokens)
+    np.testing.assert_allclose(squares, gradient_products(bench.base.model, tokens, tokens).diagonal(), rtol=1e-4)
+    once = SelfInfluence([[0, 1], [2, 3]], checkpoints=1).do(bench)
     np.testing.assert_allclose(once, 1e-2 * squares, rtol=1e-5)
-    twice = SelfInfluence([[0, 1], [2, 3]], checkpoints=2).do(stage)
+    twice = SelfInfluence([[0, 1], [2, 3]], checkpoints=2).do(bench)
     assert (twice > once).all()
 
 

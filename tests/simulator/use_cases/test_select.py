@@ -146,7 +146,7 @@ def quick_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random vectors: what they are is for the encoders' own tests."""
     import simulator.use_cases.select as module
 
-    monkeypatch.setattr(module, "make_encoder", lambda kind, base: kind)
+    monkeypatch.setattr(module, "make_encoder", lambda kind, base, tokenization: kind)
     monkeypatch.setattr(
         module,
         "encode_cached",

@@ -15,7 +15,7 @@ from gptdynamics.runs import Run
 from simulator.use_cases.case import load_case
 from simulator.use_cases.counterfactuals import KINDS
 from simulator.use_cases.kept_runs import KeptRuns
-from simulator.use_cases.trials import Trial, stage_of, train_all
+from simulator.use_cases.trials import Trial, train_all, trial_contents
 from simulator.use_cases.validate import ValidateSettings, tracin, trainings_of, validate
 from simulator.use_cases.validate_report import validation_result
 
@@ -27,29 +27,29 @@ def settings(memory: str, collected: str, tmp_path: Path) -> ValidateSettings:
 
 def test_a_trial_of_a_recorded_run_is_that_run(collected: str, tmp_path: Path) -> None:
     fact = read_dynamics(collected, "mini_sentiment_own", "loss").take([4])
-    stage = stage_of(fact, fact.test, measured=9)
+    contents = trial_contents(fact, fact.test, measured=9)
     trials = [Trial(fact.curricula[0], fact.runs[0]), Trial(fact.curricula[0][::-1], fact.runs[0])]
-    worked = train_all(stage, trials, tmp_path, workers=1)
+    worked = train_all(contents, trials, tmp_path, workers=1)
     assert worked.done == 2
-    np.testing.assert_allclose(worked.found[0].metrics["loss"], fact.values[0], rtol=1e-5)
-    assert not np.allclose(worked.found[1].metrics["loss"][-1], fact.values[0, -1])
-    again = train_all(stage, trials[::-1], tmp_path, workers=1)
+    np.testing.assert_allclose(worked.results[0].metrics["loss"], fact.values[0], rtol=1e-5)
+    assert not np.allclose(worked.results[1].metrics["loss"][-1], fact.values[0, -1])
+    again = train_all(contents, trials[::-1], tmp_path, workers=1)
     assert again.done == 0 and again.each is None
-    np.testing.assert_array_equal(again.found[1].metrics["loss"], worked.found[0].metrics["loss"])
-    assert again.found[1].step == worked.found[0].step == list(range(9))
+    np.testing.assert_array_equal(again.results[1].metrics["loss"], worked.results[0].metrics["loss"])
+    assert again.results[1].step == worked.results[0].step == list(range(9))
 
 
 def test_kept_runs_belong_to_what_they_were_trained_on(collected: str, tmp_path: Path) -> None:
     fact = read_dynamics(collected, "mini_sentiment_own", "loss").take([4])
-    stage = stage_of(fact, fact.test, measured=9)
+    contents = trial_contents(fact, fact.test, measured=9)
     trial = Trial([[1, 2]], "0004")
-    kept = KeptRuns(tmp_path, stage, "abc")
+    kept = KeptRuns(tmp_path, contents, "abc")
     kept.save(trial, Run("0004", [[1, 2]], [1e-3], [0, 1], [], {"loss": np.ones((2, 6), dtype=np.float32)}))
     assert kept.load(trial) is not None
     others = [Trial([[2, 1]], "0004"), Trial([[1, 2]], "0005"), Trial([[1, 2]], "0004", {1: " bad"})]
     assert [kept.load(other) for other in others] == [None] * 3
-    assert KeptRuns(tmp_path, replace(stage, test=stage.test[:2]), "abc").load(trial) is None
-    assert KeptRuns(tmp_path, stage, "abd").load(trial) is None
+    assert KeptRuns(tmp_path, replace(contents, test=contents.test[:2]), "abc").load(trial) is None
+    assert KeptRuns(tmp_path, contents, "abd").load(trial) is None
     kept.path(trial).write_bytes(b"torn")
     assert kept.load(trial) is None
 

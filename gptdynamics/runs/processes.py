@@ -1,4 +1,4 @@
-"""Where jobs are done: in this process, or in processes of this machine."""
+"""Where trainings are made: in this process, or in processes of this machine with one thread each."""
 
 from __future__ import annotations
 
@@ -7,53 +7,48 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from gptdynamics.collection.bench import Bench
-from gptdynamics.configs import RunSettings
+from gptdynamics.errors import GPTDynamicsError
+from gptdynamics.runs.bench import Bench
 
 OnStep = Callable[[str], None]
-VECTORS = "base"
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run to make, or the projected gradients of the base model.
-
-    Attributes:
-        settings: of the config.
-        data: folder with local rows, or None.
-        unseen: whether runs of the config train on the pool rows of `test_unseen`.
-        name: of the run, or `VECTORS`.
-    """
-
-    settings: RunSettings
-    data: Path | None
-    unseen: bool
-    name: str
+class Job(Protocol):
+    """Something to do on a bench; it is sent to a process, and its result is sent back."""
 
     @property
-    def claim(self) -> str:
-        """What the job is claimed as."""
-        return f"{self.settings.config}.{self.name}"
+    def bench_key(self) -> Any:
+        """Equal for jobs that can be done on the same bench."""
+        ...
+
+    def open_bench(self, device: str) -> Bench:
+        """Make the bench that the job needs."""
+        ...
 
     def do(self, bench: Bench, on_step: OnStep) -> Any:
-        """A `Run`, or pool and test vectors."""
-        if self.name == VECTORS:
-            return bench.vectors()
-        return bench.run(self.name, lambda step: on_step(self.settings.config))
+        """Do it.
+
+        Args:
+            bench: from `open_bench`, of this job or of another with the same key.
+            on_step: called after each measured step.
+        """
+        ...
 
 
-class Executor(Protocol):
+AnyJob = TypeVar("AnyJob", bound=Job, contravariant=True)
+
+
+class Executor(Protocol[AnyJob]):
     """Does jobs, as many at once as it has workers."""
 
     workers: int
 
-    def submit(self, job: Job) -> Future[Any]:
+    def submit(self, job: AnyJob) -> Future[Any]:
         """Begin a job."""
         ...
 
@@ -70,11 +65,11 @@ class BenchKeeper:
         self._bench: tuple[Any, Bench] | None = None
 
     def bench(self, job: Job) -> Bench:
-        """The bench of a job's config."""
-        key = (job.settings, job.data, job.unseen)
+        """The bench that a job needs."""
+        key = job.bench_key
         if self._bench is None or self._bench[0] != key:
             self._bench = None
-            self._bench = (key, Bench(job.settings, job.data, job.unseen, self.device))
+            self._bench = (key, job.open_bench(self.device))
         return self._bench[1]
 
 
@@ -83,7 +78,7 @@ class InProcess:
 
     Args:
         device: of the base model.
-        on_step: called with the config's name after each measured step.
+        on_step: called with what the jobs call it with.
     """
 
     workers = 1
@@ -142,7 +137,7 @@ class Processes:
 
     Args:
         devices: one for each worker.
-        steps: a queue that workers put the config's name on after each measured step.
+        steps: a queue that workers put on what jobs call `on_step` with.
     """
 
     def __init__(self, devices: list[str], steps: Any) -> None:
@@ -165,12 +160,15 @@ class Processes:
 
 
 @contextmanager
-def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor]:
+def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor[Job]]:
     """An executor on this machine: in this process for one worker, else in processes of their own.
 
     Args:
         devices: one for each worker.
-        on_step: called with the config's name after each measured step.
+        on_step: called in this process with what the jobs call it with.
+
+    Raises:
+        GPTDynamicsError: a worker process died.
     """
     if len(devices) == 1:
         yield InProcess(devices[0], on_step)
@@ -186,6 +184,11 @@ def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor]:
     processes = Processes(devices, steps)
     try:
         yield processes
+    except BrokenProcessPool as error:
+        raise GPTDynamicsError(
+            "a worker process died (out of memory?). Finished runs are kept: run the same command again, "
+            "perhaps with fewer --workers"
+        ) from error
     finally:
         processes.close()
         steps.put(None)
