@@ -69,6 +69,13 @@ def collect(
     precision: Annotated[
         str | None, typer.Option(help="fp32, or bf16 passes over fp32 weights.", show_default="fp32")
     ] = None,
+    tokenization: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt and target as one text (joined), or each alone (separate, as earlier versions did).",
+            show_default="joined",
+        ),
+    ] = None,
     lora_rank: Annotated[
         int | None, typer.Option(help="Train LoRA adapters of this rank.", show_default="0, all weights")
     ] = None,
@@ -116,6 +123,7 @@ def collect(
         "generate_every": generate_every,
         "gradients": gradients,
         "precision": precision,
+        "tokenization": tokenization,
         "lora_rank": lora_rank,
         "seed": seed,
     }
