@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from gptdynamics.configs import Split, config_parts, split_of
+from gptdynamics.configs import Split, Tokenization, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.arrays import run_array, take_runs
 from gptdynamics.dataset.folder import DatasetFolder
@@ -37,6 +37,7 @@ class Dynamics:
         test: the M test examples, in the order of `values`.
         base_model, base_revision: what the runs started from.
         batch_size: examples in an update.
+        tokenization: how prompts and targets became tokens.
     """
 
     source: str
@@ -52,6 +53,7 @@ class Dynamics:
     base_model: str
     base_revision: str
     batch_size: int
+    tokenization: Tokenization = "joined"
 
     def split(self, *splits: Split) -> Dynamics:
         """Only the runs of the given splits.
@@ -242,4 +244,5 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         base_model=rows[0]["base_model"],
         base_revision=rows[0]["base_revision"],
         batch_size=rows[0]["batch_size"],
+        tokenization=folder.tokenization(config),
     )

@@ -22,7 +22,7 @@ from simulator.training.parts import check_part, fingerprint, read_parts, stride
 from simulator.training.session import Session, make_session
 from simulator.training.settings import TrainSettings
 from simulator.training.trained import Trained
-from simulator.training.vectors import parts_of, run_vectors, trained_tokenization
+from simulator.training.vectors import parts_of, run_vectors
 
 
 def train_simulator(
@@ -115,7 +115,7 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
         runs.base_model,
         model=settings.encoder_model,
         pooling=settings.pooling,
-        tokenization=trained_tokenization(runs),
+        tokenization=runs.tokenization,
     )
     vectors = run_vectors(encoder, runs, on_progress)
     first_step, stride = stride_of(runs)

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.configs import Tokenization
-from gptdynamics.dataset import DatasetFolder, Dynamics
+from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import read_vectors
-from gptdynamics.dataset.reading import local_root
 from gptdynamics.errors import DataError
 from simulator.encoders import PART, Encoder, encode_cached
 
@@ -28,15 +26,6 @@ class RunVectors:
     encoder: dict[str, Any]
     pool: np.ndarray
     test: np.ndarray
-
-
-def trained_tokenization(runs: Dynamics) -> Tokenization:
-    """How prompts and targets of a config's runs were tokenised.
-
-    Raises:
-        DataError: the config's manifest is damaged.
-    """
-    return DatasetFolder(local_root(runs.source)).tokenization(runs.config)
 
 
 def parts_of(runs: Dynamics) -> int:
@@ -95,5 +84,5 @@ def _published(description: dict[str, Any], runs: Dynamics) -> RunVectors:
             raise DataError(f"{runs.config}: {part} example {missing[0]} has neither a text nor a gradient vector")
         sides.append(np.stack([vectors[example.id] for example in examples]).astype(np.float32))
     said = description | {"revision": runs.base_revision, "width": found.width, "seed": found.seed}
-    said["tokenization"] = trained_tokenization(runs)
+    said["tokenization"] = runs.tokenization
     return RunVectors(said, *sides)

@@ -22,7 +22,6 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.encoders import encode_cached, make_encoder
-from simulator.training.vectors import trained_tokenization
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, one_shot
@@ -128,7 +127,7 @@ def choose(
     size, count, pool = len(fact.pool), settings.count, fact.pool
 
     def alike(kind: str) -> list[int]:
-        encoder = make_encoder(kind, fact.base_model, tokenization=trained_tokenization(fact))
+        encoder = make_encoder(kind, fact.base_model, tokenization=fact.tokenization)
         vectors = [encode_cached(encoder, each) for each in (pool, fact.test)]
         return most_alike(vectors[0], vectors[1][target], count)
 

@@ -192,3 +192,7 @@ def test_a_config_without_gradients_has_no_vectors(collected_once: Path) -> None
         read_products(collected_once, "rte_tiny", "0004")
     with pytest.raises(SettingsError, match="is not the name of a run"):
         read_products(collected_once, "rte_tiny", "../0004")
+
+
+def test_the_bundled_sample_says_how_it_was_tokenised() -> None:
+    assert read_dynamics("gptdynamics", "rte_nano", "loss").tokenization == "separate"

@@ -295,3 +295,18 @@ def test_an_encoder_with_other_weights_than_described_is_refused(tiny_model_fold
     description = make_encoder("causal_lm", str(tiny_model_folder)).describe() | {"revision": "0123456789ab"}
     with pytest.raises(SettingsError, match=r"trained with encoder .*0123456789ab.*; here it would be"):
         described_encoder(description)
+
+
+@pytest.mark.parametrize("kind", ["causal_lm", "gradient"])
+def test_an_encoder_described_before_there_was_a_choice_tokenises_prompt_and_target_apart(
+    kind: str, tiny_model_folder: Path
+) -> None:
+    description = make_encoder(kind, str(tiny_model_folder), tokenization="separate").describe()
+    earlier = {name: value for name, value in description.items() if name != "tokenization"}
+    assert described_encoder(earlier).describe() == description
+    rows = texts(("The film was ", "good"))
+    joined, separate = (
+        make_encoder(kind, str(tiny_model_folder), tokenization=rule) for rule in ("joined", "separate")
+    )
+    np.testing.assert_array_equal(described_encoder(earlier).encode(rows), separate.encode(rows))
+    assert np.abs(joined.encode(rows) - separate.encode(rows)).max() > 1e-3
