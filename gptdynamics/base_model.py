@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.model_folder import ADAPTER_CONFIG, UnusableModelError, adapter_base, check_config, weights_digest
 from gptdynamics.nano import MODEL_FOLDER
 
 if TYPE_CHECKING:
@@ -27,13 +27,19 @@ PYTHIA_REVISIONS = {
 _LOADING = threading.Lock()
 
 
+# Of a model that knows none: longer than any text.
+NO_LIMIT = 2**31 - 1
+_LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """A model that runs start from.
 
     Attributes:
         name: as given: `nano`, a Pythia size, a folder, or a Hub id with or without a revision.
-        revision: commit of the Hub, or for a folder the first 12 hex digits of its weights' SHA-256.
+        revision: commit of the Hub, or for a folder the first 12 hex digits of its weights' SHA-256; of an adapter its
+            own and, after a plus sign, its base model's.
         model: fp32 weights, in evaluation mode.
         tokenizer: with an end-of-text token.
     """
@@ -45,8 +51,22 @@ class BaseModel:
 
     @property
     def context(self) -> int:
-        """Longest input in tokens."""
-        return int(self.model.config.max_position_embeddings)
+        """Longest input in tokens; `NO_LIMIT` where the architecture has none (recurrences, ALiBi)."""
+        config = self.model.config.get_text_config()
+        given = (getattr(config, name, None) for name in _LENGTHS)
+        longest = next((value for value in given if isinstance(value, int) and value > 0), NO_LIMIT)
+        # Positions of RoBERTa's kind are counted from after the one of padding.
+        offsets = [
+            module.padding_idx + 1
+            for name, module in self.model.named_modules()
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+        ]
+        return longest - max(offsets, default=0)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the model has embeddings of; its tokenizer may know more."""
+        return int(self.model.get_input_embeddings().weight.size(0))
 
 
 def base_model_source(name: str) -> tuple[str, str | None]:
@@ -81,49 +101,84 @@ def unpublished_note(name: str) -> str | None:
 
 
 def model_revision(name: str) -> str:
-    """What identifies a base model's weights: a Hub commit, or of a folder the first 12 hex digits of their SHA-256.
+    """What identifies a base model's weights: see `BaseModel.revision`.
 
     Raises:
         SettingsError: it is neither a folder with weights nor on a reachable Hub.
     """
     source, revision = base_model_source(name)
-    if not Path(source).is_dir():
-        if "/" in source and not is_hub_id(source):
-            raise _cannot_load(name, FileNotFoundError("there is no such folder, and a Hub id is <owner>/<name>"))
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RevisionResolutionError
+    try:
+        if Path(source).is_dir():
+            own = weights_digest(Path(source))
+        elif "/" in source and not is_hub_id(source):
+            raise FileNotFoundError("there is no such folder, and a Hub id is <owner>/<name>")
+        else:
+            from huggingface_hub import HfApi
 
-        try:
-            return str(HfApi().resolve_revision(source, revision=revision).resolved)
-        except (OSError, ValueError, RevisionResolutionError) as error:
-            raise _cannot_load(name, error) from error
-    weights = sorted(Path(source).glob("*.safetensors"))
-    if not weights:
-        raise _cannot_load(name, FileNotFoundError("the folder has no *.safetensors"))
-    digest = hashlib.sha256()
-    for path in weights:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+            own = str(HfApi().resolve_revision(source, revision=revision).resolved)
+        adapter = _adapter_config(source, own)
+        if adapter is None:
+            return own
+        base, base_revision = adapter_base(adapter)
+    except _unloadable() as error:
+        raise _cannot_load(name, error) from error
+    return f"{own}+{model_revision(_named(base, base_revision))}"
+
+
+def _named(source: str, revision: str | None) -> str:
+    return source if revision is None or Path(source).is_dir() else f"{source}@{revision}"
+
+
+def _adapter_config(source: str, commit: str) -> Path | None:
+    """The file that makes a folder or repository an adapter of peft; None: it is a whole model."""
+    if Path(source).is_dir():
+        path = Path(source) / ADAPTER_CONFIG
+        # Some training scripts put an adapter's configuration beside whole weights.
+        return path if path.is_file() and not (Path(source) / "config.json").is_file() else None
+    from transformers.utils import cached_file
+
+    whole, adapter = (
+        cached_file(source, file, revision=commit, _raise_exceptions_for_missing_entries=False)
+        for file in ("config.json", ADAPTER_CONFIG)
+    )
+    return Path(adapter) if adapter and not whole else None
+
+
+def _unloadable() -> tuple[type[Exception], ...]:
+    """What the libraries raise where a model cannot be had."""
+    from huggingface_hub.errors import HFValidationError, RevisionResolutionError
+    from safetensors import SafetensorError
+
+    return (OSError, ValueError, KeyError, RuntimeError, SafetensorError, RevisionResolutionError, HFValidationError)
 
 
 def _cannot_load(name: str, error: Exception) -> SettingsError:
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+    advice = ""
     if isinstance(error, RepositoryNotFoundError):
         reason = "the Hub has no such model, or your token does not open it"
     elif isinstance(error, RevisionNotFoundError):
         reason = "it has no such commit, branch or tag"
     else:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-    known = ", ".join(("nano", *PYTHIA_REVISIONS))
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0].rstrip(".:")
+        if "trust_remote_code" in str(error) or "custom code" in str(error):
+            reason = "it needs Python code of its repository, which is not run here"
+            advice = "Give a model of an architecture that transformers has. "
+        elif "Unrecognized configuration class" in reason:
+            reason = "it is no causal language model"
+    if isinstance(error, UnusableModelError):
+        return SettingsError(f"cannot load base model {name!r}: {reason}")
+    sizes = ", ".join(("nano", *PYTHIA_REVISIONS))
     return SettingsError(
-        f"cannot load base model {name!r}: {reason}. Known sizes: {known}; "
+        f"cannot load base model {name!r}: {reason}. {advice}Known sizes: {sizes}; "
         "--base-model takes a folder or a Hub id, also as <owner>/<name>@<revision>"
     )
 
 
 def load_base_model(name: str, device: str = "cpu") -> BaseModel:
-    """Load a base model in fp32.
+    """Load a base model in fp32; an adapter of peft is loaded with its base model and merged into it.
 
     Args:
         name: `nano`, a Pythia size (`410m`), a folder, or a Hub id, which may name a revision: `owner/name@revision`.
@@ -132,21 +187,67 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
     Raises:
         SettingsError: it cannot be found or is not a causal language model.
     """
-    from transformers import AutoTokenizer
+    from gptdynamics.measurement.logits import logit_route
 
     source, _ = base_model_source(name)
     revision = model_revision(name)
     # All files of one commit, even if the repository changes meanwhile.
-    commit = None if Path(source).is_dir() else revision
+    commit = None if Path(source).is_dir() else revision.partition("+")[0]
     try:
-        model = load_weights(source, commit)
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=commit)
-    except (OSError, ValueError) as error:
+        adapter = _adapter_config(source, commit or "")
+        if adapter is None:
+            model, tokenizer = load_weights(source, commit), _load_tokenizer(source, commit)
+        else:
+            base = load_base_model(_named(*adapter_base(adapter)))
+            model = _merge_adapter(base.model, source, commit)
+            tokenizer = _load_tokenizer(source, commit, base.tokenizer)
+    except _unloadable() as error:
         raise _cannot_load(name, error) from error
     if tokenizer.eos_token_id is None:
-        raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token")
+        raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token. Set eos_token and save it")
     model.to(device)
+    try:
+        logit_route(model)
+    except SettingsError as error:
+        raise SettingsError(f"base model {name!r}: {error}") from error
     return BaseModel(name=name, revision=revision, model=model, tokenizer=tokenizer)
+
+
+def _load_tokenizer(
+    source: str, revision: str | None, otherwise: PreTrainedTokenizerBase | None = None
+) -> PreTrainedTokenizerBase:
+    """A model's tokenizer; `otherwise`, where it has none of its own."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
+    except _unloadable() as error:
+        if otherwise is not None:
+            return otherwise
+        if "trust_remote_code" in str(error):
+            raise
+        raise UnusableModelError(
+            f"it has no tokenizer that can be loaded ({str(error).strip().splitlines()[0]}): save the tokenizer of the "
+            "model beside it"
+        ) from error
+    return tokenizer
+
+
+def _merge_adapter(base: PreTrainedModel, source: str, revision: str | None) -> PreTrainedModel:
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(base, source, revision=revision)
+    [config] = adapted.peft_config.values()
+    if config.is_prompt_learning:
+        raise UnusableModelError("it is a learned prompt, which cannot be merged: give a LoRA or full model")
+    try:
+        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+    except (AttributeError, NotImplementedError) as error:
+        raise UnusableModelError(
+            f"adapters of kind {config.peft_type} cannot be merged: give a LoRA or full model"
+        ) from error
+    # peft freezes a base model when it puts an adapter on it.
+    return merged.requires_grad_(True).eval()
 
 
 def load_weights(source: str, revision: str | None = None) -> PreTrainedModel:
@@ -157,11 +258,12 @@ def load_weights(source: str, revision: str | None = None) -> PreTrainedModel:
     time here, and where other code left tying off, the output layer is tied again.
 
     Raises:
-        OSError, ValueError: there is no such model.
+        OSError, ValueError, RuntimeError: there is no such model, or it can be no base model.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    check_config(AutoConfig.from_pretrained(source, revision=revision))
     with _LOADING:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             source, revision=revision, dtype=torch.float32, use_safetensors=True

@@ -154,6 +154,7 @@ class ExampleTokenizer:
     def __init__(self, base: BaseModel, max_length: int, rule: Tokenization = "joined") -> None:
         self.tokenizer = base.tokenizer
         self.context = min(base.context, max_length)
+        self.vocabulary = base.vocabulary
         self.rule = rule
 
     def __call__(self, example: Example, target: str | None = None) -> TokenizedExample:
@@ -164,10 +165,19 @@ class ExampleTokenizer:
             target: another target than the example's (another label).
 
         Raises:
-            DataError: see `tokenize_example`.
+            DataError: see `tokenize_example`; or the model has no embedding of a token.
         """
         end_of_text = get_single_task(example.task).generates
-        return tokenize_example(self.tokenizer, example, self.context, end_of_text, target, self.rule)
+        tokens = tokenize_example(self.tokenizer, example, self.context, end_of_text, target, self.rule)
+        if max(tokens.ids) >= self.vocabulary:
+            unknown = max(tokens.ids)
+            raise DataError(
+                f"{example.task} example {example.id}: its token {self.tokenizer.convert_ids_to_tokens(unknown)!r} has "
+                f"id {unknown}, the model has embeddings of {self.vocabulary} tokens only: its tokenizer is another "
+                "model's, or tokens were added. Enlarge the model (resize_token_embeddings) and save it, or give the "
+                "tokenizer that belongs to it"
+            )
+        return tokens
 
 
 def length_sorted_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
@@ -188,11 +198,12 @@ def length_sorted_batches(lengths: Sequence[int], most_tokens: int) -> list[list
 
 @dataclass(frozen=True)
 class TargetBatch:
-    """Right-padded inputs and the places of their targets. A causal model needs no attention mask here.
+    """Right-padded inputs and the places of their targets.
 
     Attributes:
         rows: which examples these are, in order.
         input_ids: `[rows, longest]`.
+        lengths: `[rows]` tokens of each row without padding.
         row: `[targets]` row of each target token.
         position: `[targets]` the position that predicts it.
         target: `[targets]` its id.
@@ -201,6 +212,7 @@ class TargetBatch:
 
     rows: list[int]
     input_ids: torch.Tensor
+    lengths: torch.Tensor
     row: torch.Tensor
     position: torch.Tensor
     target: torch.Tensor
@@ -231,6 +243,7 @@ def make_target_batch(examples: Sequence[TokenizedExample], rows: list[int], pad
     return TargetBatch(
         rows=rows,
         input_ids=input_ids,
+        lengths=torch.tensor([example.input_length for example in chosen]),
         row=torch.tensor(row),
         position=torch.tensor(position),
         target=torch.tensor(target),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.measurement.logits import logit_route, target_logits
+from gptdynamics.measurement.loss import example_losses
 from gptdynamics.tokens import TargetBatch
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def directional_derivatives(
         `[directions, examples]` float32.
     """
     derivatives = np.zeros((len(directions), examples), dtype=np.float32)
-    local = supports_local(model)
+    # Decided here: within forward mode nothing can be tried.
+    local = not logit_route(model).alone and supports_local(model)
     for batch in batches:
         each = local_derivatives(model, batch, directions) if local else None
         if each is None:

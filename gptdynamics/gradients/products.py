@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.measurement.logits import target_logits
+from gptdynamics.measurement.loss import example_losses
 from gptdynamics.tokens import TokenizedExample, make_target_batch
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gptdynamics.measurement.decoding import make_decoder
 from gptdynamics.tokens import length_sorted_batches
 
 if TYPE_CHECKING:
@@ -114,31 +115,13 @@ class Generator:
 
     @torch.no_grad()
     def _sample_batch(self, model: PreTrainedModel, rows: list[int], draws: torch.Tensor) -> list[list[int]]:
-        longest = max(len(self.prompts[at]) for at in rows)
-        most = draws.size(1)
-        ids = torch.full((len(rows), longest), self.end)
-        mask = torch.zeros((len(rows), longest + most), dtype=torch.long)
-        for place, at in enumerate(rows):
-            prompt = self.prompts[at]
-            ids[place, longest - len(prompt) :] = torch.tensor(list(prompt))
-            mask[place, longest - len(prompt) :] = 1
-        position = (mask[:, :longest].cumsum(-1) - 1).clamp(min=0)
-        limit = torch.tensor([self.new_tokens[at] for at in rows])
-        ids, mask, position, limit, draws = (each.to(model.device) for each in (ids, mask, position, limit, draws))
+        limit = torch.tensor([self.new_tokens[row] for row in rows], device=model.device)
+        draws = draws.to(model.device)
         sampled: list[list[int]] = [[] for _ in rows]
         active = list(range(len(rows)))
-        cache = None
-        for new in range(most):
-            out = model(
-                input_ids=ids,
-                attention_mask=mask[:, : longest + new],
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache = out.past_key_values
-            token, tied = sample_tokens(out.logits[:, -1], draws[:, new], self.temperature, self.top_p)
+        decoder = make_decoder(model, [self.prompts[row] for row in rows], draws.size(1))
+        for new in range(draws.size(1)):
+            token, tied = sample_tokens(decoder.logits(), draws[:, new], self.temperature, self.top_p)
             ended = token == self.end
             self.sampled += len(active)
             self.tied += int(tied.sum())
@@ -148,11 +131,9 @@ class Generator:
             going = ~ended & (limit > new + 1)
             if not going.any():
                 break
-            if not going.all():
-                keep = going.nonzero().squeeze(-1)
-                cache.batch_select_indices(keep)
-                active = [active[at] for at in keep.tolist()]
-                token, mask, draws, position, limit = (each[keep] for each in (token, mask, draws, position, limit))
-            ids = token.unsqueeze(-1)
-            position = position[:, -1:] + 1
+            keep = None if going.all() else going.nonzero().squeeze(-1)
+            decoder.append(token, keep)
+            if keep is not None:
+                active = [active[index] for index in keep.tolist()]
+                draws, limit = draws[keep], limit[keep]
         return sampled

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from gptdynamics.measurement.logits import target_logits
 from gptdynamics.tokens import TargetBatch, TokenizedExample, length_sorted_batches, make_target_batch
 
 if TYPE_CHECKING:
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
 
 # Rows of a batch are as many as keep its activations in a core's cache.
 BATCH_TOKENS = 2048
-
-
-def target_logits(model: PreTrainedModel, batch: TargetBatch) -> torch.Tensor:
-    """Logits that predict the target tokens: `[targets, vocabulary]`."""
-    hidden = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-    return model.get_output_embeddings()(hidden[batch.row, batch.position])
 
 
 def example_losses(logits: torch.Tensor, batch: TargetBatch) -> torch.Tensor:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.measurement.generation import Generator
@@ -18,6 +17,8 @@ from gptdynamics.tokens import ExampleTokenizer, TokenizedExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from gptdynamics.base_model import BaseModel
 
 
 class Tokenize(Protocol):

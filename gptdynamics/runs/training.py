@@ -12,6 +12,7 @@ from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay, run_seed
 from gptdynamics.measurement import TestSet
+from gptdynamics.measurement.logits import pass_forward
 from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.measurements import Measurements
 from gptdynamics.runs.run import Run, RunTiming
@@ -28,7 +29,7 @@ def _forward_seconds(model: torch.nn.Module, tokens: int, lengths: list[int]) ->
     with torch.no_grad():
         for _ in range(3):
             began = time.perf_counter()
-            model.base_model(input_ids=batch, use_cache=False).last_hidden_state.sum().item()
+            pass_forward(model, batch)
             best = min(best, time.perf_counter() - began)
     return best * tokens / batch.numel()
 

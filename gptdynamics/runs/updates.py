@@ -11,7 +11,8 @@ import torch
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.errors import DivergedRunError
-from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.measurement.logits import target_logits
+from gptdynamics.measurement.loss import example_losses
 from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.run import RunTiming
 from gptdynamics.runs.trainable import trainable_copy

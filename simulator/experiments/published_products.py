@@ -10,7 +10,8 @@ import torch
 
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import GPTDynamicsError
-from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.measurement.logits import target_logits
+from gptdynamics.measurement.loss import example_losses
 from gptdynamics.runs import Bench
 from gptdynamics.tokens import TokenizedExample, make_target_batch
 from simulator.baselines.published_tracin import separate_products, summed_sides

@@ -1,0 +1,93 @@
+"""The files of a model: what identifies its weights, and what cannot be a base model and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+ADAPTER_CONFIG = "adapter_config.json"
+_POINTER = b"version https://git-lfs"
+
+
+class UnusableModelError(ValueError):
+    """A folder or repository that is no base model; the message says why and what to do."""
+
+
+def weights_digest(folder: Path) -> str:
+    """The first 12 hex digits of the SHA-256 of a folder's weights.
+
+    Raises:
+        UnusableModelError: it has none that can be loaded.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise UnusableModelError(_without_weights(folder))
+    digest = hashlib.sha256()
+    for path in weights:
+        with path.open("rb") as stream:
+            if stream.read(len(_POINTER)) == _POINTER:
+                raise UnusableModelError(
+                    f"{path.name} is a pointer of Git LFS, its weights were not downloaded: run git lfs pull there"
+                )
+            stream.seek(0)
+            while block := stream.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+def _without_weights(folder: Path) -> str:
+    if list(folder.glob("*.gguf")):
+        return "the folder has weights as GGUF only, which are quantised: give the model that they were made from"
+    if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):
+        return (
+            "the folder has no *.safetensors, and files of pickle are not opened: load it with transformers where you "
+            "trust it, and save_pretrained it"
+        )
+    return "the folder has no *.safetensors"
+
+
+def check_config(config: Any) -> None:
+    """Refuse what could be loaded but not trained and measured as it is.
+
+    Args:
+        config: of transformers.
+
+    Raises:
+        UnusableModelError: its weights are quantised, or it is an encoder with a decoder.
+    """
+    quantised = getattr(config, "quantization_config", None)
+    if quantised:
+        values = quantised if isinstance(quantised, dict) else quantised.to_dict()
+        raise UnusableModelError(
+            f"its weights are quantised ({values.get('quant_method', 'unknown')}), which cannot be trained: give the "
+            "checkpoint that they were made from"
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnusableModelError(
+            f"{config.model_type} is an encoder with a decoder: give a causal language model (a decoder alone)"
+        )
+
+
+def adapter_base(config_file: Path) -> tuple[str, str | None]:
+    """The base model that an adapter of peft names, and its revision.
+
+    Args:
+        config_file: the adapter's `adapter_config.json`.
+
+    Raises:
+        UnusableModelError: it is damaged, or names none.
+    """
+    try:
+        values = json.loads(config_file.read_text(encoding="utf-8"))
+        base = values["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UnusableModelError(f"its {ADAPTER_CONFIG} is damaged ({type(error).__name__}: {error})") from error
+    if not isinstance(base, str) or not base:
+        raise UnusableModelError(f"its {ADAPTER_CONFIG} names no base model: write base_model_name_or_path there")
+    beside = config_file.parent / base
+    # A relative path is the adapter's own neighbour where it is not one from here.
+    found = str(beside) if not Path(base).exists() and beside.is_dir() else base
+    revision = values.get("revision")
+    return found, revision if isinstance(revision, str) else None
