@@ -146,9 +146,15 @@ def logit_route(model: PreTrainedModel) -> LogitRoute:
 
 def _find_route(model: PreTrainedModel) -> LogitRoute:
     modes = [(module, module.training) for module in model.modules()]
+    kind = model.device.type
     model.eval()
     try:
-        with torch.no_grad():
+        # Training may be under autocast, and must go on with the random numbers that it had.
+        with (
+            torch.no_grad(),
+            torch.autocast(kind, enabled=False),
+            torch.random.fork_rng([model.device] if kind == "cuda" else []),
+        ):
             return _Probe(model).route()
     except SettingsError:
         raise
