@@ -19,6 +19,7 @@ from gptdynamics.configs import (
     TOKENIZATIONS,
     RunSettings,
     Tokenization,
+    config_parts,
     run_parts,
     split_of,
 )
@@ -127,6 +128,18 @@ class DatasetFolder:
             DataError: its manifest is damaged.
         """
         return self._part(config, "recording")
+
+    def base_model(self, config: str) -> str | None:
+        """What names the base model that a config's runs start from; None of imported runs, whose release says it.
+
+        Raises:
+            DataError: its manifest is damaged.
+        """
+        settings = self.manifest(config)["settings"]
+        if settings:
+            return str(settings.get("base_model") or config_parts(config)[1])
+        recording = self.recording(config)
+        return None if recording is None else str(recording.get("base_model"))
 
     def tokenization(self, config: str) -> Tokenization:
         """How the prompts and targets of a config's collected runs were tokenised; `joined` where nothing says so.

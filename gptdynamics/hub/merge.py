@@ -111,9 +111,18 @@ class Merge:
             )
         self._add_vectors(config)
         self._add_failures(config)
-        note = unpublished_note(self.folder.manifest(config)["settings"].get("base_model") or "nano")
+        note = self._base_model_note(config)
         if note is not None:
             self.notes.append(f"{config}: {note}")
+
+    def _base_model_note(self, config: str) -> str | None:
+        """What others will miss of the base model, however its runs came to be."""
+        base = self.folder.base_model(config)
+        if base is None:
+            return None
+        if self.folder.recording(config) is None:
+            return unpublished_note(base)
+        return unpublished_note(base, 'record with RecordSettings(base_model="<owner>/<name>")')
 
     def _same(self, path: str) -> bool:
         """Whether the repository has this file, be it written by another version of the Parquet library."""
