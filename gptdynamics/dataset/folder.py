@@ -26,6 +26,7 @@ from gptdynamics.configs import (
 from gptdynamics.dataset.card import CARD, FIGURE, HERE, has_generated_part, merge_card, render_card
 from gptdynamics.dataset.card_figure import draw_runs
 from gptdynamics.dataset.licences import rows_licences
+from gptdynamics.dataset.recorded import EARLIER_RECORDING
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
@@ -229,7 +230,7 @@ class DatasetFolder:
         before = self.recording(config)
         if before is None:
             raise SettingsError(f"{self.root} holds runs of {config} that were not recorded: name another folder")
-        there = before | {"base_revision": self.manifest(config).get("base_revision")}
+        there = EARLIER_RECORDING | before | {"base_revision": self.manifest(config).get("base_revision")}
         now = recording | {"base_revision": base_revision}
         differences = [
             f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
