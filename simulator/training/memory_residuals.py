@@ -136,11 +136,12 @@ def unseen_residuals(fitted: FittedRuns, share: np.ndarray) -> np.ndarray:
         fitted: the runs.
         share: `[S]` of effects that shows.
     """
+    run_count, _, test_count = fitted.values.shape
     found = np.full(fitted.values.shape, np.nan, dtype=np.float32)
-    run_fold, test_fold = (np.arange(count) % FOLDS for count in (found.shape[0], found.shape[2]))
+    run_fold, test_fold = np.arange(run_count) % FOLDS, np.arange(test_count) % FOLDS
     for fold in range(FOLDS):
         runs, tests = np.flatnonzero(run_fold == fold), np.flatnonzero(test_fold == fold)
-        if not len(tests) or len(tests) > found.shape[2] - 2:
+        if not len(tests) or len(tests) > test_count - 2:
             continue
         dynamics = fitted.dynamics_of(np.flatnonzero(run_fold != fold), np.flatnonzero(test_fold != fold), share)
         part = fitted.residuals(dynamics, runs, tests, seen=False)
