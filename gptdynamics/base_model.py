@@ -85,18 +85,19 @@ def base_model_source(name: str) -> tuple[str, str | None]:
     return name, None
 
 
-def unpublished_note(name: str) -> str | None:
+def unpublished_note(name: str, remedy: str = "collect with --base-model <owner>/<name>") -> str | None:
     """What to tell who publishes what was made from a base model that others cannot get; None: they can.
 
     Args:
         name: as of `base_model_source`.
+        remedy: how runs come to name the published model.
     """
     source, _ = base_model_source(name)
     if name == "nano" or (is_hub_id(source) and not Path(source).is_dir()):
         return None
     return (
         f"the base model {name} is a folder, which others cannot get: publish it with gptdynamics push-base, and "
-        "collect with --base-model <owner>/<name>"
+        f"{remedy}"
     )
 
 

@@ -12,8 +12,11 @@ from gptdynamics.errors import SettingsError
 # How prompt and target become one sequence of tokens; `gptdynamics.tokens.tokenize_example` says what each means.
 Tokenization = Literal["joined", "separate"]
 TOKENIZATIONS: tuple[Tokenization, ...] = ("joined", "separate")
+# What makes tokens of generated text for BLEU and ROUGE-L; `gptdynamics.measurement.scores` says what each means.
+TextTokenizer = Literal["13a", "intl", "zh", "char"]
+TEXT_TOKENIZERS: tuple[TextTokenizer, ...] = ("13a", "intl", "zh", "char")
 # What a manifest means that was written before a setting was recorded.
-EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate"}
+EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate", "text_tokenizer": "13a"}
 
 Split = Literal["train", "validation", "test", "test_unseen"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen")
@@ -90,6 +93,8 @@ class RunSettings:
             `separate`, as in releases made before there was a choice.
         precision: `fp32`, or `bf16` for forward and backward passes over fp32 weights.
         temperature, top_p: of sampled text.
+        text_tokenizer: of BLEU and ROUGE-L: `13a`, `intl`, `zh`, `char`, or `auto` for what the task says, else what
+            its references ask for by their script.
     """
 
     config: str
@@ -119,6 +124,7 @@ class RunSettings:
     precision: Literal["fp32", "bf16"] = "fp32"
     temperature: float = 0.2
     top_p: float = 0.95
+    text_tokenizer: Literal["auto", "13a", "intl", "zh", "char"] = "auto"
 
     def __post_init__(self) -> None:
         config_parts(self.config)
@@ -148,7 +154,12 @@ class RunSettings:
             raise SettingsError("temperature must be above 0 and top_p in (0, 1]")
         if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
             raise SettingsError("lora_rank must be at least 0 and lora_dropout in [0, 1)")
-        choices = {"gradients": ("none", "test", "all"), "precision": ("fp32", "bf16"), "tokenization": TOKENIZATIONS}
+        choices = {
+            "gradients": ("none", "test", "all"),
+            "precision": ("fp32", "bf16"),
+            "tokenization": TOKENIZATIONS,
+            "text_tokenizer": ("auto", *TEXT_TOKENIZERS),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
@@ -218,8 +229,17 @@ class RunSettings:
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Settings in which a saved manifest differs: `name: theirs here, ours now`."""
         mine, other = self.to_dict(), EARLIER_SETTINGS | other
+        if self._text_tokenizers(self.text_tokenizer) == self._text_tokenizers(other["text_tokenizer"]):
+            other["text_tokenizer"] = self.text_tokenizer
         return [
             f"{name}: {other.get(name)!r} there, {mine.get(name)!r} now"
             for name in sorted(mine.keys() | other.keys())
             if mine.get(name) != other.get(name)
         ]
+
+    def _text_tokenizers(self, setting: Any) -> list[Any]:
+        """What a setting means for each task that generates text: `auto` is what the task says, if it says it."""
+        from gptdynamics.tasks import get_task
+
+        parts = [part for part in get_task(self.task).test_parts if part.generates]
+        return [(part.text_tokenizer or setting) if setting == "auto" else setting for part in parts]

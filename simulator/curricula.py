@@ -30,6 +30,11 @@ class Members:
         """Only some runs, by their places."""
         return Members(self.places[runs], self.shares[runs])
 
+    def spread(self, count: int) -> torch.Tensor:
+        """The share of each of `count` pool examples in each interval: `[runs, intervals, count]`."""
+        whole = self.shares.new_zeros(*self.shares.shape[:2], count)
+        return whole.scatter_add_(2, self.places.long(), self.shares)
+
     @classmethod
     def between(cls, curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int], step: Sequence[int]) -> Members:
         """The batches between measured steps, each batch of an interval with the same weight.

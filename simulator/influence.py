@@ -4,6 +4,9 @@ The derivative is with respect to a visit's weight (see `what_if`), at the weigh
 not touch each other, so one backward pass through the scan gives the derivatives of all of them; what a visit
 adds to its step is linear in the factors. Leaving out is no approximation: every run without an example is
 simulated.
+
+An effect has one sign everywhere: the metric with the example minus the metric without it. Of a loss, below zero means
+that the example helped.
 """
 
 from __future__ import annotations
@@ -62,14 +65,15 @@ class Influence:
 
 @dataclass(frozen=True, repr=False)
 class LeftOut:
-    """What a run would change by if an example were never seen, for n training and m test examples.
+    """The effects of n training examples on m test examples, by leaving each out of a run.
 
     Attributes:
         pool_ids: n examples.
         test_ids: m test examples.
-        final: `[n, m]` final metric without the example minus with it.
+        final: `[n, m]` effect on the final metric: with the example minus without it. Of a loss, below zero means that
+            the example helped.
         whole: `[n, m]` mean over steps 1..T of the same difference.
-        metric: of which these are changes.
+        metric: on which these are effects.
     """
 
     pool_ids: tuple[int, ...]
@@ -83,7 +87,7 @@ class LeftOut:
         return _attributed({"pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
 
     def plot(self, test_id: int | None = None) -> Any:
-        """A plotly figure of the ten examples whose absence lowers the final metric most, and the ten that raise it.
+        """A plotly figure of the ten examples that lower the final metric most, and the ten that raise it most.
 
         Args:
             test_id: of which test example; default: in the mean over all.
@@ -98,12 +102,15 @@ class LeftOut:
             marker={"color": [COLOURS[0] if values[at] < 0 else COLOURS[1] for at in order]},
         )
         figure = line_figure("").add_trace(bars)
-        title = f"change of the final {self.metric} without it, {of}"
+        title = f"effect on the final {self.metric} (with the example minus without it), {of}"
         return figure.update_layout(hovermode="closest", xaxis_title=title)
 
     def __repr__(self) -> str:
-        names = [f"without training example {key}" for key in self.pool_ids]
-        head = f"changes of {self.metric} for {len(names)} examples left out and {len(self.test_ids)} test examples"
+        names = [f"training example {key}" for key in self.pool_ids]
+        head = (
+            f"effects on {self.metric} (with minus without) of {len(names)} training examples on {len(self.test_ids)} "
+            "test examples"
+        )
         return _most(head, names, self.test_ids, self.final, self.whole)
 
 
@@ -203,7 +210,7 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
 
 
 def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequence[int] | None = None) -> LeftOut:
-    """The effect of never seeing an example, by simulating the run without each.
+    """The effect of each example on a run, by simulating the run without it: the metric with it minus without it.
 
     Args:
         run: `simulator.what_if(...)`, changed or not.
@@ -216,11 +223,11 @@ def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequ
     chosen = _places(run, test_ids)
     wanted = sorted(set().union(*run.curriculum)) if pool_ids is None else list(pool_ids)
     values = simulate_many([run, *(run.drop([key]) for key in wanted)])[:, chosen]
-    difference = values[1:, :, 1:] - values[:1, :, 1:]
+    effect = values[:1, :, 1:] - values[1:, :, 1:]
     return LeftOut(
         pool_ids=tuple(wanted),
         test_ids=tuple(run.situation.test_ids[at] for at in chosen.tolist()),
-        final=difference[..., -1],
-        whole=difference.mean(-1),
+        final=effect[..., -1],
+        whole=effect.mean(-1),
         metric=run.situation.simulator.config.metric,
     )

@@ -1,9 +1,11 @@
-"""Bands around predicted trajectories: split conformal on the residuals of runs left out.
+"""Bands around predicted trajectories: conformal on the residuals of runs left out.
 
-The score of a value is |truth - prediction| / scale, where the scale is the usual size of residuals at that
-step and of that test example. A band of level p reaches as far as the quantile of the scores at p * (R + 1) / R,
-R runs having been left out: runs are few, and it is runs that are exchangeable. Coverage is pointwise: of all
-values of new runs a share p lies inside, not of whole trajectories.
+The score of a value is |truth - prediction| / scale, where the scale is the usual size of residuals at that step and of
+that test example, in the other runs. A band reaches as far as a quantile of the scores of all R runs. Which quantile is
+found by leaving runs out once more: the scores of each run are ranked among those of the other runs, and the quantile
+is the one below which, in the mean over runs, the wanted share of values has its rank. Where runs differ as a whole
+this is far above the level, up to the largest score of all; where values differ within runs it is near the level.
+Coverage is pointwise: of all values of new runs a share p lies inside, not of whole trajectories.
 """
 
 from __future__ import annotations
@@ -58,32 +60,89 @@ def band_arrays(residuals: np.ndarray, unseen: np.ndarray, step: np.ndarray, his
         history: first values that were given; their residuals are not used.
 
     Returns:
-        `band_scale` `[T + 1, M]`, `band_scores` `[513]`, and both for unseen test examples, with scales `[T + 1]`.
+        `band_scale` `[T + 1, M]`, `band_scores` `[513]` at levels from 0 to R / (R + 1), and both for unseen test
+        examples, with scales `[T + 1]`.
     """
     every = np.arange(int(step[-1]) + 1)
 
     def scale(rows: np.ndarray) -> np.ndarray:
         return np.stack([np.interp(every, step[history:], column) for column in rows.T], axis=1)
 
-    def quantiles(scores: np.ndarray) -> np.ndarray:
-        scores = scores[np.isfinite(scores)]
-        return np.quantile(scores, np.linspace(0, 1, QUANTILES)) if scores.size else np.full(QUANTILES, np.nan)
-
     square, square_unseen = (np.square(each[:, history:].astype(np.float64)) for each in (residuals, unseen))
-    # One size a step and one an example: with few runs, a size for each pair would be noise.
+    known, known_unseen = np.isfinite(square), np.isfinite(square_unseen)
     total = max(float(np.nanmean(square)), 1e-12)
-    by_step, by_example = np.nanmean(square, axis=(0, 2)), np.nanmean(square, axis=(0, 1))
-    size = np.sqrt((by_step / total)[:, None] * by_example[None, :]).clip(min=1e-3 * total**0.5)
-    known = np.isfinite(square_unseen)
-    sums = np.where(known, square_unseen, 0.0).sum((0, 2))
-    counts = known.sum((0, 2)).clip(min=1)
-    size_unseen = np.sqrt(sums / counts).clip(min=1e-3 * total**0.5)
+    size, others = _sizes(square, known, total)
+    size_unseen, others_unseen = _step_sizes(square_unseen, known_unseen, total)
     return {
         "band_scale": scale(size),
-        "band_scores": quantiles(np.sqrt(square) / size),
+        "band_scores": _band_scores(np.sqrt(square) / others),
         "unseen_band_scale": scale(size_unseen[:, None])[:, 0],
-        "unseen_band_scores": quantiles(np.sqrt(square_unseen) / size_unseen[None, :, None]),
+        "unseen_band_scores": _band_scores(np.sqrt(square_unseen) / others_unseen[:, :, None]),
     }
+
+
+def _mean_with_and_without(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over all runs, and over all but each, from sums and counts `[R, ...]`; NaN where there is no value."""
+    whole, count = sums.sum(0), counts.sum(0)
+    # The rest of a sum of squares may come out a little below zero.
+    others, left = (whole - sums).clip(min=0), count - counts
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean, mean_others = whole / count, others / left
+    return mean, np.where(left > 0, mean_others, mean)
+
+
+def _sizes(square: np.ndarray, known: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
+    """Usual sizes of residuals `[S, M]`, and those of the other runs `[R, S, M]`, from squares `[R, S, M]`.
+
+    One size a step and one an example: with few runs, a size for each pair would be noise.
+    """
+    squares = np.where(known, square, 0.0)
+    (step, step_others), (example, example_others), (mean, mean_others) = (
+        _mean_with_and_without(squares.sum(axes), known.sum(axes)) for axes in (2, 1, (1, 2))
+    )
+    least = 1e-3 * total**0.5
+    size = np.sqrt(step[:, None] * example / max(float(mean), 1e-12))
+    others = np.sqrt(step_others[:, :, None] * example_others[:, None] / mean_others.clip(min=1e-12)[:, None, None])
+    return size.clip(min=least), others.clip(min=least)
+
+
+def _step_sizes(square: np.ndarray, known: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
+    """Usual sizes of residuals of unseen test examples `[S]`, and those of the other runs `[R, S]`."""
+    sums, counts = np.where(known, square, 0.0).sum(2), known.sum(2)
+    least = 1e-3 * total**0.5
+    size, others = (np.sqrt(np.nan_to_num(each)) for each in _mean_with_and_without(sums, counts))
+    return size.clip(min=least), others.clip(min=least)
+
+
+def _band_scores(scores: np.ndarray) -> np.ndarray:
+    """How far bands of `QUANTILES` levels from 0 to R / (R + 1) reach, in scales, from scores `[R, S, M]`."""
+    runs = [each[np.isfinite(each)] for each in scores]
+    runs = [each for each in runs if each.size]
+    if not runs:
+        return np.full(QUANTILES, np.nan)
+    levels = np.linspace(0, 1, QUANTILES) * len(scores) / (len(scores) + 1)
+    every = np.sort(np.concatenate(runs))
+    if len(runs) > 1:
+        # Each run counts alike, however many of its values there are.
+        ranks = np.concatenate([_ranks(each, every) for each in runs])
+        weights = np.concatenate([np.full(each.size, 1 / each.size) for each in runs])
+        order = np.argsort(ranks, kind="stable")
+        passed = weights[order].cumsum() / len(runs)
+        levels = ranks[order][np.searchsorted(passed, levels - 1e-12).clip(max=len(order) - 1)]
+    found: np.ndarray = every[np.ceil(levels * len(every) - 1e-9).astype(int).clip(1, len(every)) - 1]
+    return found
+
+
+def _ranks(own: np.ndarray, every: np.ndarray) -> np.ndarray:
+    """The share of the other runs' scores up to the first that reaches each score of a run: `[own]`, at most 1.
+
+    Args:
+        own: scores of the run.
+        every: sorted scores of all runs.
+    """
+    below = np.searchsorted(every, own) - np.searchsorted(np.sort(own), own)
+    share: np.ndarray = ((below + 1) / (len(every) - len(own))).clip(max=1)
+    return share
 
 
 def half_width(

@@ -76,6 +76,13 @@ def collect(
             show_default="joined",
         ),
     ] = None,
+    text_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens of BLEU and ROUGE-L: 13a (as earlier versions), intl, zh or char, as sacrebleu calls them.",
+            show_default="the task's, else by the script of its references",
+        ),
+    ] = None,
     lora_rank: Annotated[
         int | None, typer.Option(help="Train LoRA adapters of this rank.", show_default="0, all weights")
     ] = None,
@@ -124,6 +131,7 @@ def collect(
         "gradients": gradients,
         "precision": precision,
         "tokenization": tokenization,
+        "text_tokenizer": text_tokenizer,
         "lora_rank": lora_rank,
         "seed": seed,
     }

@@ -19,12 +19,14 @@ from gptdynamics.configs import (
     TOKENIZATIONS,
     RunSettings,
     Tokenization,
+    config_parts,
     run_parts,
     split_of,
 )
 from gptdynamics.dataset.card import CARD, FIGURE, HERE, has_generated_part, merge_card, render_card
 from gptdynamics.dataset.card_figure import draw_runs
 from gptdynamics.dataset.licences import rows_licences
+from gptdynamics.dataset.recorded import EARLIER_RECORDING
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
@@ -128,6 +130,18 @@ class DatasetFolder:
         """
         return self._part(config, "recording")
 
+    def base_model(self, config: str) -> str | None:
+        """What names the base model that a config's runs start from; None of imported runs, whose release says it.
+
+        Raises:
+            DataError: its manifest is damaged.
+        """
+        settings = self.manifest(config)["settings"]
+        if settings:
+            return str(settings.get("base_model") or config_parts(config)[1])
+        recording = self.recording(config)
+        return None if recording is None else str(recording.get("base_model"))
+
     def tokenization(self, config: str) -> Tokenization:
         """How the prompts and targets of a config's collected runs were tokenised; `joined` where nothing says so.
 
@@ -216,7 +230,7 @@ class DatasetFolder:
         before = self.recording(config)
         if before is None:
             raise SettingsError(f"{self.root} holds runs of {config} that were not recorded: name another folder")
-        there = before | {"base_revision": self.manifest(config).get("base_revision")}
+        there = EARLIER_RECORDING | before | {"base_revision": self.manifest(config).get("base_revision")}
         now = recording | {"base_revision": base_revision}
         differences = [
             f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"

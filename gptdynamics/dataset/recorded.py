@@ -6,11 +6,16 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from gptdynamics.configs import EARLIER_SETTINGS, TEXT_TOKENIZERS
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.tasks.declared import declare_task
 
 if TYPE_CHECKING:
     from gptdynamics.dataset.folder import DatasetFolder
+
+
+# What a manifest means that was written before a setting was recorded.
+EARLIER_RECORDING: dict[str, Any] = {"text_tokenizer": EARLIER_SETTINGS["text_tokenizer"]}
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class RecordSettings:
         precision: `fp32`, or `bf16` for forward passes in mixed precision; other weights than fp32 need it.
         temperature, top_p: of sampled text.
         seed: of sampled text, together with the run's number, the step and the example.
+        text_tokenizer: of BLEU and ROUGE-L, as of `RunSettings`.
     """
 
     eval_every: int = 1
@@ -38,6 +44,7 @@ class RecordSettings:
     temperature: float = 0.2
     top_p: float = 0.95
     seed: int = 0
+    text_tokenizer: Literal["auto", "13a", "intl", "zh", "char"] = "auto"
 
     def __post_init__(self) -> None:
         least = {"eval_every": 1, "generate_every": 1, "max_length": 1, "seed": 0}
@@ -47,6 +54,9 @@ class RecordSettings:
                 raise SettingsError(f"{name}={value!r} must be a whole number of at least {bound}")
         if self.precision not in ("fp32", "bf16"):
             raise SettingsError(f"precision={self.precision!r} must be fp32 or bf16")
+        if self.text_tokenizer not in ("auto", *TEXT_TOKENIZERS):
+            named = ", ".join(TEXT_TOKENIZERS)
+            raise SettingsError(f"text_tokenizer={self.text_tokenizer!r} must be one of auto, {named}")
         if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
             raise SettingsError("temperature must be above 0 and top_p in (0, 1]")
         if isinstance(self.labels, str):
@@ -86,6 +96,7 @@ class Recorded(RecordSettings):
         Raises:
             SettingsError: a value is missing, unknown or out of range.
         """
+        values = EARLIER_RECORDING | values
         known = {field.name for field in fields(cls)}
         odd = sorted(known ^ values.keys())
         if odd:

@@ -17,6 +17,7 @@ from gptdynamics.dataset.card_figure import drawn_runs
 from gptdynamics.dataset.checks.facts import config_facts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
+from gptdynamics.dataset.recorded import EARLIER_RECORDING
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify_run
 from gptdynamics.errors import DataError, SettingsError
@@ -111,9 +112,18 @@ class Merge:
             )
         self._add_vectors(config)
         self._add_failures(config)
-        note = unpublished_note(self.folder.manifest(config)["settings"].get("base_model") or "nano")
+        note = self._base_model_note(config)
         if note is not None:
             self.notes.append(f"{config}: {note}")
+
+    def _base_model_note(self, config: str) -> str | None:
+        """What others will miss of the base model, however its runs came to be."""
+        base = self.folder.base_model(config)
+        if base is None:
+            return None
+        if self.folder.recording(config) is None:
+            return unpublished_note(base)
+        return unpublished_note(base, 'record with RecordSettings(base_model="<owner>/<name>")')
 
     def _same(self, path: str) -> bool:
         """Whether the repository has this file, be it written by another version of the Parquet library."""
@@ -150,7 +160,7 @@ class Merge:
         differences = [
             *_differences(_run_settings(theirs), _run_settings(mine)),
             *_origin_differences(theirs.get("origin"), mine.get("origin")),
-            *_differences(theirs.get("recording"), mine.get("recording")),
+            *_differences(_recording(theirs), _recording(mine)),
             *_differences({"base_revision": theirs.get("base_revision")}, {"base_revision": mine.get("base_revision")}),
         ]
         if differences:
@@ -273,6 +283,12 @@ def _run_settings(manifest: dict[str, Any]) -> dict[str, Any]:
     """The settings of a manifest, with those that were not recorded when it was written; none of recorded runs."""
     settings = manifest.get("settings")
     return EARLIER_SETTINGS | settings if isinstance(settings, dict) and settings else {}
+
+
+def _recording(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Likewise what recorded runs share; none of other runs."""
+    recording = manifest.get("recording")
+    return EARLIER_RECORDING | recording if isinstance(recording, dict) else {}
 
 
 def _differences(theirs: Any, mine: Any) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from gptdynamics.configs import TextTokenizer
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses
-from gptdynamics.measurement.scores import score_texts
+from gptdynamics.measurement.scores import score_texts, text_tokenizer_of
 from gptdynamics.tasks import get_single_task
 from gptdynamics.tokens import ExampleTokenizer, TokenizedExample
 
@@ -54,6 +55,30 @@ class MeasurementSettings(Protocol):
     def top_p(self) -> float:
         """Share of the probability that sampled tokens have together."""
         ...
+
+    @property
+    def text_tokenizer(self) -> Literal["auto", "13a", "intl", "zh", "char"]:
+        """What makes tokens of sampled text for its scores; see `text_tokenizers`."""
+        ...
+
+
+def text_tokenizers(
+    examples: Sequence[Example], setting: Literal["auto", "13a", "intl", "zh", "char"]
+) -> dict[str, TextTokenizer]:
+    """What makes tokens of generated text, by the task of the examples.
+
+    Args:
+        examples: a test set.
+        setting: of its runs; `auto`: what the task says, else what its references ask for.
+    """
+    found: dict[str, TextTokenizer] = {}
+    for name in dict.fromkeys(example.task for example in examples):
+        if setting != "auto":
+            found[name] = setting
+            continue
+        own = [text for example in examples if example.task == name for text in example.references]
+        found[name] = get_single_task(name).text_tokenizer or text_tokenizer_of(own)
+    return found
 
 
 class TestSet:
@@ -114,6 +139,8 @@ class TestSet:
             index: tasks[self.examples[index].task].labels.index(self.examples[index].target) for index in self.rivals
         }
         self.generated = np.flatnonzero(generates).tolist()
+        chosen = [self.examples[index] for index in self.generated]
+        self.text_tokenizers = text_tokenizers(chosen, settings.text_tokenizer)
         self.generator = self._generator(settings, limits) if self.generated and generate else None
 
     def _labels(self, example: Example, labels: Sequence[str]) -> list[TokenizedExample]:
@@ -171,10 +198,12 @@ class TestSet:
             return {}
         chosen = [self.examples[at] for at in self.generated]
         texts = self.generator.sample(model, [[*seed, example.id] for example in chosen])
-        scores = {}
-        for name, values in score_texts(texts, [example.references for example in chosen]).items():
-            scores[name] = np.full(len(self.examples), np.nan, dtype=np.float32)
-            scores[name][self.generated] = values
+        scores = {name: np.full(len(self.examples), np.nan, dtype=np.float32) for name in ("bleu", "rougeL")}
+        for task, tokenizer in self.text_tokenizers.items():
+            own = [place for place, example in enumerate(chosen) if example.task == task]
+            found = score_texts([texts[at] for at in own], [chosen[at].references for at in own], tokenizer)
+            for name, values in found.items():
+                scores[name][[self.generated[at] for at in own]] = values
         return scores
 
 

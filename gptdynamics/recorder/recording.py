@@ -15,7 +15,7 @@ from gptdynamics.base_model import BaseModel
 from gptdynamics.collection.claims import Claims
 from gptdynamics.configs import config_parts, run_name, run_parts
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.dataset.recorded import Recorded, RecordSettings
+from gptdynamics.dataset.recorded import EARLIER_RECORDING, Recorded, RecordSettings
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.tables import trajectory_table
 from gptdynamics.errors import DivergedRunError, SettingsError
@@ -171,7 +171,7 @@ class Recording:
 
     def _check_resumed(self, resumed: Partial) -> None:
         now = {"config": self.config, "base_revision": self.base_revision} | self.recorded.to_dict()
-        then = {"config": resumed.config, "base_revision": resumed.base_revision} | resumed.recorded
+        then = {"config": resumed.config, "base_revision": resumed.base_revision} | EARLIER_RECORDING | resumed.recorded
         if self.run is not None:
             now, then = now | {"run": self.run}, then | {"run": resumed.run}
         differ = [f"{name}: {then.get(name)!r} then, {now[name]!r} now" for name in now if then.get(name) != now[name]]

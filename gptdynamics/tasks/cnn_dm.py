@@ -16,6 +16,7 @@ class CNNDailyMail(Task):
     """
 
     name = "cnn_dm"
+    text_tokenizer = "13a"
     fields = {"article": str, "highlights": str}
     plain = "{article}\nSummary:"
     instructions = (

@@ -215,6 +215,7 @@ class MiniTriples(Task):
     """Sentences from small records of an invented world; needs no download."""
 
     name = "mini_triples"
+    text_tokenizer = "13a"
     fields = {"triples": list, "references": list}
 
     def prompt(self, row: Row) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from gptdynamics.configs import TextTokenizer
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 
@@ -68,6 +69,9 @@ class Task(ABC):
     Label tasks (`labels` not empty) have targets without an end of text and are scored by loss and
     accuracy. Generation tasks have targets that end with it and are scored by loss, BLEU and ROUGE-L.
 
+    `text_tokenizer` makes the tokens of BLEU and ROUGE-L: `13a` for English and the like, `intl` for other scripts with
+    spaces, `zh` for Chinese, `char` for other scripts without; None: what the references ask for by their script.
+
     Templates name slots in braces. `plain` is the prompt of the scenario `finetune`; `instructions` are those that
     `instruct` draws from. Prompt and target are joined as they are: white space between them stands in one of them.
     """
@@ -79,6 +83,7 @@ class Task(ABC):
     labels: ClassVar[tuple[str, ...]] = ()
     hub: ClassVar[HubSource | None] = None
     scenario: ClassVar[Literal["finetune", "instruct"]] = "finetune"
+    text_tokenizer: ClassVar[TextTokenizer | None] = None
 
     @property
     def parts(self) -> tuple[Task, ...]:

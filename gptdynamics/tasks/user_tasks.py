@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from string import Formatter
 
+from gptdynamics.configs import TEXT_TOKENIZERS
 from gptdynamics.errors import SettingsError
 from gptdynamics.tasks.task import Task
 
@@ -134,6 +135,9 @@ def _checked(kind: type[Task]) -> Task:
     for text in kind.labels:
         if not isinstance(text, str) or not text.strip():
             raise SettingsError(f"{label}.labels: {text!r} must be a text that is not empty")
+    if kind.text_tokenizer not in (None, *TEXT_TOKENIZERS):
+        names = ", ".join(TEXT_TOKENIZERS)
+        raise SettingsError(f"{label}.text_tokenizer = {kind.text_tokenizer!r} must be one of {names}, or None")
     if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
         raise SettingsError(f"{label}.labels must be different from each other, and at least two")
     return kind()

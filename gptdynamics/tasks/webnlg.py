@@ -24,6 +24,7 @@ class WebNLG(Task):
     """Text from triples (WebNLG challenge, English)."""
 
     name = "webnlg"
+    text_tokenizer = "13a"
     fields = {"triples": list, "references": list}
     plain = "Facts: {facts}\nText:"
     instructions = (

@@ -9,6 +9,7 @@ class WMT16(Task):
     """Translation of news from German to English (WMT 2016)."""
 
     name = "wmt16"
+    text_tokenizer = "13a"
     fields = {"de": str, "en": str}
     plain = "German: {de}\nEnglish:"
     instructions = (

@@ -81,7 +81,7 @@ def described_encoder(description: Mapping[str, Any]) -> Encoder:
     if kind == "index":
         raise SettingsError("index vectors know no other examples than those trained on: train with another encoder")
     if kind in TOKENIZING:
-        description = EARLIER_SETTINGS | dict(description)
+        description = {"tokenization": EARLIER_SETTINGS["tokenization"]} | dict(description)
     made: Encoder
     if kind == "gradient":
         made = GradientEncoder(

@@ -144,18 +144,15 @@
   }
 
   function* details() {
-    const now = batches(), steps = now.length, first = initial(chosen.test);
-    const final = (known.lines.changed || known.lines.asRun)[steps];
-    const factors = batchFactors(model(), batchMeans(model(), now), steps, chosen.test), effects = [];
-    for (let step = 1; step <= steps; step++) {
-      const left = finalsWithout(model(), schedule(), now, factors, step, chosen.test, first);
-      effects.push(left.map((value) => (value === null ? null : final - value)));
+    const effects = [];
+    for (const each of visitEffects(model(), schedule(), batches(), chosen.test, initial(chosen.test))) {
+      effects.push(each);
       yield;
     }
     known.effects = effects;
     showStrip();
     updateEffects();
-    yield* showRanking(final);
+    yield* showRanking();
     yield* showWhole();
   }
 
@@ -172,12 +169,10 @@
     drawStrip(byId("strip"), { effects: known.effects, changedSteps: changedSteps, chosen: chosen.step, ...place });
   }
 
-  function* showRanking(final) {
+  function* showRanking() {
     const found = [];
-    for (const at of new Set(batches().flat())) {
-      if (batches().some((batch) => batch.every((other) => other === at))) continue;
-      const values = simulate(model(), schedule(), dropExample(batches(), at), chosen.test, initial(chosen.test));
-      found.push([at, final - values[values.length - 1]]);
+    for (const each of exampleEffects(model(), schedule(), batches(), chosen.test, initial(chosen.test))) {
+      found.push(each);
       yield;
     }
     found.sort((a, b) => a[1] - b[1]);

@@ -68,7 +68,7 @@ function fillBatch(list, { step, steps, batch, pool, visits, effects, metric, ac
   }));
 }
 
-/** The examples whose absence from the whole run changes the end most. */
+/** The examples with the largest effects on the end of the trajectory. */
 function fillRanking(list, { rows, pool, metric, visits, act }) {
   list.replaceChildren(...rows.map(([place, effect]) => {
     const example = pool(place), times = visits(place);

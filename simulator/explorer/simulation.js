@@ -80,6 +80,29 @@ function finalsWithout(model, schedule, batches, factors, step, test, initial) {
   });
 }
 
+/**
+ * The effect of each visit of each step on the last value, as `simulator.influence.leave_out` has it: with the visit
+ * minus without it. One step at a time, so that a page can answer meanwhile; null as of `finalsWithout`.
+ */
+function* visitEffects(model, schedule, batches, test, initial) {
+  const factors = batchFactors(model, batchMeans(model, batches), batches.length, test);
+  const final = trajectoryOf(model, schedule, factors, test, initial)[batches.length];
+  for (let step = 1; step <= batches.length; step++) {
+    const without = finalsWithout(model, schedule, batches, factors, step, test, initial);
+    yield without.map((value) => (value === null ? null : final - value));
+  }
+}
+
+/** The effect of each example on the last value, with all of its visits minus without them: [place, effect] each. */
+function* exampleEffects(model, schedule, batches, test, initial) {
+  const final = simulate(model, schedule, batches, test, initial)[batches.length];
+  for (const place of new Set(batches.flat())) {
+    if (batches.some((batch) => batch.every((other) => other === place))) continue;
+    const without = simulate(model, schedule, dropExample(batches, place), test, initial);
+    yield [place, final - without[without.length - 1]];
+  }
+}
+
 /** The end of the band below and above a prediction, as `GPTfluenceSimulator.band`. */
 function bandAround(model, predicted, test) {
   const low = new Float64Array(predicted.length), high = new Float64Array(predicted.length);

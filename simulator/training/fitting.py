@@ -119,7 +119,14 @@ def _memory(
         every = range(chosen.learning_rate.shape[1] + 1)
         visits = Members.between(chosen.curricula, [example.id for example in part.runs.pool], every)
         fit = memory_fit.fit_memory(
-            visits, chosen.learning_rate, chosen.step, chosen.values, part.pool, part.test, config.metric
+            visits,
+            chosen.learning_rate,
+            chosen.step,
+            chosen.values,
+            part.pool,
+            part.test,
+            config.metric,
+            settings.bands,
         )
         config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
         for name, values in asdict(fit.choice.filters).items():
@@ -128,11 +135,12 @@ def _memory(
         tried = [asdict(choice) | {"error": error} for choice, error in fit.tried]
         fitted.append(Fitted(config.dataset_config, config.metric, asdict(fit.choice), fit.error, tried))
         own.append({f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()})
-        residuals.append((fit.residuals, fit.unseen_residuals))
+        if fit.residuals is not None and fit.unseen_residuals is not None:
+            residuals.append((fit.residuals, fit.unseen_residuals))
         for number, each in enumerate(tried):
             session.log({f"{config.dataset_config} {config.metric}/error": each["error"]}, number)
         on_progress()
-    return Fits(fitted, residuals if settings.bands else None, {}, own)
+    return Fits(fitted, residuals or None, {}, own)
 
 
 def _table(

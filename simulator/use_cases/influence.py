@@ -12,7 +12,7 @@ import numpy as np
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from simulator.influence import Influence, influence
+from simulator.influence import Influence, influence, leave_out
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence_error import left_out_errors
 from simulator.what_if import simulate_many
@@ -155,13 +155,11 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
     run = case.model.what_if(fact)
     visited = sorted(set().union(*run.curriculum))
     try:
-        alternatives = [run.drop([key]) for key in visited]
+        effects = leave_out(run, visited)
     except ValueError as error:
         raise SettingsError(f"run {fact.runs[0]} cannot be had without one of its examples: {error}") from error
-    values = simulate_many([run, *alternatives])
-    effect = (values[:1, :, 1:] - values[1:, :, 1:]).numpy()
-    seen = case.runs.split("train", "validation")
-    errors = left_out_errors(case.model, seen, run, alternatives, values[0, :, -1])
+    seen, alternatives = case.runs.split("train", "validation"), [run.drop([key]) for key in visited]
+    errors = left_out_errors(case.model, seen, run, alternatives, simulate_many([run], final=True)[0])
     by_id = {example.id: example for example in fact.pool}
     return InfluenceFound(
         settings=settings,
@@ -171,8 +169,8 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         run=fact.runs[0],
         pool=tuple(by_id[key] for key in visited),
         test=tuple(fact.test),
-        final=effect[..., -1],
-        whole=effect.mean(-1),
+        final=effects.final.numpy(),
+        whole=effects.whole.numpy(),
         error=None if errors is None else errors[0],
         mean_error=None if errors is None else errors[1],
         visits=influence(run),

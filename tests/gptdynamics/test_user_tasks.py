@@ -182,6 +182,10 @@ def test_other_processes_know_the_tasks(tmp_path: Path) -> None:
         (TICKETS.replace('" sales"', '" "'), "' ' must be a text that is not empty"),
         (TICKETS.replace('" sales"', "3"), "3 must be a text that is not empty"),
         (TICKETS.replace('(" sales", " support")', '(" sales")'), "labels must be a tuple of str"),
+        (
+            TICKETS.replace("    labels =", '    text_tokenizer = "mecab"\n    labels ='),
+            "text_tokenizer = 'mecab' must be one of 13a, intl, zh, char, or None",
+        ),
         (TICKETS.replace('(" sales", " support")', '(" sales",)'), "at least two"),
         (TICKETS.replace('(" sales", " support")', '(" sales", " sales")'), "different from each other"),
         (TICKETS + "    def __init__(self, size):\n        pass\n", "cannot be imported: TypeError"),

@@ -92,8 +92,8 @@ def test_leaving_out_equals_simulating_without(run: WhatIf) -> None:
     with_it = run.simulate()
     for at, key in enumerate(found.pool_ids):
         without = run.drop([key]).simulate()
-        torch.testing.assert_close(found.final[at], (without - with_it)[1:3, -1])
-        torch.testing.assert_close(found.whole[at], (without - with_it)[1:3, 1:].mean(1))
+        torch.testing.assert_close(found.final[at], (with_it - without)[1:3, -1])
+        torch.testing.assert_close(found.whole[at], (with_it - without)[1:3, 1:].mean(1))
 
 
 def test_what_is_unknown_is_refused(run: WhatIf) -> None:

@@ -12,17 +12,19 @@ import torch
 
 from gptdynamics.configs import split_of
 from gptdynamics.curriculum import Curriculum
-from gptdynamics.dataset import read_dynamics
+from gptdynamics.dataset import Dynamics, read_dynamics
+from gptdynamics.hub.source import BUNDLED
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.curricula import visit_shares
 from simulator.evaluation import EvaluateSettings, evaluate
 from simulator.evaluation.simulated import Simulated
 from simulator.intervals import band_arrays, coverage, half_width
 from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.training import TrainSettings, markov_fit, train_simulator
+from simulator.training import TrainSettings, markov_fit, memory_fit, memory_states, train_simulator
 from simulator.training.fitting import markov_data
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_residuals import markov_residuals
+from simulator.training.trained import Trained
 from simulator.trajectories import Band
 
 CONFIG = "mini_sentiment_nano"
@@ -179,3 +181,86 @@ def test_a_new_model_has_bands_for_as_many_runs_as_were_left_out(dataset: Path) 
     assert model.config.calibration_runs == 7
     assert torch.isfinite(model.band_scale).all()
     assert (model.band_scores.diff() >= 0).all()
+
+
+def shipped(runs: Dynamics, metric: str, without: int | None = None) -> Trained:
+    """A memory simulator of these runs with one setting, so that fits without a run have the same."""
+    kept = [at for at in range(len(runs.runs)) if at != without]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(memory_fit, "FILTERS", (memory_states.Filters((0.5, 1.0), (0.0,), (0.9,), (0.0,)),))
+        monkeypatch.setattr(memory_fit, "COMPONENTS", (2,))
+        monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
+        # States are scaled by all runs, which would matter to a larger penalty. All of an effect is taken: which share
+        # shows is found over all runs, and not found again without one.
+        monkeypatch.setattr(memory_fit, "_shown_share", lambda along, size: np.ones_like(along))
+        return train_simulator(TrainSettings("", runs.config, metric, encoder="label"), runs=runs.take(kept))
+
+
+@pytest.mark.parametrize(("metric", "first_step"), [("loss", 0), ("bleu", 0), ("accuracy", 1)])
+def test_residuals_are_those_of_the_simulator_that_is_shipped(
+    make_dynamics: Callable[..., Dynamics],
+    make_curricula: Callable[..., list[Curriculum]],
+    metric: str,
+    first_step: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    count, steps, pool, tests = 8, 12, 10, 6
+    # First values differ by run and last; effects of single runs are beyond the limit; values meet the range's end.
+    size = {"loss": 1.0, "bleu": 30.0, "accuracy": 0.5}[metric]
+    start = rng.normal(0, 0.3 * size, (count, 1, tests))
+    noise = rng.standard_t(2, (count, steps + 1, tests)) * 0.2 * size
+    values = (size + start + noise).clip(0, 1 if metric == "accuracy" else None)
+    runs = make_dynamics(
+        make_curricula(0, count, steps, pool), values[:, first_step:], pool, range(first_step, steps + 1), metric=metric
+    )
+    held: list[np.ndarray] = []
+    monkeypatch.setattr(
+        "simulator.training.train.band_arrays", lambda seen, *others: (held.append(seen), band_arrays(seen, *others))[1]
+    )
+    shipped(runs, metric)
+    [residuals] = held[:1]
+    every = runs.split("train", "validation")
+    assert residuals.shape == every.values.shape
+    for at, name in enumerate(every.runs):
+        model = shipped(runs, metric, runs.runs.index(name)).model
+        predicted = model.simulate(
+            every.curricula[at], every.pool, every.test, every.values[at, 0], every.learning_rate[at].tolist()
+        )
+        expected = every.values[at] - predicted[:, torch.from_numpy(every.step)].T.numpy()
+        np.testing.assert_allclose(residuals[at], expected, atol=1e-4 * size)
+    assert (residuals[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("own", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("runs", [9, 10, 27])
+def test_a_band_of_90_percent_holds_90_percent_of_new_runs_however_few_were_left_out(runs: int, own: float) -> None:
+    rng = np.random.default_rng(0)
+    steps, tests = 12, 25
+    size = np.linspace(0.5, 2, steps)[:, None] * rng.uniform(0.2, 3, tests)
+
+    def residuals(count: int) -> np.ndarray:
+        # A size of each run's own: at 0 all runs are alike.
+        return np.exp(own * rng.uniform(-0.5, 0.5, (count, 1, 1))) * size * rng.normal(size=(count, steps, tests))
+
+    shares = []
+    for _ in range(20):
+        arrays = band_arrays(residuals(runs), np.full((runs, steps, tests), np.nan), np.arange(steps), 0)
+        held = [torch.from_numpy(arrays[name]) for name in ("band_scale", "band_scores")]
+        width = half_width(0.9, runs, *held).numpy()
+        shares.append((np.abs(residuals(100)) <= width).mean())
+    # The quantile at 0.9 (R + 1) / R would be 0.99 for ten runs, and the largest score of all for nine.
+    assert 0.87 < np.mean(shares) < 0.93
+
+
+@pytest.mark.parametrize(
+    ("config", "metric"),
+    [("mini_sentiment_nano", "loss"), ("mini_sentiment_nano", "accuracy"), ("mini_triples_nano", "rougeL")],
+)
+def test_bands_of_a_bundled_config_hold_what_they_promise(config: str, metric: str) -> None:
+    runs = read_dynamics(BUNDLED, config, metric)
+    model = train_simulator(TrainSettings(str(BUNDLED), config, metric), runs=runs).model
+    found = Simulated(model).coverage(runs.split("test"), 1)
+    assert found is not None
+    assert 0.85 <= found.share <= 0.95
+    assert all(0.8 <= share <= 0.97 for share in found.runs)

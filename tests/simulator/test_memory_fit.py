@@ -77,8 +77,8 @@ def test_leave_one_run_out_equals_refitting(
     covariance = likeness(rng.normal(size=(tests, 2)))
     ridges = (0.01, 1.0, 30.0)
     wanted = [slow_leave_one_run_out(states, values, covariance, ridge, metric) for ridge in ridges]
-    found, shares = leave_one_run_out(states, values, covariance, ridges, metric)
-    assert shares.shape == (3, steps)
+    found, shares, without = leave_one_run_out(states, values, covariance, ridges, metric)
+    assert shares.shape == (3, steps) and without.shape == (3, runs, steps)
     assert ((shares >= 0) & (shares <= 1)).all()
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
 

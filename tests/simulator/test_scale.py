@@ -14,7 +14,7 @@ import torch
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import arrays, read_dynamics
 from simulator.curricula import Members
-from simulator.training import TrainSettings, markov_residuals, memory_fit, train_simulator
+from simulator.training import TrainSettings, markov_residuals, memory_arrays, memory_fit, train_simulator
 from simulator.training.markov_data import draw
 from simulator.training.memory_fit import fit_memory
 from simulator.training.memory_states import spread
@@ -80,7 +80,7 @@ def test_runs_are_accumulated_to_the_same_normal_equations(make_curricula: MakeC
     def fitted(sizes: list[int]) -> dict[str, np.ndarray]:
         ends = np.cumsum(sizes)
         parts = [(x[end - size : end], values[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
-        return memory_fit._fit_all(lambda: iter(parts), psi, 0.1, share, step, "loss")
+        return memory_arrays.fit_arrays(lambda: iter(parts), psi, 0.1, share, step, "loss")
 
     whole = fitted([9])
     for sizes in ([4, 5], [1] * 9):

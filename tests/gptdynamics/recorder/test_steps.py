@@ -136,6 +136,31 @@ def test_a_recorded_folder_is_a_dataset(
     assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("named", [None, "ada/base", "nano", "410m"])
+def test_pushing_recorded_runs_says_if_others_cannot_get_their_base_model(
+    record: Callable[..., StepRecorder], hub: Hub, tiny_model_folder: Path, tmp_path: Path, named: str | None
+) -> None:
+    from gptdynamics.hub.push import push
+
+    out = tmp_path / "d"
+    record(out, settings=RecordSettings(base_model=named if named != "nano" else None))
+    if named == "nano":
+        # As if it had been loaded from the bundled folder.
+        path = DatasetFolder(out).manifest_path(CONFIG)
+        path.write_text(path.read_text().replace(str(tiny_model_folder), "nano"))
+        row = DatasetFolder(out).run_row_path(CONFIG, "0000")
+        table = read_parquet(row)
+        column = table.column_names.index("base_model")
+        write_parquet(table.set_column(column, table.schema.field(column), [["nano"]]), row)
+    notes = push(out, "ada/recorded").notes
+    if named is not None:
+        assert list(notes) == []
+        return
+    [note] = notes
+    assert note.startswith(f"{CONFIG}: the base model {tiny_model_folder} is a folder, which others cannot get")
+    assert note.endswith('record with RecordSettings(base_model="<owner>/<name>")')
+
+
 def test_a_task_of_ones_own_needs_no_file(
     tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
