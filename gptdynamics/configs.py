@@ -55,7 +55,7 @@ def config_parts(config: str) -> tuple[str, str]:
     """Split a config name `<task>_<size>` at its last underscore.
 
     Raises:
-        SettingsError: the name has no size, characters that may not stand in a file name, or an ending that is reserved.
+        SettingsError: the name has no size, characters that may not stand in a file name, or a reserved ending.
     """
     task, _, size = config.rpartition("_")
     if not task or not size or not _NAME.fullmatch(config):

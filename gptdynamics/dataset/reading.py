@@ -214,7 +214,9 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         if not same or flat.size != step.size * len(test_ids):
             raise DataError(f"{path}: its test examples or steps differ from those of run {there[0]}")
         if not np.isfinite(flat).all():
-            raise DataError(f"{path}: {metric} has values that are not finite. Move it out of the folder and collect that run again")
+            raise DataError(
+                f"{path}: {metric} has values that are not finite. Move it out of the folder and collect that run again"
+            )
         values[len(there)] = flat.reshape(len(test_ids), len(step)).T
         there.append(run)
     if not there:

@@ -103,7 +103,12 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
             on_progress(done, total)
         for run in sorted(failed[config].keys() & set(files.runs)):
             path = folder.sidecar_path(config, run, "failed")
-            findings.add(path, "", f"run {run} is recorded as failed, but it has numbers", "Move one of the two out of the folder")
+            findings.add(
+                path,
+                "",
+                f"run {run} is recorded as failed, but it has numbers",
+                "Move one of the two out of the folder",
+            )
         if files.vectors:
             files.vectors = _check_vectors(folder, facts[config], findings)
         lacking = _missing(facts[config], files, failed[config], held)
@@ -173,12 +178,16 @@ def _check_run(folder: DatasetFolder, facts: ConfigFacts, files: ConfigFiles, ru
     follows = facts.settings.follows_gradients(run) if facts.settings else None
     if run in files.products:
         if follows is False:
-            findings.add(products, "", f"gradients = {_gradients(facts)} records none for run {run}", "Move it out of the folder")
+            findings.add(
+                products, "", f"gradients = {_gradients(facts)} records none for run {run}", "Move it out of the folder"
+            )
         else:
             check_products(findings, products, facts, run, updates)
     elif follows and not lacks and run not in files.misnamed:
         said = f"gradients = {_gradients(facts)} records products for run {run}, and there are none"
-        findings.add(products, "", said, "Move the run's trajectories out of the folder and run the same collect command again")
+        findings.add(
+            products, "", said, "Move the run's trajectories out of the folder and run the same collect command again"
+        )
     return not lacks
 
 
@@ -208,7 +217,9 @@ def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str,
             continue
         except (GPTDynamicsError, RecursionError):
             loss = "the time that the run took" if kind == "timing" else "why the run failed"
-            findings.add(path, "", "not a JSON object", f"Restore it, or move it out of the folder: only {loss} is lost")
+            findings.add(
+                path, "", "not a JSON object", f"Restore it, or move it out of the folder: only {loss} is lost"
+            )
             continue
         if kind == "failed":
             failed[run] = str(content.get("reason"))

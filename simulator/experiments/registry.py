@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptdynamics.atomic import write_text
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.outputs import write_output_text
 from simulator.experiments import estimation
 from simulator.experiments.checkpoint_interval import checkpoint_interval
 from simulator.experiments.convergence import convergence
@@ -132,5 +132,5 @@ def write_overview(done: list[Finished], dataset: str, output: Path) -> None:
     for finished in done:
         pictures = [f"{PARTS}/{name}" for name in picture_names(finished)]
         parts.append(markdown(finished, pictures, level=2))
-    write_text(output / "results.md", "\n".join(parts))
+    write_output_text(output / "results.md", "\n".join(parts))
     write_page(output / "results.html", title, done)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.atomic import write_text
+from gptdynamics.outputs import write_output_json, write_output_text
 from simulator.experiments.drawing import draw_picture, plotly_figure
 from simulator.experiments.result import Figure, Panel, Result, Series, Table
 from simulator.report.self_contained import render_page
@@ -55,11 +55,11 @@ def write_result(finished: Finished, output: Path, data: str = "") -> None:
         "data": data,
         **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
     }
-    write_text(output / f"{finished.name}.json", json.dumps(record, indent=1) + "\n")
+    write_output_json(output / f"{finished.name}.json", record)
     pictures = picture_names(finished)
     for name, figure in zip(pictures, finished.result.figures, strict=False):
         draw_picture(figure, output / name)
-    write_text(output / f"{finished.name}.md", markdown(finished, pictures))
+    write_output_text(output / f"{finished.name}.md", markdown(finished, pictures))
     write_page(output / f"{finished.name}.html", finished.title, [finished])
 
 
@@ -157,4 +157,4 @@ def write_page(path: Path, title: str, experiments: Sequence[Finished]) -> None:
         versions=versions(),
         made=time.strftime("%Y-%m-%d"),
     )
-    write_text(path, page)
+    write_output_text(path, page)

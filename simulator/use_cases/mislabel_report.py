@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptdynamics.atomic import write_text
+from gptdynamics.outputs import write_output_text
 from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.use_cases.mislabel import Mislabels, MislabelSettings, found_shares, shuffles
 from simulator.use_cases.mislabel_rankings import LABELS
@@ -56,7 +56,7 @@ def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
     writer.writerows([row | {"prompt": _plain_cell(str(row["prompt"]))} for row in rows])
     paths = found.settings.output / "suspects.csv", found.settings.output / "suspects.jsonl"
     for path, text in zip(paths, (table.getvalue(), lines), strict=True):
-        write_text(path, text.encode("utf-8", "replace").decode())
+        write_output_text(path, text)
     return paths
 
 

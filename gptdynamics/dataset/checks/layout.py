@@ -146,6 +146,8 @@ def _run_of(file: Path, files: ConfigFiles, findings: Findings) -> str | None:
     if split != split_of(run):
         files.misnamed.add(run)
         said = f"run {run} is of split {split_of(run)}, not {split}"
-        findings.add(file, "", said, f"Rename it to {split_of(run)}-{run}.parquet, or move it out of the folder if that is there")
+        findings.add(
+            file, "", said, f"Rename it to {split_of(run)}-{run}.parquet, or move it out of the folder if that is there"
+        )
         return None
     return run
