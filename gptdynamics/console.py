@@ -1,46 +1,135 @@
-"""What both command lines share: one line for an error, and a progress bar with the time left."""
+"""What both command lines share: how a command runs and ends, and everything that it shows in a terminal."""
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.errors import GPTDynamicsError
+from gptdynamics.interruption import STATUS, interruptible
+from gptdynamics.terminal_text import safe_text
 
 if TYPE_CHECKING:
     import typer
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
 
 
-def run_app(app: typer.Typer, arguments: list[str] | None = None) -> None:
+class _Places:
+    """Where tables and messages go.
+
+    Attributes:
+        beside: to standard error, because figures go to standard output as JSON.
+    """
+
+    beside = False
+
+
+def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
     """Run a command line; an error a user can mend is one line on standard error and exit status 1.
+
+    An interruption (Ctrl-C) is one line, too: what is kept, and the command that goes on; the status is 130.
 
     Args:
         app: the command line.
         arguments: default: those of the process.
+        name: of the command. Default: that of the process.
     """
     _quiet_libraries()
+    _Places.beside = False
+    given = sys.argv[1:] if arguments is None else arguments
+    with interruptible([name or Path(sys.argv[0]).name, *given]) as interruption:
+        try:
+            try:
+                app(args=given, prog_name=name)
+            except SystemExit:
+                # Where standard output is a full disk, that shows only now.
+                sys.stdout.flush()
+                raise
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # Libraries turn an interruption into errors of their own.
+            interrupted = interruption.happened or isinstance(error, KeyboardInterrupt)
+            if interrupted and not (isinstance(error, SystemExit) and not error.code):
+                interruption.tell()
+                sys.exit(STATUS)
+            if isinstance(error, GPTDynamicsError):
+                say_error(f"error: {error}")
+                sys.exit(1)
+            if isinstance(error, OSError) and _is_full_or_closed(error):
+                sys.exit(1)
+            raise
+
+
+def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
+    """`run_app` as the whole work of this process: after an interruption it waits for no thread and no process.
+
+    Args:
+        app, arguments, name: as of `run_app`.
+    """
     try:
-        app(args=arguments)
-    except GPTDynamicsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        run_app(app, arguments, name)
+    except SystemExit as stop:
+        if stop.code == STATUS:
+            with suppress(OSError, ValueError):
+                sys.stdout.flush()
+            os._exit(STATUS)
+        raise
+
+
+def _is_full_or_closed(error: OSError) -> bool:
+    """Whether standard output is a full disk or a closed pipe; a full one is said."""
+    if error.errno == errno.ENOSPC and error.filename is None:
+        say_error(f"error: cannot write to standard output: {error.strerror}. Make room, or send it elsewhere")
+        # Python would try again when it ends.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        return True
+    return False
 
 
 def _quiet_libraries() -> None:
     """Loading bars of the libraries below would break ours."""
-    import os
-
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def print_beside_json(figures_on_stdout: bool) -> None:
+    """Say whether standard output belongs to figures as JSON: tables and messages then go to standard error."""
+    _Places.beside = figures_on_stdout
+
+
+def say(text: str) -> None:
+    """Print a line on standard output; control characters in it are shown, see `safe_text`."""
+    print(safe_text(text), file=sys.stderr if _Places.beside else sys.stdout)
+
+
+def say_error(text: str) -> None:
+    """Print a line on standard error, likewise."""
+    print(safe_text(text), file=sys.stderr)
+
+
+def show(table: RenderableType) -> None:
+    """Print a table on standard output, likewise; no text in it is taken for markup."""
+    from rich.console import Console
+
+    _show_on(Console(stderr=_Places.beside, markup=False, emoji=False), table)
+
+
+def _show_on(console: Console, table: RenderableType) -> None:
+    from rich.segment import Segment, Segments
+
+    shown = [
+        each if each.control else Segment(safe_text(each.text, one_line=False), each.style)
+        for each in console.render(table)
+    ]
+    console.print(Segments(shown), end="", soft_wrap=True)
 
 
 @contextmanager
@@ -51,13 +140,21 @@ def progress_bar() -> Iterator[Progress]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Description(TextColumn):
+        """What is done, as it is: no markup, no control characters."""
+
+        def render(self, task: Task) -> Text:
+            return Text(safe_text(task.description))
 
     with Progress(
-        TextColumn("{task.description}"),
+        Description(""),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

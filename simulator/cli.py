@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gptdynamics.console import run_app
+from gptdynamics.console import run_app, say, say_error, show
 from gptdynamics.errors import SettingsError
 from simulator.commands.explorer import write_page
 from simulator.commands.influence import influence
@@ -50,7 +50,6 @@ def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("quickstart"),
 ) -> None:
     """Collect, train, predict, compare and report, on the bundled model and tasks: some minutes."""
-    from rich.console import Console
 
     from simulator.evaluation.table import terminal_table
     from simulator.quickstart import quickstart as run_quickstart
@@ -60,10 +59,10 @@ def quickstart(
         for evaluation, page in run_quickstart(out, on_phase, on_progress):
             made.append((evaluation, page))
     for evaluation, page in made:
-        Console().print(terminal_table(evaluation.rows))
-        typer.echo(f"report: {page.resolve()}")
+        show(terminal_table(evaluation.rows))
+        say(f"report: {page.resolve()}")
     model = made[0][0].rows[-1].model
-    typer.echo(
+    say(
         "next, on rows of your own or of the Hub:\n"
         f"  gptdynamics collect rte_nano --runs 8 --out {out}/dynamics\n"
         "or look again at what was made:\n"
@@ -135,11 +134,11 @@ def train(
         trained = train_and_save(settings, output, tuple(report_to or ()), on_phase, on_progress)
     where = "runs left out" if dynamics == "memory" else "validation runs"
     for each in trained.fitted:
-        typer.echo(
+        say(
             f"{each.config} {each.metric}: {dynamics}, {encoder} vectors: all-steps MSE {each.error:.4g} on {where}, "
             f"best of {len(each.tried)} settings {each.choice}"
         )
-    typer.echo(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")
+    say(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")
 
 
 @app.command()
@@ -158,7 +157,6 @@ def evaluate(
     ] = 0.0,
 ) -> None:
     """Score every method on held-out runs, of each config and metric apart."""
-    from rich.console import Console
 
     from simulator.evaluation import EvaluateSettings, write_rows
     from simulator.evaluation import evaluate as evaluate_methods
@@ -176,7 +174,7 @@ def evaluate(
                 evaluation = evaluate_unseen(settings, unseen, on_phase, on_progress)
             else:
                 evaluation = evaluate_methods(settings, on_phase, on_progress)
-        Console().print(terminal_table(evaluation.rows))
+        show(terminal_table(evaluation.rows))
         rows += evaluation.rows
     if json is not None:
         write_rows(rows, json)
@@ -216,10 +214,10 @@ def report(
     with phases() as (on_phase, on_progress):
         evaluation = evaluate_methods(settings, on_phase, on_progress)
     report_evaluation(evaluation, settings, output)
-    typer.echo(f"wrote {output}")
+    say(f"wrote {output}")
     if figure is not None:
         draw_trajectories(evaluation, figure)
-        typer.echo(f"wrote {figure}")
+        say(f"wrote {figure}")
 
 
 @app.command()
@@ -238,10 +236,10 @@ def experiment(
     for finished in found:
         result = finished.result
         made = f"{len(result.tables)} tables, {len(result.figures)} figures in {finished.seconds:.0f} s"
-        typer.echo(f"{finished.name}: {made if result.tables or result.figures else 'nothing could be done'}")
+        say(f"{finished.name}: {made if result.tables or result.figures else 'nothing could be done'}")
         for reason in result.skipped:
-            typer.echo(f"  skipped: {reason}")
-    typer.echo(f"wrote {output / ('results.html' if name == 'all' else name + '.html')}")
+            say(f"  skipped: {reason}")
+    say(f"wrote {output / ('results.html' if name == 'all' else name + '.html')}")
 
 
 @app.command()
@@ -263,19 +261,17 @@ def push(
     """Publish a simulator on the Hub, so that it can be loaded with and without this package."""
     from simulator.model_push import push_simulator
 
-    pushed = push_simulator(
-        model, repo, private, evaluation, dataset, lambda line: typer.echo(f"note: {line}", err=True)
-    )
-    typer.echo(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
+    pushed = push_simulator(model, repo, private, evaluation, dataset, lambda line: say_error(f"note: {line}"))
+    say(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
     if pushed.url is not None:
-        typer.echo(pushed.url)
+        say(pushed.url)
     if space is not None:
         from simulator.space_push import push_space
 
         shown = push_space(model, repo, space, texts=not no_texts, private=private, dataset=dataset)
-        typer.echo(f"{len(shown.files)} files, {shown.size / 2**20:.2f} MiB went to {space}")
+        say(f"{len(shown.files)} files, {shown.size / 2**20:.2f} MiB went to {space}")
         if shown.url is not None:
-            typer.echo(shown.url)
+            say(shown.url)
 
 
 for command in (simulate, influence, mislabel, select, validate):

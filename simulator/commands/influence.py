@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.console import say, show
+
 
 def influence(
     model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
@@ -24,7 +26,6 @@ def influence(
     output: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
 ) -> None:
     """List the training examples that helped and harmed test examples most, with the size of the effect."""
-    from rich.console import Console
 
     from simulator.commands.ids import listed_ids
     from simulator.use_cases.influence import InfluenceSettings, find_influence
@@ -38,13 +39,13 @@ def influence(
     )
 
     found = find_influence(InfluenceSettings(model, dataset, run, listed_ids(test_ids), top, config, metric))
-    typer.echo(summary(found))
+    say(summary(found))
     for table in influence_tables(found):
-        Console().print(table)
-    typer.echo(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
+        show(table)
+    say(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
     if json is not None:
         write_influence_json(found, json)
-        typer.echo(f"wrote {json}")
+        say(f"wrote {json}")
     if output is not None:
         write_influence_page(found, output)
-        typer.echo(f"wrote {output}")
+        say(f"wrote {output}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.console import say, show
 from simulator.commands.phases import phases
 
 
@@ -47,8 +48,6 @@ def mislabel(
     if by not in SCORES:
         raise SettingsError(f"by={by!r} must be one of {', '.join(SCORES)}")
 
-    from rich.console import Console
-
     from gptdynamics.tasks.user_tasks import add_task_file
     from simulator.experiments.terminal import terminal_tables
     from simulator.experiments.writing import Finished, write_result
@@ -63,7 +62,7 @@ def mislabel(
     )  # fmt: skip
     if dry_run:
         plan = plan_mislabels(settings)
-        typer.echo(
+        say(
             f"{plan.runs} runs of {plan.run_steps} updates to be made on {rows} rows; "
             f"{plan.retrainings} trainings of {plan.whole_steps} updates after correction; about "
             f"{plan.seconds / 60:.0f} minutes of one core, and the fits of two simulators"
@@ -73,7 +72,7 @@ def mislabel(
     with phases() as (on_phase, on_progress):
         found = find_mislabels(settings, on_phase, on_progress)
     for path in write_suspects(found, by):
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")
     if flip:
         result = mislabel_result(found)
         named = f" --data {data}" if data else ""
@@ -81,5 +80,5 @@ def mislabel(
         finished = Finished("mislabel", "Mislabelled examples", result, command, time.perf_counter() - began)
         write_result(finished, output)
         for table in terminal_tables(result):
-            Console().print(table)
-        typer.echo(f"wrote {output / 'mislabel.html'}")
+            show(table)
+        say(f"wrote {output / 'mislabel.html'}")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.console import say, show
 from simulator.commands.phases import phases
 
 
@@ -27,7 +28,6 @@ def select(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
 ) -> None:
     """Choose training examples for a target test set, and see by real training what the choice is worth."""
-    from rich.console import Console
 
     from simulator.commands.ids import listed_ids
     from simulator.experiments.terminal import terminal_tables
@@ -41,7 +41,7 @@ def select(
     )
     if dry_run:
         trainings, updates, spent = trainings_of(settings)
-        typer.echo(f"{trainings} trainings of {updates} updates; about {spent / 60:.1f} minutes of one core")
+        say(f"{trainings} trainings of {updates} updates; about {spent / 60:.1f} minutes of one core")
         return
     began = time.perf_counter()
     with phases() as (on_phase, on_progress):
@@ -53,5 +53,5 @@ def select(
     finished = Finished("select", title, result, command, time.perf_counter() - began)
     write_result(finished, output)
     for table in terminal_tables(result):
-        Console().print(table)
-    typer.echo(f"wrote {output / 'select.html'}")
+        show(table)
+    say(f"wrote {output / 'select.html'}")

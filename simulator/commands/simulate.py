@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.console import say, show
+
 ROWS = 20
 STEPS = 7
 
@@ -29,7 +31,6 @@ def simulate(
     from json import dumps
 
     import numpy as np
-    from rich.console import Console
     from rich.table import Table
 
     from gptdynamics.atomic import write_text
@@ -47,9 +48,9 @@ def simulate(
         table.add_row(str(key), *[f"{value:.3f}" for value in values])
     if len(found.test_ids) > ROWS:
         table.caption = f"{ROWS} of {len(found.test_ids)} test examples; --json writes all"
-    Console().print(table)
+    show(table)
     for way in found.beyond:
-        typer.echo(f"beyond the runs that the simulator was trained on: {way}")
+        say(f"beyond the runs that the simulator was trained on: {way}")
     if json is not None:
         write_text(json, dumps(found.record()) + "\n")
-        typer.echo(f"wrote {json}")
+        say(f"wrote {json}")

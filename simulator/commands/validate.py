@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.console import say, show
 from simulator.commands.phases import phases
 
 
@@ -29,7 +30,6 @@ def validate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
 ) -> None:
     """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare."""
-    from rich.console import Console
 
     from simulator.experiments.terminal import terminal_tables
     from simulator.experiments.writing import Finished, write_result
@@ -42,7 +42,7 @@ def validate(
     )
     if dry_run:
         count, updates, spent = trainings_of(settings)
-        typer.echo(
+        say(
             f"{count} trainings of {updates} updates, {measured} measurements of {test_examples} examples each; about "
             f"{spent / 60:.1f} minutes of one core"
         )
@@ -57,5 +57,5 @@ def validate(
                         time.perf_counter() - began)  # fmt: skip
     write_result(finished, output)
     for table in terminal_tables(result):
-        Console().print(table)
-    typer.echo(f"wrote {output / 'validate.html'}")
+        show(table)
+    say(f"wrote {output / 'validate.html'}")
