@@ -6,12 +6,12 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.errors import GPTDynamicsError
-from gptdynamics.interruption import STATUS, interruptible
+from gptdynamics.interruption import STATUS, end_soon, interruptible
 from gptdynamics.terminal_text import safe_text
 
 if TYPE_CHECKING:
@@ -52,9 +52,9 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
                 sys.stdout.flush()
                 raise
         except (Exception, KeyboardInterrupt, SystemExit) as error:
+            status = error.code if isinstance(error, SystemExit) else 1
             # Libraries turn an interruption into errors of their own.
-            interrupted = interruption.happened or isinstance(error, KeyboardInterrupt)
-            if interrupted and not (isinstance(error, SystemExit) and not error.code):
+            if isinstance(error, KeyboardInterrupt) or status == STATUS or (interruption.happened and status):
                 interruption.tell()
                 sys.exit(STATUS)
             if isinstance(error, GPTDynamicsError):
@@ -66,7 +66,7 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
 
 
 def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
-    """`run_app` as the whole work of this process: after an interruption it waits for no thread and no process.
+    """`run_app` as the whole work of this process: after an interruption it does not wait for threads and processes.
 
     Args:
         app, arguments, name: as of `run_app`.
@@ -75,9 +75,7 @@ def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str 
         run_app(app, arguments, name)
     except SystemExit as stop:
         if stop.code == STATUS:
-            with suppress(OSError, ValueError):
-                sys.stdout.flush()
-            os._exit(STATUS)
+            end_soon()
         raise
 
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager, suppress
 from gptdynamics.terminal_text import safe_text
 
 STATUS = 130
-# What a command has for ending by itself; a terminal's user expects an answer within two.
-GRACE_SECONDS = 1.5
+# What a command has for ending by itself, and what Python has afterwards: together less than two seconds.
+GRACE_SECONDS, EXIT_SECONDS = 1.2, 0.6
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -122,9 +122,25 @@ def _watched(interruption: Interruption) -> Iterator[None]:
         heard.close()
 
 
-def _end_now(interruption: Interruption) -> None:
-    """End this process and its workers from another thread than the main one."""
+def end_soon() -> None:
+    """Let Python end in its own way, which closes what is open, but not for long: it would wait for threads."""
+
+    def end() -> None:
+        _kill_workers()
+        os._exit(STATUS)
+
+    timer = threading.Timer(EXIT_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _kill_workers() -> None:
     for process in multiprocessing.active_children():
         process.kill()
+
+
+def _end_now(interruption: Interruption) -> None:
+    """End this process and its workers from another thread than the main one."""
+    _kill_workers()
     interruption.tell()
     os._exit(STATUS)
