@@ -9,8 +9,11 @@ from typing import Annotated
 
 import typer
 
-from gptdynamics.console import run_app, say, say_error, show
+from gptdynamics.commands.options import file_option, json_option
+from gptdynamics.console import run_process, say, say_error, show
 from gptdynamics.errors import SettingsError
+from gptdynamics.interruption import keeps
+from gptdynamics.outputs import write_output_json
 from simulator.commands.explorer import write_page
 from simulator.commands.influence import influence
 from simulator.commands.mislabel import mislabel
@@ -48,26 +51,30 @@ def _several(names: list[str]) -> tuple[str, ...]:
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("quickstart"),
+    json_file: Annotated[
+        Path | None, json_option("a list of `report` (the page) and `rows` (as of evaluate), one for each task.")
+    ] = None,
 ) -> None:
     """Collect, train, predict, compare and report, on the bundled model and tasks: some minutes."""
 
     from simulator.evaluation.table import terminal_table
     from simulator.quickstart import quickstart as run_quickstart
 
+    keeps(f"finished runs are kept in {out}")
     made = []
     with phases() as (on_phase, on_progress):
         for evaluation, page in run_quickstart(out, on_phase, on_progress):
             made.append((evaluation, page))
+    if json_file is not None:
+        write_output_json(json_file, [{"report": page, "rows": evaluation.rows} for evaluation, page in made])
     for evaluation, page in made:
         show(terminal_table(evaluation.rows))
         say(f"report: {page.resolve()}")
     model = made[0][0].rows[-1].model
-    say(
-        "next, on rows of your own or of the Hub:\n"
-        f"  gptdynamics collect rte_nano --runs 8 --out {out}/dynamics\n"
-        "or look again at what was made:\n"
-        f"  gptfluence evaluate {out}/dynamics --config mini_sentiment_nano --models {model}"
-    )
+    say("next, on rows of your own or of the Hub:")
+    say(f"  gptdynamics collect rte_nano --runs 8 --out {out}/dynamics")
+    say("or look again at what was made:")
+    say(f"  gptfluence evaluate {out}/dynamics --config mini_sentiment_nano --models {model}")
 
 
 @app.command()
@@ -103,6 +110,13 @@ def train(
     report_to: Annotated[
         list[str] | None, typer.Option(help="Also tell a tracker, e.g. tensorboard; its files are in OUTPUT/logs.")
     ] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "`output`, `seconds`, `encode_seconds` and `fits`, each with `config`, `metric`, `error` (all-steps MSE), "
+            "`choice`, `tried`."
+        ),
+    ] = None,
 ) -> None:
     """Train a simulator on the training and validation runs of one config and metric, or of several.
 
@@ -130,8 +144,16 @@ def train(
         objective=objective,
         bands=bands,
     )
+    keeps("encodings, and fits of markov that ended, are kept")
     with phases() as (on_phase, on_progress):
         trained = train_and_save(settings, output, tuple(report_to or ()), on_phase, on_progress)
+    if json_file is not None:
+        fits = [
+            {name: getattr(each, name) for name in ("config", "metric", "error", "choice", "tried")}
+            for each in trained.fitted
+        ]
+        spent = {"seconds": trained.seconds, "encode_seconds": trained.encode_seconds}
+        write_output_json(json_file, {"output": output, **spent, "fits": fits})
     where = "runs left out" if dynamics == "memory" else "validation runs"
     for each in trained.fitted:
         say(
@@ -150,7 +172,13 @@ def evaluate(
     baselines: Annotated[
         list[str] | None, typer.Option(help="Methods to compare with. Default: all but tracin_cp_published.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "a list of rows: `method`, `model`, `config`, `metric`, `split`, `mse`, `mse_std`, `mae`, `mae_std`, "
+            "`spearman`, `spearman_std`, `skill`, `coverage`, `runs`, `examples`, ...; null where undefined."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="test, or test_unseen: runs on pool rows unseen in training.")] = "test",
     unseen_tests: Annotated[
         float, typer.Option(help="Keep this share of the test examples from training, and score on them.")
@@ -164,6 +192,7 @@ def evaluate(
     from simulator.evaluation.unseen import Unseen, evaluate_unseen
     from simulator.training.parts import groups_of
 
+    keeps("encodings are kept, scores are not")
     named = {"baselines": tuple(baselines)} if baselines else {}
     unseen = Unseen(unseen_tests, split)
     rows = []
@@ -176,20 +205,20 @@ def evaluate(
                 evaluation = evaluate_methods(settings, on_phase, on_progress)
         show(terminal_table(evaluation.rows))
         rows += evaluation.rows
-    if json is not None:
-        write_rows(rows, json)
+    if json_file is not None:
+        write_rows(rows, json_file)
 
 
 @app.command()
 def report(
     dataset: Dataset,
-    output: Annotated[Path, typer.Option(help="The HTML page.")],
+    output: Annotated[Path, file_option("The HTML page.")],
     config: Annotated[
         str | None, typer.Option(help="<task>_<size>, e.g. rte_nano. With --interactive: default, those of the models.")
     ] = None,
     metric: Metric = "loss",
     models: Models = None,
-    figure: Annotated[Path | None, typer.Option(help="Also draw a few trajectories here (.svg or .png).")] = None,
+    figure: Annotated[Path | None, file_option("Also draw a few trajectories here (.svg or .png).")] = None,
     interactive: Annotated[
         bool, typer.Option("--interactive", help="A page that simulates changed runs itself: the explorer.")
     ] = False,
@@ -198,6 +227,7 @@ def report(
     ] = False,
 ) -> None:
     """Write one self-contained page: the table, and true against predicted trajectories; or the explorer."""
+    keeps("encodings are kept, scores are not")
     if interactive:
         if figure is not None:
             raise SettingsError("--figure is of the report without --interactive")
@@ -226,13 +256,24 @@ def experiment(
     dataset: Dataset,
     output: Annotated[Path, typer.Option(help="Folder for tables, figures and pages.")],
     config: Annotated[list[str] | None, typer.Option(help="Only this config. Default: all.")] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "a list of experiments: `experiment`, `title`, `command`, `seconds`, `versions`, `rows` (figures by name), "
+            "`notes`, `skipped`, `tables`, `figures`."
+        ),
+    ] = None,
 ) -> None:
     """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
     from simulator.experiments import Workbench, run_all, run_experiment
+    from simulator.experiments.writing import result_record
 
+    keeps(f"finished experiments are kept in {output}" if name == "all" else "encodings are kept")
     with phases() as (on_phase, on_progress):
         bench = Workbench(dataset, tuple(config or ()), on_phase, on_progress)
         found = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
+    if json_file is not None:
+        write_output_json(json_file, [result_record(finished) for finished in found])
     for finished in found:
         result = finished.result
         made = f"{len(result.tables)} tables, {len(result.figures)} figures in {finished.seconds:.0f} s"
@@ -257,10 +298,16 @@ def push(
     no_texts: Annotated[
         bool, typer.Option("--no-texts", help="With --space: leave out prompts and targets, but for labels.")
     ] = False,
+    json_file: Annotated[
+        Path | None,
+        json_option("`model` and `space` (or null), each with `repository`, `created`, `files`, `size`, `sha`, `url`."),
+    ] = None,
 ) -> None:
     """Publish a simulator on the Hub, so that it can be loaded with and without this package."""
     from simulator.model_push import push_simulator
 
+    keeps("what was uploaded is kept")
+    shown = None
     pushed = push_simulator(model, repo, private, evaluation, dataset, lambda line: say_error(f"note: {line}"))
     say(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
     if pushed.url is not None:
@@ -272,6 +319,8 @@ def push(
         say(f"{len(shown.files)} files, {shown.size / 2**20:.2f} MiB went to {space}")
         if shown.url is not None:
             say(shown.url)
+    if json_file is not None:
+        write_output_json(json_file, {"model": pushed.to_dict(), "space": None if shown is None else shown.to_dict()})
 
 
 for command in (simulate, influence, mislabel, select, validate):
@@ -294,7 +343,7 @@ def spread_models(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """Entry point."""
-    run_app(app, spread_models(sys.argv[1:]))
+    run_process(app, spread_models(sys.argv[1:]), "gptfluence")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.options import file_option, json_option
 from gptdynamics.console import say, show
 
 
@@ -22,8 +23,14 @@ def influence(
     top: Annotated[int, typer.Option(help="How many that helped and harmed most.")] = 5,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all effects here.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "`config`, `metric`, `method`, `run`, `higher_is_better`, `uncertainty`, `texts`, `mean` (effects on the "
+            "whole test set) and `test_examples` (effects by id)."
+        ),
+    ] = None,
+    output: Annotated[Path | None, file_option("Write a page here.")] = None,
 ) -> None:
     """List the training examples that helped and harmed test examples most, with the size of the effect."""
 
@@ -43,9 +50,9 @@ def influence(
     for table in influence_tables(found):
         show(table)
     say(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
-    if json is not None:
-        write_influence_json(found, json)
-        say(f"wrote {json}")
+    if json_file is not None:
+        write_influence_json(found, json_file)
+        say(f"wrote {json_file}")
     if output is not None:
         write_influence_page(found, output)
         say(f"wrote {output}")

@@ -38,6 +38,18 @@ class Finished:
     seconds: float
 
 
+def result_record(finished: Finished) -> dict[str, Any]:
+    """An experiment as plain values, for JSON."""
+    return {
+        "experiment": finished.name,
+        "title": finished.title,
+        "command": finished.command,
+        "seconds": round(finished.seconds, 1),
+        "versions": versions(),
+        **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
+    }
+
+
 def write_result(finished: Finished, output: Path, data: str = "") -> None:
     """Write NAME.json, NAME.md, a picture of each figure, and NAME.html.
 
@@ -46,15 +58,7 @@ def write_result(finished: Finished, output: Path, data: str = "") -> None:
         output: folder.
         data: what tells the runs apart from others, for `read_result`.
     """
-    record = {
-        "experiment": finished.name,
-        "title": finished.title,
-        "command": finished.command,
-        "seconds": round(finished.seconds, 1),
-        "versions": versions(),
-        "data": data,
-        **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
-    }
+    record = result_record(finished) | {"data": data}
     write_output_json(output / f"{finished.name}.json", record)
     pictures = picture_names(finished)
     for name, figure in zip(pictures, finished.result.figures, strict=False):
