@@ -16,8 +16,9 @@ from gptdynamics.terminal_text import safe_text
 
 if TYPE_CHECKING:
     import typer
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 
 class _Places:
@@ -113,16 +114,42 @@ def say_error(text: str) -> None:
     print(safe_text(text), file=sys.stderr)
 
 
-def show(table: RenderableType) -> None:
-    """Print a table on standard output, likewise; no text in it is taken for markup."""
+def show(table: Table) -> None:
+    """Print a table on standard output, likewise; no text in it is taken for markup, and no number is cut."""
     from rich.console import Console
 
-    _show_on(Console(stderr=_Places.beside, markup=False, emoji=False), table)
+    _show_on(Console(stderr=_Places.beside, markup=False, emoji=False, highlight=False), table)
 
 
-def _show_on(console: Console, table: RenderableType) -> None:
+def table_text(table: Table, width: int = 80) -> str:
+    """What `show` prints in a terminal of so many columns, without colours."""
+    from rich.console import Console
+
+    console = Console(
+        width=width, color_system=None, force_jupyter=False, force_terminal=False, markup=False, emoji=False
+    )
+    with console.capture() as captured:
+        _show_on(console, table)
+    return captured.get().rstrip()
+
+
+def _keep_numbers_whole(table: Table) -> None:
+    """Where a table is too wide, let its names be folded: part of a number is another number."""
+    from rich.cells import cell_len
+
+    for column in table.columns:
+        if column.justify != "right":
+            column.no_wrap, column.overflow = False, "fold"
+            continue
+        column.min_width = max([cell_len(str(cell)) for cell in column.cells], default=0)
+        # A longer heading may be wrapped.
+        column.no_wrap = cell_len(str(column.header)) <= column.min_width
+
+
+def _show_on(console: Console, table: Table) -> None:
     from rich.segment import Segment, Segments
 
+    _keep_numbers_whole(table)
     shown = [
         each if each.control else Segment(safe_text(each.text, one_line=False), each.style)
         for each in console.render(table)

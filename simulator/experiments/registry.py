@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,8 +91,8 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
 
 
 def _command(name: str, bench: Workbench, output: Path) -> str:
-    only = "".join(f" --config {config}" for config in bench.only)
-    return f"gptfluence experiment {name} {bench.dataset}{only} --output {output}"
+    only = [word for config in bench.only for word in ("--config", config)]
+    return shlex.join(["gptfluence", "experiment", name, str(bench.dataset), *only, "--output", str(output)])
 
 
 def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
