@@ -117,6 +117,7 @@ def collect(
     from gptdynamics.collection import CollectSettings, missing_runs
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.dataset.folder import DatasetFolder
+    from gptdynamics.dataset.ownership import check_dataset_folder
     from gptdynamics.errors import SettingsError
     from gptdynamics.hub.run_pusher import RunPusher
     from gptdynamics.outputs import write_output_json
@@ -149,6 +150,7 @@ def collect(
         raise SettingsError("nothing to collect: name configs, such as rte_nano, or give --plan")
     asked = {"address": ray_address, "cpus": ray_cpus, "gpus": ray_gpus, "patience": ray_patience}
     settings = CollectSettings(chosen, out, data, workers, device, _ray_settings(executor, asked))
+    check_dataset_folder(out)
     folder = DatasetFolder(out)
     for entry in chosen:
         folder.check_settings(entry)

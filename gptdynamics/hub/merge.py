@@ -12,8 +12,8 @@ import pyarrow as pa
 from gptdynamics.atomic import write_text
 from gptdynamics.base_model import unpublished_note
 from gptdynamics.configs import EARLIER_SETTINGS, config_parts
-from gptdynamics.dataset.card import CARD, FIGURE
-from gptdynamics.dataset.card_figure import drawn_runs
+from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
+from gptdynamics.dataset.card_figure import drawn_runs, picture_is_ours
 from gptdynamics.dataset.checks.facts import config_facts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
@@ -233,9 +233,11 @@ class Merge:
         for path in wanted - self.changes.keys():
             self._show(path, self._fetch(path))
         source = self._fetch(CARD) if CARD in self.there else self._local(CARD)
-        old = source.read_text(encoding="utf-8") if source.exists() else ""
+        picture = self._fetch(FIGURE) if FIGURE in self.there else self._local(FIGURE)
+        theirs = picture.is_file() and not picture_is_ours(picture.read_text("utf-8", "replace"))
         try:
-            made = self.view.card_files(old, self.repository.id)
+            old = read_card(source)
+            made = self.view.card_files("" if is_older_card(old) else old, self.repository.id, picture=not theirs)
         except DataError as error:
             raise DataError(f"{self.repository.id}: {error}") from error
         for path, text in made.items():
