@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
+from gptdynamics.dataset.card import card_tags, read_card
 from gptdynamics.errors import DataError
 from gptdynamics.hub.file_push import push_files
 from gptdynamics.hub.push import Pushed
@@ -81,7 +82,4 @@ def trained_on(model: Path) -> str:
 
 
 def _tags(card: Path) -> list[str]:
-    from huggingface_hub import metadata_load
-
-    tags = (metadata_load(card) or {}).get("tags")
-    return tags if isinstance(tags, list) else []
+    return card_tags(read_card(card))

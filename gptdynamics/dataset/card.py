@@ -75,11 +75,8 @@ def read_card(path: Path) -> str:
         card = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise DataError(f"{path}: the card cannot be read ({reason}). Mend it, or move it elsewhere") from error
-    try:
-        _split(card)
-    except DataError as error:
-        raise DataError(f"{path.parent}: {error}") from error
+        raise DataError(f"{path.name}: it cannot be read ({reason}). Mend it, or move it elsewhere") from error
+    _split(card)
     return card
 
 
@@ -121,6 +118,15 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
     except (yaml.YAMLError, RecursionError) as error:
         raise DataError(f"README.md: its YAML cannot be kept ({type(error).__name__}). Mend it by hand") from error
     return f"---\n{text}---\n{body}"
+
+
+def card_tags(card: str) -> list[str]:
+    """The tags in a card's YAML.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _tags_of(_split(card)[0])
 
 
 def _tags_of(*cards: Mapping[str, Any]) -> list[str]:

@@ -31,7 +31,10 @@ def check_dataset_folder(root: Path, way_out: str = WAY_OUT) -> None:
         DataError: the folder holds something else; or its card cannot be read, so that it could not be kept.
     """
     check_folder(root, holds_dataset, "GPTDynamics dataset", way_out)
-    read_card(root / CARD)
+    try:
+        read_card(root / CARD)
+    except DataError as error:
+        raise DataError(f"{root}: {error}") from error
 
 
 def check_new_folder(root: Path, way_out: str) -> None:

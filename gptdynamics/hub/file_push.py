@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
-from gptdynamics.dataset.card import CARD, has_generated_part, merge_card
+from gptdynamics.dataset.card import CARD, has_generated_part, merge_card, read_card
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
-from gptdynamics.hub.retry import until_done
+from gptdynamics.hub.retry import patiently, until_done
 
 
 def push_files(
@@ -42,11 +42,11 @@ def push_files(
         DataError: the YAML of the card that is there cannot be read; nothing was changed.
         GPTDynamicsError: what `check` raises; nothing was changed.
     """
-    repository.user()
-    created = not repository.exists()
+    patiently(repository.user, on_wait)
+    created = not patiently(repository.exists, on_wait)
     if created:
-        repository.create(private)
-    elif private and not repository.private():
+        patiently(lambda: repository.create(private), on_wait)
+    elif private and not patiently(repository.private, on_wait):
         raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
 
     def attempt(number: int) -> Pushed:
@@ -78,8 +78,8 @@ def _merged_card(card: Path, repository: Repository, head: str, own_metadata: Se
     new = card.read_text(encoding="utf-8")
     if not has_generated_part(new):
         return card
-    old = repository.fetch(CARD, head).read_text(encoding="utf-8")
     try:
+        old = read_card(repository.fetch(CARD, head))
         write_text(place / CARD, merge_card(old, new, own_metadata))
     except DataError as error:
         raise DataError(f"{repository.id}: {error}") from error
