@@ -10,7 +10,7 @@ from pathlib import Path
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset.card import card_tags, read_card
 from gptdynamics.errors import DataError
-from gptdynamics.hub.file_push import push_files
+from gptdynamics.hub.file_push import push_files, refuse_replacing
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.hub.source import is_hub_id
@@ -48,6 +48,8 @@ def push_space(
         ours = "README.md" in there and _TAG in _tags(repository.fetch("README.md", head))
         if not ours and "index.html" in there:
             raise DataError(f"{space} holds a page that is not an explorer: name another Space")
+        if not ours:
+            refuse_replacing(repository, files, there)
 
     with tempfile.TemporaryDirectory(prefix="gptfluence-space-") as scratch:
         page, card = Path(scratch) / "index.html", Path(scratch) / "README.md"
@@ -65,7 +67,8 @@ def push_space(
             texts=texts and any(example.prompt for view in views for example in view.runs.pool),
         )
         write_text(card, text)
-        return push_files(repository, {"index.html": page, "README.md": card}, check, "Upload explorer", private)
+        files = {"index.html": page, "README.md": card}
+        return push_files(repository, files, check, "Upload explorer", private)
 
 
 def trained_on(model: Path) -> str:

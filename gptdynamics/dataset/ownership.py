@@ -43,7 +43,9 @@ def check_new_folder(root: Path, way_out: str) -> None:
     Raises:
         DataError: it holds something.
     """
-    check_folder(root, lambda folder: False, "room for a new dataset", way_out)
+    if holds_dataset(root):
+        raise DataError(f"{root} holds a dataset already: name a new or empty folder with {way_out}")
+    check_folder(root, lambda folder: False, "dataset", way_out)
 
 
 def holds_dataset(root: Path) -> bool:

@@ -73,6 +73,25 @@ def push_files(
     return until_done(attempt, on_wait)
 
 
+def refuse_replacing(repository: Repository, files: Mapping[str, Path], there: Mapping[str, RemoteFile]) -> None:
+    """See that nothing of a repository that is not ours would be replaced; a card that is merged with ours stays.
+
+    Args:
+        repository: that is to be changed.
+        files: a local file for each path in it.
+        there: what it holds.
+
+    Raises:
+        DataError: a file would be.
+    """
+    for path, file in files.items():
+        merged = path == CARD and has_generated_part(file.read_text(encoding="utf-8", errors="replace"))
+        if path in there and not merged and not there[path].same_as(file):
+            raise DataError(
+                f"{repository.id} holds another {path}, which is not of this package: name another {repository.kind}"
+            )
+
+
 def _merged_card(card: Path, repository: Repository, head: str, own_metadata: Sequence[str], place: Path) -> Path:
     """The card to push: the new one, with what somebody wrote into the one that is there."""
     new = card.read_text(encoding="utf-8")
