@@ -24,14 +24,14 @@ def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, way_o
     """
     try:
         if folder.exists() and not folder.is_dir():
-            raise DataError(f"{folder} is a file, not a folder: name another with {way_out}")
+            raise DataError(f"cannot write {folder}: it is a file, not a folder. Name another with {way_out}")
         first = next(visible_files(folder), None)
     except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}. Name another folder with {way_out}") from error
+        raise DataError(f"cannot write {folder}: {error.strerror or error}. Name another folder with {way_out}") from error
     if first is not None and not is_ours(folder):
         raise DataError(
-            f"{folder} holds other files (such as {first.relative_to(folder)}) and no {what}, so nothing was written "
-            f"there. Name a new or empty folder with {way_out}, or move those files elsewhere"
+            f"cannot write {folder}: it holds other files (such as {first.relative_to(folder)}) and no {what}. "
+            f"Name a new or empty folder with {way_out}, or move those files elsewhere"
         )
 
 

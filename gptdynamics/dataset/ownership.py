@@ -30,6 +30,9 @@ def check_dataset_folder(root: Path, way_out: str = WAY_OUT) -> None:
     Raises:
         DataError: the folder holds something else; or its card cannot be read, so that it could not be kept.
     """
+    for part in (root / name for name in ("data", "manifests", "sidecar")):
+        if part.exists() and not part.is_dir():
+            raise DataError(f"cannot write {part}: it is a file, not a folder. Move it, or name another with {way_out}")
     check_folder(root, holds_dataset, "GPTDynamics dataset", way_out)
     try:
         read_card(root / CARD)
