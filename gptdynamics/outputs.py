@@ -7,15 +7,15 @@ import math
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.atomic import write_atomically
+from gptdynamics.atomic import remove_leftovers_of, write_atomically
 from gptdynamics.errors import DataError, GPTDynamicsError
+from gptdynamics.scratch import scratch_folder
 
 STANDARD_OUTPUT = Path("-")
 _MOST_LINKS = 40
@@ -43,10 +43,11 @@ def write_output(path: Path, write: Callable[[Path], None]) -> None:
         if descriptor is None and _is_file_or_new(target):
             before = target.stat() if target.exists() else None
             write_atomically(target, write)
+            remove_leftovers_of(target)
             if before is not None:
                 _keep_owner_and_mode(target, before)
             return
-        with tempfile.TemporaryDirectory(prefix="gptdynamics-") as folder:
+        with scratch_folder() as folder:
             filled = Path(folder) / (target.name or "output")
             filled.touch()
             write(filled)

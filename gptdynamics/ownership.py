@@ -27,7 +27,9 @@ def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, way_o
             raise DataError(f"cannot write {folder}: it is a file, not a folder. Name another with {way_out}")
         first = next(visible_files(folder), None)
     except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror or error}. Name another folder with {way_out}") from error
+        raise DataError(
+            f"cannot write {folder}: {error.strerror or error}. Name another folder with {way_out}"
+        ) from error
     if first is not None and not is_ours(folder):
         raise DataError(
             f"cannot write {folder}: it holds other files (such as {first.relative_to(folder)}) and no {what}. "

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gptdynamics.atomic import remove_leftovers
 from gptdynamics.dataset.ownership import holds_dataset
 from gptdynamics.ownership import check_folder
 
@@ -17,22 +18,28 @@ _TRAINING = {"checkpoints", "logs"}
 _NAMED_BY_DIGEST = re.compile(r"[0-9a-f]{8,}\.safetensors")
 
 
-def check_model_folder(folder: Path) -> None:
+def prepare_model_folder(folder: Path) -> None:
     """See that a simulator may be written to a folder: it is new or empty, or holds a simulator or its training.
+
+    What a killed command left behind in it is removed.
 
     Raises:
         DataError: it holds something else, for example another model.
     """
     check_folder(folder, _holds_simulator, "simulator", WAY_OUT)
+    remove_leftovers(folder)
 
 
-def check_results_folder(folder: Path) -> None:
+def prepare_results_folder(folder: Path) -> None:
     """See that results may be written to a folder: it is new or empty, or holds results or their trainings.
+
+    What a killed command left behind in it is removed.
 
     Raises:
         DataError: it holds something else.
     """
     check_folder(folder, _holds_results, "results of gptfluence", WAY_OUT)
+    remove_leftovers(folder)
 
 
 def _holds_simulator(folder: Path) -> bool:

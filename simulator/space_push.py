@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gptdynamics.hub.file_push import push_files, refuse_replacing
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.scratch import scratch_folder
 from hub_cards import render
 from simulator.explorer.page import write_explorer
 from simulator.explorer.views import views_of
@@ -51,7 +51,7 @@ def push_space(
         if not ours:
             refuse_replacing(repository, files, there)
 
-    with tempfile.TemporaryDirectory(prefix="gptfluence-space-") as scratch:
+    with scratch_folder() as scratch:
         page, card = Path(scratch) / "index.html", Path(scratch) / "README.md"
         write_explorer(page, views, texts)
         configs, metrics = (

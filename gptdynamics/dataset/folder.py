@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gptdynamics.atomic import leftovers, write_text
+from gptdynamics.atomic import remove_leftovers, write_text
 from gptdynamics.configs import (
     EARLIER_SETTINGS,
     SPLITS,
@@ -330,8 +330,7 @@ class DatasetFolder:
 
     def remove_leftovers(self) -> None:
         """Remove the unfinished files of processes that were killed."""
-        for path in leftovers(self.root):
-            path.unlink(missing_ok=True)
+        remove_leftovers(self.root)
 
     def patterns(self) -> dict[str, dict[str, str]]:
         """For each configuration of the repository, the files of each of its splits, as a glob."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.hub.retry import patiently, until_done
+from gptdynamics.scratch import scratch_folder
 
 
 def push_files(
@@ -56,7 +56,7 @@ def push_files(
         there = repository.files(head)
         if not created:
             check(there, head)
-        with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as place:
+        with scratch_folder() as place:
             merged = dict(files)
             if CARD in files and CARD in there:
                 merged[CARD] = _merged_card(files[CARD], repository, head, own_metadata, Path(place))

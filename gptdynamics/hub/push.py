@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.merge import Merge
 from gptdynamics.hub.repository import Repository
 from gptdynamics.hub.retry import patiently, until_done
+from gptdynamics.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def push(
         raise DataError(f"{folder}: no such dataset folder")
     if not any(DatasetFolder(root).finished(config) for config in DatasetFolder(root).configs()):
         raise DataError(f"{folder}: there are no finished runs to push. Collect some first")
-    with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as scratch:
+    with scratch_folder() as scratch:
         if options.no_texts:
             copy_without_texts(root, Path(scratch) / "copy")
             root = Path(scratch) / "copy"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from gptdynamics.measurement.loss import TargetLosses
 from gptdynamics.runs import Bench
 from gptdynamics.runs.gradient_record import CHECKPOINTS
 from gptdynamics.runs.updates import Updates
+from gptdynamics.scratch import scratch_folder
 from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench
@@ -97,7 +97,7 @@ def pairwise_cost(opened: Bench, runs: Dynamics, pair: Pair) -> tuple[float, flo
     updates = len(runs.curricula[0])
     steps = np.linspace(0, updates - 1, SAMPLED_STEPS).astype(int).tolist()
     tests = list(range(min(SAMPLED_TESTS, len(opened.test_set.tokenized))))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         opened.base.model.save_pretrained(folder)
 
         def one(model: Any, step: int, test: int) -> None:

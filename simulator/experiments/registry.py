@@ -32,7 +32,7 @@ from simulator.experiments.writing import (
     write_page,
     write_result,
 )
-from simulator.ownership import check_results_folder
+from simulator.ownership import prepare_results_folder
 
 # Folder of each experiment's own files, where all of them are run.
 PARTS = "results"
@@ -83,7 +83,7 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
     """
     if name not in EXPERIMENTS:
         raise SettingsError(f"no experiment {name!r}; there are: {', '.join(EXPERIMENTS)}, all")
-    check_results_folder(output)
+    prepare_results_folder(output)
     experiment = EXPERIMENTS[name]
     began = time.perf_counter()
     result = experiment.run(bench)
@@ -112,7 +112,7 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
     """
     # What no experiment can do without is an error here and no reason to skip them all.
     bench.configs()
-    check_results_folder(output)
+    prepare_results_folder(output)
     done = []
     for name in EXPERIMENTS:
         before = read_result(name, _command(name, bench, output / PARTS), bench.data, output / PARTS)
