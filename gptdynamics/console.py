@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+# Around each column of a table: a space on both sides, and a line.
+_PADDING = 3
+_NARROWEST_NAME = 4
+
+
 class _Places:
     """Where tables and messages go.
 
@@ -133,26 +138,33 @@ def table_text(table: Table, width: int = 80) -> str:
     return captured.get().rstrip()
 
 
-def _keep_numbers_whole(table: Table) -> None:
-    """Where a table is too wide, let its names be folded: part of a number is another number."""
+def _keep_numbers_whole(table: Table) -> int:
+    """Where a table is too wide, let its names be folded: part of a number is another number.
+
+    Returns:
+        Columns of the terminal that it needs.
+    """
     from rich.cells import cell_len
 
+    needed = 1
     for column in table.columns:
-        if column.justify != "right":
-            column.no_wrap, column.overflow = False, "fold"
-            continue
-        column.min_width = max([cell_len(str(cell)) for cell in column.cells], default=0)
-        # A longer heading may be wrapped.
-        column.no_wrap = cell_len(str(column.header)) <= column.min_width
+        column.no_wrap, column.overflow = False, "fold"
+        if column.justify == "right":
+            column.min_width = max([cell_len(str(cell)) for cell in column.cells], default=0)
+            # A longer heading may be wrapped.
+            column.no_wrap = cell_len(str(column.header)) <= column.min_width
+        needed += _PADDING + (column.min_width or _NARROWEST_NAME)
+    return needed
 
 
 def _show_on(console: Console, table: Table) -> None:
     from rich.segment import Segment, Segments
 
-    _keep_numbers_whole(table)
+    # A narrower terminal breaks the lines itself.
+    width = max(console.width, _keep_numbers_whole(table))
     shown = [
         each if each.control else Segment(safe_text(each.text, one_line=False), each.style)
-        for each in console.render(table)
+        for each in console.render(table, console.options.update(max_width=width))
     ]
     console.print(Segments(shown), end="", soft_wrap=True)
 

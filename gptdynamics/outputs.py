@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,9 @@ def check_output(path: Path) -> None:
         if descriptor is not None:
             os.fstat(descriptor)
             return
+        with suppress(FileNotFoundError, NotADirectoryError):
+            # Other reasons, such as a name that is too long, are errors.
+            target.lstat()
         if target.is_dir():
             raise DataError(f"cannot write {path}: it is a folder. Name a file in it")
         if target.exists():
