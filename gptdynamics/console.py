@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.errors import GPTDynamicsError
-from gptdynamics.interruption import STATUS, end_soon, interruptible
+from gptdynamics.interruption import STATUS, end_process, interruptible
 from gptdynamics.terminal_text import safe_text
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str 
         run_app(app, arguments, name)
     except SystemExit as stop:
         if stop.code == STATUS:
-            end_soon()
+            end_process()
         raise
 
 

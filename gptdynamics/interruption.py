@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import shlex
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
 
 from gptdynamics.terminal_text import safe_text
 
@@ -105,25 +109,34 @@ def _watched(interruption: Interruption) -> Iterator[None]:
         if not ended.wait(GRACE_SECONDS):
             _end_now(interruption)
 
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # The other thread may not have heard of it yet.
+        interruption.happened = True
+        raise KeyboardInterrupt
+
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    # A shell that starts a command in the background lets it ignore the signal: that is left as it is.
     before = signal.getsignal(signal.SIGINT)
+    # A shell that starts a command in the background lets it ignore the signal: that is left as it is.
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     previous = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
         ended.set()
         signal.set_wakeup_fd(previous)
-        if signal.getsignal(signal.SIGINT) is not before:
-            signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before)
         told.close()
         watcher.join(timeout=1)
         heard.close()
 
 
-def end_soon() -> None:
-    """Let Python end in its own way, which closes what is open, but not for long: it would wait for threads."""
+def end_process() -> NoReturn:
+    """End this process: what is registered for its end is done, but not for long, and no thread is waited for.
+
+    Python's own end takes seconds where large libraries are loaded, and nothing can interrupt it.
+    """
 
     def end() -> None:
         _kill_workers()
@@ -132,6 +145,12 @@ def end_soon() -> None:
     timer = threading.Timer(EXIT_SECONDS, end)
     timer.daemon = True
     timer.start()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    end()
+    raise AssertionError("the process has ended")
 
 
 def _kill_workers() -> None:
