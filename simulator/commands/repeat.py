@@ -26,10 +26,11 @@ def repeating_command(
         more: options that are no settings, by name.
     """
     options = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    words = ["gptfluence", name, *(str(options.pop(argument)) for argument in arguments)]
-    for option, value in {**options, **(more or {})}.items():
-        words += _option(option, value)
-    return shlex.join(words)
+    given = [str(options.pop(argument)) for argument in arguments]
+    words = [word for option, value in {**options, **(more or {})}.items() for word in _option(option, value)]
+    # What begins like an option stands where there are none any more.
+    words = [*words, "--", *given] if any(each.startswith("-") for each in given) else [*given, *words]
+    return shlex.join(["gptfluence", name, *words])
 
 
 def _option(name: str, value: Any) -> list[str]:
