@@ -104,11 +104,11 @@ def pairwise_cost(opened: Bench, runs: Dynamics, pair: Pair) -> tuple[float, flo
             for key in runs.curricula[0][step]:
                 pair(model, opened.tokenized[key], opened.test_set.tokenized[test])
 
-        operations = _counted(partial(one, load_weights(folder), 0, 0))
+        operations = _counted(partial(one, load_weights(str(folder)), 0, 0))
         began = time.perf_counter()
         for step in steps:
             for test in tests:
-                one(load_weights(folder), step, test)
+                one(load_weights(str(folder)), step, test)
         seconds = (time.perf_counter() - began) / (len(steps) * len(tests))
     return seconds * updates, float(operations * updates)
 
