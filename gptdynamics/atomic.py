@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from gptdynamics.errors import DataError
@@ -46,15 +47,30 @@ def _writer(process: int) -> str:
 
 def leftovers(root: Path) -> list[Path]:
     """Temporary files under `root` whose process, on this machine, is gone: it was killed while writing."""
-    found = []
-    for path in root.rglob(".*.tmp"):
+    return list(_left_of_killed(root.rglob(".*.tmp")))
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what `leftovers` finds."""
+    for path in leftovers(root):
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers_of(path: Path) -> None:
+    """Remove what processes left behind that were killed while they wrote this file."""
+    for left in _left_of_killed(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        left.unlink(missing_ok=True)
+
+
+def _left_of_killed(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
         match = re.search(r"\.(\d+)@([^/]*)\.[^.]*\.tmp$", path.name)
-        if match and match[2] == platform.node() and not _alive(int(match[1])):
-            found.append(path)
-    return found
+        if match and match[2] == platform.node() and not is_running(int(match[1])):
+            yield path
 
 
-def _alive(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine has not ended."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

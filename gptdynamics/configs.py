@@ -23,6 +23,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RUN = re.compile(r"(u?)([0-9]{4,})")
+# What stands behind a config's or a task's name in the folders that belong to it.
+RESERVED_SIZES = ("examples", "runs", "gradients")
 
 
 def run_name(index: int, unseen: bool = False) -> str:
@@ -56,11 +58,16 @@ def config_parts(config: str) -> tuple[str, str]:
     """Split a config name `<task>_<size>` at its last underscore.
 
     Raises:
-        SettingsError: the name has no size, or characters that may not stand in a file name.
+        SettingsError: the name has no size, characters that may not stand in a file name, or a reserved ending.
     """
     task, _, size = config.rpartition("_")
     if not task or not size or not _NAME.fullmatch(config):
         raise SettingsError(f"config {config!r} is not of the form <task>_<size>, e.g. rte_nano")
+    if size.casefold() in RESERVED_SIZES:
+        raise SettingsError(
+            f"config {config!r} may not end in _{size}: a dataset folder keeps other files under such names. "
+            f"Give it another size, e.g. {task}_{size}-1"
+        )
     return task, size
 
 

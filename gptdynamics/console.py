@@ -1,46 +1,172 @@
-"""What both command lines share: one line for an error, and a progress bar with the time left."""
+"""What both command lines share: how a command runs and ends, and everything that it shows in a terminal."""
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.errors import GPTDynamicsError
+from gptdynamics.interruption import STATUS, end_process, interruptible
+from gptdynamics.terminal_text import safe_text
 
 if TYPE_CHECKING:
     import typer
+    from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 
-def run_app(app: typer.Typer, arguments: list[str] | None = None) -> None:
+# Around each column of a table: a space on both sides, and a line.
+_PADDING = 3
+_NARROWEST_NAME = 4
+
+
+class _Places:
+    """Where tables and messages go.
+
+    Attributes:
+        beside: to standard error, because figures go to standard output as JSON.
+    """
+
+    beside = False
+
+
+def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
     """Run a command line; an error a user can mend is one line on standard error and exit status 1.
+
+    An interruption (Ctrl-C) is one line, too: what is kept, and the command that goes on; the status is 130.
 
     Args:
         app: the command line.
         arguments: default: those of the process.
+        name: of the command. Default: that of the process.
     """
     _quiet_libraries()
+    _Places.beside = False
+    given = sys.argv[1:] if arguments is None else arguments
+    with interruptible([name or Path(sys.argv[0]).name, *given]) as interruption:
+        try:
+            try:
+                app(args=given, prog_name=name)
+            except SystemExit:
+                # Where standard output is a full disk, that shows only now.
+                sys.stdout.flush()
+                raise
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            status = error.code if isinstance(error, SystemExit) else 1
+            # Libraries turn an interruption into errors of their own.
+            if isinstance(error, KeyboardInterrupt) or status == STATUS or (interruption.happened and status):
+                interruption.tell()
+                sys.exit(STATUS)
+            if isinstance(error, GPTDynamicsError):
+                say_error(f"error: {error}")
+                sys.exit(1)
+            if isinstance(error, OSError) and _is_full_or_closed(error):
+                sys.exit(1)
+            raise
+
+
+def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
+    """`run_app` as the whole work of this process: after an interruption it does not wait for threads and processes.
+
+    Args:
+        app, arguments, name: as of `run_app`.
+    """
     try:
-        app(args=arguments)
-    except GPTDynamicsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        run_app(app, arguments, name)
+    except SystemExit as stop:
+        if stop.code == STATUS:
+            end_process()
+        raise
+
+
+def _is_full_or_closed(error: OSError) -> bool:
+    """Whether standard output is a full disk or a closed pipe; a full one is said."""
+    if error.errno == errno.ENOSPC and error.filename is None:
+        say_error(f"error: cannot write to standard output: {error.strerror}. Make room, or send it elsewhere")
+        # Python would try again when it ends.
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        return True
+    return False
 
 
 def _quiet_libraries() -> None:
     """Loading bars of the libraries below would break ours."""
-    import os
-
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def print_beside_json(figures_on_stdout: bool) -> None:
+    """Say whether standard output belongs to figures as JSON: tables and messages then go to standard error."""
+    _Places.beside = figures_on_stdout
+
+
+def say(text: str) -> None:
+    """Print a line on standard output; control characters in it are shown, see `safe_text`."""
+    print(safe_text(text), file=sys.stderr if _Places.beside else sys.stdout)
+
+
+def say_error(text: str) -> None:
+    """Print a line on standard error, likewise."""
+    print(safe_text(text), file=sys.stderr)
+
+
+def show(table: Table) -> None:
+    """Print a table on standard output, likewise; no text in it is taken for markup, and no number is cut."""
+    from rich.console import Console
+
+    _show_on(Console(stderr=_Places.beside, markup=False, emoji=False, highlight=False), table)
+
+
+def table_text(table: Table, width: int = 80) -> str:
+    """What `show` prints in a terminal of so many columns, without colours."""
+    from rich.console import Console
+
+    console = Console(
+        width=width, color_system=None, force_jupyter=False, force_terminal=False, markup=False, emoji=False
+    )
+    with console.capture() as captured:
+        _show_on(console, table)
+    return captured.get().rstrip()
+
+
+def _keep_numbers_whole(table: Table) -> int:
+    """Where a table is too wide, let its names be folded: part of a number is another number.
+
+    Returns:
+        Columns of the terminal that it needs.
+    """
+    from rich.cells import cell_len
+
+    needed = 1
+    for column in table.columns:
+        column.no_wrap, column.overflow = False, "fold"
+        if column.justify == "right":
+            column.min_width = max([cell_len(str(cell)) for cell in column.cells], default=0)
+            # A longer heading may be wrapped.
+            column.no_wrap = cell_len(str(column.header)) <= column.min_width
+        needed += _PADDING + (column.min_width or _NARROWEST_NAME)
+    return needed
+
+
+def _show_on(console: Console, table: Table) -> None:
+    from rich.segment import Segment, Segments
+
+    # A narrower terminal breaks the lines itself.
+    width = max(console.width, _keep_numbers_whole(table))
+    shown = [
+        each if each.control else Segment(safe_text(each.text, one_line=False), each.style)
+        for each in console.render(table, console.options.update(max_width=width))
+    ]
+    console.print(Segments(shown), end="", soft_wrap=True)
 
 
 @contextmanager
@@ -51,13 +177,21 @@ def progress_bar() -> Iterator[Progress]:
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Description(TextColumn):
+        """What is done, as it is: no markup, no control characters."""
+
+        def render(self, task: Task) -> Text:
+            return Text(safe_text(task.description))
 
     with Progress(
-        TextColumn("{task.description}"),
+        Description(""),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+# What Markdown takes for links, pictures, code or emphasis.
+_MARKDOWN = re.compile(r"[\\`*\[\]]")
 
 
 def render(template: str, **values: Any) -> str:
@@ -26,14 +31,34 @@ def _environment() -> Environment:
         autoescape=False,
     )
     environment.filters["cell"] = _cell
+    environment.filters["text"] = _text
+    environment.filters["code"] = _code
+    environment.filters["one_line"] = _one_line
     environment.filters["without_path"] = _without_path
     return environment
 
 
 def _cell(value: object) -> str:
-    """A value in a cell of a Markdown table: names of models and datasets come from anybody."""
-    text = " ".join(str(value).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    """A value in a cell of a Markdown table, as text."""
+    return _text(value).replace("|", "\\|")
+
+
+def _text(value: object) -> str:
+    """A value in Markdown, as text and no markup: names of models, tasks and licences come from anybody."""
+    return _MARKDOWN.sub(r"\\\g<0>", _one_line(value)).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _code(value: object) -> str:
+    """A value between backticks: it must not end them."""
+    return _one_line(value).replace("`", "'")
+
+
+def _one_line(value: object) -> str:
+    """A value without ends of lines and control characters."""
+    # The package uses these cards: it is not there yet when they are imported.
+    from gptdynamics.terminal_text import safe_text
+
+    return safe_text(" ".join(str(value).split()))
 
 
 def _without_path(value: object) -> object:

@@ -9,8 +9,11 @@ from typing import Annotated
 
 import typer
 
-from gptdynamics.console import run_app
+from gptdynamics.commands.options import file_option, json_option
+from gptdynamics.console import run_process, say, say_error, show
 from gptdynamics.errors import SettingsError
+from gptdynamics.interruption import keeps
+from gptdynamics.outputs import write_output_json
 from simulator.commands.explorer import write_page
 from simulator.commands.influence import influence
 from simulator.commands.mislabel import mislabel
@@ -48,27 +51,30 @@ def _several(names: list[str]) -> tuple[str, ...]:
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("quickstart"),
+    json_file: Annotated[
+        Path | None, json_option("a list of `report` (the page) and `rows` (as of evaluate), one for each task.")
+    ] = None,
 ) -> None:
     """Collect, train, predict, compare and report, on the bundled model and tasks: some minutes."""
-    from rich.console import Console
 
     from simulator.evaluation.table import terminal_table
     from simulator.quickstart import quickstart as run_quickstart
 
+    keeps(f"finished runs are kept in {out}")
     made = []
     with phases() as (on_phase, on_progress):
         for evaluation, page in run_quickstart(out, on_phase, on_progress):
             made.append((evaluation, page))
+    if json_file is not None:
+        write_output_json(json_file, [{"report": page, "rows": evaluation.rows} for evaluation, page in made])
     for evaluation, page in made:
-        Console().print(terminal_table(evaluation.rows))
-        typer.echo(f"report: {page.resolve()}")
+        show(terminal_table(evaluation.rows))
+        say(f"report: {page.resolve()}")
     model = made[0][0].rows[-1].model
-    typer.echo(
-        "next, on rows of your own or of the Hub:\n"
-        f"  gptdynamics collect rte_nano --runs 8 --out {out}/dynamics\n"
-        "or look again at what was made:\n"
-        f"  gptfluence evaluate {out}/dynamics --config mini_sentiment_nano --models {model}"
-    )
+    say("next, on rows of your own or of the Hub:")
+    say(f"  gptdynamics collect rte_nano --runs 8 --out {out}/dynamics")
+    say("or look again at what was made:")
+    say(f"  gptfluence evaluate {out}/dynamics --config mini_sentiment_nano --models {model}")
 
 
 @app.command()
@@ -104,6 +110,13 @@ def train(
     report_to: Annotated[
         list[str] | None, typer.Option(help="Also tell a tracker, e.g. tensorboard; its files are in OUTPUT/logs.")
     ] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "`output`, `seconds`, `encode_seconds` and `fits`, each with `config`, `metric`, `error` (all-steps MSE), "
+            "`choice`, `tried`."
+        ),
+    ] = None,
 ) -> None:
     """Train a simulator on the training and validation runs of one config and metric, or of several.
 
@@ -131,15 +144,23 @@ def train(
         objective=objective,
         bands=bands,
     )
+    keeps("encodings, and fits of markov that ended, are kept")
     with phases() as (on_phase, on_progress):
         trained = train_and_save(settings, output, tuple(report_to or ()), on_phase, on_progress)
+    if json_file is not None:
+        fits = [
+            {name: getattr(each, name) for name in ("config", "metric", "error", "choice", "tried")}
+            for each in trained.fitted
+        ]
+        spent = {"seconds": trained.seconds, "encode_seconds": trained.encode_seconds}
+        write_output_json(json_file, {"output": output, **spent, "fits": fits})
     where = "runs left out" if dynamics == "memory" else "validation runs"
     for each in trained.fitted:
-        typer.echo(
+        say(
             f"{each.config} {each.metric}: {dynamics}, {encoder} vectors: all-steps MSE {each.error:.4g} on {where}, "
             f"best of {len(each.tried)} settings {each.choice}"
         )
-    typer.echo(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")
+    say(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")
 
 
 @app.command()
@@ -151,14 +172,19 @@ def evaluate(
     baselines: Annotated[
         list[str] | None, typer.Option(help="Methods to compare with. Default: all but tracin_cp_published.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the rows here.")] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "a list of rows: `method`, `model`, `config`, `metric`, `split`, `mse`, `mse_std`, `mae`, `mae_std`, "
+            "`spearman`, `spearman_std`, `skill`, `coverage`, `runs`, `examples`, ...; null where undefined."
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="test, or test_unseen: runs on pool rows unseen in training.")] = "test",
     unseen_tests: Annotated[
         float, typer.Option(help="Keep this share of the test examples from training, and score on them.")
     ] = 0.0,
 ) -> None:
     """Score every method on held-out runs, of each config and metric apart."""
-    from rich.console import Console
 
     from simulator.evaluation import EvaluateSettings, write_rows
     from simulator.evaluation import evaluate as evaluate_methods
@@ -166,6 +192,7 @@ def evaluate(
     from simulator.evaluation.unseen import Unseen, evaluate_unseen
     from simulator.training.parts import groups_of
 
+    keeps("encodings are kept, scores are not")
     named = {"baselines": tuple(baselines)} if baselines else {}
     unseen = Unseen(unseen_tests, split)
     rows = []
@@ -176,22 +203,22 @@ def evaluate(
                 evaluation = evaluate_unseen(settings, unseen, on_phase, on_progress)
             else:
                 evaluation = evaluate_methods(settings, on_phase, on_progress)
-        Console().print(terminal_table(evaluation.rows))
+        show(terminal_table(evaluation.rows))
         rows += evaluation.rows
-    if json is not None:
-        write_rows(rows, json)
+    if json_file is not None:
+        write_rows(rows, json_file)
 
 
 @app.command()
 def report(
     dataset: Dataset,
-    output: Annotated[Path, typer.Option(help="The HTML page.")],
+    output: Annotated[Path, file_option("The HTML page.")],
     config: Annotated[
         str | None, typer.Option(help="<task>_<size>, e.g. rte_nano. With --interactive: default, those of the models.")
     ] = None,
     metric: Metric = "loss",
     models: Models = None,
-    figure: Annotated[Path | None, typer.Option(help="Also draw a few trajectories here (.svg or .png).")] = None,
+    figure: Annotated[Path | None, file_option("Also draw a few trajectories here (.svg or .png).")] = None,
     interactive: Annotated[
         bool, typer.Option("--interactive", help="A page that simulates changed runs itself: the explorer.")
     ] = False,
@@ -200,6 +227,7 @@ def report(
     ] = False,
 ) -> None:
     """Write one self-contained page: the table, and true against predicted trajectories; or the explorer."""
+    keeps("encodings are kept, scores are not")
     if interactive:
         if figure is not None:
             raise SettingsError("--figure is of the report without --interactive")
@@ -216,10 +244,10 @@ def report(
     with phases() as (on_phase, on_progress):
         evaluation = evaluate_methods(settings, on_phase, on_progress)
     report_evaluation(evaluation, settings, output)
-    typer.echo(f"wrote {output}")
+    say(f"wrote {output}")
     if figure is not None:
         draw_trajectories(evaluation, figure)
-        typer.echo(f"wrote {figure}")
+        say(f"wrote {figure}")
 
 
 @app.command()
@@ -228,20 +256,31 @@ def experiment(
     dataset: Dataset,
     output: Annotated[Path, typer.Option(help="Folder for tables, figures and pages.")],
     config: Annotated[list[str] | None, typer.Option(help="Only this config. Default: all.")] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "a list of experiments: `experiment`, `title`, `command`, `seconds`, `versions`, `rows` (figures by name), "
+            "`notes`, `skipped`, `tables`, `figures`."
+        ),
+    ] = None,
 ) -> None:
     """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
     from simulator.experiments import Workbench, run_all, run_experiment
+    from simulator.experiments.writing import result_record
 
+    keeps(f"finished experiments are kept in {output}" if name == "all" else "encodings are kept")
     with phases() as (on_phase, on_progress):
         bench = Workbench(dataset, tuple(config or ()), on_phase, on_progress)
         found = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
+    if json_file is not None:
+        write_output_json(json_file, [result_record(finished) for finished in found])
     for finished in found:
         result = finished.result
         made = f"{len(result.tables)} tables, {len(result.figures)} figures in {finished.seconds:.0f} s"
-        typer.echo(f"{finished.name}: {made if result.tables or result.figures else 'nothing could be done'}")
+        say(f"{finished.name}: {made if result.tables or result.figures else 'nothing could be done'}")
         for reason in result.skipped:
-            typer.echo(f"  skipped: {reason}")
-    typer.echo(f"wrote {output / ('results.html' if name == 'all' else name + '.html')}")
+            say(f"  skipped: {reason}")
+    say(f"wrote {output / ('results.html' if name == 'all' else name + '.html')}")
 
 
 @app.command()
@@ -259,23 +298,29 @@ def push(
     no_texts: Annotated[
         bool, typer.Option("--no-texts", help="With --space: leave out prompts and targets, but for labels.")
     ] = False,
+    json_file: Annotated[
+        Path | None,
+        json_option("`model` and `space` (or null), each with `repository`, `created`, `files`, `size`, `sha`, `url`."),
+    ] = None,
 ) -> None:
     """Publish a simulator on the Hub, so that it can be loaded with and without this package."""
     from simulator.model_push import push_simulator
 
-    pushed = push_simulator(
-        model, repo, private, evaluation, dataset, lambda line: typer.echo(f"note: {line}", err=True)
-    )
-    typer.echo(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
+    keeps("what was uploaded is kept")
+    shown = None
+    pushed = push_simulator(model, repo, private, evaluation, dataset, lambda line: say_error(f"note: {line}"))
+    say(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
     if pushed.url is not None:
-        typer.echo(pushed.url)
+        say(pushed.url)
     if space is not None:
         from simulator.space_push import push_space
 
         shown = push_space(model, repo, space, texts=not no_texts, private=private, dataset=dataset)
-        typer.echo(f"{len(shown.files)} files, {shown.size / 2**20:.2f} MiB went to {space}")
+        say(f"{len(shown.files)} files, {shown.size / 2**20:.2f} MiB went to {space}")
         if shown.url is not None:
-            typer.echo(shown.url)
+            say(shown.url)
+    if json_file is not None:
+        write_output_json(json_file, {"model": pushed.to_dict(), "space": None if shown is None else shown.to_dict()})
 
 
 for command in (simulate, influence, mislabel, select, validate):
@@ -298,7 +343,7 @@ def spread_models(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """Entry point."""
-    run_app(app, spread_models(sys.argv[1:]))
+    run_process(app, spread_models(sys.argv[1:]), "gptfluence")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub.model_push import push_model_files
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.scratch import scratch_folder
 from simulator.model_card import FIGURE, GENERATED_METADATA, draw_held_out, figures_of, render_model_card
 
 
@@ -60,7 +60,7 @@ def push_simulator(
         note = unpublished_note(base)
         if note is not None:
             on_note(note)
-    with tempfile.TemporaryDirectory(prefix="gptfluence-push-") as scratch:
+    with scratch_folder() as scratch:
         place = Path(scratch)
         simulator.save_pretrained(place)
         record = training | {"settings": settings}

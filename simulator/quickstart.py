@@ -10,6 +10,7 @@ from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
 from gptdynamics.plans import Plan, PlanEntry, known_training
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
+from simulator.ownership import prepare_results_folder
 from simulator.training import TrainSettings, train_simulator
 
 
@@ -53,6 +54,7 @@ def quickstart(
     """
     from simulator.report import report_evaluation
 
+    prepare_results_folder(out)
     dataset = out / "dynamics"
     for part in parts():
         config = part.settings.config

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
+from gptdynamics.dataset.card import card_tags, read_card
 from gptdynamics.errors import DataError
-from gptdynamics.hub.file_push import push_files
+from gptdynamics.hub.file_push import push_files, refuse_replacing
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.scratch import scratch_folder
 from hub_cards import render
 from simulator.explorer.page import write_explorer
 from simulator.explorer.views import views_of
@@ -47,8 +48,10 @@ def push_space(
         ours = "README.md" in there and _TAG in _tags(repository.fetch("README.md", head))
         if not ours and "index.html" in there:
             raise DataError(f"{space} holds a page that is not an explorer: name another Space")
+        if not ours:
+            refuse_replacing(repository, files, there)
 
-    with tempfile.TemporaryDirectory(prefix="gptfluence-space-") as scratch:
+    with scratch_folder() as scratch:
         page, card = Path(scratch) / "index.html", Path(scratch) / "README.md"
         write_explorer(page, views, texts)
         configs, metrics = (
@@ -64,7 +67,8 @@ def push_space(
             texts=texts and any(example.prompt for view in views for example in view.runs.pool),
         )
         write_text(card, text)
-        return push_files(repository, {"index.html": page, "README.md": card}, check, "Upload explorer", private)
+        files = {"index.html": page, "README.md": card}
+        return push_files(repository, files, check, "Upload explorer", private)
 
 
 def trained_on(model: Path) -> str:
@@ -81,7 +85,4 @@ def trained_on(model: Path) -> str:
 
 
 def _tags(card: Path) -> list[str]:
-    from huggingface_hub import metadata_load
-
-    tags = (metadata_load(card) or {}).get("tags")
-    return tags if isinstance(tags, list) else []
+    return card_tags(read_card(card))

@@ -13,6 +13,7 @@ from gptdynamics.collection.claims import Claims
 from gptdynamics.collection.jobs import VECTORS, RunJob
 from gptdynamics.collection.settings import Collected, CollectSettings, missing_runs
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
@@ -179,6 +180,7 @@ def collect(
     Raises:
         GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used.
     """
+    check_dataset_folder(settings.out)
     folder = DatasetFolder(settings.out)
     for entry in settings.plan:
         folder.check_settings(entry)

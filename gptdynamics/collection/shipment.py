@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 from gptdynamics.base_model import PYTHIA_REVISIONS, load_base_model, model_revision
 from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.runs.bench import Bench, BenchContents
+from gptdynamics.scratch import scratch_folder
 from gptdynamics.tasks.user_tasks import task_file_texts, use_task_files
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Shipment:
             GPTDynamicsError: it cannot be made there, or its base model has other weights; names the machine.
         """
         try:
-            with tempfile.TemporaryDirectory(prefix="gptdynamics-") as folder:
+            with scratch_folder() as folder:
                 use_task_files(self.task_files, Path(folder) / "tasks")
                 base = self._load_base(Path(folder) / "model", device)
             if base.revision != self.base_revision:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptdynamics.commands.options import DataOption, PlanOption, TaskFileOption, add_task_files
-from gptdynamics.console import progress_bar
+from gptdynamics.commands.options import DataOption, PlanOption, TaskFileOption, add_task_files, json_option
+from gptdynamics.console import progress_bar, say, say_error
+from gptdynamics.interruption import keeps
 
 if TYPE_CHECKING:
     from gptdynamics.collection import RaySettings
@@ -111,13 +112,22 @@ def collect(
         bool, typer.Option("--no-texts", help="With --push-to: as `gptdynamics push --no-texts`.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "`done`, `skipped`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with --dry-run "
+            "`missing` (runs to make by config)."
+        ),
+    ] = None,
 ) -> None:
     """Train base models on seeded curricula and measure every test example at every step."""
     from gptdynamics.collection import CollectSettings, missing_runs
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.dataset.folder import DatasetFolder
+    from gptdynamics.dataset.ownership import check_dataset_folder
     from gptdynamics.errors import SettingsError
     from gptdynamics.hub.run_pusher import RunPusher
+    from gptdynamics.outputs import write_output_json
     from gptdynamics.plans import read_plan
 
     add_task_files(task_file)
@@ -148,18 +158,22 @@ def collect(
         raise SettingsError("nothing to collect: name configs, such as rte_nano, or give --plan")
     asked = {"address": ray_address, "cpus": ray_cpus, "gpus": ray_gpus, "patience": ray_patience}
     settings = CollectSettings(chosen, out, data, workers, device, _ray_settings(executor, asked))
+    check_dataset_folder(out)
     folder = DatasetFolder(out)
     for entry in chosen:
         folder.check_settings(entry)
         run = entry.settings
-        typer.echo(
+        say(
             f"{entry.config}: {len(entry.run_names)} runs of {run.run_steps} updates (batch {run.batch_size}, learning "
             f"rate {run.learning_rate:g}), {run.test_examples} test examples; "
             f"{len(missing_runs(out, entry))} to make in {out}"
         )
     if dry_run:
+        if json_file is not None:
+            write_output_json(json_file, {"missing": {entry.config: missing_runs(out, entry) for entry in chosen}})
         return
-    pusher = RunPusher(out, push_to, no_texts, typer.echo, lambda line: typer.echo(line, err=True))
+    keeps(f"finished runs are kept in {out}")
+    pusher = RunPusher(out, push_to, no_texts, say, lambda line: say_error(line))
     with progress_bar() as progress:
         bars: dict[str, Any] = {}
 
@@ -171,22 +185,24 @@ def collect(
             start,
             on_step=lambda config: progress.advance(bars[config]),
             on_run=pusher.push_run,
-            on_note=lambda line: typer.echo(f"note: {line}", err=True),
+            on_note=lambda line: say_error(f"note: {line}"),
         )
+    if json_file is not None:
+        write_output_json(json_file, vars(collected))
     for config, cut in collected.cut.items():
         if cut:
-            typer.echo(f"{config}: {cut} prompts were longer than the context and were cut from the left")
+            say(f"{config}: {cut} prompts were longer than the context and were cut from the left")
     if collected.forward_passes:
         cost = sum(collected.forward_passes) / len(collected.forward_passes)
-        typer.echo(f"measuring the loss once cost {cost:.2f} forward passes over the test set's tokens")
+        say(f"measuring the loss once cost {cost:.2f} forward passes over the test set's tokens")
     if collected.sampled:
-        typer.echo(
+        say(
             f"{collected.tied} of {collected.sampled} sampled tokens were ties in floating point: "
             "another batch size could have drawn others there"
         )
-    typer.echo(f"{len(collected.done)} runs made, {len(collected.skipped)} were there, {len(collected.failed)} failed")
+    say(f"{len(collected.done)} runs made, {len(collected.skipped)} were there, {len(collected.failed)} failed")
     for run_label, reason in sorted(collected.failed.items()):
-        typer.echo(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate", err=True)
+        say_error(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate")
     pusher.push_all()
     if collected.failed:
         raise typer.Exit(1)

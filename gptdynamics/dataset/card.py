@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gptdynamics.dataset.licences import RowsLicence
@@ -14,7 +15,10 @@ HERE = "path/to/this/folder"
 CARD = "README.md"
 FIGURE = "trajectories.svg"
 _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
-_YAML = re.compile(r"\A---\n(.*?)\n---\n", re.S)
+# As the Hub reads it: its end need not have the end of a line.
+_YAML = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.S)
+# Versions before the generated part was marked wrote cards that begin so.
+_OLDER = re.compile(r"\s*# GPTDynamics\n\nWhat fine-tuning does to every test example: the loss")
 
 
 def render_card(
@@ -48,6 +52,34 @@ def has_generated_part(card: str) -> bool:
     return _GENERATED.search(card) is not None
 
 
+def card_is_ours(card: str) -> bool:
+    """Whether this package has written a card, or a part of it; it may be of an older version."""
+    return has_generated_part(card) or is_older_card(card)
+
+
+def is_older_card(card: str) -> bool:
+    """Whether a card is of a version that did not mark what it had generated."""
+    head = _YAML.match(card.replace("\r\n", "\n"))
+    return not has_generated_part(card) and head is not None and _OLDER.match(card, head.end()) is not None
+
+
+def read_card(path: Path) -> str:
+    """The text of a card; empty if there is none.
+
+    Raises:
+        DataError: it cannot be read, or its YAML cannot: then it could not be kept when the card is written.
+    """
+    if not path.exists():
+        return ""
+    try:
+        card = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise DataError(f"{path.name}: it cannot be read ({reason}). Mend it, or move it elsewhere") from error
+    _split(card)
+    return card
+
+
 def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
     """A card generated anew, with what somebody wrote into the old one.
 
@@ -71,16 +103,41 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
         body = _GENERATED.sub(lambda _: made.group(0), old_body, count=1)
     else:
         body = f"{old_body.rstrip()}\n\n{made.group(0)}" if old_body.strip() else new_body
-    tags = list(dict.fromkeys([*(old_metadata.get("tags") or []), *new_metadata["tags"]]))
     kept = {name: value for name, value in old_metadata.items() if name not in own}
-    metadata = new_metadata | kept | {"tags": tags}
+    if kept.get("license") not in (None, new_metadata.get("license")):
+        # These belong to the licence that is not taken.
+        new_metadata = {name: value for name, value in new_metadata.items() if not name.startswith("license_")}
+    metadata = new_metadata | kept | {"tags": _tags_of(old_metadata, new_metadata)}
     if metadata == new_metadata:
         head = _YAML.match(new)
         return f"{head.group(0) if head else ''}{body}"
     import yaml
 
-    text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
+    try:
+        text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"README.md: its YAML cannot be kept ({type(error).__name__}). Mend it by hand") from error
     return f"---\n{text}---\n{body}"
+
+
+def card_tags(card: str) -> list[str]:
+    """The tags in a card's YAML.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _tags_of(_split(card)[0])
+
+
+def _tags_of(*cards: Mapping[str, Any]) -> list[str]:
+    """The tags of several cards, each once; a single word is a tag, too, and what is no word is left out."""
+    found: list[str] = []
+    for metadata in cards:
+        tags = metadata.get("tags")
+        found += [
+            str(tag) for tag in (tags if isinstance(tags, list) else [tags]) if isinstance(tag, str | int | float)
+        ]
+    return list(dict.fromkeys(found))
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:
@@ -92,9 +149,9 @@ def _split(card: str) -> tuple[dict[str, Any], str]:
     if head is None:
         return {}, card
     try:
-        metadata = yaml.safe_load(head.group(1)) or {}
-    except yaml.YAMLError as error:
-        line = str(error).splitlines()[0]
+        metadata = yaml.safe_load(head.group(1) or "") or {}
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # of odd dates, depths and keys
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"README.md: its YAML cannot be read ({line}). Mend it by hand: the rest is kept") from error
     if not isinstance(metadata, dict):
         raise DataError("README.md: its YAML is not a list of names and values. Mend it by hand: the rest is kept")

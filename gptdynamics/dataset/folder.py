@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gptdynamics.atomic import leftovers, write_text
+from gptdynamics.atomic import remove_leftovers, write_text
 from gptdynamics.configs import (
     EARLIER_SETTINGS,
     SPLITS,
@@ -23,8 +23,8 @@ from gptdynamics.configs import (
     run_parts,
     split_of,
 )
-from gptdynamics.dataset.card import CARD, FIGURE, HERE, has_generated_part, merge_card, render_card
-from gptdynamics.dataset.card_figure import draw_runs
+from gptdynamics.dataset.card import CARD, FIGURE, HERE, is_older_card, merge_card, read_card, render_card
+from gptdynamics.dataset.card_figure import draw_runs, picture_is_ours
 from gptdynamics.dataset.licences import rows_licences
 from gptdynamics.dataset.recorded import EARLIER_RECORDING
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
@@ -344,8 +344,7 @@ class DatasetFolder:
 
     def remove_leftovers(self) -> None:
         """Remove the unfinished files of processes that were killed."""
-        for path in leftovers(self.root):
-            path.unlink(missing_ok=True)
+        remove_leftovers(self.root)
 
     def patterns(self) -> dict[str, dict[str, str]]:
         """For each configuration of the repository, the files of each of its splits, as a glob."""
@@ -368,7 +367,7 @@ class DatasetFolder:
             found.setdefault(path.parent.name, {})[path.stem] = f"data/{path.parent.name}/{path.name}"
         return found
 
-    def card_files(self, old: str, source: str = HERE) -> dict[str, str]:
+    def card_files(self, old: str, source: str = HERE, picture: bool = True) -> dict[str, str]:
         """The card, `README.md`, and its picture where there are runs to draw.
 
         The card has the YAML that makes `load_dataset` work, and what a reader wants to know.
@@ -376,12 +375,14 @@ class DatasetFolder:
         Args:
             old: the card that is there; what somebody wrote into it is kept, see `merge_card`. Empty: there is none.
             source: what a reader loads it by.
+            picture: whether there may be one: not where somebody else's has its name.
 
         Raises:
             DataError: the old card's YAML cannot be read, or a file that the card is about is damaged.
         """
         licences = rows_licences(sorted(self.root.glob("data/*_examples/*.parquet")))
-        figure = draw_runs({config: self.finished(config) for config in self.configs()}, self.run_path)
+        finished = {config: self.finished(config) for config in self.configs()}
+        figure = draw_runs(finished, self.run_path) if picture else None
         text = render_card(self.patterns(), self._summaries(), licences, source, figure is not None)
         card = {CARD: merge_card(old, text) if old else text}
         return card if figure is None else card | {FIGURE: figure}
@@ -389,20 +390,20 @@ class DatasetFolder:
     def write_card(self) -> None:
         """Write the card and its picture, where they change.
 
-        A card without a generated part was made by an older version: it is replaced.
+        What somebody wrote into the card is kept, and so is a picture of theirs that has the name of ours; only a card
+        of an older version is replaced.
 
         Raises:
-            DataError: the YAML of the card that is there cannot be read, or a file that it is about is damaged.
+            DataError: the card that is there cannot be read, or a file that it is about is damaged.
         """
-        there = {
-            name: (self.root / name).read_text(encoding="utf-8")
-            for name in (CARD, FIGURE)
-            if (self.root / name).exists()
-        }
-        old = there.get(CARD, "")
-        for name, text in self.card_files(old if has_generated_part(old) else "").items():
-            if there.get(name) != text:
-                write_text(self.root / name, text)
+        old = read_card(self.root / CARD)
+        picture = self.root / FIGURE
+        theirs = picture.exists() and not (picture.is_file() and picture_is_ours(picture.read_text("utf-8", "replace")))
+        made = self.card_files("" if is_older_card(old) else old, picture=not theirs)
+        for name, text in made.items():
+            path = self.root / name
+            if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+                write_text(path, text)
 
     def _summaries(self) -> list[dict[str, Any]]:
         summaries = []

@@ -63,7 +63,9 @@ def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
     parts, ids = table["part"].to_pylist(), table["id"].to_pylist()
     flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if set(parts) != {"pool", "test"} or flat.size % len(parts) or not np.isfinite(flat).all():
-        raise DataError(f"{path}: its vectors are damaged. Delete it and run the same collect command again")
+        raise DataError(
+            f"{path}: its vectors are damaged. Move it out of the folder and run the same collect command again"
+        )
     vectors = flat.reshape(len(parts), -1)
     sides: dict[str, dict[int, np.ndarray]] = {"pool": {}, "test": {}}
     for part, example, vector in zip(parts, ids, vectors, strict=True):
@@ -93,7 +95,9 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     whole = ids.size > 0 and ids.size % len(steps) == 0 and flat.size % ids.size == 0 and np.isfinite(flat).all()
     ids = ids.reshape(len(steps), -1) if whole else ids
     if not whole or (ids != ids[0]).any():
-        raise DataError(f"{path}: its products are damaged. Delete it and the run's file, and collect that run again")
+        raise DataError(
+            f"{path}: its products are damaged. Move it and the run's file away, and collect that run again"
+        )
     values = flat.reshape(*ids.shape, -1)
     test_ids = read_parquet(folder.run_path(config, run), ["test_id"])["test_id"].to_pylist()
     if len(test_ids) != values.shape[2]:
@@ -138,6 +142,8 @@ def read_update_products(source: str | Path, config: str, run: str) -> UpdatePro
     for column in GRADIENT_COLUMNS:
         flat = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         if table[column].null_count or flat.size % table.num_rows or not np.isfinite(flat).all():
-            raise DataError(f"{path}: its {column} is damaged. Delete it and run the same collect command again")
+            raise DataError(
+                f"{path}: its {column} is damaged. Move it out of the folder and run the same collect command again"
+            )
         values[column] = flat.reshape(table.num_rows, -1).T
     return UpdateProducts(table["test_id"].to_pylist(), values)

@@ -92,17 +92,11 @@ def local_root(source: str) -> Path:
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise DataError(f"{source}: no such dataset folder")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(source, repo_type="dataset"))
-    except (
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OSError,
-        ValueError,
-    ) as error:  # ValueError: of names that are refused
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of names that are refused, connections, disks, and answers that are not understood
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{source}: neither a folder nor a dataset that can be had from the Hub ({reason})") from error
 
 
@@ -214,7 +208,9 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         if not same or flat.size != step.size * len(test_ids):
             raise DataError(f"{path}: its test examples or steps differ from those of run {there[0]}")
         if not np.isfinite(flat).all():
-            raise DataError(f"{path}: {metric} has values that are not finite. Delete it and collect that run again")
+            raise DataError(
+                f"{path}: {metric} has values that are not finite. Move it out of the folder and collect that run again"
+            )
         values[len(there)] = flat.reshape(len(test_ids), len(step)).T
         there.append(run)
     if not there:

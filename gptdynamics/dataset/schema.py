@@ -149,5 +149,6 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
-            f"{path}: cannot be read as Parquet ({reason}). Delete it and run the same collect command again"
+            f"{path}: cannot be read as Parquet ({reason}). Move it out of the folder and run the same collect "
+            "command again, or fetch it again"
         ) from error

@@ -11,7 +11,7 @@ from gptdynamics.configs import config_parts, run_name, run_parts
 from gptdynamics.dataset.checks.card import check_card
 from gptdynamics.dataset.checks.examples import check_examples
 from gptdynamics.dataset.checks.facts import ConfigFacts, config_facts
-from gptdynamics.dataset.checks.findings import AGAIN, Fault, Findings
+from gptdynamics.dataset.checks.findings import AGAIN, NOT_OURS, Fault, Findings
 from gptdynamics.dataset.checks.gradients import check_products, check_vectors
 from gptdynamics.dataset.checks.layout import ConfigFiles, Layout, read_layout
 from gptdynamics.dataset.checks.runs import check_run_row
@@ -103,7 +103,12 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
             on_progress(done, total)
         for run in sorted(failed[config].keys() & set(files.runs)):
             path = folder.sidecar_path(config, run, "failed")
-            findings.add(path, "", f"run {run} is recorded as failed, but it has numbers", "Delete one of the two")
+            findings.add(
+                path,
+                "",
+                f"run {run} is recorded as failed, but it has numbers",
+                "Move one of the two out of the folder",
+            )
         if files.vectors:
             files.vectors = _check_vectors(folder, facts[config], findings)
         lacking = _missing(facts[config], files, failed[config], held)
@@ -173,12 +178,16 @@ def _check_run(folder: DatasetFolder, facts: ConfigFacts, files: ConfigFiles, ru
     follows = facts.settings.follows_gradients(run) if facts.settings else None
     if run in files.products:
         if follows is False:
-            findings.add(products, "", f"gradients = {_gradients(facts)} records none for run {run}", "Delete it")
+            findings.add(
+                products, "", f"gradients = {_gradients(facts)} records none for run {run}", "Move it out of the folder"
+            )
         else:
             check_products(findings, products, facts, run, updates)
     elif follows and not lacks and run not in files.misnamed:
         said = f"gradients = {_gradients(facts)} records products for run {run}, and there are none"
-        findings.add(products, "", said, "Delete the run's trajectories and run the same collect command again")
+        findings.add(
+            products, "", said, "Move the run's trajectories out of the folder and run the same collect command again"
+        )
     return not lacks
 
 
@@ -190,7 +199,7 @@ def _check_vectors(folder: DatasetFolder, facts: ConfigFacts, findings: Findings
     """Check the projected gradients of a config; whether they are all there."""
     path = folder.vectors_path(facts.config)
     if facts.settings and facts.settings.gradients == "none":
-        findings.add(path, "", "gradients = 'none' makes no projected gradients", "Delete it")
+        findings.add(path, "", "gradients = 'none' makes no projected gradients", "Move it out of the folder")
         return True
     return check_vectors(findings, path, facts, unseen=facts.planned.get("unseen_runs", 0) > 0)
 
@@ -204,11 +213,13 @@ def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str,
             run_parts(run)
             content = read_json(path)
         except SettingsError:
-            findings.add(path, "", "not named <run>.timing.json or <run>.failed.json", "Remove it")
+            findings.add(path, "", "not named <run>.timing.json or <run>.failed.json", NOT_OURS)
             continue
         except (GPTDynamicsError, RecursionError):
             loss = "the time that the run took" if kind == "timing" else "why the run failed"
-            findings.add(path, "", "not a JSON object", f"Delete it: only {loss} is lost")
+            findings.add(
+                path, "", "not a JSON object", f"Restore it, or move it out of the folder: only {loss} is lost"
+            )
             continue
         if kind == "failed":
             failed[run] = str(content.get("reason"))
@@ -238,7 +249,7 @@ def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, Conf
         except GPTDynamicsError as error:
             task = None
             if name not in tasks:
-                findings.add(folder.root / "data" / f"{name}_examples", "", str(error), "Remove it")
+                findings.add(folder.root / "data" / f"{name}_examples", "", str(error), NOT_OURS)
         for part in parts:
             counts[name, part] = check_examples(findings, folder.examples_path(name, part), task, name in imported)
     absent: set[Path] = set()

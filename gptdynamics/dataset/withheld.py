@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.ownership import check_new_folder
 from gptdynamics.dataset.recorded import recorded_config
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
-from gptdynamics.errors import DataError
 from gptdynamics.tasks import Mixture, get_task
 
 
@@ -47,8 +47,7 @@ def copy_without_texts(source: Path, out: Path, keep: Callable[[str], bool] = ma
         DataError: `out` holds something already, or a file is damaged.
     """
     folder, copied = DatasetFolder(source), DatasetFolder(out)
-    if any((out / name).exists() for name in ("data", "manifests", "README.md")):
-        raise DataError(f"{out} holds a dataset already: remove it, or name another folder")
+    check_new_folder(out, "another path")
     for config in folder.configs():
         recorded_config(folder, config)
     for path in sorted([*source.glob("data/*/*.parquet"), *source.glob("manifests/*.json")]):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
-from gptdynamics.dataset.card import CARD, has_generated_part, merge_card
+from gptdynamics.dataset.card import CARD, has_generated_part, merge_card, read_card
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
-from gptdynamics.hub.retry import until_done
+from gptdynamics.hub.retry import patiently, until_done
+from gptdynamics.scratch import scratch_folder
 
 
 def push_files(
@@ -42,11 +42,11 @@ def push_files(
         DataError: the YAML of the card that is there cannot be read; nothing was changed.
         GPTDynamicsError: what `check` raises; nothing was changed.
     """
-    repository.user()
-    created = not repository.exists()
+    patiently(repository.user, on_wait)
+    created = not patiently(repository.exists, on_wait)
     if created:
-        repository.create(private)
-    elif private and not repository.private():
+        patiently(lambda: repository.create(private), on_wait)
+    elif private and not patiently(repository.private, on_wait):
         raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
 
     def attempt(number: int) -> Pushed:
@@ -56,7 +56,7 @@ def push_files(
         there = repository.files(head)
         if not created:
             check(there, head)
-        with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as place:
+        with scratch_folder() as place:
             merged = dict(files)
             if CARD in files and CARD in there:
                 merged[CARD] = _merged_card(files[CARD], repository, head, own_metadata, Path(place))
@@ -73,13 +73,32 @@ def push_files(
     return until_done(attempt, on_wait)
 
 
+def refuse_replacing(repository: Repository, files: Mapping[str, Path], there: Mapping[str, RemoteFile]) -> None:
+    """See that nothing of a repository that is not ours would be replaced; a card that is merged with ours stays.
+
+    Args:
+        repository: that is to be changed.
+        files: a local file for each path in it.
+        there: what it holds.
+
+    Raises:
+        DataError: a file would be.
+    """
+    for path, file in files.items():
+        merged = path == CARD and has_generated_part(file.read_text(encoding="utf-8", errors="replace"))
+        if path in there and not merged and not there[path].same_as(file):
+            raise DataError(
+                f"{repository.id} holds another {path}, which is not of this package: name another {repository.kind}"
+            )
+
+
 def _merged_card(card: Path, repository: Repository, head: str, own_metadata: Sequence[str], place: Path) -> Path:
     """The card to push: the new one, with what somebody wrote into the one that is there."""
     new = card.read_text(encoding="utf-8")
     if not has_generated_part(new):
         return card
-    old = repository.fetch(CARD, head).read_text(encoding="utf-8")
     try:
+        old = read_card(repository.fetch(CARD, head))
         write_text(place / CARD, merge_card(old, new, own_metadata))
     except DataError as error:
         raise DataError(f"{repository.id}: {error}") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import pyarrow as pa
 from gptdynamics.atomic import write_text
 from gptdynamics.base_model import unpublished_note
 from gptdynamics.configs import EARLIER_SETTINGS, config_parts
-from gptdynamics.dataset.card import CARD, FIGURE
-from gptdynamics.dataset.card_figure import drawn_runs
+from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
+from gptdynamics.dataset.card_figure import drawn_runs, picture_is_ours
 from gptdynamics.dataset.checks.facts import config_facts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
 from gptdynamics.dataset.recorded import EARLIER_RECORDING
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify_run
-from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub.layout import ours, run_files
 from gptdynamics.hub.repository import RemoteFile, Repository
 
@@ -57,7 +58,28 @@ class Merge:
         self.changes: dict[str, Path | None] = {}
         self.runs: list[str] = []
         self.notes: list[str] = []
+        with self._odd_files():
+            self._merge()
+
+    @contextmanager
+    def _odd_files(self) -> Iterator[None]:
+        """What anybody may have put into the repository can be anything."""
+        try:
+            yield
+        except GPTDynamicsError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
+            if self.head is None:
+                raise
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(
+                f"{self.repository.id}: a file there is not one of this package ({type(error).__name__}: {said}). "
+                "Mend it there, or push to another repository"
+            ) from error
+
+    def _merge(self) -> None:
         self._refuse_strangers()
+        folder = self.folder
         for config in folder.configs():
             if folder.finished(config) or folder.failed(config):
                 self._add_config(config)
@@ -156,7 +178,7 @@ class Merge:
         if path not in self.there:
             self._put(path, self._local(path))
             return
-        theirs = read_json(self._fetch(path))
+        theirs = self._their_manifest(path)
         differences = [
             *_differences(_run_settings(theirs), _run_settings(mine)),
             *_origin_differences(theirs.get("origin"), mine.get("origin")),
@@ -178,6 +200,23 @@ class Merge:
             both["origin"] = mine["origin"] | {"runs": theirs["origin"]["runs"] | mine["origin"]["runs"]}
         write_text(merged, json.dumps(both, indent=1, sort_keys=True) + "\n")
         self._put(path, merged)
+
+    def _their_manifest(self, path: str) -> dict[str, Any]:
+        """A manifest of the repository.
+
+        Raises:
+            DataError: it is none.
+        """
+        manifest = read_json(self._fetch(path))
+        origin, planned = manifest.get("origin"), manifest.get("planned")
+        sound = [
+            isinstance(manifest.get("settings"), dict),
+            isinstance(planned, dict) and all(type(count) is int for count in planned.values()),
+            origin is None or (isinstance(origin, dict) and isinstance(origin.get("runs"), dict)),
+        ]
+        if not all(sound):
+            raise DataError(f"{self.repository.id}: {path} is not a manifest. Mend it there, or push to another one")
+        return manifest
 
     def _add_vectors(self, config: str) -> None:
         """Projected gradients follow from base model, settings and rows: those that cover more examples serve all."""
@@ -243,9 +282,11 @@ class Merge:
         for path in wanted - self.changes.keys():
             self._show(path, self._fetch(path))
         source = self._fetch(CARD) if CARD in self.there else self._local(CARD)
-        old = source.read_text(encoding="utf-8") if source.exists() else ""
+        picture = self._fetch(FIGURE) if FIGURE in self.there else self._local(FIGURE)
+        theirs = picture.is_file() and not picture_is_ours(picture.read_text("utf-8", "replace"))
         try:
-            made = self.view.card_files(old, self.repository.id)
+            old = read_card(source)
+            made = self.view.card_files("" if is_older_card(old) else old, self.repository.id, picture=not theirs)
         except DataError as error:
             raise DataError(f"{self.repository.id}: {error}") from error
         for path, text in made.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gptdynamics.errors import DataError
-from gptdynamics.hub.file_push import push_files
+from gptdynamics.hub.file_push import push_files, refuse_replacing
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.nano import MODEL_FOLDER
@@ -41,6 +41,8 @@ def push_model_files(
             theirs, mine = (_model_type(file) for file in (repository.fetch("config.json", head), files["config.json"]))
             if theirs != mine:
                 raise DataError(f"{repo} holds a model of another kind ({theirs}, not {mine}): name another one")
+        else:
+            refuse_replacing(repository, files, there)
 
     return push_files(repository, files, check, "Upload model", private, on_wait, own_metadata)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,8 @@ from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.merge import Merge
 from gptdynamics.hub.repository import Repository
-from gptdynamics.hub.retry import until_done
+from gptdynamics.hub.retry import patiently, until_done
+from gptdynamics.scratch import scratch_folder
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ def push(
         raise DataError(f"{folder}: no such dataset folder")
     if not any(DatasetFolder(root).finished(config) for config in DatasetFolder(root).configs()):
         raise DataError(f"{folder}: there are no finished runs to push. Collect some first")
-    with tempfile.TemporaryDirectory(prefix="gptdynamics-push-") as scratch:
+    with scratch_folder() as scratch:
         if options.no_texts:
             copy_without_texts(root, Path(scratch) / "copy")
             root = Path(scratch) / "copy"
-        created = _prepare(repository, options)
+        created = _prepare(repository, options, on_wait)
         copy = DatasetFolder(root)
         return until_done(
             lambda number: _push_once(copy, repository, created, options, Path(scratch) / str(number)), on_wait
@@ -119,21 +119,23 @@ def check_access(repo: str) -> None:
     _prepare(Repository(repo), PushOptions(dry_run=True))
 
 
-def _prepare(repository: Repository, options: PushOptions) -> bool:
+def _prepare(
+    repository: Repository, options: PushOptions, on_wait: Callable[[str], None] = lambda reason: None
+) -> bool:
     """See that the repository can be pushed to, and make it; whether that was needed."""
-    user = repository.user()
-    if not repository.exists():
+    user = patiently(repository.user, on_wait)
+    if not patiently(repository.exists, on_wait):
         owner = repository.id.split("/")[0]
         if options.create_pr:
             raise DataError(f"{repository.id}: no such dataset repository, so none to propose a change to")
         if not options.dry_run:
-            repository.create(options.private)
+            patiently(lambda: repository.create(options.private), on_wait)
         elif owner != user:
             raise SettingsError(f"{repository.id} is not there (or private), and is not under your name, {user}")
         return True
-    if options.private and not repository.private():
+    if options.private and not patiently(repository.private, on_wait):
         raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
-    if options.tag is not None and options.tag in repository.tags():
+    if options.tag is not None and options.tag in patiently(repository.tags, on_wait):
         raise SettingsError(f"{repository.id} has a tag {options.tag!r} already: give another --tag")
     return False
 

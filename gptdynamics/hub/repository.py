@@ -100,6 +100,8 @@ class Repository:
 
         try:
             yield
+        except GPTDynamicsError:
+            raise
         except RepositoryNotFoundError as error:
             raise DataError(
                 f"{self.id}: no such {self.kind} repository, or a private one that your token does not open. "
@@ -109,13 +111,26 @@ class Repository:
             raise DataError(f"{self.id}: there is no branch, tag or commit of that name") from error
         except HfHubHTTPError as error:
             raise self._refused(error) from error
-        except (HTTPError, ConnectionError) as error:
+        except (HTTPError, ConnectionError, TimeoutError) as error:
             raise UnreachableError(f"{self.id}: the Hub cannot be reached ({_line(error)})") from error
+        except (RecursionError, NotImplementedError) as error:
+            raise self._odd_answer(error) from error
         except RuntimeError as error:  # how the client reports an upload that it gave up
             raise UnreachableError(f"{self.id}: {_line(error)} ({_line(error.__cause__ or error)})") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise DataError(f"{self.id}: {error.filename or 'this machine'}: {error.strerror}") from error
+            # A file that did not come whole.
+            raise UnreachableError(f"{self.id}: a file could not be fetched ({_line(error)})") from error
+        except Exception as error:  # the client takes answers for what they should be: any error may come of it
+            raise self._odd_answer(error) from error
+
+    def _odd_answer(self, error: Exception) -> DataError:
+        said = f"{type(error).__name__}: {_line(error)}"
+        return DataError(f"{self.id}: the Hub's answer cannot be understood ({said}). Check HF_ENDPOINT, or try later")
 
     def _refused(self, error: Any) -> GPTDynamicsError:
-        status = error.response.status_code
+        status = getattr(error.response, "status_code", 0)
         if status == 401:
             return SettingsError(f"{self.id}: no valid token. Run `hf auth login`, or set HF_TOKEN")
         if status == 403:
@@ -123,8 +138,8 @@ class Repository:
                 f"{self.id}: your token may not write there. Use a token with write access of its owner, "
                 "propose the change with --create-pr, or push to a repository of your own"
             )
-        if status == 412:
-            return OvertakenError(f"{self.id}: somebody else's commit came first")
+        if status in (409, 412):
+            return OvertakenError(f"{self.id}: somebody else's {'commit' if status == 412 else 'change'} came first")
         if status == 429 or status >= 500:
             return UnreachableError(f"{self.id}: the Hub answers {status}")
         return DataError(f"{self.id}: the Hub refuses ({_line(error)})")
@@ -136,15 +151,11 @@ class Repository:
             SettingsError: there is no token, or it is not valid.
         """
         from huggingface_hub import get_token
-        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
         if not get_token():
             raise SettingsError(f"{self.id}: no token. Run `hf auth login`, or set HF_TOKEN")
-        try:
-            with self._errors():
-                return str(self._api.whoami()["name"])
-        except (LocalTokenNotFoundError, HfHubHTTPError) as error:
-            raise SettingsError(f"{self.id}: no valid token. Run `hf auth login`, or set HF_TOKEN") from error
+        with self._errors():
+            return str(self._api.whoami()["name"])
 
     def exists(self) -> bool:
         """Whether there is such a repository that the user may see."""
@@ -171,6 +182,8 @@ class Repository:
         """The commit at the branch's head; None if there is no such branch."""
         with self._errors():
             refs = self._api.list_repo_refs(self.id, repo_type=self.kind)
+            if not all(isinstance(each.name, str) and isinstance(each.target_commit, str) for each in refs.branches):
+                raise TypeError("branches without names or commits")
         return next((each.target_commit for each in refs.branches if each.name == self.branch), None)
 
     def make_branch(self) -> None:
@@ -185,20 +198,25 @@ class Repository:
 
     def tag(self, name: str, sha: str) -> None:
         """Name a commit."""
-        with self._errors():
-            self._api.create_tag(self.id, tag=name, revision=sha, repo_type=self.kind)
+        try:
+            with self._errors():
+                self._api.create_tag(self.id, tag=name, revision=sha, repo_type=self.kind)
+        except OvertakenError as error:
+            # An attempt whose answer was lost may have made it.
+            if self.tags().get(name) != sha:
+                raise SettingsError(f"{self.id} has a tag {name!r} of another commit: give another --tag") from error
 
     def files(self, sha: str) -> dict[str, RemoteFile]:
         """Files of a commit, by path."""
         from huggingface_hub.hf_api import RepoFile
 
         with self._errors():
-            tree = list(self._api.list_repo_tree(self.id, repo_type=self.kind, revision=sha, recursive=True))
-        return {
-            entry.path: RemoteFile(entry.lfs.sha256 if entry.lfs else entry.blob_id, entry.lfs is not None)
-            for entry in tree
-            if isinstance(entry, RepoFile)
-        }
+            tree = self._api.list_repo_tree(self.id, repo_type=self.kind, revision=sha, recursive=True)
+            return {
+                str(entry.path): RemoteFile(entry.lfs.sha256 if entry.lfs else entry.blob_id, entry.lfs is not None)
+                for entry in tree
+                if isinstance(entry, RepoFile)
+            }
 
     def fetch(self, path: str, sha: str, folder: Path | None = None) -> Path:
         """A file of a commit, from the cache where it is there; or fetched anew into a folder."""
@@ -237,7 +255,7 @@ class Repository:
                 parent_commit=parent,
                 create_pr=pull_request,
             )
-        return Committed(made.oid, made.pr_url or made.commit_url)
+            return Committed(str(made.oid), str(made.pr_url or made.commit_url))
 
     def read_back(self, made: Committed, changed: Mapping[str, Path], place: Path) -> None:
         """Fetch every file that went up, and compare it with the one it was made from.

@@ -15,6 +15,11 @@ FIRST_PAUSE_SECONDS = 0.5
 Result = TypeVar("Result")
 
 
+def patiently(call: Callable[[], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
+    """What a call returns that may be made again and again; see `until_done`."""
+    return until_done(lambda number: call(), on_wait)
+
+
 def until_done(attempt: Callable[[int], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
     """What the first attempt that does not fail returns; after each the pause is twice as long.
 

@@ -92,7 +92,7 @@ def _builder_maker(plain: Callable[..., Any]) -> Callable[..., Any]:
         source = source_of(name, options.get("revision"))
         try:
             return plain(source, name, *args, **options)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of a source that may hold anything
             known = _known(source, options)
             if name in known:
                 raise
@@ -111,7 +111,7 @@ def _known(source: str, options: dict[str, Any]) -> list[str]:
         download.token = options["token"]
     try:
         found = get_dataset_config_names(source, revision=options.get("revision"), download_config=download)
-    except (OSError, ValueError):
+    except Exception:  # of a source that may hold anything
         return []
     # What a repository without a card has one of, and the cache of one that cannot be reached.
     return [name for name in found if name != "default"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gptdynamics.configs import SPLITS, split_of
 from gptdynamics.plans.plan import Plan
@@ -42,6 +42,38 @@ def plan_table(plan: Plan, hours: Mapping[str, float] | None = None) -> Table:
             *([f"{hours[entry.config]:.3g}"] if hours else []),
         )
     return table
+
+
+def plan_record(plan: Plan, hours: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """The same as plain values, for JSON, with every setting of each config.
+
+    Args:
+        plan: to show.
+        hours: that each config is estimated to take, by name.
+    """
+    hours = hours or {}
+    configs = [
+        {
+            "config": entry.config,
+            "runs": len(entry.run_names),
+            "splits": dict(Counter(split_of(name) for name in entry.run_names)),
+            "updates": entry.settings.run_steps,
+            "settings": entry.settings.to_dict(),
+            "hours": hours.get(entry.config),
+        }
+        for entry in plan
+    ]
+    total = sum(hours.values()) if hours else None
+    return {"plan": plan.name, "runs": plan.runs, "hours": total, "configs": configs}
+
+
+def run_records(plan: Plan) -> list[dict[str, Any]]:
+    """Plain values for each run, for JSON: config, name, split, and the settings of its config."""
+    return [
+        {"config": entry.config, "run": name, "split": split_of(name), "settings": entry.settings.to_dict()}
+        for entry in plan
+        for name in entry.run_names
+    ]
 
 
 def run_lines(plan: Plan) -> Iterator[str]:

@@ -15,6 +15,7 @@ from gptdynamics.base_model import BaseModel
 from gptdynamics.collection.claims import Claims
 from gptdynamics.configs import config_parts, run_name, run_parts
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.dataset.recorded import EARLIER_RECORDING, Recorded, RecordSettings
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.tables import trajectory_table
@@ -95,6 +96,7 @@ class Recording:
         settings: RecordSettings | None = None,
         id_column: str = "id",
     ) -> None:
+        check_dataset_folder(Path(out), "out")
         self.folder = DatasetFolder(Path(out))
         self.config, self.task = config, config_parts(config)[0]
         self.run = run

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 from typing import Any, Protocol, TypeVar
 
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.runs.bench import Bench
+from gptdynamics.runs.worker_pool import WorkerPool, worker_pool
 
 OnStep = Callable[[str], None]
 
@@ -106,24 +105,7 @@ class InProcess:
 _worker: dict[str, Any] = {}
 
 
-def _end_with_the_collector() -> None:
-    """A worker whose collector was killed would finish its run for nobody, and then wait for ever."""
-    collector = multiprocessing.parent_process()
-    if collector is not None:
-        wait([collector.sentinel])
-        os._exit(1)
-
-
-def begin_worker() -> None:
-    """What a worker process does first: one thread, and an end with the process that it works for."""
-    import torch
-
-    threading.Thread(target=_end_with_the_collector, daemon=True).start()
-    torch.set_num_threads(1)
-
-
 def _start_worker(devices: Any, steps: Any) -> None:
-    begin_worker()
     _worker["keeper"] = BenchKeeper(devices.get())
     _worker["steps"] = steps
 
@@ -136,27 +118,16 @@ class Processes:
     """Processes of this machine with one thread each, every one with its own device.
 
     Args:
-        devices: one for each worker.
-        steps: a queue that workers put on what jobs call `on_step` with.
+        pool: whose workers were started with `_start_worker`.
+        workers: how many it has.
     """
 
-    def __init__(self, devices: list[str], steps: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        places = context.Queue()
-        for device in devices:
-            places.put(device)
-        self.workers = len(devices)
-        self._pool = ProcessPoolExecutor(
-            len(devices), mp_context=context, initializer=_start_worker, initargs=(places, steps)
-        )
+    def __init__(self, pool: WorkerPool, workers: int) -> None:
+        self._pool, self.workers = pool, workers
 
     def submit(self, job: Job) -> Future[Any]:
         """Hand a job to the next worker that is free."""
         return self._pool.submit(_work, job)
-
-    def close(self) -> None:
-        """Let the workers end; jobs that have not begun are dropped."""
-        self._pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -173,7 +144,10 @@ def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor[Job
     if len(devices) == 1:
         yield InProcess(devices[0], on_step)
         return
-    steps = multiprocessing.get_context("spawn").Queue()
+    context = multiprocessing.get_context("spawn")
+    places, steps = context.Queue(), context.Queue()
+    for device in devices:
+        places.put(device)
 
     def forward() -> None:
         while (config := steps.get()) is not None:
@@ -181,15 +155,18 @@ def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor[Job
 
     listener = threading.Thread(target=forward, daemon=True)
     listener.start()
-    processes = Processes(devices, steps)
     try:
-        yield processes
-    except BrokenProcessPool as error:
-        raise GPTDynamicsError(
-            "a worker process died (out of memory?). Finished runs are kept: run the same command again, "
-            "perhaps with fewer --workers"
-        ) from error
-    finally:
-        processes.close()
-        steps.put(None)
-        listener.join(timeout=5)
+        with worker_pool(len(devices), _start_worker, (places, steps)) as pool:
+            yield Processes(pool, len(devices))
+    except BaseException as error:
+        # A worker that was ended may have held the queue's lock: nobody must wait for it.
+        for queue in (places, steps):
+            queue.cancel_join_thread()
+        if isinstance(error, BrokenProcessPool):
+            raise GPTDynamicsError(
+                "a worker process died (out of memory?). Finished runs are kept: run the same command again, "
+                "perhaps with fewer --workers"
+            ) from error
+        raise
+    steps.put(None)
+    listener.join(timeout=5)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
+from gptdynamics.console import say
 from gptdynamics.errors import SettingsError
 from simulator.commands.phases import phases
 
@@ -22,4 +21,4 @@ def write_page(dataset: str, output: Path, config: str | None, metric: str, mode
         else:
             raise SettingsError("give --models, or --config to train simulators of it here")
         size = write_explorer(output, views, texts)
-    typer.echo(f"wrote {output}, {size / 2**20:.1f} MiB: open it in a browser")
+    say(f"wrote {output}, {size / 2**20:.1f} MiB: open it in a browser")

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.options import file_option, json_option
+from gptdynamics.console import say, show
+
 
 def influence(
     model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
@@ -20,11 +23,16 @@ def influence(
     top: Annotated[int, typer.Option(help="How many that helped and harmed most.")] = 5,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all effects here.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "`config`, `metric`, `method`, `run`, `higher_is_better`, `uncertainty`, `texts`, `mean` (effects on the "
+            "whole test set) and `test_examples` (effects by id)."
+        ),
+    ] = None,
+    output: Annotated[Path | None, file_option("Write a page here.")] = None,
 ) -> None:
     """List the training examples that helped and harmed test examples most, with the size of the effect."""
-    from rich.console import Console
 
     from simulator.commands.ids import listed_ids
     from simulator.use_cases.influence import InfluenceSettings, find_influence
@@ -38,13 +46,13 @@ def influence(
     )
 
     found = find_influence(InfluenceSettings(model, dataset, run, listed_ids(test_ids), top, config, metric))
-    typer.echo(summary(found))
+    say(summary(found))
     for table in influence_tables(found):
-        Console().print(table)
-    typer.echo(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
-    if json is not None:
-        write_influence_json(found, json)
-        typer.echo(f"wrote {json}")
+        show(table)
+    say(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
+    if json_file is not None:
+        write_influence_json(found, json_file)
+        say(f"wrote {json_file}")
     if output is not None:
         write_influence_page(found, output)
-        typer.echo(f"wrote {output}")
+        say(f"wrote {output}")

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.options import json_option
+from gptdynamics.console import say, show
+from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
 
 
@@ -39,6 +42,14 @@ def mislabel(
     seed: Annotated[int, typer.Option(help="Of flips, curricula and shuffles.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "a list of rows as in OUTPUT/suspects.jsonl; with --flip what is in OUTPUT/mislabel.json: `rows` (figures "
+            "by name), `notes`, `skipped`, `tables`, `figures`, `command`, `seconds`, `versions`; with --dry-run the "
+            "counts that are printed."
+        ),
+    ] = None,
 ) -> None:
     """List the training examples whose labels look wrong; with --flip, see how many wrong ones that finds."""
     from gptdynamics.errors import SettingsError
@@ -47,13 +58,13 @@ def mislabel(
     if by not in SCORES:
         raise SettingsError(f"by={by!r} must be one of {', '.join(SCORES)}")
 
-    from rich.console import Console
-
+    from gptdynamics.outputs import write_output_json
     from gptdynamics.tasks.user_tasks import add_task_file
+    from simulator.commands.repeat import repeating_command
     from simulator.experiments.terminal import terminal_tables
-    from simulator.experiments.writing import Finished, write_result
+    from simulator.experiments.writing import Finished, result_record, write_result
     from simulator.use_cases.mislabel import MislabelSettings, find_mislabels, plan_mislabels
-    from simulator.use_cases.mislabel_report import mislabel_result, write_suspects
+    from simulator.use_cases.mislabel_report import mislabel_result, suspects, write_suspects
 
     for path in task_file or ():
         add_task_file(path)
@@ -63,23 +74,29 @@ def mislabel(
     )  # fmt: skip
     if dry_run:
         plan = plan_mislabels(settings)
-        typer.echo(
+        if json_file is not None:
+            write_output_json(json_file, plan)
+        say(
             f"{plan.runs} runs of {plan.run_steps} updates to be made on {rows} rows; "
             f"{plan.retrainings} trainings of {plan.whole_steps} updates after correction; about "
             f"{plan.seconds / 60:.0f} minutes of one core, and the fits of two simulators"
         )
         return
+    keeps(f"finished trainings are kept in {output}")
     began = time.perf_counter()
     with phases() as (on_phase, on_progress):
         found = find_mislabels(settings, on_phase, on_progress)
     for path in write_suspects(found, by):
-        typer.echo(f"wrote {path}")
+        say(f"wrote {path}")
+    if json_file is not None and not flip:
+        write_output_json(json_file, suspects(found, by))
     if flip:
         result = mislabel_result(found)
-        named = f" --data {data}" if data else ""
-        command = f"gptfluence mislabel {task}{named} --flip {flip} --rows {rows} --runs {runs} --output {output}"
+        command = repeating_command("mislabel", settings, ["task"], {"by": by, "task_file": task_file})
         finished = Finished("mislabel", "Mislabelled examples", result, command, time.perf_counter() - began)
         write_result(finished, output)
+        if json_file is not None:
+            write_output_json(json_file, result_record(finished))
         for table in terminal_tables(result):
-            Console().print(table)
-        typer.echo(f"wrote {output / 'mislabel.html'}")
+            show(table)
+        say(f"wrote {output / 'mislabel.html'}")

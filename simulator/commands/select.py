@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.options import json_option
+from gptdynamics.console import say, show
+from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
 
 
@@ -25,13 +28,21 @@ def select(
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "what is in OUTPUT/select.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, "
+            "`command`, `seconds`, `versions`; with --dry-run the counts that are printed."
+        ),
+    ] = None,
 ) -> None:
     """Choose training examples for a target test set, and see by real training what the choice is worth."""
-    from rich.console import Console
 
+    from gptdynamics.outputs import write_output_json
     from simulator.commands.ids import listed_ids
+    from simulator.commands.repeat import repeating_command
     from simulator.experiments.terminal import terminal_tables
-    from simulator.experiments.writing import Finished, write_result
+    from simulator.experiments.writing import Finished, result_record, write_result
     from simulator.use_cases.select import SelectSettings, trainings_of
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select_report import selection_result
@@ -41,17 +52,21 @@ def select(
     )
     if dry_run:
         trainings, updates, spent = trainings_of(settings)
-        typer.echo(f"{trainings} trainings of {updates} updates; about {spent / 60:.1f} minutes of one core")
+        if json_file is not None:
+            write_output_json(json_file, {"trainings": trainings, "updates": updates, "seconds": spent})
+        say(f"{trainings} trainings of {updates} updates; about {spent / 60:.1f} minutes of one core")
         return
+    keeps(f"finished trainings are kept in {output}")
     began = time.perf_counter()
     with phases() as (on_phase, on_progress):
         found = select_examples(settings, on_phase, on_progress)
     result = selection_result(found)
-    asked = f"--count {count} --seeds {seeds} --random {random}"
-    command = f"gptfluence select {model} --dataset {dataset} {asked} --output {output}"
+    command = repeating_command("select", settings, ["model"])
     title = f"{found.config}: training examples chosen for a target"
     finished = Finished("select", title, result, command, time.perf_counter() - began)
     write_result(finished, output)
+    if json_file is not None:
+        write_output_json(json_file, result_record(finished))
     for table in terminal_tables(result):
-        Console().print(table)
-    typer.echo(f"wrote {output / 'select.html'}")
+        show(table)
+    say(f"wrote {output / 'select.html'}")

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.options import json_option
+from gptdynamics.console import say, show
+
 ROWS = 20
 STEPS = 7
 
@@ -23,16 +26,19 @@ def simulate(
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     interval: Annotated[float | None, typer.Option(help="Also a band that a value lies in so often, e.g. 0.9.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all trajectories here.")] = None,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "`config`, `metric`, `test_id`, `step`, `values` (a list of steps for each test example), `low`, `high`, "
+            "`beyond`."
+        ),
+    ] = None,
 ) -> None:
     """Predict the trajectories of a recorded run, or of a curriculum of your own."""
-    from json import dumps
-
     import numpy as np
-    from rich.console import Console
     from rich.table import Table
 
-    from gptdynamics.atomic import write_text
+    from gptdynamics.outputs import write_output_json
     from simulator.use_cases.simulate import SimulateSettings
     from simulator.use_cases.simulate import simulate as simulate_run
 
@@ -47,9 +53,9 @@ def simulate(
         table.add_row(str(key), *[f"{value:.3f}" for value in values])
     if len(found.test_ids) > ROWS:
         table.caption = f"{ROWS} of {len(found.test_ids)} test examples; --json writes all"
-    Console().print(table)
+    show(table)
     for way in found.beyond:
-        typer.echo(f"beyond the runs that the simulator was trained on: {way}")
-    if json is not None:
-        write_text(json, dumps(found.record()) + "\n")
-        typer.echo(f"wrote {json}")
+        say(f"beyond the runs that the simulator was trained on: {way}")
+    if json_file is not None:
+        write_output_json(json_file, found.record(), indent=None)
+        say(f"wrote {json_file}")

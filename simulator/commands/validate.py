@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.options import json_option
+from gptdynamics.console import say, show
+from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
 
 
@@ -27,12 +30,20 @@ def validate(
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
+    json_file: Annotated[
+        Path | None,
+        json_option(
+            "what is in OUTPUT/validate.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, "
+            "`command`, `seconds`, `versions`; with --dry-run the counts that are printed."
+        ),
+    ] = None,
 ) -> None:
     """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare."""
-    from rich.console import Console
 
+    from gptdynamics.outputs import write_output_json
+    from simulator.commands.repeat import repeating_command
     from simulator.experiments.terminal import terminal_tables
-    from simulator.experiments.writing import Finished, write_result
+    from simulator.experiments.writing import Finished, result_record, write_result
     from simulator.use_cases.validate import ValidateSettings, trainings_of
     from simulator.use_cases.validate import validate as validate_model
     from simulator.use_cases.validate_report import validation_result
@@ -42,20 +53,24 @@ def validate(
     )
     if dry_run:
         count, updates, spent = trainings_of(settings)
-        typer.echo(
+        if json_file is not None:
+            write_output_json(json_file, {"trainings": count, "updates": updates, "seconds": spent})
+        say(
             f"{count} trainings of {updates} updates, {measured} measurements of {test_examples} examples each; about "
             f"{spent / 60:.1f} minutes of one core"
         )
         return
+    keeps(f"finished trainings are kept in {output}")
     began = time.perf_counter()
     with phases() as (on_phase, on_progress):
         found = validate_model(settings, on_phase, on_progress)
     result = validation_result(found)
-    named = f" --run {run}" if run else ""
-    command = f"gptfluence validate {model} --dataset {dataset}{named} --output {output}"
+    command = repeating_command("validate", settings, ["model"])
     finished = Finished("validate", f"{found.config} {found.metric}: simulated and real runs", result, command,
                         time.perf_counter() - began)  # fmt: skip
     write_result(finished, output)
+    if json_file is not None:
+        write_output_json(json_file, result_record(finished))
     for table in terminal_tables(result):
-        Console().print(table)
-    typer.echo(f"wrote {output / 'validate.html'}")
+        show(table)
+    say(f"wrote {output / 'validate.html'}")

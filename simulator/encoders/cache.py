@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptdynamics.atomic import write_atomically
+from gptdynamics.atomic import remove_leftovers, write_atomically
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from simulator.encoders.encoder import Encoder
@@ -100,4 +100,5 @@ def _write(folder: Path, keys: list[bytes], vectors: np.ndarray) -> None:
         with target.open("wb") as stream:
             np.save(stream, rows, allow_pickle=False)
 
+    remove_leftovers(folder)
     write_atomically(folder / f"{_digest([key.decode() for key in keys])}.npy", write)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.atomic import write_text
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_vectors
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.outputs import write_output_json
 from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
 from simulator.evaluation.scoring import Row, score, undefined
 from simulator.evaluation.simulated import Simulated, load_simulator, name_of, simulated_of
@@ -85,7 +84,7 @@ class Evaluation:
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Write rows, of one evaluation or several, as a JSON list."""
-    write_text(path, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    write_output_json(path, [asdict(row) for row in rows])
 
 
 def trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:

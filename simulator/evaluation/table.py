@@ -31,9 +31,9 @@ def terminal_table(rows: Sequence[Row]) -> Table:
 
     first = rows[0]
     table = Table(title=f"{first.config}, {first.metric}: {first.runs} held-out runs, {first.examples} test examples")
-    table.add_column("method", no_wrap=True)
+    table.add_column("method")
     for heading in ("MSE", "MAE", "Spearman", "skill"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(
             row.method,
@@ -53,9 +53,6 @@ def terminal_table(rows: Sequence[Row]) -> Table:
 
 def table_text(rows: Sequence[Row]) -> str:
     """The same as plain text."""
-    from rich.console import Console
+    from gptdynamics.console import table_text as text_of
 
-    console = Console(width=80, color_system=None, force_jupyter=False, force_terminal=False)
-    with console.capture() as captured:
-        console.print(terminal_table(rows))
-    return captured.get().rstrip()
+    return text_of(terminal_table(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from gptdynamics.measurement.loss import TargetLosses
 from gptdynamics.runs import Bench
 from gptdynamics.runs.gradient_record import CHECKPOINTS
 from gptdynamics.runs.updates import Updates
+from gptdynamics.scratch import scratch_folder
 from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench
@@ -97,18 +97,18 @@ def pairwise_cost(opened: Bench, runs: Dynamics, pair: Pair) -> tuple[float, flo
     updates = len(runs.curricula[0])
     steps = np.linspace(0, updates - 1, SAMPLED_STEPS).astype(int).tolist()
     tests = list(range(min(SAMPLED_TESTS, len(opened.test_set.tokenized))))
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         opened.base.model.save_pretrained(folder)
 
         def one(model: Any, step: int, test: int) -> None:
             for key in runs.curricula[0][step]:
                 pair(model, opened.tokenized[key], opened.test_set.tokenized[test])
 
-        operations = _counted(partial(one, load_weights(folder), 0, 0))
+        operations = _counted(partial(one, load_weights(str(folder)), 0, 0))
         began = time.perf_counter()
         for step in steps:
             for test in tests:
-                one(load_weights(folder), step, test)
+                one(load_weights(str(folder)), step, test)
         seconds = (time.perf_counter() - began) / (len(steps) * len(tests))
     return seconds * updates, float(operations * updates)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gptdynamics.outputs import write_output
 from simulator.experiments.result import Figure, Panel, Series
 from simulator.report.colours import method_colour, method_dash
 
@@ -156,9 +157,10 @@ def draw_picture(figure: Figure, path: Path) -> None:
         frameon=False,
         fontsize=9,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.suffix.removeprefix(".").lower() or "svg"
+    metadata = {"Date": None} if kind == "svg" else None
     # Labels may be wider than the panels.
-    drawn.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, bbox_inches="tight")
+    write_output(path, lambda file: drawn.savefig(file, format=kind, metadata=metadata, bbox_inches="tight"))
     pyplot.close(drawn)
 
 

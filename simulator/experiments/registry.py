@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptdynamics.atomic import write_text
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.outputs import write_output_text
 from simulator.experiments import estimation
 from simulator.experiments.checkpoint_interval import checkpoint_interval
 from simulator.experiments.convergence import convergence
@@ -31,6 +32,7 @@ from simulator.experiments.writing import (
     write_page,
     write_result,
 )
+from simulator.ownership import prepare_results_folder
 
 # Folder of each experiment's own files, where all of them are run.
 PARTS = "results"
@@ -81,6 +83,7 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
     """
     if name not in EXPERIMENTS:
         raise SettingsError(f"no experiment {name!r}; there are: {', '.join(EXPERIMENTS)}, all")
+    prepare_results_folder(output)
     experiment = EXPERIMENTS[name]
     began = time.perf_counter()
     result = experiment.run(bench)
@@ -90,8 +93,8 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
 
 
 def _command(name: str, bench: Workbench, output: Path) -> str:
-    only = "".join(f" --config {config}" for config in bench.only)
-    return f"gptfluence experiment {name} {bench.dataset}{only} --output {output}"
+    only = [word for config in bench.only for word in ("--config", config)]
+    return shlex.join(["gptfluence", "experiment", name, str(bench.dataset), *only, "--output", str(output)])
 
 
 def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
@@ -109,6 +112,7 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
     """
     # What no experiment can do without is an error here and no reason to skip them all.
     bench.configs()
+    prepare_results_folder(output)
     done = []
     for name in EXPERIMENTS:
         before = read_result(name, _command(name, bench, output / PARTS), bench.data, output / PARTS)
@@ -132,5 +136,5 @@ def write_overview(done: list[Finished], dataset: str, output: Path) -> None:
     for finished in done:
         pictures = [f"{PARTS}/{name}" for name in picture_names(finished)]
         parts.append(markdown(finished, pictures, level=2))
-    write_text(output / "results.md", "\n".join(parts))
+    write_output_text(output / "results.md", "\n".join(parts))
     write_page(output / "results.html", title, done)

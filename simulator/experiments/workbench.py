@@ -52,10 +52,13 @@ class Workbench:
 
     @cached_property
     def data(self) -> str:
-        """What tells its runs from others: a hash of names, sizes and times of the dataset's files."""
-        files = sorted(path for path in self.folder.root.rglob("*.parquet"))
-        about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        """What tells its runs from others: a hash of names and contents of the dataset's files."""
+        whole = hashlib.sha256()
+        for path in sorted(self.folder.root.glob("data/*/*.parquet")):
+            with path.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            whole.update(f"{path.relative_to(self.folder.root).as_posix()} {content}\n".encode())
+        return whole.hexdigest()[:16]
 
     def configs(self, scenario: Scenario | None = None) -> tuple[list[str], list[str]]:
         """Configs that can be evaluated, and the reasons why others cannot.

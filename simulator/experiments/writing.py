@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.atomic import write_text
+from gptdynamics.outputs import write_output_json, write_output_text
 from simulator.experiments.drawing import draw_picture, plotly_figure
 from simulator.experiments.result import Figure, Panel, Result, Series, Table
 from simulator.report.self_contained import render_page
@@ -38,6 +38,18 @@ class Finished:
     seconds: float
 
 
+def result_record(finished: Finished) -> dict[str, Any]:
+    """An experiment as plain values, for JSON."""
+    return {
+        "experiment": finished.name,
+        "title": finished.title,
+        "command": finished.command,
+        "seconds": round(finished.seconds, 1),
+        "versions": versions(),
+        **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
+    }
+
+
 def write_result(finished: Finished, output: Path, data: str = "") -> None:
     """Write NAME.json, NAME.md, a picture of each figure, and NAME.html.
 
@@ -46,20 +58,12 @@ def write_result(finished: Finished, output: Path, data: str = "") -> None:
         output: folder.
         data: what tells the runs apart from others, for `read_result`.
     """
-    record = {
-        "experiment": finished.name,
-        "title": finished.title,
-        "command": finished.command,
-        "seconds": round(finished.seconds, 1),
-        "versions": versions(),
-        "data": data,
-        **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
-    }
-    write_text(output / f"{finished.name}.json", json.dumps(record, indent=1) + "\n")
+    record = result_record(finished) | {"data": data}
+    write_output_json(output / f"{finished.name}.json", record)
     pictures = picture_names(finished)
     for name, figure in zip(pictures, finished.result.figures, strict=False):
         draw_picture(figure, output / name)
-    write_text(output / f"{finished.name}.md", markdown(finished, pictures))
+    write_output_text(output / f"{finished.name}.md", markdown(finished, pictures))
     write_page(output / f"{finished.name}.html", finished.title, [finished])
 
 
@@ -157,4 +161,4 @@ def write_page(path: Path, title: str, experiments: Sequence[Finished]) -> None:
         versions=versions(),
         made=time.strftime("%Y-%m-%d"),
     )
-    write_text(path, page)
+    write_output_text(path, page)

@@ -11,7 +11,7 @@ from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
-from gptdynamics.atomic import write_text
+from gptdynamics.outputs import write_output_text
 from simulator.explorer.payload import View, explorer_payload
 from simulator.report.self_contained import render_page
 
@@ -65,5 +65,5 @@ def write_explorer(path: Path, views: Sequence[View], texts: bool = True) -> int
         chart_style=Markup(asset("vendor/uPlot.min.css")),
         scripts=[Markup(asset(name)) for name in SCRIPTS],
     )
-    write_text(path, page)
+    write_output_text(path, page)
     return len(page.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import asdict
 from importlib.metadata import version
@@ -40,8 +41,8 @@ def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: 
         for number, run in enumerate(runs.runs)
         for at in shown.tolist()
     ]
-    models = " ".join(settings.models)
-    command = f"gptfluence report {settings.dataset} --config {settings.config} --metric {settings.metric}"
+    words = ["gptfluence", "report", str(settings.dataset), "--config", settings.config, "--metric", settings.metric]
+    words += [word for model in settings.models for word in ("--models", model)]
     facts = {
         "Dataset": str(settings.dataset),
         "Base model": f"{runs.base_model} ({runs.base_revision})",
@@ -49,7 +50,7 @@ def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: 
         "Test examples shown": f"{len(shown)} of {len(runs.test)}",
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("gptdynamics", "torch", "transformers")),
         "Made": time.strftime("%Y-%m-%d"),
-        "Command": f"{command} --models {models} --output {path}" if models else f"{command} --output {path}",
+        "Command": shlex.join([*words, "--output", str(path)]),
     }
     write_report(
         path,

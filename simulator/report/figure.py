@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gptdynamics.errors import DataError
+from gptdynamics.outputs import write_output
 from simulator.evaluation import Evaluation
 from simulator.report.colours import method_colour
 from simulator.report.drawn import drawn_at_first
@@ -55,6 +56,7 @@ def draw_trajectories(evaluation: Evaluation, path: Path) -> None:
     axes[0].set_ylabel(AXIS_TITLES[runs.metric])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    kind = path.suffix.removeprefix(".").lower() or "svg"
+    metadata = {"Date": None} if kind == "svg" else None
+    write_output(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
     pyplot.close(figure)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptdynamics.atomic import write_text
 from gptdynamics.errors import DataError
+from gptdynamics.outputs import write_output_text
 from simulator.report.colours import DASH_ARRAYS, method_colour, method_dash
 from simulator.report.drawn import drawn_at_first
 from simulator.report.self_contained import render_page
@@ -153,7 +153,7 @@ def write_report(
         last_method=methods[-1] if methods else None,
         curve_count=len(curves),
     )
-    write_text(Path(path), page.encode("utf-8", "replace").decode())
+    write_output_text(Path(path), page)
 
 
 def _check(curves: Sequence[Curve]) -> None:

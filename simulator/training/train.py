@@ -16,6 +16,7 @@ from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.encoders import make_encoder
 from simulator.intervals import band_arrays
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.ownership import prepare_model_folder
 from simulator.training.checkpoints import Checkpoints
 from simulator.training.fitting import OnPhase, OnProgress, Part, fit_parts
 from simulator.training.parts import check_part, fingerprint, read_parts, stride_of
@@ -92,6 +93,7 @@ def train_and_save(
     Raises:
         GPTDynamicsError: as of `train_simulator` and `make_session`.
     """
+    prepare_model_folder(folder)
     runs = read_parts(settings)
     plain = asdict(settings) | {f"runs of {each.config}, {each.metric}": fingerprint(each) for each in runs}
     # Memory is fitted in closed form, in seconds.

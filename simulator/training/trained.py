@@ -11,6 +11,7 @@ from typing import Any
 from gptdynamics.atomic import write_text
 from gptdynamics.errors import DataError
 from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.ownership import prepare_model_folder
 from simulator.training.markov_fit import Check
 from simulator.training.settings import TrainSettings
 
@@ -72,6 +73,7 @@ class Trained:
         Raises:
             DataError: the folder cannot be written.
         """
+        prepare_model_folder(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.model.save_pretrained(folder)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 import unicodedata
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptdynamics.atomic import write_text
 from gptdynamics.examples import Example
+from gptdynamics.outputs import write_output_json, write_output_text
 from simulator.report.self_contained import render_page
 from simulator.use_cases.influence import Effect, InfluenceFound
 
@@ -109,7 +108,7 @@ def write_influence_json(found: InfluenceFound, path: Path) -> None:
         "mean": rows(None),
         "test_examples": {str(key): rows(key) for key in wanted},
     }
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    write_output_json(path, record)
 
 
 def write_influence_page(found: InfluenceFound, path: Path) -> None:
@@ -151,4 +150,4 @@ def write_influence_page(found: InfluenceFound, path: Path) -> None:
         sections=sections,
         made=time.strftime("%Y-%m-%d"),
     )
-    write_text(path, page)
+    write_output_text(path, page)

@@ -27,6 +27,7 @@ from gptdynamics.tasks.mixture import Mixture
 from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.simulated import Simulated
 from simulator.evaluation.unseen import some_tests
+from simulator.ownership import prepare_results_folder
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
@@ -254,6 +255,7 @@ def find_mislabels(
     Raises:
         GPTDynamicsError: rows or base model cannot be had, or a training diverged.
     """
+    prepare_results_folder(settings.output)
     task = get_task(settings.task)
     clean = load_examples(task, "pool", settings.rows, settings.data)
     test = load_examples(task, "test", settings.test_examples, settings.data) if settings.flip else []

@@ -6,10 +6,11 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gptdynamics.atomic import write_text
+from gptdynamics.outputs import plain_value, write_output_text
 from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.use_cases.mislabel import Mislabels, MislabelSettings, found_shares, shuffles
 from simulator.use_cases.mislabel_rankings import LABELS
@@ -28,8 +29,8 @@ DRAWN = {
 }
 
 
-def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
-    """Write suspects.csv and suspects.jsonl, the most suspicious first.
+def suspects(found: Mislabels, by: str) -> list[dict[str, Any]]:
+    """A row for each training example, the most suspicious first.
 
     Args:
         found: the scores.
@@ -48,7 +49,18 @@ def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
             **{name: float(values[places[key]]) for name, values in found.scores.items()},
         }
         rows.append(row | ({"flipped": key in found.truth} if found.truth else {}))
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return rows
+
+
+def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
+    """Write suspects.csv and suspects.jsonl, the most suspicious first.
+
+    Args:
+        found: the scores.
+        by: which one orders the list.
+    """
+    rows = suspects(found, by)
+    lines = "".join(json.dumps(plain_value(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]))
     writer.writeheader()
@@ -56,7 +68,7 @@ def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
     writer.writerows([row | {"prompt": _plain_cell(str(row["prompt"]))} for row in rows])
     paths = found.settings.output / "suspects.csv", found.settings.output / "suspects.jsonl"
     for path, text in zip(paths, (table.getvalue(), lines), strict=True):
-        write_text(path, text.encode("utf-8", "replace").decode())
+        write_output_text(path, text)
     return paths
 
 

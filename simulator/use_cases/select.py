@@ -22,6 +22,7 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.encoders import encode_cached, make_encoder
+from simulator.ownership import prepare_results_folder
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, one_shot
@@ -188,6 +189,7 @@ def select(
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit, or a training diverged.
     """
+    prepare_results_folder(settings.output)
     case, fact = _read(settings)
     target = _target(settings, fact)
     others = [at for at in range(len(fact.test)) if at not in set(target)]

@@ -22,6 +22,7 @@ from simulator.baselines import MeanCurve
 from simulator.baselines.tracin import test_places
 from simulator.curricula import visit_shares
 from simulator.intervals import coverage
+from simulator.ownership import prepare_results_folder
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
 from simulator.use_cases.trial_cost import time_trials
@@ -150,6 +151,7 @@ def validate(
     Raises:
         GPTDynamicsError: model, dataset or settings do not fit, or a training diverged.
     """
+    prepare_results_folder(settings.output)
     drawn = _draw(settings)
     fact, case = drawn.fact, drawn.case
     alternatives = [change.run for change in drawn.changes]

@@ -77,6 +77,15 @@ def test_config_splits_at_its_last_underscore(config: str, parts: tuple[str, str
     assert config_parts(config) == parts
 
 
+@pytest.mark.parametrize("size", ["examples", "runs", "gradients", "Runs"])
+@pytest.mark.parametrize("task", ["rte", "mini_sentiment"])
+def test_a_config_may_not_be_named_like_other_files_of_a_dataset(task: str, size: str) -> None:
+    for use in (config_parts, lambda config: RunSettings(config, 1e-3)):
+        with pytest.raises(SettingsError, match=f"may not end in _{size}.*{task}_{size}-1"):
+            use(f"{task}_{size}")
+    assert config_parts(f"{task}_{size}-1") == (task, f"{size}-1")
+
+
 @pytest.mark.parametrize("config", ["rte", "rte_", "_nano", "", "../rte_nano", "rte/x_nano", "r te_nano", "rte_nano\n"])
 def test_other_forms_of_config_are_refused(config: str) -> None:
     with pytest.raises(SettingsError, match="not of the form <task>_<size>"):

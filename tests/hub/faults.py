@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 
@@ -20,6 +20,7 @@ class Fault:
         pattern: a regular expression that `METHOD /path` matches from its beginning.
         times: how many requests it happens to.
         status: answer with this status instead of serving the request; None: serve it.
+        body: of that answer, taken for JSON; None: an error in words.
         retry_after: seconds, said with that answer.
         drop_after: close the connection after so many bytes of the request's body; None: do not.
         delay: seconds to wait before anything else.
@@ -29,6 +30,7 @@ class Fault:
     pattern: str
     times: int = 1
     status: int | None = None
+    body: bytes | None = None
     retry_after: int | None = None
     drop_after: int | None = None
     delay: float = 0.0
@@ -101,7 +103,10 @@ class Faults:
             return
         if fault.status is not None:
             headers = {} if fault.retry_after is None else {"Retry-After": str(fault.retry_after)}
-            answer = JSONResponse({"error": "as told"}, fault.status, headers)
+            if fault.body is None:
+                answer: Response = JSONResponse({"error": "as told"}, fault.status, headers)
+            else:
+                answer = Response(fault.body, fault.status, headers, "application/json")
             await answer(scope, receive, send)
             return
         await self.app(scope, receive, send)

@@ -308,9 +308,9 @@ def card_metadata(commit: Commit) -> dict[str, Any]:
     import yaml
 
     card = commit.files.get("README.md")
-    parts = card.content.decode().split("---\n", 2) if card else []
+    parts = card.content.decode("utf-8", "replace").split("---\n", 2) if card else []
     try:
         found = yaml.safe_load(parts[1]) if len(parts) == 3 and not parts[0].strip() else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         found = None
     return found if isinstance(found, dict) else {}

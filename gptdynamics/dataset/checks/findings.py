@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-AGAIN = "Delete it and run the same collect command again, or fetch it again"
+AGAIN = "Move it out of the folder and run the same collect command again, or fetch it again"
+# What is not understood may be somebody's work: never advise to delete it.
+NOT_OURS = "If it is yours, keep it in another folder; if it is of this dataset, restore its name"
 
 
 @dataclass(frozen=True, order=True)

@@ -16,7 +16,9 @@ from gptdynamics.dataset.schema import GRADIENT_SCHEMA
 from gptdynamics.runs.gradient_record import product_steps
 
 # A run that has its trajectories is not made again.
-PRODUCTS_AGAIN = "Delete it and the run's trajectories and run the same collect command again, or fetch it again"
+PRODUCTS_AGAIN = (
+    "Move it and the run's trajectories out of the folder and run the same collect command again, or fetch it again"
+)
 
 
 def check_products(findings: Findings, path: Path, facts: ConfigFacts, run: str, updates: int | None) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gptdynamics.atomic import leftovers
-from gptdynamics.configs import SPLITS, config_parts, run_parts, split_of
-from gptdynamics.dataset.checks.findings import Findings
+from gptdynamics.configs import RESERVED_SIZES, SPLITS, config_parts, run_parts, split_of
+from gptdynamics.dataset.checks.findings import NOT_OURS, Findings
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import SettingsError
 
@@ -57,24 +57,34 @@ class Layout:
 def read_layout(folder: DatasetFolder, findings: Findings) -> Layout:
     """Look at the names of all files; those that belong to nothing become faults."""
     layout = Layout()
+    ambiguous: set[str] = set()
     for path in sorted(folder.root.glob("manifests/*.json")):
         if _is_config(path.stem):
             layout.configs[path.stem] = ConfigFiles()
+        elif _ends_in_reserved_word(path.stem):
+            ambiguous |= {path.stem, *(f"{path.stem}_{kind}" for kind in _KINDS)}
+            said = "a config's name may not end so: load_dataset takes its files for other files of another config"
+            findings.add(path, "", said, "Collect it again under another name; nothing of it was checked")
         else:
-            findings.add(path, "", "not named for a config", "Remove it, or restore its name")
+            findings.add(path, "", "not named for a config", NOT_OURS)
     gone = set(leftovers(folder.root))
     for path in sorted(folder.root.rglob(".*.tmp")):
         if path in gone:
-            findings.add(path, "", "a process was killed while it wrote this", "Delete it; collect does, too")
+            findings.add(path, "", "a process was killed while it wrote this", "Go on with collect: it removes this")
         elif _TEMPORARY.fullmatch(path.name):
             layout.writing.append(path.relative_to(folder.root).as_posix())
         else:
-            findings.add(path, "", "a temporary file of another program", "Delete it")
+            findings.add(path, "", "a temporary file of another program", NOT_OURS)
     data = folder.root / "data"
     for path in _entries(data):
+        if path.name in ambiguous:
+            for part in ("pool", "test"):
+                if path.name.endswith("_examples") and (path / f"{part}.parquet").is_file():
+                    layout.examples.setdefault(path.name.removesuffix("_examples"), []).append(part)
+            continue
         if path.is_dir() and _belongs(path, layout, findings):
             continue
-        findings.add(path, "", "belongs to no config and no task", "Remove it")
+        findings.add(path, "", "belongs to no config and no task", NOT_OURS)
     return layout
 
 
@@ -82,6 +92,10 @@ def _entries(folder: Path) -> Iterator[Path]:
     """What is in a folder, but for temporary files."""
     if folder.is_dir():
         yield from (path for path in sorted(folder.iterdir()) if not (path.name[0] == "." and path.suffix == ".tmp"))
+
+
+def _ends_in_reserved_word(name: str) -> bool:
+    return name.rpartition("_")[2].casefold() in RESERVED_SIZES
 
 
 def _is_config(name: str) -> bool:
@@ -100,7 +114,7 @@ def _belongs(path: Path, layout: Layout, findings: Findings) -> bool:
             if file.name in ("pool.parquet", "test.parquet"):
                 layout.examples.setdefault(task, []).append(file.stem)
             else:
-                findings.add(file, "", "examples are in pool.parquet and test.parquet only", "Remove it")
+                findings.add(file, "", "examples are in pool.parquet and test.parquet only", NOT_OURS)
         return True
     config, kind = path.name, ""
     for known in _KINDS:
@@ -127,11 +141,13 @@ def _run_of(file: Path, files: ConfigFiles, findings: Findings) -> str | None:
     except SettingsError:
         run = ""
     if not run or file.suffix != ".parquet" or split not in SPLITS:
-        findings.add(file, "", "not named <split>-<run>.parquet", "Remove it")
+        findings.add(file, "", "not named <split>-<run>.parquet", NOT_OURS)
         return None
     if split != split_of(run):
         files.misnamed.add(run)
         said = f"run {run} is of split {split_of(run)}, not {split}"
-        findings.add(file, "", said, f"Rename it to {split_of(run)}-{run}.parquet, or delete it if that is there")
+        findings.add(
+            file, "", said, f"Rename it to {split_of(run)}-{run}.parquet, or move it out of the folder if that is there"
+        )
         return None
     return run

@@ -1,0 +1,165 @@
+"""Ctrl-C: what a command says and how it ends, within two seconds whatever it is doing."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from gptdynamics.terminal_text import safe_text
+
+STATUS = 130
+# What a command has for ending by itself, and what Python has afterwards: together less than two seconds.
+GRACE_SECONDS, EXIT_SECONDS = 1.2, 0.6
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class Interruption:
+    """What is known of an interruption of the command that runs.
+
+    Args:
+        command: the words of the command line, its name first.
+
+    Attributes:
+        happened: whether the user has interrupted the command.
+        kept: what stays of its work, in words.
+        resumes: whether the same command goes on where it was, instead of beginning again.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = list(command)
+        self.happened = False
+        self.kept = "nothing was changed"
+        self.resumes = False
+        self._telling = threading.Lock()
+
+    def message(self) -> str:
+        """One line: what is kept, and the command that goes on."""
+        again = "go on" if self.resumes else "begin again"
+        return f"interrupted: {safe_text(self.kept)}. To {again}: {safe_text(shlex.join(self.command))}"
+
+    def tell(self) -> None:
+        """Say it on standard error, once."""
+        if not self._telling.acquire(blocking=False):
+            return
+        # Not through Python's stream: the main thread may be holding it.
+        with suppress(OSError, ValueError):
+            # On a line of its own, below the `^C` of the terminal; a progress bar had hidden the cursor.
+            begin = f"{_SHOW_CURSOR}\n" if os.isatty(2) else ""
+            os.write(2, f"{begin}{self.message()}\n".encode("utf-8", "replace"))
+
+
+_current: list[Interruption] = []
+
+
+def keeps(what: str) -> None:
+    """Say what stays if the command that runs is interrupted from now on, and that the same command goes on.
+
+    Args:
+        what: a clause, such as `finished runs are kept in out`.
+    """
+    for interruption in _current[-1:]:
+        interruption.kept, interruption.resumes = what, True
+
+
+@contextmanager
+def interruptible(command: Sequence[str]) -> Iterator[Interruption]:
+    """Within it, an interruption ends this process in time even where Python cannot see it.
+
+    Python raises `KeyboardInterrupt` only when the main thread is between two of its own instructions, and what waits
+    for threads or processes may go on waiting. A thread of its own hears of the signal at once; when the command has
+    not ended by then, it says what there is to say, ends the worker processes, and this one.
+
+    Args:
+        command: the words of the command line, its name first.
+    """
+    interruption = Interruption(command)
+    _current.append(interruption)
+    try:
+        if threading.current_thread() is not threading.main_thread():
+            yield interruption
+            return
+        with _watched(interruption):
+            yield interruption
+    finally:
+        _current.remove(interruption)
+
+
+@contextmanager
+def _watched(interruption: Interruption) -> Iterator[None]:
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while (number := heard.recv(1)) and number[0] != signal.SIGINT:
+            pass
+        if not number:
+            return
+        interruption.happened = True
+        if not ended.wait(GRACE_SECONDS):
+            _end_now(interruption)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # The other thread may not have heard of it yet.
+        interruption.happened = True
+        raise KeyboardInterrupt
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.getsignal(signal.SIGINT)
+    # A shell that starts a command in the background lets it ignore the signal: that is left as it is.
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    previous = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(previous)
+        signal.signal(signal.SIGINT, before)
+        told.close()
+        watcher.join(timeout=1)
+        heard.close()
+
+
+def end_process() -> NoReturn:
+    """End this process: what is registered for its end is done, but not for long, and no thread is waited for.
+
+    Python's own end takes seconds where large libraries are loaded, and nothing can interrupt it.
+    """
+
+    def end() -> None:
+        _kill_workers()
+        os._exit(STATUS)
+
+    timer = threading.Timer(EXIT_SECONDS, end)
+    timer.daemon = True
+    timer.start()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    end()
+    raise AssertionError("the process has ended")
+
+
+def _kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def _end_now(interruption: Interruption) -> None:
+    """End this process and its workers from another thread than the main one."""
+    _kill_workers()
+    interruption.tell()
+    os._exit(STATUS)

@@ -1,0 +1,208 @@
+"""Writing to a place that a user names: a file, a link to one, a device, a pipe, or standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from gptdynamics.atomic import remove_leftovers_of, write_atomically
+from gptdynamics.errors import DataError, GPTDynamicsError
+from gptdynamics.scratch import scratch_folder
+
+STANDARD_OUTPUT = Path("-")
+_MOST_LINKS = 40
+# Folders of the files that this process has open, by number.
+_DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"), Path("/proc/thread-self/fd"))
+
+
+def write_output(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file that a user named.
+
+    A regular file, or one that is not there yet, is written whole or not at all; a link stays, and what it points to
+    is written. Into anything else (a device, a pipe, an open file such as `/dev/stdout`) the content is written,
+    and it is never replaced. `-` is standard output.
+
+    Args:
+        path: where to.
+        write: fills the file whose path it is given, which is an empty regular file.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with _one_line(path):
+        target, descriptor = _resolved(path)
+        check_output(path)
+        if descriptor is None and _is_file_or_new(target):
+            before = target.stat() if target.exists() else None
+            write_atomically(target, write)
+            remove_leftovers_of(target)
+            if before is not None:
+                _keep_owner_and_mode(target, before)
+            return
+        with scratch_folder() as folder:
+            filled = Path(folder) / (target.name or "output")
+            filled.touch()
+            write(filled)
+            content = filled.read_bytes()
+        _pour(content, target, descriptor)
+
+
+def write_output_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, see `write_output`; characters that are none (lone surrogates) become `?`.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    content = text.encode("utf-8", "replace")
+    write_output(path, lambda file: _fill(file, content))
+
+
+def write_output_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    """Write plain values as JSON, see `write_output`. JSON has no NaN and no infinity: they become null.
+
+    Args:
+        path: where to.
+        value: of lists, mappings, dataclasses, texts, numbers, paths.
+        indent: spaces; None: all in one line.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    write_output_text(path, json_text(value, indent) + "\n")
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    """Plain values as JSON that every parser reads: no NaN, no infinity; see `write_output_json`."""
+    return json.dumps(plain_value(value), indent=indent, allow_nan=False)
+
+
+def plain_value(value: Any) -> Any:
+    """What JSON can say of a value: numbers that are not finite become None, other kinds their text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): plain_value(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return [plain_value(each) for each in sorted(value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain_value(asdict(value))
+    if hasattr(value, "tolist"):  # arrays and numbers of numpy and torch
+        return plain_value(value.tolist())
+    return str(value)
+
+
+def check_output(path: Path) -> None:
+    """See that a file can be written, before the work whose result it shall hold.
+
+    Raises:
+        DataError: it is a folder, lies in something that is not a folder, or may not be written.
+    """
+    with _one_line(path):
+        target, descriptor = _resolved(path)
+        if descriptor is not None:
+            os.fstat(descriptor)
+            return
+        with suppress(FileNotFoundError, NotADirectoryError):
+            # Other reasons, such as a name that is too long, are errors.
+            target.lstat()
+        if target.is_dir():
+            raise DataError(f"cannot write {path}: it is a folder. Name a file in it")
+        if target.exists():
+            if not os.access(target, os.W_OK):
+                raise DataError(f"cannot write {path}: it is read-only. Name another file")
+            return
+        folder = next(each for each in target.parents if each.exists())
+        if not folder.is_dir():
+            raise DataError(f"cannot write {path}: {folder} is not a folder. Name another file")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise DataError(f"cannot write {path}: {folder} is read-only. Name another file")
+
+
+def is_standard_output(path: Path | None) -> bool:
+    """Whether what is written to a path goes where tables and messages go, too."""
+    if path is None:
+        return False
+    with _one_line(path):
+        return _resolved(path)[1] == 1
+
+
+def _resolved(path: Path) -> tuple[Path, int | None]:
+    """Where links lead, and the number of the open file of this process that it stands for, if it does."""
+    if path == STANDARD_OUTPUT:
+        return path, 1
+    target = path.absolute()
+    for _ in range(_MOST_LINKS):
+        if target.name.isdecimal() and target.parent.resolve() in map(Path.resolve, _DESCRIPTORS):
+            return target, int(target.name)
+        if not target.is_symlink():
+            return target, None
+        target = target.parent / target.readlink()
+    raise DataError(f"cannot write {path}: links lead in a circle. Name another file")
+
+
+def _is_file_or_new(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _keep_owner_and_mode(path: Path, before: os.stat_result) -> None:
+    now = path.stat()
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        try:
+            os.chown(path, before.st_uid, before.st_gid)
+        except OSError:
+            # Whoever may not give a file away keeps it, and nobody else gets rights of the owner before.
+            return
+    path.chmod(stat.S_IMODE(before.st_mode))
+
+
+def _pour(content: bytes, target: Path, descriptor: int | None) -> None:
+    """Write into what is there."""
+    if descriptor is None:
+        opened = os.open(target, os.O_WRONLY)
+    else:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        if descriptor == 1 and not _is_process_stdout():
+            sys.stdout.write(content.decode("utf-8", "replace"))
+            return
+        opened = os.dup(descriptor)
+    with os.fdopen(opened, "wb") as stream:
+        stream.write(content)
+
+
+def _is_process_stdout() -> bool:
+    """Whether Python's standard output is the process's; tests and notebooks put another in its place."""
+    try:
+        return sys.stdout.fileno() == 1
+    except (OSError, AttributeError, ValueError):
+        return False
+
+
+def _fill(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except GPTDynamicsError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"cannot write {path}: {reason}") from error

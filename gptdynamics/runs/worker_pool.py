@@ -1,0 +1,79 @@
+"""Processes that do work side by side, and that end at once when nobody waits for them any more."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import Any
+
+
+class WorkerPool(ProcessPoolExecutor):
+    """A pool of new processes that do not hear Ctrl-C: this process ends them.
+
+    Args:
+        workers: how many.
+        initializer: called in each before its first work, after `begin_worker`.
+        initargs: its arguments.
+    """
+
+    def __init__(self, workers: int, initializer: Callable[..., None], initargs: tuple[Any, ...] = ()) -> None:
+        context = multiprocessing.get_context("spawn")
+        super().__init__(workers, mp_context=context, initializer=_begin, initargs=(initializer, initargs))
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Hand out work. Processes begin here, and inherit that the signal is blocked: imports could not ignore it."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(function, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def end_workers(self) -> None:
+        """End the processes in the middle of what they do; what they had to do fails."""
+        for process in list((self._processes or {}).values()):
+            process.kill()
+        self.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def worker_pool(workers: int, initializer: Callable[..., None], initargs: tuple[Any, ...] = ()) -> Iterator[WorkerPool]:
+    """A pool that is closed in the end: in an orderly way, or, after an error or an interruption, at once.
+
+    Args:
+        workers, initializer, initargs: as of `WorkerPool`.
+    """
+    pool = WorkerPool(workers, initializer, initargs)
+    try:
+        yield pool
+    except BaseException:
+        pool.end_workers()
+        raise
+    pool.shutdown(cancel_futures=True)
+
+
+def _begin(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
+    begin_worker()
+    initializer(*initargs)
+
+
+def begin_worker() -> None:
+    """What a worker process does first: deaf to Ctrl-C, one thread, and an end with the process that it works for."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    torch.set_num_threads(1)
+
+
+def _end_with_the_parent() -> None:
+    """A worker whose parent was killed would finish its work for nobody, and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
