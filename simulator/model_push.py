@@ -14,6 +14,7 @@ from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub.model_push import push_model_files
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.parsing import read_json
 from simulator.model_card import FIGURE, GENERATED_METADATA, draw_held_out, figures_of, render_model_card
 
 
@@ -87,10 +88,7 @@ def push_simulator(
 
 
 def _read(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, kind):
         raise DataError(f"{path}: not what gptfluence has written")
     return content

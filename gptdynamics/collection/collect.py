@@ -18,6 +18,7 @@ from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs.bench import Bench
 from gptdynamics.runs.processes import Executor, local_executor
+from gptdynamics.tasks.loading import replaced_note
 
 OnStart = Callable[[str, int], None]
 OnStep = Callable[[str], None]
@@ -28,10 +29,11 @@ POLL_SECONDS = 0.5
 class _Collector:
     """One collection in progress."""
 
-    def __init__(self, settings: CollectSettings, on_start: OnStart, on_run: OnStep) -> None:
+    def __init__(self, settings: CollectSettings, on_start: OnStart, on_run: OnStep, on_note: OnNote) -> None:
         self.settings = settings
         self.on_start = on_start
         self.on_run = on_run
+        self.on_note = on_note
         self.folder = DatasetFolder(settings.out)
         self.claims = Claims(self.folder.root)
         self.collected = Collected()
@@ -48,6 +50,9 @@ class _Collector:
         self.collected.skipped += [f"{config}/{run}" for run in there]
         bench = Bench.load(entry.settings, self.settings.data, entry.unseen_runs > 0)
         self.collected.cut[config] = bench.cut
+        note = replaced_note(entry.settings.task, [*bench.pool, *bench.test])
+        if note is not None:
+            self.on_note(note)
         with self.claims.whole_folder():
             self.folder.begin(entry, bench.base.revision)
             self.folder.add_examples(entry.settings.task, "pool", bench.pool)
@@ -174,7 +179,8 @@ def collect(
         on_start: called with a config's name and the number of measured steps that its missing runs will have.
         on_step: called with the config's name after each measured step.
         on_run: called with `<config>/<run>` when a run has ended.
-        on_note: called with a line about what happens on a Ray cluster: a node that was lost, a long wait.
+        on_note: called with a line about rows whose texts were mended, and about what happens on a Ray cluster: a node
+            that was lost, a long wait.
 
     Raises:
         GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used.
@@ -183,7 +189,7 @@ def collect(
     for entry in settings.plan:
         folder.check_settings(entry)
     folder.remove_leftovers()
-    collector = _Collector(settings, on_start, on_run)
+    collector = _Collector(settings, on_start, on_run, on_note)
     collector.claims.remove_left()
     jobs = sum(len(missing_runs(settings.out, entry)) for entry in settings.plan)
     with ExitStack() as stack:

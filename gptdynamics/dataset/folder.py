@@ -29,6 +29,7 @@ from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, wr
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.parsing import parse_object, read_bytes
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
 
@@ -421,9 +422,6 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: it is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}). Restore it, or collect into another folder") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a JSON object. Restore it, or collect into another folder")
-    return content
+        return parse_object(read_bytes(path), str(path))
+    except DataError as error:
+        raise DataError(f"{error}. Restore it, or collect into another folder") from error

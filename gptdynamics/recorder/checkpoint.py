@@ -10,6 +10,7 @@ import numpy as np
 
 from gptdynamics.atomic import write_atomically
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.parsing import parse_object
 from gptdynamics.recorder.recording import Partial
 
 NAME = "gptdynamics_recording.safetensors"
@@ -46,10 +47,10 @@ def load_partial(checkpoint: Path, updates: int) -> Partial:
         )
     try:
         with safe_open(path, "np") as stored:
-            plain = json.loads(stored.metadata()["recording"])
+            plain = parse_object((stored.metadata() or {})["recording"], "recording")
             partial = Partial(**plain, values={name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
         sound = len(partial.curriculum) == len(partial.rates) == updates or bool(partial.failure)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, DataError) as error:
         raise DataError(f"{path}: it is damaged ({error}). Resume from another checkpoint") from error
     if not sound:
         raise DataError(f"{path}: it is not of {updates} updates. Resume from another checkpoint")

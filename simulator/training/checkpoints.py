@@ -18,6 +18,7 @@ import torch
 
 from gptdynamics.atomic import write_atomically, write_text
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.parsing import parse_object, read_bytes
 
 
 @dataclass
@@ -47,10 +48,8 @@ class Checkpoints:
             return
         wanted = json.loads(json.dumps(dict(self.settings)))
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(there, dict):
-                raise ValueError("not a JSON object")
-        except (OSError, ValueError) as error:
+            there = parse_object(read_bytes(path), "not of a training")
+        except DataError as error:
             raise self._damaged(path, error) from error
         names = sorted(there.keys() | wanted.keys())
         differ = [
@@ -97,9 +96,9 @@ class Checkpoints:
             return None
         try:
             with safe_open(path, "pt") as file:
-                progress = json.loads((file.metadata() or {})["progress"])
+                progress = parse_object((file.metadata() or {})["progress"], "its progress")
                 return {key: file.get_tensor(key) for key in file.keys()}, progress  # noqa: SIM118
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError, DataError) as error:
             raise self._damaged(path, error) from error
 
     def remove(self) -> None:
