@@ -106,13 +106,13 @@ def parse_toml(text: str | bytes, where: str) -> dict[str, Any]:
     Raises:
         DataError: it is not TOML, is nested too deeply, or has an integer of more than 400 digits.
     """
-    if isinstance(text, bytes):
-        text = decode(text, where)
     try:
+        if isinstance(text, bytes):
+            text = decode(text, "")
         tables = tomllib.loads(text)
         _check_values(tables)
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{where}: not a TOML file ({error})") from error
+    except (tomllib.TOMLDecodeError, DataError) as error:
+        raise DataError(f"{where}: not a TOML file ({str(error).removeprefix(': ')})") from error
     except RecursionError as error:
         raise DataError(f"{where}: it is nested deeper than {DEEPEST}") from error
     except ValueError as error:
@@ -122,7 +122,7 @@ def parse_toml(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def replace_surrogates(value: Any) -> tuple[Any, int]:
-    """A value with U+FFFD in the place of each half of a surrogate pair, which no file can hold; and how many there were.
+    """A value with U+FFFD for each half of a surrogate pair, which no file can hold, and how many there were.
 
     JSON may escape one half of a pair alone, and texts that were cut in the middle of an emoji often do.
 
@@ -163,7 +163,9 @@ def _check_values(value: Any) -> None:
     """Raise RecursionError for values nested too deeply, ValueError for integers that cannot even be printed."""
     level, depth = [value], 0
     while level:
-        inner = [list(each.values()) if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        inner = [
+            list(each.values()) if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)
+        ]
         depth += bool(inner)
         if depth > DEEPEST:
             raise RecursionError

@@ -11,6 +11,7 @@ from typing import Any
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.parsing import parse_toml
+from gptdynamics.ranges import RUNS, Range, check_fields
 
 _FOLDER = Path(__file__).parent
 PLANS = ("paper", "nano")
@@ -37,9 +38,10 @@ class PlanEntry:
     unseen_runs: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("runs", 1), ("unseen_runs", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{self.config}: {name}={getattr(self, name)} must be at least {least}")
+        try:
+            check_fields(self, {"runs": RUNS, "unseen_runs": Range(0, RUNS.most)})
+        except SettingsError as error:
+            raise SettingsError(f"{self.config}: {error}") from error
 
     @property
     def config(self) -> str:

@@ -132,8 +132,8 @@ def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None
     """The first `count` examples of a task's pool or test set; of a mixture, of each of its tasks.
 
     Every row of a file is checked, used or not; blank lines are none. Half of a surrogate pair, which JSON can escape
-    but no text can hold, becomes U+FFFD, and the example's source says how many there were. Ids are row numbers; in a mixture of P tasks, row r of its task
-    p has id `r * P + p`, so that an example keeps its id when more are asked for.
+    but no text can hold, becomes U+FFFD, and the example's source says how many there were. Ids are row numbers; in a
+    mixture of P tasks, row r of its task p has id `r * P + p`, so that an example keeps its id when more are asked for.
 
     Args:
         task: whose rows.

@@ -10,6 +10,7 @@ import torch
 
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.parsing import read_json
+from gptdynamics.ranges import Range, check_fields
 from simulator.use_cases.case import load_case, load_part
 from simulator.what_if import WhatIf
 
@@ -37,6 +38,7 @@ class SimulateSettings:
     metric: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
         if self.dataset is None and self.curriculum is None:
             raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
         if self.curriculum is not None and self.run is not None:
