@@ -91,6 +91,7 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "modeling_gptfluence.py",
         "markov_dynamics.py",
         "memory_dynamics.py",
+        "model_files.py",
         "recurrence.py",
         "curricula.py",
         "intervals.py",
