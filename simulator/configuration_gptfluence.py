@@ -78,8 +78,9 @@ def check_fields(values: Mapping[str, Any]) -> None:
             fits = all(fits_kind(item, ONE[each], least) for item in value)
         if not fits:
             said = repr(value)
+            article = "an" if kind == "object" else "a"
             bound = f" of at least {least:g}" if "number" in kind and least > 0 else ""
-            raise ValueError(f"{name}={said if len(said) < 80 else said[:60] + '...'} must be a {kind}{bound}")
+            raise ValueError(f"{name}={said if len(said) < 80 else said[:60] + '...'} must be {article} {kind}{bound}")
 
 
 def fits_kind(value: Any, kind: str, least: float) -> bool:
