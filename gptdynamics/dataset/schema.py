@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptdynamics.atomic import write_atomically
+from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 from gptdynamics.errors import DataError
 
 GENERATED_METRICS = ("bleu", "rougeL")
@@ -145,9 +146,6 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         DataError: it is missing, truncated or lacks a column; the message names it and the remedy.
     """
     try:
-        return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"{path}: cannot be read as Parquet ({reason}). Delete it and run the same collect command again"
-        ) from error
+        return load_parquet(path, columns)
+    except DamagedParquet as error:
+        raise DataError(f"{path}: {error}. Delete it and run the same collect command again") from error
