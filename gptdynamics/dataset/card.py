@@ -14,6 +14,8 @@ HERE = "path/to/this/folder"
 CARD = "README.md"
 FIGURE = "trajectories.svg"
 _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
+_PLAIN = re.compile("[A-Za-z][A-Za-z _-]*")
+_NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 _YAML = re.compile(r"\A---\n(.*?)\n---\n", re.S)
 
 
@@ -77,10 +79,22 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
     if metadata == new_metadata:
         head = _YAML.match(new)
         return f"{head.group(0) if head else ''}{body}"
+    return f"---\n{_dumped(metadata)}---\n{body}"
+
+
+def _dumped(metadata: Mapping[str, Any]) -> str:
+    """YAML in which every text is quoted that a reader of YAML 1.1 or 1.2 could take for something else."""
     import yaml
 
-    text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
-    return f"---\n{text}---\n{body}"
+    class Dumper(yaml.SafeDumper):
+        """With quotes."""
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+        plain = _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+    Dumper.add_representer(str, represent)
+    return yaml.dump(metadata, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:

@@ -25,6 +25,7 @@ from gptdynamics.configs import (
 from gptdynamics.dataset.card import CARD, FIGURE, HERE, has_generated_part, merge_card, render_card
 from gptdynamics.dataset.card_figure import draw_runs
 from gptdynamics.dataset.licences import rows_licences
+from gptdynamics.dataset.run_files import read_run_row, read_trajectories
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
@@ -397,8 +398,8 @@ class DatasetFolder:
             finished = self.finished(config)
             if not finished:
                 continue
-            row = read_parquet(self.run_row_path(config, finished[0])).to_pylist()[0]
-            columns = read_parquet(self.run_path(config, finished[0]))
+            row = read_run_row(self.run_row_path(config, finished[0]), config, finished[0])
+            columns = read_trajectories(self.run_path(config, finished[0]), finished[0])
             counts = {split: sum(split_of(run) == split for run in finished) for split in SPLITS}
             summaries.append(
                 row

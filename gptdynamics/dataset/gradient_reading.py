@@ -9,6 +9,7 @@ import numpy as np
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root
+from gptdynamics.dataset.run_files import read_trajectories
 from gptdynamics.dataset.schema import GRADIENT_COLUMNS, read_parquet
 from gptdynamics.errors import DataError
 
@@ -95,7 +96,7 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     if not whole or (ids != ids[0]).any():
         raise DataError(f"{path}: its products are damaged. Delete it and the run's file, and collect that run again")
     values = flat.reshape(*ids.shape, -1)
-    test_ids = read_parquet(folder.run_path(config, run), ["test_id"])["test_id"].to_pylist()
+    test_ids = read_trajectories(folder.run_path(config, run), run, [])["test_id"].to_pylist()
     if len(test_ids) != values.shape[2]:
         raise DataError(f"{path}: products with {values.shape[2]} test examples; the run has {len(test_ids)}")
     return GradientProducts(steps, ids[0].tolist(), test_ids, values)
@@ -131,7 +132,7 @@ def read_update_products(source: str | Path, config: str, run: str) -> UpdatePro
         DataError: they are damaged.
     """
     path = DatasetFolder(local_root(str(source))).run_path(config, run)
-    table = read_parquet(path)
+    table = read_trajectories(path, run)
     if not set(GRADIENT_COLUMNS) <= set(table.column_names) or table["grad_dot"].null_count == table.num_rows:
         return None
     values = {}
