@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.options import TaskFileOption, add_task_files
 from gptdynamics.console import run_app
 from gptdynamics.errors import SettingsError
 from simulator.commands.explorer import write_page
@@ -104,6 +105,7 @@ def train(
     report_to: Annotated[
         list[str] | None, typer.Option(help="Also tell a tracker, e.g. tensorboard; its files are in OUTPUT/logs.")
     ] = None,
+    task_file: TaskFileOption = None,
 ) -> None:
     """Train a simulator on the training and validation runs of one config and metric, or of several.
 
@@ -111,6 +113,7 @@ def train(
     """
     from simulator.training import TrainSettings, train_and_save
 
+    add_task_files(task_file)
     configs, metrics = _several(config), _several(metric or ["loss"])
     settings = TrainSettings(
         dataset=dataset,
@@ -156,6 +159,7 @@ def evaluate(
     unseen_tests: Annotated[
         float, typer.Option(help="Keep this share of the test examples from training, and score on them.")
     ] = 0.0,
+    task_file: TaskFileOption = None,
 ) -> None:
     """Score every method on held-out runs, of each config and metric apart."""
     from rich.console import Console
@@ -166,6 +170,7 @@ def evaluate(
     from simulator.evaluation.unseen import Unseen, evaluate_unseen
     from simulator.training.parts import groups_of
 
+    add_task_files(task_file)
     named = {"baselines": tuple(baselines)} if baselines else {}
     unseen = Unseen(unseen_tests, split)
     rows = []
@@ -228,10 +233,12 @@ def experiment(
     dataset: Dataset,
     output: Annotated[Path, typer.Option(help="Folder for tables, figures and pages.")],
     config: Annotated[list[str] | None, typer.Option(help="Only this config. Default: all.")] = None,
+    task_file: TaskFileOption = None,
 ) -> None:
     """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
     from simulator.experiments import Workbench, run_all, run_experiment
 
+    add_task_files(task_file)
     with phases() as (on_phase, on_progress):
         bench = Workbench(dataset, tuple(config or ()), on_phase, on_progress)
         found = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
