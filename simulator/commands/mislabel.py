@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from gptdynamics.commands.options import TaskFileOption, add_task_files
 from simulator.commands.phases import phases
 
 
@@ -38,7 +37,6 @@ def mislabel(
     test_examples: Annotated[int, typer.Option(help="With --flip: test rows for the accuracy.")] = 872,
     by: Annotated[str, typer.Option(help="The score that orders the list of suspects.")] = "ridge_left_out",
     seed: Annotated[int, typer.Option(help="Of flips, curricula and shuffles.")] = 0,
-    task_file: TaskFileOption = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
 ) -> None:
@@ -59,7 +57,6 @@ def mislabel(
 
     for path in task_file or ():
         add_task_file(path)
-    add_task_files(task_file)
     settings = MislabelSettings(
         task, output, data, base_model, rows, flip, seed, learning_rate, batch_size, epochs, runs, retrainings,
         test_examples, workers,
