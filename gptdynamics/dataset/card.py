@@ -73,13 +73,29 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
         body = _GENERATED.sub(lambda _: made.group(0), old_body, count=1)
     else:
         body = f"{old_body.rstrip()}\n\n{made.group(0)}" if old_body.strip() else new_body
-    tags = list(dict.fromkeys([*(old_metadata.get("tags") or []), *new_metadata["tags"]]))
     kept = {name: value for name, value in old_metadata.items() if name not in own}
-    metadata = new_metadata | kept | {"tags": tags}
+    metadata = new_metadata | kept | {"tags": _tags_of(old_metadata, new_metadata)}
     if metadata == new_metadata:
         head = _YAML.match(new)
         return f"{head.group(0) if head else ''}{body}"
-    return f"---\n{_dumped(metadata)}---\n{body}"
+    import yaml
+
+    try:
+        text = _dumped(metadata)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"README.md: its YAML cannot be kept ({type(error).__name__}). Mend it by hand") from error
+    return f"---\n{text}---\n{body}"
+
+
+def _tags_of(*cards: Mapping[str, Any]) -> list[str]:
+    """The tags of several cards, each once; a single word is a tag, too, and what is no word is left out."""
+    found: list[str] = []
+    for metadata in cards:
+        tags = metadata.get("tags")
+        found += [
+            str(tag) for tag in (tags if isinstance(tags, list) else [tags]) if isinstance(tag, str | int | float)
+        ]
+    return list(dict.fromkeys(found))
 
 
 def _dumped(metadata: Mapping[str, Any]) -> str:
@@ -107,8 +123,8 @@ def _split(card: str) -> tuple[dict[str, Any], str]:
         return {}, card
     try:
         metadata = yaml.safe_load(head.group(1)) or {}
-    except yaml.YAMLError as error:
-        line = str(error).splitlines()[0]
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # of odd dates, depths and keys
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"README.md: its YAML cannot be read ({line}). Mend it by hand: the rest is kept") from error
     if not isinstance(metadata, dict):
         raise DataError("README.md: its YAML is not a list of names and values. Mend it by hand: the rest is kept")

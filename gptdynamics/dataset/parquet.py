@@ -76,8 +76,14 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
         least, most = min(each.min for each in said), max(each.max for each in said)
         found = _extremes(table[name].combine_chunks())
         if found != (least, most) and not any(isinstance(at, float) and not isfinite(at) for at in (least, most)):
-            return name, f"its values run from {found[0]} to {found[1]}, its footer says {least} to {most}"
+            return name, f"its values run from {_said(found)}, its footer says {_said((least, most))}"
     return None
+
+
+def _said(ends: tuple[Any, Any]) -> str:
+    """Two values in one line; texts may be long and have several."""
+    shown = [repr(each) if isinstance(each, str | bytes) else str(each) for each in ends]
+    return " to ".join(each if len(each) <= 60 else f"{each[:60]}..." for each in shown)
 
 
 def _extremes(values: pa.Array) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gptdynamics.dataset.schema import METRICS, RECORDED_RUN_SCHEMA, read_parquet
+from gptdynamics.dataset.schema import GRADIENT_COLUMNS, METRICS, RECORDED_RUN_SCHEMA, read_parquet, with_types
 from gptdynamics.errors import DataError
 
 _AGAIN = "Delete it and run the same collect command again, or restore it"
@@ -110,21 +110,16 @@ def values_of(table: pa.Table, path: Path, metric: str, step_column: str) -> tup
 
 def _typed(table: pa.Table, path: Path) -> pa.Table:
     """The table with the types that its columns are to have; wider ones of other writers become those."""
-    own = {field.name: field.type for field in RECORDED_RUN_SCHEMA}
+    own = dict(zip(RECORDED_RUN_SCHEMA.names, RECORDED_RUN_SCHEMA.types, strict=True))
     if "test_id" in table.column_names:
         lists = pa.list_(pa.int32())
         own = {"run": pa.string(), "test_id": pa.int32(), "task": pa.string(), **dict.fromkeys(_STEPS, lists)}
-    for at, field in enumerate(table.schema):
-        wanted = own.get(field.name)
-        if wanted is None and field.name in METRICS and field.type not in _VALUES:
-            wanted = _VALUES[1]
-        if wanted is None or field.type == wanted:
-            continue
-        try:
-            table = table.set_column(at, pa.field(field.name, wanted), table[field.name].cast(wanted))
-        except pa.ArrowException as error:
-            raise DataError(f"{path}: {field.name} is {field.type}, not {wanted}. {_AGAIN}") from error
-    return table
+        own |= {
+            field.name: _VALUES[1]
+            for field in table.schema
+            if field.name in (*METRICS, *GRADIENT_COLUMNS) and field.type not in _VALUES
+        }
+    return with_types(table, own, path)
 
 
 def _check_steps(column: pa.ChunkedArray, path: Path, name: str) -> None:

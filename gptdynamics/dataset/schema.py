@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -149,3 +150,27 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         return load_parquet(path, columns)
     except DamagedParquet as error:
         raise DataError(f"{path}: {error}. Delete it and run the same collect command again") from error
+
+
+def with_types(table: pa.Table, types: Mapping[str, pa.DataType], path: Path) -> pa.Table:
+    """A table whose columns have these types, as far as it has them; what other writers made wider is narrowed.
+
+    Args:
+        table: of a file.
+        types: by column.
+        path: the file, for messages.
+
+    Raises:
+        DataError: a column cannot have its type without loss.
+    """
+    for at, field in enumerate(table.schema):
+        wanted = types.get(field.name, field.type)
+        if field.type == wanted:
+            continue
+        try:
+            table = table.set_column(at, pa.field(field.name, wanted), table[field.name].cast(wanted))
+        except pa.ArrowException as error:
+            raise DataError(
+                f"{path}: {field.name} is {field.type}, not {wanted}. Delete it and run the same collect command again"
+            ) from error
+    return table

@@ -1,0 +1,96 @@
+"""A dataset, a simulator, and whatever else is read from outside, made once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gptdynamics.collection import CollectSettings, collect
+from gptdynamics.configs import RunSettings
+from gptdynamics.plans import Plan, PlanEntry
+from gptdynamics.recorder.checkpoint import save_partial
+from gptdynamics.recorder.recording import Partial
+from simulator.training import TrainSettings, train_and_save
+from simulator.training.checkpoints import Checkpoints
+
+CONFIG = "mini_sentiment_nano"
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six runs of two updates, with gradients."""
+    root = tmp_path_factory.mktemp("fuzz") / "dataset"
+    settings = RunSettings(
+        CONFIG, 1e-3, pool_size=8, subset=4, batch_size=2, epochs=1, test_examples=4, gradients="test",
+        gradient_width=16,
+    )  # fmt: skip
+    collect(CollectSettings(Plan("fuzz", (PlanEntry(settings, 6),)), root, workers=1, device="cpu"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def model_folder(dataset: Path) -> Path:
+    """A simulator that was trained on them."""
+    folder = dataset.parent / "model"
+    train_and_save(TrainSettings(str(dataset), CONFIG, encoder="label", bands=False), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(dataset: Path) -> Path:
+    """What an interrupted training of a simulator, and an interrupted recording, leave behind."""
+    folder = dataset.parent / "checkpoints"
+    kept = Checkpoints(folder, {"seed": 1, "config": CONFIG})
+    kept.save(
+        "setting-00", {"weights": torch.arange(12.0), "random": torch.arange(5, dtype=torch.uint8)}, {"update": 3}
+    )
+    partial = Partial(
+        config=CONFIG, run="0000", recorded={"eval_every": 1}, base_revision="x", curriculum=[[0, 1], [2, 3]],
+        rates=[1e-3, 5e-4], step=[0, 1, 2], generation_step=[], failure="",
+        values={"loss": np.arange(12, dtype=np.float32).reshape(3, 4)},
+    )  # fmt: skip
+    save_partial(folder, partial)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts(dataset: Path) -> Path:
+    """Rows, a plan, a task file, a curriculum, a table of figures."""
+    folder = dataset.parent / "texts"
+    (folder / "own").mkdir(parents=True)
+    for part in ("train", "eval"):
+        rows = [
+            {"text": f"Phrase {at} of {part}.", "label": ("good", "bad")[at % 2], "source_id": at} for at in range(6)
+        ]
+        (folder / "own" / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "plan.toml").write_text(
+        'name = "mine"\n[defaults]\nlearning_rate = 1e-3\nruns = 3\nseed = 1\n[[config]]\nconfig = "mini_sentiment_nano"\n'
+        'steps = 4\nbase_model = "nano"\n[[config]]\nconfig = "mini_triples_nano"\nunseen_runs = 1\nlora_rank = 2\n'
+    )
+    (folder / "task.py").write_text(TASK)
+    curriculum = {"curriculum": [[0, 1], [2, 3]], "learning_rate": [1e-3, 5e-4], "initial": [1.0, 2.0, 3.0, 4.0]}
+    (folder / "curriculum.json").write_text(json.dumps(curriculum))
+    return folder
+
+
+TASK = '''from gptdynamics.tasks import HubSource, Task
+
+
+class Own(Task):
+    """Sentiment."""
+
+    name = "own"
+    fields = {"text": str, "label": str}
+    plain = "Phrase: {text}\\nLabel:"
+    instructions = ("Is this good or bad? {text}\\nAnswer:", "{text}\\nGood or bad?")
+    labels = (" good", " bad")
+    scenario = "finetune"
+    hub = HubSource("owner/name", None, {"train": "train", "eval": "test"}, "mit")
+
+    def target(self, row):
+        return f" {row['label']}"
+'''
