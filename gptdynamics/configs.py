@@ -61,6 +61,8 @@ def config_parts(config: str) -> tuple[str, str]:
     return task, size
 
 
+# Files and folders are named for configs.
+LONGEST_CONFIG = 120
 _RANGES = {
     "learning_rate": RATE,
     "seed": SEED,
@@ -140,6 +142,8 @@ class RunSettings:
     def __post_init__(self) -> None:
         if isinstance(self.config, str):
             config_parts(self.config)
+            if len(self.config) > LONGEST_CONFIG:
+                raise SettingsError(f"config={self.config[:40]!r}... has more than {LONGEST_CONFIG} characters")
         check_fields(self, _RANGES)
         if self.subset > self.pool_size:
             raise SettingsError(f"subset={self.subset} is larger than pool_size={self.pool_size}")

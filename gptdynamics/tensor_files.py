@@ -31,7 +31,7 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], plain: Mapping[s
     """
     from safetensors.numpy import save_file
 
-    whole = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    whole = {key: np.asarray(array, order="C") for key, array in arrays.items()}
     text = json.dumps(dict(plain))
     metadata = {name: text, _DIGEST: _digest(whole, text)}
     write_atomically(path, lambda target: save_file(whole, target, metadata))
@@ -68,5 +68,5 @@ def _digest(arrays: Mapping[str, np.ndarray], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(array.tobytes())
     return digest.hexdigest()

@@ -82,7 +82,7 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
 
     try:
         text = _dumped(metadata)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"README.md: its YAML cannot be kept ({type(error).__name__}). Mend it by hand") from error
     return f"---\n{text}---\n{body}"
 

@@ -17,6 +17,8 @@ from gptdynamics.tasks.task import HubSource, Task
 
 # The environment reaches the worker processes, too.
 VARIABLE = "GPTDYNAMICS_TASKS"
+# Files and folders are named for tasks.
+_LONGEST = 80
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 
 
@@ -121,8 +123,10 @@ def _checked(kind: type[Task]) -> Task:
             raise SettingsError(f"{label} lacks {attribute}")
     if inspect.isabstract(kind):
         raise SettingsError(f"{label} lacks {', '.join(sorted(kind.__abstractmethods__))}")
-    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
-        raise SettingsError(f"{label}.name = {kind.name!r} may have letters, digits and, singly inside, _ . - only")
+    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name) or len(kind.name) > _LONGEST:
+        raise SettingsError(
+            f"{label}.name = {kind.name!r:.80} may have at most {_LONGEST} letters, digits and, singly inside, _ . - only"
+        )
     pairs = kind.fields.items() if isinstance(kind.fields, dict) else [("", None)]
     if not all(isinstance(name, str) and isinstance(each, type) for name, each in pairs):
         raise SettingsError(f"{label}.fields = {kind.fields!r} must name fields with their types, as {{'text': str}}")

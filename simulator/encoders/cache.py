@@ -84,8 +84,9 @@ def _read(folder: Path, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
             keys, sums = rows["key"].tolist(), rows["sum"].tolist()
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, LookupError, TypeError, EOFError):
-            path.unlink(missing_ok=True)
+        except Exception:  # numpy reads a damaged header as Python code, which fails in many ways
+            if path.is_file():
+                path.unlink(missing_ok=True)
             continue
         for at, key in enumerate(keys):
             if key in wanted and key not in found:

@@ -16,6 +16,8 @@ from gptdynamics.recorder.checkpoint import save_partial
 from gptdynamics.recorder.recording import Partial
 from simulator.training import TrainSettings, train_and_save
 from simulator.training.checkpoints import Checkpoints
+from tests.gptdynamics.authors_layout import RTE, write_lines
+from tests.gptdynamics.conftest import write_authors_run
 
 CONFIG = "mini_sentiment_nano"
 
@@ -67,16 +69,38 @@ def texts(dataset: Path) -> Path:
             {"text": f"Phrase {at} of {part}.", "label": ("good", "bad")[at % 2], "source_id": at} for at in range(6)
         ]
         (folder / "own" / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "plan.toml").write_text(
-        'name = "mine"\n[defaults]\nlearning_rate = 1e-3\nruns = 3\nseed = 1\n[[config]]\nconfig = "mini_sentiment_nano"\n'
-        'steps = 4\nbase_model = "nano"\n[[config]]\nconfig = "mini_triples_nano"\nunseen_runs = 1\nlora_rank = 2\n'
-    )
+    (folder / "plan.toml").write_text(PLAN)
     (folder / "task.py").write_text(TASK)
     curriculum = {"curriculum": [[0, 1], [2, 3]], "learning_rate": [1e-3, 5e-4], "initial": [1.0, 2.0, 3.0, 4.0]}
     (folder / "curriculum.json").write_text(json.dumps(curriculum))
     return folder
 
 
+@pytest.fixture(scope="session")
+def release(dataset: Path) -> Path:
+    """A release of the paper authors' layout with two runs."""
+    root = dataset.parent / "release"
+    for seed in (1, 2):
+        write_authors_run(root / RTE.format(seed), seed, {"loss": range(4)}, 4)
+    for name, count in (("sft_tasks/rte/rte_0_39_train.json", 40), ("sft_tasks/rte/rte_0_3_eval.json", 4)):
+        write_lines(root / name, [{"id": at, "input": f"Row {at}: yes"} for at in range(count)])
+    return root
+
+
+PLAN = """name = "mine"
+[defaults]
+learning_rate = 1e-3
+runs = 3
+seed = 1
+[[config]]
+config = "mini_sentiment_nano"
+steps = 4
+base_model = "nano"
+[[config]]
+config = "mini_triples_nano"
+unseen_runs = 1
+lora_rank = 2
+"""
 TASK = '''from gptdynamics.tasks import HubSource, Task
 
 

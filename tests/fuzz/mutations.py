@@ -13,8 +13,8 @@ from typing import Any
 # What no field expects, as Python values, and as text that no value can be written as.
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 7, 2**31, 2**63, -(2**63) - 1, 10**30, 0.5, -0.0, 1e308, "", " ", "x", "0", "-1",
-    "nan", "\ud800", "a\udfffb", "\0", "\u202e\x1b[31m", "x" * 5000, "../../x", "/", "loss", "0001", [], {}, [[]], [None],
-    [0], ["x"], [[0], [1.5]], {"": 0}, {"x": None}, [1, [2, [3, [4]]]],
+    "nan", "\ud800", "a\udfffb", "\0", "\u202e\x1b[31m", "x" * 5000, "../../x", "/", "loss", "0001", [], {}, [[]],
+    [None], [0], ["x"], [[0], [1.5]], {"": 0}, {"x": None}, [1, [2, [3, [4]]]],
 )  # fmt: skip
 RAW = (
     "[" * 1500 + "]" * 1500, '{"a":' * 300 + "1" + "}" * 300, "9" * 5000, "NaN", "Infinity", "-Infinity", "1e999", "00",

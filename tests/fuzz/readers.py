@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import random
+import shutil
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from gptdynamics.authors_release import import_release
 from gptdynamics.configs import run_name
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.card import merge_card
@@ -26,13 +30,19 @@ from gptdynamics.dataset.recorded import Recorded
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.status import folder_status
 from gptdynamics.dataset.verify import verify
+from gptdynamics.errors import SettingsError
 from gptdynamics.plans import read_plan
 from gptdynamics.recorder.checkpoint import NAME, load_partial
 from gptdynamics.tasks import load_examples
 from gptdynamics.tasks.user_tasks import _tasks_of
+from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.simulated import load_simulator
+from simulator.model_card import FIGURES
+from simulator.model_push import _results
 from simulator.space_push import trained_on
 from simulator.training.checkpoints import Checkpoints
+from simulator.use_cases.kept_scores import load_scores, save_scores
+from simulator.use_cases.mislabel_rankings import SCORES
 from simulator.use_cases.simulate import read_curriculum
 from tests.fuzz.conftest import CONFIG
 from tests.fuzz.mutations import ODD_VALUES, Damaged, damage_tree
@@ -129,6 +139,15 @@ def _card(rng: random.Random, content: bytes) -> Damaged:
             "x: !!python/object/apply:os.system [ls]",
             "x: &a [*a]",
             "x: " + "[" * 1500,
+            "? [a]\n: b",
+            "? {a: b}\n: c",
+            "x: 0x" + "f" * 5000,
+            "x: " + "9" * 5000,
+            "x: 1:60",
+            "x: *unknown",
+            "\tx: 1",
+            "tags: {a: b}",
+            "tags:\n- [1]\n- 2024-01-01",
             "x: 2024-99-99",
             "tags: 3",
             "a: b: c",
@@ -199,7 +218,7 @@ def _no_values(rng: random.Random, content: bytes) -> Damaged:
     return Damaged("nothing", content)
 
 
-def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path) -> list[Reader]:
+def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path, release: Path) -> list[Reader]:
     """All of them."""
     folder = DatasetFolder(dataset)
     runs = folder.finished(CONFIG)
@@ -210,6 +229,7 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path) -> list[
     held_out = run_name(4)
 
     def rows() -> Any:
+        _tasks_of.cache_clear()
         found = load_examples(_tasks_of(str(texts / "task.py"))[0], "pool", 3, texts)
         for example in found:
             # What is read can be stored.
@@ -262,6 +282,33 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path) -> list[
         kept.check()
         return kept.load("setting-00")
 
+    authors = tuple(path for path in sorted(release.rglob("*")) if path.is_file())
+
+    def imported() -> Any:
+        shutil.rmtree(release.parent / "imported", ignore_errors=True)
+        import_release(release, release.parent / "imported")
+        # What is imported can be read.
+        for each in DatasetFolder(release.parent / "imported").configs():
+            with suppress(SettingsError):
+                read_dynamics(release.parent / "imported", each, "loss")
+
+    encoder, some = make_encoder("label", "nano"), read_dynamics(dataset, CONFIG, "loss").pool
+
+    def encoded() -> Any:
+        return encode_cached(encoder, some)
+
+    encoded()
+    [encodings] = (Path(os.environ["GPTDYNAMICS_CACHE"]) / "encodings").glob("*/*.npy")
+    scores = checkpoints / "scores.safetensors"
+    sound_scores = {name: np.arange(6.0) for name in SCORES}, {"training": 1.0}
+    save_scores(scores, *sound_scores)
+    figures = {"model": str(model), "config": CONFIG, "metric": "loss", "split": "test", "runs": 1}
+    (texts / "evaluation.json").write_text(json.dumps([figures | dict.fromkeys(FIGURES, 0.5)]))
+    known = load_simulator(str(model)).config
+
+    def evaluation() -> Any:
+        return _results(texts / "evaluation.json", model, known)
+
     return [
         Reader("rows", (texts / "own" / "train.jsonl",), rows, _lines, share=4),
         Reader("plan", (texts / "plan.toml",), plan, _toml, share=4),
@@ -271,7 +318,7 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path) -> list[
         Reader("manifest", (manifest,), settings, _json, share=2),
         Reader("run files", tuple(run_files), lambda: read_dynamics(dataset, CONFIG, "loss"), _table, True, True, 5),
         Reader("examples", tuple(examples), lambda: read_dynamics(dataset, CONFIG, "loss"), _table, True, False, 2),
-        Reader("verify", (*run_files, *examples), lambda: [str(each) for each in verify(dataset).faults], _table, share=1),
+        Reader("verify", (*run_files, *examples), lambda: [str(each) for each in verify(dataset).faults], _table),
         Reader(
             "gradients",
             (folder.vectors_path(CONFIG), folder.products_path(CONFIG, held_out), folder.run_path(CONFIG, held_out)),
@@ -283,5 +330,12 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path) -> list[
         Reader("checkpoint", (checkpoints / "setting-00.safetensors",), training, _no_values, True, True, 2),
         Reader("checkpoint settings", (checkpoints / "settings.json",), training, _json, True, True),
         Reader("recording", (checkpoints / NAME,), lambda: load_partial(checkpoints, 2), _no_values, True, True, 2),
-        Reader("any Parquet file", tuple(examples), lambda: [read_parquet(each).to_pylist() for each in examples], _table, True),
+        Reader(
+            "any Parquet file", tuple(examples), lambda: [read_parquet(each).to_pylist() for each in examples], _table,
+            True,
+        ),
+        Reader("authors' release", authors, imported, _lines, share=2),
+        Reader("encodings", (encodings,), encoded, _no_values, True, True),
+        Reader("kept scores", (scores,), lambda: load_scores(scores) or sound_scores, _no_values, True, True),
+        Reader("evaluation", (texts / "evaluation.json",), evaluation, _json),
     ]  # fmt: skip

@@ -63,10 +63,17 @@ def _problem(reader: Reader, damaged: Damaged, sound: str) -> str | None:
 
 
 def test_damaged_data_is_noticed_or_harmless(
-    dataset: Path, model_folder: Path, checkpoints: Path, texts: Path, capfd: pytest.CaptureFixture[str]
+    dataset: Path,
+    model_folder: Path,
+    checkpoints: Path,
+    texts: Path,
+    release: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (dataset / "sound.md").write_text((dataset / "README.md").read_text())
-    every = readers(dataset, model_folder, checkpoints, texts)
+    monkeypatch.setenv("GPTDYNAMICS_CACHE", str(tmp_path))
+    every = readers(dataset, model_folder, checkpoints, texts, release)
     sound = {reader.name: fingerprint(reader.read()) for reader in every}
     contents = {path: path.read_bytes() for reader in every for path in reader.files}
     names = [reader for reader in every for _ in range(reader.share)]
