@@ -125,7 +125,8 @@ def _checked(kind: type[Task]) -> Task:
         raise SettingsError(f"{label} lacks {', '.join(sorted(kind.__abstractmethods__))}")
     if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name) or len(kind.name) > _LONGEST:
         raise SettingsError(
-            f"{label}.name = {kind.name!r:.80} may have at most {_LONGEST} letters, digits and, singly inside, _ . - only"
+            f"{label}.name = {kind.name!r:.90} may have letters, digits and, singly inside, _ . - only, and at most "
+            f"{_LONGEST} of them"
         )
     pairs = kind.fields.items() if isinstance(kind.fields, dict) else [("", None)]
     if not all(isinstance(name, str) and isinstance(each, type) for name, each in pairs):

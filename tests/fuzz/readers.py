@@ -27,7 +27,7 @@ from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.card import merge_card
 from gptdynamics.dataset.gradient_reading import read_products, read_update_products, read_vectors
 from gptdynamics.dataset.recorded import Recorded
-from gptdynamics.dataset.schema import read_parquet
+from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet
 from gptdynamics.dataset.status import folder_status
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import SettingsError
@@ -331,7 +331,7 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path, release:
         Reader("checkpoint settings", (checkpoints / "settings.json",), training, _json, True, True),
         Reader("recording", (checkpoints / NAME,), lambda: load_partial(checkpoints, 2), _no_values, True, True, 2),
         Reader(
-            "any Parquet file", tuple(examples), lambda: [read_parquet(each).to_pylist() for each in examples], _table,
+            "any Parquet file", tuple(examples), lambda: [read_parquet(each, EXAMPLE_SCHEMA.names).to_pylist() for each in examples], _table,
             True,
         ),
         Reader("authors' release", authors, imported, _lines, share=2),
