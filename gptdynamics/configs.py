@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.local_models import published_name
 from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
 
 # How prompt and target become one sequence of tokens; `gptdynamics.tokens.tokenize_example` says what each means.
@@ -213,8 +214,9 @@ class RunSettings:
         return self.gradients == "all" or (self.gradients == "test" and split_of(run) == "test")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a manifest."""
-        return asdict(self)
+        """Plain values, for a manifest; a folder of this machine is named without its path."""
+        named = None if self.base_model is None else published_name(self.base_model)
+        return asdict(self) | {"base_model": named}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
@@ -229,6 +231,9 @@ class RunSettings:
     def differences(self, other: dict[str, Any]) -> list[str]:
         """Settings in which a saved manifest differs: `name: theirs here, ours now`."""
         mine, other = self.to_dict(), EARLIER_SETTINGS | other
+        if isinstance(other.get("base_model"), str):
+            # Manifests of earlier versions have the path.
+            other = other | {"base_model": published_name(other["base_model"])}
         return [
             f"{name}: {other.get(name)!r} there, {mine.get(name)!r} now"
             for name in sorted(mine.keys() | other.keys())

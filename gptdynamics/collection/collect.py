@@ -15,6 +15,7 @@ from gptdynamics.collection.settings import Collected, CollectSettings, missing_
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.examples import Example
+from gptdynamics.local_models import published_name, remember_folder
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs.bench import Bench
 from gptdynamics.runs.processes import Executor, local_executor
@@ -60,7 +61,8 @@ class _Collector:
             if self.folder.finished(config):
                 # An interrupted collection may have left the card behind the runs.
                 self.folder.write_card()
-        self.bases[config] = (bench.base.name, bench.base.revision)
+        remember_folder(bench.base.name, bench.base.revision)
+        self.bases[config] = (published_name(bench.base.name), bench.base.revision)
         self.test[config] = bench.test
         self.pool_ids[config] = [example.id for example in bench.pool]
         names = list(missing)

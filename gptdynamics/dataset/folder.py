@@ -30,6 +30,7 @@ from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, wr
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.local_models import published_name
 from gptdynamics.parsing import parse_object, read_bytes
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
@@ -219,6 +220,9 @@ class DatasetFolder:
         if before is None:
             raise SettingsError(f"{self.root} holds runs of {config} that were not recorded: name another folder")
         there = before | {"base_revision": self.manifest(config).get("base_revision")}
+        if isinstance(there.get("base_model"), str):
+            # Manifests of earlier versions have the path of a folder.
+            there["base_model"] = published_name(there["base_model"])
         now = recording | {"base_revision": base_revision}
         differences = [
             f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"

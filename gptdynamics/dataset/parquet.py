@@ -43,6 +43,10 @@ def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as stream:
             names = stream.schema_arrow.names
+            stored = {stream.schema.column(at).path.split(".")[0] for at in range(len(stream.schema))}
+            if stored != {name.split(".")[0] for name in names}:
+                # The footer names them twice, for Parquet and for Arrow.
+                raise DamagedParquet("", f"its footer names other columns than {', '.join(names)}")
             for name in columns or ():
                 if names.count(name) != 1:
                     count = names.count(name)

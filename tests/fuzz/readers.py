@@ -277,6 +277,9 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path, release:
         values = loaded.simulate(curriculum, initial=[1.0] * len(loaded.config.test_keys), learning_rate=[1e-3, 5e-4])
         return loaded.state_dict(), loaded.config.to_dict(), torch.as_tensor(values)
 
+    def tables() -> Any:
+        return [read_parquet(each, EXAMPLE_SCHEMA.names).to_pylist() for each in examples]
+
     def training() -> Any:
         kept = Checkpoints(checkpoints, {"seed": 1, "config": CONFIG})
         kept.check()
@@ -331,7 +334,7 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path, release:
         Reader("checkpoint settings", (checkpoints / "settings.json",), training, _json, True, True),
         Reader("recording", (checkpoints / NAME,), lambda: load_partial(checkpoints, 2), _no_values, True, True, 2),
         Reader(
-            "any Parquet file", tuple(examples), lambda: [read_parquet(each, EXAMPLE_SCHEMA.names).to_pylist() for each in examples], _table,
+            "any Parquet file", tuple(examples), tables, _table,
             True,
         ),
         Reader("authors' release", authors, imported, _lines, share=2),
