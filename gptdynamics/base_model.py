@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.local_models import remembered_folder
 from gptdynamics.model_folder import ADAPTER_CONFIG, UnusableModelError, adapter_base, check_config, weights_digest
 from gptdynamics.nano import MODEL_FOLDER
 
@@ -79,6 +80,11 @@ def base_model_source(name: str) -> tuple[str, str | None]:
         return str(MODEL_FOLDER), None
     if name in PYTHIA_REVISIONS:
         return f"EleutherAI/pythia-{name}-deduped", PYTHIA_REVISIONS[name]
+    if "/" not in name and not Path(name).is_dir():
+        # As datasets and simulators name a folder.
+        folder = remembered_folder(name)
+        if folder is not None:
+            return str(folder), None
     source, _, revision = name.rpartition("@")
     if source and revision and not Path(name).exists():
         return source, revision
@@ -113,6 +119,11 @@ def model_revision(name: str) -> str:
             own = weights_digest(Path(source))
         elif "/" in source and not is_hub_id(source):
             raise FileNotFoundError("there is no such folder, and a Hub id is <owner>/<name>")
+        elif not is_hub_id(source):
+            raise FileNotFoundError(
+                "there is no such folder here. Datasets and simulators name a folder without its path: put it, or a "
+                "link to it, where you are"
+            )
         else:
             from huggingface_hub import HfApi
 

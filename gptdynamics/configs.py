@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.local_models import published_name
+from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
 
 # How prompt and target become one sequence of tokens; `gptdynamics.tokens.tokenize_example` says what each means.
 Tokenization = Literal["joined", "separate"]
@@ -71,6 +72,25 @@ def config_parts(config: str) -> tuple[str, str]:
     return task, size
 
 
+# Files and folders are named for configs.
+LONGEST_CONFIG = 120
+_RANGES = {
+    "learning_rate": RATE,
+    "seed": SEED,
+    **dict.fromkeys(("pool_size", "subset", "batch_size", "epochs", "test_examples"), COUNT),
+    **dict.fromkeys(("eval_every", "generate_every", "gradient_width", "lora_alpha", "max_length"), COUNT),
+    "gradient_seed": SEED,
+    "lora_rank": Range(0, INT32),
+    "lora_dropout": Range(0, 1, below=True),
+    "weight_decay": RATE,
+    "beta1": Range(0, 1, below=True),
+    "beta2": Range(0, 1, below=True),
+    "epsilon": Range(above=True),
+    "temperature": Range(above=True),
+    "top_p": Range(0, 1, above=True),
+}
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Everything that, with a run's name, determines the run. The defaults are the paper's table 7.
@@ -79,7 +99,7 @@ class RunSettings:
 
     Attributes:
         config: `<task>_<size>`.
-        learning_rate: at the first update; it falls linearly to zero at the last.
+        learning_rate: at the first update; it falls linearly to zero at the last. 0: nothing is learned.
         seed: of the config; a run derives its own from it.
         pool_size: the pool is the first rows of the task's train split; runs on unseen rows use the next as many.
         subset: examples of the pool that one run trains on.
@@ -134,42 +154,29 @@ class RunSettings:
     text_tokenizer: Literal["auto", "13a", "intl", "zh", "char"] = "auto"
 
     def __post_init__(self) -> None:
-        config_parts(self.config)
-        counts = (
-            "pool_size subset batch_size epochs test_examples eval_every generate_every gradient_width lora_alpha "
-            "max_length"
-        ).split()
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name}={getattr(self, name)} must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise SettingsError(f"learning_rate={self.learning_rate} must be above 0 and finite")
+        if isinstance(self.config, str):
+            config_parts(self.config)
+            if len(self.config) > LONGEST_CONFIG:
+                raise SettingsError(f"config={self.config[:40]!r}... has more than {LONGEST_CONFIG} characters")
+        check_fields(self, _RANGES)
         if self.subset > self.pool_size:
             raise SettingsError(f"subset={self.subset} is larger than pool_size={self.pool_size}")
         if self.batch_size > self.examples:
             raise SettingsError(f"batch_size={self.batch_size} is larger than subset={self.examples}")
+        # Ids of pool and test examples, and steps, are stored as 32-bit numbers.
+        largest = {
+            "pool_size": self.unseen_pool_ids.stop,
+            "test_examples": self.test_examples * self.parts,
+            "epochs": self.all_steps,
+        }
+        for name, number in largest.items():
+            if number > INT32:
+                raise SettingsError(f"{name}={getattr(self, name)} is too large: ids or steps would be above {INT32}")
         if self.steps is not None and not 1 <= self.steps <= self.all_steps:
             raise SettingsError(
                 f"steps={self.steps} must be between 1 and the {self.all_steps} that "
                 f"{self.epochs} epochs of {self.examples} examples in batches of {self.batch_size} give"
             )
-        if not 0 <= self.weight_decay < math.inf or not 0 < self.epsilon < math.inf:
-            raise SettingsError("weight_decay must be at least 0, epsilon above 0, both finite")
-        if not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
-            raise SettingsError("beta1 and beta2 must be in [0, 1)")
-        if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
-            raise SettingsError("temperature must be above 0 and top_p in (0, 1]")
-        if self.lora_rank < 0 or not 0 <= self.lora_dropout < 1:
-            raise SettingsError("lora_rank must be at least 0 and lora_dropout in [0, 1)")
-        choices = {
-            "gradients": ("none", "test", "all"),
-            "precision": ("fp32", "bf16"),
-            "tokenization": TOKENIZATIONS,
-            "text_tokenizer": ("auto", *TEXT_TOKENIZERS),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
         if self.precision != "fp32" and self.gradients != "none":
             raise SettingsError("gradient products are exact only in fp32: give precision fp32, or gradients none")
 
@@ -220,8 +227,9 @@ class RunSettings:
         return self.gradients == "all" or (self.gradients == "test" and split_of(run) == "test")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a manifest."""
-        return asdict(self)
+        """Plain values, for a manifest; a folder of this machine is named without its path."""
+        named = None if self.base_model is None else published_name(self.base_model)
+        return asdict(self) | {"base_model": named}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
@@ -238,6 +246,9 @@ class RunSettings:
         mine, other = self.to_dict(), EARLIER_SETTINGS | other
         if self._text_tokenizers(self.text_tokenizer) == self._text_tokenizers(other["text_tokenizer"]):
             other["text_tokenizer"] = self.text_tokenizer
+        if isinstance(other.get("base_model"), str):
+            # Manifests of earlier versions have the path.
+            other = other | {"base_model": published_name(other["base_model"])}
         return [
             f"{name}: {other.get(name)!r} there, {mine.get(name)!r} now"
             for name in sorted(mine.keys() | other.keys())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -34,8 +35,19 @@ def _environment() -> Environment:
     environment.filters["text"] = _text
     environment.filters["code"] = _code
     environment.filters["one_line"] = _one_line
+    environment.filters["yaml"] = yaml_text
     environment.filters["without_path"] = _without_path
     return environment
+
+
+def yaml_text(value: object) -> str:
+    """A text in YAML, always quoted: many a name would otherwise be read as a number, a date or a truth value."""
+    quoted = json.dumps(str(value), ensure_ascii=False)
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in quoted)
+
+
+def _escaped(letter: str) -> str:
+    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
 
 
 def _cell(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gptdynamics.commands.options import file_option, json_option
+from gptdynamics.commands.options import TaskFileOption, add_task_files, file_option, json_option
 from gptdynamics.console import run_process, say, say_error, show
 from gptdynamics.errors import SettingsError
 from gptdynamics.interruption import keeps
@@ -117,6 +117,7 @@ def train(
             "`choice`, `tried`."
         ),
     ] = None,
+    task_file: TaskFileOption = None,
 ) -> None:
     """Train a simulator on the training and validation runs of one config and metric, or of several.
 
@@ -124,6 +125,7 @@ def train(
     """
     from simulator.training import TrainSettings, train_and_save
 
+    add_task_files(task_file)
     configs, metrics = _several(config), _several(metric or ["loss"])
     settings = TrainSettings(
         dataset=dataset,
@@ -183,6 +185,7 @@ def evaluate(
     unseen_tests: Annotated[
         float, typer.Option(help="Keep this share of the test examples from training, and score on them.")
     ] = 0.0,
+    task_file: TaskFileOption = None,
 ) -> None:
     """Score every method on held-out runs, of each config and metric apart."""
 
@@ -193,6 +196,7 @@ def evaluate(
     from simulator.training.parts import groups_of
 
     keeps("encodings are kept, scores are not")
+    add_task_files(task_file)
     named = {"baselines": tuple(baselines)} if baselines else {}
     unseen = Unseen(unseen_tests, split)
     rows = []
@@ -263,12 +267,14 @@ def experiment(
             "`notes`, `skipped`, `tables`, `figures`."
         ),
     ] = None,
+    task_file: TaskFileOption = None,
 ) -> None:
     """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
     from simulator.experiments import Workbench, run_all, run_experiment
     from simulator.experiments.writing import result_record
 
     keeps(f"finished experiments are kept in {output}" if name == "all" else "encodings are kept")
+    add_task_files(task_file)
     with phases() as (on_phase, on_progress):
         bench = Workbench(dataset, tuple(config or ()), on_phase, on_progress)
         found = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -44,6 +44,62 @@ PART = (
     "ridge",
     "calibration_runs",
 )
+
+# What a field may hold: a kind of value, and of numbers the least.
+FIELDS: dict[str, tuple[str, float]] = {
+    **dict.fromkeys(("dynamics", "metric", "dataset_config", "base_model", "base_revision", "projection"), ("text", 0)),
+    "kind": ("text", 0),
+    "encoder": ("object", 0),
+    **dict.fromkeys(("encoder_width", "steps", "batch_size", "stride", "order", "hidden"), ("whole number", 1)),
+    **dict.fromkeys(("components", "test_components", "curve_components"), ("whole number", 0)),
+    **dict.fromkeys(("first_step", "calibration_runs"), ("whole number", 0)),
+    "ridge": ("number", 0),
+    **dict.fromkeys(("pool_ids", "test_ids"), ("list of whole numbers", 0)),
+    **dict.fromkeys(("pool_keys", "test_keys"), ("list of texts", 0)),
+    **dict.fromkeys(("learning_rate", "decays", "momenta", "forgettings"), ("list of numbers", 0)),
+    "fadings": ("list of numbers", -(2**31)),
+    "parts": ("list of objects", 0),
+}
+# Those that may be null.
+OPTIONAL = "encoder pool_ids pool_keys test_ids test_keys learning_rate decays fadings momenta forgettings ridge parts"
+MOST = 2**31 - 1
+ONE = {"texts": "text", "whole numbers": "whole number", "numbers": "number", "objects": "object"}
+
+
+def check_fields(values: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the name of the field, where a value is of another kind than its field or out of range."""
+    for name, value in values.items():
+        kind, least = FIELDS[name]
+        if value is None and name in OPTIONAL.split():
+            continue
+        each = kind.removeprefix("list of ")
+        fits = fits_kind(value, kind, least) if each == kind else isinstance(value, list | tuple)
+        if fits and each != kind:
+            fits = all(fits_kind(item, ONE[each], least) for item in value)
+        if not fits:
+            said = repr(value)
+            article = "an" if kind == "object" else "a"
+            bound = f" of at least {least:g}" if "number" in kind and least > 0 else ""
+            raise ValueError(f"{name}={said if len(said) < 80 else said[:60] + '...'} must be {article} {kind}{bound}")
+
+
+def fits_kind(value: Any, kind: str, least: float) -> bool:
+    """Whether a value is a text, an object, or a number that is neither too small nor too large."""
+    if kind in ("text", "object"):
+        return isinstance(value, str if kind == "text" else dict)
+    number = type(value) is int or (kind == "number" and isinstance(value, float))
+    return number and least <= value <= MOST
+
+
+def check_part(values: Mapping[str, Any]) -> None:
+    """Raise ValueError where an entry of `parts` lacks a field, or has one of the wrong kind."""
+    lacking = [name for name in ("dataset_config", "metric", "pool_keys", "test_keys") if values.get(name) is None]
+    unknown = sorted(values.keys() - set(PART))
+    if lacking or unknown:
+        raise ValueError(f"an entry of parts {'lacks ' + lacking[0] if lacking else 'has an unknown ' + unknown[0]}")
+    check_fields(values)
+    if values["metric"] not in METRIC_RANGES:
+        raise ValueError(f"metric={values['metric']!r} of a part must be one of {', '.join(METRIC_RANGES)}")
 
 
 class GPTfluenceConfig(PretrainedConfig):
@@ -116,6 +172,12 @@ class GPTfluenceConfig(PretrainedConfig):
         parts: list[dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
+        # It is of the saved files, not of what is made of them.
+        kwargs.pop("digest", None)
+        given = {name: value for name, value in locals().items() if name in FIELDS}
+        check_fields(given)
+        for each in parts or []:
+            check_part(each)
         if dynamics not in ("markov", "memory"):
             raise ValueError(f"dynamics={dynamics!r} must be 'markov' or 'memory'")
         for name, value, known in (("projection", projection, PROJECTIONS), ("kind", kind, KINDS)):
@@ -123,8 +185,10 @@ class GPTfluenceConfig(PretrainedConfig):
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
         if metric not in METRIC_RANGES:
             raise ValueError(f"metric={metric!r} must be one of {', '.join(METRIC_RANGES)}")
-        if order < 1:
-            raise ValueError(f"order={order} must be at least 1")
+        for name in ("pool", "test"):
+            ids, keys = given[f"{name}_ids"] or [], given[f"{name}_keys"] or []
+            if not parts and len(ids) != len(keys):
+                raise ValueError(f"{name}_ids has {len(ids)} entries and {name}_keys {len(keys)}")
         self.dynamics = dynamics
         self.metric = metric
         self.dataset_config = dataset_config

@@ -25,13 +25,16 @@ FIGURES = {
     "spearman": "final-step Spearman",
     "skill": "skill",
 }
+# What a row of an evaluation says besides: of which model, and what it was scored on.
+_ABOUT = ("config", "metric", "split", "runs")
+FIGURE_FIELDS = ("model", *_ABOUT, *FIGURES)
 GENERATED_METADATA = ("datasets", "base_model", "model-index")
 _COLUMNS, _ROWS = 4, 6
 
 
 def figures_of(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of a row of an evaluation that are defined, each with its name and what it was scored on."""
-    about = {name: row[name] for name in ("config", "metric", "split", "runs")}
+    about = {name: row[name] for name in _ABOUT}
     return [
         {"type": key, "name": name, "value": row[key]} | about for key, name in FIGURES.items() if row[key] is not None
     ]

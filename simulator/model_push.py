@@ -13,8 +13,17 @@ from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub.model_push import push_model_files
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.parsing import read_json
 from gptdynamics.scratch import scratch_folder
-from simulator.model_card import FIGURE, GENERATED_METADATA, draw_held_out, figures_of, render_model_card
+from simulator.model_card import (
+    FIGURE,
+    FIGURE_FIELDS,
+    FIGURES,
+    GENERATED_METADATA,
+    draw_held_out,
+    figures_of,
+    render_model_card,
+)
 
 
 def push_simulator(
@@ -87,10 +96,7 @@ def push_simulator(
 
 
 def _read(path: Path, kind: type) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, kind):
         raise DataError(f"{path}: not what gptfluence has written")
     return content
@@ -98,9 +104,18 @@ def _read(path: Path, kind: type) -> Any:
 
 def _results(path: Path, model: Path, config: Any) -> list[dict[str, Any]]:
     """The figures of this model in an evaluation, of every config and metric that it knows."""
+    rows = _read(path, list)
+    for number, row in enumerate(rows):
+        lacking = [name for name in FIGURE_FIELDS if not isinstance(row, dict) or name not in row]
+        if lacking:
+            raise DataError(f"{path}: row {number} lacks {lacking[0]}: it is not what gptfluence evaluate has written")
+        odd = [name for name in FIGURES if not isinstance(row[name], int | float | None)]
+        if odd or not isinstance(row["model"], str | None) or "\0" in (row["model"] or ""):
+            name = odd[0] if odd else "model"
+            raise DataError(f"{path}: row {number}: {name} is {row[name]!r:.60}, which gptfluence has not written")
     found = [
         figure
-        for row in _read(path, list)
+        for row in rows
         if row.get("model") is not None
         and Path(row["model"]).resolve() == model.resolve()
         and (row["config"], row["metric"]) in config.groups

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,12 @@ from .curricula import measured_steps, shares_between
 from .intervals import QUANTILES, half_width
 from .markov_dynamics import MarkovDynamics
 from .memory_dynamics import MemoryDynamics, interpolate
+from .model_files import check, finish_writing, locate, seal, write_folder
 from .table_dynamics import TableDynamics
 from .what_if import WhatIf, what_if
+
+# Options of `save_pretrained` for pushing what was saved.
+HUB_OPTIONS = "push_to_hub repo_id commit_message commit_description private revision create_pr tags".split()
 
 
 def content_key(example: Any) -> str:
@@ -92,6 +97,57 @@ class GPTfluenceSimulator(PreTrainedModel):
         if not config.parts:
             register_bands(self, config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *arguments: Any, **options: Any) -> Any:
+        """Load a model from a folder or the Hub, and see that its files are whole.
+
+        Arguments and options are those of `PreTrainedModel.from_pretrained`; weights are read as safetensors only.
+
+        Raises:
+            OSError: there is no such model.
+            ValueError: a file is damaged, configuration and weights are of different savings, or weights are not
+                finite.
+        """
+        source = Path(pretrained_model_name_or_path)
+        if source.is_dir():
+            finish_writing(source / (options.get("subfolder") or ""))
+        config, weights, commit = locate(pretrained_model_name_or_path, options)
+        check(config, weights, cls.config_class.model_type)
+        if commit is not None:
+            options["revision"] = commit
+        return super().from_pretrained(
+            pretrained_model_name_or_path, *arguments, **(options | {"use_safetensors": True})
+        )
+
+    def save_pretrained(
+        self, save_directory: Any, is_main_process: bool = True, *arguments: Any, **options: Any
+    ) -> None:
+        """Save the model into a folder, whole or not at all.
+
+        Configuration and weights, which are one file, carry a common digest.
+
+        Args:
+            save_directory: the folder.
+            is_main_process: the others of several processes write nothing.
+            arguments, options: further ones of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            OSError: the folder cannot be written; it is as it was.
+            ValueError: weights are not finite.
+        """
+        if not is_main_process:
+            return
+        to_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        options.pop("max_shard_size", None)
+
+        def fill(staging: Path) -> None:
+            super(GPTfluenceSimulator, self).save_pretrained(staging, True, *arguments, **options)
+            seal(staging, options.get("variant"))
+
+        write_folder(Path(save_directory), fill)
+        if to_hub.pop("push_to_hub", False):
+            self.push_to_hub(to_hub.pop("repo_id", Path(save_directory).name), token=options.get("token"), **to_hub)
 
     def part(self, config: str | None = None, metric: str | None = None) -> GPTfluenceSimulator:
         """The simulator of one config and metric on its own; one of a single config and metric is its own part.

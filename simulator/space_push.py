@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from gptdynamics.hub.file_push import push_files, refuse_replacing
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.parsing import read_json
 from gptdynamics.scratch import scratch_folder
 from hub_cards import render
 from simulator.explorer.page import write_explorer
@@ -79,8 +79,8 @@ def trained_on(model: Path) -> str:
     """
     path = model / "training.json"
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["settings"]["dataset"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return str(read_json(path)["settings"]["dataset"])
+    except (DataError, LookupError, TypeError) as error:
         raise DataError(f"{path}: does not say which runs the simulator was trained on") from error
 
 

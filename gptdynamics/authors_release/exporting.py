@@ -17,7 +17,8 @@ from gptdynamics.authors_release.origin import run_origins
 from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root, read_examples
-from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, read_parquet
+from gptdynamics.dataset.run_files import read_run_row, read_trajectories
+from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.ownership import check_folder
@@ -151,7 +152,7 @@ def _row_number(source: dict[str, str]) -> int:
 
 def _write_run(folder: DatasetFolder, out: Path, config: str, run: str, taken: set[str]) -> str:
     """Write the files of one run; its folder, relative to the release."""
-    row = read_parquet(folder.run_row_path(config, run)).to_pylist()[0]
+    row = read_run_row(folder.run_row_path(config, run), config, run)
     origin = run_origins(folder, config).get(run)
     path = checked_path(origin.folder, "runs") if origin else _own_folder(folder, config, run, row, taken)
     if path.as_posix() in taken:
@@ -159,7 +160,7 @@ def _write_run(folder: DatasetFolder, out: Path, config: str, run: str, taken: s
     batches = [*row["curriculum"], *(origin.batches_after if origin else [])]
     lines = [{"step": step, "samples_id": batch} for step, batch in enumerate(batches, start=1)]
     _write_new(out / path / CURRICULUM_FILE, lines)
-    table = read_parquet(folder.run_path(config, run))
+    table = read_trajectories(folder.run_path(config, run), run)
     for metric in METRICS:
         if metric in table.column_names and table[metric].null_count < table.num_rows:
             rows = _metric_rows(table.to_pylist(), metric)
@@ -200,7 +201,7 @@ def _own_folder(folder: DatasetFolder, config: str, run: str, row: dict[str, Any
 
 def _note_what_is_lost(folder: DatasetFolder, config: str, findings: Findings) -> None:
     runs = folder.finished(config)
-    columns = read_parquet(folder.run_path(config, runs[0]))
+    columns = read_trajectories(folder.run_path(config, runs[0]), runs[0])
     if columns["step"][0].as_py()[0] == 0:
         findings.add(config, "the layout begins at step 1", "step 0 is left out")
     if "gradient_step" in columns.column_names or folder.vectors_path(config).exists():

@@ -16,9 +16,11 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.examples import Example
+from gptdynamics.local_models import published_name, remember_folder
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs.bench import Bench
 from gptdynamics.runs.processes import Executor, local_executor
+from gptdynamics.tasks.loading import replaced_note
 
 OnStart = Callable[[str, int], None]
 OnStep = Callable[[str], None]
@@ -29,10 +31,11 @@ POLL_SECONDS = 0.5
 class _Collector:
     """One collection in progress."""
 
-    def __init__(self, settings: CollectSettings, on_start: OnStart, on_run: OnStep) -> None:
+    def __init__(self, settings: CollectSettings, on_start: OnStart, on_run: OnStep, on_note: OnNote) -> None:
         self.settings = settings
         self.on_start = on_start
         self.on_run = on_run
+        self.on_note = on_note
         self.folder = DatasetFolder(settings.out)
         self.claims = Claims(self.folder.root)
         self.collected = Collected()
@@ -49,6 +52,9 @@ class _Collector:
         self.collected.skipped += [f"{config}/{run}" for run in there]
         bench = Bench.load(entry.settings, self.settings.data, entry.unseen_runs > 0)
         self.collected.cut[config] = bench.cut
+        note = replaced_note(entry.settings.task, [*bench.pool, *bench.test])
+        if note is not None:
+            self.on_note(note)
         with self.claims.whole_folder():
             self.folder.begin(entry, bench.base.revision)
             self.folder.add_examples(entry.settings.task, "pool", bench.pool)
@@ -56,7 +62,8 @@ class _Collector:
             if self.folder.finished(config):
                 # An interrupted collection may have left the card behind the runs.
                 self.folder.write_card()
-        self.bases[config] = (bench.base.name, bench.base.revision)
+        remember_folder(bench.base.name, bench.base.revision)
+        self.bases[config] = (published_name(bench.base.name), bench.base.revision)
         self.test[config] = bench.test
         self.pool_ids[config] = [example.id for example in bench.pool]
         names = list(missing)
@@ -175,7 +182,8 @@ def collect(
         on_start: called with a config's name and the number of measured steps that its missing runs will have.
         on_step: called with the config's name after each measured step.
         on_run: called with `<config>/<run>` when a run has ended.
-        on_note: called with a line about what happens on a Ray cluster: a node that was lost, a long wait.
+        on_note: called with a line about rows whose texts were mended, and about what happens on a Ray cluster: a node
+            that was lost, a long wait.
 
     Raises:
         GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used.
@@ -185,7 +193,7 @@ def collect(
     for entry in settings.plan:
         folder.check_settings(entry)
     folder.remove_leftovers()
-    collector = _Collector(settings, on_start, on_run)
+    collector = _Collector(settings, on_start, on_run, on_note)
     collector.claims.remove_left()
     jobs = sum(len(missing_runs(settings.out, entry)) for entry in settings.plan)
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.ranges import RATE, check_fields
 
 _CONNECT_SECONDS = 5.0
 # What a client of gRPC says first, with empty settings; a server answers with a frame of the same kind.
@@ -41,9 +42,10 @@ class RaySettings:
                 f"ray address {self.address}: collect runs on a node of the cluster, not through a Ray client: "
                 "give <host>:<port> of the head node, and start it on a node"
             )
-        for name, value in (("cpus", self.cpus), ("gpus", self.gpus or 0), ("patience", self.patience)):
-            if not 0 <= value < float("inf"):
-                raise SettingsError(f"ray {name}={value} must be at least 0 and finite")
+        try:
+            check_fields(self, dict.fromkeys(("cpus", "gpus", "patience"), RATE))
+        except SettingsError as error:
+            raise SettingsError(f"ray {error}") from error
         for name, value in (("cpus", self.cpus), ("gpus", self.gpus or 0)):
             if value > 1 and value != int(value):
                 raise SettingsError(f"ray {name}={value}: above 1, Ray takes whole numbers")

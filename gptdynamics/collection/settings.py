@@ -9,6 +9,7 @@ from pathlib import Path
 from gptdynamics.collection.ray_cluster import RaySettings
 from gptdynamics.errors import SettingsError
 from gptdynamics.plans import Plan, PlanEntry
+from gptdynamics.ranges import COUNT, check_fields
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ class CollectSettings:
     ray: RaySettings | None = None
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise SettingsError(f"workers={self.workers} must be at least 1")
+        check_fields(self, {"workers": COUNT})
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
             raise SettingsError(f"device={self.device!r} must be auto, cpu, cuda or cuda:<number>")

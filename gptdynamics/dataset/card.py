@@ -19,6 +19,8 @@ _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamic
 _YAML = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.S)
 # Versions before the generated part was marked wrote cards that begin so.
 _OLDER = re.compile(r"\s*# GPTDynamics\n\nWhat fine-tuning does to every test example: the loss")
+_PLAIN = re.compile("[A-Za-z][A-Za-z _-]*")
+_NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
 def render_card(
@@ -114,8 +116,8 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
     import yaml
 
     try:
-        text = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=1000)
-    except (yaml.YAMLError, RecursionError) as error:
+        text = _dumped(metadata)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"README.md: its YAML cannot be kept ({type(error).__name__}). Mend it by hand") from error
     return f"---\n{text}---\n{body}"
 
@@ -138,6 +140,21 @@ def _tags_of(*cards: Mapping[str, Any]) -> list[str]:
             str(tag) for tag in (tags if isinstance(tags, list) else [tags]) if isinstance(tag, str | int | float)
         ]
     return list(dict.fromkeys(found))
+
+
+def _dumped(metadata: Mapping[str, Any]) -> str:
+    """YAML in which every text is quoted that a reader of YAML 1.1 or 1.2 could take for something else."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """With quotes."""
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+        plain = _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+    Dumper.add_representer(str, represent)
+    return yaml.dump(metadata, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100_000)
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from gptdynamics.dataset.schema import read_parquet
+from gptdynamics.dataset.run_files import read_trajectories
 from hub_cards.figure import Line, Panel, draw_panels
 
 CONFIGS = 12
@@ -47,7 +47,7 @@ def draw_runs(finished: Mapping[str, Sequence[str]], path_of: Callable[[str, str
     for config, runs in drawn_runs(finished).items():
         lines = []
         for run in runs:
-            rows = read_parquet(path_of(config, run)).slice(0, len(_EXAMPLES)).to_pylist()
+            rows = read_trajectories(path_of(config, run), run).slice(0, len(_EXAMPLES)).to_pylist()
             lines += [
                 Line(row["step"], row["loss"], colour, label)
                 for (label, colour), row in zip(_EXAMPLES.items(), rows, strict=False)

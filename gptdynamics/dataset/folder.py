@@ -27,10 +27,13 @@ from gptdynamics.dataset.card import CARD, FIGURE, HERE, is_older_card, merge_ca
 from gptdynamics.dataset.card_figure import draw_runs, picture_is_ours
 from gptdynamics.dataset.licences import rows_licences
 from gptdynamics.dataset.recorded import EARLIER_RECORDING
+from gptdynamics.dataset.run_files import read_run_row, read_trajectories
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.local_models import published_name
+from gptdynamics.parsing import parse_object, read_bytes
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
 
@@ -231,6 +234,9 @@ class DatasetFolder:
         if before is None:
             raise SettingsError(f"{self.root} holds runs of {config} that were not recorded: name another folder")
         there = EARLIER_RECORDING | before | {"base_revision": self.manifest(config).get("base_revision")}
+        if isinstance(there.get("base_model"), str):
+            # Manifests of earlier versions have the path of a folder.
+            there["base_model"] = published_name(there["base_model"])
         now = recording | {"base_revision": base_revision}
         differences = [
             f"{name}: {there.get(name)!r} there, {now.get(name)!r} now"
@@ -411,8 +417,8 @@ class DatasetFolder:
             finished = self.finished(config)
             if not finished:
                 continue
-            row = read_parquet(self.run_row_path(config, finished[0])).to_pylist()[0]
-            columns = read_parquet(self.run_path(config, finished[0]))
+            row = read_run_row(self.run_row_path(config, finished[0]), config, finished[0])
+            columns = read_trajectories(self.run_path(config, finished[0]), finished[0])
             counts = {split: sum(split_of(run) == split for run in finished) for split in SPLITS}
             summaries.append(
                 row
@@ -436,9 +442,6 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: it is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}). Restore it, or collect into another folder") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: not a JSON object. Restore it, or collect into another folder")
-    return content
+        return parse_object(read_bytes(path), str(path))
+    except DataError as error:
+        raise DataError(f"{error}. Restore it, or collect into another folder") from error

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root
-from gptdynamics.dataset.schema import GRADIENT_COLUMNS, read_parquet
+from gptdynamics.dataset.run_files import read_trajectories
+from gptdynamics.dataset.schema import COLLECT_AGAIN, GRADIENT_COLUMNS, GRADIENT_SCHEMA, read_parquet, with_types
 from gptdynamics.errors import DataError
 
 
@@ -46,6 +49,20 @@ class GradientProducts:
     values: np.ndarray
 
 
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    types = {name: GRADIENT_SCHEMA.field(name).type for name in columns}
+    return with_types(read_parquet(path, columns), types, path)
+
+
+def _matrix(lists: pa.ChunkedArray) -> np.ndarray | None:
+    """Lists of numbers as `[rows, numbers]`; None where they are not as long as each other, or not finite."""
+    rows = lists.combine_chunks()
+    if not len(rows) or rows.null_count or len(pc.unique(pc.list_value_length(rows))) > 1:
+        return None
+    flat = rows.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(rows), -1) if flat.size and np.isfinite(flat).all() else None
+
+
 def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
     """The gradient vectors of a config's base model; None if it has none.
 
@@ -59,14 +76,13 @@ def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
     path = DatasetFolder(local_root(str(source))).vectors_path(config)
     if not path.exists():
         return None
-    table = read_parquet(path, ["part", "id", "vector", "projection_seed"])
+    table = _read(path, ["part", "id", "vector", "projection_seed"])
     parts, ids = table["part"].to_pylist(), table["id"].to_pylist()
-    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    if set(parts) != {"pool", "test"} or flat.size % len(parts) or not np.isfinite(flat).all():
-        raise DataError(
-            f"{path}: its vectors are damaged. Move it out of the folder and run the same collect command again"
-        )
-    vectors = flat.reshape(len(parts), -1)
+    vectors = _matrix(table["vector"])
+    seeds = set(table["projection_seed"].to_pylist())
+    whole = set(parts) == {"pool", "test"} and None not in ids and len(set(zip(parts, ids, strict=True))) == len(ids)
+    if vectors is None or not whole or len(seeds) > 1 or None in seeds:
+        raise DataError(f"{path}: its vectors are damaged. {COLLECT_AGAIN}")
     sides: dict[str, dict[int, np.ndarray]] = {"pool": {}, "test": {}}
     for part, example, vector in zip(parts, ids, vectors, strict=True):
         sides[part][example] = vector
@@ -88,18 +104,22 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     path = folder.products_path(config, run)
     if not path.exists():
         raise DataError(f"{source}: run {run} of {config} has no gradient products; collect with --gradients test")
-    table = read_parquet(path, ["step", "id", "products"])
-    steps = np.unique(table["step"].to_numpy())
-    ids = table["id"].to_numpy()
-    flat = table["products"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    whole = ids.size > 0 and ids.size % len(steps) == 0 and flat.size % ids.size == 0 and np.isfinite(flat).all()
-    ids = ids.reshape(len(steps), -1) if whole else ids
-    if not whole or (ids != ids[0]).any():
+    table = _read(path, ["run", "step", "id", "products"])
+    if set(table["run"].to_pylist()) - {run}:
+        raise DataError(
+            f"{path}: it is of another run than {run}. Move it and the run's file away, and collect that run"
+        )
+    flat = _matrix(table["products"])
+    whole = flat is not None and not table["step"].null_count and not table["id"].null_count
+    steps, ids = np.unique(table["step"].to_numpy()), table["id"].to_numpy()
+    whole = whole and ids.size % len(steps) == 0
+    ids, order = (each.reshape(len(steps), -1) if whole else each for each in (ids, table["step"].to_numpy()))
+    if flat is None or not whole or (ids != ids[0]).any() or (order != steps[:, None]).any():
         raise DataError(
             f"{path}: its products are damaged. Move it and the run's file away, and collect that run again"
         )
     values = flat.reshape(*ids.shape, -1)
-    test_ids = read_parquet(folder.run_path(config, run), ["test_id"])["test_id"].to_pylist()
+    test_ids = read_trajectories(folder.run_path(config, run), run, [])["test_id"].to_pylist()
     if len(test_ids) != values.shape[2]:
         raise DataError(f"{path}: products with {values.shape[2]} test examples; the run has {len(test_ids)}")
     return GradientProducts(steps, ids[0].tolist(), test_ids, values)
@@ -135,15 +155,13 @@ def read_update_products(source: str | Path, config: str, run: str) -> UpdatePro
         DataError: they are damaged.
     """
     path = DatasetFolder(local_root(str(source))).run_path(config, run)
-    table = read_parquet(path)
+    table = read_trajectories(path, run)
     if not set(GRADIENT_COLUMNS) <= set(table.column_names) or table["grad_dot"].null_count == table.num_rows:
         return None
     values = {}
     for column in GRADIENT_COLUMNS:
-        flat = table[column].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        if table[column].null_count or flat.size % table.num_rows or not np.isfinite(flat).all():
-            raise DataError(
-                f"{path}: its {column} is damaged. Move it out of the folder and run the same collect command again"
-            )
-        values[column] = flat.reshape(table.num_rows, -1).T
+        flat = _matrix(table[column])
+        if flat is None:
+            raise DataError(f"{path}: its {column} is damaged. {COLLECT_AGAIN}")
+        values[column] = flat.T
     return UpdateProducts(table["test_id"].to_pylist(), values)

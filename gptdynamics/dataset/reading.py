@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from gptdynamics.configs import Split, Tokenization, config_parts, split_of
@@ -15,10 +15,12 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.arrays import run_array, take_runs
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.recorded import recorded_config
-from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, read_parquet
+from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
+from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, GENERATED_METRICS, METRICS, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.hub.source import SHORT_NAME, bundled_configs, source_of
+from gptdynamics.parsing import parse_object
 
 
 @dataclass(frozen=True)
@@ -114,16 +116,23 @@ def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
     path = folder.examples_path(task, part)
     if not path.exists():
         raise DataError(f"{path}: no such file; run the collect command again to write it")
+    try:
+        rows = read_parquet(path, EXAMPLE_SCHEMA.names).cast(EXAMPLE_SCHEMA).to_pylist()
+    except (pa.ArrowException, ValueError) as error:  # ValueError: of columns in another order
+        raise DataError(f"{path}: its columns are not those of examples ({error}). Restore it") from error
+    ids = [row["id"] for row in rows]
+    if None in ids or len(set(ids)) < len(ids):
+        raise DataError(f"{path}: an id is missing, or occurs twice. Restore it")
     return [
         Example(
             id=row["id"],
             prompt=row["prompt"] or "",
             target=row["target"] or "",
             references=tuple(row["references"] or ()),
-            task=row["task"],
-            source=json.loads(row["source"] or "{}"),
+            task=row["task"] or "",
+            source=parse_object(row["source"] or "{}", f"{path}: source of example {row['id']}"),
         )
-        for row in read_parquet(path).to_pylist()
+        for row in rows
     ]
 
 
@@ -162,7 +171,7 @@ def _finished(folder: DatasetFolder, source: str | Path, config: str, unseen: bo
 
 
 def _metrics(folder: DatasetFolder, config: str, finished: list[str]) -> list[str]:
-    columns = read_parquet(folder.run_path(config, finished[0])).column_names
+    columns = read_trajectories(folder.run_path(config, finished[0]), finished[0]).column_names
     return [name for name in METRICS if name in columns]
 
 
@@ -195,29 +204,27 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     values, test_ids, step = np.empty(0), [], np.empty(0)
     for run in finished:
         path = folder.run_path(config, run)
-        table = read_parquet(path, ["test_id", step_column, metric])
+        table = read_trajectories(path, run, [step_column, metric])
         table = table.filter(pc.is_valid(table[metric]))
         if not table.num_rows:
             continue
+        own_step, own_values = values_of(table, path, metric, step_column)
         if not there:
-            test_ids = table["test_id"].to_pylist()
-            step = np.array(table[step_column][0].as_py())
+            test_ids, step = table["test_id"].to_pylist(), own_step
             values = run_array((len(finished), len(step), len(test_ids)))
-        flat = table[metric].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        same = table["test_id"].to_pylist() == test_ids and table[step_column][0].as_py() == step.tolist()
-        if not same or flat.size != step.size * len(test_ids):
+        if table["test_id"].to_pylist() != test_ids or own_step.tolist() != step.tolist():
             raise DataError(f"{path}: its test examples or steps differ from those of run {there[0]}")
-        if not np.isfinite(flat).all():
-            raise DataError(
-                f"{path}: {metric} has values that are not finite. Move it out of the folder and collect that run again"
-            )
-        values[len(there)] = flat.reshape(len(test_ids), len(step)).T
+        if not np.isfinite(own_values).all():
+            raise DataError(f"{path}: {metric} has values that are not finite. {COLLECT_AGAIN}")
+        values[len(there)] = own_values.T
         there.append(run)
     if not there:
         raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
-    rows = [read_parquet(folder.run_row_path(config, run)).to_pylist()[0] for run in there]
+    rows = [read_run_row(folder.run_row_path(config, run), config, run) for run in there]
     if len({len(row["curriculum"]) for row in rows}) > 1:
         raise DataError(f"{source}: runs of {config} have different numbers of steps")
+    if step[-1] > len(rows[0]["curriculum"]):
+        raise DataError(f"{source}: {config} was measured at step {step[-1]}, after its last update")
     by_id = {example.id: example for example in read_examples(folder, task, "test")}
     missing = sorted(set(test_ids) - by_id.keys())
     if missing:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from gptdynamics.configs import EARLIER_SETTINGS, TEXT_TOKENIZERS
+from gptdynamics.configs import EARLIER_SETTINGS
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.ranges import COUNT, SEED, Range, check_fields
 from gptdynamics.tasks.declared import declare_task
 
 if TYPE_CHECKING:
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 # What a manifest means that was written before a setting was recorded.
 EARLIER_RECORDING: dict[str, Any] = {"text_tokenizer": EARLIER_SETTINGS["text_tokenizer"]}
+_RANGES = {
+    **dict.fromkeys(("eval_every", "generate_every", "max_length", "pool_size", "test_examples"), COUNT),
+    "seed": SEED,
+    "temperature": Range(above=True),
+    "top_p": Range(0, 1, above=True),
+}
 
 
 @dataclass(frozen=True)
@@ -47,18 +53,7 @@ class RecordSettings:
     text_tokenizer: Literal["auto", "13a", "intl", "zh", "char"] = "auto"
 
     def __post_init__(self) -> None:
-        least = {"eval_every": 1, "generate_every": 1, "max_length": 1, "seed": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < bound:
-                raise SettingsError(f"{name}={value!r} must be a whole number of at least {bound}")
-        if self.precision not in ("fp32", "bf16"):
-            raise SettingsError(f"precision={self.precision!r} must be fp32 or bf16")
-        if self.text_tokenizer not in ("auto", *TEXT_TOKENIZERS):
-            named = ", ".join(TEXT_TOKENIZERS)
-            raise SettingsError(f"text_tokenizer={self.text_tokenizer!r} must be one of auto, {named}")
-        if not 0 < self.temperature < math.inf or not 0 < self.top_p <= 1:
-            raise SettingsError("temperature must be above 0 and top_p in (0, 1]")
+        check_fields(self, _RANGES)
         if isinstance(self.labels, str):
             raise SettingsError(f"labels={self.labels!r} must be a tuple of texts")
 
@@ -81,9 +76,6 @@ class Recorded(RecordSettings):
         super().__post_init__()
         if not isinstance(self.base_model, str) or not self.base_model:
             raise SettingsError(f"base_model={self.base_model!r} does not name a model")
-        for name in ("pool_size", "test_examples"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise SettingsError(f"{name}={getattr(self, name)!r} must be at least 1: there are no such examples")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a manifest."""

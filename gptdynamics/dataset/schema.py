@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gptdynamics.atomic import write_atomically
+from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 from gptdynamics.errors import DataError
+
+# What to do about a file of a dataset that is damaged.
+COLLECT_AGAIN = "Move it out of the folder and run the same collect command again"
 
 GENERATED_METRICS = ("bleu", "rougeL")
 METRICS = ("loss", "accuracy", *GENERATED_METRICS)
@@ -145,10 +150,28 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         DataError: it is missing, truncated or lacks a column; the message names it and the remedy.
     """
     try:
-        return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"{path}: cannot be read as Parquet ({reason}). Move it out of the folder and run the same collect "
-            "command again, or fetch it again"
-        ) from error
+        return load_parquet(path, columns)
+    except DamagedParquet as error:
+        raise DataError(f"{path}: {error}. {COLLECT_AGAIN}") from error
+
+
+def with_types(table: pa.Table, types: Mapping[str, pa.DataType], path: Path) -> pa.Table:
+    """A table whose columns have these types, as far as it has them; what other writers made wider is narrowed.
+
+    Args:
+        table: of a file.
+        types: by column.
+        path: the file, for messages.
+
+    Raises:
+        DataError: a column cannot have its type without loss.
+    """
+    for at, field in enumerate(table.schema):
+        wanted = types.get(field.name, field.type)
+        if field.type == wanted:
+            continue
+        try:
+            table = table.set_column(at, pa.field(field.name, wanted), table[field.name].cast(wanted))
+        except pa.ArrowException as error:
+            raise DataError(f"{path}: {field.name} is {field.type}, not {wanted}. {COLLECT_AGAIN}") from error
+    return table

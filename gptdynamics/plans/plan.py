@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -11,6 +10,8 @@ from typing import Any
 
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
+from gptdynamics.parsing import parse_toml
+from gptdynamics.ranges import RUNS, Range, check_fields
 
 _FOLDER = Path(__file__).parent
 PLANS = ("paper", "nano")
@@ -37,9 +38,10 @@ class PlanEntry:
     unseen_runs: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("runs", 1), ("unseen_runs", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{self.config}: {name}={getattr(self, name)} must be at least {least}")
+        try:
+            check_fields(self, {"runs": RUNS, "unseen_runs": Range(0, RUNS.most)})
+        except SettingsError as error:
+            raise SettingsError(f"{self.config}: {error}") from error
 
     @property
     def config(self) -> str:
@@ -134,13 +136,12 @@ def read_plan(source: str | Path) -> Plan:
     """
     path = _FOLDER / f"{source}.toml" if source in PLANS else Path(source)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        content = parse_toml(path.read_bytes(), str(path))
+    except (OSError, ValueError) as error:  # ValueError: of paths that hold a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"{path}: cannot be read ({error.strerror}); a plan is a TOML file or one of {', '.join(PLANS)}"
+            f"{path}: cannot be read ({reason}); a plan is a TOML file or one of {', '.join(PLANS)}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a TOML file ({error})") from error
     unknown = sorted(content.keys() - {"name", "defaults", "config"})
     if unknown:
         raise DataError(f"{path}: unknown {unknown[0]!r}; a plan has name, [defaults] and [[config]]")

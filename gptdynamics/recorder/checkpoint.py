@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
-
-from gptdynamics.atomic import write_atomically
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.recorder.recording import Partial
+from gptdynamics.tensor_files import read_tensors, write_tensors
 
 NAME = "gptdynamics_recording.safetensors"
 _PLAIN = [field.name for field in fields(Partial) if field.name != "values"]
@@ -18,11 +15,8 @@ _PLAIN = [field.name for field in fields(Partial) if field.name != "values"]
 
 def save_partial(checkpoint: Path, partial: Partial) -> None:
     """Write what is known into a checkpoint's folder."""
-    from safetensors.numpy import save_file
-
-    plain = json.dumps({name: getattr(partial, name) for name in _PLAIN})
-    values = {name: np.ascontiguousarray(each) for name, each in partial.values.items()}
-    write_atomically(checkpoint / NAME, lambda path: save_file(values, path, metadata={"recording": plain}))
+    plain = {name: getattr(partial, name) for name in _PLAIN}
+    write_tensors(checkpoint / NAME, partial.values, plain, "recording")
 
 
 def load_partial(checkpoint: Path, updates: int) -> Partial:
@@ -36,8 +30,6 @@ def load_partial(checkpoint: Path, updates: int) -> Partial:
         SettingsError: nothing was recorded then.
         DataError: the file is damaged, or of another moment.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = checkpoint / NAME
     if not path.is_file():
         raise SettingsError(
@@ -45,11 +37,10 @@ def load_partial(checkpoint: Path, updates: int) -> Partial:
             "Train from the start, or resume from a checkpoint that was made with the recorder"
         )
     try:
-        with safe_open(path, "np") as stored:
-            plain = json.loads(stored.metadata()["recording"])
-            partial = Partial(**plain, values={name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
+        values, plain = read_tensors(path, "recording")
+        partial = Partial(**plain, values=values)
         sound = len(partial.curriculum) == len(partial.rates) == updates or bool(partial.failure)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (TypeError, DataError) as error:
         raise DataError(f"{path}: it is damaged ({error}). Resume from another checkpoint") from error
     if not sound:
         raise DataError(f"{path}: it is not of {updates} updates. Resume from another checkpoint")

@@ -20,6 +20,7 @@ from gptdynamics.dataset.recorded import EARLIER_RECORDING, Recorded, RecordSett
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.tables import trajectory_table
 from gptdynamics.errors import DivergedRunError, SettingsError
+from gptdynamics.local_models import published_name, remember_folder
 from gptdynamics.measurement import TestSet
 from gptdynamics.measurement.test_set import new_token_limits
 from gptdynamics.recorder.base import measured_model, started_from
@@ -131,9 +132,10 @@ class Recording:
         self.abandon()
         self.model = measured_model(model, self.settings.precision)
         base = started_from(self.model, tokenizer, self.settings.base_model)
-        self.base_name, self.base_revision = base.name, base.revision
+        self.base_name, self.base_revision = published_name(base.name), base.revision
+        remember_folder(base.name, base.revision)
         task = get_task(self.task)
-        shared = vars(self.settings) | {"base_model": base.name, "declared": self.declared}
+        shared = vars(self.settings) | {"base_model": self.base_name, "declared": self.declared}
         counts = {
             "pool_size": len(self.examples.pool) // len(task.parts),
             "test_examples": len(self.examples.test) // len(task.test_parts),

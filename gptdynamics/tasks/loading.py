@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -11,30 +10,43 @@ from typing import Any
 
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
+from gptdynamics.parsing import parse_object, replace_surrogates
 from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.task import HubSource, Row, Split, Task
 
+# In an example's source: how many halves of surrogate pairs its row had, in whose place U+FFFD stands.
+REPLACED = "replaced_surrogates"
 _SPLITS: dict[str, Split] = {"pool": "train", "test": "eval"}
 _Located = tuple[Row, str, dict[str, str]]
+# White space, and the byte order mark of UTF-8.
+_BLANK = b" \t\r\n\f\v\xef\xbb\xbf"
 
 
 def _jsonl_rows(path: Path, task: Task) -> Iterator[_Located]:
     if not path.exists():
         raise DataError(f"{path}: no such file; --data DIR needs DIR/{task.name}/train.jsonl and eval.jsonl")
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not UTF-8 ({error.reason})") from error
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where}: not a JSON object ({error.msg})") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{where}: not a JSON object")
-            origin = {name: str(value) for name, value in row.items() if name.startswith("source_")}
-            source = {"dataset": task.name, "split": path.stem, "row": str(number - 1), **origin}
-            yield row, where, source | {"licence": task.licence()}
+    number = 0
+    try:
+        with path.open("rb") as stream:
+            for line, content in enumerate(stream, start=1):
+                if not content.strip(_BLANK):
+                    continue
+                row = _parse_row(content, f"{path}:{line}")
+                origin = {name: str(value) for name, value in row.items() if name.startswith("source_")}
+                source = {"dataset": task.name, "split": path.stem, "row": str(number), **origin}
+                number += 1
+                yield row, f"{path}:{line}", source | {"licence": task.licence()}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _parse_row(content: bytes, where: str) -> Row:
+    try:
+        return parse_object(content, where)
+    except DataError as error:
+        if content.lstrip(_BLANK).startswith(b"["):
+            raise DataError(f"{error}. Write one row a line, as JSON objects, and no list around them") from error
+        raise
 
 
 def _hub_rows(task: Task, split: Split, count: int) -> Iterator[_Located]:
@@ -107,7 +119,10 @@ def _task_examples(
     examples = []
     for number, (row, where, source) in enumerate(located):
         template = task.draw_template(split, number) if instruct else None
-        examples.append(task.example(row, number * spread[0] + spread[1], where, source, template))
+        whole, replaced = replace_surrogates(dict(row))
+        if replaced:
+            source = replace_surrogates(source)[0] | {REPLACED: str(replaced)}
+        examples.append(task.example(whole, number * spread[0] + spread[1], where, source, template))
     if len(examples) < count:
         raise DataError(f"task {task.name} has {len(examples)} {split} rows, {count} are asked for")
     return examples[:count]
@@ -116,8 +131,9 @@ def _task_examples(
 def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None = None) -> list[Example]:
     """The first `count` examples of a task's pool or test set; of a mixture, of each of its tasks.
 
-    Every row of a file is checked, used or not. Ids are row numbers; in a mixture of P tasks, row r of its task
-    p has id `r * P + p`, so that an example keeps its id when more are asked for.
+    Every row of a file is checked, used or not; blank lines are none. Half of a surrogate pair, which JSON can escape
+    but no text can hold, becomes U+FFFD, and the example's source says how many there were. Ids are row numbers; in a
+    mixture of P tasks, row r of its task p has id `r * P + p`, so that an example keeps its id when more are asked for.
 
     Args:
         task: whose rows.
@@ -140,3 +156,12 @@ def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None
         for example in _task_examples(each, split, count, data, (len(parts), place), task.scenario == "instruct")
     ]
     return sorted(examples, key=lambda example: example.id)
+
+
+def replaced_note(task: str, examples: Iterable[Example]) -> str | None:
+    """One line about rows whose texts had halves of surrogate pairs; None: none had."""
+    rows = sum(REPLACED in example.source for example in examples)
+    if not rows:
+        return None
+    have = "1 row has" if rows == 1 else f"{rows} rows have"
+    return f"{task}: {have} half of a surrogate pair, as of an emoji that was cut; U+FFFD was put in its place"

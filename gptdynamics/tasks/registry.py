@@ -9,7 +9,7 @@ from gptdynamics.tasks.mini_sentiment import MiniSentiment
 from gptdynamics.tasks.mini_triples import MiniTriples
 from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.task import Task
-from gptdynamics.tasks.user_tasks import user_tasks
+from gptdynamics.tasks.user_tasks import VARIABLE, user_tasks
 
 TASKS: tuple[Task | Mixture, ...] = (*FLAN.parts, FLAN, MiniSentiment(), MiniTriples())
 
@@ -46,7 +46,10 @@ def get_task(name: str) -> Task | Mixture:
     """
     known = _known()
     if name not in known:
-        raise SettingsError(f"unknown task {name!r}; known tasks: {', '.join(known)}")
+        raise SettingsError(
+            f"unknown task {name!r}; known tasks: {', '.join(known)}. "
+            f"Name the file of a task of your own with --task-file, or in ${VARIABLE}"
+        )
     return known[name]
 
 

@@ -14,10 +14,12 @@ from string import Formatter
 
 from gptdynamics.configs import TEXT_TOKENIZERS
 from gptdynamics.errors import SettingsError
-from gptdynamics.tasks.task import Task
+from gptdynamics.tasks.task import HubSource, Task
 
 # The environment reaches the worker processes, too.
 VARIABLE = "GPTDYNAMICS_TASKS"
+# Files and folders are named for tasks.
+_LONGEST = 80
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 
 
@@ -117,24 +119,38 @@ def _checked(kind: type[Task]) -> Task:
     """An instance of a task class, once it has all that it needs."""
     label = kind.__name__
     for attribute in ("name", "fields"):
-        if not getattr(kind, attribute, None):
+        value = getattr(kind, attribute, None)
+        if value is None or (isinstance(value, str | dict) and not value):
             raise SettingsError(f"{label} lacks {attribute}")
     if inspect.isabstract(kind):
         raise SettingsError(f"{label} lacks {', '.join(sorted(kind.__abstractmethods__))}")
-    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name):
-        raise SettingsError(f"{label}.name = {kind.name!r} may have letters, digits and, singly inside, _ . - only")
-    if not isinstance(kind.fields, dict) or not all(isinstance(each, type) for each in kind.fields.values()):
+    if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name) or len(kind.name) > _LONGEST:
+        raise SettingsError(
+            f"{label}.name = {kind.name!r:.90} may have letters, digits and, singly inside, _ . - only, and at most "
+            f"{_LONGEST} of them"
+        )
+    pairs = kind.fields.items() if isinstance(kind.fields, dict) else [("", None)]
+    if not all(isinstance(name, str) and isinstance(each, type) for name, each in pairs):
         raise SettingsError(f"{label}.fields = {kind.fields!r} must name fields with their types, as {{'text': str}}")
     if kind.prompt is Task.prompt and not kind.plain:
         raise SettingsError(f"{label} lacks plain, the template of its prompt")
+    if not isinstance(kind.plain, str):
+        raise SettingsError(f"{label}.plain = {kind.plain!r} must be a str, the template of its prompt")
     for what in ("labels", "instructions"):
-        if not isinstance(getattr(kind, what), tuple):
+        values = getattr(kind, what)
+        if not isinstance(values, tuple):
             raise SettingsError(f"{label}.{what} must be a tuple of str: write a comma after a single one")
+        wrong = [text for text in values if not isinstance(text, str) or not text.strip()]
+        if wrong:
+            raise SettingsError(f"{label}.{what}: {wrong[0]!r} must be a text that is not empty")
+    if kind.scenario not in ("finetune", "instruct"):
+        raise SettingsError(f"{label}.scenario = {kind.scenario!r} must be 'finetune' or 'instruct'")
+    if kind.scenario == "instruct" and not kind.instructions:
+        raise SettingsError(f"{label} lacks instructions, the templates that scenario 'instruct' draws from")
+    if kind.hub is not None:
+        _check_hub(label, kind.hub)
     for text in (kind.plain, *kind.instructions):
         _check_template(label, text)
-    for text in kind.labels:
-        if not isinstance(text, str) or not text.strip():
-            raise SettingsError(f"{label}.labels: {text!r} must be a text that is not empty")
     if kind.text_tokenizer not in (None, *TEXT_TOKENIZERS):
         names = ", ".join(TEXT_TOKENIZERS)
         raise SettingsError(f"{label}.text_tokenizer = {kind.text_tokenizer!r} must be one of {names}, or None")
@@ -143,8 +159,22 @@ def _checked(kind: type[Task]) -> Task:
     return kind()
 
 
+def _check_hub(label: str, hub: object) -> None:
+    if not isinstance(hub, HubSource):
+        raise SettingsError(f"{label}.hub = {hub!r} must be a gptdynamics.tasks.HubSource")
+    for name in ("dataset", "licence", "revision"):
+        if not isinstance(getattr(hub, name), str) or not getattr(hub, name):
+            raise SettingsError(f"{label}.hub: {name} = {getattr(hub, name)!r} must be a text")
+    for name in ("splits", "files"):
+        value = getattr(hub, name)
+        whole = isinstance(value, dict) and {"train", "eval"} <= value.keys()
+        if not (whole or (name == "files" and value is None)):
+            raise SettingsError(f"{label}.hub: {name} = {value!r} must say what is train and what is eval")
+
+
 def _check_template(label: str, template: str) -> None:
     try:
+        template.encode()
         list(Formatter().parse(template))
     except ValueError as error:
         raise SettingsError(f"{label}: template {template!r}: {error}; write a brace of the text twice") from error

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.options import TaskFileOption, add_task_files, json_option
 from gptdynamics.console import say, show
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
@@ -26,6 +26,7 @@ def select(
     random: Annotated[int, typer.Option(help="Random choices to compare with, one training each.")] = 8,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
+    task_file: TaskFileOption = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
     json_file: Annotated[
@@ -47,6 +48,7 @@ def select(
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select_report import selection_result
 
+    add_task_files(task_file)
     settings = SelectSettings(
         model, dataset, output, count, listed_ids(test_ids), seeds, random, workers, config, metric
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.options import TaskFileOption, add_task_files, json_option
 from gptdynamics.console import say, show
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
@@ -28,6 +28,7 @@ def validate(
     seed: Annotated[int, typer.Option(help="Of the changes.")] = 0,
     config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
     metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
+    task_file: TaskFileOption = None,
     workers: Annotated[int | None, typer.Option(help="Processes, one thread each.", show_default="one a core")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, and stop.")] = False,
     json_file: Annotated[
@@ -48,6 +49,7 @@ def validate(
     from simulator.use_cases.validate import validate as validate_model
     from simulator.use_cases.validate_report import validation_result
 
+    add_task_files(task_file)
     settings = ValidateSettings(
         model, dataset, output, run, each, share, test_examples, measured, seed, workers, config, metric
     )

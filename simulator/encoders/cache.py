@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -80,21 +81,26 @@ def _read(folder: Path, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
             break
         try:
             rows = np.lib.format.open_memmap(path, mode="r")
-            keys = rows["key"].tolist()
+            keys, sums = rows["key"].tolist(), rows["sum"].tolist()
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, IndexError, EOFError):
-            path.unlink(missing_ok=True)
+        except Exception:  # numpy reads a damaged header as Python code, which fails in many ways
+            if path.is_file():
+                path.unlink(missing_ok=True)
             continue
         for at, key in enumerate(keys):
             if key in wanted and key not in found:
-                found[key] = np.array(rows["vector"][at])
+                vector = np.array(rows["vector"][at])
+                # What was damaged on disk is encoded again.
+                if zlib.crc32(vector.tobytes()) == sums[at]:
+                    found[key] = vector
     return found
 
 
 def _write(folder: Path, keys: list[bytes], vectors: np.ndarray) -> None:
-    rows = np.empty(len(keys), dtype=[("key", _KEY), ("vector", np.float32, vectors.shape[1:])])
+    rows = np.empty(len(keys), dtype=[("key", _KEY), ("sum", np.uint32), ("vector", np.float32, vectors.shape[1:])])
     rows["key"], rows["vector"] = keys, vectors
+    rows["sum"] = [zlib.crc32(vector.tobytes()) for vector in vectors]
 
     def write(target: Path) -> None:
         with target.open("wb") as stream:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
@@ -26,12 +25,14 @@ def load_simulator(source: str) -> GPTfluenceSimulator:
     kind = "folder" if Path(source).exists() else "folder or Hub id"
     try:
         model, loading = GPTfluenceSimulator.from_pretrained(source, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # what is no model fails in many ways, each an exception of another library
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{source}: not a {kind} with a GPTfluence simulator ({reason})") from error
-    if loading["missing_keys"]:
-        missing = ", ".join(sorted(loading["missing_keys"]))
-        raise DataError(f"{source}: not a {kind} with a GPTfluence simulator (its weights lack {missing})")
+    for what in ("missing_keys", "unexpected_keys"):
+        if loading[what]:
+            said = "lack" if what == "missing_keys" else "have unknown"
+            names = ", ".join(sorted(loading[what]))
+            raise DataError(f"{source}: not a {kind} with a GPTfluence simulator (its weights {said} {names})")
     return model.eval()
 
 

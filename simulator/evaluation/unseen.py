@@ -10,6 +10,7 @@ import numpy as np
 
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import SettingsError
+from gptdynamics.ranges import Range, check_fields
 from simulator.baselines import Persistence
 from simulator.evaluation.evaluate import EvaluateSettings, Evaluation, trained_here, unique_names
 from simulator.evaluation.scoring import Row, score
@@ -32,8 +33,7 @@ class Unseen:
     split: str = "test"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tests < 1:
-            raise SettingsError(f"unseen_tests={self.tests} must be at least 0 and below 1")
+        check_fields(self, {"tests": Range(0, 1, below=True)})
         if self.split not in SPLITS:
             raise SettingsError(f"split={self.split!r} must be one of {', '.join(SPLITS)}")
 

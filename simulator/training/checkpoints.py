@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
-from gptdynamics.atomic import write_atomically, write_text
+from gptdynamics.atomic import write_text
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.parsing import parse_object, read_bytes
+from gptdynamics.tensor_files import read_tensors, write_tensors
 
 
 @dataclass
@@ -47,10 +49,8 @@ class Checkpoints:
             return
         wanted = json.loads(json.dumps(dict(self.settings)))
         try:
-            there = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(there, dict):
-                raise ValueError("not a JSON object")
-        except (OSError, ValueError) as error:
+            there = parse_object(read_bytes(path), "not of a training")
+        except DataError as error:
             raise self._damaged(path, error) from error
         names = sorted(there.keys() | wanted.keys())
         differ = [
@@ -74,14 +74,11 @@ class Checkpoints:
         Raises:
             DataError: it cannot be written.
         """
-        from safetensors.torch import save_file
-
         about = self.folder / "settings.json"
         if not about.exists():
             write_text(about, json.dumps(dict(self.settings), indent=1) + "\n")
-        kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        metadata = {"progress": json.dumps(dict(progress))}
-        write_atomically(self._path(name), lambda target: save_file(kept, target, metadata))
+        kept = {key: value.detach().cpu().contiguous().numpy() for key, value in tensors.items()}
+        write_tensors(self._path(name), kept, progress, "progress")
         self._saved[name] = time.monotonic()
 
     def load(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
@@ -90,17 +87,14 @@ class Checkpoints:
         Raises:
             DataError: it is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = self._path(name)
         if not path.exists():
             return None
         try:
-            with safe_open(path, "pt") as file:
-                progress = json.loads((file.metadata() or {})["progress"])
-                return {key: file.get_tensor(key) for key in file.keys()}, progress  # noqa: SIM118
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            arrays, progress = read_tensors(path, "progress")
+        except DataError as error:
             raise self._damaged(path, error) from error
+        return {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}, progress
 
     def remove(self) -> None:
         """Delete all: the training is done."""
@@ -110,5 +104,5 @@ class Checkpoints:
         return self.folder / f"{name}.safetensors"
 
     def _damaged(self, path: Path, error: Exception) -> DataError:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).removeprefix(f"{path}: it is damaged (").removesuffix(")")
         return DataError(f"{path}: a damaged checkpoint ({reason}). Delete {self.folder} to begin anew")

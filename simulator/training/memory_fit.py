@@ -208,7 +208,8 @@ def fit_memory(
         )
     if np.abs(rates - rates[0]).max() > 1e-6 * rates.max():
         raise DataError("runs with different learning rates cannot be fitted together")
-    reference = float(rates.max())
+    # Runs that learn nothing have a rate of zero throughout.
+    reference = float(rates.max()) or 1.0
     relative = rates[0] / reference
     chosen = spread(len(values), TUNED_RUNS)
     few_visits, few_values = visits.take(chosen), values[chosen].astype(np.float64)

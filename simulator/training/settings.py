@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
 from simulator.configuration_gptfluence import KINDS
 from simulator.encoders import check_encoder
 from simulator.training.markov_fit import OBJECTIVES
@@ -12,6 +13,15 @@ from simulator.training.presets import PRESETS
 
 DYNAMICS = ("memory", "markov")
 PROJECTIONS = ("linear", "mlp")
+
+
+_RANGES = {
+    "order": COUNT,
+    "seed": SEED,
+    "learning_rate": Range(above=True),
+    "penalty": RATE,
+    "hidden": COUNT,
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class TrainSettings:
     bands: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self, _RANGES)
         for name, known in (
             ("dynamics", DYNAMICS),
             ("projection", PROJECTIONS),
@@ -71,8 +82,6 @@ class TrainSettings:
             raise SettingsError(
                 "memory needs vectors that say which examples are alike; index is for --dynamics markov"
             )
-        if self.order < 1:
-            raise SettingsError(f"order={self.order} must be at least 1")
         for name, values in (("config", self.configs), ("metric", self.metrics)):
             if not values or len(set(values)) < len(values):
                 raise SettingsError(f"{name}={values} must name at least one, and none twice")
@@ -83,12 +92,6 @@ class TrainSettings:
                 raise SettingsError(
                     f"{name}={getattr(self, name)!r} is of markov with vectors; memory and index have a closed form"
                 )
-        for name in ("learning_rate", "hidden"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise SettingsError(f"{name}={value} must be above 0")
-        if self.penalty is not None and self.penalty < 0:
-            raise SettingsError(f"penalty={self.penalty} must be at least 0")
         if self.dynamics == "memory" and self.order != 1:
             raise SettingsError(f"order={self.order} is of markov; memory is given one value")
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.atomic import write_text
+from safetensors import SafetensorError
+
+from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.errors import DataError
+from simulator.model_files import write_folder
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
 from simulator.training.markov_fit import Check
@@ -68,17 +72,12 @@ class Trained:
         return self.fitted[0].tried
 
     def save(self, folder: Path, settings: TrainSettings) -> None:
-        """Write the model, and beside it the settings and everything that was tried.
+        """Write the model, and beside it the settings and everything that was tried; all of it or nothing.
 
         Raises:
             DataError: the folder cannot be written.
         """
         prepare_model_folder(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.model.save_pretrained(folder)
-        except OSError as error:
-            raise DataError(f"cannot write {folder}: {error.strerror or error}") from error
         parts = [asdict(each) for each in self.fitted]
         record = {
             "settings": asdict(settings),
@@ -86,4 +85,17 @@ class Trained:
             "encode_seconds": round(self.encode_seconds, 2),
             "fitted": parts,
         }
-        write_text(folder / "training.json", json.dumps(record, indent=1) + "\n")
+
+        def fill(staging: Path) -> None:
+            self.model.save_pretrained(staging)
+            write_text(staging / "training.json", json.dumps(record, indent=1) + "\n")
+
+        try:
+            for path in leftovers(folder):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            write_folder(folder, fill)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise DataError(f"cannot write {folder}: {reason}; what was there is as it was") from error
+        except ValueError as error:
+            raise DataError(f"{folder}: training gave a model that cannot be used: {error}") from error

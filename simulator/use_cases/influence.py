@@ -12,6 +12,7 @@ import numpy as np
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.ranges import COUNT, check_fields
 from simulator.influence import Influence, influence, leave_out
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence_error import left_out_errors
@@ -40,8 +41,7 @@ class InfluenceSettings:
     metric: str | None = None
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise SettingsError(f"top={self.top} must be at least 1")
+        check_fields(self, {"top": COUNT})
 
 
 @dataclass(frozen=True)

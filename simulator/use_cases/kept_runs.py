@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptdynamics.atomic import write_atomically
+from gptdynamics.errors import DataError
 from gptdynamics.runs import Run
+from gptdynamics.tensor_files import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from gptdynamics.runs import BenchContents
     from simulator.use_cases.trials import Trial
+
+_NAME = "run"
+_STEPS = ("step", "generation_step", "learning_rate")
 
 
 class KeptRuns:
@@ -39,18 +43,14 @@ class KeptRuns:
 
     def load(self, trial: Trial) -> Run | None:
         """The run of a trial; None if it was not kept or is damaged."""
-        from safetensors import SafetensorError, safe_open
-
         path = self.path(trial)
         if not path.exists():
             return None
         try:
-            with safe_open(path, "np") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError):
+            arrays, _ = read_tensors(path, _NAME)
+            step, generation_step, rates = (arrays.pop(name).tolist() for name in _STEPS)
+        except (DataError, KeyError):
             return None
-        step, generation_step = (arrays.pop(name).tolist() for name in ("step", "generation_step"))
-        rates = arrays.pop("learning_rate").tolist()
         return Run(trial.run, trial.curriculum, rates, step, generation_step, arrays)
 
     def save(self, trial: Trial, run: Run) -> None:
@@ -59,12 +59,10 @@ class KeptRuns:
         Raises:
             DataError: the file cannot be written.
         """
-        from safetensors.numpy import save_file
-
         arrays = {
             "step": np.array(run.step, dtype=np.int64),
             "generation_step": np.array(run.generation_step, dtype=np.int64),
             "learning_rate": np.array(run.learning_rate, dtype=np.float64),
             **run.metrics,
         }
-        write_atomically(self.path(trial), lambda path: save_file(arrays, path))
+        write_tensors(self.path(trial), arrays, {}, _NAME)

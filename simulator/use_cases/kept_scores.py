@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gptdynamics.atomic import write_atomically
 from gptdynamics.configs import RunSettings
+from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
+from gptdynamics.tensor_files import read_tensors, write_tensors
 from simulator.use_cases.mislabel_rankings import SCORES
 
 SECONDS = "seconds."
@@ -40,23 +41,18 @@ def save_scores(path: Path, scores: Mapping[str, np.ndarray], seconds: Mapping[s
     Raises:
         DataError: the file cannot be written.
     """
-    from safetensors.numpy import save_file
-
     arrays = {name: np.ascontiguousarray(values) for name, values in scores.items()}
     arrays |= {f"{SECONDS}{name}": np.array(value) for name, value in seconds.items()}
-    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+    write_tensors(path, arrays, {}, "scores")
 
 
 def load_scores(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
     """What was kept; None if nothing was, if it is damaged, or if a score is not in it."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if not path.exists():
         return None
     try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError):
+        arrays, _ = read_tensors(path, "scores")
+    except DataError:
         return None
     seconds = {name.removeprefix(SECONDS): float(value) for name, value in arrays.items() if name.startswith(SECONDS)}
     scores = {name: values for name, values in arrays.items() if not name.startswith(SECONDS)}

@@ -21,6 +21,7 @@ from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
+from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
 from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task, get_task, load_examples
 from gptdynamics.tasks.mixture import Mixture
@@ -42,6 +43,14 @@ MEASURED = 4
 RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out", "ridge_left_out")
 # Pool examples that markov predicts in training; its factors on all of them follow from their vectors.
 MARKOV_TESTS = 256
+
+
+_RANGES = {
+    "flip": Range(0, 1, below=True),
+    "seed": SEED,
+    "learning_rate": RATE,
+    **dict.fromkeys(("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers"), COUNT),
+}
 
 
 @dataclass(frozen=True)
@@ -79,14 +88,11 @@ class MislabelSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.flip < 1:
-            raise SettingsError(f"flip={self.flip} must be at least 0 and below 1")
+        check_fields(self, _RANGES)
         if self.rows < 2 * self.batch_size:
             raise SettingsError(f"rows={self.rows} must be at least twice batch_size={self.batch_size}")
         if self.runs < 6:
             raise SettingsError(f"runs={self.runs} must be at least 6: a simulator is trained on them")
-        if self.retrainings < 1:
-            raise SettingsError(f"retrainings={self.retrainings} must be at least 1")
         task = get_task(self.task)
         if isinstance(task, Mixture) or not task.labels:
             raise SettingsError(f"task {self.task} has no labels that could be wrong: give a label task, such as sst2")

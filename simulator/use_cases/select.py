@@ -21,6 +21,7 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.ranges import COUNT, INT32, Range, check_fields
 from simulator.encoders import encode_cached, make_encoder
 from simulator.ownership import prepare_results_folder
 from simulator.use_cases.case import Case, load_case
@@ -62,9 +63,7 @@ class SelectSettings:
     def __post_init__(self) -> None:
         if self.count < 1:
             raise SettingsError(f"count={self.count} leaves nothing to train on: it must be at least 1")
-        for name, least in (("seeds", 1), ("random", 2)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_fields(self, {"count": COUNT, "seeds": COUNT, "random": Range(2, INT32), "workers": COUNT})
 
 
 @dataclass(frozen=True)

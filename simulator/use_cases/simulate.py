@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.parsing import read_json
+from gptdynamics.ranges import Range, check_fields
 from simulator.use_cases.case import load_case, load_part
 from simulator.what_if import WhatIf
 
@@ -37,6 +38,7 @@ class SimulateSettings:
     metric: str | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
         if self.dataset is None and self.curriculum is None:
             raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
         if self.curriculum is not None and self.run is not None:
@@ -83,10 +85,7 @@ def read_curriculum(path: Path) -> dict[str, list]:
     Raises:
         DataError: it is not such a file; the message says where.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a JSON file ({error})") from error
+    content = read_json(path)
     content = {"curriculum": content} if isinstance(content, list) else content
     known = ("curriculum", "learning_rate", "initial")
     if not isinstance(content, dict) or "curriculum" not in content or set(content) - set(known):

@@ -17,6 +17,7 @@ import torch
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import SettingsError
+from gptdynamics.ranges import COUNT, INT32, SEED, Range, check_fields
 from gptdynamics.runs import BenchContents
 from simulator.baselines import MeanCurve
 from simulator.baselines.tracin import test_places
@@ -64,11 +65,15 @@ class ValidateSettings:
     metric: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("each", 3), ("test_examples", 1), ("measured", 2)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name}={getattr(self, name)} must be at least {least}")
-        if not 0 < self.share < 1:
-            raise SettingsError(f"share={self.share} must be above 0 and below 1")
+        ranges = {
+            "each": Range(3, INT32),
+            "share": Range(0, 1, above=True, below=True),
+            "test_examples": COUNT,
+            "measured": Range(2, INT32),
+            "seed": SEED,
+            "workers": COUNT,
+        }
+        check_fields(self, ranges)
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def test_options_of_training_reach_the_runs(collect_rte, tmp_path: Path, option:
         (["--precision", "fp16"], "precision='fp16' must be one of fp32, bf16"),
         (["--gradients", "yes"], "gradients='yes' must be one of none, test, all"),
         (["--gradients", "all", "--precision", "bf16"], "gradient products are exact only in fp32"),
-        (["--lora-rank", "-1"], "lora_rank must be at least 0"),
+        (["--lora-rank", "-1"], "lora_rank=-1 must be at least 0"),
         (["--device", "tpu"], "device='tpu' must be auto, cpu, cuda or cuda:<number>"),
         (["--device", "cuda:99"], "device cuda:99 is not there"),
     ],

@@ -63,7 +63,7 @@ def test_webnlg_prompt_has_plain_words_and_every_reference_is_kept(tmp_path: Pat
         ("rte", RTE_ROW | {"label": "maybe"}, "answer 'maybe' is not one of ' yes', ' no'"),
         ("rte", '{"premise": "x", ', "not a JSON object"),
         ("rte", "[1, 2]", "not a JSON object"),
-        ("rte", "", "not a JSON object"),
+        ("rte", "null", "not a JSON object"),
         ("webnlg", {"triples": ["a | b | c"]}, "field 'references' is missing"),
         ("webnlg", WEBNLG_ROW | {"references": []}, "field 'references' is empty"),
         ("webnlg", WEBNLG_ROW | {"references": ["x", " "]}, "field 'references' is empty"),

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -111,6 +112,57 @@ def test_a_run_without_the_metric_of_the_others_is_refused_by_file(collected: Pa
     write_parquet(read_parquet(path).drop_columns("accuracy"), path)
     with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*accuracy"):
         read_dynamics(collected, "rte_tiny", "accuracy")
+
+
+@pytest.mark.parametrize("kind", ["trajectories", "row"])
+@pytest.mark.parametrize("damage", ["no rows", "a directory", "another run", "a column less", "another kind of file"])
+def test_a_file_of_a_run_that_is_not_its_own_is_named(collected: Path, kind: str, damage: str) -> None:
+    folder = DatasetFolder(collected)
+    place = folder.run_path if kind == "trajectories" else folder.run_row_path
+    path, other = place("rte_tiny", "0002"), place("rte_tiny", "0001")
+    table = read_parquet(path)
+    if damage == "a directory":
+        path.unlink()
+        path.mkdir()
+    elif damage == "another run":
+        path.write_bytes(other.read_bytes())
+    elif damage == "another kind of file":
+        path.write_bytes(folder.examples_path("rte", "pool").read_bytes())
+    else:
+        column = "step" if kind == "trajectories" else "curriculum"
+        write_parquet(table.slice(0, 0) if damage == "no rows" else table.drop_columns(column), path)
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: ") as error:
+        read_dynamics(collected, "rte_tiny", "loss")
+    assert "\n" not in str(error.value)
+    if damage == "another run":
+        assert "it is of run 0001" in str(error.value) and "not of run 0002" in str(error.value)
+
+
+def test_another_configs_run_is_named(collected: Path) -> None:
+    folder = DatasetFolder(collected)
+    path = folder.run_row_path("rte_tiny", "0002")
+    path.write_bytes(folder.run_row_path("webnlg_tiny", "0002").read_bytes())
+    with pytest.raises(DataError, match="it is of run 0002 of webnlg_tiny, not of run 0002 of rte_tiny"):
+        read_dynamics(collected, "rte_tiny", "loss")
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "message"),
+    [
+        ("step", lambda rows: [[0, 2, 1] for _ in rows], "step has steps that do not rise from 0"),
+        ("step", lambda rows: [[-1, 0, 1] for _ in rows], "step has steps that do not rise from 0"),
+        ("step", lambda rows: [*rows[:-1], [0, 1, 5]], "its test examples were measured at different steps"),
+        ("step", lambda rows: [*rows[:-1], None], "step is null where loss is not"),
+        ("loss", lambda rows: [rows[0][:2], [*rows[1], 1.0], *rows[2:]], "loss has not one value for each step"),
+        ("test_id", lambda rows: [rows[1], *rows[1:]], "its test_id do not name a test example each"),
+        ("test_id", lambda rows: [None, *rows[1:]], "its test_id do not name a test example each"),
+    ],
+)
+def test_columns_that_do_not_fit_each_other_are_named(collected: Path, column: str, change: Any, message: str) -> None:
+    path = DatasetFolder(collected).run_path("rte_tiny", "0002")
+    change_column(path, column, change)
+    with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
+        read_dynamics(collected, "rte_tiny", "loss")
 
 
 def test_an_unknown_config_is_refused_with_the_known_ones(collected_once: Path) -> None:

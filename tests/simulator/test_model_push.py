@@ -164,9 +164,9 @@ def test_a_whole_card_with_a_picture_and_the_command_that_makes_the_same_again(
 
 
 def test_a_base_model_that_others_cannot_get_is_told(hub: Hub, trained: Path) -> None:
-    config = json.loads((trained / "config.json").read_text())
-    config["base_model"] = config["encoder"]["model"] = "/home/ada/my|model"
-    (trained / "config.json").write_text(json.dumps(config))
+    model = GPTfluenceSimulator.from_pretrained(trained)
+    model.config.base_model = model.config.encoder["model"] = "/home/ada/my|model"
+    model.save_pretrained(trained)
     notes: list[str] = []
     push_simulator(trained, ID, on_note=notes.append)
     assert notes[0].startswith("the base model /home/ada/my|model is a folder, which others cannot get: publish it")

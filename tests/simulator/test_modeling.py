@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -91,6 +92,7 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "modeling_gptfluence.py",
         "markov_dynamics.py",
         "memory_dynamics.py",
+        "model_files.py",
         "recurrence.py",
         "curricula.py",
         "intervals.py",
@@ -124,7 +126,7 @@ import json
 from types import SimpleNamespace
 from transformers import AutoConfig, AutoModel
 
-curriculum, initial, folders = json.loads(sys.argv[1])
+curriculum, initial, folders, mixture = json.loads(sys.argv[1])
 for folder in folders:
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
@@ -136,6 +138,10 @@ for folder in folders:
         model.simulate(curriculum, test=[unknown], initial=[[1.0]] * config.order)
     except ImportError as error:
         print(error)
+try:
+    AutoModel.from_pretrained(mixture, trust_remote_code=True)
+except ValueError as error:
+    print(error)
 assert not {"simulator", "gptdynamics"} & {name.split(".")[0] for name in sys.modules}
 """
 
@@ -147,10 +153,12 @@ def test_auto_model_loads_it_where_this_package_is_not_installed(
     folders = [str(tmp_path / f"model-{number}") for number in range(len(models))]
     for model, folder in zip(models, folders, strict=True):
         model.save_pretrained(folder)
+    mixture = shutil.copytree(folders[0], tmp_path / "mixture")
+    shutil.copy(tmp_path / "model-1" / "model.safetensors", mixture)
     empty = tmp_path / "empty"
     empty.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, json.dumps([CURRICULUM, INITIAL, folders])],
+        [sys.executable, "-c", ELSEWHERE, json.dumps([CURRICULUM, INITIAL, folders, str(mixture)])],
         cwd=empty,
         env=os.environ | {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -158,7 +166,8 @@ def test_auto_model_loads_it_where_this_package_is_not_installed(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+    *lines, mixed = done.stdout.splitlines()
+    assert "config.json and model.safetensors are of different savings" in mixed
     for model, values, refusal in zip(models, lines[::2], lines[1::2], strict=True):
         here = model.simulate(CURRICULUM, initial=initial_of(model)).flatten().tolist()
         assert json.loads(values) == [value.hex() for value in here]

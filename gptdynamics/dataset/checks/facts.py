@@ -79,7 +79,7 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
     try:
         task = get_task(config_parts(config)[0])
     except GPTDynamicsError as error:
-        findings.add(path, "", str(error), "Name the file of a task of your own with --task-file, or rename the config")
+        findings.add(path, "", str(error), "Or rename the config")
     if manifest is None:
         return ConfigFacts(config, task, None, None, {})
     settings, revision = manifest.get("settings"), manifest.get("base_revision")

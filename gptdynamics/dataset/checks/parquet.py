@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gptdynamics.dataset.checks.findings import AGAIN, Findings
+from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 
 
-def checked_table(
-    findings: Findings, path: Path, schema: pa.Schema, remedy: str = AGAIN, statistics: bool = True
-) -> pa.Table | None:
+def checked_table(findings: Findings, path: Path, schema: pa.Schema, remedy: str = AGAIN) -> pa.Table | None:
     """A file's table, with those columns that are of the right type; None if it cannot be read."""
-    table = readable_table(findings, path, remedy, statistics)
+    table = readable_table(findings, path, remedy)
     return None if table is None else sound_columns(findings, path, table, schema, remedy)
 
 
-def readable_table(findings: Findings, path: Path, remedy: str = AGAIN, statistics: bool = True) -> pa.Table | None:
+def readable_table(findings: Findings, path: Path, remedy: str = AGAIN) -> pa.Table | None:
     """A file's table, whatever its columns are; None if it cannot be read.
-
-    Page checksums, where the file has them, must agree with its pages, and the statistics in its footer with its
-    values. Checksums do not cover how a page says it is encoded: a wrong encoding makes other values of the same bytes.
 
     Args:
         findings: gathers the faults.
         path: the file.
         remedy: for what is wrong with it.
-        statistics: leave them out where every value is compared with what is known otherwise.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as stream:
-            table = stream.read(use_threads=False)
-            table.validate(full=True)
-            odd = _statistics_problem(table, stream.metadata) if statistics else None
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        findings.add(path, "", f"cannot be read as Parquet ({reason})", remedy)
-        return None
-    if odd:
-        findings.add(path, *odd, remedy)
+        table = load_parquet(path)
+    except DamagedParquet as error:
+        findings.add(path, error.column, error.reason, remedy)
         return None
     findings.rows += table.num_rows
     return table
@@ -68,36 +53,6 @@ def sound_columns(findings: Findings, path: Path, table: pa.Table, schema: pa.Sc
     if len(sound) == len(schema.names) == len(table.column_names) and table.column_names != schema.names:
         findings.add(path, "", f"its columns are not in the order {', '.join(schema.names)}", remedy)
     return table.select(sound)
-
-
-def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | None:
-    """Where the footer's least and greatest values are not those of the column: a column, and what is wrong."""
-    if metadata.num_rows != table.num_rows:
-        return "", f"it has {table.num_rows} rows, its footer says {metadata.num_rows}"
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    for place in range(metadata.num_columns):
-        chunks = [group.column(place) for group in groups]
-        name = chunks[0].path_in_schema.split(".")[0] if chunks else ""
-        said = [chunk.statistics for chunk in chunks]
-        if not said or not all(each is not None and each.has_min_max for each in said):
-            continue
-        least, most = min(each.min for each in said), max(each.max for each in said)
-        found = _extremes(table[name].combine_chunks())
-        if found != (least, most) and not any(isinstance(at, float) and not isfinite(at) for at in (least, most)):
-            return name, f"its values run from {found[0]} to {found[1]}, its footer says {least} to {most}"
-    return None
-
-
-def _extremes(values: pa.Array) -> tuple[Any, Any]:
-    """Least and greatest of the values in lists, or lists of lists; those that are not finite do not count."""
-    while pa.types.is_list(values.type):
-        values = values.flatten()
-    if pa.types.is_floating(values.type):
-        numbers = values.drop_null().to_numpy()
-        numbers = numbers[np.isfinite(numbers)]
-        return (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
-    found = pc.min_max(values)
-    return found["min"].as_py(), found["max"].as_py()
 
 
 @dataclass(frozen=True)

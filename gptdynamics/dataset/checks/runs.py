@@ -22,7 +22,7 @@ _RATE_ERROR = 1e-6
 
 def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) -> int | None:
     """Check the row of a run: names, settings, curriculum, rates. Returns its updates, if they are known."""
-    table = checked_table(findings, path, facts.run_schema, statistics=facts.settings is None)
+    table = checked_table(findings, path, facts.run_schema)
     if table is None:
         return None if facts.settings is None else facts.settings.run_steps
     if table.num_rows != 1:

@@ -65,7 +65,7 @@ def test_simulate_a_run_and_a_file(gptfluence: Command, memory: str, collected: 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a JSON file"),
+        ("{", "not JSON ("),
         ("[]", "the curriculum has no steps"),
         ("[[1], []]", "step 2 must be a list of ids, not empty"),
         ('{"curriculum": [[1]], "rate": 1}', "and nothing else"),

@@ -1,0 +1,102 @@
+"""Reading a Parquet file that may be damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+
+class DamagedParquet(Exception):
+    """A file that cannot be read as Parquet, or whose values are not those that its footer describes.
+
+    Attributes:
+        column: that is damaged; empty: the file.
+        reason: what is wrong.
+    """
+
+    def __init__(self, column: str, reason: str) -> None:
+        super().__init__(f"{column}: {reason}" if column else reason)
+        self.column = column
+        self.reason = reason
+
+
+def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A file's table.
+
+    Page checksums, where the file has them, must agree with its pages, and the statistics in its footer with its
+    values. Checksums do not cover how a page says it is encoded: a wrong encoding makes other values of the same bytes.
+
+    Args:
+        path: the file.
+        columns: only these; None: all.
+
+    Raises:
+        DamagedParquet: it is damaged, or lacks a column.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as stream:
+            names = stream.schema_arrow.names
+            stored = {stream.schema.column(at).path.split(".")[0] for at in range(len(stream.schema))}
+            if stored != {name.split(".")[0] for name in names}:
+                # The footer names them twice, for Parquet and for Arrow.
+                raise DamagedParquet("", f"its footer names other columns than {', '.join(names)}")
+            for name in columns or ():
+                if names.count(name) != 1:
+                    count = names.count(name)
+                    raise DamagedParquet(name, "the column occurs twice" if count else "the column is missing")
+            table = stream.read(None if columns is None else list(columns), use_threads=False)
+            table.validate(full=True)
+            odd = _statistics_problem(table, stream.metadata)
+    except DamagedParquet:
+        raise
+    except Exception as error:  # a damaged file makes the reader raise nearly anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DamagedParquet("", f"cannot be read as Parquet ({reason})") from error
+    if odd:
+        raise DamagedParquet(*odd)
+    return table
+
+
+def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | None:
+    """Where the footer's least and greatest values are not those of the column: a column, and what is wrong."""
+    if metadata.num_rows != table.num_rows:
+        return "", f"it has {table.num_rows} rows, its footer says {metadata.num_rows}"
+    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    for place in range(metadata.num_columns):
+        chunks = [group.column(place) for group in groups]
+        name = chunks[0].path_in_schema.split(".")[0] if chunks else ""
+        if name not in table.column_names:
+            continue
+        said = [chunk.statistics for chunk in chunks]
+        if not said or not all(each is not None and each.has_min_max for each in said):
+            continue
+        least, most = min(each.min for each in said), max(each.max for each in said)
+        found = _extremes(table[name].combine_chunks())
+        if found != (least, most) and not any(isinstance(at, float) and not isfinite(at) for at in (least, most)):
+            return name, f"its values run from {_said(found)}, its footer says {_said((least, most))}"
+    return None
+
+
+def _said(ends: tuple[Any, Any]) -> str:
+    """Two values in one line; texts may be long and have several."""
+    shown = [repr(each) if isinstance(each, str | bytes) else str(each) for each in ends]
+    return " to ".join(each if len(each) <= 60 else f"{each[:60]}..." for each in shown)
+
+
+def _extremes(values: pa.Array) -> tuple[Any, Any]:
+    """Least and greatest of the values in lists, or lists of lists; those that are not finite do not count."""
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    if pa.types.is_floating(values.type):
+        numbers = values.drop_null().to_numpy()
+        numbers = numbers[np.isfinite(numbers)]
+        return (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
+    found = pc.min_max(values)
+    return found["min"].as_py(), found["max"].as_py()

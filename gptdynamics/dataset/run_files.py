@@ -1,0 +1,129 @@
+"""Reading the two files of a run, and seeing that they are that run's and what such files are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gptdynamics.dataset.schema import GRADIENT_COLUMNS, METRICS, RECORDED_RUN_SCHEMA, read_parquet, with_types
+from gptdynamics.errors import DataError
+
+_AGAIN = "Move it out of the folder and run the same collect command again, or restore it"
+_VALUES = (pa.list_(pa.float32()), pa.list_(pa.float64()))
+_STEPS = ("step", "generation_step", "gradient_step")
+_REQUIRED = ("run", "config", "task", "base_model", "base_revision", "curriculum", "learning_rate", "batch_size")
+
+
+def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
+    """What describes a run: the one row of its file, with None for columns that it lacks.
+
+    Args:
+        path: the file.
+        config, run: that it is to be of.
+
+    Raises:
+        DataError: the file is missing or damaged, has not one row, or is another run's.
+    """
+    table = read_parquet(path)
+    lacking = [name for name in _REQUIRED if name not in table.column_names]
+    if lacking:
+        raise DataError(f"{path}: the column {lacking[0]} is missing. {_AGAIN}")
+    if table.num_rows != 1:
+        raise DataError(f"{path}: it has {table.num_rows} rows, and must have the one of run {run}. {_AGAIN}")
+    table = _typed(table, path)
+    row: dict[str, Any] = dict.fromkeys(RECORDED_RUN_SCHEMA.names) | table.to_pylist()[0]
+    if (row["config"], row["run"]) != (config, run):
+        raise DataError(f"{path}: it is of run {row['run']} of {row['config']}, not of run {run} of {config}. {_AGAIN}")
+    curriculum, rates = row["curriculum"], row["learning_rate"]
+    sound = isinstance(curriculum, list) and all(
+        isinstance(batch, list) and all(at is not None and at >= 0 for at in batch) for batch in curriculum
+    )
+    if not sound:
+        raise DataError(f"{path}: its curriculum is not a list of batches of ids. {_AGAIN}")
+    if not isinstance(rates, list) or len(rates) != len(curriculum):
+        raise DataError(f"{path}: it has not one learning rate for each of its {len(curriculum)} updates. {_AGAIN}")
+    if not all(rate is not None and np.isfinite(rate) for rate in rates):
+        raise DataError(f"{path}: its learning rates are not finite. {_AGAIN}")
+    return row
+
+
+def read_trajectories(path: Path, run: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """Trajectories of a run: a row for each test example.
+
+    Args:
+        path: the file.
+        run: that it is to be of.
+        columns: only these; None: all.
+
+    Raises:
+        DataError: the file is missing or damaged, has no rows, or is another run's.
+    """
+    table = read_parquet(path, None if columns is None else list(dict.fromkeys(["run", "test_id", *columns])))
+    for name in ("run", "test_id", *(["step"] if columns is None else [])):
+        if name not in table.column_names:
+            raise DataError(f"{path}: the column {name} is missing. {_AGAIN}")
+    if not table.num_rows:
+        raise DataError(f"{path}: it has no rows. {_AGAIN}")
+    table = _typed(table, path)
+    theirs = sorted(set(table["run"].to_pylist()), key=str)
+    if theirs != [run]:
+        raise DataError(f"{path}: it is of run {', '.join(map(str, theirs[:3]))}, not of run {run}. {_AGAIN}")
+    ids = table["test_id"]
+    if ids.null_count or pc.count_distinct(ids).as_py() < len(ids) or pc.min(ids).as_py() < 0:
+        raise DataError(f"{path}: its test_id do not name a test example each. {_AGAIN}")
+    for name in _STEPS:
+        if name in table.column_names:
+            _check_steps(table[name], path, name)
+    return table
+
+
+def values_of(table: pa.Table, path: Path, metric: str, step_column: str) -> tuple[np.ndarray, np.ndarray]:
+    """A metric of a run as arrays: the steps `[S]` that it was measured at, and its values `[M, S]`.
+
+    Args:
+        table: rows of the M test examples that it is followed for, at least one.
+        path: the file, for messages.
+        metric: column of the values.
+        step_column: column of their steps.
+
+    Raises:
+        DataError: there are not as many values as steps.
+    """
+    steps, values = table[step_column].combine_chunks(), table[metric].combine_chunks()
+    if steps.null_count:
+        raise DataError(f"{path}: {step_column} is null where {metric} is not. {_AGAIN}")
+    step = np.array(steps[0].as_py(), dtype=np.int64)
+    lengths = [pc.list_value_length(each).to_numpy(zero_copy_only=False) for each in (steps, values)]
+    if any((each != len(step)).any() for each in lengths) or not len(step):
+        raise DataError(f"{path}: {metric} has not one value for each {step_column}. {_AGAIN}")
+    every = steps.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
+    if (every != step).any():
+        raise DataError(f"{path}: its test examples were measured at different steps. {_AGAIN}")
+    return step, values.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
+
+
+def _typed(table: pa.Table, path: Path) -> pa.Table:
+    """The table with the types that its columns are to have; wider ones of other writers become those."""
+    own = dict(zip(RECORDED_RUN_SCHEMA.names, RECORDED_RUN_SCHEMA.types, strict=True))
+    if "test_id" in table.column_names:
+        lists = pa.list_(pa.int32())
+        own = {"run": pa.string(), "test_id": pa.int32(), "task": pa.string(), **dict.fromkeys(_STEPS, lists)}
+        own |= {
+            field.name: _VALUES[1]
+            for field in table.schema
+            if field.name in (*METRICS, *GRADIENT_COLUMNS) and field.type not in _VALUES
+        }
+    return with_types(table, own, path)
+
+
+def _check_steps(column: pa.ChunkedArray, path: Path, name: str) -> None:
+    for steps in {tuple(steps) for steps in column.to_pylist() if steps is not None}:
+        ordered = all(each is not None for each in steps) and all(a < b for a, b in pairwise(steps))
+        if not ordered or (steps and steps[0] < 0):
+            raise DataError(f"{path}: {name} has steps that do not rise from 0. {_AGAIN}")
