@@ -28,6 +28,8 @@ PYTHIA_REVISIONS = {
 _LOADING = threading.Lock()
 
 
+# What the files of tokenizers are called.
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 # Of a model that knows none: longer than any text.
 NO_LIMIT = 2**31 - 1
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
@@ -232,6 +234,10 @@ def _load_tokenizer(
     from transformers import AutoTokenizer
 
     try:
+        folder = Path(source)
+        if folder.is_dir() and not any(path for kind in _TOKENIZER_FILES for path in folder.glob(kind)):
+            # transformers would make an empty one of the model's type.
+            raise FileNotFoundError("the folder has none")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
     except _unloadable() as error:
         if otherwise is not None:
@@ -277,10 +283,19 @@ def load_weights(source: str, revision: str | None = None) -> PreTrainedModel:
 
     check_config(AutoConfig.from_pretrained(source, revision=revision))
     with _LOADING:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=torch.float32, use_safetensors=True
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and head is not None and head.weight.is_meta:
         head.weight = embedding.weight
+    absent = {*loading["missing_keys"], *(each[0] for each in loading["mismatched_keys"])}
+    if head is not None and head.weight is embedding.weight:
+        tied = {id(head), id(embedding)}
+        absent -= {f"{name}.weight" for name, module in model.named_modules() if id(module) in tied}
+    if absent:
+        raise UnusableModelError(
+            f"{len(absent)} of its weights are missing or of another shape, such as {min(absent)}: give the checkpoint "
+            "that belongs to its config.json"
+        )
     return model.eval()

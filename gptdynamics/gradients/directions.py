@@ -43,13 +43,33 @@ def directional_derivatives(
         `[directions, examples]` float32.
     """
     derivatives = np.zeros((len(directions), examples), dtype=np.float32)
-    # Decided here: within forward mode nothing can be tried.
     local = not logit_route(model).alone and supports_local(model)
     for batch in batches:
         each = local_derivatives(model, batch, directions) if local else None
         if each is None:
-            each = forward_derivatives(model, batch, directions)
+            try:
+                each = forward_derivatives(model, batch, directions)
+            except (NotImplementedError, RuntimeError):
+                # Kernels of experts and some others know no forward mode.
+                each = reverse_derivatives(model, batch, directions)
         derivatives[:, batch.rows] = each.cpu().numpy()
+    return derivatives
+
+
+def reverse_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: Sequence[Direction]) -> torch.Tensor:
+    """By a backward pass for each row: `[directions, rows]`. Any model that can be trained will do."""
+    names = [name for name, value in model.named_parameters() if value.requires_grad]
+    weights = [value for value in model.parameters() if value.requires_grad]
+    derivatives = torch.zeros(len(directions), len(batch.rows), device=batch.input_ids.device)
+    with torch.enable_grad():
+        losses = example_losses(target_logits(model, batch), batch)
+        for row in range(len(batch.rows)):
+            last = row == len(batch.rows) - 1
+            gradients = torch.autograd.grad(losses[row], weights, retain_graph=not last, allow_unused=True)
+            for index, direction in enumerate(directions):
+                for name, gradient in zip(names, gradients, strict=True):
+                    if gradient is not None:
+                        derivatives[index, row] += (gradient * direction[name]).sum()
     return derivatives
 
 
@@ -57,6 +77,7 @@ def forward_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: 
     """By forward mode through the whole model: `[directions, rows]`. Any model will do."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    logit_route(model)
     losses = _Losses(model)
     weights = {f"model.{name}": value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
@@ -114,8 +135,10 @@ def local_derivatives(
     With d the gradient of the sum of all losses with respect to that output (examples do not mix), the derivative of
     an example's loss is the sum over modules and the example's tokens of <d, f_W'(input)>. Of a linear layer with long
     inputs that is taken as <sum of d input^T, W'>, where the sum serves all directions. None if an output is shared by
-    the rows of the batch.
+    the rows of the batch or mixes them, or a module is not called but its weights are read.
     """
+    # Before the hooks, so that they see no probe of the model.
+    logit_route(model)
     calls: list[_Call] = []
     first = model.get_input_embeddings()
 
@@ -130,13 +153,13 @@ def local_derivatives(
     try:
         with torch.enable_grad():
             losses = example_losses(target_logits(model, batch), batch)
-            deltas = torch.autograd.grad(losses.sum(), [call.result for call in calls])
     finally:
         for handle in handles:
             handle.remove()
-    rows = len(batch.rows)
-    if any(call.result.dim() == 3 and call.result.size(0) != rows for call in calls):
+    if not _by_row(model, batch, modules, calls):
         return None
+    deltas = torch.autograd.grad(losses.sum(), [call.result for call in calls], materialize_grads=True)
+    rows = len(batch.rows)
     names = {id(value): name for name, value in model.named_parameters()}
     found = torch.zeros(len(directions), rows, device=losses.device)
     with torch.no_grad():
@@ -161,6 +184,20 @@ def local_derivatives(
                 else:
                     found[at].index_add_(0, batch.row, torch.linalg.vecdot(change, delta))
     return found
+
+
+def _by_row(model: PreTrainedModel, batch: TargetBatch, modules: list[torch.nn.Module], calls: list[_Call]) -> bool:
+    """Whether every module was called, and what comes out of it belongs to the rows, or to the targets, one by one."""
+    if {id(module) for module in modules} != {id(call.module) for call in calls}:
+        return False
+    head = model.get_output_embeddings()
+    for call in calls:
+        shape = call.result.shape
+        of_rows = len(shape) == 3 and shape[0] == len(batch.rows)
+        of_targets = call.module is head and len(shape) == 2 and shape[0] == len(batch.target)
+        if not of_rows and not of_targets:
+            return False
+    return True
 
 
 def _by_gradients(given: torch.Tensor, delta: torch.Tensor, tangents: list[dict[str, torch.Tensor]]) -> torch.Tensor:
