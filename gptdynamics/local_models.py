@@ -19,7 +19,7 @@ def published_name(name: str) -> str:
         name: a known size, a Hub id, or a folder.
     """
     path = Path(name).expanduser()
-    if is_hub_id(name) and not path.is_dir():
+    if is_hub_id(name.partition("@")[0]) and not path.is_dir():
         return name
     local = path.is_absolute() or os.sep in name or name.startswith(("~", "."))
     return Path(os.path.abspath(path)).name if local else name  # noqa: PTH100 - links keep their own names

@@ -89,7 +89,7 @@ def check_fields(settings: Any, ranges: Mapping[str, Range]) -> None:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

@@ -48,9 +48,11 @@ def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
                 # The footer names them twice, for Parquet and for Arrow.
                 raise DamagedParquet("", f"its footer names other columns than {', '.join(names)}")
             for name in columns or ():
-                if names.count(name) != 1:
-                    count = names.count(name)
-                    raise DamagedParquet(name, "the column occurs twice" if count else "the column is missing")
+                if name not in names:
+                    raise DamagedParquet(name, "the column is missing")
+            for name in names:
+                if names.count(name) > 1:
+                    raise DamagedParquet(name, "the column occurs twice")
             table = stream.read(None if columns is None else list(columns), use_threads=False)
             table.validate(full=True)
             odd = _statistics_problem(table, stream.metadata)

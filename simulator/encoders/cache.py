@@ -81,7 +81,7 @@ def _read(folder: Path, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
             break
         try:
             rows = np.lib.format.open_memmap(path, mode="r")
-            keys, sums = rows["key"].tolist(), rows["sum"].tolist()
+            keys, sums, vectors = rows["key"].tolist(), rows["sum"].tolist(), rows["vector"]
         except FileNotFoundError:
             continue
         except Exception:  # numpy reads a damaged header as Python code, which fails in many ways
@@ -90,7 +90,7 @@ def _read(folder: Path, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
             continue
         for at, key in enumerate(keys):
             if key in wanted and key not in found:
-                vector = np.array(rows["vector"][at])
+                vector = np.array(vectors[at])
                 # What was damaged on disk is encoded again.
                 if zlib.crc32(vector.tobytes()) == sums[at]:
                     found[key] = vector

@@ -120,7 +120,7 @@ def test_runs_load_with_curriculum_and_every_setting(
     assert features["learning_rate"] == VALUES
     row = splits["test"][0]
     assert (row["run"], row["index"], row["config"], row["task"]) == ("0004", 4, "rte_tiny", "rte")
-    assert (row["base_model"], row["base_revision"]) == (tiny_base.name, tiny_base.revision)
+    assert (row["base_model"], row["base_revision"]) == (Path(tiny_base.name).name, tiny_base.revision)
     assert re.fullmatch("[0-9a-f]{12}", row["base_revision"])
     assert [len(batch) for batch in row["curriculum"]] == [4, 4]
     assert row["learning_rate"] == pytest.approx([1e-3, 5e-4])
@@ -152,7 +152,7 @@ def test_the_card_counts_the_runs_of_each_split(collected_once: Path, tiny_base:
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
         "`webnlg_tiny`",
-        f"{tiny_base.name} ({tiny_base.revision})",
+        f"{Path(tiny_base.name).name} ({tiny_base.revision})",
         "4 / 1 / 1 / 0",
         "2",
         "4",

@@ -56,7 +56,7 @@ def test_arrays_equal_those_that_training_returned(
         assert dynamics.curricula[index] == run.curriculum
         np.testing.assert_allclose(dynamics.learning_rate[index], run.learning_rate)
     assert (dynamics.pool, dynamics.test) == (bench.pool, bench.test)
-    assert (dynamics.base_model, dynamics.base_revision) == (bench.base.name, bench.base.revision)
+    assert (dynamics.base_model, dynamics.base_revision) == (Path(bench.base.name).name, bench.base.revision)
     assert dynamics.batch_size == 4
 
 
