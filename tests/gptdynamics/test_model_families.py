@@ -112,12 +112,17 @@ REFUSED = {
 }  # fmt: skip
 # Must be there, whatever else a release of transformers has.
 EQUAL = {
-    "bamba", "biogpt", "bitnet", "bloom", "codegen", "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4",
-    "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2", "gpt_bigcode", "gpt_neo",
-    "gpt_neox", "gpt_oss", "gptj", "granite", "granitemoe", "helium", "jamba", "jetmoe", "lfm2", "llama",
-    "llama4_text", "mamba", "ministral", "mistral", "mixtral", "mpt", "nemotron", "olmo", "olmo2", "olmo3", "olmoe",
+    "afmoe", "apertus", "arcee", "aria_text", "bamba", "bert", "bert-generation", "big_bird", "biogpt", "bitnet",
+    "bloom", "camembert", "codegen", "cohere", "cohere2", "cohere2_moe", "cwm", "deepseek_v2", "deepseek_v3",
+    "diffllama", "doge", "dots1", "electra", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "falcon",
+    "falcon_mamba", "flex_olmo", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "glm4_moe", "glm4_moe_lite",
+    "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granitemoe",
+    "granitemoehybrid", "granitemoeshared", "helium", "hunyuan_v1_dense", "jamba", "jetmoe", "lfm2", "llama",
+    "llama4_text", "longcat_flash", "mamba", "minicpm3", "minimax", "ministral", "mistral", "mixtral",
+    "modernbert-decoder", "mpt", "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmo_hybrid", "olmoe",
     "openai-gpt", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe",
-    "qwen3_next", "recurrent_gemma", "rwkv", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma", "xglm",
+    "qwen3_next", "recurrent_gemma", "roberta", "roformer", "rwkv", "seed_oss", "smollm3", "stablelm", "starcoder2",
+    "vaultgemma", "xglm", "xlstm", "youtu",
 }  # fmt: skip
 
 
