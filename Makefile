@@ -37,10 +37,10 @@ round-trip: $(INSTALLED)
 nano-sizes: $(INSTALLED) out/sizes/pico/model.safetensors out/sizes/micro/model.safetensors
 
 out/sizes/pico/model.safetensors:
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/pico --hidden 64 --tokens 4000000
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.nano.pretrain $(DATA)/corpus out/sizes/pico --hidden 64 --tokens 4000000
 
 out/sizes/micro/model.safetensors:
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m gptdynamics.nano.pretrain $(DATA)/corpus out/sizes/micro --hidden 256 --heads 8 --tokens 2000000
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.nano.pretrain $(DATA)/corpus out/sizes/micro --hidden 256 --heads 8 --tokens 2000000
 
 nano-release: nano-sizes
 	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --out out/nano
@@ -48,7 +48,7 @@ nano-release: nano-sizes
 # The bundled sample: the nano release without the texts of public tasks.
 sample: $(INSTALLED)
 	rm -rf gptdynamics/README.md gptdynamics/trajectories.svg gptdynamics/data gptdynamics/manifests
-	$(VENV)/bin/python -m gptdynamics.dataset.sample out/nano gptdynamics
+	$(VENV)/bin/python -m tools.sample out/nano gptdynamics
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

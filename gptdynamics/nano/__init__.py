@@ -1,4 +1,4 @@
-"""The bundled base model `nano`: a small GPT-NeoX of our own, and the scripts that made it."""
+"""The bundled base model `nano`: weights, tokenizer, card and the log of its pretraining."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptdynamics.nano.ngram import NgramModel
+from tools.nano.ngram import NgramModel
 
 
 def slow_bits(train: list[int], text: list[int], vocabulary: int, order: int, discount: float) -> float:

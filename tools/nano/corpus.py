@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from gptdynamics.errors import DataError
-from gptdynamics.nano.facts import fact_documents, names_in
+from tools.nano.facts import fact_documents, names_in
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|padding|>"

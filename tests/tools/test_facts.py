@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptdynamics.nano.facts import RELATIONS, SUBJECTS, fact_documents, names_in
+from tools.nano.facts import RELATIONS, SUBJECTS, fact_documents, names_in
 
 NAMES = ["Northgate", "Silver Lake", "Ashford", "Mill Hill"]
 

@@ -76,7 +76,7 @@ def make_sample(source: Path, out: Path) -> None:
 
 
 def main() -> None:
-    """`python -m gptdynamics.dataset.sample SOURCE OUT`."""
+    """`python -m tools.sample SOURCE OUT`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="dataset folder")
     parser.add_argument("out", type=Path, help="folder that gets README.md, its picture, data/ and manifests/")

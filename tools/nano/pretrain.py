@@ -1,4 +1,4 @@
-"""Pretrain a small GPT-NeoX base model: `python -m gptdynamics.nano.pretrain CORPUS OUT`.
+"""Pretrain a small GPT-NeoX base model: `python -m tools.nano.pretrain CORPUS OUT`.
 
 The bundled `nano` was made by the defaults. Everything that a reader needs to judge the model is
 written beside its weights: the curve, the held-out bits per byte against n-gram models, and greedy
@@ -21,8 +21,8 @@ import typer
 from tokenizers import Tokenizer
 
 from gptdynamics.errors import SettingsError
-from gptdynamics.nano.card import write_card
-from gptdynamics.nano.corpus import (
+from tools.nano.card import write_card
+from tools.nano.corpus import (
     END_OF_TEXT,
     PADDING,
     CorpusMix,
@@ -31,8 +31,8 @@ from gptdynamics.nano.corpus import (
     train_tokenizer,
     training_documents,
 )
-from gptdynamics.nano.muon import Muon
-from gptdynamics.nano.ngram import NgramModel
+from tools.nano.muon import Muon
+from tools.nano.ngram import NgramModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
