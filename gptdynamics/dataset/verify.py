@@ -10,7 +10,7 @@ from typing import Any
 from gptdynamics.configs import config_parts, run_name, run_parts
 from gptdynamics.dataset.checks.card import check_card
 from gptdynamics.dataset.checks.examples import check_examples
-from gptdynamics.dataset.checks.facts import ConfigFacts, config_facts
+from gptdynamics.dataset.checks.facts import COLLECTED, ConfigFacts, config_facts
 from gptdynamics.dataset.checks.findings import AGAIN, NOT_OURS, Fault, Findings
 from gptdynamics.dataset.checks.gradients import check_products, check_vectors
 from gptdynamics.dataset.checks.layout import ConfigFiles, Layout, read_layout
@@ -241,7 +241,9 @@ def _missing(facts: ConfigFacts, files: ConfigFiles, failed: dict[str, str], hel
 def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, ConfigFacts], findings: Findings) -> None:
     """Check every task's examples, and that they are as many as the configs' runs need; `facts` learn how many."""
     tasks = {config_parts(config)[0] for config in facts}
-    imported = {config_parts(config)[0] for config, each in facts.items() if each.imported}
+    # A damaged folder may hold imported and collected configs of one task: then its examples need no targets.
+    ordered = sorted(facts.values(), key=lambda each: each.requires.targets, reverse=True)
+    requires = {config_parts(each.config)[0]: each.requires for each in ordered}
     counts: dict[tuple[str, str], int | None] = {}
     for name, parts in layout.examples.items():
         try:
@@ -251,7 +253,9 @@ def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, Conf
             if name not in tasks:
                 findings.add(folder.root / "data" / f"{name}_examples", "", str(error), NOT_OURS)
         for part in parts:
-            counts[name, part] = check_examples(findings, folder.examples_path(name, part), task, name in imported)
+            counts[name, part] = check_examples(
+                findings, folder.examples_path(name, part), task, requires.get(name, COLLECTED)
+            )
     absent: set[Path] = set()
     for config, each in list(facts.items()):
         name = config_parts(config)[0]

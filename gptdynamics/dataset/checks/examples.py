@@ -7,21 +7,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from gptdynamics.dataset.checks.facts import COLLECTED, Requirements
 from gptdynamics.dataset.checks.findings import AGAIN, Findings, ids_problem
 from gptdynamics.dataset.checks.parquet import checked_table
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA
 from gptdynamics.tasks import Mixture, Task
 
 
-def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, imported: bool = False) -> int | None:
+def check_examples(
+    findings: Findings, path: Path, task: Task | Mixture | None, requires: Requirements = COLLECTED
+) -> int | None:
     """Check the examples of a pool or a test set: ids, tasks, texts (or none, with their source).
 
     Args:
         findings: gathers the faults.
         path: `pool.parquet` or `test.parquet`.
         task: whose examples; None if it is unknown.
-        imported: whether they come from a layout that has ids of its own and does not say where a prompt ends: then
-            targets may be null, and of a mixture it is not known which of its tasks an example is of.
+        requires: what they must hold.
 
     Returns:
         One more than the greatest id; None if that is not known.
@@ -33,16 +35,16 @@ def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, 
     ids: list[int | None] = table["id"].to_pylist()
     count = max((at for at in ids if at is not None), default=-1) + 1
     wanted = range(count if count < 2 * len(ids) + 1 else len(ids))
-    problem = _own_ids_problem(ids) if imported else ids_problem(ids, wanted)
+    problem = ids_problem(ids, wanted) if requires.consecutive_ids else _own_ids_problem(ids)
     if problem or not ids:
         findings.add(path, "id", problem or "there are no examples")
     parts: tuple[Task, ...] = ()
-    if task and not imported:
+    if task and requires.targets:
         parts = task.parts if path.stem == "pool" else task.test_parts
     found: dict[tuple[str, str], list[int | None]] = {}
     for row in rows:
         part = parts[row["id"] % len(parts)] if parts and row["id"] is not None else None
-        problems = _imported_problems(row, task) if imported else _problems(row, part)
+        problems = _problems(row, part) if requires.targets else _input_problems(row, task)
         for column, said in problems:
             found.setdefault((column, said), []).append(row["id"])
     for (column, said), which in found.items():
@@ -58,8 +60,8 @@ def _own_ids_problem(ids: list[int | None]) -> str:
     return "" if sound else "some are null, below 0, or not in ascending order"
 
 
-def _imported_problems(row: dict[str, Any], task: Task | Mixture | None) -> list[tuple[str, str]]:
-    """What is wrong with an imported example: column, and how."""
+def _input_problems(row: dict[str, Any], task: Task | Mixture | None) -> list[tuple[str, str]]:
+    """What is wrong with an example whose prompt and target are one text: column, and how."""
     problems = []
     if not row["task"] or (task and row["task"] != task.name):
         problems.append(("task", f"{row['task']!r}, not {task.name!r}" if task else "it is empty"))

@@ -24,6 +24,32 @@ _COUNTS = ("pool_size", "subset", "batch_size", "epochs", "steps", "test_example
 
 
 @dataclass(frozen=True)
+class Requirements:
+    """What the files of a config must hold. Runs that were imported from another layout need not hold all of it.
+
+    Attributes:
+        every_metric: each metric of the task for each test example; otherwise the loss is enough.
+        planned_steps: metrics are measured from step 0 to the last update, as the settings say; otherwise at any
+            ascending steps up to the last update.
+        consecutive_ids: ids of examples are 0, 1, 2, ...; otherwise any ascending ids.
+        targets: prompt and target are separate texts, and each example of a mixture names its own task.
+        wide_metrics: metrics are 64-bit numbers.
+    """
+
+    every_metric: bool = True
+    planned_steps: bool = True
+    consecutive_ids: bool = True
+    targets: bool = True
+    wide_metrics: bool = False
+
+
+COLLECTED = Requirements()
+IMPORTED = Requirements(
+    every_metric=False, planned_steps=False, consecutive_ids=False, targets=False, wide_metrics=True
+)
+
+
+@dataclass(frozen=True)
 class ConfigFacts:
     """What the manifest says of a config; None where it does not say it, or where it is damaged.
 
@@ -35,8 +61,7 @@ class ConfigFacts:
         base_revision: of the model that its runs start from.
         planned: how many `runs` and `unseen_runs` it shall have.
         recorded: what its runs share, if they were recorded in training of somebody's own.
-        imported: whether its runs come from a layout that does not say all that ours does: its metrics may be fewer
-            than its task's, its examples without targets, its first measured step other than 0.
+        requires: what its files must hold.
         pool, test: how many examples its task's pool and test set have; None where that was not looked at.
     """
 
@@ -46,7 +71,7 @@ class ConfigFacts:
     base_revision: str | None
     planned: dict[str, int]
     recorded: Recorded | None = None
-    imported: bool = False
+    requires: Requirements = COLLECTED
     pool: int | None = None
     test: int | None = None
 
@@ -94,8 +119,8 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
     if not isinstance(planned, dict) or not _counts(planned):
         findings.add(path, "planned", f"{planned!r} does not say how many runs and unseen_runs there shall be", RESTORE)
         planned = {}
-    imported = isinstance(manifest.get("origin"), dict)
-    return ConfigFacts(config, task, made, revision, planned, recorded, imported)
+    requires = IMPORTED if isinstance(manifest.get("origin"), dict) else COLLECTED
+    return ConfigFacts(config, task, made, revision, planned, recorded, requires)
 
 
 def _manifest(path: Path, findings: Findings) -> dict[str, Any] | None:

@@ -75,13 +75,14 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
         if gradients and not recorded:
             _check_absent(findings, path, rows, [steps, *columns])
             continue
-        if facts.imported and steps == "generation_step" and table[steps].null_count == table.num_rows:
+        none_measured = table[steps].null_count == table.num_rows
+        if none_measured and steps == "generation_step" and not facts.requires.every_metric:
             _check_absent(findings, path, rows, columns)
             continue
-        if facts.imported:
-            wanted = _check_own_steps(findings, path, rows, steps, updates)
-        else:
+        if facts.requires.planned_steps:
             wanted = _check_steps(findings, path, rows, steps, every, updates)
+        else:
+            wanted = _check_own_steps(findings, path, rows, steps, updates)
         for name in columns:
             if name in there:
                 _check_values(findings, path, rows, name, wanted, _followed(rows, facts, name))
@@ -90,14 +91,14 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
 def _schema(table: pa.Table, facts: ConfigFacts) -> pa.Schema:
     """The columns that the settings call for; without settings, those that the file's own columns call for."""
     there = set(table.column_names)
-    if facts.task is None or facts.imported:
+    if facts.task is None or not facts.requires.every_metric:
         metrics = ("loss", *(name for name in METRICS[1:] if name in there))
         mixture = "task" in there
     else:
         metrics, mixture = tuple(facts.task.metrics), len(facts.task.parts) > 1
     if facts.settings is None:
         gradients = bool(there & {"gradient_step", *GRADIENT_COLUMNS})
-        return trajectory_schema(metrics, mixture, gradients, wide=facts.imported)
+        return trajectory_schema(metrics, mixture, gradients, wide=facts.requires.wide_metrics)
     return trajectory_schema(metrics, mixture, facts.settings.gradients != "none")
 
 
@@ -136,7 +137,7 @@ def _followed(rows: _Rows, facts: ConfigFacts, metric: str) -> np.ndarray | None
     """`[rows]` whether a metric is followed for the row's test example; None if that cannot be said."""
     if metric in GRADIENT_COLUMNS:
         return np.ones(rows.table.num_rows, dtype=bool)
-    if facts.task is None or facts.imported:
+    if facts.task is None or not facts.requires.every_metric:
         return None
     if len(facts.task.test_parts) == 1:
         return np.full(rows.table.num_rows, metric in facts.task.test_parts[0].metrics)
@@ -180,7 +181,7 @@ def _check_steps(
 
 
 def _check_own_steps(findings: Findings, path: Path, rows: _Rows, name: str, updates: int | None) -> np.ndarray | None:
-    """Check a column of steps of an imported run, which may begin and end anywhere; the steps that all rows have."""
+    """Check a column of steps that may begin and end anywhere; returns the steps that all rows have."""
     lists = Lists.of(rows.table, name)
     if not lists.valid.any():
         findings.add(path, name, "it is null in every row")
