@@ -13,7 +13,7 @@ from gptdynamics.console import progress_bar, run_process, say, say_error, show
 from gptdynamics.interruption import keeps
 
 if TYPE_CHECKING:
-    from gptdynamics.authors_release import Finding
+    from gptdynamics.exchange import Finding
 
 app = typer.Typer(
     help="Build and read GPTDynamics datasets: what fine-tuning does to every test example, step by step.",
@@ -137,7 +137,7 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be imported, and stop.")] = False,
 ) -> None:
     """Read runs in the layout of the paper authors' release into a dataset folder."""
-    from gptdynamics.authors_release import import_release
+    from gptdynamics.exchange import import_release
 
     add_task_files(task_file)
     if not dry_run:
@@ -170,7 +170,7 @@ def export(
     ] = None,
 ) -> None:
     """Write runs in the layout of the paper authors' release, so that their code reads them."""
-    from gptdynamics.authors_release import export_release
+    from gptdynamics.exchange import export_release
 
     add_task_files(task_file)
     keeps(f"runs that were written are kept in {out}")

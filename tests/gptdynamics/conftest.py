@@ -13,10 +13,10 @@ import pytest
 
 from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
-from tests.gptdynamics.authors_layout import FLAN, RTE, WEBNLG, write_lines
+from tests.gptdynamics.exchange.authors_layout import FLAN, RTE, WEBNLG, write_lines
 
 if TYPE_CHECKING:
-    from gptdynamics.authors_release import Imported
+    from gptdynamics.exchange import Imported
 
 LABELS = {"sst2": ("positive", "negative"), "boolq": ("true", "false")}
 NOUNS = "cat dog bird house garden river ball plot".split()
@@ -163,7 +163,7 @@ def write_authors_release(root: Path) -> None:
 def sound_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Imported]:
     """A sound release of the paper authors' layout, the dataset folder it was imported into, and what the import said;
     not to be changed."""
-    from gptdynamics.authors_release import import_release
+    from gptdynamics.exchange import import_release
 
     root = tmp_path_factory.mktemp("authors")
     write_authors_release(root / "release")

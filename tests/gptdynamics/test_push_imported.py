@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gptdynamics.authors_release import import_release
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import SettingsError
+from gptdynamics.exchange import import_release
 from gptdynamics.hub.push import push
-from tests.gptdynamics.test_authors_release import RTE
+from tests.gptdynamics.exchange.authors_layout import RTE
 from tests.gptdynamics.test_push import fetched
 from tests.hub.server import Hub
 

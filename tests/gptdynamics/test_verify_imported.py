@@ -11,10 +11,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from gptdynamics.authors_release import Imported
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify
+from gptdynamics.exchange import Imported
 
 Rows = list[dict[str, Any]]
 STEPS = list(range(1, 13))

@@ -15,8 +15,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptdynamics.authors_release import Imported, export_release, import_release
-from gptdynamics.authors_release.names import short_number
 from gptdynamics.configs import split_of
 from gptdynamics.curriculum import linear_decay
 from gptdynamics.dataset import DatasetFolder, read_dynamics
@@ -24,7 +22,9 @@ from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.verify import verify
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError, SettingsError
-from tests.gptdynamics.authors_layout import (
+from gptdynamics.exchange import Imported, export_release, import_release
+from gptdynamics.exchange.names import short_number
+from tests.gptdynamics.exchange.authors_layout import (
     FILES,
     FLAN,
     POOL,

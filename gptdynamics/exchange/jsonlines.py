@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from gptdynamics.authors_release.findings import Findings
 from gptdynamics.errors import DataError
-from gptdynamics.parsing import parse_object, replace_surrogates
+from gptdynamics.exchange.findings import Findings
 
 # Ids and steps are stored as 32-bit integers.
 _MOST = 2**31 - 1
@@ -26,24 +26,21 @@ def read_lines(path: Path, place: str, findings: Findings) -> Iterator[tuple[int
         DataError: it cannot be read.
     """
     bad: list[int] = []
-    cut = 0
     try:
         with path.open("rb") as stream:
             for number, line in enumerate(stream):
                 if not line.strip():
                     continue
                 try:
-                    content, replaced = replace_surrogates(parse_object(line, f"{place}:{number + 1}"))
-                except DataError:
-                    bad.append(number + 1)
-                else:
-                    cut += bool(replaced)
+                    content = json.loads(line.decode("utf-8"))
+                except (ValueError, RecursionError):
+                    content = None
+                if isinstance(content, dict):
                     yield number, content
+                else:
+                    bad.append(number + 1)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if cut:
-        rows = "1 line has" if cut == 1 else f"{cut} lines have"
-        findings.add(place, f"{rows} half of a surrogate pair", "U+FFFD was put in its place")
     if bad:
         findings.add(place, f"{lines(bad)} no JSON object", "left out")
 

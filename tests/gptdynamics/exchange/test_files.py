@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gptdynamics.authors_release.examples import read_examples
-from gptdynamics.authors_release.findings import Finding, Findings
-from gptdynamics.authors_release.trajectories import MetricFile, read_batches, read_metric
 from gptdynamics.errors import DataError
+from gptdynamics.exchange.examples import read_examples
+from gptdynamics.exchange.findings import Finding, Findings
+from gptdynamics.exchange.trajectories import MetricFile, read_batches, read_metric
 
 BATCHES = [{"step": 1, "samples_id": [3, 1]}, {"step": 2, "samples_id": [0, 2]}, {"step": 3, "samples_id": [1, 0]}]
 

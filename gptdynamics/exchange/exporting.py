@@ -10,10 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gptdynamics.atomic import write_text
-from gptdynamics.authors_release.examples import FOLDERS
-from gptdynamics.authors_release.findings import Finding, Findings
-from gptdynamics.authors_release.names import CURRICULUM_FILE, checked_path, example_file, run_folder_name, their_task
-from gptdynamics.authors_release.origin import run_origins
 from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root, read_examples
@@ -21,7 +17,10 @@ from gptdynamics.dataset.run_files import read_run_row, read_trajectories
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.ownership import check_folder
+from gptdynamics.exchange.examples import FOLDERS
+from gptdynamics.exchange.findings import Finding, Findings
+from gptdynamics.exchange.names import CURRICULUM_FILE, checked_path, run_folder_name, their_task
+from gptdynamics.exchange.origin import run_origins
 from gptdynamics.tasks import Mixture, get_task
 
 OnProgress = Callable[[int, int], None]
@@ -70,7 +69,6 @@ def export_release(
         DataError: a file of the dataset is damaged, or one in `out` has other content.
         SettingsError: there is no such config, or no run.
     """
-    check_folder(Path(out), _holds_release, "release in the authors' layout", "--out")
     folder = DatasetFolder(local_root(str(source)))
     there = [config for config in folder.configs() if folder.finished(config)]
     wanted = list(dict.fromkeys(configs)) or there
@@ -93,12 +91,6 @@ def export_release(
             on_progress(len(exported.runs), total)
         _note_what_is_lost(folder, config, findings)
     return exported
-
-
-def _holds_release(out: Path) -> bool:
-    """Whether a folder has a file of this layout."""
-    examples = (path for name in FOLDERS for path in (out / name).rglob("*") if example_file(path.name))
-    return any((out / "runs").rglob(CURRICULUM_FILE)) or any(examples)
 
 
 def _write_new(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptdynamics.authors_release.names import (
+from gptdynamics.configs import RunSettings, run_name
+from gptdynamics.errors import DataError
+from gptdynamics.exchange.names import (
     RunFolder,
     checked_path,
     config_names,
@@ -18,8 +20,6 @@ from gptdynamics.authors_release.names import (
     run_folder_name,
     short_number,
 )
-from gptdynamics.configs import RunSettings, run_name
-from gptdynamics.errors import DataError
 
 RTE = "output_rte_bs-4_shot-200_sample-128_model-pythia-410m-deduped_lr-5e-7_weight-decay-0.001_epoch-3_seed-{}"
 

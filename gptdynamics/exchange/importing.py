@@ -10,12 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from gptdynamics.authors_release.examples import TaskExamples, read_examples
-from gptdynamics.authors_release.findings import Finding, Findings
-from gptdynamics.authors_release.names import UNKNOWN, RunFolder, config_names
-from gptdynamics.authors_release.origin import RunOrigin, origin_of, run_origins
-from gptdynamics.authors_release.reading import RUN_OUT, ReleasedRun, fit_together, read_run, run_folders
-from gptdynamics.authors_release.trajectories import MetricFile
 from gptdynamics.configs import SPLITS, config_parts, run_name, run_parts, split_of
 from gptdynamics.curriculum import linear_decay
 from gptdynamics.dataset.folder import DatasetFolder
@@ -23,6 +17,12 @@ from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, RUN_SCHEMA, read_parquet, trajectory_schema
 from gptdynamics.errors import DataError, DivergedRunError, GPTDynamicsError, SettingsError
+from gptdynamics.exchange.examples import TaskExamples, read_examples
+from gptdynamics.exchange.findings import Finding, Findings
+from gptdynamics.exchange.names import UNKNOWN, RunFolder, config_names
+from gptdynamics.exchange.origin import RunOrigin, origin_of, run_origins
+from gptdynamics.exchange.reading import RUN_OUT, ReleasedRun, fit_together, read_run, run_folders
+from gptdynamics.exchange.trajectories import MetricFile
 from gptdynamics.tasks import get_task
 
 OnProgress = Callable[[int, int], None]

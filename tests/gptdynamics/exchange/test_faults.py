@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gptdynamics.authors_release import Imported, export_release, import_release
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, GPTDynamicsError
-from tests.gptdynamics.authors_layout import FILES, RTE, RUNS, STEPS, WEBNLG, change, files
+from gptdynamics.exchange import Imported, export_release, import_release
+from tests.gptdynamics.exchange.authors_layout import FILES, RTE, RUNS, STEPS, WEBNLG, change, files
 
 
 def twice(rows: list[Any]) -> list[Any]:

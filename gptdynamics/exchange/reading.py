@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.authors_release.examples import TaskExamples
-from gptdynamics.authors_release.findings import Findings
-from gptdynamics.authors_release.names import CURRICULUM_FILE, RunFolder, parse_run_folder
-from gptdynamics.authors_release.trajectories import MetricFile, read_batches, read_metric
 from gptdynamics.dataset.checks.findings import some
 from gptdynamics.dataset.checks.trajectories import RANGES
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS
 from gptdynamics.errors import DataError, DivergedRunError
+from gptdynamics.exchange.examples import TaskExamples
+from gptdynamics.exchange.findings import Findings
+from gptdynamics.exchange.names import CURRICULUM_FILE, RunFolder, parse_run_folder
+from gptdynamics.exchange.trajectories import MetricFile, read_batches, read_metric
 
 RUN_OUT = "the run is left out"
 METRIC_OUT = "this metric of the run is left out"

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.authors_release.findings import Findings
-from gptdynamics.authors_release.jsonlines import is_count, lines, read_lines
 from gptdynamics.dataset.checks.findings import some
 from gptdynamics.errors import DataError
+from gptdynamics.exchange.findings import Findings
+from gptdynamics.exchange.jsonlines import is_count, lines, read_lines
 
 MENDED = "one of them is kept"
 LAST = "the last is kept"

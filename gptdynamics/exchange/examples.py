@@ -7,12 +7,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gptdynamics.authors_release.findings import Findings
-from gptdynamics.authors_release.jsonlines import is_count, lines, read_lines
-from gptdynamics.authors_release.names import UNKNOWN, example_file
 from gptdynamics.dataset.checks.findings import some
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
+from gptdynamics.exchange.findings import Findings
+from gptdynamics.exchange.jsonlines import is_count, lines, read_lines
+from gptdynamics.exchange.names import UNKNOWN, example_file
 
 FOLDERS = ("sft_tasks", "it_tasks")
 
