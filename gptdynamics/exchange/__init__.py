@@ -1,4 +1,4 @@
-"""The layout of the paper authors' published release: runs of theirs into a dataset folder, runs of ours out of one."""
+"""The layout of the paper authors' published release: import of their runs, export of ours."""
 
 from gptdynamics.exchange.exporting import Exported, export_release
 from gptdynamics.exchange.findings import Finding

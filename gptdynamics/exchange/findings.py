@@ -1,8 +1,9 @@
-"""What was not as it should be, and what was done about it."""
+"""What an import or an export could not take over as it is, and what was done about it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sized
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
@@ -21,20 +22,22 @@ class Finding:
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.what}; {self.done}"
-        # Names of files may hold line breaks, or what a terminal obeys.
+        # Names of files may hold line breaks, or control codes of a terminal.
         return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
-    def to_dict(self) -> dict[str, str]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
-
-@dataclass
-class Findings:
-    """All of them, in the order they were found."""
-
-    found: list[Finding] = field(default_factory=list)
+class Findings(list[Finding]):
+    """All of them, in the order in which they were noted."""
 
     def add(self, place: str, what: str, done: str) -> None:
         """Note one."""
-        self.found.append(Finding(place, what, done))
+        self.append(Finding(place, what, done))
+
+    def add_each(self, place: str, cases: Iterable[tuple[Sized, str, str]]) -> None:
+        """Note those of several faults of a file that occurred.
+
+        Args:
+            place: the file.
+            cases: for each fault where it occurred (nothing is noted where that is empty), what it is, what was done.
+        """
+        self.extend(Finding(place, what, done) for occurrences, what, done in cases if occurrences)

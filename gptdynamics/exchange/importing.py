@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from gptdynamics.exchange.examples import TaskExamples, read_examples
 from gptdynamics.exchange.findings import Finding, Findings
 from gptdynamics.exchange.names import UNKNOWN, RunFolder, config_names
 from gptdynamics.exchange.origin import RunOrigin, origin_of, run_origins
-from gptdynamics.exchange.reading import RUN_OUT, ReleasedRun, fit_together, read_run, run_folders
-from gptdynamics.exchange.trajectories import MetricFile
+from gptdynamics.exchange.runs import ReleasedRun, fit_together, read_run, run_folders
 from gptdynamics.tasks import get_task
 
 OnProgress = Callable[[int, int], None]
@@ -87,8 +86,7 @@ class Imported:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        configs = [vars(config) for config in self.configs]
-        return vars(self) | {"configs": configs, "findings": [each.to_dict() for each in self.findings]}
+        return asdict(self)
 
 
 def import_release(
@@ -121,22 +119,21 @@ def import_release(
     findings = Findings()
     folders = run_folders(root, findings)
     examples = read_examples(root, findings)
-    imported = Imported(str(source), str(out), dry_run, findings=findings.found)
+    imported = Imported(str(source), str(out), dry_run, findings=findings)
     folder = DatasetFolder(out)
-    done, written = 0, set()
     configs = config_names(folders)
     _check_tasks(folder, {runs[0].task for runs in configs.values()})
     if not dry_run:
         folder.remove_leftovers()
+    done = 0
     for config, runs in configs.items():
         task = examples.get(runs[0].task, TaskExamples())
-        problem = _problem(config, runs[0].task, task)
-        if problem:
+        if problem := _problem(config, runs[0].task, task):
             findings.add(config, problem, f"its {len(runs)} runs are left out")
             done += len(runs)
             on_progress(done, len(folders))
             continue
-        numbers = _numbers(folder, config, runs)
+        names = _run_names(folder, config, runs)
         failed: dict[str, str] = {}
         read: list[ReleasedRun] = []
         for each in runs:
@@ -144,25 +141,23 @@ def import_release(
                 if run := read_run(root, each, task, findings, last):
                     read.append(run)
             except DivergedRunError as error:
-                failed[numbers[each.path]] = str(error)
+                failed[names[each.path]] = str(error)
                 findings.add(each.path, str(error), "the run is recorded as failed, without numbers")
             done += 1
             on_progress(done, len(folders))
-        fitting = _same_length(fit_together(read, findings), findings)
-        if not fitting:
+        usable = {names[run.folder.path]: run for run in fit_together(read, findings)}
+        if not usable:
             findings.add(config, "none of its runs can be used", "the config is left out")
             continue
-        named = {numbers[run.folder.path]: run for run in fitting}
-        imported.configs.append(_described(config, named, failed, task))
+        described = _described(config, usable, failed, task)
+        imported.configs.append(described)
         if not dry_run:
-            if runs[0].task not in written:
-                folder.add_examples(runs[0].task, "pool", task.pool)
-                folder.add_examples(runs[0].task, "test", task.test)
-                written.add(runs[0].task)
-            _write(folder, config, numbers, named, failed)
+            for part in ("pool", "test"):
+                folder.add_examples(runs[0].task, part, getattr(task, part))
+            _write(folder, described, names, usable)
     if not imported.configs:
-        said = f" ({findings.found[0]})" if findings.found else ""
-        raise DataError(f"{source}: nothing in it can be imported{said}; see docs/authors-release.md for the layout")
+        first = f" ({findings[0]})" if findings else ""
+        raise DataError(f"{source}: nothing in it can be imported{first}; see docs/authors-release.md for the layout")
     return imported
 
 
@@ -173,9 +168,9 @@ def _problem(config: str, task: str, examples: TaskExamples) -> str:
         get_task(task)
     except GPTDynamicsError as error:
         return f"{error}; a task of your own is made known with --task-file"
-    lacking = [name for name in ("pool", "test") if not getattr(examples, name)]
-    kinds = " and no ".join("training examples" if name == "pool" else "test examples" for name in lacking)
-    return f"there are no {kinds} of {task} in sft_tasks/ or it_tasks/" if lacking else ""
+    parts = {"training examples": examples.pool, "test examples": examples.test}
+    missing = " and no ".join(name for name, rows in parts.items() if not rows)
+    return f"there are no {missing} of {task} in sft_tasks/ or it_tasks/" if missing else ""
 
 
 def _check_tasks(folder: DatasetFolder, tasks: set[str]) -> None:
@@ -188,30 +183,15 @@ def _check_tasks(folder: DatasetFolder, tasks: set[str]) -> None:
             )
 
 
-def _numbers(folder: DatasetFolder, config: str, runs: list[RunFolder]) -> dict[str, str]:
+def _run_names(folder: DatasetFolder, config: str, runs: list[RunFolder]) -> dict[str, str]:
     """The name of each run by its folder: those that were imported before, then on in the order of the seeds."""
-    known = {origin.folder: name for name, origin in run_origins(folder, config).items()}
-    taken = len(known)
+    names = {origin.folder: name for name, origin in run_origins(folder, config).items()}
+    index = len(names)
     for run in runs:
-        if run.path not in known:
-            known[run.path] = run_name(taken)
-            taken += 1
-    return known
-
-
-def _same_length(runs: list[ReleasedRun], findings: Findings) -> list[ReleasedRun]:
-    """Only the runs that end where most of them do, and, of runs that go on unmeasured, as many updates."""
-    lengths = [len(run.batches) for run in runs]
-    usual = max(lengths, key=lambda length: (lengths.count(length), length), default=0)
-    for run in runs:
-        if len(run.batches) != usual:
-            said = f"it has {len(run.batches)} updates, where most runs of its config have {usual}"
-            findings.add(run.folder.path, said, RUN_OUT)
-    return [run for run in runs if len(run.batches) == usual]
-
-
-def _last_step(runs: dict[str, ReleasedRun]) -> int:
-    return max(run.last_step for run in runs.values())
+        if run.path not in names:
+            names[run.path] = run_name(index)
+            index += 1
+    return names
 
 
 def _described(
@@ -223,48 +203,42 @@ def _described(
         base_model=first.folder.base_model,
         runs={name: run.folder.path for name, run in runs.items()},
         failed=failed,
-        metrics=_metrics(runs),
-        steps=_last_step(runs),
+        metrics=[metric for metric in METRICS if any(metric in run.metrics for run in runs.values())],
+        steps=max(measured.step[-1] for run in runs.values() for measured in run.metrics.values()),
         first_step=first.metrics["loss"].step[0],
         pool=len(examples.pool),
         test=len(first.metrics["loss"].ids),
     )
 
 
-def _metrics(runs: dict[str, ReleasedRun]) -> list[str]:
-    return [metric for metric in METRICS if any(metric in run.metrics for run in runs.values())]
-
-
 def _write(
-    folder: DatasetFolder, config: str, numbers: dict[str, str], runs: dict[str, ReleasedRun], failed: dict[str, str]
+    folder: DatasetFolder, described: ImportedConfig, names: dict[str, str], runs: dict[str, ReleasedRun]
 ) -> None:
-    updates, metrics = _last_step(runs), tuple(_metrics(runs))
-    tables = {name: (_row(config, name, run, updates), _trajectories(name, run, metrics)) for name, run in runs.items()}
-    for name, own in tables.items():
-        for path, table in zip((folder.run_row_path(config, name), folder.run_path(config, name)), own, strict=True):
+    config, updates = described.config, described.steps
+    schema = trajectory_schema(tuple(described.metrics), wide=True)
+    origins = {name: RunOrigin(path) for path, name in names.items()} | run_origins(folder, config)
+    tables = {}
+    for name, run in runs.items():
+        orders = {metric: each.ids for metric, each in run.metrics.items() if each.ids != sorted(each.ids)}
+        origins[name] = RunOrigin(run.folder.path, orders, run.batches[updates:])
+        tables[name] = _row(config, name, run, updates), _trajectories(name, run, schema)
+        paths = folder.run_row_path(config, name), folder.run_path(config, name)
+        for path, table in zip(paths, tables[name], strict=True):
             if path.exists() and not read_parquet(path).equals(table):
                 raise DataError(f"{path}: it was imported with other values: give another --out")
-    origins = run_origins(folder, config)
-    origins |= {name: RunOrigin(path) for path, name in numbers.items() if name not in origins}
-    origins |= {name: _origin(run, updates) for name, run in runs.items()}
     folder.begin_imported(config, UNKNOWN, len(origins), origin_of(origins))
     for name, (row, trajectories) in tables.items():
         folder.add_tables(config, name, row, trajectories)
-    for name, reason in failed.items():
+    for name, reason in described.failed.items():
         folder.add_failure(config, name, reason)
     folder.write_card()
-
-
-def _origin(run: ReleasedRun, updates: int) -> RunOrigin:
-    orders = {name: each.ids for name, each in run.metrics.items() if each.ids != sorted(each.ids)}
-    return RunOrigin(run.folder.path, orders, run.batches[updates:])
 
 
 def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:
     """The row that describes a run; what its folder does not say is null."""
     folder = run.folder
     sizes = [len(batch) for batch in run.batches]
-    row: dict[str, Any] = dict.fromkeys(RUN_SCHEMA.names) | {
+    row: dict[str, Any] = {
         "run": name,
         "config": config,
         "task": folder.task,
@@ -288,23 +262,14 @@ def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:
     return pa.Table.from_pylist([row], schema=RUN_SCHEMA)
 
 
-def _trajectories(name: str, run: ReleasedRun, metrics: tuple[str, ...]) -> pa.Table:
-    """A row for each test example, in the order of their ids."""
+def _trajectories(name: str, run: ReleasedRun, schema: pa.Schema) -> pa.Table:
+    """A row for each test example, in the order of their ids; what was not measured is null."""
     loss = run.metrics["loss"]
-    ids = sorted(loss.ids)
-    generated = next((run.metrics[metric] for metric in GENERATED_METRICS if metric in run.metrics), None)
-    schema = trajectory_schema(metrics, wide=True)
-    columns: dict[str, Any] = {
-        "run": [name] * len(ids),
-        "test_id": ids,
-        "step": [loss.step] * len(ids),
-        "generation_step": [generated.step if generated else None] * len(ids),
-    }
-    for metric in metrics:
-        columns[metric] = _lists(run.metrics[metric], ids) if metric in run.metrics else [None] * len(ids)
-    return pa.table({column: columns[column] for column in schema.names}, schema=schema)
-
-
-def _lists(measured: MetricFile, ids: list[int]) -> list[Any]:
-    place = {key: at for at, key in enumerate(measured.ids)}
-    return [measured.values[:, place[key]] if key in place else None for key in ids]
+    generated = [run.metrics[metric].step for metric in GENERATED_METRICS if metric in run.metrics]
+    steps = {"step": loss.step, "generation_step": generated[0] if generated else None}
+    values = {metric: dict(zip(each.ids, each.values.T, strict=True)) for metric, each in run.metrics.items()}
+    rows = [
+        {"run": name, "test_id": key} | steps | {metric: columns.get(key) for metric, columns in values.items()}
+        for key in sorted(loss.ids)
+    ]
+    return pa.Table.from_pylist(rows, schema=schema)

@@ -17,10 +17,23 @@ from gptdynamics.errors import DataError
 UNKNOWN = "unknown"
 CURRICULUM_FILE = "train_samples_id.json"
 
-# Their name of a task, where it is not ours.
-_TASKS = {"wmt16_de_en": "wmt16"}
-_TOKEN = re.compile(r"_(bs|shot|sample|model|lr|weight-decay|epoch|seed)-")
-_COUNTS = ("bs", "shot", "sample", "epoch", "seed")
+# Tasks that they name otherwise: our name by theirs, and the reverse.
+OUR_TASKS = {"wmt16_de_en": "wmt16"}
+THEIR_TASKS = {ours: theirs for theirs, ours in OUR_TASKS.items()}
+# What `<part>-<value>` in the name of a folder becomes: the attribute of `RunFolder`.
+_PARTS = {
+    "bs": "batch_size",
+    "shot": "shot",
+    "sample": "sample",
+    "model": "model",
+    "lr": "learning_rate",
+    "weight-decay": "weight_decay",
+    "epoch": "epochs",
+    "seed": "seed",
+}
+_REAL_NUMBERS = ("lr", "weight-decay")
+_MAY_BE_ZERO = ("seed", "weight-decay")
+_PART = re.compile(rf"_({'|'.join(_PARTS)})-")
 _EXAMPLE_FILE = re.compile(
     r"(?P<task>.+?)(?:_\d+[-_]\d+)?_(?P<part>train|eval|dev|validation|valid|test)(?:_\d+[-_]\d+)?\.jsonl?"
 )
@@ -55,17 +68,13 @@ class RunFolder:
     @property
     def size(self) -> str:
         """The size part of the config's name: of `pythia-410m-deduped` it is `410m`."""
-        if self.model is None:
-            return UNKNOWN
-        known = re.fullmatch(r"pythia-(.+?)(-deduped)?", self.model)
-        return _plain(known[1] if known else self.model)
+        return _plain(re.sub(r"^pythia-(.+?)(-deduped)?$", r"\1", self.model or UNKNOWN))
 
     @property
     def base_model(self) -> str:
         """What the dataset calls the base model: our short name where it is the same model, else theirs."""
-        if self.model and self.model.endswith("-deduped") and self.size in PYTHIA_REVISIONS:
-            return self.size
-        return self.model or UNKNOWN
+        same = self.model == f"pythia-{self.size}-deduped" and self.size in PYTHIA_REVISIONS
+        return self.size if same else self.model or UNKNOWN
 
     def settings(self) -> dict[str, Any]:
         """Everything but the path and the seed: runs that differ in it belong to different configs."""
@@ -75,16 +84,6 @@ class RunFolder:
 def _plain(text: str) -> str:
     """Letters, digits, dots and dashes only: what may stand in the size part of a config's name."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.") or UNKNOWN
-
-
-def our_task(theirs: str) -> str:
-    """Our name of a task of theirs."""
-    return _TASKS.get(theirs, theirs)
-
-
-def their_task(ours: str) -> str:
-    """Their name of a task of ours."""
-    return next((theirs for theirs, name in _TASKS.items() if name == ours), ours)
 
 
 def parse_run_folder(path: PurePosixPath) -> RunFolder:
@@ -98,41 +97,33 @@ def parse_run_folder(path: PurePosixPath) -> RunFolder:
     """
     if not path.name.startswith("output_") or not all(_COMPONENT.fullmatch(part) for part in path.parts):
         raise DataError("it is not named output_<task>_..._lr-<rate>_..._seed-<number>")
-    task, *pairs = _TOKEN.split(path.name.removeprefix("output_"))
-    values: dict[str, Any] = {}
+    task, *pairs = _PART.split(path.name.removeprefix("output_"))
+    values: dict[str, Any] = {"model": None}
     tags: list[str] = []
-    for key, text in zip(pairs[::2], pairs[1::2], strict=True):
-        if key in values:
-            raise DataError(f"its name has {key} twice")
-        value, *more = [text] if key == "model" else text.split("_")
-        tags += more
-        values[key] = value if key == "model" else _number(key, value)
-    for key in ("lr", "seed"):
-        if key not in values:
-            raise DataError(f"its name has no {key}")
-    return RunFolder(
-        path=path.as_posix(),
-        task=our_task(task),
-        model=values.get("model"),
-        seed=values["seed"],
-        learning_rate=values["lr"],
-        batch_size=values.get("bs"),
-        shot=values.get("shot"),
-        sample=values.get("sample"),
-        weight_decay=values.get("weight-decay"),
-        epochs=values.get("epoch"),
-        tags="_".join(tags),
-    )
+    for part, text in zip(pairs[::2], pairs[1::2], strict=True):
+        name = _PARTS[part]
+        if values.get(name) is not None:
+            raise DataError(f"its name has {part} twice")
+        if part == "model":
+            values[name] = text
+        else:
+            number, *more = text.split("_")
+            values[name] = _number(part, number)
+            tags += more
+    for part in ("lr", "seed"):
+        if _PARTS[part] not in values:
+            raise DataError(f"its name has no {part}")
+    return RunFolder(path=path.as_posix(), task=OUR_TASKS.get(task, task), tags="_".join(tags), **values)
 
 
-def _number(key: str, text: str) -> int | float:
+def _number(part: str, text: str) -> int | float:
     try:
-        value = int(text) if key in _COUNTS and re.fullmatch(r"[0-9]{1,9}", text) else float(text)
+        value = float(text) if part in _REAL_NUMBERS else int(text) if re.fullmatch(r"[0-9]{1,9}", text) else math.nan
     except ValueError:
         value = math.nan
-    least = 0 if key in ("seed", "weight-decay") else math.ulp(0.0)
-    if not least <= value < math.inf or (key in _COUNTS and not isinstance(value, int)):
-        raise DataError(f"its name has {key}-{text}, which is no such number")
+    least = 0 if part in _MAY_BE_ZERO else math.ulp(0.0)
+    if not least <= value < math.inf:
+        raise DataError(f"its name has {part}-{text}, which is no such number")
     return value
 
 
@@ -142,29 +133,30 @@ def config_names(folders: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
     Runs of one task and size that differ in a hyper-parameter cannot be read together. The most frequent
     hyper-parameters have the plain name; the others' names say what is different: `rte_410m-lr-1e-6`.
     """
-    kinds: dict[tuple[str, str], dict[tuple[Any, ...], list[RunFolder]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[Any, ...], list[RunFolder]] = defaultdict(list)
     for folder in sorted(folders, key=lambda each: (each.seed, each.path)):
-        kinds[folder.task, folder.size][tuple(folder.settings().values())].append(folder)
+        groups[tuple(folder.settings().values())].append(folder)
+    most_frequent_first = sorted(
+        groups.values(), key=lambda runs: (runs[0].task, runs[0].size, -len(runs), runs[0].path)
+    )
     named: dict[str, list[RunFolder]] = {}
-    for (task, size), groups in sorted(kinds.items()):
-        ordered = sorted(groups.values(), key=lambda runs: (-len(runs), runs[0].path))
-        for runs in ordered:
-            name = "-".join([f"{task}_{size}", *_differences(ordered[0][0], runs[0])])
-            while name in named:
-                name += "-other"
-            named[name] = runs
+    for runs in most_frequent_first:
+        plain = f"{runs[0].task}_{runs[0].size}"
+        name = "-".join([plain, *_differences(named[plain][0], runs[0])]) if plain in named else plain
+        while name in named:
+            name += "-other"
+        named[name] = runs
     return named
 
 
 def _differences(usual: RunFolder, other: RunFolder) -> list[str]:
-    mine, theirs = other.settings(), usual.settings()
-    found = []
-    for name, value in mine.items():
-        if value != theirs[name]:
-            text = short_number(value) if isinstance(value, float) else str(value or "none")
-            label = {"learning_rate": "lr", "batch_size": "bs"}.get(name, name.replace("_", "-"))
-            found.append(_plain(text) if name == "tags" and value else f"{label}-{_plain(text)}")
-    return found
+    before, now = usual.settings(), other.settings()
+    words = []
+    for name in [name for name in now if now[name] != before[name]]:
+        text = _plain(short_number(now[name]) if isinstance(now[name], float) else str(now[name] or "none"))
+        label = {"learning_rate": "lr", "batch_size": "bs"}.get(name, name.replace("_", "-"))
+        words.append(text if name == "tags" and now[name] else f"{label}-{text}")
+    return words
 
 
 def example_file(name: str) -> tuple[str, str] | None:
@@ -175,7 +167,7 @@ def example_file(name: str) -> tuple[str, str] | None:
     match = _EXAMPLE_FILE.fullmatch(name)
     if not match:
         return None
-    return our_task(match["task"]), "pool" if match["part"] == "train" else "test"
+    return OUR_TASKS.get(match["task"], match["task"]), "pool" if match["part"] == "train" else "test"
 
 
 def short_number(value: float) -> str:
@@ -190,32 +182,26 @@ def run_folder_name(settings: RunSettings, run: str, model: str, tags: Iterable[
     Args:
         settings: of the config.
         run: name of the run.
-        model: name of the base model.
+        model: name of the base model: of `410m` theirs is `pythia-410m-deduped`; of a Hub id or folder the last part.
         tags: what else it should say.
     """
     index, unseen = run_parts(run)
-    said = [*(["lora-" + str(settings.lora_rank)] if settings.lora_rank else []), *(["unseen-rows"] if unseen else [])]
+    pythia = model in PYTHIA_REVISIONS
     parts = [
-        f"output_{their_task(settings.task)}",
+        f"output_{THEIR_TASKS.get(settings.task, settings.task)}",
         f"bs-{settings.batch_size}",
         f"shot-{settings.pool_size}",
         f"sample-{settings.subset}",
-        f"model-{their_model(model)}",
+        f"model-{f'pythia-{model}-deduped' if pythia else _plain(model.rstrip('/').rsplit('/', 1)[-1])}",
         f"lr-{short_number(settings.learning_rate)}",
         f"weight-decay-{short_number(settings.weight_decay)}",
         f"epoch-{settings.epochs}",
-        *said,
+        *([f"lora-{settings.lora_rank}"] if settings.lora_rank else []),
+        *(["unseen-rows"] if unseen else []),
         *tags,
         f"seed-{index}",
     ]
     return "_".join(parts)
-
-
-def their_model(model: str) -> str:
-    """Their name of a base model: of `410m` it is `pythia-410m-deduped`; of a Hub id or folder the last part."""
-    if model in PYTHIA_REVISIONS:
-        return f"pythia-{model}-deduped"
-    return _plain(model.rstrip("/").rsplit("/", 1)[-1])
 
 
 def checked_path(text: Any, first: str) -> PurePosixPath:
@@ -229,7 +215,7 @@ def checked_path(text: Any, first: str) -> PurePosixPath:
         DataError: it is no such path: it leads elsewhere, or has characters that it should not have.
     """
     path = PurePosixPath(text) if isinstance(text, str) else PurePosixPath()
-    sound = len(path.parts) > 1 and path.parts[0] == first and path.as_posix() == text
-    if not sound or not all(_COMPONENT.fullmatch(part) for part in path.parts):
+    inside = len(path.parts) > 1 and path.parts[0] == first and path.as_posix() == text
+    if not inside or not all(_COMPONENT.fullmatch(part) for part in path.parts):
         raise DataError(f"{text!r} is no path inside {first}/ of a release")
     return path

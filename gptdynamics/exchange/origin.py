@@ -1,4 +1,4 @@
-"""What an import notes of each run in the manifest of its config, and an export reads there."""
+"""What an import notes of each run in the manifest of its config, and an export reads from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gptdynamics.errors import DataError
 
 LAYOUT = "authors_release"
 
-# What the folders do not say and the paper does.
+# The folders do not say it; the paper does.
 _FROM_PAPER = "linear decay to zero without warm-up is that of the paper's tables 5 and 7; the layout does not say it"
 
 
@@ -28,14 +28,10 @@ class RunOrigin:
     orders: dict[str, list[int]] = field(default_factory=dict)
     batches_after: list[list[int]] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a manifest; without what is empty."""
-        return {name: value for name, value in vars(self).items() if value}
-
 
 def origin_of(runs: dict[str, RunOrigin]) -> dict[str, Any]:
-    """The `origin` of a config's manifest."""
-    origins = {name: run.to_dict() for name, run in runs.items()}
+    """The `origin` of a config's manifest; what is empty is left out."""
+    origins = {run: {name: value for name, value in vars(origin).items() if value} for run, origin in runs.items()}
     return {"layout": LAYOUT, "learning_rate": _FROM_PAPER, "runs": origins}
 
 
@@ -49,15 +45,12 @@ def run_origins(folder: DatasetFolder, config: str) -> dict[str, RunOrigin]:
     if origin is None or origin.get("layout") != LAYOUT:
         return {}
     try:
-        found = {str(name): RunOrigin(**values) for name, values in origin["runs"].items()}
-        sound = all(
-            isinstance(each.folder, str)
-            and all(isinstance(ids, list) and all(type(at) is int for at in ids) for ids in each.orders.values())
-            and all(isinstance(batch, list) and all(type(at) is int for at in batch) for batch in each.batches_after)
-            for each in found.values()
-        )
+        origins = {str(run): RunOrigin(**values) for run, values in origin["runs"].items()}
+        lists = [ids for each in origins.values() for ids in (*each.orders.values(), *each.batches_after)]
+        intact = all(isinstance(each.folder, str) for each in origins.values())
+        intact &= all(isinstance(ids, list) and {type(key) for key in ids} <= {int} for ids in lists)
     except (KeyError, TypeError, AttributeError):
-        sound = False
-    if not sound:
+        intact = False
+    if not intact:
         raise DataError(f"{folder.manifest_path(config)}: its origin is damaged. Restore it, or import again elsewhere")
-    return found
+    return origins

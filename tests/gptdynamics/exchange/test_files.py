@@ -13,7 +13,7 @@ import pytest
 from gptdynamics.errors import DataError
 from gptdynamics.exchange.examples import read_examples
 from gptdynamics.exchange.findings import Finding, Findings
-from gptdynamics.exchange.trajectories import MetricFile, read_batches, read_metric
+from gptdynamics.exchange.run_files import MetricFile, read_batches, read_metric
 
 BATCHES = [{"step": 1, "samples_id": [3, 1]}, {"step": 2, "samples_id": [0, 2]}, {"step": 3, "samples_id": [1, 0]}]
 
@@ -32,7 +32,7 @@ def batches(tmp_path: Path) -> Callable[..., tuple[list[list[int]], list[str]]]:
     def read(*rows: Any, last: bool = False) -> tuple[list[list[int]], list[str]]:
         findings = Findings()
         found = read_batches(written(tmp_path / "train_samples_id.json", rows), "run/x", findings, last)
-        return found, [str(each) for each in findings.found]
+        return found, [str(each) for each in findings]
 
     return read
 
@@ -44,7 +44,7 @@ def metric(tmp_path: Path) -> Callable[..., tuple[MetricFile, list[str]]]:
     def read(*rows: Any, last: bool = False) -> tuple[MetricFile, list[str]]:
         findings = Findings()
         found = read_metric(written(tmp_path / "all_loss_trajectory.out", rows), "run/x", findings, last)
-        return found, [str(each) for each in findings.found]
+        return found, [str(each) for each in findings]
 
     return read
 
@@ -186,8 +186,8 @@ def test_examples_are_read_from_every_file_of_a_task(tmp_path: Path) -> None:
     assert [each.source["row"] for each in found["rte"].pool] == ["1", "0", "0"]
     assert json.loads(found["rte"].pool[1].source["fields"]) == {"label": "yes"}
     assert {each.source["licence"] for each in found["rte"].pool} == {"unknown"}
-    assert (found["rte"].whole, found["flan"].whole) == (True, False)
-    assert {(each.place, each.done) for each in findings.found} == {
+    assert [bool(each.pool and each.test) for each in (found["rte"], found["flan"])] == [True, False]
+    assert {(each.place, each.done) for each in findings} == {
         ("sft_tasks/rte/notes.txt", "not read"),
         ("sft_tasks/rte/rte_2_2_train.json", "the first is kept"),
         ("it_tasks/eval/flan_eval_0_0.json", "not read"),
@@ -212,7 +212,7 @@ def test_a_row_that_is_no_example_is_left_out(tmp_path: Path, row: Any) -> None:
     findings = Findings()
     assert [each.id for each in read_examples(tmp_path, findings)["rte"].pool] == [5]
     place = "sft_tasks/rte_0_1_train.json"
-    assert findings.found == [Finding(place, "line 1 is no example with an id and an input", "left out")]
+    assert findings == [Finding(place, "line 1 is no example with an id and an input", "left out")]
 
 
 def test_a_finding_is_one_line_whatever_a_file_is_called() -> None:
