@@ -27,7 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gptdynamics.estimates import PYTHIA_SHAPES, measured_lengths, task_lengths
+from gptdynamics.estimates import PYTHIA_SHAPES, Lengths, task_lengths
 from gptdynamics.estimates.flops import GENERATION_SHARE, generation_flops, loss_flops
 from gptdynamics.estimates.throughput import CPU_UTILISATION, matmul_rate
 from gptdynamics.measurement.generation import Generator
@@ -62,6 +62,10 @@ class NoText:
 
     def decode(self, ids: list[int], **options: Any) -> str:
         return " ".join(map(str, ids))
+
+
+def lengths_of(examples: list[TokenizedExample]) -> Lengths:
+    return Lengths(tuple((len(each.prompt), len(each.target)) for each in examples))
 
 
 def make_model(sizes: Sizes) -> Any:
@@ -132,11 +136,11 @@ def make_ours(sizes: Sizes, model: Any, task: str, kind: str) -> Ours:
     if kind == "loss":
         labels = [] if new_tokens else [[YES, NO]] * len(examples)
         losses = TargetLosses(examples, labels, sizes.device)
-        flops = loss_flops(shape, len(examples), measured_lengths(examples, examples).test)
+        flops = loss_flops(shape, len(examples), lengths_of(examples))
         return Ours(lambda step: losses.measure(model)[0], examples, losses.tokens, flops, new_tokens)
     examples = examples[: sizes.texts]
     generator = Generator(NoText(), [each.prompt for each in examples], new_tokens, TEMPERATURE, TOP_P)
-    lengths = measured_lengths(examples, examples).test
+    lengths = lengths_of(examples)
     flops = generation_flops(shape, len(examples), lengths, new_tokens, shape.context)
 
     def sample(step: int) -> None:

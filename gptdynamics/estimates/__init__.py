@@ -1,7 +1,7 @@
 """What a run or a plan costs, before it is started."""
 
 from gptdynamics.estimates.flops import RunFlops, run_flops
-from gptdynamics.estimates.lengths import Lengths, TaskLengths, measured_lengths, task_lengths
+from gptdynamics.estimates.lengths import Lengths, TaskLengths, task_lengths
 from gptdynamics.estimates.shapes import PYTHIA_SHAPES, ModelShape, base_shape, shape_of
 from gptdynamics.estimates.throughput import DEVICES, plan_hours, throughput
 
@@ -13,7 +13,6 @@ __all__ = [
     "RunFlops",
     "TaskLengths",
     "base_shape",
-    "measured_lengths",
     "plan_hours",
     "run_flops",
     "shape_of",

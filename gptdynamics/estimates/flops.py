@@ -4,12 +4,15 @@ One token through the blocks of a model takes 2 W operations, with W the weights
 takes 2 h v for each position whose logits are wanted; attention takes 4 h s^2 in each layer for an input of s tokens,
 4 h s for one more token that attends to s. Norms, activations, softmax and the optimiser's arithmetic are left out, as
 `torch.utils.flop_counter` leaves them out.
+
+`shape` is that of the model, `lengths` those of the examples; `lora_rank` is that of adapters on query, key and value,
+which add 4 r h weights a layer, and 0 where all weights are trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 
 from gptdynamics.configs import RunSettings
 from gptdynamics.estimates.lengths import Lengths, TaskLengths
@@ -49,7 +52,7 @@ class RunFlops:
     @property
     def total(self) -> float:
         """All of them."""
-        return float(sum(getattr(self, field.name) for field in fields(self)))
+        return float(sum(astuple(self)))
 
     def seconds(self, rate: float) -> float:
         """Time that they take at `rate` operations a second, generation at `GENERATION_SHARE` of it."""
@@ -57,46 +60,35 @@ class RunFlops:
 
 
 def forward_flops(shape: ModelShape, tokens: float, squares: float, logits: float, lora_rank: int = 0) -> float:
-    """Operations of a forward pass: 2 (W + A) tokens + 4 layers h squares + 2 h v logits.
+    """Operations of a forward pass: 2 (W + A) tokens + 4 layers h squares + 2 h v logits, with A = 4 r h layers.
 
     Args:
-        shape: of the model.
+        shape, lora_rank: of the model.
         tokens: fed in, padding included.
         squares: sum over inputs of the square of their tokens.
         logits: positions whose logits are wanted.
-        lora_rank: of adapters on query, key and value, which add A = 4 r h weights a layer.
     """
-    adapters = 4 * lora_rank * shape.hidden * shape.layers
-    return (
-        2 * (shape.block_weights + adapters) * tokens
-        + 4 * shape.layers * shape.hidden * squares
-        + 2 * shape.head_weights * logits
-    )
+    width = shape.layers * shape.hidden
+    weights = shape.block_weights + 4 * lora_rank * width
+    return 2 * weights * tokens + 4 * width * squares + 2 * shape.head_weights * logits
 
 
 def update_flops(shape: ModelShape, batch: int, lengths: Lengths, lora_rank: int = 0) -> float:
-    """Operations of one update, on average: a forward pass over a padded batch and its backward pass.
+    """Operations of one update, on average: a forward and a backward pass over `batch` padded random examples.
 
     The backward pass takes twice the forward pass, of adapters alone about once: their weights' gradients are small,
     and only attention, whose both factors change, takes twice. That the first block needs less of it is not counted.
-
-    Args:
-        shape: of the model.
-        batch: examples, drawn at random and padded to the longest.
-        lengths: of the examples that they are drawn from.
-        lora_rank: 0 if all weights are trained.
     """
     longest, square = lengths.longest_of(batch)
     tokens, squares, targets = batch * longest, batch * square, batch * lengths.target
     if not lora_rank:
         return 3 * forward_flops(shape, tokens, squares, targets)
     frozen = forward_flops(shape, tokens, 0, targets)
-    trained = forward_flops(shape, tokens, squares, targets, lora_rank) - frozen
-    return 2 * frozen + 3 * trained
+    return 3 * forward_flops(shape, tokens, squares, targets, lora_rank) - frozen
 
 
 def loss_flops(shape: ModelShape, examples: int, lengths: Lengths, lora_rank: int = 0) -> float:
-    """Operations of one measurement of the loss of `examples` test examples, in padded batches of like lengths.
+    """Operations of one measurement of the loss of `examples` test examples, in padded batches of similar lengths.
 
     A label of several tokens costs one more such pass for each label; that is not counted.
     """
@@ -109,36 +101,25 @@ def loss_flops(shape: ModelShape, examples: int, lengths: Lengths, lora_rank: in
 def generation_flops(
     shape: ModelShape, examples: int, lengths: Lengths, new_tokens: int, context: int, lora_rank: int = 0
 ) -> float:
-    """Operations of one generation step in which every text becomes as long as it may; ends of text make it cheaper.
+    """Operations of one generation step in which each of `examples` texts gets `new_tokens`; ends of text save some.
 
     With p tokens of the longest prompt of a batch and n new ones, for each of its rows: a forward pass over p tokens,
-    n - 1 over single tokens that attend to p + 1 ... p + n - 1, and the logits of n positions.
-
-    Args:
-        shape: of the model.
-        examples: texts.
-        lengths: of the test examples.
-        new_tokens: of each text.
-        context: longest input in tokens.
-        lora_rank: of adapters, or 0.
+    n - 1 over single tokens that attend to p + 1 ... p + n - 1, and the logits of n positions. Prompts are cut so that
+    an input has at most `context` tokens.
     """
-    cut = Lengths(tuple((min(prompt, max(1, context - new_tokens)), target) for prompt, target in lengths.pairs))
+    # The last token of a generated text is fed in, too, unlike that of a target.
+    cut = Lengths(tuple((prompt, new_tokens + 1) for prompt, _ in lengths.pairs)).cut(context + 1)
     tokens = squares = 0.0
-    for rows, prompt, _ in cut.batches(examples, TEXT_BATCH_TOKENS, new_tokens):
+    for rows, prompt, _ in cut.batches(examples, TEXT_BATCH_TOKENS):
         tokens += rows * (prompt + new_tokens - 1)
         squares += rows * (prompt**2 + (new_tokens - 1) * prompt + new_tokens * (new_tokens - 1) / 2)
     return forward_flops(shape, tokens, squares, examples * new_tokens, lora_rank)
 
 
 def product_flops(shape: ModelShape, pool: int, test: int, passes: float, lora_rank: int = 0) -> float:
-    """Operations of all pool x test products at one step: 3 forward passes over both, and 2 pool test weights.
+    """Operations of all products of `pool` and `test` gradients at one step: 3 forward passes, and 2 pool test weights.
 
-    Args:
-        shape: of the model.
-        pool: examples whose gradients are taken.
-        test: examples whose gradients are taken.
-        passes: operations of a forward pass over the pool and the test set.
-        lora_rank: 0 if all weights are trained.
+    `passes` are those of a forward pass over the pool and the test set.
     """
     weights = 4 * lora_rank * shape.hidden * shape.layers if lora_rank else shape.weights
     return GRADIENT_PASSES * passes + 2 * pool * test * weights
@@ -150,10 +131,7 @@ def measurements(steps: int, every: int) -> int:
 
 
 def run_flops(
-    shape: ModelShape,
-    settings: RunSettings,
-    lengths: Mapping[str, TaskLengths],
-    follows_gradients: bool = False,
+    shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], follows_gradients: bool = False
 ) -> RunFlops:
     """Operations of one run.
 
@@ -168,12 +146,12 @@ def run_flops(
     task = get_task(settings.task)
     context = min(shape.context, settings.max_length)
     each, rank, steps = settings.test_examples, settings.lora_rank, settings.run_steps
-    cut = {
-        name: TaskLengths(value.pool.cut(context), value.test.cut(context), value.new_tokens)
-        for name, value in lengths.items()
-    }
-    pool = _mixed([cut[part.name].pool for part in task.parts])
-    losses = sum(loss_flops(shape, each, cut[part.name].test, rank) for part in task.test_parts)
+    cut = {name: value.cut(context) for name, value in lengths.items()}
+    pool, tests = (
+        _mixed([cut[part.name].pool for part in task.parts]),
+        [cut[part.name].test for part in task.test_parts],
+    )
+    losses = sum(loss_flops(shape, each, test, rank) for test in tests)
     texts = sum(
         generation_flops(shape, each, lengths[part.name].test, lengths[part.name].new_tokens, context, rank)
         for part in task.test_parts
@@ -185,10 +163,11 @@ def run_flops(
 
         gradients = steps * DERIVATIVE_PASSES * losses
         rows = settings.pool_size * settings.parts
-        passes = rows * _unpadded(shape, pool, rank)
-        passes += sum(each * _unpadded(shape, cut[part.name].test, rank) for part in task.test_parts)
-        at_each = product_flops(shape, rows, each * len(task.test_parts), passes, rank)
-        products = len(product_steps(steps)) * at_each
+        passes = sum(
+            count * forward_flops(shape, one.fed, one.square, one.target, rank)
+            for count, one in [(rows, pool), *((each, test) for test in tests)]
+        )
+        products = len(product_steps(steps)) * product_flops(shape, rows, each * len(tests), passes, rank)
     return RunFlops(
         update=steps * update_flops(shape, settings.batch_size, pool, rank),
         loss=measurements(steps, settings.eval_every) * losses,
@@ -198,21 +177,8 @@ def run_flops(
     )
 
 
-def _unpadded(shape: ModelShape, lengths: Lengths, lora_rank: int) -> float:
-    """Operations of a forward pass over one example alone, on average."""
-    return forward_flops(shape, lengths.fed, lengths.square, lengths.target, lora_rank)
-
-
-def _mixed(parts: list[Lengths]) -> Lengths:
-    """Lengths of a mixture in which every part has as many examples."""
-    # Each part's pairs count the same in all, however many there are.
+def _mixed(parts: Sequence[Lengths]) -> Lengths:
+    """Lengths of a mixture in which every part has equally many examples, whatever the number of its pairs."""
     most = max(len(part.pairs) for part in parts)
-    if all(len(part.pairs) == most for part in parts):
-        return Lengths(tuple(pair for part in parts for pair in part.pairs))
-    return Lengths(tuple(pair for part in parts for pair in _spread(part, most)))
-
-
-def _spread(part: Lengths, count: int) -> list[tuple[float, float]]:
-    """`count` pairs that stand for a part: its own, in order of length, repeated as evenly as can be."""
-    ordered = sorted(part.pairs, key=sum)
-    return [ordered[at * len(ordered) // count] for at in range(count)]
+    ordered = [sorted(part.pairs, key=sum) for part in parts]
+    return Lengths(tuple(pairs[index * len(pairs) // most] for pairs in ordered for index in range(most)))

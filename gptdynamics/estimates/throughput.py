@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.estimates.flops import run_flops
-from gptdynamics.estimates.lengths import TaskLengths, task_lengths
+from gptdynamics.estimates.lengths import task_lengths
 from gptdynamics.estimates.shapes import base_shape
 
 if TYPE_CHECKING:
@@ -34,12 +33,10 @@ def matmul_rate(device: str = "cpu", size: int = 512, seconds: float = 0.3) -> f
     """
     import torch
 
-    before = torch.get_num_threads()
-    cpu = torch.device(device).type == "cpu"
-    # Of a busy machine's core only the time that was ours counts.
+    threads, cpu = torch.get_num_threads(), torch.device(device).type == "cpu"
+    # On a busy machine only the time that this thread had a core counts.
     clock = time.thread_time if cpu else time.perf_counter
-    if cpu:
-        torch.set_num_threads(1)
+    torch.set_num_threads(1 if cpu else threads)
     try:
         left, right = torch.ones(size, size, device=device), torch.ones(size, size, device=device)
         best, until = math.inf, time.perf_counter() + seconds
@@ -50,8 +47,7 @@ def matmul_rate(device: str = "cpu", size: int = 512, seconds: float = 0.3) -> f
                 torch.cuda.synchronize(device)
             best = min(best, clock() - began)
     finally:
-        if cpu:
-            torch.set_num_threads(before)
+        torch.set_num_threads(threads)
     return 2 * size**3 / best / 1e12
 
 
@@ -77,36 +73,30 @@ def throughput(name: str | float) -> float:
     except ValueError:
         rate = math.nan
     if not 0 < rate < math.inf:
-        raise SettingsError(
-            f"unknown throughput {name!r}: give one of {', '.join(DEVICES)}, or a number of TFLOP/s above 0"
-        )
+        devices = ", ".join(DEVICES)
+        raise SettingsError(f"unknown throughput {name!r}: give one of {devices}, or a number of TFLOP/s above 0")
     return rate
 
 
-def plan_hours(
-    plan: Plan, tera_flops_per_second: float, lengths: Mapping[str, TaskLengths] | None = None
-) -> list[tuple[str, float]]:
+def plan_hours(plan: Plan, tera_flops_per_second: float) -> list[tuple[str, float]]:
     """Hours that each config of a plan takes on one device: the operations of all its runs at that rate.
 
     Args:
         plan: its base models must be known sizes, folders, or at hand on the Hub.
         tera_flops_per_second: as `throughput` gives it, see `RunFlops.seconds`; for configs in bf16 give the
             device's rate in bf16.
-        lengths: of tasks without a record, by name.
     """
     from gptdynamics.tasks import get_task
 
     hours = []
     for entry in plan:
         settings = entry.settings
-        shape = base_shape(settings.base)
-        known = task_lengths(get_task(settings.task), settings.base, lengths)
-        followed = sum(settings.follows_gradients(run) for run in entry.run_names)
-        plain = len(entry.run_names) - followed
-        seconds = 0.0
-        for count, follows in ((plain, False), (followed, True)):
-            if count:
-                flops = run_flops(shape, settings, known, follows)
-                seconds += count * flops.seconds(tera_flops_per_second * 1e12)
+        shape, lengths = base_shape(settings.base), task_lengths(get_task(settings.task), settings.base)
+        recorded = sum(settings.follows_gradients(run) for run in entry.run_names)
+        seconds = sum(
+            count * run_flops(shape, settings, lengths, follows).seconds(tera_flops_per_second * 1e12)
+            for count, follows in ((len(entry.run_names) - recorded, False), (recorded, True))
+            if count
+        )
         hours.append((entry.config, seconds / 3600))
     return hours
