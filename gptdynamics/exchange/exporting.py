@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,36 +16,26 @@ from gptdynamics.dataset.reading import local_root, read_examples
 from gptdynamics.dataset.schema import GENERATED_METRICS, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.exchange.examples import FOLDERS
-from gptdynamics.exchange.findings import Finding, Findings
+from gptdynamics.exchange.findings import Findings, Report
 from gptdynamics.exchange.names import CURRICULUM_FILE, THEIR_TASKS, checked_path, run_folder_name
 from gptdynamics.exchange.origin import RunOrigin, run_origins
-from gptdynamics.exchange.runs import METRIC_FILES
+from gptdynamics.exchange.release import FOLDERS, METRIC_FILES
 from gptdynamics.tasks import Mixture, get_task
 
 OnProgress = Callable[[int, int], None]
 
 
-@dataclass
-class Exported:
+@dataclass(kw_only=True)
+class Exported(Report):
     """What an export did.
 
     Attributes:
-        source, out: the dataset folder and the release.
         runs: folders in the release, by `<config>/<run>`.
         files: of examples, relative to the release.
-        findings: what the layout has no place for, or could not be written.
     """
 
-    source: str
-    out: str
     runs: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def export_release(
@@ -76,8 +66,8 @@ def export_release(
     if unknown or not chosen:
         available = ", ".join(runs) or "none"
         raise SettingsError(f"{source} has no runs of config {', '.join(unknown) or 'any name'}; it has: {available}")
-    findings = Findings()
-    exported = Exported(str(source), str(out), findings=findings)
+    exported = Exported(source=str(source), out=str(out))
+    findings = exported.findings
     for task in sorted({config_parts(config)[0] for config in chosen}):
         for part in ("pool", "test"):
             exported.files += _write_examples(out, task, part, read_examples(folder, task, part), findings)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
-from dataclasses import dataclass
+from collections.abc import Sized
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, order=True)
@@ -33,11 +34,24 @@ class Findings(list[Finding]):
         """Note one."""
         self.append(Finding(place, what, done))
 
-    def add_each(self, place: str, cases: Iterable[tuple[Sized, str, str]]) -> None:
-        """Note those of several faults of a file that occurred.
-
-        Args:
-            place: the file.
-            cases: for each fault where it occurred (nothing is noted where that is empty), what it is, what was done.
-        """
+    def add_each(self, place: str, *cases: tuple[Sized, str, str]) -> None:
+        """Note those faults of a place that occur. A case: where it occurs (empty: nowhere), what it is, what was done."""
         self.extend(Finding(place, what, done) for occurrences, what, done in cases if occurrences)
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What an import or an export did.
+
+    Attributes:
+        source, out: what was read and written, a release and a dataset folder.
+        findings: what could not be taken over as it is.
+    """
+
+    source: str
+    out: str
+    findings: Findings = field(default_factory=Findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,14 @@ import pyarrow as pa
 from gptdynamics.configs import SPLITS, config_parts, run_name, run_parts, split_of
 from gptdynamics.curriculum import linear_decay
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, RUN_SCHEMA, read_parquet, trajectory_schema
 from gptdynamics.errors import DataError, DivergedRunError, GPTDynamicsError, SettingsError
-from gptdynamics.exchange.examples import TaskExamples, read_examples
-from gptdynamics.exchange.findings import Finding, Findings
-from gptdynamics.exchange.names import UNKNOWN, RunFolder, config_names
+from gptdynamics.exchange.files import UNKNOWN
+from gptdynamics.exchange.findings import Report
+from gptdynamics.exchange.names import RunFolder, config_names
 from gptdynamics.exchange.origin import RunOrigin, origin_of, run_origins
-from gptdynamics.exchange.runs import ReleasedRun, fit_together, read_run, run_folders
+from gptdynamics.exchange.release import Release, ReleasedRun, TaskExamples, fit_together
 from gptdynamics.tasks import get_task
 
 OnProgress = Callable[[int, int], None]
@@ -62,31 +61,22 @@ class ImportedConfig:
         )
 
 
-@dataclass
-class Imported:
+@dataclass(kw_only=True)
+class Imported(Report):
     """What an import did, or would do.
 
     Attributes:
-        source, out: the release and the dataset folder.
         dry_run: whether nothing was written.
         configs: that were imported.
-        findings: what was not as it should be.
     """
 
-    source: str
-    out: str
-    dry_run: bool
+    dry_run: bool = False
     configs: list[ImportedConfig] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
 
     @property
     def runs(self) -> int:
         """Runs in all."""
         return sum(len(config.runs) for config in self.configs)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
 
 
 def import_release(
@@ -114,12 +104,9 @@ def import_release(
         DataError: it is no release in this layout, nothing in it can be imported, or `out` holds other values.
         SettingsError: `out` holds configs of the same names that were not imported.
     """
-    check_dataset_folder(Path(out))
-    root = local_root(str(source))
-    findings = Findings()
-    folders = run_folders(root, findings)
-    examples = read_examples(root, findings)
-    imported = Imported(str(source), str(out), dry_run, findings=findings)
+    release = Release(local_root(str(source)), last=last)
+    findings, folders, examples = release.findings, release.folders(), release.examples()
+    imported = Imported(source=str(source), out=str(out), dry_run=dry_run, findings=findings)
     folder = DatasetFolder(out)
     configs = config_names(folders)
     _check_tasks(folder, {runs[0].task for runs in configs.values()})
@@ -138,7 +125,7 @@ def import_release(
         read: list[ReleasedRun] = []
         for each in runs:
             try:
-                if run := read_run(root, each, task, findings, last):
+                if run := release.run(each, task):
                     read.append(run)
             except DivergedRunError as error:
                 failed[names[each.path]] = str(error)
@@ -238,23 +225,19 @@ def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:
     """The row that describes a run; what its folder does not say is null."""
     folder = run.folder
     sizes = [len(batch) for batch in run.batches]
-    row: dict[str, Any] = {
+    same = ("task", "base_model", "seed", "weight_decay", "epochs")
+    row: dict[str, Any] = {column: getattr(folder, column) for column in same} | {
         "run": name,
         "config": config,
-        "task": folder.task,
         "scenario": get_task(folder.task).scenario,
-        "base_model": folder.base_model,
         "base_revision": UNKNOWN,
-        "seed": folder.seed,
         "index": run_parts(name)[0],
         "curriculum": run.batches[:updates],
         "learning_rate": linear_decay(folder.learning_rate, len(run.batches))[:updates],
         "optimizer": UNKNOWN,
         "schedule": "linear",
         "peak_learning_rate": folder.learning_rate,
-        "weight_decay": folder.weight_decay,
         "batch_size": max(sizes, key=sizes.count),
-        "epochs": folder.epochs,
         "subset": folder.sample,
         "gradients": "none",
         "versions": json.dumps({}),

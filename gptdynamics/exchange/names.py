@@ -13,8 +13,8 @@ from typing import Any
 from gptdynamics.base_model import PYTHIA_REVISIONS
 from gptdynamics.configs import RunSettings, run_parts
 from gptdynamics.errors import DataError
+from gptdynamics.exchange.files import UNKNOWN
 
-UNKNOWN = "unknown"
 CURRICULUM_FILE = "train_samples_id.json"
 
 # Tasks that they name otherwise: our name by theirs, and the reverse.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gptdynamics.errors import DataError
-from gptdynamics.exchange.examples import read_examples
+from gptdynamics.exchange.files import MetricFile, ReleaseFile, read_batches, read_metric
 from gptdynamics.exchange.findings import Finding, Findings
-from gptdynamics.exchange.run_files import MetricFile, read_batches, read_metric
+from gptdynamics.exchange.release import Release
 
 BATCHES = [{"step": 1, "samples_id": [3, 1]}, {"step": 2, "samples_id": [0, 2]}, {"step": 3, "samples_id": [1, 0]}]
 
@@ -31,7 +31,7 @@ def batches(tmp_path: Path) -> Callable[..., tuple[list[list[int]], list[str]]]:
 
     def read(*rows: Any, last: bool = False) -> tuple[list[list[int]], list[str]]:
         findings = Findings()
-        found = read_batches(written(tmp_path / "train_samples_id.json", rows), "run/x", findings, last)
+        found = read_batches(ReleaseFile(written(tmp_path / "train_samples_id.json", rows), "run/x", findings, last))
         return found, [str(each) for each in findings]
 
     return read
@@ -43,7 +43,7 @@ def metric(tmp_path: Path) -> Callable[..., tuple[MetricFile, list[str]]]:
 
     def read(*rows: Any, last: bool = False) -> tuple[MetricFile, list[str]]:
         findings = Findings()
-        found = read_metric(written(tmp_path / "all_loss_trajectory.out", rows), "run/x", findings, last)
+        found = read_metric(ReleaseFile(written(tmp_path / "all_loss_trajectory.out", rows), "run/x", findings, last))
         return found, [str(each) for each in findings]
 
     return read
@@ -177,7 +177,7 @@ def test_examples_are_read_from_every_file_of_a_task(tmp_path: Path) -> None:
     written(folder / "notes.txt", ())
     written(tmp_path / "it_tasks" / "eval" / "flan_eval_0_0.json", ())
     findings = Findings()
-    found = read_examples(tmp_path, findings)
+    found = Release(tmp_path, findings).examples()
     assert [(each.id, each.prompt, each.target) for each in found["rte"].pool] == [
         (0, "a", ""),
         (1, "b\n", ""),
@@ -210,7 +210,7 @@ def test_a_row_that_is_no_example_is_left_out(tmp_path: Path, row: Any) -> None:
     (tmp_path / "sft_tasks").mkdir()
     written(tmp_path / "sft_tasks" / "rte_0_1_train.json", (row, {"id": 5, "input": "b"}))
     findings = Findings()
-    assert [each.id for each in read_examples(tmp_path, findings)["rte"].pool] == [5]
+    assert [each.id for each in Release(tmp_path, findings).examples()["rte"].pool] == [5]
     place = "sft_tasks/rte_0_1_train.json"
     assert findings == [Finding(place, "line 1 is no example with an id and an input", "left out")]
 

@@ -1,0 +1,289 @@
+"""The files of a release in the authors' layout: JSON lines, which may be damaged, repeated or out of order."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+import numpy as np
+
+from gptdynamics.dataset.checks.findings import some
+from gptdynamics.errors import DataError
+from gptdynamics.examples import Example
+from gptdynamics.exchange.findings import Findings
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+UNKNOWN = "unknown"
+# Ids and steps are stored as 32-bit integers.
+_GREATEST = 2**31 - 1
+# A single greater step would otherwise make a list of all steps before it.
+_MOST_STEPS = 10**7
+_LEFT_OUT, _MERGED, _LAST, _SORTED = "left out", "one of them is kept", "the last is kept", "put in order"
+_NEW_FIELDS = "it has fields that the layout does not have"
+
+
+@dataclass(frozen=True)
+class ReleaseFile:
+    """A file of a release.
+
+    Attributes:
+        path: where it is.
+        place: what findings call it: its path relative to the release.
+        findings: gathers what is wrong with it.
+        last: of different values for one key take the last, as the authors' code does with batches.
+    """
+
+    path: Path
+    place: str
+    findings: Findings
+    last: bool = False
+
+    def lines(self, parse: Callable[[dict[str, Any]], Value | None], kind: str) -> Iterator[tuple[int, Value]]:
+        """Number (from 0) and content of each line that can be used; the others are noted, one finding for each fault.
+
+        Args:
+            parse: reads the content of a JSON object; None if it is not of the right kind.
+            kind: what findings call that kind.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        faults: dict[str, list[int]] = {"JSON object": [], kind: []}
+        try:
+            with self.path.open("rb") as stream:
+                for number, line in enumerate(stream):
+                    if not line.strip():
+                        continue
+                    try:
+                        content = json.loads(line.decode("utf-8"))
+                    except (ValueError, RecursionError):
+                        content = None
+                    parsed = parse(content) if isinstance(content, dict) else None
+                    if parsed is not None:
+                        yield number, parsed
+                    else:
+                        faults[kind if isinstance(content, dict) else "JSON object"].append(number + 1)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+        for missing, numbers in faults.items():
+            subject = f"line {some(numbers)} is" if len(numbers) == 1 else f"lines {some(numbers)} are"
+            self.findings.add_each(self.place, (numbers, f"{subject} no {missing}", _LEFT_OUT))
+
+    def merge(self, pairs: Iterable[tuple[Key, Value]], conflict: str) -> tuple[dict[Key, Value], list[Key], list[Key]]:
+        """One value for each key; then the keys that are repeated with the same value, and with different values.
+
+        Args:
+            pairs: keys and values, in the order of the file.
+            conflict: what the error says of a key with different values; `{}` stands for the key.
+
+        Raises:
+            DataError: a key has different values, and `last` is not set.
+        """
+        values: dict[Key, Value] = {}
+        repeated: tuple[list[Key], list[Key]] = ([], [])
+        for key, value in pairs:
+            if key in values:
+                differs = values[key] != value
+                if differs and not self.last:
+                    raise DataError(f"{conflict.format(key)} (--last takes the last)")
+                repeated[differs].append(key)
+            values[key] = value
+        return values, *repeated
+
+
+@dataclass(frozen=True)
+class MetricFile:
+    """Trajectories of one metric. S steps, M test examples.
+
+    Attributes:
+        ids: of the test examples, in the file's order.
+        step: ascending.
+        values: `[S, M]` float64.
+    """
+
+    ids: list[int]
+    step: list[int]
+    values: np.ndarray
+
+    @property
+    def grid(self) -> tuple[tuple[int, ...], frozenset[int]]:
+        """Steps and test examples that the metric was measured at."""
+        return tuple(self.step), frozenset(self.ids)
+
+
+def most_frequent(values: Iterable[Key], size: Callable[[Any], Any] = len) -> Key | None:
+    """The most frequent value; of several the one of the greatest `size`, and of those the first. None without any."""
+    counts = Counter(values)
+    return max(counts, key=lambda value: (counts[value], size(value)), default=None)
+
+
+def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, Example]) -> None:
+    """Add the examples of a file, lines `{"id", "input"}`, to those of files before it.
+
+    Of repeated ids the first counts. The file does not say where a prompt ends: the target is left empty.
+
+    Args:
+        file: the file.
+        task: ours.
+        part: `pool` or `test`.
+        examples: by id.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+
+    def parse(line: dict[str, Any]) -> tuple[int, str, dict[str, Any]] | None:
+        key, text = line.pop("id", None), line.pop("input", None)
+        try:
+            # Half of a surrogate pair cannot be stored.
+            valid = _is_count(key) and isinstance(text, str) and bool(text.encode("utf-8"))
+        except UnicodeEncodeError:
+            valid = False
+        return (key, text, line) if valid else None
+
+    source = {"dataset": "the paper authors' release", "split": "train" if part == "pool" else "eval"}
+    source |= {"file": file.place, "licence": UNKNOWN}
+    repeated: list[int] = []
+    before, rows = len(file.findings), 0
+    for number, (key, text, extra) in file.lines(parse, "example with an id and an input"):
+        rows += 1
+        if key in examples:
+            repeated.append(key)
+            continue
+        fields = {"fields": json.dumps(extra, sort_keys=True)} if extra else {}
+        examples[key] = Example(key, text, target="", task=task, source=source | {"row": str(number)} | fields)
+    said = f"example {some(repeated)} occurs more than once"
+    file.findings.add_each(file.place, (repeated, said, "the first is kept"))
+    if not rows and len(file.findings) == before:
+        file.findings.add(file.place, "it is empty", "not read")
+
+
+def read_batches(file: ReleaseFile) -> list[list[int]]:
+    """The batches of a run, `[T][batch]` ids: lines `{"step", "samples_id"}`, steps from 1.
+
+    A step that occurs again with the same batch counts once, and is noted.
+
+    Raises:
+        DataError: there is none; a step is missing or (without `file.last`) has two different batches: the curriculum
+            is unknown.
+    """
+    new_fields: set[str] = set()
+
+    def parse(line: dict[str, Any]) -> tuple[int, list[int]] | None:
+        step, batch = line.get("step"), line.get("samples_id")
+        if not _is_count(step) or not isinstance(batch, list) or not batch or not all(map(_is_count, batch)):
+            return None
+        new_fields.update(line.keys() - {"step", "samples_id"})
+        return step, batch
+
+    rows = (row for _, row in file.lines(parse, "step with the ids of its batch"))
+    batches, same, differing = file.merge(rows, "step {} has two different batches")
+    file.findings.add_each(
+        file.place,
+        (new_fields, f"{_NEW_FIELDS} ({some(sorted(new_fields))})", _LEFT_OUT),
+        (same, f"step {some(same)} occurs more than once with the same batch", _MERGED),
+        (differing, f"step {some(differing)} has different batches", _LAST),
+    )
+    if not batches:
+        raise DataError("it is empty")
+    greatest = max(batches)
+    missing = sorted(set(range(1, greatest + 1)) - batches.keys()) if greatest < _MOST_STEPS else [1]
+    if missing or 0 in batches:
+        raise DataError(f"step {some(missing)} is missing" if missing else "it has a batch of step 0")
+    if list(batches) != sorted(batches):
+        file.findings.add(file.place, "its steps are not in order", _SORTED)
+    return [batches[step] for step in sorted(batches)]
+
+
+def read_metric(file: ReleaseFile) -> MetricFile:
+    """The trajectories of one metric: lines `{"id", "loss_trajectory": [{"step", "loss"}]}`, whatever the metric.
+
+    Steps that occur again with the same value count once; test examples whose steps are not those that most have are
+    left out. Both are noted.
+
+    Raises:
+        DataError: there are none, or (without `file.last`) a step or a test example has two different values: nothing
+            says which is right.
+    """
+    repeated_steps: Counter[int] = Counter()
+    differing: set[int] = set()
+    unordered: list[int] = []
+    new_fields: set[str] = set()
+
+    def trajectories() -> Iterator[tuple[int, tuple[list[int], list[float]]]]:
+        for _, (key, steps, values, names) in file.lines(_parse_trajectory, "trajectory of a test example"):
+            new_fields.update(names)
+            if all(before < after for before, after in pairwise(steps)):
+                yield key, (steps, values)
+                continue
+            conflict = f"test example {key} has two different values at step {{}}"
+            points, same, different = file.merge(zip(steps, values, strict=True), conflict)
+            if different:
+                differing.add(key)
+            else:
+                repeated_steps.update(set(same))
+            ordered = sorted(points)
+            if list(points) != ordered:
+                unordered.append(key)
+            yield key, (ordered, [points[step] for step in ordered])
+
+    rows, repeated, different = file.merge(trajectories(), "test example {} has two different trajectories")
+    differing.update(different)
+    most = max(repeated_steps.values(), default=0)
+    in_many = f" (in up to {most} trajectories)" if most > 1 else ""
+    file.findings.add_each(
+        file.place,
+        (new_fields, f"{_NEW_FIELDS} ({some(sorted(new_fields))})", _LEFT_OUT),
+        (
+            repeated_steps,
+            f"step {some(sorted(repeated_steps))} occurs more than once with the same value{in_many}",
+            _MERGED,
+        ),
+        (differing, f"test example {some(sorted(differing))} has different values of the same steps", _LAST),
+        (repeated, f"test example {some(repeated)} occurs more than once", _MERGED),
+        (unordered, f"the steps of {len(unordered)} trajectories are not in order", _SORTED),
+    )
+    # Of step lists that are equally frequent and long, the one with the lowest steps.
+    usual = most_frequent(
+        (tuple(steps) for steps, _ in rows.values()), lambda steps: (len(steps), [-step for step in steps])
+    )
+    if usual is None:
+        raise DataError("it is empty")
+    ids = [key for key, (steps, _) in rows.items() if tuple(steps) == usual]
+    usable = set(ids)
+    others = [key for key in rows if key not in usable]
+    missing = sorted(set(usual) - set(rows[others[0]][0])) if others else []
+    why = f"lacks step {some(missing)}" if missing else "has steps that the others lack"
+    done = "those test examples are left out of this file"
+    file.findings.add_each(file.place, (others, f"test example {some(others)} {why}", done))
+    return MetricFile(ids, list(usual), np.array([rows[key][1] for key in ids], dtype=np.float64).T)
+
+
+def _parse_trajectory(line: dict[str, Any]) -> tuple[int, list[int], list[float], set[str]] | None:
+    """Test example, steps, values and fields that the layout does not have; None if it is no trajectory."""
+    key, points = line.get("id"), line.get("loss_trajectory")
+    if not _is_count(key) or not isinstance(points, list) or not points:
+        return None
+    try:
+        steps, numbers = [point["step"] for point in points], [point["loss"] for point in points]
+        values = [float(number) for number in numbers]
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return None
+    if not all(map(_is_count, steps)) or not {type(number) for number in numbers} <= {int, float}:
+        return None
+    names = line.keys() - {"id", "loss_trajectory"}
+    if sum(map(len, points)) > 2 * len(points):
+        names |= {name for point in points for name in point} - {"step", "loss"}
+    return key, steps, values, names
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    """Whether a value can be an id or a step."""
+    return type(value) is int and 0 <= value <= _GREATEST

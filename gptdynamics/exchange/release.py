@@ -1,0 +1,241 @@
+"""A release in the authors' layout: its run folders, its examples, the files of a run, which runs fit together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.dataset.checks.findings import some
+from gptdynamics.dataset.checks.trajectories import RANGES
+from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS
+from gptdynamics.errors import DataError, DivergedRunError
+from gptdynamics.examples import Example
+from gptdynamics.exchange.files import MetricFile, ReleaseFile, most_frequent, read_batches, read_examples, read_metric
+from gptdynamics.exchange.findings import Findings
+from gptdynamics.exchange.names import CURRICULUM_FILE, RunFolder, example_file, parse_run_folder
+
+FOLDERS = ("sft_tasks", "it_tasks")
+METRIC_FILES = {metric: f"all_{metric}_trajectory.out" for metric in METRICS}
+_RUN_OUT = "the run is left out"
+_METRIC_OUT = "this metric of the run is left out"
+
+
+@dataclass(frozen=True)
+class TaskExamples:
+    """Examples of a task, in the order of their ids: for training (`pool`) and `test`."""
+
+    pool: list[Example] = field(default_factory=list)
+    test: list[Example] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReleasedRun:
+    """One run of a release.
+
+    Attributes:
+        folder: where it is, and what its name says.
+        batches: `[T][batch]` ids of training examples, of step 1 first.
+        metrics: trajectories of loss and of what else was measured, by metric.
+        absent: metrics that it has no file of.
+    """
+
+    folder: RunFolder
+    batches: list[list[int]]
+    metrics: dict[str, MetricFile]
+    absent: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release that is read.
+
+    Attributes:
+        root: its folder.
+        findings: gathers what is wrong with it.
+        last: where a step occurs with different values or batches, take the last.
+    """
+
+    root: Path
+    findings: Findings = field(default_factory=Findings)
+    last: bool = False
+
+    def file(self, path: Path) -> ReleaseFile:
+        """One of its files."""
+        return ReleaseFile(path, path.relative_to(self.root).as_posix(), self.findings, self.last)
+
+    def folders(self) -> list[RunFolder]:
+        """The folders `runs/<task>/output_...` whose names can be read; the others are noted.
+
+        Raises:
+            DataError: there is no folder `runs`.
+        """
+        if not (self.root / "runs").is_dir():
+            raise DataError(f"{self.root}: no folder runs/ in it: not a release in the authors' layout")
+        folders = []
+        for path in sorted(self.root.glob("runs/*/*")):
+            if path.is_dir() and not path.name.startswith("."):
+                relative = PurePosixPath(path.relative_to(self.root).as_posix())
+                try:
+                    folders.append(parse_run_folder(relative))
+                except DataError as error:
+                    self.findings.add(relative.as_posix(), str(error), "not read")
+        return folders
+
+    def examples(self) -> dict[str, TaskExamples]:
+        """The examples of every task, from all files in `sft_tasks/` and `it_tasks/`."""
+        tasks: dict[str, dict[str, dict[int, Example]]] = defaultdict(lambda: {"pool": {}, "test": {}})
+        for path in sorted(path for name in FOLDERS for path in (self.root / name).rglob("*") if path.is_file()):
+            file = self.file(path)
+            if named := example_file(path.name):
+                task, part = named
+                try:
+                    read_examples(file, task, part, tasks[task][part])
+                except DataError as error:
+                    self.findings.add(file.place, str(error), "not read")
+            elif not path.name.startswith("."):
+                why = "it is not named <task>_..._train.json or <task>_..._eval.json"
+                self.findings.add(file.place, why, "not read")
+        return {
+            task: TaskExamples(*([parts[part][key] for key in sorted(parts[part])] for part in ("pool", "test")))
+            for task, parts in tasks.items()
+        }
+
+    def run(self, folder: RunFolder, examples: TaskExamples) -> ReleasedRun | None:
+        """Read the files of a run; None, and a finding, if it has no valid curriculum or no valid loss.
+
+        Args:
+            folder: of the run.
+            examples: of its task.
+
+        Raises:
+            DivergedRunError: its loss is not finite somewhere.
+        """
+        path, findings = self.root / folder.path, self.findings
+        names = {each.name for each in path.iterdir() if each.is_file()}
+        for name in sorted(names - {*METRIC_FILES.values(), CURRICULUM_FILE}):
+            if not name.startswith("."):
+                findings.add(f"{folder.path}/{name}", "the layout has no such file", "not read")
+        missing = sorted({CURRICULUM_FILE, METRIC_FILES["loss"]} - names)
+        if missing:
+            findings.add(folder.path, f"it has no {' and no '.join(missing)}", _RUN_OUT)
+            return None
+        pool, test = ({example.id for example in part} for part in (examples.pool, examples.test))
+        file = self.file(path / CURRICULUM_FILE)
+        try:
+            batches = read_batches(file)
+            if unknown := {key for batch in batches for key in batch} - pool:
+                raise DataError(f"id {some(sorted(unknown))} is not one of the training examples of {folder.task}")
+            other = sum(len(batch) != folder.batch_size for batch in batches) if folder.batch_size else 0
+            if other:
+                said = f"{other} batches are not of {folder.batch_size} examples, as bs of its name says"
+                findings.add(file.place, said, "kept")
+            metrics: dict[str, MetricFile] = {}
+            for metric in [metric for metric in METRICS if METRIC_FILES[metric] in names]:
+                file = self.file(path / METRIC_FILES[metric])
+                try:
+                    metrics[metric] = _checked(read_metric(file), metric, len(batches), test, file)
+                except (DataError, DivergedRunError) as error:
+                    if metric == "loss":
+                        raise
+                    findings.add(file.place, str(error), _METRIC_OUT)
+        except DataError as error:
+            findings.add(file.place, str(error), _RUN_OUT)
+            return None
+        absent = frozenset(metric for metric in METRICS if METRIC_FILES[metric] not in names)
+        return ReleasedRun(folder, batches, metrics, absent)
+
+
+def _checked(measured: MetricFile, metric: str, updates: int, test: set[int], file: ReleaseFile) -> MetricFile:
+    """The trajectories without unknown test examples and without steps whose batch is unknown.
+
+    Raises:
+        DivergedRunError: a value is not finite.
+        DataError: no value is left, or one is out of its range.
+    """
+    unknown = [key for key in measured.ids if key not in test]
+    late = [step for step in measured.step if step > updates]
+    file.findings.add_each(
+        file.place,
+        (unknown, f"id {some(unknown)} is not one of the test examples", "those trajectories are left out"),
+        (late, f"no batch is known of step {some(late)}", "those steps are left out"),
+    )
+    columns = [index for index, key in enumerate(measured.ids) if key in test]
+    ids, step = [measured.ids[index] for index in columns], measured.step[: len(measured.step) - len(late)]
+    values = measured.values[: len(step), columns]
+    if not values.size:
+        raise DataError("nothing is left of it")
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise DivergedRunError(f"{metric} of test example {ids[column]} is not finite at step {step[row]}")
+    low, high = RANGES[metric]
+    outside = ~np.isin(values, (low, high)) if metric == "accuracy" else (values < low) | (values > high)
+    if outside.any():
+        allowed = f"{low:g} {'or' if metric == 'accuracy' else 'to'} {high:g}"
+        raise DataError(f"{metric} is {values[outside][0]:g} somewhere, not {allowed}")
+    return MetricFile(ids, step, values)
+
+
+def fit_together(runs: Sequence[ReleasedRun], findings: Findings) -> list[ReleasedRun]:
+    """The runs that can be read as one config: all have the steps, test examples and updates that most of them have.
+
+    Args:
+        runs: of one config.
+        findings: gathers what does not fit.
+    """
+    grids = [run.metrics["loss"].grid for run in runs]
+    usual = most_frequent(grids, lambda grid: len(grid[0]) + len(grid[1]))
+    for run, grid in zip(runs, grids, strict=True):
+        if grid != usual:
+            findings.add(run.folder.path, f"its loss {_difference(grid, usual)}", _RUN_OUT)
+    runs = [run for run, grid in zip(runs, grids, strict=True) if grid == usual]
+    if usual is None:
+        return []
+    generated = (run.metrics[metric].grid[0] for run in runs for metric in GENERATED_METRICS if metric in run.metrics)
+    steps = dict.fromkeys(METRICS, usual[0]) | dict.fromkeys(GENERATED_METRICS, most_frequent(generated) or ())
+    usual_grids = {
+        metric: (steps[metric], ids)
+        for metric in METRICS[1:]
+        if (ids := most_frequent(run.metrics[metric].grid[1] for run in runs if metric in run.metrics))
+    }
+    runs = [replace(run, metrics=_fitting_metrics(run, usual_grids, findings)) for run in runs]
+    updates = most_frequent((len(run.batches) for run in runs), int)
+    for run in runs:
+        if len(run.batches) != updates:
+            said = f"it has {len(run.batches)} updates, where most runs of its config have {updates}"
+            findings.add(run.folder.path, said, _RUN_OUT)
+    return [run for run in runs if len(run.batches) == updates]
+
+
+def _fitting_metrics(run: ReleasedRun, usual_grids: dict[str, Any], findings: Findings) -> dict[str, MetricFile]:
+    """The run's metrics that have the steps and test examples which most runs of its config have."""
+    loss = run.metrics["loss"]
+    fitting = {"loss": loss}
+    for metric, usual in usual_grids.items():
+        name = METRIC_FILES[metric]
+        if metric in run.absent:
+            findings.add(run.folder.path, f"it has no {name}, unlike others of its config", _METRIC_OUT)
+        elif metric in run.metrics:
+            grid = run.metrics[metric].grid
+            problem = f"it {_difference(grid, usual)}" if grid != usual else ""
+            if not problem and not grid[1] <= loss.grid[1]:
+                problem = "it has test examples that have no loss"
+            if problem:
+                findings.add(f"{run.folder.path}/{name}", problem, _METRIC_OUT)
+            else:
+                fitting[metric] = run.metrics[metric]
+    return fitting
+
+
+def _difference(grid: tuple[Any, Any], usual: tuple[Any, Any] | None) -> str:
+    """How the steps and test examples differ from those that most runs of the config have."""
+    parts = []
+    for name, own, others in zip(("step", "test example"), map(set, grid), map(set, usual or ((), ())), strict=True):
+        for verb, keys in (("lacks", others - own), ("has", own - others)):
+            if keys:
+                parts.append(f"{verb} {name} {some(sorted(keys))}")
+    return f"{' and '.join(parts)}, unlike most runs of its config"
