@@ -91,7 +91,7 @@ def shape_of(config: PretrainedConfig | dict[str, Any]) -> ModelShape:
         SettingsError: a size is missing.
     """
     read = config.get if isinstance(config, dict) else lambda name: getattr(config, name, None)
-    values = {
+    values: dict[str, Any] = {
         key: next((value for name in names if (value := read(name)) is not None), None)
         for key, names in _CONFIG_NAMES.items()
     }

@@ -35,7 +35,7 @@ class Findings(list[Finding]):
         self.append(Finding(place, what, done))
 
     def add_each(self, place: str, *cases: tuple[Sized, str, str]) -> None:
-        """Note those faults of a place that occur. A case: where it occurs (empty: nowhere), what it is, what was done."""
+        """Note those faults of a place that occur: of each the occurrences (empty: none), what it is, what was done."""
         self.extend(Finding(place, what, done) for occurrences, what, done in cases if occurrences)
 
 
