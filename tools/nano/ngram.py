@@ -56,8 +56,8 @@ class NgramModel:
             keys = self._keys(tokens[self.order - n :], n)
             place, known = self._look_up(self.grams[n - 1][0], keys)
             count = np.where(known, self.grams[n - 1][1][place], 0)
-            at, seen = self._look_up(self.contexts[n - 1][0], keys // self.vocabulary)
-            total, types = self.contexts[n - 1][1][at], self.contexts[n - 1][2][at]
+            index, seen = self._look_up(self.contexts[n - 1][0], keys // self.vocabulary)
+            total, types = self.contexts[n - 1][1][index], self.contexts[n - 1][2][index]
             direct = np.maximum(count - self.discount, 0) / total
             mixed = direct + self.discount * types / total * probability
             probability = np.where(seen, mixed, probability)
