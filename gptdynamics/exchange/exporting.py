@@ -17,9 +17,10 @@ from gptdynamics.dataset.schema import GENERATED_METRICS, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.exchange.findings import Findings, Report
-from gptdynamics.exchange.names import CURRICULUM_FILE, THEIR_TASKS, checked_path, run_folder_name
+from gptdynamics.exchange.names import CURRICULUM_FILE, THEIR_TASKS, checked_path, example_file, run_folder_name
 from gptdynamics.exchange.origin import RunOrigin, run_origins
 from gptdynamics.exchange.release import FOLDERS, METRIC_FILES
+from gptdynamics.ownership import check_folder
 from gptdynamics.tasks import Mixture, get_task
 
 OnProgress = Callable[[int, int], None]
@@ -59,6 +60,7 @@ def export_release(
         DataError: a file of the dataset is damaged, or one in `out` has other content.
         SettingsError: there is no such config, or no run.
     """
+    check_folder(Path(out), _holds_release, "release in the authors' layout", "--out")
     folder = DatasetFolder(local_root(str(source)))
     runs = {config: names for config in folder.configs() if (names := folder.finished(config))}
     chosen = list(dict.fromkeys(configs)) or list(runs)
@@ -93,6 +95,12 @@ def export_release(
         if "gradient_step" in table.column_names or folder.vectors_path(config).exists():
             findings.add(config, "the layout has no place for gradients", "they are left out")
     return exported
+
+
+def _holds_release(out: Path) -> bool:
+    """Whether a folder has a file of this layout."""
+    examples = (path for name in FOLDERS for path in (out / name).rglob("*") if example_file(path.name))
+    return any((out / "runs").rglob(CURRICULUM_FILE)) or any(examples)
 
 
 def _write_new(path: Path, rows: Iterable[dict[str, Any]]) -> None:

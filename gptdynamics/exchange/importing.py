@@ -13,6 +13,7 @@ import pyarrow as pa
 from gptdynamics.configs import SPLITS, config_parts, run_name, run_parts, split_of
 from gptdynamics.curriculum import linear_decay
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, RUN_SCHEMA, read_parquet, trajectory_schema
 from gptdynamics.errors import DataError, DivergedRunError, GPTDynamicsError, SettingsError
@@ -104,6 +105,7 @@ def import_release(
         DataError: it is no release in this layout, nothing in it can be imported, or `out` holds other values.
         SettingsError: `out` holds configs of the same names that were not imported.
     """
+    check_dataset_folder(Path(out))
     release = Release(local_root(str(source)), last=last)
     findings, folders, examples = release.findings, release.folders(), release.examples()
     imported = Imported(source=str(source), out=str(out), dry_run=dry_run, findings=findings)
