@@ -13,7 +13,8 @@ from gptdynamics.atomic import write_text
 from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root, read_examples
-from gptdynamics.dataset.schema import GENERATED_METRICS, read_parquet
+from gptdynamics.dataset.run_files import read_run_row, read_trajectories
+from gptdynamics.dataset.schema import GENERATED_METRICS
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.exchange.findings import Findings, Report
@@ -77,7 +78,7 @@ def export_release(
     for config in chosen:
         origins = run_origins(folder, config)
         for run in runs[config]:
-            row = read_parquet(folder.run_row_path(config, run)).to_pylist()[0]
+            row = read_run_row(folder.run_row_path(config, run), config, run)
             origin = origins.get(run)
             path = (
                 checked_path(origin.folder, "runs")
@@ -86,7 +87,7 @@ def export_release(
             )
             if path.as_posix() in exported.runs.values():
                 raise DataError(f"{folder.manifest_path(config)}: {path} is the folder of two runs")
-            table = read_parquet(folder.run_path(config, run))
+            table = read_trajectories(folder.run_path(config, run), run)
             _write_run(out / path, row["curriculum"], table.to_pylist(), origin or RunOrigin(""))
             exported.runs[f"{config}/{run}"] = path.as_posix()
             on_progress(len(exported.runs), total)

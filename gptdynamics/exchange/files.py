@@ -16,6 +16,7 @@ from gptdynamics.dataset.checks.findings import some
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.exchange.findings import Findings
+from gptdynamics.parsing import parse_object, replace_surrogates
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -56,22 +57,29 @@ class ReleaseFile:
             DataError: the file cannot be read.
         """
         faults: dict[str, list[int]] = {"JSON object": [], kind: []}
+        mended: list[int] = []
         try:
             with self.path.open("rb") as stream:
                 for number, line in enumerate(stream):
                     if not line.strip():
                         continue
                     try:
-                        content = json.loads(line.decode("utf-8"))
-                    except (ValueError, RecursionError):
-                        content = None
-                    parsed = parse(content) if isinstance(content, dict) else None
-                    if parsed is not None:
-                        yield number, parsed
+                        content, replaced = replace_surrogates(parse_object(line, f"{self.place}:{number + 1}"))
+                    except DataError:
+                        faults["JSON object"].append(number + 1)
+                        continue
+                    if replaced:
+                        mended.append(number + 1)
+                    parsed = parse(content)
+                    if parsed is None:
+                        faults[kind].append(number + 1)
                     else:
-                        faults[kind if isinstance(content, dict) else "JSON object"].append(number + 1)
+                        yield number, parsed
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+        subject = "1 line has" if len(mended) == 1 else f"{len(mended)} lines have"
+        said = f"{subject} half of a surrogate pair"
+        self.findings.add_each(self.place, (mended, said, "U+FFFD was put in its place"))
         for missing, numbers in faults.items():
             subject = f"line {some(numbers)} is" if len(numbers) == 1 else f"lines {some(numbers)} are"
             self.findings.add_each(self.place, (numbers, f"{subject} no {missing}", _LEFT_OUT))
@@ -141,12 +149,7 @@ def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, E
 
     def parse(line: dict[str, Any]) -> tuple[int, str, dict[str, Any]] | None:
         key, text = line.pop("id", None), line.pop("input", None)
-        try:
-            # Half of a surrogate pair cannot be stored.
-            valid = _is_count(key) and isinstance(text, str) and bool(text.encode("utf-8"))
-        except UnicodeEncodeError:
-            valid = False
-        return (key, text, line) if valid else None
+        return (key, text, line) if _is_count(key) and isinstance(text, str) and text else None
 
     source = {"dataset": "the paper authors' release", "split": "train" if part == "pool" else "eval"}
     source |= {"file": file.place, "licence": UNKNOWN}

@@ -16,8 +16,8 @@ from gptdynamics.recorder.checkpoint import save_partial
 from gptdynamics.recorder.recording import Partial
 from simulator.training import TrainSettings, train_and_save
 from simulator.training.checkpoints import Checkpoints
-from tests.gptdynamics.authors_layout import RTE, write_lines
 from tests.gptdynamics.conftest import write_authors_run
+from tests.gptdynamics.exchange.authors_layout import RTE, write_lines
 
 CONFIG = "mini_sentiment_nano"
 

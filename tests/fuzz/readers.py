@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from gptdynamics.authors_release import import_release
 from gptdynamics.configs import run_name
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.card import merge_card
@@ -31,6 +30,7 @@ from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet
 from gptdynamics.dataset.status import folder_status
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import SettingsError
+from gptdynamics.exchange import import_release
 from gptdynamics.plans import read_plan
 from gptdynamics.recorder.checkpoint import NAME, load_partial
 from gptdynamics.tasks import load_examples

@@ -202,7 +202,6 @@ def test_examples_are_read_from_every_file_of_a_task(tmp_path: Path) -> None:
         {"id": "0", "input": "a"},
         {"id": 0, "input": ""},
         {"id": 2**31, "input": "a"},
-        {"id": 0, "input": "\ud800"},
         {"id": 0.0, "input": "a"},
     ],
 )
@@ -213,6 +212,16 @@ def test_a_row_that_is_no_example_is_left_out(tmp_path: Path, row: Any) -> None:
     assert [each.id for each in Release(tmp_path, findings).examples()["rte"].pool] == [5]
     place = "sft_tasks/rte_0_1_train.json"
     assert findings == [Finding(place, "line 1 is no example with an id and an input", "left out")]
+
+
+def test_half_of_a_surrogate_pair_is_replaced_and_noted(tmp_path: Path) -> None:
+    (tmp_path / "sft_tasks").mkdir()
+    written(tmp_path / "sft_tasks" / "rte_0_1_train.json", ({"id": 0, "input": "a\ud800"},))
+    findings = Findings()
+    (example,) = Release(tmp_path, findings).examples()["rte"].pool
+    assert example.prompt == "a\ufffd"
+    what = "1 line has half of a surrogate pair"
+    assert findings == [Finding("sft_tasks/rte_0_1_train.json", what, "U+FFFD was put in its place")]
 
 
 def test_a_finding_is_one_line_whatever_a_file_is_called() -> None:
