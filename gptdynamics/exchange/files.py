@@ -64,10 +64,12 @@ class ReleaseFile:
                     if not line.strip():
                         continue
                     try:
-                        content, replaced = replace_surrogates(parse_object(line, f"{self.place}:{number + 1}"))
+                        content = parse_object(line, f"{self.place}:{number + 1}")
                     except DataError:
                         faults["JSON object"].append(number + 1)
                         continue
+                    # UTF-8 has no surrogates: only escapes make some.
+                    content, replaced = replace_surrogates(content) if b"\\u" in line else (content, 0)
                     if replaced:
                         mended.append(number + 1)
                     parsed = parse(content)
