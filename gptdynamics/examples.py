@@ -11,7 +11,7 @@ class Example:
 
     Attributes:
         id: number of the row within its split; curricula and trajectories refer to it.
-        prompt: text before the target; no loss is taken on it.
+        prompt: text before the target; no loss is taken on it. Empty where a text of a generation task has none.
         target: text whose tokens the loss is the mean over; empty where it is not known (imported examples may not say
             where the prompt ends) or withheld, which datasets store as null.
         references: texts that generated text is scored against (NLG); empty for label tasks.
@@ -29,4 +29,4 @@ class Example:
     @property
     def withheld(self) -> bool:
         """Whether the release that this example was read from leaves its texts out."""
-        return not self.prompt
+        return not self.prompt and not self.references

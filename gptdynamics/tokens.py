@@ -11,7 +11,7 @@ import torch
 from gptdynamics.configs import Tokenization
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
-from gptdynamics.tasks import get_single_task
+from gptdynamics.tasks import generates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -167,8 +167,7 @@ class ExampleTokenizer:
         Raises:
             DataError: see `tokenize_example`; or the model has no embedding of a token.
         """
-        end_of_text = get_single_task(example.task).generates
-        tokens = tokenize_example(self.tokenizer, example, self.context, end_of_text, target, self.rule)
+        tokens = tokenize_example(self.tokenizer, example, self.context, generates(example), target, self.rule)
         if max(tokens.ids) >= self.vocabulary:
             unknown = max(tokens.ids)
             raise DataError(

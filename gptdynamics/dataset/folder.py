@@ -36,6 +36,7 @@ from gptdynamics.local_models import published_name
 from gptdynamics.parsing import parse_object, read_bytes
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
+from gptdynamics.tasks import get_task
 
 _RUN_FILE = re.compile(r"(train|validation|test|test_unseen)-(u?(?:[0-9]{4}|[1-9][0-9]{4,}))\.parquet")
 
@@ -146,12 +147,21 @@ class DatasetFolder:
         return None if recording is None else str(recording.get("base_model"))
 
     def tokenization(self, config: str) -> Tokenization:
-        """How the prompts and targets of a config's collected runs were tokenised; `joined` where nothing says so.
+        """How the prompts and targets of a config's runs were tokenised; `joined` where nothing says so.
+
+        Of recorded runs whose training has a rule of its own, whether that tokenises both as one text.
 
         Raises:
             DataError: its manifest is damaged.
         """
-        settings = self._part(config, "settings")
+        settings, recording = self._part(config, "settings"), self.recording(config)
+        if recording is not None:
+            made = (EARLIER_RECORDING | recording)["tokenization"]
+            rules = made.get("rules") if isinstance(made, dict) else None
+            first = next(iter(rules.values()), None) if isinstance(rules, dict) else None
+            return (
+                "separate" if "separate" in (made, first.get("text") if isinstance(first, dict) else "") else "joined"
+            )
         rule = (EARLIER_SETTINGS | settings)["tokenization"] if settings else "joined"
         if rule not in TOKENIZATIONS:
             raise DataError(f"{self.manifest_path(config)}: tokenization {rule!r} is none. Restore the file")
@@ -308,7 +318,7 @@ class DatasetFolder:
         if run.products:
             write_parquet(product_table(settings, run), self.products_path(config, run.name))
         self.add_timing(config, run)
-        trajectories = trajectory_table(settings.task, test, run, settings.gradients != "none")
+        trajectories = trajectory_table(get_task(settings.task), test, run, settings.gradients != "none")
         self.add_tables(config, run.name, run_row(settings, base, run), trajectories)
 
     def add_timing(self, config: str, run: Run) -> None:

@@ -14,7 +14,6 @@ from gptdynamics.configs import Split, Tokenization, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.arrays import run_array, take_runs
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.dataset.recorded import recorded_config
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
 from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, GENERATED_METRICS, METRICS, read_parquet
 from gptdynamics.errors import DataError, SettingsError
@@ -193,7 +192,6 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         source = source_of(config)
     folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
-    recorded_config(folder, config)
     finished = _finished(folder, source, config, unseen)
     available = _metrics(folder, config, finished)
     if metric not in available:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from gptdynamics.configs import EARLIER_SETTINGS
+from gptdynamics.configs import EARLIER_SETTINGS, config_parts
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.ranges import COUNT, SEED, Range, check_fields
-from gptdynamics.tasks.declared import declare_task
+from gptdynamics.tasks import Mixture, Task, get_task
+from gptdynamics.tasks.declared import declared_task
+from gptdynamics.token_rule import named_rule
 
 if TYPE_CHECKING:
     from gptdynamics.dataset.folder import DatasetFolder
 
 
 # What a manifest means that was written before a setting was recorded.
-EARLIER_RECORDING: dict[str, Any] = {"text_tokenizer": EARLIER_SETTINGS["text_tokenizer"]}
+EARLIER_RECORDING = {name: EARLIER_SETTINGS[name] for name in ("text_tokenizer", "tokenization")}
 _RANGES = {
     **dict.fromkeys(("eval_every", "generate_every", "max_length", "pool_size", "test_examples"), COUNT),
     "seed": SEED,
@@ -64,16 +66,20 @@ class Recorded(RecordSettings):
 
     Attributes:
         declared: whether the task is known by `labels` only: it is neither of the package nor of a task file.
+        tokenization: how test examples became tokens: `joined` or `separate`, as of `tokenize_example`; `rules`: a
+            `TokenRule` for each task, inferred from what was trained; or `rows`: a digest of ids that were given.
         pool_size: training examples there are to draw from, of each task of a mixture.
         test_examples: that are followed, of each task of a mixture.
     """
 
     declared: bool = False
+    tokenization: Any = "joined"
     pool_size: int = 0
     test_examples: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        named_rule(self.tokenization)
         if not isinstance(self.base_model, str) or not self.base_model:
             raise SettingsError(f"base_model={self.base_model!r} does not name a model")
 
@@ -101,26 +107,37 @@ class Recorded(RecordSettings):
         except TypeError as error:
             raise SettingsError(f"a value is of the wrong type ({error})") from error
 
-    def declare(self, task: str) -> None:
-        """Make the config's task known in this process, if it is known by nothing else."""
-        if self.declared:
-            declare_task(task, self.labels or ())
+    def task(self, name: str) -> Task | Mixture:
+        """The config's task: its own, if it is known by nothing else.
+
+        Raises:
+            SettingsError: its labels are none, or no task is registered under that name.
+        """
+        return declared_task(name, self.labels or ()) if self.declared else get_task(name)
+
+
+def config_task(folder: DatasetFolder, config: str) -> Task | Mixture:
+    """The task of a config: what its folder says of it, if its runs were recorded; else the registered one.
+
+    Raises:
+        SettingsError: the task is not known.
+        DataError: the manifest is damaged.
+    """
+    recorded = recorded_config(folder, config)
+    name = config_parts(config)[0]
+    return get_task(name) if recorded is None else recorded.task(name)
 
 
 def recorded_config(folder: DatasetFolder, config: str) -> Recorded | None:
-    """What the runs of a config share, if they were recorded; its task is known from then on.
+    """What the runs of a config share, if they were recorded.
 
     Raises:
         DataError: the manifest is damaged.
     """
-    from gptdynamics.configs import config_parts
-
     values = folder.recording(config)
     if values is None:
         return None
     try:
-        recorded = Recorded.of(values)
-        recorded.declare(config_parts(config)[0])
+        return Recorded.of(values)
     except SettingsError as error:
         raise DataError(f"{folder.manifest_path(config)}: recording: {error}. Restore it") from error
-    return recorded

@@ -15,7 +15,7 @@ from gptdynamics.configs import RunSettings, run_parts
 from gptdynamics.dataset.schema import GRADIENT_SCHEMA, RUN_SCHEMA, trajectory_schema
 from gptdynamics.examples import Example
 from gptdynamics.runs import Run
-from gptdynamics.tasks import get_task
+from gptdynamics.tasks import Mixture, Task, get_task
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "rouge-score")
 
@@ -54,16 +54,15 @@ def _lists(values: np.ndarray) -> list[np.ndarray | None]:
     return [None if np.isnan(column).any() else column for column in values.T]
 
 
-def trajectory_table(name: str, test: Sequence[Example], run: Run, gradients: bool = False) -> pa.Table:
+def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gradients: bool = False) -> pa.Table:
     """A row for each test example of a run.
 
     Args:
-        name: of the task.
+        task: of the config.
         test: test examples, in the order of the run's columns.
         run: what was measured.
         gradients: whether some runs of the config record gradient products.
     """
-    task = get_task(name)
     rows = len(test)
     schema = trajectory_schema(tuple(task.metrics), len(task.parts) > 1, gradients)
     columns: dict[str, Any] = {

@@ -240,14 +240,14 @@ def _missing(facts: ConfigFacts, files: ConfigFiles, failed: dict[str, str], hel
 
 def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, ConfigFacts], findings: Findings) -> None:
     """Check every task's examples, and that they are as many as the configs' runs need; `facts` learn how many."""
-    tasks = {config_parts(config)[0] for config in facts}
+    tasks = {config_parts(config)[0]: each.task for config, each in facts.items()}
     # A damaged folder may hold imported and collected configs of one task: then its examples need no targets.
     ordered = sorted(facts.values(), key=lambda each: each.requires.targets, reverse=True)
     requires = {config_parts(each.config)[0]: each.requires for each in ordered}
     counts: dict[tuple[str, str], int | None] = {}
     for name, parts in layout.examples.items():
         try:
-            task = get_task(name)
+            task = tasks.get(name) or get_task(name)
         except GPTDynamicsError as error:
             task = None
             if name not in tasks:

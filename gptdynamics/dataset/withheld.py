@@ -11,21 +11,21 @@ from typing import Any
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
+from gptdynamics.configs import config_parts
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.ownership import check_new_folder
 from gptdynamics.dataset.recorded import recorded_config
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
-from gptdynamics.tasks import Mixture, get_task
+from gptdynamics.tasks import Mixture, Task, get_task, is_registered
 
 
 def may_be_passed_on(task: str) -> bool:
     """Whether the texts of a task are our own: its rows are generated."""
-    return hasattr(get_task(task), "rows")
+    return is_registered(task) and hasattr(get_task(task), "rows")
 
 
-def _withhold(row: dict[str, Any]) -> dict[str, Any]:
+def _withhold(row: dict[str, Any], task: Task | Mixture) -> dict[str, Any]:
     """The row without texts. The label of a label task stays: it is not a text, and says what a run was taught."""
-    task = get_task(row["task"])
     label = row["target"] if not isinstance(task, Mixture) and task.labels else None
     # What an import found beside the texts may be texts, too.
     source = {name: value for name, value in json.loads(row["source"]).items() if name != "fields"}
@@ -48,15 +48,22 @@ def copy_without_texts(source: Path, out: Path, keep: Callable[[str], bool] = ma
     """
     folder, copied = DatasetFolder(source), DatasetFolder(out)
     check_new_folder(out, "another path")
+    declared: dict[str, Task | Mixture] = {}
     for config in folder.configs():
-        recorded_config(folder, config)
+        recorded = recorded_config(folder, config)
+        if recorded is not None and recorded.declared:
+            name = config_parts(config)[0]
+            declared[name] = recorded.task(name)
     for path in sorted([*source.glob("data/*/*.parquet"), *source.glob("manifests/*.json")]):
         target = out / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.name.endswith("_examples"):
             shutil.copyfile(path, target)
             continue
-        rows = [row if keep(row["task"]) else _withhold(row) for row in read_parquet(path).to_pylist()]
+        rows = [
+            row if keep(row["task"]) else _withhold(row, declared.get(row["task"]) or get_task(row["task"]))
+            for row in read_parquet(path).to_pylist()
+        ]
         write_parquet(pa.Table.from_pylist(rows, schema=EXAMPLE_SCHEMA), target)
     for config in folder.configs():
         for run, reason in folder.failed(config).items():

@@ -13,7 +13,7 @@ from gptdynamics.examples import Example
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses
 from gptdynamics.measurement.scores import score_texts, text_tokenizer_of
-from gptdynamics.tasks import get_single_task
+from gptdynamics.tasks import Task, get_single_task
 from gptdynamics.tokens import ExampleTokenizer, TokenizedExample
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def new_token_limits(pool: Sequence[Example], tokenized: Sequence[TokenizedExamp
     """Tokens that a generated text may have, by task: the 99th percentile of the lengths of the pool's targets."""
     lengths: dict[str, list[int]] = {}
     for example, tokens in zip(pool, tokenized, strict=True):
-        lengths.setdefault(example.task, []).append(len(tokens.target))
+        lengths.setdefault(example.task, []).append(len(tokens) - tokens.prompt_length)
     return {task: int(np.ceil(np.percentile(each, 99))) for task, each in lengths.items()}
 
 
@@ -63,21 +63,26 @@ class MeasurementSettings(Protocol):
 
 
 def text_tokenizers(
-    examples: Sequence[Example], setting: Literal["auto", "13a", "intl", "zh", "char"]
+    examples: Sequence[Example],
+    setting: Literal["auto", "13a", "intl", "zh", "char"],
+    tasks: Mapping[str, Task] | None = None,
 ) -> dict[str, TextTokenizer]:
     """What makes tokens of generated text, by the task of the examples.
 
     Args:
         examples: a test set.
         setting: of its runs; `auto`: what the task says, else what its references ask for.
+        tasks: by name, those that are not registered.
     """
+    known = tasks or {}
     found: dict[str, TextTokenizer] = {}
     for name in dict.fromkeys(example.task for example in examples):
         if setting != "auto":
             found[name] = setting
             continue
         own = [text for example in examples if example.task == name for text in example.references]
-        found[name] = get_single_task(name).text_tokenizer or text_tokenizer_of(own)
+        task = known[name] if name in known else get_single_task(name)
+        found[name] = task.text_tokenizer or text_tokenizer_of(own)
     return found
 
 
@@ -92,6 +97,7 @@ class TestSet:
         tokenize: makes the token ids of an example, or of an example with another target; the default is that of
             `ExampleTokenizer`.
         generate: whether text is sampled and scored where a task generates it.
+        tasks: by name, those that are not registered.
 
     Raises:
         DataError: an example cannot be tokenised, or two labels of a task become the same tokens.
@@ -107,12 +113,15 @@ class TestSet:
         limits: Mapping[str, int],
         tokenize: Tokenize | None = None,
         generate: bool = True,
+        tasks: Mapping[str, Task] | None = None,
     ) -> None:
         self.examples = list(examples)
         self.context = min(base.context, settings.max_length)
         self.tokenizer = base.tokenizer
         self.tokenize = tokenize or ExampleTokenizer(base, settings.max_length)
-        tasks = {name: get_single_task(name) for name in {example.task for example in self.examples}}
+        own = tasks or {}
+        names = {example.task for example in self.examples}
+        tasks = {name: own[name] if name in own else get_single_task(name) for name in names}
         generates = np.array([tasks[example.task].generates for example in self.examples])
         self.followed: dict[str, np.ndarray] = {
             "loss": np.ones(len(self.examples), dtype=bool),
@@ -140,7 +149,7 @@ class TestSet:
         }
         self.generated = np.flatnonzero(generates).tolist()
         chosen = [self.examples[index] for index in self.generated]
-        self.text_tokenizers = text_tokenizers(chosen, settings.text_tokenizer)
+        self.text_tokenizers = text_tokenizers(chosen, settings.text_tokenizer, tasks)
         self.generator = self._generator(settings, limits) if self.generated and generate else None
 
     def _labels(self, example: Example, labels: Sequence[str]) -> list[TokenizedExample]:

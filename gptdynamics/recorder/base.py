@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +66,15 @@ def _refuse_parts(model: torch.nn.Module) -> None:
         )
 
 
-def started_from(model: PreTrainedModel, tokenizer: Any, name: str | None) -> BaseModel:
+def started_from(model: PreTrainedModel, tokenizer: Any, name: str | None, resumed: str | None = None) -> BaseModel:
     """What a model that is about to be trained was loaded from, and what identifies those weights.
 
     Args:
         model: as `measured_model` gives it.
         tokenizer: of the model.
         name: what the user calls the base model; None: what the model says of itself.
+        resumed: the revision that was recorded before the checkpoint that training goes on from, if it does. Weights
+            that have been trained since do not say what they were.
 
     Raises:
         SettingsError: neither says it, or the tokenizer is none.
@@ -82,20 +85,46 @@ def started_from(model: PreTrainedModel, tokenizer: Any, name: str | None) -> Ba
     name = name or ("nano" if loaded and Path(loaded).resolve() == MODEL_FOLDER.resolve() else loaded)
     if not name:
         raise SettingsError("the model does not say what it was loaded from: give RecordSettings(base_model=...)")
-    return BaseModel(name=name, revision=_revision(model, name), model=model, tokenizer=tokenizer)
+    return BaseModel(name=name, revision=_revision(model, name, resumed), model=model, tokenizer=tokenizer)
 
 
-def _revision(model: PreTrainedModel, name: str) -> str:
+def _revision(model: PreTrainedModel, name: str, resumed: str | None) -> str:
     if name == "nano" or any(Path(name).glob("*.safetensors")):
         return model_revision(name)
     commit = getattr(model.config, "_commit_hash", None)
-    return str(commit) if commit else weights_digest(model)
+    return str(commit) if commit else resumed or weights_digest(model)
 
 
-def weights_digest(model: torch.nn.Module) -> str:
-    """The first 12 hex digits of the SHA-256 of a model's weights as they are now."""
+def weights_digest(model: torch.nn.Module, adapters: bool = False) -> str:
+    """The first 12 hex digits of the SHA-256 of a model's weights as they are now.
+
+    Args:
+        model: with or without adapters in its layers.
+        adapters: whether theirs count, too. Else it is that of the model without them.
+    """
     digest = hashlib.sha256()
-    for key, value in sorted(model.state_dict().items()):
+    state = dict(model.state_dict()) if adapters else _base_state(model)
+    for key, value in sorted(state.items()):
         digest.update(key.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+def _base_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a model without those of adapters in its layers, under the names that they have without them."""
+    state = dict(model.state_dict())
+    if "peft" not in sys.modules:
+        return state
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    for name, module in reversed(list(model.named_modules())):
+        inner = {BaseTunerLayer: "base_layer", AuxiliaryTrainingWrapper: "original_module"}
+        kept = next((part for kind, part in inner.items() if isinstance(module, kind)), None)
+        if kept is None:
+            continue
+        own = f"{name}." if name else ""
+        within = {key: state.pop(key) for key in list(state) if key.startswith(own)}
+        begin = f"{own}{kept}."
+        state |= {own + key.removeprefix(begin): value for key, value in within.items() if key.startswith(begin)}
+    return state

@@ -35,10 +35,20 @@ class CarryNumbers:
         self.examples = examples
         self.id_column = id_column
         self.added = added
+        self.problem = ""
 
     def __call__(self, rows: list[Any]) -> Any:
-        """The batch, and in it the numbers: `[rows]` int64."""
-        numbers = [self._number(row) for row in rows]
+        """The batch, and in it the numbers: `[rows]` int64, -1 where a row has no pool example.
+
+        Such a row is no error here: training may long have begun.
+        """
+        numbers = []
+        for row in rows:
+            try:
+                numbers.append(self.number(row))
+            except DataError as error:
+                self.problem = self.problem or str(error)
+                numbers.append(-1)
         if self.added:
             rows = [{name: value for name, value in row.items() if name != self.id_column} for row in rows]
         batch = self.collate(rows)
@@ -47,7 +57,12 @@ class CarryNumbers:
         batch[KEY] = torch.tensor(numbers)
         return batch
 
-    def _number(self, row: Any) -> int:
+    def number(self, row: Any) -> int:
+        """The number of a row's pool example.
+
+        Raises:
+            DataError: it has none.
+        """
         if not isinstance(row, Mapping) or self.id_column not in row:
             has = f"it has {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"it is a {type(row).__name__}"
             raise DataError(
@@ -57,13 +72,24 @@ class CarryNumbers:
         return self.examples.number(row[self.id_column], f"training row with {self.id_column}")
 
 
-def check_column(dataset: Any, examples: RecordedExamples, id_column: str) -> None:
+def check_column(dataset: Any, examples: RecordedExamples, id_column: str, packed: bool = False) -> None:
     """Check the ids of a whole training dataset of `datasets`, before the first step. Of others nothing is asked.
+
+    Args:
+        dataset: of the trainer.
+        examples: what the ids mean.
+        id_column: what rows call their ids.
+        packed: whether the trainer packs several examples into a row.
 
     Raises:
         DataError: it has no ids, or one that no pool example has.
     """
     columns = getattr(dataset, "column_names", None)
+    if packed or (columns is not None and "seq_lengths" in columns):
+        raise DataError(
+            "packing puts several examples, and parts of them, into one row of the training dataset: which examples "
+            "are in a batch cannot be known. Set packing=False (padding_free=True with max_length=None saves padding)"
+        )
     if columns is None or not hasattr(dataset, "__len__"):
         return
     if id_column not in columns:
@@ -104,7 +130,7 @@ def keeping_column(trainer: Any, id_column: str) -> Iterator[list[bool]]:
         vars(trainer).pop("_remove_unused_columns", None)
 
 
-def carry_numbers(loader: Any, examples: RecordedExamples, id_column: str, added: bool) -> None:
+def carry_numbers(loader: Any, examples: RecordedExamples, id_column: str, added: bool) -> tuple[Any, CarryNumbers]:
     """Let the batches of a dataloader have the numbers of their pool examples.
 
     Args:
@@ -113,13 +139,23 @@ def carry_numbers(loader: Any, examples: RecordedExamples, id_column: str, added
         id_column: what rows call their ids.
         added: whether the rows have that column only for us.
 
+    Returns:
+        The dataset that it reads, and its collator now.
+
     Raises:
         SettingsError: it has no collator that could be wrapped.
     """
-    inner = getattr(loader, "base_dataloader", loader)
+    inner = torch_loader(loader)
     if not isinstance(inner, torch.utils.data.DataLoader):
         raise SettingsError(
             f"the training batches come from a {type(inner).__name__}, not from a dataloader of torch: which examples "
             "are in them cannot be known. Record with StepRecorder, which is told"
         )
-    inner.collate_fn = CarryNumbers(inner.collate_fn, examples, id_column, added)
+    carry = CarryNumbers(inner.collate_fn, examples, id_column, added)
+    inner.collate_fn = carry
+    return inner.dataset, carry
+
+
+def torch_loader(loader: Any) -> Any:
+    """The dataloader of torch within one of accelerate, which may be around it or be one itself."""
+    return getattr(loader, "base_dataloader", loader)

@@ -13,8 +13,8 @@ from gptdynamics.configs import run_parts
 from gptdynamics.dataset.recorded import Recorded
 from gptdynamics.dataset.schema import RECORDED_RUN_SCHEMA
 from gptdynamics.dataset.tables import library_versions
+from gptdynamics.recorder.plain import plain_number, plain_values
 from gptdynamics.runs import Run
-from gptdynamics.tasks import get_task
 
 # Of TrainingArguments: those that what is trained depends on. Paths, logging and saving are not among them.
 _ARGUMENTS = (
@@ -31,26 +31,62 @@ def optimizer_columns(optimizer: Any) -> dict[str, Any]:
     """Columns that an optimiser knows: its name, and for AdamW and its kin decay, betas and epsilon."""
     inner = getattr(optimizer, "optimizer", optimizer)
     groups: list[dict[str, Any]] = inner.param_groups
-    betas = groups[0].get("betas") or (None, None)
-    decays = [float(group["weight_decay"]) for group in groups if "weight_decay" in group]
+    betas = groups[0].get("betas")
+    betas = betas if isinstance(betas, tuple | list) and len(betas) >= 2 else (None, None)
+    decays = [each for group in groups if (each := plain_number(group.get("weight_decay"))) is not None]
     return {
         "optimizer": type(inner).__name__.lower(),
         # Biases and norms are often left out of it.
         "weight_decay": max(decays, default=None),
-        "beta1": betas[0],
-        "beta2": betas[1],
-        "epsilon": groups[0].get("eps"),
+        "beta1": plain_number(betas[0]),
+        "beta2": plain_number(betas[1]),
+        "epsilon": plain_number(groups[0].get("eps")),
     }
+
+
+def optimizer_defaults(optimizer: Any) -> dict[str, Any]:
+    """What an optimiser was told, as plain values."""
+    inner = getattr(optimizer, "optimizer", optimizer)
+    return plain_values({name: value for name, value in getattr(inner, "defaults", {}).items() if value is not None})
+
+
+def learning_rate(optimizer: Any) -> float | None:
+    """The rate of an optimiser's next update, of its first group; None where the optimiser does not say it.
+
+    An Adafactor that sets its own rate has one that all weights share, which each multiplies by its own size; it is
+    the first.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)
+    group = inner.param_groups[0]
+    rate = plain_number(group.get("lr"))
+    if rate is None and group.get("relative_step"):
+        state: Any = next(iter(inner.state.values()), {})
+        done = int(state.get("step", 0)) + 1
+        least = 1e-6 * done if group.get("warmup_init") else 1e-2
+        rate = min(least, 1.0 / done**0.5)
+    return rate if rate is not None and rate >= 0 else None
 
 
 def adapter_columns(model: torch.nn.Module) -> dict[str, Any]:
     """Columns about LoRA; rank 0 where all weights are trained."""
     configs = list(getattr(model, "peft_config", {}).values())
-    rank = getattr(configs[0], "r", None) if configs else 0
-    columns: dict[str, Any] = {"lora_rank": rank}
+    rank = plain_number(getattr(configs[0], "r", None)) if configs else 0
+    columns: dict[str, Any] = {"lora_rank": None if rank is None else int(rank)}
     if rank:
-        columns |= {"lora_alpha": int(configs[0].lora_alpha), "lora_dropout": float(configs[0].lora_dropout)}
+        alpha, dropout = (plain_number(getattr(configs[0], name, None)) for name in ("lora_alpha", "lora_dropout"))
+        columns |= {"lora_alpha": None if alpha is None else int(alpha), "lora_dropout": dropout}
     return columns
+
+
+def adapter_hyperparameters(model: torch.nn.Module) -> dict[str, Any]:
+    """What adapters were told, by their names, as plain values."""
+    configs = dict(getattr(model, "peft_config", {}))
+    # Where the base model lies is nobody's business.
+    told = {
+        name: {key: value for key, value in config.to_dict().items() if key != "base_model_name_or_path"}
+        for name, config in configs.items()
+    }
+    return {"adapters": plain_values(told)} if configs else {}
 
 
 def trainer_columns(arguments: Any) -> dict[str, Any]:
@@ -66,18 +102,13 @@ def trainer_columns(arguments: Any) -> dict[str, Any]:
 
 def trainer_hyperparameters(arguments: Any) -> dict[str, Any]:
     """What a `TrainingArguments` says of the training, as plain values; what is left at None is left out."""
-    said = arguments.to_dict()
-    found = {name: said[name] for name in _ARGUMENTS if said.get(name) is not None}
-    return found | {"processes": arguments.world_size, "devices_per_process": max(1, arguments.n_gpu)}
-
-
-def plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Only what JSON has a place for."""
-    return {name: value for name, value in values.items() if isinstance(value, str | int | float | bool | list | tuple)}
+    found = {name: value for name in _ARGUMENTS if (value := getattr(arguments, name, None)) is not None}
+    return plain_values(found) | {"processes": arguments.world_size, "devices_per_process": max(1, arguments.n_gpu)}
 
 
 def run_table(
     config: str,
+    scenario: str,
     recorded: Recorded,
     base: tuple[str, str],
     run: Run,
@@ -88,11 +119,12 @@ def run_table(
 
     Args:
         config: that it belongs to.
+        scenario: of its task.
         recorded: what the config's runs share.
         base: name and revision of the base model.
         run: what was recorded.
         columns: that the training knows.
-        hyperparameters: everything else that it was told; plain values.
+        hyperparameters: everything else that it was told.
     """
     shared = recorded.to_dict()
     task = config.rpartition("_")[0]
@@ -103,7 +135,7 @@ def run_table(
         "run": run.name,
         "config": config,
         "task": task,
-        "scenario": get_task(task).scenario,
+        "scenario": scenario,
         "index": run_parts(run.name)[0],
         "base_model": base[0],
         "base_revision": base[1],
@@ -114,6 +146,6 @@ def run_table(
         "subset": len({number for batch in run.curriculum for number in batch}),
         "gradients": "none",
         "versions": library_versions(_LIBRARIES),
-        "hyperparameters": json.dumps(dict(hyperparameters), sort_keys=True),
+        "hyperparameters": json.dumps(plain_values(hyperparameters), sort_keys=True),
     }
     return pa.Table.from_pylist([row], schema=RECORDED_RUN_SCHEMA)

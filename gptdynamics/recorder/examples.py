@@ -8,11 +8,10 @@ from typing import Any
 
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
-from gptdynamics.tasks import Mixture, Task, get_task
+from gptdynamics.recorder.row_texts import Chat, RowTexts, plain_chat, row_texts
+from gptdynamics.tasks import Mixture, Task
 
 Rows = Iterable[Example | Mapping[str, Any]]
-# What a target is called in prompt-completion datasets.
-TARGETS = ("target", "completion")
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,13 @@ class RecordedExamples:
     Attributes:
         pool, test: the examples, in the order of their numbers.
         numbers: of the pool examples, by the ids that the user's own rows have.
+        test_numbers: of the test examples, likewise.
     """
 
     pool: list[Example]
     test: list[Example]
     numbers: dict[Hashable, int]
+    test_numbers: dict[Hashable, int]
 
     def number(self, own_id: Any, where: str) -> int:
         """The number of a pool example.
@@ -51,31 +52,36 @@ def plain_id(own_id: Any) -> Any:
     return own_id.item() if hasattr(own_id, "item") and callable(own_id.item) else own_id
 
 
-def recorded_examples(pool: Rows, test: Rows, task_name: str, id_column: str) -> RecordedExamples:
+def recorded_examples(
+    pool: Rows, test: Rows, task: Task | Mixture, id_column: str, chat: Chat = plain_chat
+) -> RecordedExamples:
     """Check and number a user's examples.
 
     Args:
-        pool, test: `Example`s, or rows such as those of a `datasets.Dataset`: `prompt`, `target` (or `completion`),
-            and, if they have them, an id, `references`, `source` and, in a mixture, `task`.
-        task_name: of the config.
+        pool, test: `Example`s, or rows such as those of a `datasets.Dataset`: texts (see `row_texts`) and, if they have
+            them, an id, `references`, `source` and, in a mixture, `task`.
+        task: of the config.
         id_column: what the id is called in rows. Rows without one are known by their number.
+        chat: makes a text of the messages of conversational rows.
 
     Raises:
         DataError: a row lacks a text, has a label that the task does not have, or an id that another row has.
     """
-    task = get_task(task_name)
-    pool_examples, numbers = _numbered(pool, task, "pool", id_column)
-    return RecordedExamples(pool_examples, _numbered(test, task, "test", id_column)[0], numbers)
+    pool_examples, numbers = _numbered(pool, task, "pool", id_column, chat)
+    test_examples, test_numbers = _numbered(test, task, "test", id_column, chat)
+    return RecordedExamples(pool_examples, test_examples, numbers, test_numbers)
 
 
-def _numbered(rows: Rows, task: Task | Mixture, part: str, id_column: str) -> tuple[list[Example], dict[Hashable, int]]:
+def _numbered(
+    rows: Rows, task: Task | Mixture, part: str, id_column: str, chat: Chat
+) -> tuple[list[Example], dict[Hashable, int]]:
     parts = task.parts if part == "pool" else task.test_parts
     examples: list[Example] = []
     numbers: dict[Hashable, int] = {}
     for number, row in enumerate(rows):
         where = f"{part} example {number}"
         kind = parts[number % len(parts)]
-        own_id, example = _example(row, number, where, part, kind, id_column)
+        own_id, example = _example(row, number, where, part, kind, id_column, chat)
         if own_id in numbers:
             raise DataError(f"{where}: example {numbers[own_id]} has the same id, {own_id!r}")
         numbers[own_id] = number
@@ -86,7 +92,7 @@ def _numbered(rows: Rows, task: Task | Mixture, part: str, id_column: str) -> tu
 
 
 def _example(
-    row: Example | Mapping[str, Any], number: int, where: str, part: str, task: Task, id_column: str
+    row: Example | Mapping[str, Any], number: int, where: str, part: str, task: Task, id_column: str, chat: Chat
 ) -> tuple[Hashable, Example]:
     if isinstance(row, Example):
         return row.id, replace(row, id=number, task=row.task or task.name)
@@ -95,19 +101,23 @@ def _example(
     own_id = plain_id(row.get(id_column))
     if not isinstance(own_id, Hashable):
         raise DataError(f"{where}: {id_column} {own_id!r} cannot be an id")
-    target = next((name for name in TARGETS if name in row), TARGETS[0])
-    for name in ("prompt", target):
-        if not isinstance(row.get(name), str):
-            raise DataError(f"{where}: it has no text {name!r}; rows need prompt and target (or completion)")
+    texts = row_texts(row, where, chat)
+    if texts.whole and not task.generates:
+        raise DataError(f"{where}: it has a text without a label of its own; rows need prompt and target")
     references = row.get("references") or ()
     return number if own_id is None else own_id, Example(
         id=number,
-        prompt=row["prompt"],
-        target=row[target],
-        references=(references,) if isinstance(references, str) else tuple(references),
+        prompt=texts.prompt,
+        target=texts.target,
+        references=(references,) if isinstance(references, str) else tuple(references) or _own(texts),
         task=str(row.get("task") or task.name),
         source=_source(row.get("source"), own_id, number, part, task.name),
     )
+
+
+def _own(texts: RowTexts) -> tuple[str, ...]:
+    """The references of a text without a prompt: itself."""
+    return (texts.target.strip(),) if texts.whole and texts.target.strip() else ()
 
 
 def _source(given: Any, own_id: Any, number: int, part: str, task: str) -> dict[str, str]:
@@ -121,8 +131,8 @@ def _source(given: Any, own_id: Any, number: int, part: str, task: str) -> dict[
 def _checked(example: Example, task: Task, where: str) -> Example:
     if example.task != task.name:
         raise DataError(f"{where}: it is of task {example.task!r}, where the config has {task.name!r}")
-    if not example.prompt or not example.target.strip():
-        raise DataError(f"{where}: its {'target' if example.prompt else 'prompt'} is empty")
+    if example.withheld or not example.target.strip():
+        raise DataError(f"{where}: its {'prompt' if example.withheld else 'target'} is empty")
     if task.labels and example.target not in task.labels:
         said = ", ".join(map(repr, task.labels))
         raise DataError(f"{where}: its target {example.target!r} is none of the labels of {task.name}, {said}")

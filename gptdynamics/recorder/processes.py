@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch.distributed as dist
 
-from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.errors import SettingsError
 
 
 def several() -> bool:
@@ -32,13 +32,13 @@ def in_main(do: Callable[[], None]) -> None:
     """Do something in the main process; what is wrong there is raised in all, so that none waits for it.
 
     Raises:
-        GPTDynamicsError: `do` raised it.
+        Exception: `do` raised it; in other processes it is a `SettingsError` with its message.
     """
-    problem: GPTDynamicsError | None = None
+    problem: Exception | None = None
     if is_main():
         try:
             do()
-        except GPTDynamicsError as error:
+        except Exception as error:
             problem = error
     if several():
         said = [None if problem is None else str(problem)]

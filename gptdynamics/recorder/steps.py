@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +13,18 @@ import torch
 
 from gptdynamics.dataset.recorded import RecordSettings
 from gptdynamics.errors import DataError, SettingsError
-from gptdynamics.recorder.description import adapter_columns, optimizer_columns, plain_values
+from gptdynamics.recorder.description import (
+    adapter_columns,
+    adapter_hyperparameters,
+    learning_rate,
+    optimizer_columns,
+    optimizer_defaults,
+)
 from gptdynamics.recorder.examples import Rows
 from gptdynamics.recorder.processes import in_main, is_main, together
 from gptdynamics.recorder.recording import Recording
+
+logger = logging.getLogger(__name__)
 
 
 class StepRecorder:
@@ -34,7 +43,7 @@ class StepRecorder:
         optimizer: that trains it; the learning rate of an update is that of its first group at its `step()`.
         run: name of the run, such as `0004`; it says which split the run belongs to. None: the next that is free.
         settings: how runs are measured.
-        hyperparameters: what else is worth knowing of the training; plain values.
+        hyperparameters: what else is worth knowing of the training; what JSON has no place for is kept as its text.
         seed: of the training, if it has one.
         id_column: what pool rows call their ids; rows without one are known by their number.
 
@@ -63,7 +72,7 @@ class StepRecorder:
         self.hyperparameters = dict(hyperparameters or {})
         self.seed = seed
         self._updates = 0
-        self._rates: list[float] = []
+        self._rates: list[float | None] = []
         self._hook: Any = None
 
     @property
@@ -86,7 +95,10 @@ class StepRecorder:
         return self
 
     def _note_rate(self, optimizer: Any, arguments: Any, named: Any) -> None:
-        self._rates.append(float(optimizer.param_groups[0]["lr"]))
+        try:
+            self._rates.append(learning_rate(optimizer))
+        except Exception:
+            self._rates.append(None)
 
     @contextmanager
     def step(self, ids: Iterable[Any]) -> Iterator[None]:
@@ -103,20 +115,42 @@ class StepRecorder:
         if self._hook is None:
             raise SettingsError("recorder.step is for use within `with recorder:`")
         update = self._updates + 1
-        numbers = [self.recording.examples.number(own_id, f"update {update}") for own_id in ids]
-        if not numbers:
-            raise DataError(f"update {update}: no ids; give those of the pool examples in its batch")
+        numbers, problem = self._numbers(ids, update)
+        if problem and not self._updates:
+            raise DataError(problem)
         self._rates = []
         yield
         if len(self._rates) != 1:
-            raise SettingsError(
+            said = (
                 f"update {update}: optimizer.step() was called {len(self._rates)} times within the block; a block "
                 "holds one whole update"
             )
+            if not self._updates:
+                raise SettingsError(said)
+            problem = problem or said
         self._updates = update
         numbers = together(numbers)
-        if is_main():
-            self.recording.after_update(numbers, self._rates[0])
+        if problem:
+            self._unless_lost(lambda: self.recording.lose(problem))
+        else:
+            self._unless_lost(lambda: self.recording.after_update(numbers, self._rates[0]))
+
+    def _numbers(self, ids: Iterable[Any], update: int) -> tuple[list[int], str]:
+        """The numbers of the examples in a batch, or what is wrong with their ids."""
+        try:
+            numbers = [self.recording.examples.number(own_id, f"update {update}") for own_id in ids]
+        except DataError as error:
+            return [], str(error)
+        return numbers, "" if numbers else f"update {update}: no ids; give those of the pool examples in its batch"
+
+    def _unless_lost(self, do: Callable[[], None]) -> None:
+        """Record something, in the main process. Whatever goes wrong there, training goes on."""
+        if not is_main() or self.recording.finished:
+            return
+        try:
+            do()
+        except Exception as error:
+            self.recording.lose(error)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -124,12 +158,15 @@ class StepRecorder:
         self._hook.remove()
         self._hook = None
         try:
-            if error is None and is_main():
-                self._finish()
+            if error is None:
+                self._unless_lost(self._finish)
+            elif is_main() and (kept := self.recording.keep()) is not None:
+                logger.warning("training ended early: what was recorded of run %s is kept in %s", self.run, kept)
         finally:
             self.recording.abandon()
 
     def _finish(self) -> None:
         columns = {"seed": self.seed, "schedule": "as recorded"}
         columns |= optimizer_columns(self.optimizer) | adapter_columns(self.model)
-        self.recording.finish(columns, plain_values(self.optimizer.defaults) | self.hyperparameters)
+        told = optimizer_defaults(self.optimizer) | adapter_hyperparameters(self.model) | self.hyperparameters
+        self.recording.finish(columns, told)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import sys
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,31 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gptdynamics.dataset.recorded import RecordSettings
 from gptdynamics.errors import DataError, SettingsError
-from gptdynamics.recorder.batch_ids import KEY, carry_numbers, check_column, keeping_column
-from gptdynamics.recorder.checkpoint import load_partial, save_partial
+from gptdynamics.recorder.base import weights_digest
+from gptdynamics.recorder.batch_ids import (
+    KEY,
+    CarryNumbers,
+    carry_numbers,
+    check_column,
+    keeping_column,
+    torch_loader,
+)
+from gptdynamics.recorder.checkpoint import NAME, load_partial, save_partial
 from gptdynamics.recorder.description import (
     adapter_columns,
+    adapter_hyperparameters,
+    learning_rate,
     optimizer_columns,
     trainer_columns,
     trainer_hyperparameters,
 )
-from gptdynamics.recorder.examples import Rows
+from gptdynamics.recorder.examples import Rows, plain_id
 from gptdynamics.recorder.processes import in_main, is_main, together
 from gptdynamics.recorder.recording import Recording
+from gptdynamics.recorder.test_tokens import Training
+from gptdynamics.recorder.trained_tokens import BatchRows, Labelled, RowReader, SFTPreparation, Trained
+
+logger = logging.getLogger(__name__)
 
 _UNSUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
 
@@ -63,7 +79,10 @@ class DynamicsRecorder(TrainerCallback):
         self._trainer: Trainer | None = None
         self._checkpoint: Path | None = None
         self._batches: list[torch.Tensor] = []
-        self._rate = 0.0
+        self._rate: float | None = None
+        self._source: tuple[Any, CarryNumbers] | None = None
+        self._start: str | None = None
+        self._waiting: TrainerState | None = None
 
     @property
     def run(self) -> str | None:
@@ -82,10 +101,13 @@ class DynamicsRecorder(TrainerCallback):
             trainer: that is ready to train.
 
         Raises:
-            SettingsError: the recorder is attached already.
+            SettingsError: the recorder is attached already, or the trainer has another recorder.
         """
         if self._trainer is not None:
             raise SettingsError("this recorder is attached to a trainer already: a run has a recorder of its own")
+        others = (each for each in trainer.callback_handler.callbacks if isinstance(each, DynamicsRecorder))
+        if any(each is not self and each._trainer is trainer for each in others):
+            raise SettingsError("this trainer has a recorder already: attach another one after trainer.train()")
         self._trainer = trainer
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
@@ -100,7 +122,7 @@ class DynamicsRecorder(TrainerCallback):
             before = {name: vars(trainer).get(name) for name in ("get_train_dataloader", "training_step")}
             before["train"] = own
             trainer.get_train_dataloader = self._loading(trainer, trainer.get_train_dataloader)
-            trainer.training_step = self._stepping(trainer.training_step)
+            trainer.training_step = self._stepping(trainer, trainer.training_step)
             try:
                 return train(resume_from_checkpoint, *arguments, **named)
             finally:
@@ -109,33 +131,62 @@ class DynamicsRecorder(TrainerCallback):
                     if value is not None:
                         setattr(trainer, name, value)
                 trainer.remove_callback(self)
+                if (kept := self.recording.keep()) is not None:
+                    logger.warning("training ended early: what was recorded of run %s is kept in %s", self.run, kept)
                 self.recording.abandon()
 
         return recorded
 
     def _loading(self, trainer: Trainer, load: Callable[[], Any]) -> Callable[[], Any]:
         def get_train_dataloader() -> Any:
-            check_column(trainer.train_dataset, self.recording.examples, self.id_column)
+            packed = bool(getattr(trainer.args, "packing", False))
+            check_column(trainer.train_dataset, self.recording.examples, self.id_column, packed)
             with keeping_column(trainer, self.id_column) as kept:
                 loader = load()
-            carry_numbers(loader, self.recording.examples, self.id_column, added=bool(kept))
+            self._source = carry_numbers(loader, self.recording.examples, self.id_column, added=bool(kept))
             return loader
 
         return get_train_dataloader
 
-    def _stepping(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def _stepping(self, trainer: Trainer, step: Callable[..., Any]) -> Callable[..., Any]:
         def training_step(model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
             numbers = inputs.pop(KEY, None)
             if numbers is None:
-                raise DataError(
+                self._cannot_go_on(
+                    trainer,
                     "a batch lost the ids of its pool examples between the dataloader and the training step: something "
-                    "makes other batches of it. Record with StepRecorder, which is told the ids"
+                    "makes other batches of it. Record with StepRecorder, which is told the ids",
                 )
-            # Made a list at the end of the update only: a GPU is not waited for between.
-            self._batches.append(numbers)
+            elif not trainer.state.global_step and int(numbers.min()) < 0:
+                raise DataError(
+                    self._source[1].problem if self._source and self._source[1].problem else "a training row has no id"
+                )
+            elif self._waiting is not None:
+                state, self._waiting = self._waiting, None
+                rows = BatchRows(inputs, numbers.tolist())
+                in_main(lambda: self._begin(trainer, state, trainer.model, rows))
+            if numbers is not None:
+                # Made a list at the end of the update only: a GPU is not waited for between.
+                self._batches.append(numbers)
             return step(model, inputs, *arguments, **named)
 
         return training_step
+
+    def _cannot_go_on(self, trainer: Trainer, reason: str) -> None:
+        """Refuse a training that has not begun; of one that has, only the recording ends."""
+        if not trainer.state.global_step:
+            raise DataError(reason)
+        if is_main() and not self.recording.finished:
+            self.recording.lose(reason)
+
+    def _unless_lost(self, do: Callable[[], None]) -> None:
+        """Record something, in the main process. Whatever goes wrong there, training goes on."""
+        if not is_main() or self.recording.finished or not self.recording.begun:
+            return
+        try:
+            do()
+        except Exception as error:
+            self.recording.lose(error)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
@@ -151,21 +202,78 @@ class DynamicsRecorder(TrainerCallback):
         if kind in _UNSUPPORTED:
             raise SettingsError(f"training with {kind} cannot be recorded: use one device, or data parallelism (DDP)")
         self._batches = []
-        in_main(lambda: self._begin(trainer, state, known["model"]))
+        model = known["model"]
+        if self._begun_again(model, args):
+            return
+        if self._source is None:
+            raise SettingsError("the training dataset was not loaded by trainer.get_train_dataloader. Use StepRecorder")
+        dataset, carry = self._source
+        rows = RowReader(dataset, carry.collate, carry.number, self.id_column if carry.added else None)
+        if not rows.readable:
+            # What a stream gives can be taken once: its first batch shows how tokens are made.
+            self._waiting = state
+            return
+        in_main(lambda: self._begin(trainer, state, model, rows))
 
-    def _begin(self, trainer: Trainer, state: TrainerState, model: torch.nn.Module) -> None:
+    def _begun_again(self, model: torch.nn.Module, args: TrainingArguments) -> bool:
+        """Whether this training began before and cannot be recorded from here.
+
+        `auto_find_batch_size` begins again with smaller batches when memory runs out, and the weights stay as they are.
+        """
+        if not args.auto_find_batch_size or not is_main():
+            return self.recording.finished
+        now = weights_digest(model, adapters=True)
+        before, self._start = self._start, self._start or now
+        if before is None or before == now or self.recording.finished:
+            return self.recording.finished
+        self.recording.lose(
+            f"auto_find_batch_size began training again after {len(self.recording.curriculum)} updates, from weights "
+            "that these had changed, so the run does not start from the base model. Set per_device_train_batch_size to "
+            f"the {args.train_batch_size} that it has found, and auto_find_batch_size=False"
+        )
+        return True
+
+    def _begin(self, trainer: Trainer, state: TrainerState, model: torch.nn.Module, rows: Trained) -> None:
         resumed = None
         if state.global_step:
             if self._checkpoint is None:
                 raise SettingsError(f"training begins at update {state.global_step}, and from where is not known")
             resumed = load_partial(self._checkpoint, state.global_step)
-        self.recording.begin(model, trainer.processing_class, state.max_steps, resumed)
+        training = Training(
+            rows=rows,
+            evaluation=lambda: self._evaluation(trainer),
+            preparation=SFTPreparation(trainer),
+            chat_template=getattr(trainer, "chat_template", None),
+        )
+        self.recording.begin(model, trainer.processing_class, state.max_steps, resumed, training)
+
+    def _evaluation(self, trainer: Trainer) -> Iterator[tuple[int, Labelled]]:
+        """Tokens of the test examples that the trainer's evaluation dataset has under their ids."""
+        numbers = self.recording.examples.test_numbers
+
+        def number(row: Any) -> int:
+            own_id = plain_id(row.get(self.id_column)) if isinstance(row, Mapping) else None
+            return numbers.get(own_id, -1) if isinstance(own_id, Hashable) else -1
+
+        given = trainer.eval_dataset
+        for name in given if isinstance(given, dict) else [None]:
+            if (given[name] if name is not None else given) is None:
+                continue
+            with keeping_column(trainer, self.id_column) as kept:
+                loader = torch_loader(trainer.get_eval_dataloader(name))
+            hidden = self.id_column if kept else None
+            rows = RowReader(loader.dataset, loader.collate_fn, number, hidden, "evaluation", most=sys.maxsize)
+            if rows.readable:
+                yield from rows.read()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
     ) -> None:
         """Note the learning rate that the update uses."""
-        self._rate = float(known["optimizer"].param_groups[0]["lr"])
+        self._unless_lost(lambda: self._note_rate(known["optimizer"]))
+
+    def _note_rate(self, optimizer: Any) -> None:
+        self._rate = learning_rate(optimizer)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
         """Note the update, and measure if it is time."""
@@ -174,25 +282,23 @@ class DynamicsRecorder(TrainerCallback):
         if self._trainer is not None and self._trainer.accelerator.optimizer_step_was_skipped:
             # Gradients of 16 bits overflowed: the weights were left as they are.
             self._rate = 0.0
-        if is_main():
-            last = state.global_step >= state.max_steps or control.should_training_stop
-            self.recording.after_update(numbers, self._rate, last)
+        last = state.global_step >= state.max_steps or control.should_training_stop
+        self._unless_lost(lambda: self.recording.after_update(numbers, self._rate, last))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
         """Measure if training stops early: afterwards the best checkpoint may take the model's place."""
-        if is_main() and control.should_training_stop:
-            self.recording.measure_if_due(last=True)
+        if control.should_training_stop:
+            self._unless_lost(lambda: self.recording.measure_if_due(last=True))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
         """Keep what is known with the checkpoint."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if is_main() and folder.is_dir():
-            save_partial(folder, self.recording.partial())
+        if folder.is_dir():
+            self._unless_lost(lambda: save_partial(folder / NAME, self.recording.partial()))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
         """Write the run."""
-        if is_main():
-            self._finish(args, state, known)
+        self._unless_lost(lambda: self._finish(args, state, known))
 
     def _finish(self, args: TrainingArguments, state: TrainerState, known: dict[str, Any]) -> None:
         recording = self.recording
@@ -200,7 +306,7 @@ class DynamicsRecorder(TrainerCallback):
         if recording.failure is None and replaced and recording.measurements.due(len(recording.curriculum), last=True):
             recording.fail("it ended early, and its last weights gave way to those of the best checkpoint")
         columns = trainer_columns(args) | optimizer_columns(known["optimizer"]) | adapter_columns(known["model"])
-        recording.finish(columns, trainer_hyperparameters(args))
+        recording.finish(columns, trainer_hyperparameters(args) | adapter_hyperparameters(known["model"]))
 
 
 def _checkpoint(asked: str | bool | None, args: TrainingArguments) -> Path | None:

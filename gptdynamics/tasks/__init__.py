@@ -2,7 +2,7 @@
 
 from gptdynamics.tasks.loading import load_examples
 from gptdynamics.tasks.mixture import Mixture
-from gptdynamics.tasks.registry import get_single_task, get_task, is_registered, task_names
+from gptdynamics.tasks.registry import generates, get_single_task, get_task, is_registered, task_names
 from gptdynamics.tasks.task import HubSource, Row, Split, Task, class_name, column
 from gptdynamics.tasks.user_tasks import add_task_file
 
@@ -15,6 +15,7 @@ __all__ = [
     "add_task_file",
     "class_name",
     "column",
+    "generates",
     "get_single_task",
     "get_task",
     "is_registered",

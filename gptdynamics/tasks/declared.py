@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 from gptdynamics.errors import SettingsError
 from gptdynamics.tasks.task import Row, Task
 
-_declared: dict[str, Task] = {}
-
 
 class _Declared(Task):
     """Rows are examples already."""
@@ -21,8 +19,8 @@ class _Declared(Task):
         return str(row["target"])
 
 
-def declare_task(name: str, labels: Iterable[str]) -> Task:
-    """Make a task known in this process; one that the package or a task file has under that name goes before it.
+def declared_task(name: str, labels: Iterable[str]) -> Task:
+    """A task that is known by its labels only. It belongs to whoever makes it: nothing is registered.
 
     Args:
         name: of the task.
@@ -37,10 +35,4 @@ def declare_task(name: str, labels: Iterable[str]) -> Task:
     if values and (len(values) < 2 or len(set(values)) < len(values)):
         raise SettingsError(f"labels of {name}: {values!r} must be different from each other, and at least two")
     kind: type[_Declared] = type(f"Declared_{name}", (_Declared,), {"name": name, "labels": values})
-    _declared[name] = kind()
-    return _declared[name]
-
-
-def declared_tasks() -> list[Task]:
-    """The tasks that were declared."""
-    return list(_declared.values())
+    return kind()

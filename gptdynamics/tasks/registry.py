@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptdynamics.errors import SettingsError
-from gptdynamics.tasks.declared import declared_tasks
+from gptdynamics.examples import Example
 from gptdynamics.tasks.flan import FLAN
 from gptdynamics.tasks.mini_sentiment import MiniSentiment
 from gptdynamics.tasks.mini_triples import MiniTriples
@@ -23,11 +23,6 @@ def _registered() -> dict[str, Task | Mixture]:
     return known
 
 
-def _known() -> dict[str, Task | Mixture]:
-    known = _registered()
-    return known | {task.name: task for task in declared_tasks() if task.name not in known}
-
-
 def is_registered(name: str) -> bool:
     """Whether a task is of the package or of a task file, and not known by what a dataset folder declares only."""
     return name in _registered()
@@ -35,7 +30,7 @@ def is_registered(name: str) -> bool:
 
 def task_names() -> list[str]:
     """Names of all tasks, those of task files among them."""
-    return list(_known())
+    return list(_registered())
 
 
 def get_task(name: str) -> Task | Mixture:
@@ -44,7 +39,7 @@ def get_task(name: str) -> Task | Mixture:
     Raises:
         SettingsError: there is none; the message lists those there are.
     """
-    known = _known()
+    known = _registered()
     if name not in known:
         raise SettingsError(
             f"unknown task {name!r}; known tasks: {', '.join(known)}. "
@@ -63,3 +58,13 @@ def get_single_task(name: str) -> Task:
     if isinstance(task, Mixture):
         raise SettingsError(f"{name} is a mixture of tasks, and an example is of one of them")
     return task
+
+
+def generates(example: Example) -> bool:
+    """Whether text is generated for an example and scored, and not compared with labels.
+
+    An example of a task that only its dataset folder declares says so itself: it has references.
+    """
+    tasks = _registered()
+    task = tasks.get(example.task)
+    return task.generates if isinstance(task, Task) else bool(example.references)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gptdynamics.configs import config_parts
 from gptdynamics.dataset import Dynamics
-from gptdynamics.tasks import get_task
+from gptdynamics.dataset.recorded import config_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.evaluation.scoring import score
 from simulator.evaluation.simulated import Simulated
@@ -89,7 +89,7 @@ def unseen(bench: Workbench) -> Result:
     result.skipped.extend(reasons)
     for config in configs:
         task = config_parts(config)[0]
-        table = "12" if isinstance(get_task(task), Mixture) else "11"
+        table = "12" if isinstance(config_task(bench.folder, config), Mixture) else "11"
         for metric in bench.metrics(config):
             if metric == "accuracy":
                 continue

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gptdynamics.configs import config_parts, split_of
+from gptdynamics.configs import split_of
 from gptdynamics.dataset import DatasetFolder, Dynamics, metrics_of, read_dynamics
 from gptdynamics.dataset.reading import local_root
+from gptdynamics.dataset.recorded import config_task
 from gptdynamics.errors import GPTDynamicsError, SettingsError
-from gptdynamics.tasks import get_task
 from gptdynamics.tasks.mixture import Mixture
 from simulator.baselines import MeanCurve
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
@@ -78,7 +78,7 @@ class Workbench:
         for config in known:
             if self.only and config not in self.only:
                 continue
-            mixture = isinstance(get_task(config_parts(config)[0]), Mixture)
+            mixture = isinstance(config_task(self.folder, config), Mixture)
             if scenario is not None and mixture != (scenario == "instruct"):
                 continue
             splits = {split_of(run) for run in self.folder.finished(config)}

@@ -358,6 +358,17 @@ def test_runs_with_different_learning_rates_are_refused(make_curricula: MakeCurr
         fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
 
 
+def test_runs_at_a_learning_rate_of_zero_are_fitted(make_curricula: MakeCurricula) -> None:
+    """Recorded runs may have it. Nothing moves, and nothing is said to."""
+    world, curricula = make_world((1.0,)), make_curricula(0, 6, STEPS, POOL)
+    visits = Members.between(curricula, range(POOL), range(STEPS + 1))
+    values = np.tile(world.initial[: world.seen], (6, STEPS + 1, 1))
+    rates = np.zeros((6, STEPS))
+    fit = fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
+    assert fit.error == pytest.approx(0, abs=1e-12)
+    assert all(np.isfinite(each).all() for each in fit.arrays.values())
+
+
 @pytest.mark.parametrize("lasting", [0.0, 1.0])
 def test_a_deviation_at_the_start_is_carried_as_far_as_it_lasts(
     make_curricula: Callable[..., list[Curriculum]], lasting: float

@@ -88,7 +88,10 @@ def _problems(row: dict[str, Any], task: Task | None) -> list[tuple[str, str]]:
         if source is not None and not {"dataset", "split", "row"} <= source.keys():
             problems.append(("source", "no texts, and not which dataset, split and row they are"))
         return problems
-    problems += [(name, "it is empty") for name in ("prompt", "target") if not row[name]]
+    # A recorded text without a prompt of its own is its own reference.
+    whole = row["target"] and row["references"] == [row["target"].strip()]
+    empty = [name for name in ("prompt", "target") if not row[name] and not (whole and name == "prompt")]
+    problems += [(name, "it is empty") for name in empty]
     if labels and row["target"] and row["target"] not in labels:
         problems.append(("target", f"{row['target']!r} is not one of {', '.join(map(repr, labels))}"))
     references = row["references"]

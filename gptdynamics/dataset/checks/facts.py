@@ -102,7 +102,8 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
         recorded = _recorded(config, manifest["recording"], path, findings)
     task: Task | Mixture | None = None
     try:
-        task = get_task(config_parts(config)[0])
+        name = config_parts(config)[0]
+        task = get_task(name) if recorded is None else recorded.task(name)
     except GPTDynamicsError as error:
         findings.add(path, "", str(error), "Or rename the config")
     if manifest is None:
@@ -136,12 +137,13 @@ def _manifest(path: Path, findings: Findings) -> dict[str, Any] | None:
 
 
 def _recorded(config: str, values: Any, path: Path, findings: Findings) -> Recorded | None:
-    """What recorded runs share; their task is known from then on."""
+    """What recorded runs share."""
     try:
         if not isinstance(values, dict):
             raise SettingsError("it is not an object")
         recorded = Recorded.of(values)
-        recorded.declare(config_parts(config)[0])
+        if recorded.declared:
+            recorded.task(config_parts(config)[0])
     except GPTDynamicsError as error:
         findings.add(path, "recording", str(error), RESTORE)
         return None

@@ -33,12 +33,6 @@ def rte(rows_folder: Path) -> Examples:
     )
 
 
-@pytest.fixture(autouse=True)
-def no_declared_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test declares, the next does not know."""
-    monkeypatch.setattr("gptdynamics.tasks.declared._declared", {})
-
-
 NANO = RunSettings(
     "mini_sentiment_nano", learning_rate=5e-4, pool_size=24, subset=16, batch_size=4, epochs=1, test_examples=6
 )

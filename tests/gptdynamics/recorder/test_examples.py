@@ -16,7 +16,8 @@ from gptdynamics.examples import Example
 from gptdynamics.recorder.base import measured_model, started_from, weights_digest
 from gptdynamics.recorder.examples import recorded_examples
 from gptdynamics.recorder.undisturbed import undisturbed
-from gptdynamics.tasks.declared import declare_task
+from gptdynamics.tasks import get_task
+from gptdynamics.tasks.declared import declared_task
 from tests.gptdynamics.recorder.conftest import Examples
 from tests.gptdynamics.recorder.training import load
 
@@ -26,20 +27,20 @@ ROW = {"prompt": "Review: good\nSentiment:", "target": " positive"}
 def test_examples_rows_and_datasets_are_the_same(rte: Examples) -> None:
     pool, test = rte
     rows = [{"id": each.id, "prompt": each.prompt, "target": each.target, "source": each.source} for each in pool]
-    examples = recorded_examples(pool, test, "rte", "id")
+    examples = recorded_examples(pool, test, get_task("rte"), "id")
     assert examples.pool == pool
     assert examples.test == test
-    assert recorded_examples(rows, test, "rte", "id") == examples
-    assert recorded_examples(Dataset.from_list(rows), iter(test), "rte", "id").pool == examples.pool
+    assert recorded_examples(rows, test, get_task("rte"), "id") == examples
+    assert recorded_examples(Dataset.from_list(rows), iter(test), get_task("rte"), "id").pool == examples.pool
     completions = [{"id": row["id"], "prompt": row["prompt"], "completion": row["target"]} for row in rows]
-    found = recorded_examples(completions, test, "rte", "id")
+    found = recorded_examples(completions, test, get_task("rte"), "id")
     assert [each.target for each in found.pool] == [each.target for each in pool]
     assert found.pool[3].source == {"dataset": "rte", "split": "pool", "row": "3"}
 
 
 def test_ids_are_numbered_and_found_again() -> None:
     rows = [{"key": key, **ROW} for key in ("a", 7, np.int64(3), 0)]
-    examples = recorded_examples(rows, rows, "sst2", "key")
+    examples = recorded_examples(rows, rows, get_task("sst2"), "key")
     assert [each.id for each in examples.pool] == [0, 1, 2, 3]
     assert [examples.number(key, "") for key in ("a", 7, 3, np.int64(3), torch.tensor(7), 0)] == [0, 1, 2, 2, 1, 3]
     for unknown in (1, "b", None, [7]):
@@ -48,9 +49,9 @@ def test_ids_are_numbered_and_found_again() -> None:
 
 
 def test_text_targets_are_their_own_references() -> None:
-    declare_task("sayings", ())
+    sayings = declared_task("sayings", ())
     rows: list[dict[str, Any]] = [{"prompt": "Say it:", "target": " it", "references": given} for given in (None, "so")]
-    examples = recorded_examples([*rows, {**rows[0], "references": ["a", "b"]}], rows, "sayings", "id")
+    examples = recorded_examples([*rows, {**rows[0], "references": ["a", "b"]}], rows, sayings, "id")
     assert [each.references for each in examples.pool] == [("it",), ("so",), ("a", "b")]
 
 
@@ -73,19 +74,19 @@ def test_text_targets_are_their_own_references() -> None:
 )
 def test_rows_that_are_no_examples_are_refused(rows: list[Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        recorded_examples(rows, [ROW], "sst2", "id")
+        recorded_examples(rows, [ROW], get_task("sst2"), "id")
 
 
 def test_a_mixture_has_its_tasks_in_turn(rows_folder: Path) -> None:
-    from gptdynamics.tasks import get_task, load_examples
+    from gptdynamics.tasks import load_examples
 
     pool = load_examples(get_task("flan"), "pool", 2, rows_folder)
     test = load_examples(get_task("flan"), "test", 1, rows_folder)
-    assert recorded_examples(pool, test, "flan", "id").pool == pool
+    assert recorded_examples(pool, test, get_task("flan"), "id").pool == pool
     with pytest.raises(DataError, match="pool example 0: it is of task"):
-        recorded_examples(pool[1:], test, "flan", "id")
+        recorded_examples(pool[1:], test, get_task("flan"), "id")
     with pytest.raises(DataError, match="11 examples; there must be some, of each task of flan as many"):
-        recorded_examples(pool[:11], test, "flan", "id")
+        recorded_examples(pool[:11], test, get_task("flan"), "id")
 
 
 def test_the_measured_model_is_the_one_within(tiny_model_folder: Path) -> None:

@@ -57,6 +57,6 @@ def test_ids_survive_what_the_trainer_does_with_its_dataset(
     assert verify(tmp_path / "d").faults == []
     packed, seen = trainer(packing=True, packing_strategy="wrapped")
     DynamicsRecorder(tmp_path / "d", "sayings_llama", pool, test, settings=how).attach(packed)
-    with pytest.raises(DataError, match="does not say which pool examples are in a batch"):
+    with pytest.raises(DataError, match=r"packing puts several examples.* into one row.*Set packing=False"):
         packed.train()
     assert seen == []

@@ -161,12 +161,8 @@ def test_pushing_recorded_runs_says_if_others_cannot_get_their_base_model(
     assert note.endswith('record with RecordSettings(base_model="<owner>/<name>")')
 
 
-def test_a_task_of_ones_own_needs_no_file(
-    tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_of_ones_own_needs_no_file(tiny_model_folder: Path, tmp_path: Path) -> None:
     """Label and text tasks that nobody registered: their folders say what they are, also to another process."""
-    from gptdynamics.tasks import declared
-
     labels = (" yes", " no")
     rows = [{"prompt": f"The {at} is red. Yes or no?", "target": labels[at % 2]} for at in range(12)]
     texts = [{"id": f"t{at}", "prompt": f"Say {at}:", "completion": f" the number {at}"} for at in range(12)]
@@ -180,12 +176,9 @@ def test_a_task_of_ones_own_needs_no_file(
             loop.tokens = dict(enumerate(recorder.recording.test_set.tokenized))
             with recorder.step(ids):
                 loop.update([0, 2])
-    monkeypatch.setattr(declared, "_declared", {})
     checked = verify(tmp_path)
     assert (checked.faults, checked.runs) == ([], 2)
-    monkeypatch.setattr(declared, "_declared", {})
     assert read_dynamics(tmp_path, "colours_tiny", "accuracy").curricula == [[[0, 2]]]
-    monkeypatch.setattr(declared, "_declared", {})
     read = read_dynamics(tmp_path, "numbers_tiny", "bleu")
     assert read.step.tolist() == [0, 1]
     assert read.pool[2].source["id"] == "t2"

@@ -1,0 +1,66 @@
+"""Whatever a training was told, as values that JSON has a place for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+_DEPTH, _LONGEST = 8, 1000
+
+
+def plain_value(value: Any, depth: int = 0) -> Any:
+    """A value as JSON has it; what JSON has no place for is its text.
+
+    Sets become sorted lists, scalars and short arrays of numpy and torch numbers, data classes objects, members of an
+    enumeration their values. Numbers that are not finite, long arrays and what is nested deeply are texts.
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if value is None or isinstance(value, bool | str):
+        return value if not isinstance(value, str) else _text(value)
+    if isinstance(value, int):
+        return int(value) if abs(value) < 2**63 else str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if depth >= _DEPTH:
+        return _text(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain_values({field.name: getattr(value, field.name, None) for field in fields(value)}, depth + 1)
+    if isinstance(value, Mapping):
+        return plain_values(value, depth + 1)
+    if isinstance(value, Set):
+        return sorted((plain_value(each, depth + 1) for each in value), key=lambda each: (str(type(each)), str(each)))
+    if isinstance(value, list | tuple):
+        return [plain_value(each, depth + 1) for each in value]
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "tolist") and math.prod(shape) <= _LONGEST:
+        try:
+            return plain_value(value.tolist(), depth + 1)
+        except Exception:
+            return _text(value)
+    return _text(value)
+
+
+def plain_values(values: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
+    """A mapping as JSON has it; names become texts."""
+    return {_text(name): plain_value(value, depth) for name, value in values.items()}
+
+
+def plain_number(value: Any) -> float | None:
+    """A finite number, also one of numpy or torch; None if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _text(value: Any) -> str:
+    try:
+        said = str(value)
+    except Exception:
+        said = f"<{type(value).__name__}>"
+    return said.encode("utf-8", "replace").decode()
