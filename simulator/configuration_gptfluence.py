@@ -187,7 +187,7 @@ class GPTfluenceConfig(PretrainedConfig):
             raise ValueError(f"metric={metric!r} must be one of {', '.join(METRIC_RANGES)}")
         for name in ("pool", "test"):
             ids, keys = given[f"{name}_ids"] or [], given[f"{name}_keys"] or []
-            if not parts and len(ids) != len(keys):
+            if not parts and ids and len(ids) != len(keys):
                 raise ValueError(f"{name}_ids has {len(ids)} entries and {name}_keys {len(keys)}")
         self.dynamics = dynamics
         self.metric = metric

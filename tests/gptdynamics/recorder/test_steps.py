@@ -147,7 +147,7 @@ def test_pushing_recorded_runs_says_if_others_cannot_get_their_base_model(
     if named == "nano":
         # As if it had been loaded from the bundled folder.
         path = DatasetFolder(out).manifest_path(CONFIG)
-        path.write_text(path.read_text().replace(str(tiny_model_folder), "nano"))
+        path.write_text(path.read_text().replace(tiny_model_folder.name, "nano"))
         row = DatasetFolder(out).run_row_path(CONFIG, "0000")
         table = read_parquet(row)
         column = table.column_names.index("base_model")
@@ -157,7 +157,7 @@ def test_pushing_recorded_runs_says_if_others_cannot_get_their_base_model(
         assert list(notes) == []
         return
     [note] = notes
-    assert note.startswith(f"{CONFIG}: the base model {tiny_model_folder} is a folder, which others cannot get")
+    assert note.startswith(f"{CONFIG}: the base model {tiny_model_folder.name} is a folder, which others cannot get")
     assert note.endswith('record with RecordSettings(base_model="<owner>/<name>")')
 
 
