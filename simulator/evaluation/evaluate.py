@@ -104,7 +104,7 @@ def evaluate(
     runs = read_dynamics(settings.dataset, settings.config, settings.metric)
     training, held_out = hold_out(runs, unseen)
     models = [simulated_of(load_simulator(source), source, held_out.runs) for source in settings.models]
-    if unseen.tests:
+    if unseen.unseen_tests:
         _check_unseen(models, held_out.runs)
     simulators: list[Simulated] = []
     untrained: list[Method] = []

@@ -19,22 +19,22 @@ class Unseen:
     """What is kept from training besides runs.
 
     Attributes:
-        tests: share of the test examples, 0 to below 1; the others are trained on, and only these are scored.
+        unseen_tests: share of the test examples, 0 to below 1; the others are trained on, and only these are scored.
         split: `test`, or `test_unseen`: runs on pool rows that no training run showed.
     """
 
-    tests: float = 0.0
+    unseen_tests: float = 0.0
     split: str = "test"
 
     def __post_init__(self) -> None:
-        check_fields(self, {"tests": Range(0, 1, below=True)})
+        check_fields(self, {"unseen_tests": Range(0, 1, below=True)})
         if self.split not in SPLITS:
             raise SettingsError(f"split={self.split!r} must be one of {', '.join(SPLITS)}")
 
     @property
     def beyond_runs(self) -> bool:
         """Whether test examples or pool rows are kept from training, and not only runs."""
-        return self.tests > 0 or self.split != "test"
+        return self.unseen_tests > 0 or self.split != "test"
 
 
 def split_tests(count: int, share: float) -> tuple[list[int], list[int]]:
@@ -102,9 +102,9 @@ def hold_out(runs: Dynamics, unseen: Unseen) -> tuple[Dynamics, HeldOut]:
     Raises:
         SettingsError: there are no such runs or test examples.
     """
-    seen, others = split_tests(len(runs.test), unseen.tests)
-    if unseen.tests and not (seen and others):
-        raise SettingsError(f"{runs.config}: {len(runs.test)} test examples cannot be split by {unseen.tests}")
+    seen, others = split_tests(len(runs.test), unseen.unseen_tests)
+    if unseen.unseen_tests and not (seen and others):
+        raise SettingsError(f"{runs.config}: {len(runs.test)} test examples cannot be split by {unseen.unseen_tests}")
     every = runs
     if unseen.split == "test_unseen":
         every = read_dynamics(runs.source, runs.config, runs.metric, unseen=True)

@@ -18,6 +18,7 @@ from simulator.experiments.paper_tables import paper_row
 from simulator.experiments.workbench import UNTRAINABLE, Workbench
 from simulator.reporting.prediction_figures import trajectory_panel
 from simulator.reporting.result import Figure, Panel, Result, Table
+from simulator.reporting.tables import score_cells
 
 METHODS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 VARIANTS = ("unseen train", "unseen test", "unseen both")

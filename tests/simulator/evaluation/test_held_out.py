@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,9 @@ def test_without_models_they_are_trained_on_the_others(
     dataset: Path, half: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = [TrainSettings(str(dataset), CONFIG, encoder="label")]
-    monkeypatch.setattr("simulator.evaluation.evaluate.simulators_to_train", lambda settings, runs: only)
+    # The package's attribute of this name is the function.
+    module = sys.modules["simulator.evaluation.evaluate"]
+    monkeypatch.setattr(module, "simulators_to_train", lambda settings, runs: only)
     found = evaluate(EvaluateSettings(str(dataset), CONFIG), unseen=Unseen(0.5))
     given = evaluate(EvaluateSettings(str(dataset), CONFIG, models=(half,)), unseen=Unseen(0.5))
     np.testing.assert_allclose(found.predictions["memory_label"], given.predictions["memory_label"], rtol=1e-5)
