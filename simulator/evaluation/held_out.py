@@ -105,10 +105,12 @@ def hold_out(runs: Dynamics, unseen: Unseen) -> tuple[Dynamics, HeldOut]:
     seen, others = split_tests(len(runs.test), unseen.unseen_tests)
     if unseen.unseen_tests and not (seen and others):
         raise SettingsError(f"{runs.config}: {len(runs.test)} test examples cannot be split by {unseen.unseen_tests}")
-    every = runs
-    if unseen.split == "test_unseen":
+    if unseen.split == "test":
+        held_out = runs.split("test")
+    else:
         every = read_dynamics(runs.source, runs.config, runs.metric, unseen=True)
         if len(every.runs) == len(runs.runs):
             raise SettingsError(f"{runs.config} has no runs on unseen pool rows: collect with --unseen-runs")
-    held_out = HeldOut.of(runs.split("train", "validation"), every.split(unseen.split), seen, others or seen)
-    return some_tests(runs, seen) if others else runs, held_out
+        held_out = every.split("test_unseen")
+    training = some_tests(runs, seen) if others else runs
+    return training, HeldOut.of(runs.split("train", "validation"), held_out, seen, others or seen)

@@ -136,7 +136,8 @@ def draw_picture(figure: Figure, path: Path) -> None:
             axis.set_yscale("log")
         if panel.y_range:
             axis.set_ylim(*panel.y_range)
-    picture.suptitle(figure.title, fontsize=11)
+    if figure.title:
+        picture.suptitle(figure.title, fontsize=11)
     picture.legend(
         handles.values(),
         handles.keys(),
