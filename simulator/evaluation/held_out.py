@@ -47,7 +47,9 @@ def split_tests(count: int, share: float) -> tuple[list[int], list[int]]:
 
 
 def some_tests(runs: Dynamics, tests: list[int]) -> Dynamics:
-    """Only these test examples."""
+    """Only these test examples; all of them are the runs as they are."""
+    if tests == list(range(len(runs.test))):
+        return runs
     return replace(runs, test=[runs.test[index] for index in tests], values=runs.values[:, :, tests])
 
 
@@ -61,7 +63,7 @@ def mean_curves(training: Dynamics, runs: Dynamics, seen_tests: list[int], unsee
         unseen_tests: whether the test examples of `runs` are others.
     """
     if not unseen_tests:
-        return np.broadcast_to(training.values.mean(0)[:, seen_tests], runs.values.shape)
+        return np.broadcast_to(some_tests(training, seen_tests).values.mean(0), runs.values.shape)
     seen = training.values[:, :, seen_tests].mean((0, 2))
     return runs.values[:, :1] + (seen - seen[0])[None, :, None]
 
@@ -112,5 +114,4 @@ def hold_out(runs: Dynamics, unseen: Unseen) -> tuple[Dynamics, HeldOut]:
         if len(every.runs) == len(runs.runs):
             raise SettingsError(f"{runs.config} has no runs on unseen pool rows: collect with --unseen-runs")
         held_out = every.split("test_unseen")
-    training = some_tests(runs, seen) if others else runs
-    return training, HeldOut.of(runs.split("train", "validation"), held_out, seen, others or seen)
+    return some_tests(runs, seen), HeldOut.of(runs.split("train", "validation"), held_out, seen, others or seen)
