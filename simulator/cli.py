@@ -247,7 +247,7 @@ def report(
     report_evaluation(evaluation, settings, output)
     say(f"wrote {output}")
     if figure is not None:
-        draw_trajectories(evaluation, figure)
+        draw_trajectories(evaluation.runs, evaluation.predictions, figure)
         say(f"wrote {figure}")
 
 

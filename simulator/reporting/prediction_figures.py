@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from simulator.reporting.colours import TRUTH, drawn_at_first, method_colour, me
 from simulator.reporting.pictures import draw_picture
 from simulator.reporting.result import Figure, Panel, Series
 from simulator.trajectories import line_figure
-
-if TYPE_CHECKING:
-    from simulator.evaluation.evaluation import Evaluation
 
 AXIS_TITLES: dict[str, str] = {
     "loss": "loss (nats per token)",
@@ -56,20 +53,20 @@ def trajectory_panel(
     return Panel(title, "training step", AXIS_TITLES[runs.metric], series, y_range=limits)
 
 
-def draw_trajectories(evaluation: Evaluation, path: Path) -> None:
+def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], path: Path) -> None:
     """Draw four (run, test example) pairs: the truth, every simulator, and the baselines that come near.
 
     The pairs are those at the 20th, 40th, 60th and 80th percentile of the last method's error.
 
     Args:
-        evaluation: runs and predictions.
+        runs: R held-out runs.
+        predictions: `[R, S, M]` by method.
         path: an .svg or .png file.
 
     Raises:
         DataError: matplotlib is not installed, or the file cannot be written.
     """
-    runs = evaluation.runs
-    drawn = {name: values for name, values in evaluation.predictions.items() if drawn_at_first(name)}
+    drawn = {name: values for name, values in predictions.items() if drawn_at_first(name)}
     errors = np.square(list(drawn.values())[-1] - runs.values).mean(1)
     panels = [
         trajectory_panel(

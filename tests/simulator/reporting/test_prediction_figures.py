@@ -16,8 +16,8 @@ def test_a_picture_is_drawn_and_is_the_same_each_time(dataset: Path, trained: di
     settings = EvaluateSettings(str(dataset), "mini_sentiment_nano", models=(trained["memory"],))
     evaluation = evaluate(settings)
     first, second = tmp_path / "new" / "a.svg", tmp_path / "b.svg"
-    draw_trajectories(evaluation, first)
-    draw_trajectories(evaluation, second)
+    draw_trajectories(evaluation.runs, evaluation.predictions, first)
+    draw_trajectories(evaluation.runs, evaluation.predictions, second)
     assert first.read_bytes() == second.read_bytes()
     drawn = first.read_text(encoding="utf-8")
     ElementTree.fromstring(drawn)
