@@ -24,8 +24,8 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.examples import Example
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.evaluation.simulated import Simulated
-from simulator.explorer import View, write_explorer
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.reporting.explorer import View, write_explorer
 
 RUNS, EXAMPLES, STEPS, BATCH, TURNS = 32, 200, 96, 4, 30
 FLAGS = (

@@ -57,8 +57,8 @@ def quickstart(
 ) -> None:
     """Collect, train, predict, compare and report, on the bundled model and tasks: some minutes."""
 
-    from simulator.evaluation.table import terminal_table
     from simulator.quickstart import quickstart as run_quickstart
+    from simulator.reporting.tables import rows_table
 
     keeps(f"finished runs are kept in {out}")
     made = []
@@ -68,7 +68,7 @@ def quickstart(
     if json_file is not None:
         write_output_json(json_file, [{"report": page, "rows": evaluation.rows} for evaluation, page in made])
     for evaluation, page in made:
-        show(terminal_table(evaluation.rows))
+        show(rows_table(evaluation.rows))
         say(f"report: {page.resolve()}")
     model = made[0][0].rows[-1].model
     say("next, on rows of your own or of the Hub:")
@@ -189,10 +189,9 @@ def evaluate(
 ) -> None:
     """Score every method on held-out runs, of each config and metric apart."""
 
-    from simulator.evaluation import EvaluateSettings, write_rows
+    from simulator.evaluation import EvaluateSettings, Unseen, write_rows
     from simulator.evaluation import evaluate as evaluate_methods
-    from simulator.evaluation.table import terminal_table
-    from simulator.evaluation.unseen import Unseen, evaluate_unseen
+    from simulator.reporting.tables import rows_table
     from simulator.training.parts import groups_of
 
     keeps("encodings are kept, scores are not")
@@ -203,11 +202,8 @@ def evaluate(
     for each in groups_of(dataset, _several(config), _several(metric or ["loss"])):
         settings = EvaluateSettings(dataset, each[0], each[1], tuple(models or ()), **named)
         with phases() as (on_phase, on_progress):
-            if unseen.anything:
-                evaluation = evaluate_unseen(settings, unseen, on_phase, on_progress)
-            else:
-                evaluation = evaluate_methods(settings, on_phase, on_progress)
-        show(terminal_table(evaluation.rows))
+            evaluation = evaluate_methods(settings, on_phase, on_progress, unseen=unseen)
+        show(rows_table(evaluation.rows))
         rows += evaluation.rows
     if json_file is not None:
         write_rows(rows, json_file)
@@ -239,7 +235,8 @@ def report(
         return
     from simulator.evaluation import EvaluateSettings
     from simulator.evaluation import evaluate as evaluate_methods
-    from simulator.report import draw_trajectories, report_evaluation
+    from simulator.reporting.evaluation_page import report_evaluation
+    from simulator.reporting.prediction_figures import draw_trajectories
 
     if config is None or no_texts:
         lacking = "--no-texts needs --interactive" if no_texts else "give --config, e.g. --config rte_nano"
@@ -250,7 +247,7 @@ def report(
     report_evaluation(evaluation, settings, output)
     say(f"wrote {output}")
     if figure is not None:
-        draw_trajectories(evaluation, figure)
+        draw_trajectories(evaluation.runs, evaluation.predictions, figure)
         say(f"wrote {figure}")
 
 
@@ -271,7 +268,7 @@ def experiment(
 ) -> None:
     """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
     from simulator.experiments import Workbench, run_all, run_experiment
-    from simulator.experiments.writing import result_record
+    from simulator.reporting.result_files import result_record
 
     keeps(f"finished experiments are kept in {output}" if name == "all" else "encodings are kept")
     add_task_files(task_file)

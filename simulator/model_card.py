@@ -14,9 +14,10 @@ from hub_cards import render
 from hub_cards.figure import Line, Panel, draw_panels
 from simulator.baselines import MeanCurve
 from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.evaluation.selection import at_quantiles
 from simulator.evaluation.simulated import Simulated, simulated_of
 from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.report.colours import method_colour
+from simulator.reporting.colours import TRUTH, method_colour
 
 FIGURE = "trajectories.svg"
 FIGURES = {
@@ -68,15 +69,13 @@ def _panels(method: Simulated, runs: Dynamics, y_title: str) -> list[Panel]:
     predicted = method.predict(held_out)
     mean = MeanCurve(runs.split("train", "validation")).predict(held_out)
     squared = np.square(predicted - held_out.values).mean(1)
-    order = np.argsort(squared, axis=None, kind="stable")
     drawn = (
         (mean, method_colour("mean_curve"), "mean of training runs", 1.0),
-        (held_out.values, "#000000", "truth", 1.6),
+        (held_out.values, method_colour(TRUTH), TRUTH, 1.6),
         (predicted, method_colour(method.name), "this simulator", 1.2),
     )
     panels = []
-    for place in range(1, _COLUMNS + 1):
-        run, test = np.unravel_index(order[place * order.size // (_COLUMNS + 1)], squared.shape)
+    for run, test in at_quantiles(squared, _COLUMNS + 1):
         lines = [
             Line(held_out.step.tolist(), values[run, :, test].tolist(), colour, label, width)
             for values, colour, label, width in drawn

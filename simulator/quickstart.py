@@ -52,7 +52,7 @@ def quickstart(
         out: folder for the dataset, the models and the reports; what is there already is used.
         on_phase, on_progress: as in `train_simulator`.
     """
-    from simulator.report import report_evaluation
+    from simulator.reporting.evaluation_page import report_evaluation
 
     prepare_results_folder(out)
     dataset = out / "dynamics"

@@ -15,8 +15,8 @@ from gptdynamics.hub.source import is_hub_id
 from gptdynamics.parsing import read_json
 from gptdynamics.scratch import scratch_folder
 from hub_cards import render
-from simulator.explorer.page import write_explorer
-from simulator.explorer.views import views_of
+from simulator.reporting.explorer.page import write_explorer
+from simulator.reporting.explorer.views import views_of
 
 _TAG = "gptfluence"
 

@@ -11,7 +11,7 @@ from simulator.commands.phases import phases
 
 def write_page(dataset: str, output: Path, config: str | None, metric: str, models: list[str], texts: bool) -> None:
     """Write the explorer of these simulators; of none, of a memory and a markov that are trained now."""
-    from simulator.explorer import view_trained_here, views_of, write_explorer
+    from simulator.reporting.explorer import view_trained_here, views_of, write_explorer
 
     with phases() as (on_phase, on_progress):
         if models:

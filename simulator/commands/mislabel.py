@@ -61,8 +61,8 @@ def mislabel(
     from gptdynamics.outputs import write_output_json
     from gptdynamics.tasks.user_tasks import add_task_file
     from simulator.commands.repeat import repeating_command
-    from simulator.experiments.terminal import terminal_tables
-    from simulator.experiments.writing import Finished, result_record, write_result
+    from simulator.reporting.result_files import Finished, result_record, write_result
+    from simulator.reporting.tables import terminal_tables
     from simulator.use_cases.mislabel import MislabelSettings, find_mislabels, plan_mislabels
     from simulator.use_cases.mislabel_report import mislabel_result, suspects, write_suspects
 

@@ -42,8 +42,8 @@ def select(
     from gptdynamics.outputs import write_output_json
     from simulator.commands.ids import listed_ids
     from simulator.commands.repeat import repeating_command
-    from simulator.experiments.terminal import terminal_tables
-    from simulator.experiments.writing import Finished, result_record, write_result
+    from simulator.reporting.result_files import Finished, result_record, write_result
+    from simulator.reporting.tables import terminal_tables
     from simulator.use_cases.select import SelectSettings, trainings_of
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select_report import selection_result

@@ -35,16 +35,16 @@ def simulate(
     ] = None,
 ) -> None:
     """Predict the trajectories of a recorded run, or of a curriculum of your own."""
-    import numpy as np
     from rich.table import Table
 
     from gptdynamics.outputs import write_output_json
+    from simulator.evaluation.selection import evenly_spaced
     from simulator.use_cases.simulate import SimulateSettings
     from simulator.use_cases.simulate import simulate as simulate_run
 
     found = simulate_run(SimulateSettings(model, dataset, run, curriculum, interval, config, metric))
     last = found.values.size(1) - 1
-    steps = np.unique(np.linspace(0, last, min(STEPS, last + 1)).round().astype(int)).tolist()
+    steps = evenly_spaced(last + 1, STEPS)
     table = Table(title=f"{found.config}: simulated {found.metric}")
     for heading in ("test example", *[f"step {step}" for step in steps]):
         table.add_column(heading, justify="right")

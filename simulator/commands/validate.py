@@ -43,8 +43,8 @@ def validate(
 
     from gptdynamics.outputs import write_output_json
     from simulator.commands.repeat import repeating_command
-    from simulator.experiments.terminal import terminal_tables
-    from simulator.experiments.writing import Finished, result_record, write_result
+    from simulator.reporting.result_files import Finished, result_record, write_result
+    from simulator.reporting.tables import terminal_tables
     from simulator.use_cases.validate import ValidateSettings, trainings_of
     from simulator.use_cases.validate import validate as validate_model
     from simulator.use_cases.validate_report import validation_result

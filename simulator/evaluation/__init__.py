@@ -1,6 +1,18 @@
-"""Scoring every method on the same held-out runs."""
+"""Scoring every method on the same held-out runs: `score(methods, runs)` gives the rows that everything else shows."""
 
-from simulator.evaluation.evaluate import EvaluateSettings, Evaluation, evaluate, write_rows
-from simulator.evaluation.scoring import Row, score
+from simulator.evaluation.evaluate import EvaluateSettings, evaluate
+from simulator.evaluation.evaluation import Evaluation, write_rows
+from simulator.evaluation.held_out import Unseen
+from simulator.evaluation.scoring import Method, Row, score, score_prediction
 
-__all__ = ["EvaluateSettings", "Evaluation", "Row", "evaluate", "score", "write_rows"]
+__all__ = [
+    "EvaluateSettings",
+    "Evaluation",
+    "Method",
+    "Row",
+    "Unseen",
+    "evaluate",
+    "score",
+    "score_prediction",
+    "write_rows",
+]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_vectors
 from gptdynamics.errors import GPTDynamicsError, SettingsError
-from gptdynamics.outputs import write_output_json
-from simulator.baselines import BASELINES, SLOW, MeanCurve, NotApplicableError, Predictor, fit_baseline
-from simulator.evaluation.scoring import Row, score, undefined
+from simulator.baselines import BASELINES, SLOW, NotApplicableError, Persistence, Predictor, fit_baseline
+from simulator.evaluation.evaluation import Evaluation
+from simulator.evaluation.held_out import HeldOut, Unseen, hold_out
+from simulator.evaluation.scoring import Method, score
 from simulator.evaluation.simulated import Simulated, load_simulator, name_of, simulated_of
-from simulator.evaluation.table import table_text
-from simulator.intervals import Coverage
 from simulator.training import TrainSettings, train_simulator
 from simulator.training.trained import Trained
 
@@ -46,48 +42,7 @@ class EvaluateSettings:
             raise SettingsError(f"no baseline {unknown[0]!r}; there are: {', '.join(BASELINES)}")
 
 
-@dataclass(frozen=True, repr=False)
-class Evaluation:
-    """Rows of the table, and what they were computed from.
-
-    Attributes:
-        rows: one for each method.
-        runs: the held-out runs.
-        predictions: `[R, S, M]` by method.
-        history: first values that are not scored, the longest history of any method.
-    """
-
-    rows: list[Row]
-    runs: Dynamics
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)
-    history: int = 1
-
-    def write_json(self, path: Path) -> None:
-        """Write the rows as a JSON list."""
-        write_rows(self.rows, path)
-
-    def to_pandas(self) -> Any:
-        """The rows as a `DataFrame`."""
-        import pandas
-
-        return pandas.DataFrame([asdict(row) for row in self.rows])
-
-    def plot(self, run: str | None = None, test_id: int | None = None) -> Any:
-        """The error of each method at each step, or one trajectory; see `simulator.report.plot_evaluation`."""
-        from simulator.report import plot_evaluation
-
-        return plot_evaluation(self, run, test_id)
-
-    def __repr__(self) -> str:
-        return table_text(self.rows)
-
-
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """Write rows, of one evaluation or several, as a JSON list."""
-    write_output_json(path, [asdict(row) for row in rows])
-
-
-def trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
+def simulators_to_train(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
     """What is trained for the table: label-only vectors on label tasks, and everything where no model is given.
 
     Examples without targets of their own, as imported ones may be, have neither label nor gradient vectors; where texts
@@ -97,11 +52,11 @@ def trained_here(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettin
         stored = read_vectors(runs.source, runs.config) is not None
         wanted = [("markov", "gradient"), ("memory", "gradient")] if stored else [("markov", "index")]
         return [] if settings.models else _settings(settings, wanted)
-    known = all(example.target for example in runs.pool)
-    wanted = [("memory", "label")] if known and not runs.test[0].references else []
+    have_targets = all(example.target for example in runs.pool)
+    wanted = [("memory", "label")] if have_targets and not runs.test[0].references else []
     if not settings.models:
         wanted = [("markov", "sentence"), *wanted, ("memory", "sentence")]
-        wanted += [("memory", "gradient")] if known else []
+        wanted += [("memory", "gradient")] if have_targets else []
     return _settings(settings, wanted)
 
 
@@ -113,13 +68,13 @@ def _settings(settings: EvaluateSettings, wanted: Sequence[tuple[str, str]]) -> 
 
 
 def unique_names(methods: Sequence[Predictor]) -> list[str]:
-    """Names of the methods; where two are alike the model's folder is added, in full if it must be."""
+    """Names of the methods; where two are the same the model's folder is added, with its path if it must be."""
     names = [method.name for method in methods]
     for whole in (False, True):
         repeated = {name for name in names if names.count(name) > 1}
-        for at, method in enumerate(methods):
-            if names[at] in repeated and method.model:
-                names[at] = f"{method.name} ({method.model if whole else Path(method.model).name})"
+        for index, method in enumerate(methods):
+            if names[index] in repeated and method.model:
+                names[index] = f"{method.name} ({method.model if whole else Path(method.model).name})"
     return names
 
 
@@ -128,67 +83,85 @@ def evaluate(
     on_phase: Callable[[str, int], None] = lambda name, total: None,
     on_progress: Callable[[], None] = lambda: None,
     train: Callable[[TrainSettings], Trained] | None = None,
+    unseen: Unseen | None = None,
 ) -> Evaluation:
-    """Score every method on the test runs.
+    """Score every method on the test runs, or on test examples or pool rows that no training run used.
 
-    A method that the data do not allow, or whose encoder cannot be found, has a row with the reason and no figures.
+    A method that the data do not allow, or whose encoder cannot be found, has a row with the reason and no scores.
+    Of what training did not use, baselines other than persistence and the mean curve know nothing: they are left out.
 
     Args:
         settings: data and models.
         on_phase, on_progress: as in `train_simulator`.
         train: gives the simulators that are trained here; default: `train_simulator`.
+        unseen: what is kept from training besides the test runs; default: nothing.
 
     Raises:
+        SettingsError: a model was trained on test examples that should be unseen, or there is nothing unseen.
         GPTDynamicsError: data or given models are missing, damaged or do not fit each other.
     """
+    unseen = unseen or Unseen()
     runs = read_dynamics(settings.dataset, settings.config, settings.metric)
-    held_out, seen = runs.split("test"), runs.split("train", "validation")
-    models = [simulated_of(load_simulator(source), source, runs) for source in settings.models]
+    training, held_out = hold_out(runs, unseen)
+    models = [simulated_of(load_simulator(source), source, held_out.runs) for source in settings.models]
+    if unseen.unseen_tests:
+        _check_unseen(models, held_out.runs)
     simulators: list[Simulated] = []
-    impossible: dict[str, str] = {}
-    for wanted in trained_here(settings, runs):
+    untrained: list[Method] = []
+    for wanted in _to_train(settings, training, unseen):
         try:
-            trained = train(wanted) if train else train_simulator(wanted, on_phase, on_progress, runs=runs)
+            trained = train(wanted) if train else train_simulator(wanted, on_phase, on_progress, runs=training)
             simulators.append(Simulated(trained.model))
         except GPTDynamicsError as error:
-            impossible[name_of(wanted, wanted.encoder)] = str(error)
+            untrained.append(Method(name_of(wanted, wanted.encoder), None, note=str(error)))
     simulators += models
     history = max((method.history for method in simulators), default=1)
-    on_phase("baselines", len(settings.baselines))
-    reference = MeanCurve(seen).predict(held_out)
-    rows: list[Row] = []
-    predictions: dict[str, np.ndarray] = {}
+    if unseen.beyond_runs:
+        baselines = [
+            Method.of(Persistence(), held_out.runs, history),
+            Method("mean_curve", held_out.reference),
+        ]
+    else:
+        on_phase("baselines", len(settings.baselines))
+        baselines = [_baseline(name, training, held_out, history, on_progress) for name in settings.baselines]
+    methods = [
+        *baselines,
+        *(
+            Method.of(method, held_out.runs, history, name)
+            for name, method in zip(unique_names(simulators), simulators, strict=True)
+        ),
+        *untrained,
+    ]
+    rows = score(methods, held_out.runs, held_out.reference, history, unseen.split)
+    predictions = {method.name: method.prediction for method in methods if method.prediction is not None}
+    return Evaluation(rows=rows, runs=held_out.runs, predictions=predictions, history=history)
 
-    def add(name: str, note: str | None = None, model: str | None = None, covered: Coverage | None = None) -> None:
-        found = predictions.get(name)
-        truth = held_out.values
-        figures = undefined(truth, history) if found is None else score(found, truth, reference, history)
-        row = Row(
-            method=name,
-            model=model,
-            config=settings.config,
-            metric=settings.metric,
-            split="test",
-            coverage=covered.share if covered else None,
-            coverage_uncertainty=covered.uncertainty if covered else None,
-            runs=len(held_out.runs),
-            examples=len(held_out.test),
-            note=note,
-            **asdict(figures),
-        )
-        rows.append(row)
 
-    for name in settings.baselines:
-        note = None
-        try:
-            predictions[name] = fit_baseline(name, seen, history).predict(held_out)
-        except NotApplicableError as error:
-            note = str(error)
-        add(name, note)
+def _to_train(settings: EvaluateSettings, training: Dynamics, unseen: Unseen) -> list[TrainSettings]:
+    if not unseen.beyond_runs:
+        return simulators_to_train(settings, training)
+    if settings.models:
+        return []
+    # A simulator that knows examples by their index alone cannot predict other ones.
+    return [each for each in simulators_to_train(settings, training) if each.encoder != "index"]
+
+
+def _check_unseen(models: Sequence[Simulated], runs: Dynamics) -> None:
+    for method in models:
+        count = int((method.simulator.places(runs.test) >= 0).sum())
+        if count:
+            raise SettingsError(
+                f"{method.model} was trained on {count} of the {len(runs.test)} test examples kept back"
+            )
+
+
+def _baseline(
+    name: str, training: Dynamics, held_out: HeldOut, history: int, on_progress: Callable[[], None]
+) -> Method:
+    try:
+        predictor = fit_baseline(name, training.split("train", "validation"), history)
+        return Method.of(predictor, held_out.runs, history)
+    except NotApplicableError as error:
+        return Method(name, None, note=str(error))
+    finally:
         on_progress()
-    for method, name in zip(simulators, unique_names(simulators), strict=True):
-        predictions[name] = method.predict(held_out)
-        add(name, None, method.model, method.coverage(held_out, history))
-    for name, reason in impossible.items():
-        add(name, reason)
-    return Evaluation(rows=rows, runs=held_out, predictions=predictions, history=history)

@@ -1,15 +1,21 @@
-"""The figures of one method: all-steps MSE and MAE, final-step Spearman, skill."""
+"""The scores of methods on held-out runs: all-steps MSE and MAE, final-step Spearman, skill."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
+
+from gptdynamics.dataset import Dynamics
+from simulator.baselines import Predictor
+from simulator.evaluation.simulated import Simulated
+from simulator.intervals import Coverage
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of an evaluation; None where a figure is undefined.
+    """One line of an evaluation; None where a score is undefined.
 
     Attributes:
         method, model, config, metric, split: what was scored.
@@ -20,7 +26,7 @@ class Row:
         coverage: share of truths inside the 90% band, or None where there is no band.
         runs, examples: how many of each.
         still: trajectories that never move; they are left out of `skill`.
-        note: why the method has no figures, or None.
+        note: why the method has no scores, or None.
         coverage_uncertainty: standard error of `coverage` by run, or None.
     """
 
@@ -43,10 +49,15 @@ class Row:
     note: str | None = None
     coverage_uncertainty: float | None = None
 
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The fields of `Scores`."""
+        return {each.name: getattr(self, each.name) for each in fields(Scores)}
+
 
 @dataclass(frozen=True)
-class Figures:
-    """The figures of `Row` that depend on predictions."""
+class Scores:
+    """The fields of `Row` that are computed from predictions and true values."""
 
     mse: float | None
     mse_std: float | None
@@ -62,24 +73,24 @@ def _final_spearman(predicted: np.ndarray, truth: np.ndarray) -> tuple[float | N
     """Mean and deviation over runs of the rank correlation over test examples, `[R, M]` each; one run has none."""
     from scipy.stats import spearmanr
 
-    found = [
+    correlations = [
         float(spearmanr(p, t).statistic)
         for p, t in zip(predicted, truth, strict=True)
         if np.ptp(p) > 0 and np.ptp(t) > 0
     ]
-    if len(found) < len(truth):
+    if len(correlations) < len(truth):
         return None, None
-    return float(np.mean(found)), float(np.std(found)) if len(found) > 1 else None
+    return float(np.mean(correlations)), float(np.std(correlations)) if len(correlations) > 1 else None
 
 
-def undefined(truth: np.ndarray, history: int) -> Figures:
-    """No figures but how many trajectories never move; arguments as of `score`."""
+def undefined_scores(truth: np.ndarray, history: int) -> Scores:
+    """Only the number of trajectories that never move; arguments as of `score_prediction`."""
     still = np.ptp(truth[:, history:], axis=1) == 0
-    return Figures(None, None, None, None, None, None, None, int(still.sum()))
+    return Scores(None, None, None, None, None, None, None, int(still.sum()))
 
 
-def score(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, history: int) -> Figures:
-    """Score predictions against ground truth.
+def score_prediction(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, history: int = 1) -> Scores:
+    """Score one method's predictions against ground truth.
 
     Args:
         predicted: `[R, S, M]`.
@@ -88,17 +99,17 @@ def score(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, hist
         history: how many first values any method was given; they are not scored.
 
     Returns:
-        The figures; all None where a prediction is not finite (it blew up).
+        The scores; all None where a prediction is not finite (it blew up).
     """
     if not np.isfinite(predicted[:, history:]).all():
-        return undefined(truth, history)
+        return undefined_scores(truth, history)
     predicted, truth, mean_curve = (array[:, history:].astype(np.float64) for array in (predicted, truth, mean_curve))
     still = np.ptp(truth, axis=1) == 0
     square = np.square(predicted - truth).mean(1)
     absolute = np.abs(predicted - truth).mean(1)
     reference = np.square(mean_curve - truth).mean(1)[~still].sum()
     spearman, spearman_std = _final_spearman(predicted[:, -1], truth[:, -1])
-    return Figures(
+    return Scores(
         mse=float(square.mean()),
         mse_std=float(square.std()),
         mae=float(absolute.mean()),
@@ -108,3 +119,76 @@ def score(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, hist
         skill=float(1 - square[~still].sum() / reference) if reference > 0 else None,
         still=int(still.sum()),
     )
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with what it predicts of the runs that are scored.
+
+    Attributes:
+        name: in tables and figures.
+        prediction: `[R, S, M]`, or None where there is none.
+        model: folder or Hub id it was loaded from, or None.
+        coverage: how often true values lie in its 90% band, or None.
+        note: why there is no prediction, or None.
+    """
+
+    name: str
+    prediction: np.ndarray | None
+    model: str | None = None
+    coverage: Coverage | None = None
+    note: str | None = None
+
+    @classmethod
+    def of(cls, predictor: Predictor, runs: Dynamics, history: int, name: str | None = None) -> Method:
+        """Predict runs.
+
+        Args:
+            predictor: a baseline or a simulator.
+            runs: R held-out runs.
+            history: how many first values are not scored.
+            name: another name than the predictor's.
+
+        Raises:
+            NotApplicableError: the runs lack what the method needs.
+        """
+        coverage = predictor.coverage(runs, history) if isinstance(predictor, Simulated) else None
+        return cls(name or predictor.name, predictor.predict(runs), predictor.model, coverage)
+
+
+def score(
+    methods: Sequence[Method], runs: Dynamics, reference: np.ndarray, history: int = 1, split: str = "test"
+) -> list[Row]:
+    """Score methods on the same runs: a row for each.
+
+    Args:
+        methods: with their predictions.
+        runs: R held-out runs of M test examples.
+        reference: `[R, S, M]` predictions of the mean curve, the reference of skill.
+        history: how many first values any method was given; they are not scored.
+        split: what the runs are called in the rows.
+    """
+    rows = []
+    for method in methods:
+        scores = (
+            undefined_scores(runs.values, history)
+            if method.prediction is None
+            else score_prediction(method.prediction, runs.values, reference, history)
+        )
+        covered = method.coverage
+        rows.append(
+            Row(
+                method=method.name,
+                model=method.model,
+                config=runs.config,
+                metric=runs.metric,
+                split=split,
+                coverage=covered.share if covered else None,
+                coverage_uncertainty=covered.uncertainty if covered else None,
+                runs=len(runs.runs),
+                examples=len(runs.test),
+                note=method.note,
+                **asdict(scores),
+            )
+        )
+    return rows

@@ -10,11 +10,12 @@ import numpy as np
 from gptdynamics.dataset import Dynamics
 from simulator.baselines import Simfluence
 from simulator.curricula import measured_steps
-from simulator.evaluation.scoring import Figures
+from simulator.evaluation.scoring import Scores
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.estimation import average_rows
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
 
 INTERVALS = (1, 2, 3, 5, 10)
 
@@ -52,7 +53,7 @@ def _rows(bench: Workbench, config: str, interval: int) -> list[dict[str, Any]]:
         trained = bench.trained(settings) if interval == 1 else bench.trained(bench.like_tuned(settings), data)
         predictions[method] = Simulated(trained.model).predict(held_out)
 
-    def figures(method: str) -> Figures:
+    def figures(method: str) -> Scores:
         return score_part(predictions[method], held_out, seen, 1, tests)
 
     about = {"config": config, "task": config, "interval": interval}
@@ -87,7 +88,7 @@ def checkpoint_interval(bench: Workbench) -> Result:
             if row["method"] != "reference":
                 averages[row["method"], interval] = row
                 keys = ("mse_ratio", "mae_ratio", "spearman", "skill")
-                cells.append([row["method"], str(interval), *[shown(row[key]) for key in keys]])
+                cells.append([row["method"], str(interval), *[number_text(row[key]) for key in keys]])
     columns = ["method", "interval", "MSE / mean curve's", "MAE / mean curve's", "Spearman", "skill"]
     names = ", ".join(configs)
     result.tables.append(

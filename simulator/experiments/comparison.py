@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from simulator.experiments.result import Figure, Panel, Series, Table, shown
+from simulator.reporting.result import Figure, Panel, Series, Table
+from simulator.reporting.tables import score_cells
 
 FIGURES = (("mse", "all-steps MSE"), ("mae", "all-steps MAE"), ("spearman", "final-step Spearman"))
 
@@ -22,8 +23,7 @@ def comparison_table(title: str, rows: list[dict[str, Any]], by: str) -> Table:
         [
             str(row[by]),
             str(row["method"]),
-            *[shown(row[key], row[f"{key}_std"]) for key, _ in FIGURES],
-            shown(row["skill"]),
+            *score_cells(row, *[key for key, _ in FIGURES], "skill"),
         ]
         for row in rows
     ]

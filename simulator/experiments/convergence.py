@@ -7,8 +7,9 @@ from dataclasses import replace
 from simulator.baselines import SimfluenceDescent
 from simulator.baselines.simfluence_descent import Descent
 from simulator.evaluation.simulated import Simulated
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.workbench import Workbench, score_part
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
 
 FROM_NORMAL = "table 9 from normal factors"
 # Validation errors beyond this are not drawn: trajectories that blow up would flatten all others.
@@ -47,7 +48,7 @@ def convergence(bench: Workbench) -> Result:
         about = {"config": config, "method": method, "training": how, "epochs": epochs}
         result.rows.append(about | vars(figures))
         keys = (figures.mse, figures.mae, figures.spearman, figures.skill)
-        cells.append([method, how, "-" if epochs is None else str(epochs), *[shown(each) for each in keys]])
+        cells.append([method, how, "-" if epochs is None else str(epochs), *[number_text(each) for each in keys]])
     columns = ["method", "how", "epochs", "all-steps MSE", "all-steps MAE", "final-step Spearman", "skill"]
     result.tables.append(Table(f"{config}, loss: held-out runs", columns, cells))
     panels = []

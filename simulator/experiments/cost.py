@@ -25,8 +25,8 @@ from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench
 from simulator.evaluation.simulated import Simulated
-from simulator.experiments.result import Result, Table
 from simulator.experiments.workbench import UNTRAINABLE, Workbench
+from simulator.reporting.result import Result, Table
 
 REPEATS = 5
 # Steps and test examples of the published approach that are timed; the rest costs the same.

@@ -9,8 +9,8 @@ from gptdynamics.errors import GPTDynamicsError
 from simulator.encoders import ENCODERS
 from simulator.evaluation.simulated import Simulated, name_of
 from simulator.experiments.comparison import comparison_table, dot_figure
-from simulator.experiments.result import Result
 from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
+from simulator.reporting.result import Result
 from simulator.training import TrainSettings
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from gptdynamics.configs import config_parts
 from simulator.evaluation import Evaluation
 from simulator.experiments.paper_tables import PAPER_METHODS, paper_row
-from simulator.experiments.result import Result, Table, shown
 from simulator.experiments.workbench import Scenario, Workbench, score_part
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Result, Table
+from simulator.reporting.tables import score_cells
 
 COLUMNS = ["task", "method", "all-steps MSE", "all-steps MAE", "final-step Spearman", "skill"]
 PAPER_COLUMNS = ["paper: MSE", "MAE", "Spearman"]
@@ -47,14 +49,7 @@ def rows_by_task(evaluation: Evaluation, config: str, seen: Any) -> list[dict[st
 
 
 def _paper_cells(table: str, task: str, metric: str, method: str, size: str) -> list[str]:
-    found = paper_row(table, task, metric, method, size=size) or paper_row(table, task, metric, method)
-    if found is None:
-        return ["", "", ""]
-    return [
-        shown(found.mse, found.mse_std),
-        shown(found.mae, found.mae_std),
-        shown(found.spearman, found.spearman_std),
-    ]
+    return score_cells(paper_row(table, task, metric, method, size=size) or paper_row(table, task, metric, method))
 
 
 def task_table(table: str, title: str, rows: Iterable[dict[str, Any]]) -> Table:
@@ -63,10 +58,8 @@ def task_table(table: str, title: str, rows: Iterable[dict[str, Any]]) -> Table:
         [
             row["task"],
             row["method"],
-            "skipped" if row["note"] else shown(row["mse"], row["mse_std"]),
-            shown(row["mae"], row["mae_std"]),
-            shown(row["spearman"], row["spearman_std"]),
-            shown(row["skill"]),
+            "skipped" if row["note"] else number_text(row["mse"], row["mse_std"]),
+            *score_cells(row, "mae", "spearman", "skill"),
             *_paper_cells(table, row["task"], row["metric"], row["method"], row["size"]),
         ]
         for row in rows
@@ -116,7 +109,7 @@ def average_table(table: str, title: str, metric: str, size: str, rows: list[dic
     cells = [
         [
             row["method"],
-            *[shown(row[key]) for key in ("mse_ratio", "mae_ratio", "spearman", "skill")],
+            *[number_text(row[key]) for key in ("mse_ratio", "mae_ratio", "spearman", "skill")],
             *_paper_cells(table, "average", metric, row["method"], size),
         ]
         for row in average_rows(rows)

@@ -8,8 +8,9 @@ from typing import Any
 from simulator.baselines import MeanCurveShifted, Simfluence
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.paper_tables import paper_row
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.workbench import Workbench, score_part
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
+from simulator.reporting.tables import score_cells
 
 ORDERS = (1, 2, 3, 5, 10)
 ORDER_METHOD = "markov, order n"
@@ -72,9 +73,8 @@ def _one(bench: Workbench, config: str, metric: str, result: Result) -> None:
         cells.append(
             [
                 row["method"] if row["order"] is None else f"markov_{row['order']}",
-                *[shown(row[key], row[f"{key}_std"]) for key in theirs],
-                shown(row["skill"]),
-                *[shown(getattr(paper, key), getattr(paper, f"{key}_std")) if paper else "" for key in theirs],
+                *score_cells(row, *theirs, "skill"),
+                *score_cells(paper, *theirs),
             ]
         )
     columns = [

@@ -8,8 +8,8 @@ from gptdynamics.configs import config_parts
 from gptdynamics.errors import SettingsError
 from simulator.experiments.comparison import comparison_table, dot_figure
 from simulator.experiments.estimation import rows_by_task
-from simulator.experiments.result import Result
 from simulator.experiments.workbench import Workbench
+from simulator.reporting.result import Result
 
 METHODS = ("mean_curve", "simfluence_linear", "markov_1", "memory_sentence", "memory_gradient")
 

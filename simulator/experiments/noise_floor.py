@@ -12,9 +12,11 @@ from gptdynamics.dataset.schema import GENERATED_METRICS
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.runs import Bench
 from simulator.baselines.replay import open_bench, replay
-from simulator.evaluation.scoring import score
-from simulator.experiments.result import Result, Table, shown
+from simulator.evaluation.scoring import score_prediction
+from simulator.evaluation.selection import evenly_spaced
 from simulator.experiments.workbench import Workbench
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Result, Table
 
 # Text is sampled again at so many of the measured steps, the last among them: sampling is nearly all of the time.
 SAMPLED_STEPS = 5
@@ -65,8 +67,7 @@ def measured_again(
 def _chosen(metric: str, measured: list[int]) -> list[int]:
     if metric not in GENERATED_METRICS:
         return measured
-    places = np.linspace(0, len(measured) - 1, min(SAMPLED_STEPS, len(measured))).round().astype(int)
-    return [measured[at] for at in sorted(set(places.tolist()))]
+    return [measured[index] for index in evenly_spaced(len(measured), SAMPLED_STEPS)]
 
 
 def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> list[dict[str, Any]]:
@@ -77,9 +78,9 @@ def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> l
         mine = runs[metric]
         at = [mine.step.tolist().index(step) for step in steps]
         recorded = mine.values[:, at]
-        figures = score(values[None], recorded, recorded, 1)
+        figures = score_prediction(values[None], recorded, recorded, 1)
         mean = bench.runs(config, metric).split("train", "validation").values.mean(0)
-        of_mean = score(mean[None][:, at], recorded, recorded, 1)
+        of_mean = score_prediction(mean[None][:, at], recorded, recorded, 1)
         rows.append(
             {
                 "config": config,
@@ -121,7 +122,8 @@ def noise_floor(bench: Workbench) -> Result:
             bench.on_progress()
     keys = ("between", "floor", "mean_curve", "spearman")
     cells = [
-        [row["config"], row["metric"], *[shown(row[key]) for key in keys], str(row["steps"])] for row in result.rows
+        [row["config"], row["metric"], *[number_text(row[key]) for key in keys], str(row["steps"])]
+        for row in result.rows
     ]
     columns = [
         "config",

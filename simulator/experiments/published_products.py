@@ -16,8 +16,9 @@ from gptdynamics.runs import Bench
 from gptdynamics.tokens import TokenizedExample, make_target_batch
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench
-from simulator.experiments.result import Result, Table, shown
 from simulator.experiments.workbench import Workbench
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Result, Table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -80,7 +81,13 @@ def published_products(bench: Workbench) -> Result:
         result.rows.extend(_rows(config, opened, read_products(bench.dataset, config, runs.runs[0]).values[0]))
         bench.on_progress()
     cells = [
-        [row["config"], row["what"], shown(row["size"]), shown(row["correlation"]), f"{100 * row['same_sign']:.0f} %"]
+        [
+            row["config"],
+            row["what"],
+            number_text(row["size"]),
+            number_text(row["correlation"]),
+            f"{100 * row['same_sign']:.0f} %",
+        ]
         for row in result.rows
     ]
     if cells:

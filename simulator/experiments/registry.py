@@ -19,20 +19,20 @@ from simulator.experiments.markov_order import markov_order
 from simulator.experiments.model_size import model_size
 from simulator.experiments.noise_floor import noise_floor
 from simulator.experiments.published_products import published_products
-from simulator.experiments.result import Result
 from simulator.experiments.trajectories import trajectories
 from simulator.experiments.unseen import unseen
 from simulator.experiments.workbench import Workbench
-from simulator.experiments.writing import (
+from simulator.ownership import prepare_results_folder
+from simulator.reporting.result import Result
+from simulator.reporting.result_files import (
     Finished,
     markdown,
     picture_names,
     read_result,
     versions,
-    write_page,
     write_result,
+    write_results_page,
 )
-from simulator.ownership import prepare_results_folder
 
 # Folder of each experiment's own files, where all of them are run.
 PARTS = "results"
@@ -137,4 +137,4 @@ def write_overview(done: list[Finished], dataset: str, output: Path) -> None:
         pictures = [f"{PARTS}/{name}" for name in picture_names(finished)]
         parts.append(markdown(finished, pictures, level=2))
     write_output_text(output / "results.md", "\n".join(parts))
-    write_page(output / "results.html", title, done)
+    write_results_page(output / "results.html", title, done)

@@ -18,7 +18,7 @@ from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.tasks.mixture import Mixture
 from simulator.baselines import MeanCurve
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
-from simulator.evaluation.scoring import Figures, score, undefined
+from simulator.evaluation.scoring import Scores, score_prediction, undefined_scores
 from simulator.training import TrainSettings, train_simulator
 from simulator.training.trained import Trained
 
@@ -150,8 +150,8 @@ class Workbench:
         return lambda phase, total: self.on_phase(f"{what}: {phase}", total)
 
 
-def score_part(predicted: np.ndarray | None, runs: Dynamics, seen: Dynamics, history: int, tests: list[int]) -> Figures:
-    """The figures of one method on some of the test examples.
+def score_part(predicted: np.ndarray | None, runs: Dynamics, seen: Dynamics, history: int, tests: list[int]) -> Scores:
+    """The scores of one method on some of the test examples.
 
     Args:
         predicted: `[R, S, M]`, or None where there is no prediction.
@@ -162,5 +162,5 @@ def score_part(predicted: np.ndarray | None, runs: Dynamics, seen: Dynamics, his
     """
     truth = runs.values[:, :, tests]
     if predicted is None:
-        return undefined(truth, history)
-    return score(predicted[:, :, tests], truth, MeanCurve(seen).predict(runs)[:, :, tests], history)
+        return undefined_scores(truth, history)
+    return score_prediction(predicted[:, :, tests], truth, MeanCurve(seen).predict(runs)[:, :, tests], history)

@@ -102,6 +102,7 @@ def memory_dynamics(arrays: Mapping[str, np.ndarray], metric: str, first_step: i
         encoder_width=len(arrays["encoder_mean"]),
         components=arrays["train_projection"].shape[1],
         test_components=arrays["test_projection"].shape[1],
+        test_ids=list(range(len(arrays["weights"]))),
         test_keys=[""] * len(arrays["weights"]),
         steps=len(arrays["tau"]) - 1,
         curve_components=CURVE_COMPONENTS,

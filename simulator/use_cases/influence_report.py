@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.examples import Example
-from gptdynamics.outputs import write_output_json, write_output_text
-from simulator.report.self_contained import render_page
+from gptdynamics.outputs import write_output_json
+from simulator.reporting.page import write_page
 from simulator.use_cases.influence import Effect, InfluenceFound
 
 if TYPE_CHECKING:
@@ -139,15 +139,12 @@ def write_influence_page(found: InfluenceFound, path: Path) -> None:
         }
         for key in (None, *wanted)
     ]
-    page = render_page(
-        "simulator.use_cases",
-        "influence.html.jinja",
-        data=None,
-        plotly=False,
+    write_page(
+        path,
+        "templates/influence.html.jinja",
         found=found,
         summary=summary(found),
         uncertainty=UNCERTAINTY if found.error is not None else NO_UNCERTAINTY,
         sections=sections,
         made=time.strftime("%Y-%m-%d"),
     )
-    write_output_text(path, page)

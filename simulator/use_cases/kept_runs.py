@@ -13,10 +13,10 @@ import numpy as np
 from gptdynamics.errors import DataError
 from gptdynamics.runs import Run
 from gptdynamics.tensor_files import read_tensors, write_tensors
+from simulator.use_cases.trial import Trial
 
 if TYPE_CHECKING:
     from gptdynamics.runs import BenchContents
-    from simulator.use_cases.trials import Trial
 
 _NAME = "run"
 _STEPS = ("step", "generation_step", "learning_rate")

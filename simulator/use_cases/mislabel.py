@@ -26,15 +26,16 @@ from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task, get_task, load_examples
 from gptdynamics.tasks.mixture import Mixture
 from simulator.encoders import encode_cached, make_encoder
+from simulator.evaluation.held_out import some_tests
 from simulator.evaluation.simulated import Simulated
-from simulator.evaluation.unseen import some_tests
 from simulator.ownership import prepare_results_folder
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
+from simulator.use_cases.trial import Trial
 from simulator.use_cases.trial_cost import time_trials
-from simulator.use_cases.trials import Trial, do_all, train_all
+from simulator.use_cases.trials import do_all, train_all
 
 SHARES = (0.1, 0.2, 0.5)
 SHUFFLES = 10

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gptdynamics.outputs import plain_value, write_output_text
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.use_cases.mislabel import Mislabels, MislabelSettings, found_shares, shuffles
 from simulator.use_cases.mislabel_rankings import LABELS
 from simulator.use_cases.mislabel_retraining import Retrained
@@ -98,7 +99,7 @@ def mislabel_result(found: Mislabels) -> Result:
         result.rows.append({"method": name, **inspected, "found_area": _area(x, curve)})
     title = f"{settings.task}, {len(found.pool)} rows, {len(found.truth)} labels flipped: share of them found"
     columns = ["method", *[f"in first {share:.0%}" for share in FOUND_AT], "area"]
-    cells = [[str(row["method"]), *[shown(row[key]) for key in list(row)[1:]]] for row in result.rows]
+    cells = [[str(row["method"]), *[number_text(row[key]) for key in list(row)[1:]]] for row in result.rows]
     result.tables.append(Table(title, columns, cells))
     every, half = max(1, len(found.pool) // 200), x <= INSPECTED + 1e-9
     series = [
@@ -125,14 +126,15 @@ def _add_retraining(result: Result, settings: MislabelSettings, again: Retrained
             "accuracy_area": float(np.mean(areas)),
             "accuracy_area_std": float(np.std(areas)),
         }
-        each = [shown(float(column.mean()), float(column.std())) for column in accuracy.T]
-        cells.append([name, *each, shown(float(np.mean(areas)), float(np.std(areas)))])
+        each = [number_text(float(column.mean()), float(column.std())) for column in accuracy.T]
+        cells.append([name, *each, number_text(float(np.mean(areas)), float(np.std(areas)))])
     clean = float(again.clean.mean())
     title = f"{settings.task}: test accuracy after correction and training again"
     result.tables.append(Table(title, ["method", *[f"{share:.0%} inspected" for share in shares], "area"], cells))
     result.notes.append(
-        f"With every label right: accuracy {shown(clean, float(again.clean.std()))}. Means and deviations are over "
-        f"{len(again.clean)} training seeds; {settings.test_examples} test examples; {again.trainings} trainings."
+        f"With every label right: accuracy {number_text(clean, float(again.clean.std()))}. "
+        f"Means and deviations are over {len(again.clean)} training seeds; "
+        f"{settings.test_examples} test examples; {again.trainings} trainings."
     )
     series = [
         Series(DRAWN[name], list(again.shares), values.mean(0).tolist(), LABELS[name], values.std(0).tolist())

@@ -11,7 +11,8 @@ import numpy as np
 from gptdynamics.configs import run_name
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.runs import BenchContents
-from simulator.use_cases.trials import Trial, train_all
+from simulator.use_cases.trial import Trial
+from simulator.use_cases.trials import train_all
 
 # Batches in so many that are sorted by length together: enough that hardly anything is padding.
 BUCKET = 8

@@ -27,8 +27,9 @@ from simulator.ownership import prepare_results_folder
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, one_shot
+from simulator.use_cases.trial import Trial
 from simulator.use_cases.trial_cost import time_trials
-from simulator.use_cases.trials import Trial, train_all, trial_contents
+from simulator.use_cases.trials import train_all, trial_contents
 
 CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.use_cases.select import Selection
 
 
@@ -18,12 +19,14 @@ def selection_result(found: Selection) -> Result:
         for side, values in sides.items():
             each = values.get(name)
             row[side] = None if each is None else each.tolist()
-            line.append("-" if each is None else shown(float(each.mean()), float(each.std())))
+            line.append("-" if each is None else number_text(float(each.mean()), float(each.std())))
         gain, error = better_than_random(found, name)
         simulated, doubt = float(found.simulated[name].mean()), float(found.doubt[name].mean())
         row |= {"better_than_random": gain, "standard_error": error, "simulated": simulated, "doubt": doubt}
         result.rows.append(row)
-        cells.append([*line, "-" if name == "random" else shown(gain, error), shown(simulated), shown(doubt)])
+        cells.append(
+            [*line, "-" if name == "random" else number_text(gain, error), number_text(simulated), number_text(doubt)]
+        )
     about = f"{found.config}: {found.settings.count} examples chosen"
     columns = [
         "method",
@@ -41,7 +44,7 @@ def selection_result(found: Selection) -> Result:
         if values
     ]
     result.figures.append(Figure(about, [Panel("", "chosen by", f"final {found.metric}", series, kind="dots")], 1))
-    time = "" if found.seconds is None else f" One training took {shown(found.seconds)} s of processor time."
+    time = "" if found.seconds is None else f" One training took {number_text(found.seconds)} s of processor time."
     result.notes.append(
         f"Means and deviations over {found.settings.random} random choices, and over {found.settings.seeds} orders of "
         f"each other choice; {found.updates} updates each; {len(found.target)} target and {len(found.others)} other "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.runs import Bench, BenchContents
-from simulator.use_cases.trials import Trial
+from simulator.use_cases.trial import Trial
 
 UPDATES = 10
 MEASURED = 100

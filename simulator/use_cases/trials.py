@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gptdynamics.base_model import load_base_model
 from gptdynamics.dataset import Dynamics
@@ -20,9 +20,7 @@ from gptdynamics.runs import Bench, BenchContents, Run
 from gptdynamics.runs.processes import OnStep, local_executor
 from simulator.baselines.replay import trained_with
 from simulator.use_cases.kept_runs import KeptRuns
-
-if TYPE_CHECKING:
-    from gptdynamics.curriculum import Curriculum
+from simulator.use_cases.trial import Trial
 
 Result = TypeVar("Result")
 Given = TypeVar("Given", covariant=True)
@@ -34,29 +32,6 @@ class Work(Protocol[Given]):
     def do(self, bench: Bench) -> Given:
         """Do it."""
         ...
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training.
-
-    Attributes:
-        curriculum: `[steps][batch]` pool ids.
-        run: a run's name, which seeds what is random in a training besides the curriculum.
-        targets: other targets than the pool's, by id.
-    """
-
-    curriculum: Curriculum
-    run: str = "0000"
-    targets: Mapping[int, str] = field(default_factory=dict)
-
-    def do(self, bench: Bench) -> Run:
-        """Train and measure.
-
-        Raises:
-            DivergedRunError: a loss is not finite.
-        """
-        return bench.run(self.run, curriculum=self.curriculum, targets=self.targets)
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,14 @@ from gptdynamics.runs import BenchContents
 from simulator.baselines import MeanCurve
 from simulator.baselines.tracin import test_places
 from simulator.curricula import visit_shares
+from simulator.evaluation.selection import evenly_spaced
 from simulator.intervals import coverage
 from simulator.ownership import prepare_results_folder
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
+from simulator.use_cases.trial import Trial
 from simulator.use_cases.trial_cost import time_trials
-from simulator.use_cases.trials import Trial, train_all, trial_contents
+from simulator.use_cases.trials import train_all, trial_contents
 from simulator.what_if import WhatIf, simulate_many
 
 LEVELS = (0.5, 0.7, 0.8, 0.9)
@@ -122,7 +124,7 @@ def _draw(settings: ValidateSettings) -> _Drawn:
     count = len(fact.test)
     if settings.test_examples > count:
         raise SettingsError(f"test_examples={settings.test_examples}, but {fact.config} has {count}")
-    places = np.unique(np.linspace(0, count - 1, settings.test_examples).round().astype(int)).tolist()
+    places = evenly_spaced(count, settings.test_examples)
     contents = trial_contents(fact, [fact.test[at] for at in places], settings.measured)
     changes = draw_counterfactuals(case.model.what_if(fact), settings.each, settings.share, settings.seed)
     return _Drawn(case, fact, places, changes, contents)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.evaluation.scoring import score
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
+from simulator.evaluation.scoring import score_prediction
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.use_cases.counterfactuals import KINDS, SUBSETS
 from simulator.use_cases.datamodelling import Score, datamodelling_score
 from simulator.use_cases.validate import Validation, covered
@@ -25,7 +26,7 @@ DRAWN = {
 def _interval(found: Score) -> str:
     if found.value is None:
         return "-"
-    return f"{shown(found.value)} [{shown(found.low)}, {shown(found.high)}]"
+    return f"{number_text(found.value)} [{number_text(found.low)}, {number_text(found.high)}]"
 
 
 def validation_result(found: Validation) -> Result:
@@ -68,9 +69,9 @@ def _errors(found: Validation, about: str, result: Result) -> Table:
     cells = []
     reference = found.predicted["mean_curve"]
     for name, predicted in found.predicted.items():
-        figures = score(predicted, found.truth, reference, 1)
+        figures = score_prediction(predicted, found.truth, reference, 1)
         result.rows.append({"method": name, "outcome": "error", **vars(figures)})
-        cells.append([name, shown(figures.mse), shown(figures.mae), shown(figures.skill)])
+        cells.append([name, number_text(figures.mse), number_text(figures.mae), number_text(figures.skill)])
     return Table(f"{about}: errors over all measured steps", ["method", "MSE", "MAE", "skill"], cells)
 
 
@@ -81,7 +82,7 @@ def _calibration(found: Validation, about: str, result: Result) -> Table:
         for group, members in {"all": tuple(KINDS), **{kind: (kind,) for kind in KINDS}}.items():
             share, error = covered(found, level, members)
             result.rows.append({"outcome": "coverage", "level": level, "over": group, "share": share, "error": error})
-            line.append(shown(share, error))
+            line.append(number_text(share, error))
         cells.append(line)
     columns = ["band", "all", *KINDS]
     return Table(f"{about}: share of true values inside (standard error by run)", columns, cells)
@@ -92,7 +93,7 @@ def _cost(found: Validation, result: Result) -> Table:
     each = (("simulated", found.simulated_seconds / runs), ("really trained and measured", found.trained_seconds))
     for what, seconds in each:
         result.rows.append({"outcome": "cost", "how": what, "runs": runs, "seconds_each": seconds})
-    cells = [[what, str(runs), shown(seconds)] for what, seconds in each]
+    cells = [[what, str(runs), number_text(seconds)] for what, seconds in each]
     return Table("Cost, processor seconds", ["how", "runs", "each"], cells)
 
 

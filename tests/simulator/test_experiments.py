@@ -15,14 +15,15 @@ import pytest
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
-from simulator.evaluation.unseen import mean_curves
+from simulator.evaluation.held_out import mean_curves
 from simulator.experiments import EXPERIMENTS, Workbench, registry, run_all, run_experiment
 from simulator.experiments.checkpoint_interval import held, thinned
 from simulator.experiments.estimation import average_rows
 from simulator.experiments.paper_tables import PAPER_METHODS, paper_row, paper_rows
-from simulator.experiments.result import Figure, Panel, Result, Series, Table, shown
 from simulator.experiments.trajectories import chosen_pairs
-from simulator.experiments.writing import Finished, markdown, write_page
+from simulator.reporting.numbers import number_text
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
+from simulator.reporting.result_files import Finished, markdown, write_results_page
 from simulator.training import markov_fit, presets
 from tests.simulator.conftest import RUNS, write_runs
 
@@ -77,7 +78,7 @@ def test_a_row_of_the_paper_is_found_by_our_name_of_its_method() -> None:
 def test_figures_are_short_and_say_when_they_are_undefined(
     value: float | None, deviation: float | None, text: str
 ) -> None:
-    assert shown(value, deviation) == text
+    assert number_text(value, deviation) == text
 
 
 def test_averages_are_of_ratios_and_missing_figures_have_none() -> None:
@@ -341,7 +342,7 @@ def test_texts_cannot_become_markup(tmp_path: Path) -> None:
     figure = Figure(evil, [Panel(evil, "x", "y", [Series("mean_curve", [0, 1], [1.0, None], label=evil)])])
     table = Table(evil, ["method"], [[evil]])
     finished = Finished("evil", evil, Result([table], [figure], [], [evil], [evil]), evil, 1.0)
-    write_page(tmp_path / "page.html", evil, [finished])
+    write_results_page(tmp_path / "page.html", evil, [finished])
     assert "<b>" not in (tmp_path / "page.html").read_text().replace("&lt;b&gt;", "")
     assert "\\|x |" in markdown(finished, [])
 

@@ -1,0 +1,176 @@
+"""Figures, drawn by plotly for a page and by matplotlib as pictures, with the same colours and dashes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gptdynamics.errors import DataError
+from gptdynamics.outputs import write_output
+from simulator.reporting.colours import MATPLOTLIB_DASHES, TRUTH, method_colour, method_dash
+from simulator.reporting.result import Figure, Panel, Series
+
+# Names below an axis that would touch each other at the usual size.
+MANY_NAMES = 5
+
+
+def _y_title(figure: Figure, index: int, columns: int) -> str:
+    """The title of a panel's vertical axis, unless its left neighbour has the same."""
+    title = figure.panels[index].y_title
+    return "" if index % columns and figure.panels[index - 1].y_title == title else title
+
+
+def plotly_figure(figure: Figure) -> dict[str, Any]:
+    """The figure as plotly's `data` and `layout`; each method has one entry in the legend, which shows or hides it."""
+    columns = min(figure.columns, len(figure.panels))
+    rows = math.ceil(len(figure.panels) / columns)
+    height, gap = 330, 0.12
+    layout: dict[str, Any] = {
+        "title": {"text": figure.title, "font": {"size": 15}},
+        "height": 110 + height * rows,
+        "margin": {"l": 60, "r": 20, "t": 70, "b": 60},
+        "legend": {"orientation": "h", "y": -0.18 / rows},
+        "annotations": [],
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+    }
+    data = []
+    named: set[str] = set()
+    for index, panel in enumerate(figure.panels):
+        suffix = "" if index == 0 else str(index + 1)
+        column, row = index % columns, index // columns
+        width = (1 - gap * (columns - 1) / columns) / columns
+        tall = (1 - 0.22 * (rows - 1)) / rows
+        left, top = column * (width + gap / columns), 1 - row * (tall + 0.22)
+        grid = {"gridcolor": "#E5E5E5", "zeroline": False, "linecolor": "#888888", "showline": True}
+        layout[f"xaxis{suffix}"] = {
+            "domain": [left, min(1.0, left + width)],
+            "anchor": f"y{suffix}",
+            "title": {"text": panel.x_title},
+            **grid,
+        }
+        layout[f"yaxis{suffix}"] = {
+            "domain": [max(0.0, top - tall), top],
+            "anchor": f"x{suffix}",
+            "title": {"text": _y_title(figure, index, columns)},
+            "type": "log" if panel.log_y else "linear",
+            **({"range": list(panel.y_range)} if panel.y_range else {}),
+            **grid,
+        }
+        layout["annotations"].append(
+            {
+                "text": panel.title,
+                "x": left + width / 2,
+                "y": top,
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "center",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 12},
+            }
+        )
+        for series in panel.series:
+            data.append(_trace(panel, series, suffix, series.name not in named))
+            named.add(series.name)
+    return {"data": data, "layout": layout}
+
+
+def _trace(panel: Panel, series: Series, suffix: str, first: bool) -> dict[str, Any]:
+    colour = method_colour(series.method)
+    trace: dict[str, Any] = {
+        "x": list(series.x),
+        "y": list(series.y),
+        "name": series.name,
+        "legendgroup": series.name,
+        "showlegend": first,
+        "xaxis": f"x{suffix}",
+        "yaxis": f"y{suffix}",
+    }
+    line = {"color": colour, "dash": method_dash(series.method), "width": 3 if series.method == TRUTH else 2}
+    mode = {"line": "lines", "points": "lines+markers"}.get(panel.kind, "markers")
+    size = 11 if panel.kind == "dots" else 7
+    if series.spread:
+        trace["error_y"] = {"type": "data", "array": list(series.spread), "color": colour, "thickness": 1, "width": 3}
+    return trace | {"type": "scatter", "mode": mode, "line": line, "marker": {"color": colour, "size": size}}
+
+
+def draw_picture(figure: Figure, path: Path) -> None:
+    """Draw the figure as a picture (.svg or .png).
+
+    Raises:
+        DataError: matplotlib is not installed, or the file cannot be written.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise DataError("a picture needs matplotlib: pip install 'gptdynamics[figures]'") from error
+
+    matplotlib.use("agg")
+    # Text stays text: it can be found, copied and read aloud, and files are smaller than with outlines.
+    matplotlib.rcParams |= {"svg.hashsalt": "gptdynamics", "svg.fonttype": "none"}
+    from matplotlib import pyplot
+
+    columns = min(figure.columns, len(figure.panels))
+    rows = math.ceil(len(figure.panels) / columns)
+    size = (4.4 * columns, 3.4 * rows + 0.9)
+    picture, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    handles: dict[str, Any] = {}
+    for index, axis in enumerate(axes.flat):
+        if index >= len(figure.panels):
+            axis.set_visible(False)
+            continue
+        panel = figure.panels[index]
+        for series in panel.series:
+            handles.setdefault(series.name, _plot(axis, panel, series))
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_xlabel(panel.x_title)
+        axis.set_ylabel(_y_title(figure, index, columns))
+        axis.spines[["top", "right"]].set_visible(False)
+        if panel.kind == "scatter":
+            axis.locator_params(axis="x", nbins=5)
+        if panel.log_y:
+            axis.set_yscale("log")
+        if panel.y_range:
+            axis.set_ylim(*panel.y_range)
+    if figure.title:
+        picture.suptitle(figure.title, fontsize=11)
+    picture.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(len(handles), max(2, 2 * columns)),
+        frameon=False,
+        fontsize=9,
+    )
+    kind = path.suffix.removeprefix(".").lower() or "svg"
+    metadata = {"Date": None} if kind == "svg" else None
+    # Labels may be wider than the panels.
+    write_output(path, lambda file: picture.savefig(file, format=kind, metadata=metadata, bbox_inches="tight"))
+    pyplot.close(picture)
+
+
+def _plot(axis: Any, panel: Panel, series: Series) -> Any:
+    defined = [index for index, value in enumerate(series.y) if value is not None]
+    positions: Sequence[Any] = series.x
+    if panel.kind == "dots":
+        names = [re.sub("[ _]", "\n", str(name)) for name in series.x]
+        axis.set_xticks(range(len(names)), names, fontsize=7 if len(names) > MANY_NAMES else None)
+        axis.set_xlim(-0.5, len(series.x) - 0.5)
+        axis.grid(axis="y", color="#E5E5E5")
+        positions = range(len(series.x))
+    colour = method_colour(series.method)
+    if series.spread:
+        axis.errorbar(positions, series.y, series.spread, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
+    return axis.plot(
+        [positions[index] for index in defined],
+        [series.y[index] for index in defined],
+        color=colour,
+        linestyle="none" if panel.kind in ("dots", "scatter") else MATPLOTLIB_DASHES[method_dash(series.method)],
+        linewidth=2.2 if series.method == TRUTH else 1.5,
+        marker=None if panel.kind == "line" else "o",
+        markersize=8 if panel.kind == "dots" else 4,
+    )[0]

@@ -1,0 +1,115 @@
+"""True and predicted trajectories: panels of them, a picture, and a plotly figure for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import SettingsError
+from simulator.evaluation.selection import at_quantiles
+from simulator.reporting.colours import TRUTH, drawn_at_first, method_colour, method_dash
+from simulator.reporting.pictures import draw_picture
+from simulator.reporting.result import Figure, Panel, Series
+from simulator.trajectories import line_figure
+
+AXIS_TITLES: dict[str, str] = {
+    "loss": "loss (nats per token)",
+    "bleu": "BLEU (0-100)",
+    "rougeL": "ROUGE-L (0-1)",
+    "accuracy": "accuracy (0 or 1)",
+}
+"""Metric -> title of the vertical axis, with the unit."""
+
+PICTURE_PANELS = 4
+
+
+def trajectory_panel(
+    title: str, runs: Dynamics, pair: tuple[int, int], predicted: Mapping[str, np.ndarray], late: bool = False
+) -> Panel:
+    """True values and predictions of one test example in one run; the vertical axis follows the true values.
+
+    Args:
+        title: of the panel.
+        runs: that are predicted.
+        pair: indices of the run and of the test example.
+        predicted: `[R, S, M]` by method.
+        late: the vertical axis follows what comes after the first eighth of the steps, so that the fall at the
+            beginning does not flatten everything else.
+    """
+    run, test = pair
+    steps, truth = runs.step.tolist(), runs.values[run, :, test]
+    series = [Series(TRUTH, steps, truth.tolist())]
+    for method, values in predicted.items():
+        mine = values[run, :, test].tolist()
+        series.append(Series(method, steps, [value if np.isfinite(value) else None for value in mine]))
+    followed = truth[len(truth) // 8 :] if late else truth
+    margin = (0.6 if late else 0.3) * (float(np.ptp(followed)) or 1.0)
+    low, high = float(followed.min()) - margin, float(followed.max()) + margin
+    limits = (max(0.0, low), high) if late else (low, high)
+    return Panel(title, "training step", AXIS_TITLES[runs.metric], series, y_range=limits)
+
+
+def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draw four (run, test example) pairs: the truth, every simulator, and the baselines that come near.
+
+    The pairs are those at the 20th, 40th, 60th and 80th percentile of the last method's error.
+
+    Args:
+        runs: R held-out runs.
+        predictions: `[R, S, M]` by method.
+        path: an .svg or .png file.
+
+    Raises:
+        DataError: matplotlib is not installed, or the file cannot be written.
+    """
+    drawn = {name: values for name, values in predictions.items() if drawn_at_first(name)}
+    errors = np.square(list(drawn.values())[-1] - runs.values).mean(1)
+    panels = [
+        trajectory_panel(
+            f"run {runs.runs[run]}, test example {runs.test[test].id}", runs, (run, test), drawn, late=True
+        )
+        for run, test in at_quantiles(errors, PICTURE_PANELS + 1)
+    ]
+    draw_picture(Figure("", panels, PICTURE_PANELS), path)
+
+
+def plot_predictions(
+    runs: Dynamics, predictions: Mapping[str, np.ndarray], run: str | None = None, test_id: int | None = None
+) -> Any:
+    """A plotly figure of one trajectory as measured and predicted, or of the mean absolute error at each step.
+
+    Baselines that are far off (see `drawn_at_first`) are in the legend, and appear when clicked.
+
+    Args:
+        runs: R held-out runs.
+        predictions: `[R, S, M]` by method.
+        run, test_id: which trajectory; give both or neither.
+
+    Raises:
+        SettingsError: only one of them is given, or there is no such run or test example.
+    """
+    if (run is None) != (test_id is None):
+        raise SettingsError("give both run and test_id for one trajectory, or neither for the error at each step")
+    if run is None:
+        figure = line_figure(f"mean absolute error of {runs.metric}, {len(runs.runs)} runs x {len(runs.test)} examples")
+        lines = {name: np.abs(values - runs.values).mean((0, 2)) for name, values in predictions.items()}
+    else:
+        ids = [example.id for example in runs.test]
+        if run not in runs.runs:
+            raise SettingsError(f"no held-out run {run!r}; there are: {', '.join(runs.runs)}")
+        if test_id not in ids:
+            raise SettingsError(f"no test example {test_id}; there are {len(ids)}, from {min(ids)} to {max(ids)}")
+        row, column = runs.runs.index(run), ids.index(test_id)
+        figure = line_figure(AXIS_TITLES.get(runs.metric, runs.metric))
+        truth = {"color": method_colour(TRUTH), "width": 3}
+        figure.add_scatter(x=runs.step, y=runs.values[row, :, column], name=TRUTH, mode="lines", line=truth)
+        lines = {name: values[row, :, column] for name, values in predictions.items()}
+    for name, values in lines.items():
+        visible = True if drawn_at_first(name) else "legendonly"
+        line = {"color": method_colour(name), "dash": method_dash(name)}
+        figure.add_scatter(x=runs.step, y=values, name=name, mode="lines", line=line, visible=visible)
+    return figure
