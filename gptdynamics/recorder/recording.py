@@ -27,8 +27,8 @@ from gptdynamics.recorder.base import measured_model, started_from
 from gptdynamics.recorder.checkpoint import Partial, save_partial, unfinished_path
 from gptdynamics.recorder.description import run_table
 from gptdynamics.recorder.examples import RecordedExamples, Rows, recorded_examples
+from gptdynamics.recorder.measured_tokens import TestTokens, Training, find_test_tokens
 from gptdynamics.recorder.row_texts import TemplateChat, has_messages
-from gptdynamics.recorder.test_tokens import TestTokens, Training, find_test_tokens
 from gptdynamics.recorder.undisturbed import undisturbed
 from gptdynamics.runs import Run, RunTiming
 from gptdynamics.runs.measurements import Measurements

@@ -33,9 +33,9 @@ from gptdynamics.recorder.description import (
     trainer_hyperparameters,
 )
 from gptdynamics.recorder.examples import Rows, plain_id
+from gptdynamics.recorder.measured_tokens import Training
 from gptdynamics.recorder.processes import in_main, is_main, together
 from gptdynamics.recorder.recording import Recording
-from gptdynamics.recorder.test_tokens import Training
 from gptdynamics.recorder.trained_tokens import BatchRows, Labelled, RowReader, SFTPreparation, Trained
 
 logger = logging.getLogger(__name__)

@@ -331,3 +331,27 @@ def test_workers_have_a_device_each(
     assert devices("auto", 2) == ["cpu", "cpu"]
     with pytest.raises(SettingsError, match="device cuda is not there: torch sees 0 GPUs"):
         devices("cuda")
+
+
+@pytest.mark.parametrize(
+    "config", ["2024_7", "1_000", "on_off", "null_1", "0x10_a", "1e3_x", "yes_no", "2024-01-01_nano"]
+)
+def test_names_that_yaml_reads_as_something_else_stay_names(
+    config: str, make_settings: Callable[..., RunSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import yaml
+    from datasets import get_dataset_config_names, load_dataset
+
+    task = config.rpartition("_")[0]
+    (tmp_path / "task.py").write_text(
+        f"from gptdynamics.tasks.mini_sentiment import MiniSentiment\nclass Own(MiniSentiment):\n    name = {task!r}\n"
+    )
+    monkeypatch.setenv("GPTDYNAMICS_TASKS", str(tmp_path / "task.py"))
+    root = tmp_path / "d"
+    collect(CollectSettings(Plan("one", (PlanEntry(make_settings(config, steps=1), 1),)), root, workers=1))
+    head = (root / "README.md").read_text().split("---")[1]
+    # PyYAML reads YAML 1.1, in which `on`, `1_000` and `0x10` are no texts.
+    names = [each["config_name"] for each in yaml.safe_load(head)["configs"]]
+    assert names == [config, f"{config}_runs", f"{task}_examples"]
+    assert get_dataset_config_names(str(root)) == names
+    assert load_dataset(str(root), config, split="train", cache_dir=str(tmp_path / "cache"))["run"][0] == "0000"
