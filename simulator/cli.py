@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from gptdynamics.commands.from_settings import add_command
 from gptdynamics.commands.options import TaskFileOption, add_task_files, file_option, json_option
 from gptdynamics.console import run_process, say, say_error, show
 from gptdynamics.errors import SettingsError
@@ -20,6 +21,7 @@ from simulator.commands.mislabel import mislabel
 from simulator.commands.phases import phases
 from simulator.commands.select import select
 from simulator.commands.simulate import simulate
+from simulator.commands.train import train
 from simulator.commands.validate import validate
 
 app = typer.Typer(
@@ -77,92 +79,7 @@ def quickstart(
     say(f"  gptfluence evaluate {out}/dynamics --config mini_sentiment_nano --models {model}")
 
 
-@app.command()
-def train(
-    dataset: Dataset,
-    config: Configs,
-    output: Annotated[Path, typer.Option(help="Folder for the simulator.")],
-    metric: Metrics = None,
-    dynamics: Annotated[str, typer.Option(help="memory, or markov (the paper).")] = "memory",
-    encoder: Annotated[str, typer.Option(help="gradient, sentence, causal_lm, label or index.")] = "gradient",
-    order: Annotated[int, typer.Option(help="Previous values a markov step looks at.")] = 1,
-    projection: Annotated[
-        str, typer.Option(help="Of markov: linear (eq. 7-8) or mlp (the published code).")
-    ] = "linear",
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="How markov is trained: tuned, paper-finetune (table 8), paper-finetune-rows (the same, all test "
-            "examples at once) or paper-instruct (table 6)."
-        ),
-    ] = "tuned",
-    learning_rate: Annotated[float | None, typer.Option(help="Of markov, where the preset's are not wanted.")] = None,
-    penalty: Annotated[float | None, typer.Option(help="Likewise, its weight decay.")] = None,
-    hidden: Annotated[int | None, typer.Option(help="Likewise, the width of its projections.")] = None,
-    objective: Annotated[str, typer.Option(help="Of markov: one_step (eq. 9), or rollout, free-running.")] = "one_step",
-    bands: Annotated[bool, typer.Option(help="Leave out runs, too, for intervals; of markov, five more fits.")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 42,
-    encoder_model: Annotated[
-        str | None, typer.Option(help="Of sentence and causal_lm: folder or Hub id. Default: MiniLM, the base model.")
-    ] = None,
-    pooling: Annotated[str | None, typer.Option(help="Of sentence and causal_lm: mean, first or last.")] = None,
-    kind: Annotated[str, typer.Option(help="Of index: linear, additive or multiplicative (Simfluence).")] = "linear",
-    report_to: Annotated[
-        list[str] | None, typer.Option(help="Also tell a tracker, e.g. tensorboard; its files are in OUTPUT/logs.")
-    ] = None,
-    json_file: Annotated[
-        Path | None,
-        json_option(
-            "`output`, `seconds`, `encode_seconds` and `fits`, each with `config`, `metric`, `error` (all-steps MSE), "
-            "`choice`, `tried`."
-        ),
-    ] = None,
-    task_file: TaskFileOption = None,
-) -> None:
-    """Train a simulator on the training and validation runs of one config and metric, or of several.
-
-    Markov goes on where a killed training with the same settings and output was.
-    """
-    from simulator.training import TrainSettings, train_and_save
-
-    add_task_files(task_file)
-    configs, metrics = _several(config), _several(metric or ["loss"])
-    settings = TrainSettings(
-        dataset=dataset,
-        config=configs[0] if len(configs) == 1 else configs,
-        metric=metrics[0] if len(metrics) == 1 else metrics,
-        dynamics=dynamics,
-        encoder=encoder,
-        order=order,
-        projection=projection,
-        seed=seed,
-        encoder_model=encoder_model,
-        pooling=pooling,
-        kind=kind,
-        preset=preset,
-        learning_rate=learning_rate,
-        penalty=penalty,
-        hidden=hidden,
-        objective=objective,
-        bands=bands,
-    )
-    keeps("encodings, and fits of markov that ended, are kept")
-    with phases() as (on_phase, on_progress):
-        trained = train_and_save(settings, output, tuple(report_to or ()), on_phase, on_progress)
-    if json_file is not None:
-        fits = [
-            {name: getattr(each, name) for name in ("config", "metric", "error", "choice", "tried")}
-            for each in trained.fitted
-        ]
-        spent = {"seconds": trained.seconds, "encode_seconds": trained.encode_seconds}
-        write_output_json(json_file, {"output": output, **spent, "fits": fits})
-    where = "runs left out" if dynamics == "memory" else "validation runs"
-    for each in trained.fitted:
-        say(
-            f"{each.config} {each.metric}: {dynamics}, {encoder} vectors: all-steps MSE {each.error:.4g} on {where}, "
-            f"best of {len(each.tried)} settings {each.choice}"
-        )
-    say(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {output}")
+add_command(app, train)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from simulator.model_files import write_folder
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
 from simulator.training.markov_fit import Check
-from simulator.training.settings import TrainSettings
+from simulator.settings.train import TrainSettings
 
 
 @dataclass(frozen=True)
