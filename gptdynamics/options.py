@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from functools import cache
@@ -107,6 +108,11 @@ class Option:
         """Whether it must be given."""
         return self.default is MISSING
 
+    @property
+    def shown_argument(self) -> bool:
+        """Whether it is an argument for `--help`."""
+        return self.line.positional and not self.line.hidden
+
     def from_words(self, given: list[str] | Any) -> Any:
         """The field's value from those of a command line.
 
@@ -120,7 +126,7 @@ class Option:
             try:
                 given = [self.kind(each) for each in words]
             except ValueError as error:
-                raise SettingsError(f"{','.join(given)!r} is not a list of {self.name} such as 3,17") from error
+                raise SettingsError(f"{','.join(words)!r} is not a list of ids such as 3,17") from error
         return given[0] if self.one_alone and len(given) == 1 else tuple(given)
 
     def from_toml(self, given: Any, where: str) -> Any:
@@ -193,17 +199,28 @@ def values_of(settings: Any) -> dict[str, Any]:
     return found
 
 
-def command_words(settings: Any) -> list[str]:
-    """The words of a command line that give these settings: arguments first, if none looks like an option."""
+def command_line(program: str, command: str, settings: Any) -> str:
+    """The command that repeats what was done with these settings, with every option, for a shell.
+
+    Args:
+        program: `gptdynamics` or `gptfluence`.
+        command: its command.
+        settings: an instance of the command's dataclass.
+    """
+    from gptdynamics.tasks.user_tasks import task_files
+
     values = values_of(settings)
     arguments, words = [], []
     for option in options_of(type(settings)):
-        if option.line.positional and not option.line.hidden:
+        if option.shown_argument:
             value = values[option.name]
             arguments += [str(each) for each in (value if isinstance(value, tuple) else (value,)) if each is not None]
         else:
             words += option.to_words(values.get(option.name))
-    return [*words, "--", *arguments] if any(each.startswith("-") for each in arguments) else [*arguments, *words]
+    words += [word for path in task_files() for word in ("--task-file", path)]
+    # What begins like an option stands where there are none any more.
+    dashes = any(each.startswith("-") for each in arguments)
+    return shlex.join([program, command, *([*words, "--", *arguments] if dashes else [*arguments, *words])])
 
 
 def read_settings(path: Path, settings: type) -> dict[str, Any]:

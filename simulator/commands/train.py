@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from gptdynamics.commands.options import TaskFileOption, add_task_files, json_option
+from gptdynamics.commands.options import json_option
 from gptdynamics.console import say
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
@@ -21,7 +21,6 @@ def train(
             "`choice`, `tried`."
         ),
     ] = None,
-    task_file: TaskFileOption = None,
 ) -> None:
     """Train a simulator on the training and validation runs of one config and metric, or of several.
 
@@ -30,7 +29,6 @@ def train(
     from gptdynamics.outputs import write_output_json
     from simulator.training import train_and_save
 
-    add_task_files(task_file)
     keeps("encodings, and fits of markov that ended, are kept")
     with phases() as (on_phase, on_progress):
         trained = train_and_save(settings.training, settings.output, settings.report_to, on_phase, on_progress)
