@@ -11,8 +11,10 @@ from gptdynamics.commands.status import status
 from gptdynamics.commands.verify import verify
 from gptdynamics.console import run_process
 
+COMMANDS = (plan, collect, status, verify, import_, export, push, push_base)
+
 app = new_app("Build and read GPTDynamics datasets: what fine-tuning does to every test example, step by step.")
-for command in (plan, collect, status, verify, import_, export, push, push_base):
+for command in COMMANDS:
     add_command(app, command)
 
 
