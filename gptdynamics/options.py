@@ -144,8 +144,8 @@ class Option:
         return converted[0] if not self.several or (self.one_alone and len(values) == 1) else tuple(converted)
 
     def to_words(self, value: Any) -> list[str]:
-        """The words of a command line that give it a value; none for None, and where there are none of several."""
-        if value is None or value == ():
+        """The words of a command line that give it a value; none where there is none, or a flag is as by default."""
+        if value is None or value == () or (self.kind is bool and value == self.default):
             return []
         if self.kind is bool:
             return [self.flag if value else self.no_flag]
@@ -161,16 +161,13 @@ def options_of(settings: type) -> tuple[Option, ...]:
     hints, texts = get_type_hints(settings, include_extras=True), _documented(settings)
     found: list[Option] = []
     for field in fields(settings):
-        hint, extras = hints[field.name], ()
+        hint, line = hints[field.name], None
         if get_origin(hint) is Annotated:
-            hint, *extras = get_args(hint)
-        for extra in extras:
-            if isinstance(extra, ChangesOf):
-                found += _changes(field.name, extra)
-                break
+            hint, line = get_args(hint)
+        if isinstance(line, ChangesOf):
+            found += _changes(field.name, line)
         else:
-            line = next((extra for extra in extras if isinstance(extra, CommandLine)), CommandLine())
-            found.append(_option(field, hint, texts.get(field.name, ""), line))
+            found.append(_option(field, hint, texts.get(field.name, ""), line or CommandLine()))
     return tuple(found)
 
 
@@ -191,7 +188,7 @@ def settings_from(settings: type, values: Mapping[str, Any]) -> Any:
 def values_of(settings: Any) -> dict[str, Any]:
     """The values of an instance's options, by name."""
     found = {}
-    for option in options_of(type(settings)):
+    for option in options_of(settings.__class__):
         if option.group is None:
             found[option.name] = getattr(settings, option.field)
         elif option.field in getattr(settings, option.group):
@@ -211,7 +208,7 @@ def command_line(program: str, command: str, settings: Any) -> str:
 
     values = values_of(settings)
     arguments, words = [], []
-    for option in options_of(type(settings)):
+    for option in options_of(settings.__class__):
         if option.shown_argument:
             value = values[option.name]
             arguments += [str(each) for each in (value if isinstance(value, tuple) else (value,)) if each is not None]

@@ -73,11 +73,12 @@ def evaluate(
         unseen: what is kept from training besides the test runs; default: what the settings say.
 
     Raises:
-        SettingsError: a model was trained on test examples that should be unseen, or there is nothing unseen.
+        SettingsError: the settings name several configs or metrics, a model was trained on test examples that should
+            be unseen, or there is nothing unseen.
         GPTDynamicsError: data or given models are missing, damaged or do not fit each other.
     """
     unseen = unseen or Unseen(settings.unseen_tests, settings.split)
-    runs = read_dynamics(settings.dataset, settings.config, settings.metric)
+    runs = read_dynamics(settings.dataset, *settings.part)
     training, held_out = hold_out(runs, unseen)
     models = [simulated_of(load_simulator(source), source, held_out.runs) for source in settings.models]
     if unseen.unseen_tests:

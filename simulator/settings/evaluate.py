@@ -52,6 +52,17 @@ class EvaluateSettings:
         return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
     @property
+    def part(self) -> tuple[str, str]:
+        """The config and the metric, if there is one of each.
+
+        Raises:
+            SettingsError: there are several.
+        """
+        if len(self.configs) * len(self.metrics) != 1:
+            raise SettingsError(f"config={self.configs}, metric={self.metrics}: one of each is scored at a time")
+        return self.configs[0], self.metrics[0]
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """Names of the baselines to compare with."""
         from simulator.baselines import BASELINES, SLOW
