@@ -43,7 +43,7 @@ out/sizes/micro/model.safetensors:
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.nano.pretrain $(DATA)/corpus out/sizes/micro --hidden 256 --heads 8 --tokens 2000000
 
 nano-release: nano-sizes
-	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --out out/nano
+	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --output out/nano
 
 # The bundled sample: the nano release without the texts of public tasks.
 sample: $(INSTALLED)

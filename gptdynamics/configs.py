@@ -99,29 +99,32 @@ class RunSettings:
 
     Attributes:
         config: `<task>_<size>`.
-        learning_rate: at the first update; it falls linearly to zero at the last. 0: nothing is learned.
-        seed: of the config; a run derives its own from it.
+        learning_rate: rate of the first update; it falls linearly to zero at the last. 0: nothing is learned.
+        seed: seed of the config; a run derives its own from it.
         pool_size: the pool is the first rows of the task's train split; runs on unseen rows use the next as many.
         subset: examples of the pool that one run trains on.
         batch_size: examples in one update.
         epochs: passes over the subset.
-        steps: updates; the curriculum is cut there. None: all of them.
+        steps: cut the curriculum after this many updates. Default: all of them.
         test_examples: the test set is the first rows of the task's eval split.
         eval_every: updates between measurements of loss and accuracy.
         generate_every: updates between measurements of BLEU and ROUGE-L.
         gradients: which runs also record gradient products: `none`, `test` (the held-out ones) or `all`.
-        gradient_width, gradient_seed: of the projected gradients of the base model.
-        base_model: a known size, a Hub id or a folder. None: the config's size.
-        lora_rank: of the adapters on query, key and value that are trained instead of the weights; 0: none.
-        lora_alpha, lora_dropout: of those adapters.
-        weight_decay, beta1, beta2, epsilon: AdamW.
+        gradient_width: columns of the projected gradients of the base model.
+        gradient_seed: seed of their projection.
+        base_model: a known size, a Hub id or a folder. Default: the config's size.
+        lora_rank: train LoRA adapters of this rank on query, key and value instead of the weights; 0: none.
+        lora_alpha: alpha of the LoRA adapters.
+        lora_dropout: dropout of the LoRA adapters.
+        weight_decay: weight decay of AdamW.
+        beta1, beta2, epsilon: of AdamW.
         max_length: longer inputs are cut from the left of the prompt.
         tokenization: prompt and target are tokenised `joined`, as one text with the tokenizer's own start of text, or
             `separate`, as in releases made before there was a choice.
         precision: `fp32`, or `bf16` for forward and backward passes over fp32 weights.
         temperature, top_p: of sampled text.
-        text_tokenizer: of BLEU and ROUGE-L: `13a`, `intl`, `zh`, `char`, or `auto` for what the task says, else what
-            its references ask for by their script.
+        text_tokenizer: tokens of BLEU and ROUGE-L, as sacrebleu calls them: `13a`, `intl`, `zh`, `char`, or `auto` for
+            what the task says, else what its references ask for by their script.
     """
 
     config: str

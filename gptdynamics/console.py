@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -205,3 +205,11 @@ def progress_bar() -> Iterator[Progress]:
             # Take the bars away: what is left to read is the error.
             progress.live.transient = True
             raise
+
+
+@contextmanager
+def counted_runs() -> Iterator[Callable[[int, int], None]]:
+    """A bar of progress over runs; yields what is to be called with how many are done, and of how many."""
+    with progress_bar() as progress:
+        bar = progress.add_task("runs", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)

@@ -17,7 +17,7 @@ def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, way_o
         folder: that is to be written to.
         is_ours: whether it holds what this package has written; asked only if it holds something.
         what: such a folder holds, for the message, e.g. `GPTDynamics dataset`.
-        way_out: how to name another folder, e.g. `--out`.
+        way_out: how to name another folder, e.g. `--output`.
 
     Raises:
         DataError: it is a file, cannot be read, or holds files of somebody else.

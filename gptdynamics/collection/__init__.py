@@ -1,7 +1,7 @@
 """Collection: the runs of a plan, side by side, written as each one ends."""
 
 from gptdynamics.collection.collect import collect
-from gptdynamics.collection.ray_cluster import RaySettings
 from gptdynamics.collection.settings import Collected, CollectSettings, missing_runs
+from gptdynamics.settings.collect import RaySettings
 
 __all__ = ["CollectSettings", "Collected", "RaySettings", "collect", "missing_runs"]

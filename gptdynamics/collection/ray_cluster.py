@@ -10,45 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gptdynamics.errors import SettingsError
-from gptdynamics.ranges import RATE, check_fields
+from gptdynamics.settings.collect import RaySettings
 
 _CONNECT_SECONDS = 5.0
 # What a client of gRPC says first, with empty settings; a server answers with a frame of the same kind.
 _GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + b"\4" + b"\0" * 5
 _SETTINGS_FRAME = 4
-
-
-@dataclass(frozen=True)
-class RaySettings:
-    """How a collection uses a Ray cluster.
-
-    Attributes:
-        address: `<host>:<port>` of its head node. None or `auto`: `$RAY_ADDRESS`, or the cluster that this machine
-            belongs to.
-        cpus: CPUs that Ray keeps for a worker, which computes with one thread in any case.
-        gpus: GPUs that Ray keeps for a worker; a fraction, and several share one. None: one where the cluster has GPUs
-            and the device is not `cpu`, else none.
-        patience: seconds to wait while no node could take a worker, before giving up.
-    """
-
-    address: str | None = None
-    cpus: float = 1
-    gpus: float | None = None
-    patience: float = 60
-
-    def __post_init__(self) -> None:
-        if self.address is not None and self.address.startswith("ray://"):
-            raise SettingsError(
-                f"ray address {self.address}: collect runs on a node of the cluster, not through a Ray client: "
-                "give <host>:<port> of the head node, and start it on a node"
-            )
-        try:
-            check_fields(self, dict.fromkeys(("cpus", "gpus", "patience"), RATE))
-        except SettingsError as error:
-            raise SettingsError(f"ray {error}") from error
-        for name, value in (("cpus", self.cpus), ("gpus", self.gpus or 0)):
-            if value > 1 and value != int(value):
-                raise SettingsError(f"ray {name}={value}: above 1, Ray takes whole numbers")
 
 
 @dataclass(frozen=True)

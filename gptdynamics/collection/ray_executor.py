@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from gptdynamics.collection.jobs import RunJob
-from gptdynamics.collection.ray_cluster import Cluster, RaySettings, Request, connect
+from gptdynamics.collection.ray_cluster import Cluster, Request, connect
 from gptdynamics.collection.ray_staff import KEPT, POLL_SECONDS, OnNote, Staff, Worker
 from gptdynamics.collection.ray_worker import STEP, Ended
 from gptdynamics.collection.shipment import Shipment
 from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.runs.processes import Executor, OnStep
+from gptdynamics.settings.collect import RaySettings
 
 TRIES = 4
 

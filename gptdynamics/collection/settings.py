@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gptdynamics.collection.ray_cluster import RaySettings
 from gptdynamics.errors import SettingsError
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.ranges import COUNT, check_fields
+from gptdynamics.settings.collect import RaySettings
 
 
 @dataclass(frozen=True)

@@ -7,111 +7,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptdynamics.commands.options import DataOption, PlanOption, TaskFileOption, add_task_files, json_option
+from gptdynamics.commands.options import dry_run_option, json_option
 from gptdynamics.console import progress_bar, say, say_error
 from gptdynamics.interruption import keeps
+from gptdynamics.settings.collect import CollectCommand, RaySettings
 
 if TYPE_CHECKING:
-    from gptdynamics.collection import RaySettings
     from gptdynamics.plans import Plan
 
 
-def _own_plan(configs: list[str], runs: int, changes: dict[str, Any]) -> Plan:
-    """A plan of the named configs: hyper-parameters of a bundled plan, where one has the config, and the options."""
+def _plan_of(asked: CollectCommand) -> Plan:
+    """The named plan; else one of the named configs, with the options and what bundled plans say of the rest."""
     from gptdynamics.configs import RunSettings
-    from gptdynamics.plans import Plan, PlanEntry, known_training
+    from gptdynamics.plans import Plan, PlanEntry, known_training, read_plan
 
+    if asked.plan is not None:
+        plan = read_plan(asked.plan)
+        return plan.only(list(asked.configs)) if asked.configs else plan
     entries = []
-    for config in configs:
-        known = {} if "learning_rate" in changes else known_training(config)
-        if "base_model" in known and "base_model" in changes:
-            known.pop("base_model")
-        entries.append(PlanEntry(RunSettings(config=config, **(known | changes)), runs))
+    for config in asked.configs:
+        bundled = {} if "learning_rate" in asked.run else known_training(config)
+        settings = RunSettings(config=config, **(bundled | dict(asked.run)))
+        entries.append(PlanEntry(settings, 32 if asked.runs is None else asked.runs))
     return Plan("command line", tuple(entries))
 
 
-def _ray_settings(executor: str, asked: dict[str, Any]) -> RaySettings | None:
-    """What `--executor` and the options of Ray ask for."""
-    from gptdynamics.collection import RaySettings
-    from gptdynamics.errors import SettingsError
-
-    given = {name: value for name, value in asked.items() if value is not None}
-    if executor == "ray":
-        return RaySettings(**given)
-    if executor != "local":
-        raise SettingsError(f"--executor {executor!r} must be local or ray")
-    if given:
-        raise SettingsError(f"--ray-{next(iter(given))} goes with --executor ray")
-    return None
-
-
 def collect(
-    out: Annotated[Path, typer.Option(help="Dataset folder to write to, or to go on with.")],
-    configs: Annotated[list[str] | None, typer.Argument(help="<task>_<size>, e.g. rte_nano; or see --plan.")] = None,
-    plan: PlanOption = None,
-    runs: Annotated[int | None, typer.Option(help="Collect runs 0 to RUNS-1.", show_default="32")] = None,
-    data: DataOption = None,
-    task_file: TaskFileOption = None,
-    steps: Annotated[int | None, typer.Option(help="Cut the curriculum after this many updates.")] = None,
-    test_examples: Annotated[int | None, typer.Option(help="Size of the test set.", show_default="200")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Rate of the first update.", show_default="the config's in the bundled plans")
-    ] = None,
-    base_model: Annotated[str | None, typer.Option(help="A Hub id or folder instead of the config's size.")] = None,
-    eval_every: Annotated[
-        int | None, typer.Option(help="Updates between measurements of loss and accuracy.", show_default="1")
-    ] = None,
-    generate_every: Annotated[
-        int | None, typer.Option(help="Updates between measurements of BLEU and ROUGE-L.", show_default="1")
-    ] = None,
-    gradients: Annotated[
-        str | None, typer.Option(help="Runs that record gradient products: none, test or all.", show_default="none")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32, or bf16 passes over fp32 weights.", show_default="fp32")
-    ] = None,
-    tokenization: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt and target as one text (joined), or each alone (separate, as earlier versions did).",
-            show_default="joined",
-        ),
-    ] = None,
-    text_tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            help="Tokens of BLEU and ROUGE-L: 13a (as earlier versions), intl, zh or char, as sacrebleu calls them.",
-            show_default="the task's, else by the script of its references",
-        ),
-    ] = None,
-    lora_rank: Annotated[
-        int | None, typer.Option(help="Train LoRA adapters of this rank.", show_default="0, all weights")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the config; run k derives its own.", show_default="0")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes, one thread each.", show_default="one a GPU, or one a core")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:<number>.")] = "auto",
-    executor: Annotated[str, typer.Option(help="local (this machine), or ray (a Ray cluster).")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="<host>:<port> of its head. Default: $RAY_ADDRESS, or this machine's cluster.")
-    ] = None,
-    ray_cpus: Annotated[float | None, typer.Option(help="CPUs that Ray keeps for a worker. Default: 1.")] = None,
-    ray_gpus: Annotated[
-        float | None, typer.Option(help="GPUs, or a part of one, for a worker. Default: 1 where there are any.")
-    ] = None,
-    ray_patience: Annotated[
-        float | None, typer.Option(help="Seconds to wait while no node could take a worker. Default: 60.")
-    ] = None,
-    push_to: Annotated[
-        str | None, typer.Option(help="A dataset repository <owner>/<name>: each run goes there when it ends.")
-    ] = None,
-    no_texts: Annotated[
-        bool, typer.Option("--no-texts", help="With --push-to: as `gptdynamics push --no-texts`.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and stop.")] = False,
+    asked: CollectCommand,
+    dry_run: Annotated[bool, dry_run_option("done")] = False,
     json_file: Annotated[
         Path | None,
         json_option(
@@ -125,39 +48,12 @@ def collect(
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.dataset.ownership import check_dataset_folder
-    from gptdynamics.errors import SettingsError
     from gptdynamics.hub.run_pusher import RunPusher
     from gptdynamics.outputs import write_output_json
-    from gptdynamics.plans import read_plan
 
-    add_task_files(task_file)
-    options = {
-        "steps": steps,
-        "test_examples": test_examples,
-        "learning_rate": learning_rate,
-        "base_model": base_model,
-        "eval_every": eval_every,
-        "generate_every": generate_every,
-        "gradients": gradients,
-        "precision": precision,
-        "tokenization": tokenization,
-        "text_tokenizer": text_tokenizer,
-        "lora_rank": lora_rank,
-        "seed": seed,
-    }
-    changes = {name: value for name, value in options.items() if value is not None}
-    if plan is not None:
-        if changes or runs is not None:
-            names = [*changes, *([] if runs is None else ["runs"])]
-            given = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-            raise SettingsError(f"--plan fixes the settings of its configs: leave out {given}, or edit the plan")
-        chosen = read_plan(plan).only(configs) if configs else read_plan(plan)
-    elif configs:
-        chosen = _own_plan(configs, 32 if runs is None else runs, changes)
-    else:
-        raise SettingsError("nothing to collect: name configs, such as rte_nano, or give --plan")
-    asked = {"address": ray_address, "cpus": ray_cpus, "gpus": ray_gpus, "patience": ray_patience}
-    settings = CollectSettings(chosen, out, data, workers, device, _ray_settings(executor, asked))
+    chosen, out = _plan_of(asked), asked.output
+    ray = RaySettings(**asked.ray) if asked.executor == "ray" else None
+    settings = CollectSettings(chosen, out, asked.data, asked.workers, asked.device, ray)
     check_dataset_folder(out)
     folder = DatasetFolder(out)
     for entry in chosen:
@@ -173,7 +69,7 @@ def collect(
             write_output_json(json_file, {"missing": {entry.config: missing_runs(out, entry) for entry in chosen}})
         return
     keeps(f"finished runs are kept in {out}")
-    pusher = RunPusher(out, push_to, no_texts, say, lambda line: say_error(line))
+    pusher = RunPusher(out, asked.push_to, asked.no_texts, say, lambda line: say_error(line))
     with progress_bar() as progress:
         bars: dict[str, Any] = {}
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gptdynamics.console import print_beside_json
+from gptdynamics.console import print_beside_json, say
 from gptdynamics.outputs import check_output, is_standard_output
 
-PlanOption = Annotated[
-    str | None, typer.Option("--plan", help="`paper`, `nano`, or a TOML file: its configs, all or those named.")
-]
-DataOption = Annotated[
-    Path | None, typer.Option(help="Folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.")
-]
-TaskFileOption = Annotated[
-    list[Path] | None, typer.Option("--task-file", help="A Python file with tasks of your own. May be repeated.")
-]
+if TYPE_CHECKING:
+    from gptdynamics.hub.push import Pushed
 
 
 def json_option(what: str) -> Any:
@@ -35,29 +28,24 @@ def json_option(what: str) -> Any:
     )
 
 
-def file_option(help: str) -> Any:
-    """The name of a file to write, checked before any work.
+def dry_run_option(what: str) -> Any:
+    """`--dry-run`.
 
     Args:
-        help: what is written into it.
+        what: would happen, e.g. `done`.
     """
-    return typer.Option(help=help, metavar="FILE", callback=_check_file)
+    return typer.Option("--dry-run", help=f"Say what would be {what}, and stop.")
+
+
+def say_pushed(pushed: Pushed, repo: str) -> None:
+    """Say what went to a repository."""
+    say(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
+    if pushed.url is not None:
+        say(pushed.url)
 
 
 def _check_json(path: Path | None) -> Path | None:
     print_beside_json(is_standard_output(path))
-    return _check_file(path)
-
-
-def _check_file(path: Path | None) -> Path | None:
     if path is not None:
         check_output(path)
     return path
-
-
-def add_task_files(paths: list[Path] | None) -> None:
-    """Make the tasks of `--task-file` known."""
-    from gptdynamics.tasks import add_task_file
-
-    for path in paths or []:
-        add_task_file(path)

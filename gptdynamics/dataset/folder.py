@@ -181,14 +181,16 @@ class DatasetFolder:
             return
         manifest = self.manifest(entry.config)
         if not manifest["settings"]:
-            raise SettingsError(f"{self.root} holds runs of {entry.config} that were not collected: give another --out")
+            raise SettingsError(
+                f"{self.root} holds runs of {entry.config} that were not collected: give another --output"
+            )
         differences = entry.settings.differences(manifest["settings"])
         if base_revision is not None and manifest.get("base_revision") != base_revision:
             differences.append(f"base_revision: {manifest.get('base_revision')!r} there, {base_revision!r} now")
         if differences:
             raise SettingsError(
                 f"{self.root} holds {entry.config} made with other settings ({'; '.join(differences)}). "
-                "Give the same settings, or another --out"
+                "Give the same settings, or another --output"
             )
 
     def begin(self, entry: PlanEntry, base_revision: str) -> None:
@@ -222,7 +224,7 @@ class DatasetFolder:
         """
         path = self.manifest_path(config)
         if path.exists() and self.origin(config) is None:
-            raise SettingsError(f"{self.root} holds runs of {config} that were not imported: give another --out")
+            raise SettingsError(f"{self.root} holds runs of {config} that were not imported: give another --output")
         planned = {"runs": runs, "unseen_runs": 0}
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
         self._write_manifest(config, manifest)

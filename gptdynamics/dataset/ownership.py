@@ -11,7 +11,7 @@ from gptdynamics.dataset.folder import read_json
 from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.ownership import check_folder
 
-WAY_OUT = "--out"
+WAY_OUT = "--output"
 _DATA = re.compile(
     r"[^/]+_examples/(pool|test)\.parquet|[^/]+/(train|validation|test|test_unseen)-u?[0-9]{4,}\.parquet"
 )

@@ -130,7 +130,7 @@ def folder_status(out: Path, plan: Plan | None = None) -> list[ConfigStatus]:
     folder = DatasetFolder(out)
     if plan is None:
         if not folder.root.is_dir():
-            raise DataError(f"{out}: no such dataset folder; name the one that collect was given as --out")
+            raise DataError(f"{out}: no such dataset folder; name the one that collect was given as --output")
         planned = {config: _planned(folder, config) for config in folder.configs()}
         if not planned:
             raise DataError(f"{out}: nothing was begun there; name a plan with --plan to see what it would hold")

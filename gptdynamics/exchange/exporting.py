@@ -61,7 +61,7 @@ def export_release(
         DataError: a file of the dataset is damaged, or one in `out` has other content.
         SettingsError: there is no such config, or no run.
     """
-    check_folder(Path(out), _holds_release, "release in the authors' layout", "--out")
+    check_folder(Path(out), _holds_release, "release in the authors' layout", "--output")
     folder = DatasetFolder(local_root(str(source)))
     runs = {config: names for config in folder.configs() if (names := folder.finished(config))}
     chosen = list(dict.fromkeys(configs)) or list(runs)
@@ -110,7 +110,7 @@ def _write_new(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     if not path.exists():
         write_text(path, text)
     elif path.read_bytes() != text.encode():
-        raise DataError(f"{path}: it is there already, with other content: give another --out")
+        raise DataError(f"{path}: it is there already, with other content: give another --output")
 
 
 def _write_examples(out: Path, task: str, part: str, examples: list[Example], findings: Findings) -> list[str]:

@@ -168,7 +168,7 @@ def _check_tasks(folder: DatasetFolder, tasks: set[str]) -> None:
         if config_parts(config)[0] in tasks and folder.origin(config) is None:
             raise SettingsError(
                 f"{folder.root} holds runs of {config} that were not imported, on other examples of the task: "
-                "give another --out"
+                "give another --output"
             )
 
 
@@ -214,7 +214,7 @@ def _write(
         paths = folder.run_row_path(config, name), folder.run_path(config, name)
         for path, table in zip(paths, tables[name], strict=True):
             if path.exists() and not read_parquet(path).equals(table):
-                raise DataError(f"{path}: it was imported with other values: give another --out")
+                raise DataError(f"{path}: it was imported with other values: give another --output")
     folder.begin_imported(config, UNKNOWN, len(origins), origin_of(origins))
     for name, (row, trajectories) in tables.items():
         folder.add_tables(config, name, row, trajectories)

@@ -14,6 +14,7 @@ from gptdynamics.hub.merge import Merge
 from gptdynamics.hub.repository import Repository
 from gptdynamics.hub.retry import patiently, until_done
 from gptdynamics.scratch import scratch_folder
+from gptdynamics.settings.datasets import PushOptions
 
 
 @dataclass(frozen=True)
@@ -43,29 +44,6 @@ class Pushed:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return dict(vars(self))
-
-
-@dataclass(frozen=True)
-class PushOptions:
-    """How to push.
-
-    Attributes:
-        private: make the repository a private one.
-        branch: to change; made from the main one if it is not there.
-        tag: name the commit.
-        create_pr: open a pull request instead of changing the branch.
-        no_texts: leave out the texts of tasks whose rows are not our own.
-        replace: let runs take the place of others of the same name and settings.
-        dry_run: change nothing.
-    """
-
-    private: bool = False
-    branch: str = "main"
-    tag: str | None = None
-    create_pr: bool = False
-    no_texts: bool = False
-    replace: bool = False
-    dry_run: bool = False
 
 
 def push(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import GPTDynamicsError
-from gptdynamics.hub.push import PushOptions, check_access, push
+from gptdynamics.hub.push import check_access, push
+from gptdynamics.settings.datasets import PushOptions
 
 OnLine = Callable[[str], None]
 

@@ -87,7 +87,7 @@ def not_found(config: str, source: str, error: Exception, known: list[str]) -> S
     where = f"config {config!r} is not in {has}, and {source}" if chosen_source() is None else f"{source} (${VARIABLE})"
     return DataError(
         f"{where} cannot be read ({reason}). Connect to the Hub, set ${VARIABLE} to a folder or Hub id "
-        f"that has {config}, or make it: gptdynamics collect {_collected(config)} --out DIR"
+        f"that has {config}, or make it: gptdynamics collect {_collected(config)} --output DIR"
     )
 
 

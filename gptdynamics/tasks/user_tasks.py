@@ -39,7 +39,7 @@ def add_task_file(path: Path) -> None:
         raise SettingsError(f"{whole}: ${VARIABLE} has {os.pathsep!r} between files: rename this one or its folder")
     _tasks_of(whole)
     before = os.environ.get(VARIABLE, "")
-    if whole in _files():
+    if whole in task_files():
         return
     os.environ[VARIABLE] = f"{before}{os.pathsep}{whole}" if before else whole
     try:
@@ -55,12 +55,12 @@ def user_tasks() -> list[tuple[str, Task]]:
     Raises:
         SettingsError: a file cannot be used.
     """
-    return [(path, task) for path in _files() for task in _tasks_of(path)]
+    return [(path, task) for path in task_files() for task in _tasks_of(path)]
 
 
 def task_file_texts() -> list[tuple[str, str]]:
     """Name and text of every task file that is known, for machines that do not have them."""
-    return [(Path(path).name, Path(path).read_text(encoding="utf-8")) for path in _files()]
+    return [(Path(path).name, Path(path).read_text(encoding="utf-8")) for path in task_files()]
 
 
 def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
@@ -82,7 +82,8 @@ def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
         add_task_file(path)
 
 
-def _files() -> list[str]:
+def task_files() -> list[str]:
+    """Paths of the task files that are known."""
     named = os.environ.get(VARIABLE, "").split(os.pathsep)
     return list(dict.fromkeys(str(Path(path).resolve()) for path in named if path))
 

@@ -5,27 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from gptdynamics.commands.options import json_option
 from gptdynamics.console import say, show
+from simulator.settings.use_cases import SimulateSettings
 
 ROWS = 20
 STEPS = 7
 
 
 def simulate(
-    model: Annotated[str, typer.Argument(help="A simulator, a folder or a Hub id.")],
-    dataset: Annotated[str | None, typer.Option(help="Runs of its config: folder, Hub id or short name.")] = None,
-    run: Annotated[
-        str | None, typer.Option(help="A recorded run, e.g. 0004.", show_default="the first held-out one")
-    ] = None,
-    curriculum: Annotated[
-        Path | None, typer.Option(help="A JSON file: [[ids], ...], or {curriculum, learning_rate, initial}.")
-    ] = None,
-    config: Annotated[str | None, typer.Option(help="Which config, of a simulator of several.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Which metric, of a simulator of several.")] = None,
-    interval: Annotated[float | None, typer.Option(help="Also a band that a value lies in so often, e.g. 0.9.")] = None,
+    settings: SimulateSettings,
     json_file: Annotated[
         Path | None,
         json_option(
@@ -39,10 +28,9 @@ def simulate(
 
     from gptdynamics.outputs import write_output_json
     from simulator.evaluation.selection import evenly_spaced
-    from simulator.use_cases.simulate import SimulateSettings
     from simulator.use_cases.simulate import simulate as simulate_run
 
-    found = simulate_run(SimulateSettings(model, dataset, run, curriculum, interval, config, metric))
+    found = simulate_run(settings)
     last = found.values.size(1) - 1
     steps = evenly_spaced(last + 1, STEPS)
     table = Table(title=f"{found.config}: simulated {found.metric}")

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_vectors
 from gptdynamics.errors import GPTDynamicsError, SettingsError
-from simulator.baselines import BASELINES, SLOW, NotApplicableError, Persistence, Predictor, fit_baseline
+from simulator.baselines import NotApplicableError, Persistence, Predictor, fit_baseline
 from simulator.evaluation.evaluation import Evaluation
 from simulator.evaluation.held_out import HeldOut, Unseen, hold_out
 from simulator.evaluation.scoring import Method, score
 from simulator.evaluation.simulated import Simulated, load_simulator, name_of, simulated_of
+from simulator.settings.evaluate import EvaluateSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.training.trained import Trained
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """What one `evaluate` does.
-
-    Attributes:
-        dataset: folder or Hub id.
-        config: `<task>_<size>`.
-        metric: what is compared.
-        models: simulators to score; none: markov and memory are trained here with each encoder.
-        baselines: names of `simulator.baselines.BASELINES`.
-    """
-
-    dataset: str
-    config: str
-    metric: str = "loss"
-    models: tuple[str, ...] = ()
-    baselines: tuple[str, ...] = tuple(name for name in BASELINES if name not in SLOW)
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.baselines if name not in BASELINES]
-        if unknown:
-            raise SettingsError(f"no baseline {unknown[0]!r}; there are: {', '.join(BASELINES)}")
 
 
 def simulators_to_train(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
@@ -94,14 +70,15 @@ def evaluate(
         settings: data and models.
         on_phase, on_progress: as in `train_simulator`.
         train: gives the simulators that are trained here; default: `train_simulator`.
-        unseen: what is kept from training besides the test runs; default: nothing.
+        unseen: what is kept from training besides the test runs; default: what the settings say.
 
     Raises:
-        SettingsError: a model was trained on test examples that should be unseen, or there is nothing unseen.
+        SettingsError: the settings name several configs or metrics, a model was trained on test examples that should
+            be unseen, or there is nothing unseen.
         GPTDynamicsError: data or given models are missing, damaged or do not fit each other.
     """
-    unseen = unseen or Unseen()
-    runs = read_dynamics(settings.dataset, settings.config, settings.metric)
+    unseen = unseen or Unseen(settings.unseen_tests, settings.split)
+    runs = read_dynamics(settings.dataset, *settings.part)
     training, held_out = hold_out(runs, unseen)
     models = [simulated_of(load_simulator(source), source, held_out.runs) for source in settings.models]
     if unseen.unseen_tests:
@@ -122,8 +99,8 @@ def evaluate(
             Method("mean_curve", held_out.reference),
         ]
     else:
-        on_phase("baselines", len(settings.baselines))
-        baselines = [_baseline(name, training, held_out, history, on_progress) for name in settings.baselines]
+        on_phase("baselines", len(settings.methods))
+        baselines = [_baseline(name, training, held_out, history, on_progress) for name in settings.methods]
     methods = [
         *baselines,
         *(

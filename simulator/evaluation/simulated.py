@@ -13,7 +13,7 @@ from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.curricula import visit_shares
 from simulator.intervals import Coverage, coverage
 from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.training.settings import TrainSettings
+from simulator.settings.train import TrainSettings
 
 
 def load_simulator(source: str) -> GPTfluenceSimulator:

@@ -14,12 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gptdynamics.errors import DataError
+from gptdynamics.options import command_line
 from simulator.evaluation import EvaluateSettings, Evaluation
 from simulator.evaluation.selection import evenly_spaced
 from simulator.reporting.colours import DASH_ARRAYS, drawn_at_first, method_colour, method_dash
 from simulator.reporting.evaluation_table import score_groups
 from simulator.reporting.page import write_page
 from simulator.reporting.prediction_figures import AXIS_TITLES
+from simulator.settings.evaluate import ReportSettings
 
 # Five runs of this many test examples keep the page below about 6 MB.
 EXAMPLES_SHOWN = 40
@@ -76,8 +78,7 @@ def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: 
         for run, name in enumerate(runs.runs)
         for test in examples
     ]
-    models = " ".join(settings.models)
-    command = f"gptfluence report {settings.dataset} --config {settings.config} --metric {settings.metric}"
+    shown = ReportSettings(settings.dataset, path, runs.config, runs.metric, settings.models)
     facts = {
         "Dataset": str(settings.dataset),
         "Base model": f"{runs.base_model} ({runs.base_revision})",
@@ -85,10 +86,10 @@ def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: 
         "Test examples shown": f"{len(examples)} of {len(runs.test)}",
         "Versions": ", ".join(f"{name} {version(name)}" for name in ("gptdynamics", "torch", "transformers")),
         "Made": time.strftime("%Y-%m-%d"),
-        "Command": f"{command} --models {models} --output {path}" if models else f"{command} --output {path}",
+        "Command": command_line("gptfluence", "report", shown),
     }
     rows = [asdict(row) for row in evaluation.rows]
-    write_report(path, config=settings.config, metric=settings.metric, rows=rows, curves=curves, facts=facts)
+    write_report(path, config=runs.config, metric=runs.metric, rows=rows, curves=curves, facts=facts)
 
 
 def write_report(

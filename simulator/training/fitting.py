@@ -11,13 +11,13 @@ import torch
 from gptdynamics.dataset import Dynamics
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.curricula import Members
+from simulator.settings.train import TrainSettings
 from simulator.training import memory_fit, table_fit
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import fit_markov, weighted
 from simulator.training.markov_residuals import FOLDS, markov_residuals
 from simulator.training.presets import preset_of
 from simulator.training.session import Session
-from simulator.training.settings import TrainSettings
 from simulator.training.trained import Fitted
 from simulator.training.unseen_fit import CURVE_COMPONENTS
 

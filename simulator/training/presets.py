@@ -10,7 +10,6 @@ from gptdynamics.configs import config_parts
 from simulator.training import markov_fit
 from simulator.training.markov_fit import MarkovChoice, MarkovTraining
 
-PRESETS = ("tuned", "paper-finetune", "paper-finetune-rows", "paper-instruct")
 # With all test examples, 8 rows an update: a sixth of the updates of an epoch of triples, where there are 100 of them.
 ROWS = 8
 # The paper gives the number of weights (11.4 M), not the width.
@@ -47,7 +46,7 @@ def preset_of(name: str, configs: Sequence[str], objective: str, seed: int) -> P
     batches of 8 rows with all test examples, which train several times as fast.
 
     Args:
-        name: one of `PRESETS`.
+        name: one of those of `TrainSettings`.
         configs: `<task>_<size>` of each.
         objective: of `MarkovTraining`.
         seed: likewise.

@@ -17,11 +17,11 @@ from simulator.encoders import make_encoder
 from simulator.intervals import band_arrays
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.ownership import prepare_model_folder
+from simulator.settings.train import TrainSettings
 from simulator.training.checkpoints import Checkpoints
 from simulator.training.fitting import OnPhase, OnProgress, Part, fit_parts
 from simulator.training.parts import check_part, fingerprint, read_parts, stride_of
 from simulator.training.session import Session, make_session
-from simulator.training.settings import TrainSettings
 from simulator.training.trained import Trained
 from simulator.training.vectors import parts_of, run_vectors
 

@@ -16,8 +16,8 @@ from gptdynamics.errors import DataError
 from simulator.model_files import write_folder
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
+from simulator.settings.train import TrainSettings
 from simulator.training.markov_fit import Check
-from simulator.training.settings import TrainSettings
 
 
 @dataclass(frozen=True)

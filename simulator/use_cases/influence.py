@@ -12,36 +12,11 @@ import numpy as np
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.ranges import COUNT, check_fields
 from simulator.influence import Influence, influence, leave_out
+from simulator.settings.use_cases import InfluenceSettings
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence_error import left_out_errors
 from simulator.what_if import simulate_many
-
-
-@dataclass(frozen=True)
-class InfluenceSettings:
-    """What one `influence` does.
-
-    Attributes:
-        model: the simulator, a folder or Hub id.
-        dataset: its runs.
-        run: whose training examples; None: the first held-out run.
-        test_ids: test examples to list one by one; none: only the whole test set.
-        top: how many of those that helped and harmed most are listed.
-        config, metric: which part of a simulator of several.
-    """
-
-    model: str
-    dataset: str
-    run: str | None = None
-    test_ids: tuple[int, ...] = ()
-    top: int = 5
-    config: str | None = None
-    metric: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, {"top": COUNT})
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -18,17 +17,15 @@ from gptdynamics.base_model import load_base_model
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
-from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
-from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
 from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task, get_task, load_examples
-from gptdynamics.tasks.mixture import Mixture
 from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.held_out import some_tests
 from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
+from simulator.settings.use_cases import MEASURED, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
@@ -39,86 +36,9 @@ from simulator.use_cases.trials import do_all, train_all
 
 SHARES = (0.1, 0.2, 0.5)
 SHUFFLES = 10
-# Measurements of the pool in a run that the dynamics are made of, besides the first.
-MEASURED = 4
 RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out", "ridge_left_out")
 # Pool examples that markov predicts in training; its factors on all of them follow from their vectors.
 MARKOV_TESTS = 256
-
-
-_RANGES = {
-    "flip": Range(0, 1, below=True),
-    "seed": SEED,
-    "learning_rate": RATE,
-    **dict.fromkeys(("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers"), COUNT),
-}
-
-
-@dataclass(frozen=True)
-class MislabelSettings:
-    """What one `mislabel` does.
-
-    Attributes:
-        task: a task with labels.
-        output: folder for everything that is made.
-        data: folder with local rows; None: generated rows or the Hub.
-        base_model: what is trained.
-        rows: of the pool.
-        flip: share of the labels that are made wrong first; 0: the rows are searched as they are.
-        seed: of flips, curricula and shuffles.
-        learning_rate, batch_size, epochs: of every training.
-        runs: that the dynamics are made of, each on half of the pool.
-        retrainings: seeds of the trainings after correction.
-        test_examples: that the accuracy after correction is measured on.
-        workers: processes; None: one a core.
-    """
-
-    task: str
-    output: Path
-    data: Path | None = None
-    base_model: str = "nano"
-    rows: int = 1000
-    flip: float = 0.0
-    seed: int = 0
-    learning_rate: float = 1e-3
-    batch_size: int = 16
-    epochs: int = 3
-    runs: int = 20
-    retrainings: int = 5
-    test_examples: int = 872
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, _RANGES)
-        if self.rows < 2 * self.batch_size:
-            raise SettingsError(f"rows={self.rows} must be at least twice batch_size={self.batch_size}")
-        if self.runs < 6:
-            raise SettingsError(f"runs={self.runs} must be at least 6: a simulator is trained on them")
-        task = get_task(self.task)
-        if isinstance(task, Mixture) or not task.labels:
-            raise SettingsError(f"task {self.task} has no labels that could be wrong: give a label task, such as sst2")
-
-    @property
-    def run_settings(self) -> RunSettings:
-        """Of the runs that the dynamics are made of."""
-        settings = RunSettings(
-            config=f"{self.task}_mislabel",
-            base_model=self.base_model,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-            pool_size=self.rows,
-            subset=self.rows // 2,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            test_examples=self.rows,
-        )
-        return replace(settings, eval_every=max(1, settings.run_steps // MEASURED))
-
-    @property
-    def whole_settings(self) -> RunSettings:
-        """Of trainings on the whole pool, measured before and after."""
-        settings = replace(self.run_settings, subset=self.rows, test_examples=self.test_examples)
-        return replace(settings, eval_every=settings.run_steps)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 from gptdynamics.outputs import plain_value, write_output_text
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
-from simulator.use_cases.mislabel import Mislabels, MislabelSettings, found_shares, shuffles
+from simulator.settings.use_cases import MislabelSettings
+from simulator.use_cases.mislabel import Mislabels, found_shares, shuffles
 from simulator.use_cases.mislabel_rankings import LABELS
 from simulator.use_cases.mislabel_retraining import Retrained
 

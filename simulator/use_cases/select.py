@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,9 +20,9 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.ranges import COUNT, INT32, Range, check_fields
 from simulator.encoders import encode_cached, make_encoder
 from simulator.ownership import prepare_results_folder
+from simulator.settings.use_cases import SelectSettings
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, one_shot
@@ -32,39 +31,6 @@ from simulator.use_cases.trial_cost import time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
 CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
-
-
-@dataclass(frozen=True)
-class SelectSettings:
-    """What one `select` does.
-
-    Attributes:
-        model: the simulator, a folder or Hub id.
-        dataset: with the texts of its runs.
-        output: folder; what is trained is kept there.
-        count: k, training examples to choose.
-        test_ids: the target; none: every other test example.
-        seeds: trainings of each choice, in other orders.
-        random: random choices, each trained on once.
-        workers: processes; None: one a core.
-        config, metric: which part of a simulator of several.
-    """
-
-    model: str
-    dataset: str
-    output: Path
-    count: int = 32
-    test_ids: tuple[int, ...] = ()
-    seeds: int = 3
-    random: int = 8
-    workers: int | None = None
-    config: str | None = None
-    metric: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise SettingsError(f"count={self.count} leaves nothing to train on: it must be at least 1")
-        check_fields(self, {"count": COUNT, "seeds": COUNT, "random": Range(2, INT32), "workers": COUNT})
 
 
 @dataclass(frozen=True)

@@ -10,39 +10,9 @@ import torch
 
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.parsing import read_json
-from gptdynamics.ranges import Range, check_fields
+from simulator.settings.use_cases import SimulateSettings
 from simulator.use_cases.case import load_case, load_part
 from simulator.what_if import WhatIf
-
-
-@dataclass(frozen=True)
-class SimulateSettings:
-    """What one `simulate` does.
-
-    Attributes:
-        model: the simulator, a folder or Hub id.
-        dataset: runs of its config; needed for `run`, and for first values where the simulator needs them.
-        run: a recorded run; None with a dataset and no curriculum: the first held-out one.
-        curriculum: a JSON file: `[[ids of a batch], ...]`, or an object with `curriculum` and, optionally,
-            `learning_rate` (one a step) and `initial` (one a test example).
-        interval: level of a band, or None.
-        config, metric: which part of a simulator of several.
-    """
-
-    model: str
-    dataset: str | None = None
-    run: str | None = None
-    curriculum: Path | None = None
-    interval: float | None = None
-    config: str | None = None
-    metric: str | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
-        if self.dataset is None and self.curriculum is None:
-            raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
-        if self.curriculum is not None and self.run is not None:
-            raise SettingsError("give a run or a curriculum file, not both")
 
 
 @dataclass(frozen=True)

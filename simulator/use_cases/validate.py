@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +16,6 @@ import torch
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import SettingsError
-from gptdynamics.ranges import COUNT, INT32, SEED, Range, check_fields
 from gptdynamics.runs import BenchContents
 from simulator.baselines import MeanCurve
 from simulator.baselines.tracin import test_places
@@ -25,6 +23,7 @@ from simulator.curricula import visit_shares
 from simulator.evaluation.selection import evenly_spaced
 from simulator.intervals import coverage
 from simulator.ownership import prepare_results_folder
+from simulator.settings.use_cases import ValidateSettings
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
 from simulator.use_cases.trial import Trial
@@ -33,49 +32,6 @@ from simulator.use_cases.trials import train_all, trial_contents
 from simulator.what_if import WhatIf, simulate_many
 
 LEVELS = (0.5, 0.7, 0.8, 0.9)
-
-
-@dataclass(frozen=True)
-class ValidateSettings:
-    """What one `validate` does.
-
-    Attributes:
-        model: the simulator, a folder or Hub id.
-        dataset: with the texts of its runs.
-        output: folder; what is trained is kept there.
-        run: the run that counterfactuals are changes of; None: the first held-out one.
-        each: counterfactual runs of each of the four kinds.
-        share: of the run's examples that are left out or replaced.
-        test_examples: that are measured, evenly chosen.
-        measured: steps that are measured, the first and the last among them.
-        seed: of the changes.
-        workers: processes; None: one a core.
-        config, metric: which part of a simulator of several.
-    """
-
-    model: str
-    dataset: str
-    output: Path
-    run: str | None = None
-    each: int = 10
-    share: float = 0.1
-    test_examples: int = 50
-    measured: int = 9
-    seed: int = 0
-    workers: int | None = None
-    config: str | None = None
-    metric: str | None = None
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "each": Range(3, INT32),
-            "share": Range(0, 1, above=True, below=True),
-            "test_examples": COUNT,
-            "measured": Range(2, INT32),
-            "seed": SEED,
-            "workers": COUNT,
-        }
-        check_fields(self, ranges)
 
 
 @dataclass(frozen=True)

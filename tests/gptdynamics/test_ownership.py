@@ -48,7 +48,8 @@ def test_a_folder_of_somebody_else_is_refused_before_any_work(
     status, said, error = command("collect", "mini_sentiment_nano", "--runs", "1", "--out", out)
     assert (status, said) == (1, "") and error.count("\n") == 1
     assert error.startswith(f"error: cannot write {out}: it holds other files (such as ")
-    assert "and no GPTDynamics dataset. Name a new or empty folder with --out, or move those files elsewhere" in error
+    advice = "Name a new or empty folder with --output, or move those files elsewhere"
+    assert f"and no GPTDynamics dataset. {advice}" in error
     for writer in (
         lambda: import_release(collected_once, out),
         lambda: copy_without_texts(collected_once, out),

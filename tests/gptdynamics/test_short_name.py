@@ -193,7 +193,7 @@ def test_a_config_that_is_nowhere_says_how_to_get_it(ask: Ask, hub: Hub, more: d
         "gptdynamics.errors.DataError: config 'rte_410m' is not in the bundled sample (it has: rte_nano), and "
         "gptdynamics/gptdynamics cannot be read ("
     )
-    assert error.endswith("or make it: gptdynamics collect rte_410m --out DIR")
+    assert error.endswith("or make it: gptdynamics collect rte_410m --output DIR")
 
 
 def test_from_the_root_of_a_clone_nothing_need_be_imported(ask: Ask, tmp_path: Path) -> None:

@@ -19,7 +19,15 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def gptfluence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quick_markov: None) -> Command:
+def gptfluence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quick_markov: None,
+    tiny_model_folder: Path,
+) -> Command:
+    # Datasets name the folder of their base model without its path.
+    monkeypatch.chdir(tiny_model_folder.parent)
+
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gptfluence", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:

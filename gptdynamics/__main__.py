@@ -1,0 +1,5 @@
+"""`python -m gptdynamics`."""
+
+from gptdynamics.cli import main
+
+main()

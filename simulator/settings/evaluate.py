@@ -1,0 +1,106 @@
+"""Settings of `evaluate` and `report`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from gptdynamics.errors import SettingsError
+from gptdynamics.options import CommandLine
+from gptdynamics.ranges import Range, check_fields
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What is scored, and on what.
+
+    Attributes:
+        dataset: a dataset folder or a Hub id.
+        config: <task>_<size>, e.g. rte_nano; or several, each scored apart.
+        metric: `loss`, `accuracy`, `bleu` or `rougeL`; or several, each scored apart.
+        models: simulators to score, folders or Hub ids. Default: markov and memory are trained here.
+        baselines: methods to compare with. Default: all but `tracin_cp_published`, which is slow.
+        split: `test`, or `test_unseen`: runs on pool rows that no training run used.
+        unseen_tests: keep this share of the test examples from training, and score only those.
+    """
+
+    dataset: Annotated[str, CommandLine(positional=True)]
+    config: Annotated[str | tuple[str, ...], CommandLine(commas=True)]
+    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True)] = "loss"
+    models: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    split: Literal["test", "test_unseen"] = "test"
+    unseen_tests: float = 0.0
+
+    def __post_init__(self) -> None:
+        from simulator.baselines import BASELINES
+
+        check_fields(self, {"unseen_tests": Range(0, 1, below=True)})
+        unknown = [name for name in self.baselines if name not in BASELINES]
+        if unknown:
+            raise SettingsError(f"no baseline {unknown[0]!r}; there are: {', '.join(BASELINES)}")
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The configs, also if there is one."""
+        return (self.config,) if isinstance(self.config, str) else tuple(self.config)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics, also if there is one."""
+        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+
+    @property
+    def part(self) -> tuple[str, str]:
+        """The config and the metric, if there is one of each.
+
+        Raises:
+            SettingsError: there are several.
+        """
+        if len(self.configs) * len(self.metrics) != 1:
+            raise SettingsError(f"config={self.configs}, metric={self.metrics}: one of each is scored at a time")
+        return self.configs[0], self.metrics[0]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the baselines to compare with."""
+        from simulator.baselines import BASELINES, SLOW
+
+        return self.baselines or tuple(name for name in BASELINES if name not in SLOW)
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a page shows.
+
+    Attributes:
+        dataset: a dataset folder or a Hub id.
+        output: the HTML page.
+        config: <task>_<size>, e.g. rte_nano. With --interactive the default is those of the models.
+        metric: `loss`, `accuracy`, `bleu` or `rougeL`.
+        models: simulators to show, folders or Hub ids. Default: markov and memory are trained here.
+        figure: also draw a few trajectories here (.svg or .png).
+        interactive: a page that simulates changed runs itself: the explorer.
+        no_texts: with --interactive: leave out prompts and targets, but for labels.
+    """
+
+    dataset: Annotated[str, CommandLine(positional=True)]
+    output: Annotated[Path, CommandLine(aliases=("out",), writes=True)]
+    config: str | None = None
+    metric: str = "loss"
+    models: tuple[str, ...] = ()
+    figure: Annotated[Path | None, CommandLine(writes=True)] = None
+    interactive: bool = False
+    no_texts: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, {})
+        if self.interactive and self.figure is not None:
+            raise SettingsError("--figure is of the report without --interactive")
+        if self.interactive and self.config is None and not self.models:
+            raise SettingsError("give --models, or --config to train simulators of it here")
+        if not self.interactive and self.no_texts:
+            raise SettingsError("--no-texts needs --interactive")
+        if not self.interactive and self.config is None:
+            raise SettingsError("give --config, e.g. --config rte_nano")

@@ -1,0 +1,37 @@
+"""Settings of `experiment` and `quickstart`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from gptdynamics.options import CommandLine
+
+
+@dataclass(frozen=True)
+class ExperimentSettings:
+    """Which experiments are repeated, and on what.
+
+    Attributes:
+        name: an experiment of the paper, or `all`; a wrong name lists them.
+        dataset: a dataset folder or a Hub id.
+        output: folder for tables, figures and pages.
+        config: only these configs, e.g. rte_nano. Default: all.
+    """
+
+    name: Annotated[str, CommandLine(positional=True)]
+    dataset: Annotated[str, CommandLine(positional=True)]
+    output: Annotated[Path, CommandLine(aliases=("out",))]
+    config: Annotated[tuple[str, ...], CommandLine(commas=True)] = ()
+
+
+@dataclass(frozen=True)
+class QuickstartSettings:
+    """Where a quickstart works.
+
+    Attributes:
+        output: folder for everything it makes.
+    """
+
+    output: Annotated[Path, CommandLine(aliases=("out",))] = Path("quickstart")

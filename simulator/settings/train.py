@@ -1,0 +1,121 @@
+"""Settings of `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+from gptdynamics.errors import SettingsError
+from gptdynamics.options import CommandLine
+from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
+
+DYNAMICS = ("memory", "markov")
+_RANGES = {
+    "order": COUNT,
+    "seed": SEED,
+    "learning_rate": Range(above=True),
+    "penalty": RATE,
+    "hidden": COUNT,
+}
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What is trained, and how.
+
+    Attributes:
+        dataset: a dataset folder or a Hub id.
+        config: <task>_<size>, e.g. rte_nano; or several, which are trained together.
+        metric: `loss`, `accuracy`, `bleu` or `rougeL`; or several: each config is trained on those that it has.
+        dynamics: `memory`, or `markov` (the paper).
+        encoder: `gradient`, `sentence`, `causal_lm`, `label` or `index`. Markov of order 1 with `index` is Simfluence.
+        order: previous values that a step of markov uses.
+        projection: of markov: `linear` (eq. 7-8) or `mlp` (the published code). With `index` a table takes its place.
+        preset: how markov is trained: `tuned`, `paper-finetune` (table 8), `paper-finetune-rows` (the same, all test
+            examples at once) or `paper-instruct` (table 6).
+        learning_rate: of markov, in place of those of the preset.
+        penalty: of markov: the weight decay, in place of those of the preset.
+        hidden: of markov: the width of the projections, in place of that of the preset.
+        objective: of markov: `one_step` (eq. 9), or `rollout`: whole trajectories, free-running.
+        bands: also fit with runs left out, for intervals; for markov these are five more fits.
+        seed: seed of weights and batches.
+        encoder_model: of `sentence` and `causal_lm`: a folder or a Hub id. Default: MiniLM and the base model.
+        pooling: of `sentence` and `causal_lm`: `mean`, `first` or (`causal_lm`) `last`. Default: the encoder's own.
+        kind: of `index`: `linear`, or `additive` or `multiplicative` for only one kind of factors.
+    """
+
+    dataset: Annotated[str, CommandLine(positional=True)]
+    config: Annotated[str | tuple[str, ...], CommandLine(commas=True)]
+    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True)] = "loss"
+    dynamics: str = "memory"
+    encoder: str = "gradient"
+    order: int = 1
+    projection: Literal["linear", "mlp"] = "linear"
+    seed: int = 42
+    encoder_model: str | None = None
+    pooling: str | None = None
+    kind: str = "linear"
+    preset: Literal["tuned", "paper-finetune", "paper-finetune-rows", "paper-instruct"] = "tuned"
+    learning_rate: float | None = None
+    penalty: float | None = None
+    hidden: int | None = None
+    objective: Literal["one_step", "rollout"] = "one_step"
+    bands: bool = True
+
+    def __post_init__(self) -> None:
+        # These load the slow libraries, which `--help` must not wait for.
+        from simulator.configuration_gptfluence import KINDS
+        from simulator.encoders import check_encoder
+
+        check_fields(self, _RANGES)
+        for name, known in (("dynamics", DYNAMICS), ("kind", KINDS)):
+            if getattr(self, name) not in known:
+                raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
+        check_encoder(self.encoder, self.encoder_model, self.pooling)
+        if self.kind != "linear" and self.encoder != "index":
+            raise SettingsError(f"kind={self.kind!r} is one of Simfluence's: give encoder index")
+        if self.dynamics == "memory" and self.encoder == "index":
+            raise SettingsError(
+                "memory needs vectors that say which examples are alike; index is for --dynamics markov"
+            )
+        for name, values in (("config", self.configs), ("metric", self.metrics)):
+            if not values or len(set(values)) < len(values):
+                raise SettingsError(f"{name}={values} must name at least one, and none twice")
+        closed = self.dynamics == "memory" or self.encoder == "index"
+        fitted = {"preset": "tuned", "objective": "one_step", "learning_rate": None, "penalty": None, "hidden": None}
+        for name, default in fitted.items():
+            if closed and getattr(self, name) != default:
+                raise SettingsError(
+                    f"{name}={getattr(self, name)!r} is of markov with vectors; memory and index have a closed form"
+                )
+        if self.dynamics == "memory" and self.order != 1:
+            raise SettingsError(f"order={self.order} is of markov; memory is given one value")
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The configs, also if there is one."""
+        return (self.config,) if isinstance(self.config, str) else tuple(self.config)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics, also if there is one."""
+        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainCommand(TrainSettings):
+    """A training and where its simulator goes.
+
+    Attributes:
+        output: folder for the simulator.
+        report_to: also report to these trackers, e.g. tensorboard; its files are in OUTPUT/logs.
+    """
+
+    output: Annotated[Path, CommandLine(aliases=("out",))]
+    report_to: tuple[str, ...] = ()
+
+    @property
+    def training(self) -> TrainSettings:
+        """What is trained, wherever it goes."""
+        return TrainSettings(**{field.name: getattr(self, field.name) for field in fields(TrainSettings)})

@@ -1,0 +1,238 @@
+"""Settings of what simulators are used for: `simulate`, `influence`, `mislabel`, `select`, `validate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from gptdynamics.configs import RunSettings
+from gptdynamics.errors import SettingsError
+from gptdynamics.options import CommandLine
+from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
+
+# Measurements of the pool in a run that the dynamics are made of, besides the first.
+MEASURED = 4
+
+Model = Annotated[str, CommandLine(positional=True, hidden=True)]
+Dataset = Annotated[str, CommandLine(positional=True)]
+Output = Annotated[Path, CommandLine(aliases=("out",))]
+Run = Annotated[str | None, CommandLine(default="the first held-out run")]
+Workers = Annotated[int | None, CommandLine(default="one a core")]
+
+
+@dataclass(frozen=True)
+class SimulateSettings:
+    """What is simulated.
+
+    Attributes:
+        model: the simulator, a folder or a Hub id.
+        dataset: runs of its config: a folder, a Hub id or the short name. Needed for a recorded run, and where the
+            simulator needs first values that the curriculum file does not give.
+        run: a recorded run, e.g. 0004.
+        curriculum: a JSON file: [[3, 17], ...], the pool ids of each batch, or an object with `curriculum` and,
+            optionally, `learning_rate` (one a step) and `initial` (one a test example).
+        interval: also a band that a value lies in so often, e.g. 0.9.
+        config: which config, of a simulator of several.
+        metric: which metric, of a simulator of several.
+    """
+
+    model: Model
+    dataset: Annotated[str | None, CommandLine(positional=True)] = None
+    run: Run = None
+    curriculum: Path | None = None
+    interval: float | None = None
+    config: str | None = None
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
+        if self.dataset is None and self.curriculum is None:
+            raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
+        if self.curriculum is not None and self.run is not None:
+            raise SettingsError("give a run or a curriculum file, not both")
+
+
+@dataclass(frozen=True)
+class InfluenceSettings:
+    """Whose influence is measured, and on what.
+
+    Attributes:
+        model: the simulator, a folder or a Hub id.
+        dataset: runs of its config: a folder, a Hub id or the short name.
+        run: the run whose training examples are listed.
+        test_ids: test examples to list one by one, e.g. 3,17.
+        top: how many of those that helped and harmed most are listed.
+        config: which config, of a simulator of several.
+        metric: which metric, of a simulator of several.
+        output: write a page here.
+    """
+
+    model: Model
+    dataset: Dataset
+    run: Run = None
+    test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="the whole test set")] = ()
+    top: int = 5
+    config: str | None = None
+    metric: str | None = None
+    output: Annotated[Path | None, CommandLine(aliases=("out",), writes=True)] = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"top": COUNT})
+
+
+@dataclass(frozen=True)
+class MislabelSettings:
+    """Where wrong labels are searched, and with which trainings.
+
+    Attributes:
+        task: a task with labels, e.g. sst2.
+        output: folder for runs, suspects and figures. What is there already is used.
+        data: folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.
+        base_model: what is trained: `nano`, a Pythia size, a Hub id or a folder.
+        rows: training rows to search.
+        flip: make this share of the labels wrong first and see how many are found (paper: 0.4).
+        seed: seed of flips, curricula and shuffles.
+        learning_rate: rate of the first update of every training.
+        batch_size: examples in an update.
+        epochs: passes over the rows.
+        runs: runs that the dynamics are made of, each on half of the rows.
+        retrainings: with --flip: seeds of the trainings after correction.
+        test_examples: with --flip: test rows that the accuracy after correction is measured on.
+        workers: processes, one thread each.
+        by: the score that orders the list of suspects.
+    """
+
+    task: Annotated[str, CommandLine(positional=True)]
+    output: Output
+    data: Path | None = None
+    base_model: str = "nano"
+    rows: int = 1000
+    flip: float = 0.0
+    seed: int = 0
+    learning_rate: float = 1e-3
+    batch_size: int = 16
+    epochs: int = 3
+    runs: int = 20
+    retrainings: int = 5
+    test_examples: int = 872
+    workers: Workers = None
+    by: str = "ridge_left_out"
+
+    def __post_init__(self) -> None:
+        from gptdynamics.tasks import get_task
+        from gptdynamics.tasks.mixture import Mixture
+        from simulator.use_cases.mislabel_rankings import SCORES
+
+        counts = ("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers")
+        ranges = {"flip": Range(0, 1, below=True), "seed": SEED, "learning_rate": RATE, **dict.fromkeys(counts, COUNT)}
+        check_fields(self, ranges)
+        if self.by not in SCORES:
+            raise SettingsError(f"by={self.by!r} must be one of {', '.join(SCORES)}")
+        if self.rows < 2 * self.batch_size:
+            raise SettingsError(f"rows={self.rows} must be at least twice batch_size={self.batch_size}")
+        if self.runs < 6:
+            raise SettingsError(f"runs={self.runs} must be at least 6: a simulator is trained on them")
+        task = get_task(self.task)
+        if isinstance(task, Mixture) or not task.labels:
+            raise SettingsError(f"task {self.task} has no labels that could be wrong: give a label task, such as sst2")
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """Of the runs that the dynamics are made of."""
+        settings = RunSettings(
+            config=f"{self.task}_mislabel",
+            base_model=self.base_model,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+            pool_size=self.rows,
+            subset=self.rows // 2,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            test_examples=self.rows,
+        )
+        return replace(settings, eval_every=max(1, settings.run_steps // MEASURED))
+
+    @property
+    def whole_settings(self) -> RunSettings:
+        """Of trainings on the whole pool, measured before and after."""
+        settings = replace(self.run_settings, subset=self.rows, test_examples=self.test_examples)
+        return replace(settings, eval_every=settings.run_steps)
+
+
+@dataclass(frozen=True)
+class SelectSettings:
+    """What training examples are chosen for, and how the choice is judged.
+
+    Attributes:
+        model: the simulator, a folder or a Hub id.
+        dataset: runs of its config, with texts: a folder, a Hub id or the short name.
+        output: folder for the choices, tables, figures and the page. What is trained is kept there.
+        count: how many training examples to choose.
+        test_ids: the target: test examples, e.g. 3,17.
+        seeds: trainings of each choice, in other orders.
+        random: random choices to compare with, one training each.
+        workers: processes, one thread each.
+        config: which config, of a simulator of several.
+        metric: which metric, of a simulator of several.
+    """
+
+    model: Model
+    dataset: Dataset
+    output: Output
+    count: int = 32
+    test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="every other test example")] = ()
+    seeds: int = 3
+    random: int = 8
+    workers: Workers = None
+    config: str | None = None
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise SettingsError(f"count={self.count} leaves nothing to train on: it must be at least 1")
+        check_fields(self, {"count": COUNT, "seeds": COUNT, "random": Range(2, INT32), "workers": COUNT})
+
+
+@dataclass(frozen=True)
+class ValidateSettings:
+    """Which counterfactual runs a simulator is checked on.
+
+    Attributes:
+        model: the simulator, a folder or a Hub id.
+        dataset: runs of its config, with texts: a folder, a Hub id or the short name.
+        output: folder for tables, figures and the page. What is trained is kept there.
+        run: the run that is changed.
+        each: runs of each of the four kinds of change.
+        share: share of the run's examples that are left out or replaced.
+        test_examples: test examples that are measured, evenly chosen.
+        measured: steps that are measured, the first and the last among them.
+        seed: seed of the changes.
+        workers: processes, one thread each.
+        config: which config, of a simulator of several.
+        metric: which metric, of a simulator of several.
+    """
+
+    model: Model
+    dataset: Dataset
+    output: Output
+    run: Run = None
+    each: int = 10
+    share: float = 0.1
+    test_examples: int = 50
+    measured: int = 9
+    seed: int = 0
+    workers: Workers = None
+    config: str | None = None
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "each": Range(3, INT32),
+            "share": Range(0, 1, above=True, below=True),
+            "test_examples": COUNT,
+            "measured": Range(2, INT32),
+            "seed": SEED,
+            "workers": COUNT,
+        }
+        check_fields(self, ranges)
