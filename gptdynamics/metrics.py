@@ -6,11 +6,12 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from gptdynamics.errors import SettingsError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -127,6 +128,8 @@ class Metric:
         The ends count as rounded to the type of the values, so that no value which was within them when it was
         computed is outside once it is stored.
         """
+        import numpy as np
+
         low, high = values.dtype.type(self.least - self.tolerance), values.dtype.type(self.greatest + self.tolerance)
         with np.errstate(invalid="ignore"):
             outside = (values < low) | (values > high)
