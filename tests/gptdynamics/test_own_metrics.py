@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,6 @@ import pytest
 
 from gptdynamics.base_model import load_base_model
 from gptdynamics.collection import CollectSettings, collect
-from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.reading import metrics_of
@@ -25,40 +23,7 @@ from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Bench
 from gptdynamics.tasks import add_task_file, get_single_task
 from gptdynamics.tasks.user_tasks import VARIABLE
-
-TASK = '''
-from gptdynamics.tasks import Metric, Task
-
-
-def words_missing(text, references):
-    """The share of a reference's words that the text lacks, of the reference that lacks fewest."""
-    words = text.split()
-    return min(sum(word not in words for word in each.split()) / len(each.split()) for each in references)
-
-
-class Notes(Task):
-    name = "notes"
-    fields = {"noun": str, "place": str}
-    plain = "The {noun} is in the"
-    metrics = (
-        "loss",
-        "bleu",
-        Metric(
-            "words_missing", words_missing, title="words missing", least=0, greatest=1, higher_is_better=False
-        ),
-        Metric("exact_match", lambda text, references: text in references, least=0, greatest=1, binary=True),
-        Metric("text_length", lambda text, references: len(text), unit="characters", least=0),
-    )
-
-    def target(self, row):
-        return f" {row['place']} near the {row['noun']}"
-
-    def rows(self, split):
-        nouns, places = "cat dog bird house ball plot".split(), "garden river house".split()
-        shift = 0 if split == "train" else 1
-        return [{"noun": nouns[at % 6], "place": places[(at + at // 6 + shift) % 3]} for at in range(24)]
-'''
-RUNS = 6
+from tests.own_metrics import RUNS, TASK, collect_notes, settings_of, task_file
 
 
 @pytest.fixture(autouse=True)
@@ -66,39 +31,10 @@ def no_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "")
 
 
-def task_file(folder: Path, text: str = TASK) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "notes.py"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def settings_of(base: Path, **changes: Any) -> RunSettings:
-    small: dict[str, Any] = {
-        "learning_rate": 2e-3,
-        "pool_size": 12,
-        "subset": 8,
-        "batch_size": 2,
-        "epochs": 2,
-        "test_examples": 6,
-        "generate_every": 2,
-        "temperature": 1.0,
-        "base_model": str(base),
-    }
-    return RunSettings("notes_tiny", **(small | changes))
-
-
 @pytest.fixture(scope="module")
 def collected(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six runs of the task, whose file is not there any more."""
-    root = tmp_path_factory.mktemp("own_metrics")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, "")
-        add_task_file(task_file(root / "task"))
-        plan = (PlanEntry(settings_of(tiny_model_folder), RUNS),)
-        assert not collect(CollectSettings(plan, root / "dataset")).failed
-        assert verify(root / "dataset").faults == []
-    return root / "dataset"
+    """Six runs of the task, whose file is named by nothing any more."""
+    return collect_notes(tmp_path_factory.mktemp("own_metrics"), tiny_model_folder)
 
 
 def test_an_own_metric_is_measured_of_the_text_that_bleu_is_of(
