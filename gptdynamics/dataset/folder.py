@@ -38,7 +38,7 @@ from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object, read_bytes
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
-from gptdynamics.tasks import get_task
+from gptdynamics.tasks import Mixture, Task, get_task
 
 _RUN_FILE = re.compile(r"(train|validation|test|test_unseen)-(u?(?:[0-9]{4}|[1-9][0-9]{4,}))\.parquet")
 
@@ -252,13 +252,14 @@ class DatasetFolder:
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
         self._write_manifest(config, manifest)
 
-    def check_recorded(self, config: str, base_revision: str, recording: dict[str, Any]) -> None:
+    def check_recorded(self, config: str, base_revision: str, recording: dict[str, Any], task: Task | Mixture) -> None:
         """Compare with the manifest that a recorded config was begun with, if there is one.
 
         Args:
             config: its name.
             base_revision: of the model that its runs start from.
             recording: how runs are to be recorded; plain values.
+            task: of the config.
 
         Raises:
             SettingsError: the config was begun otherwise; the message lists the differences.
@@ -278,13 +279,17 @@ class DatasetFolder:
             for name in sorted(there.keys() | now.keys())
             if there.get(name) != now.get(name)
         ]
+        self.own_metrics(config)
+        differences += metric_differences(self.manifest(config), metrics_entry(task))
         if differences:
             raise SettingsError(
                 f"{self.root} holds {config} recorded otherwise ({'; '.join(differences)}). "
                 "Record it in the same way, or name another folder or config"
             )
 
-    def begin_recorded(self, config: str, base_revision: str, run: str, recording: dict[str, Any]) -> None:
+    def begin_recorded(
+        self, config: str, base_revision: str, run: str, recording: dict[str, Any], task: Task | Mixture
+    ) -> None:
         """Begin a config whose runs are recorded in training of somebody's own, or go on with it.
 
         Args:
@@ -292,11 +297,12 @@ class DatasetFolder:
             base_revision: of the model that its runs start from.
             run: that is to come.
             recording: what its runs share; plain values.
+            task: of the config.
 
         Raises:
             SettingsError: the config was begun otherwise; the message lists the differences.
         """
-        self.check_recorded(config, base_revision, recording)
+        self.check_recorded(config, base_revision, recording, task)
         planned = {"runs": 0, "unseen_runs": 0}
         if self.manifest_path(config).exists():
             planned |= {name: int(count) for name, count in self.manifest(config)["planned"].items()}
@@ -304,7 +310,7 @@ class DatasetFolder:
         kind = "unseen_runs" if unseen else "runs"
         planned[kind] = max(planned[kind], index + 1)
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "recording": recording}
-        self._write_manifest(config, manifest)
+        self._write_manifest(config, manifest | metrics_entry(task))
 
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.

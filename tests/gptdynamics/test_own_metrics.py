@@ -20,9 +20,11 @@ from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.metrics import BLEU, LOSS, METRICS, RESERVED_NAMES, Metric
 from gptdynamics.plans import PlanEntry
+from gptdynamics.recorder import StepRecorder
 from gptdynamics.runs import Bench
-from gptdynamics.tasks import add_task_file, get_single_task
+from gptdynamics.tasks import add_task_file, get_single_task, load_examples
 from gptdynamics.tasks.user_tasks import VARIABLE
+from tests.gptdynamics.recorder.training import Loop
 from tests.own_metrics import RUNS, TASK, collect_notes, settings_of, task_file
 
 
@@ -219,6 +221,26 @@ def test_a_task_may_follow_fewer_metrics_and_then_samples_no_text(tmp_path: Path
     assert (collected.done, collected.sampled) == (["notes_tiny/0000"], 0)
     assert metrics_of(tmp_path / "out", "notes_tiny") == ["loss"]
     assert verify(tmp_path / "out").faults == []
+
+
+def test_a_recorder_measures_them_too(tmp_path: Path, tiny_model_folder: Path) -> None:
+    add_task_file(task_file(tmp_path))
+    pool, test = (load_examples(get_single_task("notes"), part, count) for part, count in (("pool", 12), ("test", 4)))
+    for run in range(2):
+        loop = Loop(tiny_model_folder, pool, 2)
+        made = loop.model, loop.tokenizer, loop.optimizer
+        with StepRecorder(tmp_path / "d", "notes_tiny", pool, test, *made) as recorder:
+            for ids in ([run, 1, 2, 3], [4, 5, 6, 7]):
+                with recorder.step(ids):
+                    loop.update(ids)
+    assert verify(tmp_path / "d").faults == []
+    runs = read_dynamics(tmp_path / "d", "notes_tiny", "words_missing")
+    assert (runs.values.shape, runs.definition.higher_is_better) == ((2, 3, 4), False)
+    folder = DatasetFolder(tmp_path / "d")
+    recording = folder.recording("notes_tiny")
+    assert recording is not None
+    with pytest.raises(SettingsError, match=r"metrics: loss, .*, text_length there, the usual ones now"):
+        folder.check_recorded("notes_tiny", runs.base_revision, recording, get_single_task("webnlg"))
 
 
 def test_every_column_of_trajectories_is_a_metric_or_reserved() -> None:
