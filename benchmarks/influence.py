@@ -16,6 +16,7 @@ from made_up_simulator import BATCH, POOL, STEPS, TESTS, made_up_simulator
 from rich.console import Console
 from rich.table import Table
 
+from simulator.configuration_gptfluence import scale_of
 from simulator.curricula import visit_shares
 from simulator.influence import influence, leave_out
 from simulator.modeling_gptfluence import GPTfluenceSimulator
@@ -85,11 +86,15 @@ def main() -> None:
 
         def fit_each(states=states, values=values) -> None:
             turn = informative(states, RIDGE)
-            responses_without_runs(states @ turn, values, np.eye(TESTS), RIDGE * turn.shape[1] / len(turn), "loss")
+            responses_without_runs(
+                states @ turn, values, np.eye(TESTS), RIDGE * turn.shape[1] / len(turn), scale_of("loss")
+            )
 
         errors = seconds(fit_each)
         whole = seconds(
-            lambda states=states, values=values: responses_without_runs(states, values, np.eye(TESTS), RIDGE, "loss")
+            lambda states=states, values=values: responses_without_runs(
+                states, values, np.eye(TESTS), RIDGE, scale_of("loss")
+            )
         )
         table.add_row(
             str(count),

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import PretrainedConfig
 
+# Least and greatest value of metrics, for models saved before their configuration said it.
 METRIC_RANGES = {
     "loss": (0.0, None),
     "accuracy": (0.0, 1.0),
     "bleu": (0.0, 100.0),
     "rougeL": (0.0, 1.0),
 }
+LATENTS = ("value", "log-odds")
+DIRECTIONS = ("higher", "lower")
+
+
+class Scale(NamedTuple):
+    """How a metric's values are bounded, and what effects are added to.
+
+    Attributes:
+        latent: `value`, or `log-odds`: log(exp(value) - 1), of a negative log probability.
+        least, greatest: the range; infinite where there is no bound.
+    """
+
+    latent: str
+    least: float
+    greatest: float
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of a configuration that say this."""
+        ends = {"least": self.least, "greatest": self.greatest}
+        return {"latent": self.latent} | {name: end if math.isfinite(end) else None for name, end in ends.items()}
+
+
+def scale_of(metric: str) -> Scale:
+    """The scale of a metric of the package, by its name."""
+    least, greatest = METRIC_RANGES[metric]
+    latent = "log-odds" if metric == "loss" else "value"
+    return Scale(latent, least, math.inf if greatest is None else greatest)
+
+
 PROJECTIONS = ("linear", "mlp", "table")
 KINDS = ("linear", "additive", "multiplicative")
 
@@ -22,6 +53,10 @@ SHARED = ("dynamics", "encoder", "encoder_width", "order", "projection", "kind",
 # What each has of its own.
 PART = (
     "metric",
+    "latent",
+    "least",
+    "greatest",
+    "direction",
     "dataset_config",
     "base_model",
     "base_revision",
@@ -47,6 +82,8 @@ PART = (
 
 # What a field may hold: a kind of value, and of numbers the least.
 FIELDS: dict[str, tuple[str, float]] = {
+    **dict.fromkeys(("latent", "direction"), ("text", 0)),
+    **dict.fromkeys(("least", "greatest"), ("number", -(2**31))),
     **dict.fromkeys(("dynamics", "metric", "dataset_config", "base_model", "base_revision", "projection"), ("text", 0)),
     "kind": ("text", 0),
     "encoder": ("object", 0),
@@ -61,7 +98,10 @@ FIELDS: dict[str, tuple[str, float]] = {
     "parts": ("list of objects", 0),
 }
 # Those that may be null.
-OPTIONAL = "encoder pool_ids pool_keys test_ids test_keys learning_rate decays fadings momenta forgettings ridge parts"
+OPTIONAL = (
+    "latent least greatest direction encoder pool_ids pool_keys test_ids test_keys learning_rate decays fadings "
+    "momenta forgettings ridge parts"
+)
 MOST = 2**31 - 1
 ONE = {"texts": "text", "whole numbers": "whole number", "numbers": "number", "objects": "object"}
 
@@ -98,8 +138,23 @@ def check_part(values: Mapping[str, Any]) -> None:
     if lacking or unknown:
         raise ValueError(f"an entry of parts {'lacks ' + lacking[0] if lacking else 'has an unknown ' + unknown[0]}")
     check_fields(values)
-    if values["metric"] not in METRIC_RANGES:
-        raise ValueError(f"metric={values['metric']!r} of a part must be one of {', '.join(METRIC_RANGES)}")
+    check_metric(values)
+
+
+def check_metric(values: Mapping[str, Any]) -> None:
+    """Raise ValueError where fields do not say what a metric's range and latent are."""
+    metric, latent, direction = values["metric"], values.get("latent"), values.get("direction")
+    if latent is None:
+        if metric not in METRIC_RANGES:
+            names = ", ".join(METRIC_RANGES)
+            raise ValueError(f"metric={metric!r} must be one of {names}, or latent must say what it is predicted in")
+        return
+    least, greatest = values.get("least"), values.get("greatest")
+    for name, value, choices in (("latent", latent, LATENTS), ("direction", direction, DIRECTIONS)):
+        if value not in choices and (name, value) != ("direction", None):
+            raise ValueError(f"{name}={value!r} must be one of {', '.join(choices)}")
+    if least is not None and greatest is not None and least >= greatest:
+        raise ValueError(f"least={least!r} must be below greatest={greatest!r}")
 
 
 class GPTfluenceConfig(PretrainedConfig):
@@ -112,6 +167,10 @@ class GPTfluenceConfig(PretrainedConfig):
     Args:
         dynamics: `markov` (the paper, eq. 4-8) or `memory`.
         metric: what is predicted.
+        latent: what effects are added to: `value` or `log-odds`, see `Scale`; None: what the metric's name says, as of
+            models saved before.
+        least, greatest: the metric's range; None: no bound, where `latent` is given.
+        direction: which values of the metric are better, `higher` or `lower`; None: what its name says.
         dataset_config: `<task>_<size>` of the runs it was trained on.
         base_model, base_revision: what those runs started from.
         encoder: what its encoder says of itself (`Encoder.describe`).
@@ -142,6 +201,10 @@ class GPTfluenceConfig(PretrainedConfig):
         self,
         dynamics: str = "markov",
         metric: str = "loss",
+        latent: str | None = None,
+        least: float | None = None,
+        greatest: float | None = None,
+        direction: str | None = None,
         dataset_config: str = "",
         base_model: str = "",
         base_revision: str = "",
@@ -183,14 +246,17 @@ class GPTfluenceConfig(PretrainedConfig):
         for name, value, known in (("projection", projection, PROJECTIONS), ("kind", kind, KINDS)):
             if value not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
-        if metric not in METRIC_RANGES:
-            raise ValueError(f"metric={metric!r} must be one of {', '.join(METRIC_RANGES)}")
+        check_metric(given)
         for name in ("pool", "test"):
             ids, keys = given[f"{name}_ids"] or [], given[f"{name}_keys"] or []
             if not parts and ids and len(ids) != len(keys):
                 raise ValueError(f"{name}_ids has {len(ids)} entries and {name}_keys {len(keys)}")
         self.dynamics = dynamics
         self.metric = metric
+        self.latent = latent
+        self.least = least
+        self.greatest = greatest
+        self.direction = direction
         self.dataset_config = dataset_config
         self.base_model = base_model
         self.base_revision = base_revision
@@ -248,6 +314,22 @@ class GPTfluenceConfig(PretrainedConfig):
             test_keys=list(dict.fromkeys(key for part in parts for key in part.test_keys)),
             parts=[{name: getattr(part, name) for name in PART} for part in parts],
         )
+
+    @property
+    def scale(self) -> Scale:
+        """The range of the metric, and what effects are added to."""
+        if self.latent is None:
+            return scale_of(self.metric)
+        return Scale(
+            self.latent,
+            -math.inf if self.least is None else self.least,
+            math.inf if self.greatest is None else self.greatest,
+        )
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of the metric."""
+        return self.metric != "loss" if self.direction is None else self.direction == "higher"
 
     @property
     def groups(self) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
+from .configuration_gptfluence import GPTfluenceConfig, Scale
 from .recurrence import decayed_sums, optimiser_sums
 
 # A loss below this is taken as this: its log-odds would say more than a float32 loss does.
@@ -40,17 +40,19 @@ FOREIGN = 0.25
 ROUNDING = 1e-4
 
 
-def to_latent(values: torch.Tensor, metric: str) -> torch.Tensor:
+def to_latent(values: torch.Tensor, scale: Scale) -> torch.Tensor:
     """Latent of values of a metric, any shape: log-odds of a loss, else the value."""
-    if metric != "loss":
+    if scale.latent == "value":
         return values
     values = values.clamp(min=SMALLEST_LOSS)
     return values + torch.log(-torch.expm1(-values))
 
 
-def from_latent(latent: torch.Tensor, metric: str) -> torch.Tensor:
+def from_latent(latent: torch.Tensor, scale: Scale) -> torch.Tensor:
     """Values of a metric, within its range, from their latent."""
-    return torch.nn.functional.softplus(latent) if metric == "loss" else latent.clamp(*METRIC_RANGES[metric])
+    if scale.latent == "value":
+        return latent.clamp(scale.least, scale.greatest)
+    return torch.nn.functional.softplus(latent)
 
 
 def limited(effect: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
@@ -95,7 +97,7 @@ class MemoryDynamics(nn.Module):
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
         self.first_step = config.first_step
-        self.metric = config.metric
+        self.scale = config.scale
         width, count, test_count = config.encoder_width, config.components, config.test_components
         filters = len(config.decays) * len(config.fadings) + len(config.momenta) * len(config.forgettings)
         seen, grid, curves = len(config.test_keys), config.steps + 1, config.curve_components
@@ -234,17 +236,17 @@ class MemoryDynamics(nn.Module):
         initial: torch.Tensor | None,
     ) -> torch.Tensor:
         """Trajectories `[runs, steps + 1, M]` from effects <w, m_t> of that shape; see `forward`."""
-        first = None if initial is None else to_latent(initial, self.metric)
+        first = None if initial is None else to_latent(initial, self.scale)
         limit = torch.where(seen >= 0, self.limit[seen.clamp(min=0)], self.unseen_limit)
         shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(rates)) * self.known(rates).unsqueeze(-1)
         latent = self.curve(rates, test, seen, first) + shown * limited(effect, limit)
         if initial is None or first is None:
-            return from_latent(latent, self.metric)
+            return from_latent(latent, self.scale)
         at = min(self.first_step, latent.size(1) - 1)
         # The curve of an unseen example was predicted from its first value already.
         offset = torch.where(seen >= 0, first - latent[:, at], 0.0).unsqueeze(1)
         given = initial.unsqueeze(1).expand(len(latent), at + 1, -1)
-        return torch.cat([given, from_latent(latent[:, at + 1 :] + self.carry * offset, self.metric)], dim=1)
+        return torch.cat([given, from_latent(latent[:, at + 1 :] + self.carry * offset, self.scale)], dim=1)
 
     def forward(
         self,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from .configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
+from .configuration_gptfluence import GPTfluenceConfig
 from .curricula import measured_steps, shares_between
 from .intervals import QUANTILES, half_width
 from .markov_dynamics import MarkovDynamics
@@ -335,7 +335,7 @@ class GPTfluenceSimulator(PreTrainedModel):
             ValueError: the model has no bands, or none of this level.
         """
         width = self.band_width(predicted.size(1), seen, level)
-        ends = METRIC_RANGES[self.config.metric]
+        _, *ends = self.config.scale
         return (predicted - width).clamp(*ends), (predicted + width).clamp(*ends)
 
     def band_width(self, values: int, seen: torch.Tensor, level: float) -> torch.Tensor:

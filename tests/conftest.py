@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,6 +19,15 @@ hypothesis_settings.register_profile("shared", deadline=None, max_examples=60)
 hypothesis_settings.load_profile("shared")
 
 pytest_plugins = ["tests.hub.fixture"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is kept between commands is kept between tests, but never in the user's own cache."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("GPTDYNAMICS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
 
 TOKENIZER_LINES = (
     "The cat sleeps in the old house. The dog sees the red ball near the river.",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from gptdynamics.dataset.run_files import read_trajectories
+from gptdynamics.metrics import LOSS, Metric
 from hub_cards.figure import Line, Panel, draw_panels
 
 CONFIGS = 12
@@ -33,27 +34,45 @@ def drawn_runs(finished: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]
     return dict([(config, runs[:RUNS]) for config, runs in finished.items() if runs][:CONFIGS])
 
 
-def draw_runs(finished: Mapping[str, Sequence[str]], path_of: Callable[[str, str], Path]) -> str | None:
-    """An SVG with the loss of each config's first three test examples in its first three runs; None: there is none.
+def draw_runs(
+    finished: Mapping[str, Sequence[str]],
+    path_of: Callable[[str, str], Path],
+    own_metrics: Mapping[str, Sequence[Metric]],
+) -> str | None:
+    """An SVG of each config's first three test examples in its first three runs: the loss, and metrics of its own.
 
     Args:
         finished: names of finished runs by config.
         path_of: the trajectories' file of a run of a config.
+        own_metrics: by config, the metrics that are its task's own.
+
+    Returns:
+        None where there is nothing to draw.
 
     Raises:
         DataError: a file is damaged.
     """
     panels = []
     for config, runs in drawn_runs(finished).items():
-        lines = []
-        for run in runs:
-            rows = read_trajectories(path_of(config, run), run).slice(0, len(_EXAMPLES)).to_pylist()
-            lines += [
-                Line(row["step"], row["loss"], colour, label)
-                for (label, colour), row in zip(_EXAMPLES.items(), rows, strict=False)
+        rows = [
+            (label, colour, row)
+            for run in runs
+            for (label, colour), row in zip(
+                _EXAMPLES.items(),
+                read_trajectories(path_of(config, run), run).slice(0, len(_EXAMPLES)).to_pylist(),
+                strict=False,
+            )
+        ]
+        for metric in (LOSS, *own_metrics.get(config, ())):
+            steps = metric.step_column
+            lines = [
+                Line(row[steps], row[metric.name], colour, label)
+                for label, colour, row in rows
                 # What was recorded elsewhere need not have the loss.
-                if row.get("loss") and len(row["loss"]) == len(row["step"])
+                if row.get(metric.name) and len(row[metric.name]) == len(row[steps])
             ]
-        if lines:
-            panels.append(Panel(config, "loss", lines))
+            if lines:
+                # The name of the vertical axis is written once for a row of panels.
+                title = config if metric == LOSS else f"{config}: {metric.axis_title}"
+                panels.append(Panel(title, metric.title or metric.name, lines))
     return draw_panels(panels) if panels else None

@@ -26,17 +26,19 @@ from gptdynamics.configs import (
 from gptdynamics.dataset.card import CARD, FIGURE, HERE, is_older_card, merge_card, read_card, render_card
 from gptdynamics.dataset.card_figure import draw_runs, picture_is_ours
 from gptdynamics.dataset.licences import rows_licences
+from gptdynamics.dataset.metric_record import metric_differences, metrics_entry, own_metrics
 from gptdynamics.dataset.recorded import EARLIER_RECORDING
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories
-from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, METRICS, read_parquet, write_parquet
+from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.local_models import published_name
+from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object, read_bytes
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
-from gptdynamics.tasks import get_task
+from gptdynamics.tasks import Mixture, Task, get_task
 
 _RUN_FILE = re.compile(r"(train|validation|test|test_unseen)-(u?(?:[0-9]{4}|[1-9][0-9]{4,}))\.parquet")
 
@@ -167,6 +169,27 @@ class DatasetFolder:
             raise DataError(f"{self.manifest_path(config)}: tokenization {rule!r} is none. Restore the file")
         return rule
 
+    def own_metrics(self, config: str) -> dict[str, Metric]:
+        """The metrics of a config that are its task's own, by name, as its manifest describes them.
+
+        Raises:
+            DataError: its manifest is damaged.
+        """
+        if not self.manifest_path(config).exists():
+            return {}
+        try:
+            return own_metrics(self.manifest(config))
+        except SettingsError as error:
+            raise DataError(f"{self.manifest_path(config)}: metrics: {error}. Restore the file") from error
+
+    def metrics(self, config: str) -> dict[str, Metric]:
+        """The metrics that the runs of a config may have: the package's, then those of its task's own.
+
+        Raises:
+            DataError: its manifest is damaged.
+        """
+        return METRICS | self.own_metrics(config)
+
     def check_settings(self, entry: PlanEntry, base_revision: str | None = None) -> None:
         """Compare with the manifest that the config was begun with, if there is one.
 
@@ -180,6 +203,7 @@ class DatasetFolder:
         if not self.manifest_path(entry.config).exists():
             return
         manifest = self.manifest(entry.config)
+        self.own_metrics(entry.config)
         if not manifest["settings"]:
             raise SettingsError(
                 f"{self.root} holds runs of {entry.config} that were not collected: give another --output"
@@ -187,6 +211,7 @@ class DatasetFolder:
         differences = entry.settings.differences(manifest["settings"])
         if base_revision is not None and manifest.get("base_revision") != base_revision:
             differences.append(f"base_revision: {manifest.get('base_revision')!r} there, {base_revision!r} now")
+        differences += metric_differences(manifest, metrics_entry(get_task(entry.settings.task)))
         if differences:
             raise SettingsError(
                 f"{self.root} holds {entry.config} made with other settings ({'; '.join(differences)}). "
@@ -202,7 +227,7 @@ class DatasetFolder:
             before = self.manifest(entry.config)["planned"]
             planned = {name: max(count, int(before.get(name, 0))) for name, count in planned.items()}
         manifest = {"settings": entry.settings.to_dict(), "base_revision": base_revision, "planned": planned}
-        self._write_manifest(entry.config, manifest)
+        self._write_manifest(entry.config, manifest | metrics_entry(get_task(entry.settings.task)))
 
     def _write_manifest(self, config: str, manifest: dict[str, Any]) -> None:
         path = self.manifest_path(config)
@@ -229,13 +254,14 @@ class DatasetFolder:
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
         self._write_manifest(config, manifest)
 
-    def check_recorded(self, config: str, base_revision: str, recording: dict[str, Any]) -> None:
+    def check_recorded(self, config: str, base_revision: str, recording: dict[str, Any], task: Task | Mixture) -> None:
         """Compare with the manifest that a recorded config was begun with, if there is one.
 
         Args:
             config: its name.
             base_revision: of the model that its runs start from.
             recording: how runs are to be recorded; plain values.
+            task: of the config.
 
         Raises:
             SettingsError: the config was begun otherwise; the message lists the differences.
@@ -255,13 +281,17 @@ class DatasetFolder:
             for name in sorted(there.keys() | now.keys())
             if there.get(name) != now.get(name)
         ]
+        self.own_metrics(config)
+        differences += metric_differences(self.manifest(config), metrics_entry(task))
         if differences:
             raise SettingsError(
                 f"{self.root} holds {config} recorded otherwise ({'; '.join(differences)}). "
                 "Record it in the same way, or name another folder or config"
             )
 
-    def begin_recorded(self, config: str, base_revision: str, run: str, recording: dict[str, Any]) -> None:
+    def begin_recorded(
+        self, config: str, base_revision: str, run: str, recording: dict[str, Any], task: Task | Mixture
+    ) -> None:
         """Begin a config whose runs are recorded in training of somebody's own, or go on with it.
 
         Args:
@@ -269,11 +299,12 @@ class DatasetFolder:
             base_revision: of the model that its runs start from.
             run: that is to come.
             recording: what its runs share; plain values.
+            task: of the config.
 
         Raises:
             SettingsError: the config was begun otherwise; the message lists the differences.
         """
-        self.check_recorded(config, base_revision, recording)
+        self.check_recorded(config, base_revision, recording, task)
         planned = {"runs": 0, "unseen_runs": 0}
         if self.manifest_path(config).exists():
             planned |= {name: int(count) for name, count in self.manifest(config)["planned"].items()}
@@ -281,7 +312,7 @@ class DatasetFolder:
         kind = "unseen_runs" if unseen else "runs"
         planned[kind] = max(planned[kind], index + 1)
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "recording": recording}
-        self._write_manifest(config, manifest)
+        self._write_manifest(config, manifest | metrics_entry(task))
 
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.
@@ -400,7 +431,8 @@ class DatasetFolder:
         """
         licences = rows_licences(sorted(self.root.glob("data/*_examples/*.parquet")))
         finished = {config: self.finished(config) for config in self.configs()}
-        figure = draw_runs(finished, self.run_path) if picture else None
+        own = {config: list(self.own_metrics(config).values()) for config in finished}
+        figure = draw_runs(finished, self.run_path, own) if picture else None
         text = render_card(self.patterns(), self._summaries(), licences, source, figure is not None)
         card = {CARD: merge_card(old, text) if old else text}
         return card if figure is None else card | {FIGURE: figure}
@@ -431,12 +463,14 @@ class DatasetFolder:
                 continue
             row = read_run_row(self.run_row_path(config, finished[0]), config, finished[0])
             columns = read_trajectories(self.run_path(config, finished[0]), finished[0])
+            metrics = self.metrics(config)
             counts = {split: sum(split_of(run) == split for run in finished) for split in SPLITS}
             summaries.append(
                 row
                 | {
                     "splits": counts,
-                    "metrics": [name for name in columns.column_names if name in METRICS],
+                    "metrics": [name for name in columns.column_names if name in metrics],
+                    "own_metrics": list(self.own_metrics(config).values()),
                     "steps": len(row["curriculum"]),
                     "test_examples": columns.num_rows,
                     "imported": self.origin(config) is not None,

@@ -15,10 +15,11 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.arrays import run_array, take_runs
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
-from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, GENERATED_METRICS, METRICS, read_parquet
+from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.hub.source import SHORT_NAME, bundled_configs, source_of
+from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object
 
 
@@ -39,6 +40,7 @@ class Dynamics:
         base_model, base_revision: what the runs started from.
         batch_size: examples in an update.
         tokenization: how prompts and targets became tokens.
+        own_metric: what the metric is, if it is one of the task's own.
     """
 
     source: str
@@ -55,6 +57,12 @@ class Dynamics:
     base_revision: str
     batch_size: int
     tokenization: Tokenization = "joined"
+    own_metric: Metric | None = None
+
+    @property
+    def definition(self) -> Metric:
+        """What the metric is: its title, range and direction."""
+        return self.own_metric or METRICS[self.metric]
 
     def split(self, *splits: Split) -> Dynamics:
         """Only the runs of the given splits.
@@ -171,7 +179,7 @@ def _finished(folder: DatasetFolder, source: str | Path, config: str, unseen: bo
 
 def _metrics(folder: DatasetFolder, config: str, finished: list[str]) -> list[str]:
     columns = read_trajectories(folder.run_path(config, finished[0]), finished[0]).column_names
-    return [name for name in METRICS if name in columns]
+    return [name for name in folder.metrics(config) if name in columns]
 
 
 def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = False) -> Dynamics:
@@ -180,8 +188,8 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     Args:
         source: a dataset folder, a Hub id, or the short name, of which the config decides what is read.
         config: `<task>_<size>`.
-        metric: `loss`, `accuracy`, `bleu` or `rougeL`. Only test examples that it is followed for are read, and only
-            runs that it was measured in: imported runs may lack some.
+        metric: one of `gptdynamics.metrics.METRICS`, or one of the task's own. Only test examples that it is followed
+            for are read, and only runs that it was measured in: imported runs may lack some.
         unseen: read the runs of `test_unseen`, too; then the pool has their rows as well.
 
     Raises:
@@ -196,7 +204,8 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     available = _metrics(folder, config, finished)
     if metric not in available:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
-    step_column = "generation_step" if metric in GENERATED_METRICS else "step"
+    own = folder.own_metrics(config)
+    step_column = (METRICS | own)[metric].step_column
     # One run at a time: all of them may be more than there is memory for.
     there: list[str] = []
     values, test_ids, step = np.empty(0), [], np.empty(0)
@@ -246,4 +255,5 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
         base_revision=rows[0]["base_revision"],
         batch_size=rows[0]["batch_size"],
         tokenization=folder.tokenization(config),
+        own_metric=own.get(metric),
     )

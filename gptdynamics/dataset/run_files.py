@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gptdynamics.dataset.schema import GRADIENT_COLUMNS, METRICS, RECORDED_RUN_SCHEMA, read_parquet, with_types
+from gptdynamics.dataset.schema import GRADIENT_COLUMNS, RECORDED_RUN_SCHEMA, read_parquet, with_types
 from gptdynamics.errors import DataError
+from gptdynamics.metrics import METRICS
 
 _AGAIN = "Move it out of the folder and run the same collect command again, or restore it"
 _VALUES = (pa.list_(pa.float32()), pa.list_(pa.float64()))
@@ -70,7 +71,7 @@ def read_trajectories(path: Path, run: str, columns: Sequence[str] | None = None
             raise DataError(f"{path}: the column {name} is missing. {_AGAIN}")
     if not table.num_rows:
         raise DataError(f"{path}: it has no rows. {_AGAIN}")
-    table = _typed(table, path)
+    table = _typed(table, path, columns or ())
     theirs = sorted(set(table["run"].to_pylist()), key=str)
     if theirs != [run]:
         raise DataError(f"{path}: it is of run {', '.join(map(str, theirs[:3]))}, not of run {run}. {_AGAIN}")
@@ -108,16 +109,23 @@ def values_of(table: pa.Table, path: Path, metric: str, step_column: str) -> tup
     return step, values.flatten().to_numpy(zero_copy_only=False).reshape(table.num_rows, -1)
 
 
-def _typed(table: pa.Table, path: Path) -> pa.Table:
-    """The table with the types that its columns are to have; wider ones of other writers become those."""
+def _typed(table: pa.Table, path: Path, metrics: Sequence[str] = ()) -> pa.Table:
+    """The table with the types that its columns are to have; wider ones of other writers become those.
+
+    Args:
+        table: of the file.
+        path: the file.
+        metrics: columns of values besides those of the package.
+    """
     own = dict(zip(RECORDED_RUN_SCHEMA.names, RECORDED_RUN_SCHEMA.types, strict=True))
     if "test_id" in table.column_names:
         lists = pa.list_(pa.int32())
         own = {"run": pa.string(), "test_id": pa.int32(), "task": pa.string(), **dict.fromkeys(_STEPS, lists)}
+        values = {*METRICS, *GRADIENT_COLUMNS, *metrics}
         own |= {
             field.name: _VALUES[1]
             for field in table.schema
-            if field.name in (*METRICS, *GRADIENT_COLUMNS) and field.type not in _VALUES
+            if field.name not in own and field.name in values and field.type not in _VALUES
         }
     return with_types(table, own, path)
 

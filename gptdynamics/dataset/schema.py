@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,12 +11,11 @@ import pyarrow.parquet as pq
 from gptdynamics.atomic import write_atomically
 from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 from gptdynamics.errors import DataError
+from gptdynamics.metrics import Metric, names_of
 
 # What to do about a file of a dataset that is damaged.
 COLLECT_AGAIN = "Move it out of the folder and run the same collect command again"
 
-GENERATED_METRICS = ("bleu", "rougeL")
-METRICS = ("loss", "accuracy", *GENERATED_METRICS)
 GRADIENT_COLUMNS = ("grad_dot", "update_dot")
 
 _STEPS = pa.list_(pa.int32())
@@ -25,7 +24,7 @@ _WIDE_VALUES = pa.list_(pa.float64())
 
 
 def trajectory_schema(
-    metrics: tuple[str, ...], mixture: bool = False, gradients: bool = False, wide: bool = False
+    metrics: Sequence[Metric], mixture: bool = False, gradients: bool = False, wide: bool = False
 ) -> pa.Schema:
     """A row for each (run, test example); what is measured at other steps than the loss has a step list of its own.
 
@@ -39,8 +38,8 @@ def trajectory_schema(
     columns: list[tuple[str, pa.DataType]] = [("run", pa.string()), ("test_id", pa.int32())]
     columns += [("task", pa.string())] if mixture else []
     columns.append(("step", _STEPS))
-    columns += [(name, values) for name in metrics if name not in GENERATED_METRICS]
-    generated = [name for name in metrics if name in GENERATED_METRICS]
+    columns += [(name, values) for name in names_of(metrics, needs_text=False)]
+    generated = names_of(metrics, needs_text=True)
     if generated:
         columns.append(("generation_step", _STEPS))
         columns += [(name, values) for name in generated]

@@ -64,7 +64,7 @@ def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gr
         gradients: whether some runs of the config record gradient products.
     """
     rows = len(test)
-    schema = trajectory_schema(tuple(task.metrics), len(task.parts) > 1, gradients)
+    schema = trajectory_schema(task.followed_metrics, len(task.parts) > 1, gradients)
     columns: dict[str, Any] = {
         "run": [run.name] * rows,
         "test_id": [example.id for example in test],

@@ -17,6 +17,7 @@ from dataclasses import astuple, dataclass
 from gptdynamics.configs import RunSettings
 from gptdynamics.estimates.lengths import Lengths, TaskLengths
 from gptdynamics.estimates.shapes import ModelShape
+from gptdynamics.metrics import names_of
 
 # Forward passes that two derivatives of every test loss cost: one, one backward to activations, and one for gradients
 # that serve both.
@@ -155,7 +156,7 @@ def run_flops(
     texts = sum(
         generation_flops(shape, each, lengths[part.name].test, lengths[part.name].new_tokens, context, rank)
         for part in task.test_parts
-        if part.generates
+        if names_of(part.followed_metrics, needs_text=True)
     )
     gradients = products = 0.0
     if follows_gradients:

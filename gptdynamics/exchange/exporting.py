@@ -14,13 +14,13 @@ from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root, read_examples
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories
-from gptdynamics.dataset.schema import GENERATED_METRICS
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.exchange.findings import Findings, Report
 from gptdynamics.exchange.names import CURRICULUM_FILE, THEIR_TASKS, checked_path, example_file, run_folder_name
 from gptdynamics.exchange.origin import RunOrigin, run_origins
-from gptdynamics.exchange.release import FOLDERS, METRIC_FILES
+from gptdynamics.exchange.release import FOLDERS, METRIC_FILE
+from gptdynamics.metrics import Metric
 from gptdynamics.ownership import check_folder
 from gptdynamics.tasks import Mixture, get_task
 
@@ -76,7 +76,7 @@ def export_release(
             exported.files += _write_examples(out, task, part, read_examples(folder, task, part), findings)
     total = sum(len(runs[config]) for config in chosen)
     for config in chosen:
-        origins = run_origins(folder, config)
+        origins, metrics = run_origins(folder, config), folder.metrics(config)
         for run in runs[config]:
             row = read_run_row(folder.run_row_path(config, run), config, run)
             origin = origins.get(run)
@@ -88,7 +88,7 @@ def export_release(
             if path.as_posix() in exported.runs.values():
                 raise DataError(f"{folder.manifest_path(config)}: {path} is the folder of two runs")
             table = read_trajectories(folder.run_path(config, run), run)
-            _write_run(out / path, row["curriculum"], table.to_pylist(), origin or RunOrigin(""))
+            _write_run(out / path, row["curriculum"], table.to_pylist(), metrics, origin or RunOrigin(""))
             exported.runs[f"{config}/{run}"] = path.as_posix()
             on_progress(len(exported.runs), total)
         if table["step"][0][0].as_py() == 0:
@@ -170,12 +170,18 @@ def _own_folder(
     return paths[paths[0].as_posix() in runs.values()]
 
 
-def _write_run(path: Path, curriculum: list[list[int]], rows: list[dict[str, Any]], origin: RunOrigin) -> None:
+def _write_run(
+    path: Path,
+    curriculum: list[list[int]],
+    rows: list[dict[str, Any]],
+    metrics: Mapping[str, Metric],
+    origin: RunOrigin,
+) -> None:
     """Write the files of one run. The layout has no step 0, and calls the value of every metric `loss`."""
     batches = enumerate([*curriculum, *origin.batches_after], start=1)
     _write_new(path / CURRICULUM_FILE, [{"step": step, "samples_id": batch} for step, batch in batches])
-    for metric, name in METRIC_FILES.items():
-        steps = "generation_step" if metric in GENERATED_METRICS else "step"
+    for metric, definition in metrics.items():
+        steps = definition.step_column
         trajectories = {
             row["test_id"]: [
                 {"step": step, "loss": value} for step, value in zip(row[steps], row[metric], strict=True) if step > 0
@@ -186,4 +192,6 @@ def _write_run(path: Path, curriculum: list[list[int]], rows: list[dict[str, Any
         order = origin.orders.get(metric, [])
         ids = order if sorted(order) == sorted(trajectories) else list(trajectories)
         if ids:
-            _write_new(path / name, [{"id": key, "loss_trajectory": trajectories[key]} for key in ids])
+            _write_new(
+                path / METRIC_FILE.format(metric), [{"id": key, "loss_trajectory": trajectories[key]} for key in ids]
+            )

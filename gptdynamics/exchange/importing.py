@@ -15,13 +15,14 @@ from gptdynamics.curriculum import linear_decay
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.dataset.reading import local_root
-from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS, RUN_SCHEMA, read_parquet, trajectory_schema
+from gptdynamics.dataset.schema import RUN_SCHEMA, read_parquet, trajectory_schema
 from gptdynamics.errors import DataError, DivergedRunError, GPTDynamicsError, SettingsError
 from gptdynamics.exchange.files import UNKNOWN
 from gptdynamics.exchange.findings import Report
 from gptdynamics.exchange.names import RunFolder, config_names
 from gptdynamics.exchange.origin import RunOrigin, origin_of, run_origins
 from gptdynamics.exchange.release import Release, ReleasedRun, TaskExamples, fit_together
+from gptdynamics.metrics import METRICS, resolve_metrics
 from gptdynamics.tasks import get_task
 
 OnProgress = Callable[[int, int], None]
@@ -204,7 +205,7 @@ def _write(
     folder: DatasetFolder, described: ImportedConfig, names: dict[str, str], runs: dict[str, ReleasedRun]
 ) -> None:
     config, updates = described.config, described.steps
-    schema = trajectory_schema(tuple(described.metrics), wide=True)
+    schema = trajectory_schema(resolve_metrics(described.metrics), wide=True)
     origins = {name: RunOrigin(path) for path, name in names.items()} | run_origins(folder, config)
     tables = {}
     for name, run in runs.items():
@@ -250,7 +251,7 @@ def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:
 def _trajectories(name: str, run: ReleasedRun, schema: pa.Schema) -> pa.Table:
     """A row for each test example, in the order of their ids; what was not measured is null."""
     loss = run.metrics["loss"]
-    generated = [run.metrics[metric].step for metric in GENERATED_METRICS if metric in run.metrics]
+    generated = [each.step for metric, each in run.metrics.items() if METRICS[metric].needs_text]
     steps = {"step": loss.step, "generation_step": generated[0] if generated else None}
     values = {metric: dict(zip(each.ids, each.values.T, strict=True)) for metric, each in run.metrics.items()}
     rows = [

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from gptdynamics.dataset.checks.findings import some
-from gptdynamics.dataset.checks.trajectories import RANGES
-from gptdynamics.dataset.schema import GENERATED_METRICS, METRICS
 from gptdynamics.errors import DataError, DivergedRunError
 from gptdynamics.examples import Example
 from gptdynamics.exchange.files import MetricFile, ReleaseFile, most_frequent, read_batches, read_examples, read_metric
 from gptdynamics.exchange.findings import Findings
 from gptdynamics.exchange.names import CURRICULUM_FILE, RunFolder, example_file, parse_run_folder
+from gptdynamics.metrics import METRICS, names_of
 
 FOLDERS = ("sft_tasks", "it_tasks")
-METRIC_FILES = {metric: f"all_{metric}_trajectory.out" for metric in METRICS}
+METRIC_FILE = "all_{}_trajectory.out"
+METRIC_FILES = {metric: METRIC_FILE.format(metric) for metric in METRICS}
 _RUN_OUT = "the run is left out"
 _METRIC_OUT = "this metric of the run is left out"
 
@@ -172,11 +172,9 @@ def _checked(measured: MetricFile, metric: str, updates: int, test: set[int], fi
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise DivergedRunError(f"{metric} of test example {ids[column]} is not finite at step {step[row]}")
-    low, high = RANGES[metric]
-    outside = ~np.isin(values, (low, high)) if metric == "accuracy" else (values < low) | (values > high)
+    outside = METRICS[metric].outside(values)
     if outside.any():
-        allowed = f"{low:g} {'or' if metric == 'accuracy' else 'to'} {high:g}"
-        raise DataError(f"{metric} is {values[outside][0]:g} somewhere, not {allowed}")
+        raise DataError(f"{metric} is {values[outside][0]:g} somewhere, not {METRICS[metric].allowed}")
     return MetricFile(ids, step, values)
 
 
@@ -195,11 +193,12 @@ def fit_together(runs: Sequence[ReleasedRun], findings: Findings) -> list[Releas
     runs = [run for run, grid in zip(runs, grids, strict=True) if grid == usual]
     if usual is None:
         return []
-    generated = (run.metrics[metric].grid[0] for run in runs for metric in GENERATED_METRICS if metric in run.metrics)
-    steps = dict.fromkeys(METRICS, usual[0]) | dict.fromkeys(GENERATED_METRICS, most_frequent(generated) or ())
+    texts = names_of(METRICS.values(), needs_text=True)
+    generated = (run.metrics[metric].grid[0] for run in runs for metric in texts if metric in run.metrics)
+    steps = dict.fromkeys(METRICS, usual[0]) | dict.fromkeys(texts, most_frequent(generated) or ())
     usual_grids = {
         metric: (steps[metric], ids)
-        for metric in METRICS[1:]
+        for metric in list(METRICS)[1:]
         if (ids := most_frequent(run.metrics[metric].grid[1] for run in runs if metric in run.metrics))
     }
     runs = [replace(run, metrics=_fitting_metrics(run, usual_grids, findings)) for run in runs]

@@ -18,6 +18,7 @@ from gptdynamics.dataset.card_figure import drawn_runs, picture_is_ours
 from gptdynamics.dataset.checks.facts import config_facts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
+from gptdynamics.dataset.metric_record import metric_differences
 from gptdynamics.dataset.recorded import EARLIER_RECORDING
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify_run
@@ -183,6 +184,7 @@ class Merge:
             *_differences(_run_settings(theirs), _run_settings(mine)),
             *_origin_differences(theirs.get("origin"), mine.get("origin")),
             *_differences(_recording(theirs), _recording(mine)),
+            *metric_differences(theirs, mine, "here"),
             *_differences({"base_revision": theirs.get("base_revision")}, {"base_revision": mine.get("base_revision")}),
         ]
         if differences:

@@ -12,7 +12,9 @@ from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses
+from gptdynamics.measurement.own_scores import score_own_metric
 from gptdynamics.measurement.scores import score_texts, text_tokenizer_of
+from gptdynamics.metrics import METRICS, names_of
 from gptdynamics.tasks import Task, get_single_task
 from gptdynamics.tokens import ExampleTokenizer, TokenizedExample
 
@@ -122,13 +124,14 @@ class TestSet:
         own = tasks or {}
         names = {example.task for example in self.examples}
         tasks = {name: own[name] if name in own else get_single_task(name) for name in names}
-        generates = np.array([tasks[example.task].generates for example in self.examples])
+        self.metrics = {name: task.followed_metrics for name, task in tasks.items()}
+        every = {name: names_of(metrics) for name, metrics in self.metrics.items()}
         self.followed: dict[str, np.ndarray] = {
-            "loss": np.ones(len(self.examples), dtype=bool),
-            "accuracy": ~generates,
-            "bleu": generates,
-            "rougeL": generates,
+            metric: np.array([metric in every[example.task] for example in self.examples], dtype=bool)
+            for metric in dict.fromkeys([*METRICS, *(metric for names in every.values() for metric in names)])
         }
+        texts = {name: names_of(metrics, needs_text=True) for name, metrics in self.metrics.items()}
+        generates = np.array([bool(texts[example.task]) for example in self.examples])
         self.tokenized = [self.tokenize(example) for example in self.examples]
         labels = [self._labels(example, tasks[example.task].labels) for example in self.examples]
         self.losses = TargetLosses(
@@ -138,12 +141,12 @@ class TestSet:
         )
         # Other labels need a pass for each of them: `rivals` are those passes' rows, by example.
         self.rivals: dict[int, slice] = {}
-        every: list[TokenizedExample] = []
+        rivals: list[TokenizedExample] = []
         for index, sequences in enumerate(labels):
             if sequences and not _differ_in_last_token(sequences):
-                self.rivals[index] = slice(len(every), len(every) + len(sequences))
-                every += sequences
-        self.label_losses = TargetLosses(every, device=base.model.device) if every else None
+                self.rivals[index] = slice(len(rivals), len(rivals) + len(sequences))
+                rivals += sequences
+        self.label_losses = TargetLosses(rivals, device=base.model.device) if rivals else None
         self.answers = {
             index: tasks[self.examples[index].task].labels.index(self.examples[index].target) for index in self.rivals
         }
@@ -194,25 +197,40 @@ class TestSet:
             for at, rows in self.rivals.items():
                 # A loss that is not a number is reported as one by the run, not as a wrong answer.
                 accuracy[at] = each[rows].argmin() == self.answers[at] if np.isfinite(each[rows]).all() else np.nan
-        return {"loss": loss, "accuracy": accuracy} if self.followed["accuracy"].any() else {"loss": loss}
+        if not self.followed["accuracy"].any():
+            return {"loss": loss}
+        return {"loss": loss, "accuracy": np.where(self.followed["accuracy"], accuracy, np.float32(np.nan))}
 
     def generate(self, model: PreTrainedModel, seed: Sequence[int]) -> dict[str, np.ndarray]:
-        """Sample text for every generation example and score it: `bleu`, `rougeL`, `[examples]` float32 each.
+        """Sample text for every generation example and score it: by metric, `[examples]` float32 each.
 
         Args:
             model: as it is now.
             seed: of the run and the step; each example adds its own id.
+
+        Returns:
+            `bleu`, `rougeL` and metrics of the tasks' own, as far as they are followed; NaN where they are not.
+
+        Raises:
+            SettingsError: the function of a task's own metric fails, or leaves the metric's range.
         """
         if self.generator is None:
             return {}
         chosen = [self.examples[at] for at in self.generated]
         texts = self.generator.sample(model, [[*seed, example.id] for example in chosen])
-        scores = {name: np.full(len(self.examples), np.nan, dtype=np.float32) for name in ("bleu", "rougeL")}
+        scores: dict[str, np.ndarray] = {}
         for task, tokenizer in self.text_tokenizers.items():
             own = [place for place, example in enumerate(chosen) if example.task == task]
-            found = score_texts([texts[at] for at in own], [chosen[at].references for at in own], tokenizer)
-            for name, values in found.items():
-                scores[name][[self.generated[at] for at in own]] = values
+            examples, sampled = [chosen[at] for at in own], [texts[at] for at in own]
+            found: dict[str, np.ndarray] = {}
+            for metric in self.metrics[task]:
+                if metric.score is not None:
+                    found[metric.name] = score_own_metric(metric, sampled, examples)
+                elif metric.needs_text and metric.name not in found:
+                    found |= score_texts(sampled, [example.references for example in examples], tokenizer)
+            for name in names_of(self.metrics[task], needs_text=True):
+                values = scores.setdefault(name, np.full(len(self.examples), np.nan, dtype=np.float32))
+                values[[self.generated[at] for at in own]] = found[name]
         return scores
 
 

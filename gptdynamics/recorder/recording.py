@@ -139,7 +139,7 @@ class Recording:
         }
         self.recorded = Recorded(**(shared | counts), tokenization=tokens.tokenization)
         self.test_set = self._test_set(base, tokens)
-        self.folder.check_recorded(self.config, self.base_revision, self.recorded.to_dict())
+        self.folder.check_recorded(self.config, self.base_revision, self.recorded.to_dict(), self.task)
         if resumed is not None:
             self._check_resumed(resumed)
         self._take(self.run if resumed is None else resumed.run, goes_on=resumed is not None)
@@ -177,10 +177,10 @@ class Recording:
         """Write what the config's runs share, unless somebody else began it otherwise meanwhile."""
         self.folder.remove_leftovers()
         with self._claims.whole_folder():
-            self.folder.check_recorded(self.config, self.base_revision, self.recorded.to_dict())
+            self.folder.check_recorded(self.config, self.base_revision, self.recorded.to_dict(), self.task)
             self.folder.add_examples(self.task.name, "pool", self.examples.pool)
             self.folder.add_examples(self.task.name, "test", self.examples.test)
-            self.folder.begin_recorded(self.config, self.base_revision, self.name, self.recorded.to_dict())
+            self.folder.begin_recorded(self.config, self.base_revision, self.name, self.recorded.to_dict(), self.task)
             self.folder.write_card()
 
     def _check_resumed(self, resumed: Partial) -> None:

@@ -1,5 +1,6 @@
 """Tasks: rows, prompts, targets and references; and mixtures of them."""
 
+from gptdynamics.metrics import Metric
 from gptdynamics.tasks.loading import load_examples
 from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.registry import generates, get_single_task, get_task, is_registered, task_names
@@ -8,6 +9,7 @@ from gptdynamics.tasks.user_tasks import add_task_file
 
 __all__ = [
     "HubSource",
+    "Metric",
     "Mixture",
     "Row",
     "Split",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.metrics import Metric, resolve_metrics
 from gptdynamics.tasks.task import Task
 
 
@@ -46,6 +47,15 @@ class Mixture:
         return "instruct"
 
     @property
-    def metrics(self) -> tuple[str, ...]:
+    def metrics(self) -> tuple[str | Metric, ...]:
         """Every metric that one of the tasks is followed by, `loss` first."""
         return tuple(dict.fromkeys(metric for task in self.test_parts for metric in task.metrics))
+
+    @property
+    def followed_metrics(self) -> tuple[Metric, ...]:
+        """The same as objects.
+
+        Raises:
+            SettingsError: two tasks have different metrics of one name.
+        """
+        return resolve_metrics(self.metrics)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from gptdynamics.configs import TextTokenizer
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
+from gptdynamics.metrics import Metric, resolve_metrics
 
 Row = Mapping[str, Any]
 Split = Literal["train", "eval"]
@@ -67,7 +68,8 @@ class Task(ABC):
     """A task: a name, the fields its rows must have, and the prompt made of them.
 
     Label tasks (`labels` not empty) have targets without an end of text and are scored by loss and
-    accuracy. Generation tasks have targets that end with it and are scored by loss, BLEU and ROUGE-L.
+    accuracy. Generation tasks have targets that end with it and are scored by loss, BLEU and ROUGE-L, or by what
+    `metrics` says.
 
     `text_tokenizer` makes the tokens of BLEU and ROUGE-L: `13a` for English and the like, `intl` for other scripts with
     spaces, `zh` for Chinese, `char` for other scripts without; None: what the references ask for by their script.
@@ -101,9 +103,27 @@ class Task(ABC):
         return not self.labels
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """The metrics that are followed for this task, `loss` first."""
+    def usual_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that tasks of this kind are followed by, where nothing else is said."""
         return ("loss", "bleu", "rougeL") if self.generates else ("loss", "accuracy")
+
+    @property
+    def metrics(self) -> tuple[str | Metric, ...]:
+        """The metrics that are followed for this task: names of the package's, and `Metric` objects of your own.
+
+        A class may say others, `metrics = ("loss", "bleu", Metric("exact_match", ...))`. The loss is always followed;
+        what is measured of text only by generation tasks, accuracy only by label tasks.
+        """
+        return self.usual_metrics
+
+    @property
+    def followed_metrics(self) -> tuple[Metric, ...]:
+        """The metrics that are followed for this task, as objects, the loss first.
+
+        Raises:
+            SettingsError: what the class lists is none.
+        """
+        return resolve_metrics(self.metrics)
 
     def slots(self, row: Row) -> Mapping[str, str]:
         """What the templates' slots are filled with. The default: the row's own texts."""

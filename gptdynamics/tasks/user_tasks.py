@@ -14,6 +14,7 @@ from string import Formatter
 
 from gptdynamics.configs import TEXT_TOKENIZERS
 from gptdynamics.errors import SettingsError
+from gptdynamics.metrics import ACCURACY, METRICS
 from gptdynamics.tasks.task import HubSource, Task
 
 # The environment reaches the worker processes, too.
@@ -157,7 +158,28 @@ def _checked(kind: type[Task]) -> Task:
         raise SettingsError(f"{label}.text_tokenizer = {kind.text_tokenizer!r} must be one of {names}, or None")
     if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
         raise SettingsError(f"{label}.labels must be different from each other, and at least two")
-    return kind()
+    task = kind()
+    _check_metrics(label, task)
+    return task
+
+
+def _check_metrics(label: str, task: Task) -> None:
+    if not isinstance(task.metrics, tuple | list):
+        raise SettingsError(f"{label}.metrics must be a tuple of names and metrics: write a comma after a single one")
+    try:
+        metrics = task.followed_metrics
+    except SettingsError as error:
+        raise SettingsError(f"{label}.metrics: {error}") from error
+    for metric in metrics:
+        own = METRICS.get(metric.name) != metric
+        if own and (metric.score is None or not metric.needs_text):
+            raise SettingsError(
+                f"{label}.metrics: {metric.name} needs score, a function of a text and its references, and needs_text"
+            )
+        if metric.needs_text and not task.generates:
+            raise SettingsError(f"{label}.metrics: {metric.name} is of generated text, and a task with labels has none")
+        if metric == ACCURACY and task.generates:
+            raise SettingsError(f"{label}.metrics: accuracy needs labels, and the task has none")
 
 
 def _check_hub(label: str, hub: object) -> None:

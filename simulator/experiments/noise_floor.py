@@ -8,7 +8,6 @@ import numpy as np
 
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import Dynamics
-from gptdynamics.dataset.schema import GENERATED_METRICS
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.runs import Bench
 from simulator.baselines.replay import open_bench, replay
@@ -50,22 +49,24 @@ def measured_again(
     every = runs["loss"]
     places = {example.id: at for at, example in enumerate(every.test)}
     seed = [*run_seed(opened.settings, every.runs[0]), repeat]
-    steps = {metric: _chosen(metric, runs[metric].step.tolist()) for metric in wanted}
+    steps = {metric: _chosen(runs[metric]) for metric in wanted}
+    sampled = {metric for metric in wanted if runs[metric].definition.needs_text}
     found: dict[str, list[np.ndarray]] = {metric: [] for metric in wanted}
     for done, model in enumerate(replay(opened, every, 0, repeat)):
         now = {metric for metric in wanted if done in steps[metric]}
         values: dict[str, np.ndarray] = {}
-        if now & set(GENERATED_METRICS):
+        if now & sampled:
             values |= opened.test_set.generate(model, [*seed, done])
-        if now - set(GENERATED_METRICS):
+        if now - sampled:
             values |= opened.test_set.measure(model)
         for metric in now:
             found[metric].append(values[metric][[places[example.id] for example in runs[metric].test]])
     return {metric: (steps[metric], np.stack(each)) for metric, each in found.items()}
 
 
-def _chosen(metric: str, measured: list[int]) -> list[int]:
-    if metric not in GENERATED_METRICS:
+def _chosen(runs: Dynamics) -> list[int]:
+    measured: list[int] = runs.step.tolist()
+    if not runs.definition.needs_text:
         return measured
     return [measured[index] for index in evenly_spaced(len(measured), SAMPLED_STEPS)]
 
@@ -110,9 +111,10 @@ def noise_floor(bench: Workbench) -> Result:
             result.skipped.append(f"{config}: {error}")
             continue
         stochastic = is_stochastic(opened)
-        metrics = measured if stochastic else [metric for metric in measured if metric in GENERATED_METRICS]
+        sampled = [metric for metric in measured if bench.runs(config, metric).definition.needs_text]
+        metrics = measured if stochastic else sampled
         if not stochastic:
-            fixed = ", ".join(metric for metric in measured if metric not in GENERATED_METRICS)
+            fixed = ", ".join(metric for metric in measured if metric not in sampled)
             result.notes.append(
                 f"{config}: all weights are trained, without dropout: the curriculum fixes them, no noise in {fixed}."
             )

@@ -52,7 +52,7 @@ def trajectories(bench: Workbench) -> Result:
     result.skipped.extend(reasons)
     for config in configs:
         for metric in bench.metrics(config):
-            if metric == "accuracy":
+            if bench.runs(config, metric).definition.binary:
                 continue
             figure = trajectory_figure(bench.evaluation(config, metric), config, "2, 10 to 18")
             if figure is None:

@@ -89,7 +89,7 @@ def unseen(bench: Workbench) -> Result:
         task = config_parts(config)[0]
         table = "12" if isinstance(config_task(bench.folder, config), Mixture) else "11"
         for metric in bench.metrics(config):
-            if metric == "accuracy":
+            if bench.runs(config, metric).definition.binary:
                 continue
             rows, panels = _rows(bench, config, metric, result.skipped)
             result.rows.extend(rows)

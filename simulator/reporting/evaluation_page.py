@@ -14,13 +14,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gptdynamics.errors import DataError
+from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.options import command_line
 from simulator.evaluation import EvaluateSettings, Evaluation
 from simulator.evaluation.selection import evenly_spaced
 from simulator.reporting.colours import DASH_ARRAYS, drawn_at_first, method_colour, method_dash
 from simulator.reporting.evaluation_table import score_groups
 from simulator.reporting.page import write_page
-from simulator.reporting.prediction_figures import AXIS_TITLES
 from simulator.settings.evaluate import ReportSettings
 
 # Five runs of this many test examples keep the page below about 6 MB.
@@ -89,7 +89,15 @@ def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: 
         "Command": command_line("gptfluence", "report", shown),
     }
     rows = [asdict(row) for row in evaluation.rows]
-    write_report(path, config=runs.config, metric=runs.metric, rows=rows, curves=curves, facts=facts)
+    write_report(
+        path,
+        config=runs.config,
+        metric=runs.metric,
+        definition=runs.definition,
+        rows=rows,
+        curves=curves,
+        facts=facts,
+    )
 
 
 def write_report(
@@ -100,17 +108,19 @@ def write_report(
     rows: Sequence[Mapping[str, object]],
     curves: Sequence[Curve],
     facts: Mapping[str, str],
+    definition: Metric | None = None,
 ) -> None:
     """Write the report page, whole or not at all.
 
     Arguments:
         path: HTML file to write; its folder is made if needed, an existing file is replaced.
         config: dataset configuration, for the title.
-        metric: metric of the curves, for the title and the axis.
+        metric: metric of the curves, for the title.
         rows: evaluation rows; a figure that is missing, None or not finite is shown as undefined.
         curves: trajectories to show, in the order to list them in. All of them go into the page. Values that
             are not finite become gaps.
         facts: label -> value lines shown under the title.
+        definition: what the metric is, for the axis; None: one of the package's, or only its name is known.
 
     Raises:
         DataError: no curves, a trajectory whose length differs from that of its steps, the same example twice
@@ -122,7 +132,7 @@ def write_report(
         path,
         "templates/evaluation.html.jinja",
         plotly=True,
-        data=_data(metric, methods, curves),
+        data=_metric(metric, definition or METRICS.get(metric)) | _data(methods, curves),
         config=config,
         metric=metric,
         facts=dict(facts),
@@ -162,7 +172,13 @@ def _check(curves: Sequence[Curve]) -> None:
         seen.add(key)
 
 
-def _data(metric: str, methods: Sequence[str], curves: Sequence[Curve]) -> dict[str, object]:
+def _metric(name: str, definition: Metric | None) -> dict[str, object]:
+    """What the page's script needs of the metric; both values of a binary one are on the axis, whichever occur."""
+    ends = [definition.least, definition.greatest] if definition and definition.binary else None
+    return {"metric": name, "axis": definition.axis_title if definition else name, "ends": ends}
+
+
+def _data(methods: Sequence[str], curves: Sequence[Curve]) -> dict[str, object]:
     """Collect what the page's script needs; runs, examples and step lists are stored once each."""
     runs: dict[str, int] = {}
     steps: dict[tuple[int, ...], int] = {}
@@ -180,8 +196,6 @@ def _data(metric: str, methods: Sequence[str], curves: Sequence[Curve]) -> dict[
             }
         )
     return {
-        "metric": metric,
-        "axis": AXIS_TITLES.get(metric, metric),
         "methods": [{"name": m, "colour": method_colour(m), "dash": method_dash(m)} for m in methods],
         "runs": list(runs),
         "steps": [list(s) for s in steps],

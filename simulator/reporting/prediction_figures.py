@@ -16,14 +16,6 @@ from simulator.reporting.pictures import draw_picture
 from simulator.reporting.result import Figure, Panel, Series
 from simulator.trajectories import line_figure
 
-AXIS_TITLES: dict[str, str] = {
-    "loss": "loss (nats per token)",
-    "bleu": "BLEU (0-100)",
-    "rougeL": "ROUGE-L (0-1)",
-    "accuracy": "accuracy (0 or 1)",
-}
-"""Metric -> title of the vertical axis, with the unit."""
-
 PICTURE_PANELS = 4
 
 
@@ -49,8 +41,8 @@ def trajectory_panel(
     followed = truth[len(truth) // 8 :] if late else truth
     margin = (0.6 if late else 0.3) * (float(np.ptp(followed)) or 1.0)
     low, high = float(followed.min()) - margin, float(followed.max()) + margin
-    limits = (max(0.0, low), high) if late else (low, high)
-    return Panel(title, "training step", AXIS_TITLES[runs.metric], series, y_range=limits)
+    limits = (max(runs.definition.least, low), high) if late else (low, high)
+    return Panel(title, "training step", runs.definition.axis_title, series, y_range=limits)
 
 
 def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], path: Path) -> None:
@@ -104,7 +96,7 @@ def plot_predictions(
         if test_id not in ids:
             raise SettingsError(f"no test example {test_id}; there are {len(ids)}, from {min(ids)} to {max(ids)}")
         row, column = runs.runs.index(run), ids.index(test_id)
-        figure = line_figure(AXIS_TITLES.get(runs.metric, runs.metric))
+        figure = line_figure(runs.definition.axis_title)
         truth = {"color": method_colour(TRUTH), "width": 3}
         figure.add_scatter(x=runs.step, y=runs.values[row, :, column], name=TRUTH, mode="lines", line=truth)
         lines = {name: values[row, :, column] for name, values in predictions.items()}

@@ -125,7 +125,7 @@ def _memory(
             chosen.values,
             part.pool,
             part.test,
-            config.metric,
+            config.scale,
             settings.bands,
         )
         config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 
+from simulator.configuration_gptfluence import Scale
 from simulator.memory_dynamics import to_latent
 from simulator.training.memory_states import TUNED_RUNS, spread
 from simulator.training.unseen_fit import likeness, unseen_curves, unseen_responses
@@ -37,7 +38,7 @@ def fit_arrays(
     ridge: float,
     share: np.ndarray,
     step: np.ndarray,
-    metric: str,
+    scale: Scale,
 ) -> dict[str, np.ndarray]:
     """Mean curve and responses of seen test examples, and what predicts both for unseen ones.
 
@@ -47,12 +48,12 @@ def fit_arrays(
         ridge: of the setting that won.
         share: `[S]` of effects that shows.
         step: `[S]` measured steps.
-        metric: of the values.
+        scale: of the metric.
     """
 
     def latents() -> Iterator[Chunk]:
         for x, values in chunks():
-            yield x, to_latent(torch.from_numpy(values), metric).numpy()
+            yield x, to_latent(torch.from_numpy(values), scale).numpy()
 
     sum_x: np.ndarray = np.zeros(1)
     sum_latent: np.ndarray = np.zeros(1)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from gptdynamics.errors import DataError
+from simulator.configuration_gptfluence import Scale, scale_of
 from simulator.curricula import Members
 from simulator.memory_dynamics import from_latent, to_latent
 from simulator.training.memory_arrays import Chunk, fit_arrays, ridge_solution
@@ -35,6 +36,7 @@ from simulator.training.memory_states import (
 )
 from simulator.training.unseen_fit import likeness
 
+LOSS = scale_of("loss")
 # One of the six runs that a simulator needs is a test run.
 FEWEST_RUNS = 5
 TEST_COMPONENTS = 64
@@ -92,7 +94,7 @@ def leave_one_run_out(
     values: np.ndarray,
     covariance: np.ndarray,
     ridges: tuple[float, ...],
-    metric: str,
+    scale: Scale,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Truth minus prediction of each run by a fit without it, and how much of predicted effects shows.
 
@@ -104,14 +106,14 @@ def leave_one_run_out(
         values: `[R, S, M]`, whose latents are a mean curve and a linear response to the states.
         covariance: `[M, M]` prior covariance of the responses.
         ridges: relative penalties.
-        metric: of the values.
+        scale: of the metric.
 
     Returns:
         Residuals `[len(ridges), R, S, M]`, with shares from the other runs; shares `[len(ridges), S]` from all runs;
         and shares `[len(ridges), R, S]` from the runs but each.
     """
     count = len(states)
-    latent = to_latent(torch.from_numpy(values), metric).numpy()
+    latent = to_latent(torch.from_numpy(values), scale).numpy()
     alike, turn = np.linalg.eigh(covariance)
     x, y = states - states.mean(0), latent - latent.mean(0)
     scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
@@ -129,12 +131,12 @@ def leave_one_run_out(
     shares = _shown_share(along.sum(1, keepdims=True) - along, size.sum(1, keepdims=True) - size)
     for run in range(count):
         predicted = torch.from_numpy(latent[run] - grow * y[run] + shares[:, run, :, None] * effects[:, run])
-        residuals[:, run] = values[run] - from_latent(predicted, metric).numpy()
+        residuals[:, run] = values[run] - from_latent(predicted, scale).numpy()
     return residuals, _shown_share(along.sum(1), size.sum(1)), shares
 
 
 def responses_without_runs(
-    states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, metric: str
+    states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, scale: Scale
 ) -> np.ndarray:
     """The responses that a fit without each run would have: `[R, D, M]`.
 
@@ -143,9 +145,9 @@ def responses_without_runs(
         values: `[R, S, M]`.
         covariance: `[M, M]` prior covariance of the responses.
         ridge: relative penalty.
-        metric: of the values.
+        scale: of the metric.
     """
-    latent = to_latent(torch.from_numpy(values), metric).numpy()
+    latent = to_latent(torch.from_numpy(values), scale).numpy()
     alike, turn = np.linalg.eigh(covariance)
     x, y = states - states.mean(0), latent - latent.mean(0)
     scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
@@ -183,7 +185,7 @@ def fit_memory(
     values: np.ndarray,
     pool: np.ndarray,
     test: np.ndarray,
-    metric: str = "loss",
+    scale: Scale = LOSS,
     bands: bool = True,
 ) -> MemoryFit:
     """Choose settings by leaving one run out, then fit on all runs.
@@ -195,7 +197,7 @@ def fit_memory(
         values: `[R, S, M]`; at most `TUNED_RUNS` runs of them are in memory at once, so it may be a mapped file.
         pool: `[N, E]` encoder vectors.
         test: `[M, E]` encoder vectors.
-        metric: what the values are.
+        scale: of the metric; by default of the loss.
         bands: whether runs are left out once more, for residuals of the fitted model.
 
     Raises:
@@ -221,14 +223,14 @@ def fit_memory(
     share, shares, best = np.empty(0), np.empty(0), np.inf
     for components, filters in product(COMPONENTS, FILTERS):
         states, _ = states_of(few_visits, relative, centred_components(pool, reduction, components), filters)
-        left = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, metric)
+        left = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, scale)
         for ridge, residual, shown, others in zip(RIDGES, *left, strict=True):
             tried.append((MemoryChoice(components, filters, ridge), float(np.square(residual).mean())))
             if tried[-1][1] < best:
                 share, shares, best = shown, others, tried[-1][1]
     choice, error = min(tried, key=lambda pair: pair[1])
     psi = centred_components(pool, reduction, choice.components)
-    states, scale = states_of(few_visits, relative, psi, choice.filters)
+    states, state_scale = states_of(few_visits, relative, psi, choice.filters)
     few = states[:, step], few_values
 
     def chunks() -> Iterator[Chunk]:
@@ -236,7 +238,7 @@ def fit_memory(
             yield few
             return
         for part in np.array_split(np.arange(len(values)), -(-len(values) // TUNED_RUNS)):
-            found, _ = states_of(visits.take(part), relative, psi, choice.filters, scale)
+            found, _ = states_of(visits.take(part), relative, psi, choice.filters, state_scale)
             yield found[:, step], values[part].astype(np.float64)
 
     train_axes = reduction.train_axes(choice.components)
@@ -250,12 +252,12 @@ def fit_memory(
         "fadings": np.array(choice.filters.fadings) / (tau[-1] or 1.0),
         "momenta": np.array(choice.filters.momenta),
         "forgettings": np.array(choice.filters.forgettings) / (tau[-1] or 1.0),
-        "state_scale": scale,
+        "state_scale": state_scale,
         "tau": tau,
         "reference_rate": np.array(reference),
     }
-    arrays = fit_arrays(chunks, psi_test, choice.ridge, share, step, metric) | common
-    fitted = FittedRuns(few_visits, rates[0], step, *few, pool, test, psi_test, choice.ridge, metric, common)
+    arrays = fit_arrays(chunks, psi_test, choice.ridge, share, step, scale) | common
+    fitted = FittedRuns(few_visits, rates[0], step, *few, pool, test, psi_test, choice.ridge, scale, common)
     return MemoryFit(
         choice=MemoryChoice(train_axes.shape[1], choice.filters, choice.ridge),
         error=error,

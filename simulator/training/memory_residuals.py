@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.curricula import Members
 from simulator.memory_dynamics import MemoryDynamics
 from simulator.training.memory_arrays import fit_arrays
@@ -36,7 +36,7 @@ class FittedRuns:
         pool, test: `[N, E]` and `[M, E]` encoder vectors.
         psi_test: `[M, L]` components of the test examples.
         ridge: penalty of the setting.
-        metric: what the values are.
+        scale: of the metric.
         common: the arrays of `MemoryDynamics` that no run changes, by name.
     """
 
@@ -49,7 +49,7 @@ class FittedRuns:
     test: np.ndarray
     psi_test: np.ndarray
     ridge: float
-    metric: str
+    scale: Scale
     common: Mapping[str, np.ndarray]
 
     def dynamics_of(self, runs: np.ndarray, tests: np.ndarray, share: np.ndarray) -> MemoryDynamics:
@@ -60,8 +60,8 @@ class FittedRuns:
             share: `[S]` of effects that shows.
         """
         part = [(self.states[runs], self.values[runs][..., tests])]
-        arrays = fit_arrays(partial(iter, part), self.psi_test[tests], self.ridge, share, self.step, self.metric)
-        return memory_dynamics(arrays | dict(self.common), self.metric, int(self.step[0]))
+        arrays = fit_arrays(partial(iter, part), self.psi_test[tests], self.ridge, share, self.step, self.scale)
+        return memory_dynamics(arrays | dict(self.common), self.scale, int(self.step[0]))
 
     def residuals(self, dynamics: MemoryDynamics, runs: np.ndarray, tests: np.ndarray, seen: bool) -> np.ndarray:
         """Truth minus prediction from the first value on: `[runs, S, tests]`.
@@ -86,18 +86,18 @@ class FittedRuns:
         return found.astype(np.float32)
 
 
-def memory_dynamics(arrays: Mapping[str, np.ndarray], metric: str, first_step: int) -> MemoryDynamics:
+def memory_dynamics(arrays: Mapping[str, np.ndarray], scale: Scale, first_step: int) -> MemoryDynamics:
     """The dynamics with these arrays.
 
     Args:
         arrays: by their names in `MemoryDynamics`.
-        metric: that they predict.
+        scale: of the metric that they predict.
         first_step: the first measured step.
     """
     names = ("decays", "fadings", "momenta", "forgettings")
     config = GPTfluenceConfig(
         dynamics="memory",
-        metric=metric,
+        **scale.fields(),
         first_step=first_step,
         encoder_width=len(arrays["encoder_mean"]),
         components=arrays["train_projection"].shape[1],

@@ -6,13 +6,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
-from simulator.configuration_gptfluence import GPTfluenceConfig
+from gptdynamics.metrics import Metric
+from simulator.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.encoders import make_encoder
 from simulator.intervals import band_arrays
 from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
@@ -124,6 +126,7 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
     config = GPTfluenceConfig(
         dynamics=settings.dynamics,
         metric=runs.metric,
+        **metric_fields(runs.definition),
         dataset_config=runs.config,
         base_model=runs.base_model,
         base_revision=runs.base_revision,
@@ -143,6 +146,12 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
         kind=settings.kind,
     )
     return Part(runs, config, vectors.pool, vectors.test)
+
+
+def metric_fields(metric: Metric) -> dict[str, Any]:
+    """What the configuration of a simulator says of its metric, so that it needs no dataset to know it."""
+    scale = Scale(metric.latent, metric.least, metric.greatest)
+    return scale.fields() | {"direction": "higher" if metric.higher_is_better else "lower"}
 
 
 def _model(

@@ -40,7 +40,7 @@ class Case:
 
     def higher_is_better(self) -> bool:
         """Of the metric."""
-        return self.model.config.metric != "loss"
+        return self.runs.definition.higher_is_better
 
 
 def load_part(model: str, config: str | None = None, metric: str | None = None) -> GPTfluenceSimulator:

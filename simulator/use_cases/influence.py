@@ -53,6 +53,7 @@ class InfluenceFound:
         error: `[n, m]` standard errors of `final`, or None.
         mean_error: `[n]` of its mean over test examples, or None.
         visits: derivatives of single visits.
+        higher_is_better: of the metric.
     """
 
     settings: InfluenceSettings
@@ -67,11 +68,7 @@ class InfluenceFound:
     error: np.ndarray | None
     mean_error: np.ndarray | None
     visits: Influence
-
-    @property
-    def higher_is_better(self) -> bool:
-        """Of the metric."""
-        return self.metric != "loss"
+    higher_is_better: bool
 
     def effects(self, test_id: int | None = None) -> list[Effect]:
         """Of every training example, the most helpful first; on a test example, or on the mean over all."""
@@ -149,4 +146,5 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         error=None if errors is None else errors[0],
         mean_error=None if errors is None else errors[1],
         visits=influence(run),
+        higher_is_better=case.higher_is_better(),
     )

@@ -77,10 +77,10 @@ def left_out_errors(
     turn = informative(known, config.ridge / float(np.linalg.eigvalsh(alike)[-1]))
     # The penalty is relative to the mean eigenvalue, which is a sum over fewer directions now.
     ridge = config.ridge * turn.shape[1] / len(turn)
-    responses = responses_without_runs(known @ turn, runs.values.astype(np.float64), alike, ridge, config.metric)
+    responses = responses_without_runs(known @ turn, runs.values.astype(np.float64), alike, ridge, config.scale)
     moved = moved @ turn
-    # How far the metric moves with its latent: of a loss, log(1 + exp(s)), by 1 - exp(-loss).
-    slope = 1 - np.exp(-final.double().numpy()) if config.metric == "loss" else np.ones(len(final))
+    # How far the metric moves with its latent: of log-odds s, log(1 + exp(s)), by 1 - exp(-value).
+    slope = 1 - np.exp(-final.double().numpy()) if config.scale.latent == "log-odds" else np.ones(len(final))
     effects = shown * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, situation.seen.numpy()], optimize=True)
     count = len(effects)
 

@@ -13,7 +13,6 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from gptdynamics.base_model import load_base_model
 from gptdynamics.dataset import Dynamics
-from gptdynamics.dataset.schema import GENERATED_METRICS
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.runs import Bench, BenchContents, Run
@@ -152,4 +151,4 @@ def trial_contents(runs: Dynamics, test: Sequence[Example], measured: int) -> Be
                 raise SettingsError(f"{what} example {example.id} has no target (label): nothing can be measured on it")
     every = max(1, round(settings.run_steps / max(1, measured - 1)))
     settings = replace(settings, eval_every=every, generate_every=every, gradients="none")
-    return BenchContents(settings, tuple(runs.pool), tuple(test), generate=runs.metric in GENERATED_METRICS)
+    return BenchContents(settings, tuple(runs.pool), tuple(test), generate=runs.definition.needs_text)

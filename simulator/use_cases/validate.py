@@ -125,7 +125,7 @@ def validate(
     on_phase("real trainings", len(trials))
     worked = train_all(drawn.contents, trials, settings.output / "trials", settings.workers, on_progress)
     found = worked.results
-    step = np.array(found[0].step if fact.metric in ("loss", "accuracy") else found[0].generation_step)
+    step = np.array(found[0].generation_step if fact.definition.needs_text else found[0].step)
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:
         band = _band(case, alternatives[0], values, level)

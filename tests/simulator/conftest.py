@@ -23,12 +23,6 @@ from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.training import TrainSettings, markov_fit, train_simulator
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encodings are kept between these tests, but never in the user's own cache."""
-    monkeypatch.setenv("GPTDYNAMICS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def quiet() -> Iterator[None]:
     """No loading bars; the commands turn them off, too."""
@@ -248,7 +242,6 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     }
     folders = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("GPTDYNAMICS_CACHE", str(root / "cache"))
         set_quick_markov(monkeypatch)
         for name, changes in wanted.items():
             settings = TrainSettings(

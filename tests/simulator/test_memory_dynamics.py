@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gptdynamics.curriculum import Curriculum
-from simulator.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig
+from simulator.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig, scale_of
 from simulator.curricula import visit_shares
 from simulator.memory_dynamics import MemoryDynamics, from_latent, interpolate, limited, to_latent
 from simulator.modeling_gptfluence import GPTfluenceSimulator
@@ -37,11 +37,11 @@ def slow_trajectory(
     b = {name: value.double().numpy() for name, value in dynamics.named_buffers()}
 
     def latent(value: float) -> float:
-        return math.log(math.expm1(max(value, 1e-3))) if dynamics.metric == "loss" else value
+        return math.log(math.expm1(max(value, 1e-3))) if dynamics.scale.latent == "log-odds" else value
 
     def value(latent: float) -> float:
-        low, high = METRIC_RANGES[dynamics.metric]
-        return math.log1p(math.exp(latent)) if dynamics.metric == "loss" else min(max(latent, low), high)
+        _, low, high = dynamics.scale
+        return math.log1p(math.exp(latent)) if dynamics.scale.latent == "log-odds" else min(max(latent, low), high)
 
     def limited(effect: float, limit: float) -> float:
         if abs(effect) <= limit:
@@ -223,7 +223,7 @@ def test_an_effect_is_itself_up_to_the_limit_and_at_most_twice_that(effect: floa
 def test_a_latent_is_read_back(value: float, metric: str) -> None:
     value = min(value, METRIC_RANGES[metric][1] or value)
     held = torch.tensor(value, dtype=torch.float64)
-    assert from_latent(to_latent(held, metric), metric).item() == pytest.approx(value, rel=1e-9)
+    assert from_latent(to_latent(held, scale_of(metric)), scale_of(metric)).item() == pytest.approx(value, rel=1e-9)
 
 
 def test_batches_of_the_whole_pool_leave_the_mean_curve(make_config: MakeConfig, make_model: MakeModel) -> None:
@@ -242,7 +242,7 @@ def test_half_the_learning_rate_goes_half_as_far_along_the_mean_curve(
     model.dynamics.weights.zero_()
     curriculum = [[0, 1]] * STEPS
     baseline = model.dynamics.baseline
-    found = to_latent(model.simulate(curriculum, learning_rate=[5e-4] * STEPS).T, "loss")
+    found = to_latent(model.simulate(curriculum, learning_rate=[5e-4] * STEPS).T, scale_of("loss"))
     torch.testing.assert_close(found[0::2], baseline[: STEPS // 2 + 1])
     torch.testing.assert_close(found[1::2], (baseline[: STEPS // 2] + baseline[1 : STEPS // 2 + 1]) / 2)
 

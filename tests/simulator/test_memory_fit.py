@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.errors import DataError
-from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.configuration_gptfluence import GPTfluenceConfig, Scale, scale_of
 from simulator.curricula import Members, visit_shares
 from simulator.memory_dynamics import MemoryDynamics, from_latent, to_latent
 from simulator.training import memory_fit, memory_states
@@ -34,10 +34,10 @@ MakeCurricula = Callable[..., list[Curriculum]]
 
 
 def slow_leave_one_run_out(
-    states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, metric: str
+    states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, scale: Scale
 ) -> np.ndarray:
     """Refit without each run: a mean for each step, one big Bayesian regression, the error on the run left out."""
-    latent, tests = to_latent(torch.from_numpy(values), metric).numpy(), values.shape[-1]
+    latent, tests = to_latent(torch.from_numpy(values), scale).numpy(), values.shape[-1]
     effects, truths, means = (np.zeros_like(values) for _ in range(3))
     for out in range(len(states)):
         x, y = np.delete(states, out, 0), np.delete(latent, out, 0)
@@ -55,7 +55,7 @@ def slow_leave_one_run_out(
         e, t = np.delete(effects, out, 0)[:, near], np.delete(truths, out, 0)[:, near]
         share = min(max((e * t).sum() / np.square(e).sum(), 0.0), 1.0) if np.square(e).sum() > 0 else 1.0
         predicted = torch.from_numpy(np.array(means[out, step] + share * effects[out, step]))
-        found[out, step] = values[out, step] - from_latent(predicted, metric).numpy()
+        found[out, step] = values[out, step] - from_latent(predicted, scale).numpy()
     return found
 
 
@@ -76,8 +76,8 @@ def test_leave_one_run_out_equals_refitting(
     values = values.clip(min=0.1)
     covariance = likeness(rng.normal(size=(tests, 2)))
     ridges = (0.01, 1.0, 30.0)
-    wanted = [slow_leave_one_run_out(states, values, covariance, ridge, metric) for ridge in ridges]
-    found, shares, without = leave_one_run_out(states, values, covariance, ridges, metric)
+    wanted = [slow_leave_one_run_out(states, values, covariance, ridge, scale_of(metric)) for ridge in ridges]
+    found, shares, without = leave_one_run_out(states, values, covariance, ridges, scale_of(metric))
     assert shares.shape == (3, steps) and without.shape == (3, runs, steps)
     assert ((shares >= 0) & (shares <= 1)).all()
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-8)
@@ -154,7 +154,7 @@ def fit_world(world: World, curricula: list[Curriculum], step: list[int] | None 
     values = world.values(curricula, RATES)[:, at, : world.seen].astype(np.float32)
     visits = Members.between(curricula, range(POOL), range(STEPS + 1))
     rates = np.array([RATES] * len(curricula))
-    return fit_memory(visits, rates, np.array(at), values, world.pool, world.test[: world.seen], "bleu")
+    return fit_memory(visits, rates, np.array(at), values, world.pool, world.test[: world.seen], scale_of("bleu"))
 
 
 def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: bool) -> np.ndarray:
@@ -253,7 +253,7 @@ def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
     states /= np.sqrt(np.square(states).mean((0, 1, 3)))[:, None]
     values = world.values(curricula, RATES)[:, :, : world.seen]
     covariance = likeness((world.test[: world.seen] - reduction.mean) @ reduction.axes)
-    wanted = slow_leave_one_run_out(states.reshape(5, STEPS + 1, -1), values, covariance, 2.0, "bleu")
+    wanted = slow_leave_one_run_out(states.reshape(5, STEPS + 1, -1), values, covariance, 2.0, scale_of("bleu"))
     assert fit.error == pytest.approx(np.square(wanted).mean(), rel=1e-3)
     np.testing.assert_allclose(fit.residuals, wanted, atol=1e-3 * np.abs(wanted).max())
 
@@ -381,5 +381,7 @@ def test_a_deviation_at_the_start_is_carried_as_far_as_it_lasts(
     values = 20 + np.concatenate([start, later], axis=1)
     rates = np.full((runs, steps), 1e-3)
     vectors = rng.normal(size=(pool + tests, 6))
-    fit = memory_fit.fit_memory(visits, rates, np.arange(steps + 1), values, vectors[:pool], vectors[pool:], "bleu")
+    fit = memory_fit.fit_memory(
+        visits, rates, np.arange(steps + 1), values, vectors[:pool], vectors[pool:], scale_of("bleu")
+    )
     assert float(fit.arrays["carry"]) == pytest.approx(lasting, abs=0.1)

@@ -13,6 +13,7 @@ import torch
 
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import arrays, read_dynamics
+from simulator.configuration_gptfluence import scale_of
 from simulator.curricula import Members
 from simulator.training import TrainSettings, markov_residuals, memory_arrays, memory_fit, train_simulator
 from simulator.training.markov_data import draw
@@ -48,7 +49,14 @@ def test_curves_and_responses_are_of_all_runs_however_many_are_taken_at_once(
     push = np.array([[rng.normal(1, 0.1) * np.mean(batch) for batch in curriculum] for curriculum in curricula])
     values = 2 + np.cumsum(np.pad(push, ((0, 0), (1, 0))), 1)[..., None] * rng.normal(0, 0.02, tests)
     vectors = rng.normal(size=(pool + tests, 5))
-    arguments = (rates, np.arange(steps + 1), values.astype(np.float32), vectors[:pool], vectors[pool:], "bleu")
+    arguments = (
+        rates,
+        np.arange(steps + 1),
+        values.astype(np.float32),
+        vectors[:pool],
+        vectors[pool:],
+        scale_of("bleu"),
+    )
     whole = fit_memory(visits, *arguments)
     monkeypatch.setattr(memory_fit, "COMPONENTS", (whole.choice.components,))
     monkeypatch.setattr(memory_fit, "FILTERS", (whole.choice.filters,))
@@ -80,7 +88,7 @@ def test_runs_are_accumulated_to_the_same_normal_equations(make_curricula: MakeC
     def fitted(sizes: list[int]) -> dict[str, np.ndarray]:
         ends = np.cumsum(sizes)
         parts = [(x[end - size : end], values[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
-        return memory_arrays.fit_arrays(lambda: iter(parts), psi, 0.1, share, step, "loss")
+        return memory_arrays.fit_arrays(lambda: iter(parts), psi, 0.1, share, step, scale_of("loss"))
 
     whole = fitted([9])
     for sizes in ([4, 5], [1] * 9):

@@ -35,7 +35,6 @@ def several(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
     found = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("GPTDYNAMICS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         set_quick_markov(monkeypatch)
         for name, changes in {
             "memory": {},

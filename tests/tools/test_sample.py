@@ -12,8 +12,9 @@ import gptdynamics
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products, read_vectors
-from gptdynamics.dataset.schema import METRICS, read_parquet
+from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.verify import verify
+from gptdynamics.metrics import METRICS
 from gptdynamics.runs import Bench
 from tests.cards import check_whole, code, lines_of, tables
 from tools.sample import make_sample, round_bits

@@ -11,9 +11,11 @@ import pyarrow as pa
 from gptdynamics.configs import EARLIER_SETTINGS, RunSettings, config_parts
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder, read_json
+from gptdynamics.dataset.metric_record import recorded_metrics
 from gptdynamics.dataset.recorded import Recorded
 from gptdynamics.dataset.schema import RECORDED_RUN_SCHEMA, RUN_SCHEMA
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.tasks import Mixture, Task, get_task
 
 RESTORE = "Restore the manifest, or collect into another folder"
@@ -62,6 +64,7 @@ class ConfigFacts:
         planned: how many `runs` and `unseen_runs` it shall have.
         recorded: what its runs share, if they were recorded in training of somebody's own.
         requires: what its files must hold.
+        metrics: that its runs are followed by, if the manifest records them; else they are its task's.
         pool, test: how many examples its task's pool and test set have; None where that was not looked at.
     """
 
@@ -72,6 +75,7 @@ class ConfigFacts:
     planned: dict[str, int]
     recorded: Recorded | None = None
     requires: Requirements = COLLECTED
+    metrics: tuple[Metric, ...] | None = None
     pool: int | None = None
     test: int | None = None
 
@@ -82,6 +86,11 @@ class ConfigFacts:
         if known is None or self.task is None:
             return None
         return range(known.test_examples * len(self.task.test_parts))
+
+    @property
+    def own_metrics(self) -> dict[str, Metric]:
+        """Of its metrics those that are its task's own, by name."""
+        return {metric.name: metric for metric in self.metrics or () if metric.name not in METRICS}
 
     @property
     def run_schema(self) -> pa.Schema:
@@ -121,7 +130,12 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
         findings.add(path, "planned", f"{planned!r} does not say how many runs and unseen_runs there shall be", RESTORE)
         planned = {}
     requires = IMPORTED if isinstance(manifest.get("origin"), dict) else COLLECTED
-    return ConfigFacts(config, task, made, revision, planned, recorded, requires)
+    metrics = None
+    try:
+        metrics = recorded_metrics(manifest)
+    except SettingsError as error:
+        findings.add(path, "metrics", str(error), RESTORE)
+    return ConfigFacts(config, task, made, revision, planned, recorded, requires, metrics)
 
 
 def _manifest(path: Path, findings: Findings) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,8 @@ import pyarrow.compute as pc
 from gptdynamics.dataset.checks.facts import ConfigFacts
 from gptdynamics.dataset.checks.findings import Findings, ids_problem, some
 from gptdynamics.dataset.checks.parquet import Lists, readable_table, sound_columns
-from gptdynamics.dataset.schema import GENERATED_METRICS, GRADIENT_COLUMNS, METRICS, trajectory_schema
-
-# Least and greatest value of each column; accuracy is one of them.
-# sacrebleu's best score exceeds 100 by the rounding of its exponential.
-RANGES = {"loss": (0.0, np.inf), "accuracy": (0.0, 1.0), "bleu": (0.0, 100.0 + 1e-9), "rougeL": (0.0, 1.0)}
+from gptdynamics.dataset.schema import GRADIENT_COLUMNS, trajectory_schema
+from gptdynamics.metrics import LOSS, METRICS, Metric, names_of
 
 
 @dataclass
@@ -58,14 +56,11 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
     rows = _check_names(findings, path, table, facts, run)
     recorded = facts.settings.follows_gradients(run) if facts.settings else None
     settings = facts.settings or facts.recorded
+    metrics = METRICS | facts.own_metrics
     for steps, every, columns in (
-        (
-            "step",
-            settings.eval_every if settings else None,
-            [name for name in METRICS if name not in GENERATED_METRICS],
-        ),
-        ("generation_step", settings.generate_every if settings else None, list(GENERATED_METRICS)),
-        ("gradient_step", 1, list(GRADIENT_COLUMNS)),
+        ("step", settings.eval_every if settings else None, names_of(metrics.values(), needs_text=False)),
+        ("generation_step", settings.generate_every if settings else None, names_of(metrics.values(), needs_text=True)),
+        ("gradient_step", 1, GRADIENT_COLUMNS),
     ):
         if steps not in there:
             continue
@@ -85,17 +80,18 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
             wanted = _check_own_steps(findings, path, rows, steps, updates)
         for name in columns:
             if name in there:
-                _check_values(findings, path, rows, name, wanted, _followed(rows, facts, name))
+                _check_values(findings, path, rows, name, wanted, _followed(rows, facts, name), metrics.get(name))
 
 
 def _schema(table: pa.Table, facts: ConfigFacts) -> pa.Schema:
     """The columns that the settings call for; without settings, those that the file's own columns call for."""
     there = set(table.column_names)
     if facts.task is None or not facts.requires.every_metric:
-        metrics = ("loss", *(name for name in METRICS[1:] if name in there))
+        own = (METRICS | facts.own_metrics).values()
+        metrics: tuple[Metric, ...] = tuple(metric for metric in own if metric == LOSS or metric.name in there)
         mixture = "task" in there
     else:
-        metrics, mixture = tuple(facts.task.metrics), len(facts.task.parts) > 1
+        metrics, mixture = facts.metrics or facts.task.followed_metrics, len(facts.task.parts) > 1
     if facts.settings is None:
         gradients = bool(there & {"gradient_step", *GRADIENT_COLUMNS})
         return trajectory_schema(metrics, mixture, gradients, wide=facts.requires.wide_metrics)
@@ -140,14 +136,15 @@ def _followed(rows: _Rows, facts: ConfigFacts, metric: str) -> np.ndarray | None
     if facts.task is None or not facts.requires.every_metric:
         return None
     if len(facts.task.test_parts) == 1:
-        return np.full(rows.table.num_rows, metric in facts.task.test_parts[0].metrics)
+        followed = facts.metrics or facts.task.followed_metrics
+        return np.full(rows.table.num_rows, metric in names_of(followed))
     if not rows.unique:
         return None
     tasks = [facts.test_task(at) if at is not None else None for at in rows.ids]
-    return np.array([task is not None and metric in task.metrics for task in tasks])
+    return np.array([task is not None and metric in names_of(task.followed_metrics) for task in tasks])
 
 
-def _check_absent(findings: Findings, path: Path, rows: _Rows, names: list[str]) -> None:
+def _check_absent(findings: Findings, path: Path, rows: _Rows, names: Sequence[str]) -> None:
     for name in names:
         if name in rows.table.column_names and rows.table[name].null_count < rows.table.num_rows:
             there = rows.table[name].combine_chunks().is_valid().to_numpy(zero_copy_only=False)
@@ -219,9 +216,15 @@ def _steps_problem(steps: list[int | float] | None, wanted: np.ndarray | None, f
 
 
 def _check_values(
-    findings: Findings, path: Path, rows: _Rows, name: str, steps: np.ndarray | None, followed: np.ndarray | None
+    findings: Findings,
+    path: Path,
+    rows: _Rows,
+    name: str,
+    steps: np.ndarray | None,
+    followed: np.ndarray | None,
+    metric: Metric | None,
 ) -> None:
-    """Check a column of values: there where they should be, one for each step, finite, in range."""
+    """Check a column of values: there where they should be, one for each step, finite, in the range of the metric."""
     lists = Lists.of(rows.table, name)
     if followed is not None:
         for wrong, said in (
@@ -235,12 +238,8 @@ def _check_values(
         said = f"it has {lists.lengths[wrong][0]} values for {len(steps)} steps"
         findings.add(path, name, f"{rows.many(wrong)}: {said}")
     finite = np.isfinite(lists.flat)
-    low, high = RANGES.get(name, (-np.inf, np.inf))
-    with np.errstate(invalid="ignore"):
-        outside = finite & ((lists.flat < low) | (lists.flat > high))
-        if name == "accuracy":
-            outside |= finite & (lists.flat != 0) & (lists.flat != 1)
-    allowed = {"accuracy": "0 or 1", "loss": "0 or more"}.get(name, f"{low:g} to {high:g}")
+    outside = metric.outside(lists.flat) if metric else np.zeros_like(finite)
+    allowed = metric.allowed if metric else ""
     for bad, said in ((~finite, "not a finite number"), (outside, f"not {allowed}")):
         if bad.any():
             places = np.flatnonzero(bad)

@@ -22,11 +22,10 @@ from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from simulator.configuration_gptfluence import METRIC_RANGES
+from simulator.configuration_gptfluence import Scale
 from simulator.evaluation.simulated import Simulated
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.colours import method_colour
-from simulator.reporting.prediction_figures import AXIS_TITLES
 
 BAND = 0.9
 _LEVELS = 65535
@@ -85,7 +84,7 @@ def _view(view: View) -> dict[str, Any]:
     return {
         "config": runs.config,
         "metric": runs.metric,
-        "axis": AXIS_TITLES.get(runs.metric, runs.metric),
+        "axis": runs.definition.axis_title,
         "baseModel": runs.base_model,
         "batchSize": runs.batch_size,
         "step": runs.step.tolist(),
@@ -121,8 +120,7 @@ def _model(simulated: Simulated, runs: Dynamics) -> dict[str, Any]:
         "name": simulated.name,
         "colour": method_colour(simulated.name),
         "dynamics": model.config.dynamics,
-        "metric": model.config.metric,
-        "range": list(METRIC_RANGES[model.config.metric]),
+        **_scale(model.config.scale),
         "firstStep": model.config.first_step,
         "pool": len(situation.pool),
         "tests": len(situation.test),
@@ -130,6 +128,12 @@ def _model(simulated: Simulated, runs: Dynamics) -> dict[str, Any]:
         **scalars,
         "arrays": {name: _floats(values) for name, values in arrays.items()},
     }
+
+
+def _scale(scale: Scale) -> dict[str, Any]:
+    """JSON has no infinite numbers: null stands for an end that is one."""
+    fields = scale.fields()
+    return {"latent": fields["latent"], "range": [fields["least"], fields["greatest"]]}
 
 
 def _memory(

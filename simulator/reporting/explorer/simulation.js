@@ -115,8 +115,8 @@ function bandAround(model, predicted, test) {
 }
 
 function withinRange(model, value) {
-  const [least, most] = model.range;
-  return Math.max(least, most === null ? value : Math.min(most, value));
+  const [least, greatest] = model.range;
+  return Math.max(least ?? -Infinity, Math.min(greatest ?? Infinity, value));
 }
 
 // markov: phi_t = sum_j alpha_j phi_{t-j} + beta, a step for each interval between two measurements.
@@ -251,14 +251,14 @@ function limited(effect, limit) {
 }
 
 function toLatent(model, value) {
-  if (model.metric !== "loss") return value;
+  if (model.latent === "value") return value;
   const kept = Math.max(value, SMALLEST_LOSS);
   return kept + Math.log(-Math.expm1(-kept));
 }
 
 /** value(): the metric, within its range, from its latent. */
 function fromLatent(model, latent) {
-  if (model.metric !== "loss") return withinRange(model, latent);
+  if (model.latent === "value") return withinRange(model, latent);
   return latent > 20 ? latent : Math.log1p(Math.exp(latent));
 }
 

@@ -31,7 +31,5 @@ def memory(collected: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A memory simulator of them, on labels."""
     settings = TrainSettings(collected, CONFIG, encoder="label")
     folder = tmp_path_factory.mktemp("memory")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("GPTDYNAMICS_CACHE", str(folder / "cache"))
-        train_simulator(settings).save(folder / "model", settings)
+    train_simulator(settings).save(folder / "model", settings)
     return str(folder / "model")

@@ -72,7 +72,6 @@ def effects(request: pytest.FixtureRequest, collected: str, tmp_path_factory: py
     folder = tmp_path_factory.mktemp("effects") / "model"
     with pytest.MonkeyPatch.context() as monkeypatch:
         set_quick_markov(monkeypatch)
-        monkeypatch.setenv("GPTDYNAMICS_CACHE", str(folder.parent / "cache"))
         train_simulator(settings).save(folder, settings)
     case = load_case(str(folder), collected, None, None)
     run = case.run()

@@ -12,7 +12,7 @@ import pytest
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from simulator.configuration_gptfluence import GPTfluenceConfig
+from simulator.configuration_gptfluence import GPTfluenceConfig, scale_of
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.memory_fit import responses_without_runs
 from simulator.use_cases.case import load_case
@@ -52,7 +52,7 @@ def test_an_effect_is_with_minus_without(found: InfluenceFound, memory: str, col
 def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: InfluenceFound) -> None:
     assert all(each.final < 0 for each in found.helped()) and found.helped()
     assert all(each.final > 0 for each in found.harmed()) and found.harmed()
-    other = replace(found, metric="accuracy")
+    other = replace(found, metric="accuracy", higher_is_better=True)
     assert [each.final for each in other.helped()] == [each.final for each in found.harmed()]
     still = replace(found, final=np.zeros_like(found.final))
     assert still.helped() == still.harmed() == []
@@ -75,8 +75,10 @@ def test_few_directions_say_what_all_say(ridge: float) -> None:
     assert turn.shape == (12, 4)
     np.testing.assert_allclose(turn.T @ turn, np.eye(4), atol=1e-12)
     moved = states[0, :3] - states[1, :3]
-    every = moved @ responses_without_runs(states, values, np.eye(3), ridge, "accuracy")
-    fewer = moved @ turn @ responses_without_runs(states @ turn, values, np.eye(3), ridge * 4 / 12, "accuracy")
+    every = moved @ responses_without_runs(states, values, np.eye(3), ridge, scale_of("accuracy"))
+    fewer = (
+        moved @ turn @ responses_without_runs(states @ turn, values, np.eye(3), ridge * 4 / 12, scale_of("accuracy"))
+    )
     np.testing.assert_allclose(fewer, every, rtol=1e-3, atol=1e-6)
     assert informative(np.zeros((3, 4, 5)), ridge).shape == (5, 1)
 
@@ -84,7 +86,7 @@ def test_few_directions_say_what_all_say(ridge: float) -> None:
 def test_responses_without_runs_are_ridge_regressions_on_the_others() -> None:
     rng = np.random.default_rng(0)
     states, values = rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 5, 2))
-    found = responses_without_runs(states, values, np.eye(2), 0.1, "accuracy")
+    found = responses_without_runs(states, values, np.eye(2), 0.1, scale_of("accuracy"))
     for run in range(4):
         kept = [other for other in range(4) if other != run]
         x = (states[kept] - states[kept].mean(0)).reshape(-1, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from gptdynamics.dataset import Dynamics, read_dynamics
+from gptdynamics.metrics import Metric
 from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.evaluation.simulated import Simulated, load_simulator
 from simulator.modeling_gptfluence import GPTfluenceSimulator
@@ -22,6 +24,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "memory": ("memory", {"calibration_runs": 19}),
     "memory beyond its limit": ("memory", {}),
     "memory of accuracy": ("memory", {"metric": "accuracy", "calibration_runs": 19}),
+    "memory of a metric of one's own": (
+        "memory",
+        {"metric": "drop", "latent": "value", "greatest": 0.5, "direction": "lower", "calibration_runs": 19},
+    ),
     "memory first measured at 2": ("memory", {"first_step": 2}),
     "memory, two test examples unseen": ("memory", {"tests": 2, "encoder_width": 64, "components": 3}),
     "markov": ("markov", {"calibration_runs": 19}),
@@ -68,6 +74,8 @@ def view(
     values = np.random.default_rng(0).uniform(0, 1 if config.metric == "accuracy" else 3, (2, len(step), TESTS))
     rates = np.array([config.learning_rate, [7e-4, 9e-4, 0.0, 2e-4, 0.0, 0.0]])
     runs = make_dynamics(CURRICULA, values, POOL, step=step, rates=rates, metric=config.metric)
+    if config.metric == "drop":
+        runs = replace(runs, own_metric=Metric("drop", greatest=0.5, higher_is_better=False))
     return View(runs, (Simulated(model),))
 
 
