@@ -106,10 +106,12 @@ def _results(path: Path, model: Path, config: Any) -> list[dict[str, Any]]:
     """The figures of this model in an evaluation, of every config and metric that it knows."""
     rows = _read(path, list)
     for number, row in enumerate(rows):
-        lacking = [name for name in FIGURE_FIELDS if not isinstance(row, dict) or name not in row]
+        if not isinstance(row, dict) or "model" not in row:
+            raise DataError(f"{path}: row {number} lacks model: it is not what gptfluence evaluate has written")
+        lacking = [name for name in FIGURE_FIELDS if row["model"] is not None and name not in row]
         if lacking:
             raise DataError(f"{path}: row {number} lacks {lacking[0]}: it is not what gptfluence evaluate has written")
-        odd = [name for name in FIGURES if not isinstance(row[name], int | float | None)]
+        odd = [name for name in FIGURES if not isinstance(row.get(name), int | float | None)]
         if odd or not isinstance(row["model"], str | None) or "\0" in (row["model"] or ""):
             name = odd[0] if odd else "model"
             raise DataError(f"{path}: row {number}: {name} is {row[name]!r:.60}, which gptfluence has not written")

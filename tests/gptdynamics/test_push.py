@@ -406,7 +406,7 @@ def test_names_that_lead_out_of_a_folder_are_not_followed(hub: Hub, first: Path,
 def test_the_push_command(hub: Hub, first: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     status, output, errors = command("push", str(first), ID, "--dry-run")
     assert status == 0
-    assert errors.startswith("note: rte_tiny: the base model /") and errors.count("\n") == 1
+    assert errors.startswith("note: rte_tiny: the base model tiny_model") and errors.count("\n") == 1
     assert errors.endswith("publish it with gptdynamics push-base, and collect with --base-model <owner>/<name>\n")
     assert "data/rte_tiny/train-0000.parquet\n" in output and "4 runs, 13 files, " in output
     assert output.endswith("MiB would go to ada/dynamics (a new repository)\n")

@@ -234,7 +234,7 @@ def test_damaged_gradients_are_named_with_the_remedy(with_gradients: Path, tmp_p
         (lambda: read_vectors(out, "rte_tiny"), files["vector"]),
         (lambda: read_products(out, "rte_tiny", "0004"), files["products"]),
     ):
-        with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*[Dd]elete it"):
+        with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*Move it"):
             read()
 
 

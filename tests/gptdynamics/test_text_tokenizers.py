@@ -24,7 +24,7 @@ from gptdynamics.measurement import TestSet
 from gptdynamics.measurement.test_set import text_tokenizers
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.tasks import add_task_file
-from gptdynamics.tasks.declared import declare_task
+from gptdynamics.tasks.declared import declared_task
 from gptdynamics.tasks.user_tasks import VARIABLE
 
 CHINESE = [
@@ -48,21 +48,22 @@ class Chinese(Task):
 
 @pytest.fixture(autouse=True)
 def own_tasks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test declares, the next does not know."""
-    monkeypatch.setattr("gptdynamics.tasks.declared._declared", {})
+    """Task files that a test names, the next does not know."""
     monkeypatch.setenv(VARIABLE, "")
     yield
 
 
+OWN = {name: declared_task(name, ()) for name in ("zh_own", "en_own")}
+
+
 def examples_of(task: str, texts: list[str]) -> list[Example]:
-    declare_task(task, ())
     return [Example(at, "Say:", f" {text}", (text,), task) for at, text in enumerate(texts)]
 
 
 def test_each_task_has_its_own_chosen_by_the_setting_the_task_or_the_references() -> None:
     examples = [*examples_of("zh_own", CHINESE), *examples_of("en_own", ["Red cats.", "Blue cats."])]
-    assert text_tokenizers(examples, "auto") == {"zh_own": "zh", "en_own": "13a"}
-    assert text_tokenizers(examples, "char") == {"zh_own": "char", "en_own": "char"}
+    assert text_tokenizers(examples, "auto", OWN) == {"zh_own": "zh", "en_own": "13a"}
+    assert text_tokenizers(examples, "char", OWN) == {"zh_own": "char", "en_own": "char"}
     # What a task says goes before what its references look like.
     triples = [replace(each, task="mini_triples") for each in examples]
     assert text_tokenizers(triples, "auto") == {"mini_triples": "13a"}
@@ -72,9 +73,9 @@ def test_each_task_has_its_own_chosen_by_the_setting_the_task_or_the_references(
 def test_generated_text_is_scored_by_task(tiny_model_folder: Path, setting: str) -> None:
     texts = ["来自北京的人喜欢苹果", "Red cats sleep."]
     examples = [*examples_of("zh_own", texts[:1]), replace(examples_of("en_own", texts[1:])[0], id=1)]
-    settings = RunSettings("zh_own_x", 1e-3, text_tokenizer=setting)
+    settings = RunSettings("mini_triples_x", 1e-3, text_tokenizer=setting)
     base = load_base_model(str(tiny_model_folder))
-    test_set = TestSet(examples, base, settings, {"zh_own": 4, "en_own": 4})
+    test_set = TestSet(examples, base, settings, {"zh_own": 4, "en_own": 4}, tasks=OWN)
     said = ["来自上海的人喜欢苹果", "Red dogs sleep."]
     test_set.generator = SimpleNamespace(sample=lambda model, seeds: said)
     scores = test_set.generate(base.model, [0])

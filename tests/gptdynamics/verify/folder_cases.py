@@ -123,7 +123,7 @@ FOLDER_CASES = {
     "card without a split": Case(
         "few",
         "README.md",
-        replace("  - split: test\n    path: data/rte_tiny/test-*.parquet\n", ""),
+        replace('  - split: "test"\n    path: "data/rte_tiny/test-*.parquet"\n', ""),
         "configuration rte_tiny",
         "split test is not listed",
     ),

@@ -75,6 +75,6 @@ def test_a_task_that_is_not_known_is_one_fault_and_its_runs_are_checked_all_the_
     DatasetFolder(few).write_card()
     (unknown,) = verify(few).faults
     assert unknown.file == "manifests/poems_tiny.json"
-    assert unknown.what.startswith("unknown task 'poems'; known tasks: rte, ") and "--task-file" in unknown.remedy
+    assert unknown.what.startswith("unknown task 'poems'; known tasks: rte, ") and "--task-file" in unknown.what
     column("bleu", inside(0, 0, -1.0))(few / "data/poems_tiny/train-0000.parquet")
     assert [fault.where for fault in verify(few).faults] == ["", "bleu"]
