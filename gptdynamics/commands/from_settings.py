@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
-from gptdynamics.console import say
+from gptdynamics.console import print_beside_json, say
 from gptdynamics.options import Option, options_of, read_settings, settings_from
-from gptdynamics.outputs import check_output
+from gptdynamics.outputs import check_output, is_standard_output, write_output_json
 from gptdynamics.tasks.user_tasks import add_task_file
 
-_FILES = {
-    "task_file": Annotated[
-        list[Path] | None,
-        typer.Option("--task-file", metavar="FILE", help="A Python file with tasks of your own. May be repeated."),
-    ],
-    "settings_file": Annotated[
-        Path | None,
-        typer.Option(
-            "--settings", metavar="FILE", help="A TOML file with any of these settings; options given here win."
-        ),
-    ],
-}
+# Writes figures as JSON where `--json FILE` asks for them.
+WriteJson = Callable[..., None]
 
 
 class SettingsCommand(TyperCommand):
@@ -45,6 +36,7 @@ class SettingsCommand(TyperCommand):
             option = by_name.get(parameter.name or "")
             if option is not None:
                 parameter.required = option.required
+                parameter.opts = parameter.opts[:1]
                 if option.kind is bool and option.default is not True:
                     parameter.secondary_opts = []
                 if option.line.default is None and option.default not in (None, False, ()):
@@ -80,24 +72,30 @@ def new_app(help: str) -> typer.Typer:
 def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     """Add a function as a command.
 
-    The fields of the dataclass that its first parameter is annotated with become arguments and options; its other
-    parameters are options as `typer` takes them. `--settings FILE` reads the fields from a TOML file; what is given on
-    the line wins. `--task-file FILE` makes tasks of the user's own known. The function's docstring is the help.
+    The fields of the dataclass that its first parameter is annotated with become arguments and options. `--settings`
+    reads them from a TOML file, too, `--task-file` makes tasks of the user's own known. The function's docstring is the
+    help; what stands behind `JSON:` in it is that of `--json`.
 
     Args:
         app: gets the command.
-        function: is called with an instance of the dataclass, and its other parameters by name.
+        function: is called with an instance of the dataclass; as `write_json`, if it has such a parameter, with a
+            function that writes figures where `--json` asks for them; as `dry_run` with whether only to say what would
+            be done.
     """
-    hints = get_type_hints(function, include_extras=True)
-    first, *others = inspect.signature(function).parameters.values()
-    settings = hints[first.name]
+    first, *others = inspect.signature(function).parameters
+    settings = get_type_hints(function)[first]
     options = options_of(settings)
+    text, _, figures = inspect.cleandoc(function.__doc__ or "").partition("\n\nJSON: ")
 
-    def run(ctx: typer.Context, settings_file: Path | None, task_file: list[Path] | None, **given: Any) -> None:
-        for path in task_file or ():
+    def run(ctx: typer.Context, **given: Any) -> None:
+        more = {}
+        if "dry_run" in others:
+            more["dry_run"] = given["dry_run"]
+        if "write_json" in others:
+            more["write_json"] = _json_writer(given["json_file"])
+        for path in given["task_file"] or ():
             add_task_file(path)
-        more = {each.name: given.pop(each.name) for each in others}
-        values = read_settings(settings_file, settings) if settings_file else {}
+        values = read_settings(given["settings_file"], settings) if given["settings_file"] else {}
         values |= _given(ctx, options, given)
         for option in options:
             if option.required and option.name not in values:
@@ -107,16 +105,26 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
                 check_output(values[option.name])
         function(settings_from(settings, values), **more)
 
+    def file(flag: str, help: str) -> Any:
+        return typer.Option(flag, metavar="FILE", help=help)
+
     parameters = [_parameter("ctx", typer.Context, inspect.Parameter.empty)]
     parameters += [each for option in options for each in _parameters(option)]
-    parameters += [_parameter(each.name, hints[each.name], each.default) for each in others]
-    parameters += [_parameter(name, hint, None) for name, hint in _FILES.items()]
+    if "dry_run" in others:
+        dry = typer.Option("--dry-run", help="Say what would be done, and stop.")
+        parameters.append(_parameter("dry_run", Annotated[bool, dry], False))
+    if "write_json" in others:
+        figures = escaped(f"Also write this as JSON (- is standard output): {' '.join(figures.split())}")
+        parameters.append(_parameter("json_file", Annotated[Path | None, file("--json", figures)], None))
+    own = file("--task-file", "A Python file with tasks of your own. May be repeated.")
+    parameters.append(_parameter("task_file", Annotated[list[Path] | None, own], None))
+    toml = file("--settings", "A TOML file with any of these settings; options given here win.")
+    parameters.append(_parameter("settings_file", Annotated[Path | None, toml], None))
     # Typer reads the options from the signature.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     kind = type("Command", (SettingsCommand,), {"options": options})
-    text = escaped(inspect.cleandoc(function.__doc__ or ""))
-    app.command(function.__name__.rstrip("_").replace("_", "-"), cls=kind, help=text)(run)
+    app.command(function.__name__.rstrip("_").replace("_", "-"), cls=kind, help=escaped(text))(run)
 
 
 def escaped(text: str) -> str:
@@ -134,14 +142,22 @@ def _say_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _json_writer(path: Path | None) -> WriteJson:
+    """Checked before any work. Where figures go to standard output, tables and messages go elsewhere."""
+    print_beside_json(is_standard_output(path))
+    if path is None:
+        return lambda figures, indent=1: None
+    check_output(path)
+    return partial(write_output_json, path)
+
+
 def _given(ctx: typer.Context, options: tuple[Option, ...], given: dict[str, Any]) -> dict[str, Any]:
     """Values of the options that stand on the command line."""
     given = {name: value for name, value in given.items() if value is not None and value != []}
     found: dict[str, Any] = {}
     for option in options:
-        for name in (_option_name(option), *map(_alias_name, option.line.aliases)):
-            if name in given:
-                found[option.name] = option.from_words(given[name])
+        if _option_name(option) in given:
+            found[option.name] = option.from_words(given[_option_name(option)])
     words = [given[_argument_name(each)] for each in options if each.line.positional and _argument_name(each) in given]
     # An argument that is given as an option leaves its place to the next one; hidden ones come last.
     places = [each for each in options if each.line.positional and each.name not in found]
@@ -160,10 +176,6 @@ def _option_name(option: Option) -> str:
     return f"option_{option.name}" if option.shown_argument else option.name
 
 
-def _alias_name(alias: str) -> str:
-    return f"alias_{alias}"
-
-
 def _parameters(option: Option) -> list[inspect.Parameter]:
     """What an option is for typer: an argument, an option, and its hidden names."""
     line, text = option.line, escaped(option.help)
@@ -173,17 +185,17 @@ def _parameters(option: Option) -> list[inspect.Parameter]:
     metavar = "FILE" if line.writes else plain
     # A text is shown in brackets; where there is none, the command's help shows the default itself.
     shown = line.default or (option.default not in (None, False, ()) and not option.required)
-    flags = f"{option.flag}/{option.no_flag}" if option.kind is bool else option.flag
+    flags = [option.flag if option.kind is not bool else f"{option.flag}/{option.no_flag}"]
+    flags += [f"--{each.replace('_', '-')}" for each in line.aliases]
     found = [
         (
             _option_name(option),
-            typer.Option(flags, help=text, metavar=metavar, show_default=shown, hidden=option.shown_argument),
+            typer.Option(*flags, help=text, metavar=metavar, show_default=shown, hidden=option.shown_argument),
         )
     ]
     if line.positional:
         argument = typer.Argument(metavar=option.name.upper(), help=text, show_default=shown, hidden=line.hidden)
         found.insert(0, (_argument_name(option), argument))
-    found += [(_alias_name(each), typer.Option(f"--{each.replace('_', '-')}", hidden=True)) for each in line.aliases]
     return [_parameter(name, Annotated[hint, info], None) for name, info in found]
 
 
