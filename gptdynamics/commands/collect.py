@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from gptdynamics.commands.options import dry_run_option, json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import progress_bar, say, say_error
 from gptdynamics.interruption import keeps
 from gptdynamics.settings.collect import CollectCommand, RaySettings
@@ -32,24 +30,17 @@ def _plan_of(asked: CollectCommand) -> Plan:
     return Plan("command line", tuple(entries))
 
 
-def collect(
-    asked: CollectCommand,
-    dry_run: Annotated[bool, dry_run_option("done")] = False,
-    json_file: Annotated[
-        Path | None,
-        json_option(
-            "`done`, `skipped`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with --dry-run "
-            "`missing` (runs to make by config)."
-        ),
-    ] = None,
-) -> None:
-    """Train base models on seeded curricula and measure every test example at every step."""
+def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None:
+    """Train base models on seeded curricula and measure every test example at every step.
+
+    JSON: `done`, `skipped`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with --dry-run
+    `missing` (runs to make by config).
+    """
     from gptdynamics.collection import CollectSettings, missing_runs
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.dataset.ownership import check_dataset_folder
     from gptdynamics.hub.run_pusher import RunPusher
-    from gptdynamics.outputs import write_output_json
 
     chosen, out = _plan_of(asked), asked.output
     ray = RaySettings(**asked.ray) if asked.executor == "ray" else None
@@ -65,8 +56,7 @@ def collect(
             f"{len(missing_runs(out, entry))} to make in {out}"
         )
     if dry_run:
-        if json_file is not None:
-            write_output_json(json_file, {"missing": {entry.config: missing_runs(out, entry) for entry in chosen}})
+        write_json({"missing": {entry.config: missing_runs(out, entry) for entry in chosen}})
         return
     keeps(f"finished runs are kept in {out}")
     pusher = RunPusher(out, asked.push_to, asked.no_texts, say, lambda line: say_error(line))
@@ -83,8 +73,7 @@ def collect(
             on_run=pusher.push_run,
             on_note=lambda line: say_error(f"note: {line}"),
         )
-    if json_file is not None:
-        write_output_json(json_file, vars(collected))
+    write_json(vars(collected))
     for config, cut in collected.cut.items():
         if cut:
             say(f"{config}: {cut} prompts were longer than the context and were cut from the left")
@@ -101,4 +90,4 @@ def collect(
         say_error(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate")
     pusher.push_all()
     if collected.failed:
-        raise typer.Exit(1)
+        sys.exit(1)

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, show
-from gptdynamics.outputs import write_output_json
 from gptdynamics.settings.datasets import PlanSettings
 
 
-def plan(
-    settings: PlanSettings,
-    json_file: Annotated[
-        Path | None,
-        json_option(
-            "`plan`, `runs`, `hours` and `configs`, each with `config`, `runs`, `splits`, `settings`, `updates`, "
-            "`hours`; with --each a list of runs: `config`, `run`, `split`, `settings` of the config."
-        ),
-    ] = None,
-) -> None:
-    """Show the runs of a plan: configs, splits, hyper-parameters."""
+def plan(settings: PlanSettings, write_json: WriteJson) -> None:
+    """Show the runs of a plan: configs, splits, hyper-parameters.
+
+    JSON: `plan`, `runs`, `hours` and `configs`, each with `config`, `runs`, `splits`, `settings`, `updates`, `hours`;
+    with --each a list of runs: `config`, `run`, `split`, `settings` of the config.
+    """
     from gptdynamics.plans import read_plan
     from gptdynamics.plans.table import plan_record, plan_table, run_lines, run_records
 
     chosen = read_plan(settings.plan)
     if settings.each:
-        if json_file is not None:
-            write_output_json(json_file, run_records(chosen))
+        write_json(run_records(chosen))
         for line in run_lines(chosen):
             say(line)
         return
@@ -38,8 +28,7 @@ def plan(
 
         rate = estimates.throughput(settings.throughput)
         hours = dict(estimates.plan_hours(chosen, rate))
-    if json_file is not None:
-        write_output_json(json_file, plan_record(chosen, hours))
+    write_json(plan_record(chosen, hours))
     show(plan_table(chosen, hours))
     say(f"{len(chosen.entries)} configs, {chosen.runs} runs; splits are train/validation/test(/unseen data)")
     if hours:

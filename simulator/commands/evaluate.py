@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated
 
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import show
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
 from simulator.settings.evaluate import EvaluateSettings
 
 
-def evaluate(
-    settings: EvaluateSettings,
-    json_file: Annotated[
-        Path | None,
-        json_option(
-            "a list of rows: `method`, `model`, `config`, `metric`, `split`, `mse`, `mse_std`, `mae`, `mae_std`, "
-            "`spearman`, `spearman_std`, `skill`, `coverage`, `runs`, `examples`, ...; null where undefined."
-        ),
-    ] = None,
-) -> None:
-    """Score every method on held-out runs, of each config and metric apart."""
+def evaluate(settings: EvaluateSettings, write_json: WriteJson) -> None:
+    """Score every method on held-out runs, of each config and metric apart.
+
+    JSON: a list of rows: `method`, `model`, `config`, `metric`, `split`, `mse`, `mse_std`, `mae`, `mae_std`,
+    `spearman`, `spearman_std`, `skill`, `coverage`, `runs`, `examples`, ...; null where undefined.
+    """
     from simulator.evaluation import evaluate as evaluate_methods
-    from simulator.evaluation import write_rows
     from simulator.reporting.tables import rows_table
     from simulator.training.parts import groups_of
 
@@ -37,5 +29,4 @@ def evaluate(
             evaluation = evaluate_methods(part, on_phase, on_progress)
         show(rows_table(evaluation.rows))
         rows += evaluation.rows
-    if json_file is not None:
-        write_rows(rows, json_file)
+    write_json(rows)

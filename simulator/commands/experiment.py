@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
 from gptdynamics.interruption import keeps
-from gptdynamics.outputs import write_output_json
 from simulator.commands.phases import phases
 from simulator.settings.experiment import ExperimentSettings
 
 
-def experiment(
-    settings: ExperimentSettings,
-    json_file: Annotated[
-        Path | None,
-        json_option(
-            "a list of experiments: `experiment`, `title`, `command`, `seconds`, `versions`, `rows` (figures by name), "
-            "`notes`, `skipped`, `tables`, `figures`."
-        ),
-    ] = None,
-) -> None:
-    """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots."""
+def experiment(settings: ExperimentSettings, write_json: WriteJson) -> None:
+    """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots.
+
+    JSON: a list of experiments: `experiment`, `title`, `command`, `seconds`, `versions`, `rows` (figures by name),
+    `notes`, `skipped`, `tables`, `figures`.
+    """
     from simulator.experiments import Workbench, run_all, run_experiment
     from simulator.reporting.result_files import result_record
 
@@ -32,8 +23,7 @@ def experiment(
     with phases() as (on_phase, on_progress):
         bench = Workbench(settings.dataset, settings.config, on_phase, on_progress)
         results = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
-    if json_file is not None:
-        write_output_json(json_file, [result_record(finished) for finished in results])
+    write_json([result_record(finished) for finished in results])
     for finished in results:
         result = finished.result
         made = f"{len(result.tables)} tables, {len(result.figures)} figures in {finished.seconds:.0f} s"

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, show
 from simulator.settings.use_cases import InfluenceSettings
 
 
-def influence(
-    settings: InfluenceSettings,
-    json_file: Annotated[
-        Path | None,
-        json_option(
-            "`config`, `metric`, `method`, `run`, `higher_is_better`, `uncertainty`, `texts`, `mean` (effects on the "
-            "whole test set) and `test_examples` (effects by id)."
-        ),
-    ] = None,
-) -> None:
-    """List the training examples that helped and harmed test examples most, with the size of the effect."""
+def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
+    """List the training examples that helped and harmed test examples most, with the size of the effect.
+
+    JSON: `config`, `metric`, `method`, `run`, `higher_is_better`, `uncertainty`, `texts`, `mean` (effects on the whole
+    test set) and `test_examples` (effects by id).
+    """
     from simulator.use_cases.influence import find_influence
     from simulator.use_cases.influence_report import (
         NO_UNCERTAINTY,
         UNCERTAINTY,
+        influence_record,
         influence_tables,
         summary,
-        write_influence_json,
         write_influence_page,
     )
 
@@ -36,9 +28,7 @@ def influence(
     for table in influence_tables(found):
         show(table)
     say(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
-    if json_file is not None:
-        write_influence_json(found, json_file)
-        say(f"wrote {json_file}")
+    write_json(influence_record(found))
     if settings.output is not None:
         write_influence_page(found, settings.output)
         say(f"wrote {settings.output}")

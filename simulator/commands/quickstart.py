@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, show
 from gptdynamics.interruption import keeps
-from gptdynamics.outputs import write_output_json
 from simulator.commands.phases import phases
 from simulator.settings.experiment import QuickstartSettings
 
 
-def quickstart(
-    settings: QuickstartSettings,
-    json_file: Annotated[
-        Path | None, json_option("a list of `report` (the page) and `rows` (as of evaluate), one for each task.")
-    ] = None,
-) -> None:
-    """Collect, train, predict, compare and report, on the bundled model and tasks: some minutes."""
+def quickstart(settings: QuickstartSettings, write_json: WriteJson) -> None:
+    """Collect, train, predict, compare and report, on the bundled model and tasks: some minutes.
+
+    JSON: a list of `report` (the page) and `rows` (as of evaluate), one for each task.
+    """
     from simulator.quickstart import quickstart as run_quickstart
     from simulator.reporting.tables import rows_table
 
     keeps(f"finished runs are kept in {settings.output}")
     with phases() as (on_phase, on_progress):
         made = list(run_quickstart(settings.output, on_phase, on_progress))
-    if json_file is not None:
-        write_output_json(json_file, [{"report": page, "rows": evaluation.rows} for evaluation, page in made])
+    write_json([{"report": page, "rows": evaluation.rows} for evaluation, page in made])
     for evaluation, page in made:
         show(rows_table(evaluation.rows))
         say(f"report: {page.resolve()}")

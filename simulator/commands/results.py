@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, show
 from gptdynamics.options import command_line
-from gptdynamics.outputs import write_output_json
 
 if TYPE_CHECKING:
     from simulator.reporting.result import Result
 
-RESULTS_JSON = (
-    "`rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`, `seconds`, `versions`; with "
-    "--dry-run the counts that are printed."
-)
 
-
-def show_result(name: str, title: str, result: Result, settings: Any, began: float, json_file: Path | None) -> None:
+def show_result(name: str, title: str, result: Result, settings: Any, began: float, write_json: WriteJson) -> None:
     """Write a result into its folder, and as JSON where that is asked for; show its tables.
 
     Args:
@@ -28,7 +22,7 @@ def show_result(name: str, title: str, result: Result, settings: Any, began: flo
         result: what there is to show.
         settings: what it was made with.
         began: `time.perf_counter()` before the work.
-        json_file: for the record of the result, or None.
+        write_json: writes the record of the result where it is asked for.
     """
     from simulator.reporting.result_files import Finished, result_record, write_result
     from simulator.reporting.tables import terminal_tables
@@ -36,8 +30,7 @@ def show_result(name: str, title: str, result: Result, settings: Any, began: flo
     command = command_line("gptfluence", name, settings)
     finished = Finished(name, title, result, command, time.perf_counter() - began)
     write_result(finished, settings.output)
-    if json_file is not None:
-        write_output_json(json_file, result_record(finished))
+    write_json(result_record(finished))
     for table in terminal_tables(result):
         show(table)
     say(f"wrote {settings.output / f'{name}.html'}")

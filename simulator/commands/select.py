@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Annotated
 
-from gptdynamics.commands.options import dry_run_option, json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
-from simulator.commands.results import RESULTS_JSON, show_result
+from simulator.commands.results import show_result
 from simulator.settings.use_cases import SelectSettings
 
 
-def select(
-    settings: SelectSettings,
-    dry_run: Annotated[bool, dry_run_option("trained")] = False,
-    json_file: Annotated[Path | None, json_option(f"what is in OUTPUT/select.json: {RESULTS_JSON}")] = None,
-) -> None:
-    """Choose training examples for a target test set, and see by real training what the choice is worth."""
-    from gptdynamics.outputs import write_output_json
+def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> None:
+    """Choose training examples for a target test set, and see by real training what the choice is worth.
+
+    JSON: what is in OUTPUT/select.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`,
+    `seconds`, `versions`; with --dry-run the counts that are printed.
+    """
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select import trainings_of
     from simulator.use_cases.select_report import selection_result
 
     if dry_run:
         trainings, updates, spent = trainings_of(settings)
-        if json_file is not None:
-            write_output_json(json_file, {"trainings": trainings, "updates": updates, "seconds": spent})
+        write_json({"trainings": trainings, "updates": updates, "seconds": spent})
         say(f"{trainings} trainings of {updates} updates; about {spent / 60:.1f} minutes of one core")
         return
     keeps(f"finished trainings are kept in {settings.output}")
@@ -36,4 +32,4 @@ def select(
     with phases() as (on_phase, on_progress):
         found = select_examples(settings, on_phase, on_progress)
     title = f"{found.config}: training examples chosen for a target"
-    show_result("select", title, selection_result(found), settings, began, json_file)
+    show_result("select", title, selection_result(found), settings, began, write_json)

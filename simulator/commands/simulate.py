@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-from gptdynamics.commands.options import json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, show
 from simulator.settings.use_cases import SimulateSettings
 
@@ -13,20 +10,14 @@ ROWS = 20
 STEPS = 7
 
 
-def simulate(
-    settings: SimulateSettings,
-    json_file: Annotated[
-        Path | None,
-        json_option(
-            "`config`, `metric`, `test_id`, `step`, `values` (a list of steps for each test example), `low`, `high`, "
-            "`beyond`."
-        ),
-    ] = None,
-) -> None:
-    """Predict the trajectories of a recorded run, or of a curriculum of your own."""
+def simulate(settings: SimulateSettings, write_json: WriteJson) -> None:
+    """Predict the trajectories of a recorded run, or of a curriculum of your own.
+
+    JSON: `config`, `metric`, `test_id`, `step`, `values` (a list of steps for each test example), `low`, `high`,
+    `beyond`.
+    """
     from rich.table import Table
 
-    from gptdynamics.outputs import write_output_json
     from simulator.evaluation.selection import evenly_spaced
     from simulator.use_cases.simulate import simulate as simulate_run
 
@@ -44,6 +35,4 @@ def simulate(
     show(table)
     for way in found.beyond:
         say(f"beyond the runs that the simulator was trained on: {way}")
-    if json_file is not None:
-        write_output_json(json_file, found.record(), indent=None)
-        say(f"wrote {json_file}")
+    write_json(found.record(), indent=None)

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-from typing import Annotated
 
-from gptdynamics.commands.options import dry_run_option, json_option
+from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
-from simulator.commands.results import RESULTS_JSON, show_result
+from simulator.commands.results import show_result
 from simulator.settings.use_cases import ValidateSettings
 
 
-def validate(
-    settings: ValidateSettings,
-    dry_run: Annotated[bool, dry_run_option("trained")] = False,
-    json_file: Annotated[Path | None, json_option(f"what is in OUTPUT/validate.json: {RESULTS_JSON}")] = None,
-) -> None:
-    """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare."""
-    from gptdynamics.outputs import write_output_json
+def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -> None:
+    """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare.
+
+    JSON: what is in OUTPUT/validate.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`,
+    `seconds`, `versions`; with --dry-run the counts that are printed.
+    """
     from simulator.use_cases.validate import trainings_of
     from simulator.use_cases.validate import validate as validate_model
     from simulator.use_cases.validate_report import validation_result
 
     if dry_run:
         count, updates, spent = trainings_of(settings)
-        if json_file is not None:
-            write_output_json(json_file, {"trainings": count, "updates": updates, "seconds": spent})
+        write_json({"trainings": count, "updates": updates, "seconds": spent})
         say(
             f"{count} trainings of {updates} updates, {settings.measured} measurements of {settings.test_examples} "
             f"examples each; about {spent / 60:.1f} minutes of one core"
@@ -39,4 +35,4 @@ def validate(
     with phases() as (on_phase, on_progress):
         found = validate_model(settings, on_phase, on_progress)
     title = f"{found.config} {found.metric}: simulated and real runs"
-    show_result("validate", title, validation_result(found), settings, began, json_file)
+    show_result("validate", title, validation_result(found), settings, began, write_json)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.examples import Example
-from gptdynamics.outputs import write_output_json
 from simulator.reporting.page import write_page
 from simulator.use_cases.influence import Effect, InfluenceFound
 
@@ -89,15 +88,15 @@ def _numbers(steps: tuple[int, ...]) -> str:
     return ", ".join(map(str, steps))
 
 
-def write_influence_json(found: InfluenceFound, path: Path) -> None:
-    """Write every training example's effect on the mean, and on each test example asked for (all, if none was)."""
+def influence_record(found: InfluenceFound) -> dict[str, object]:
+    """Every training example's effect on the mean, and on each test example asked for (all, if none was)."""
     texts = {example.id: None if example.withheld else example.prompt + example.target for example in found.pool}
     wanted = found.settings.test_ids or tuple(example.id for example in found.test)
 
     def rows(test_id: int | None) -> list[dict[str, object]]:
         return [asdict(each) for each in found.effects(test_id)]
 
-    record = {
+    return {
         "config": found.config,
         "metric": found.metric,
         "method": found.method,
@@ -108,7 +107,6 @@ def write_influence_json(found: InfluenceFound, path: Path) -> None:
         "mean": rows(None),
         "test_examples": {str(key): rows(key) for key in wanted},
     }
-    write_output_json(path, record)
 
 
 def write_influence_page(found: InfluenceFound, path: Path) -> None:

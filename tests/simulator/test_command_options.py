@@ -61,7 +61,7 @@ def test_options_are_the_fields_of_the_settings(program: str, command: str) -> N
         expected |= {f"ray_{each.name}" for each in fields(RaySettings)}
     general = GENERAL - {f"--{name.replace('_', '-')}" for name in expected}
     options = [each for each in shown(program, command) if each.opts[0] not in general]
-    names = [each.opts[0].removeprefix("--").replace("-", "_") for each in options]
+    names = [each.opts[0].removeprefix("--").removeprefix("argument_").replace("-", "_") for each in options]
     assert sorted(names) == sorted(expected)
 
 
@@ -73,7 +73,9 @@ def test_every_option_is_documented(program: str, command: str) -> None:
 
 @pytest.mark.parametrize(("program", "command"), COMMANDS)
 def test_the_dataset_is_the_first_argument(program: str, command: str) -> None:
-    arguments = [each.name for each in shown(program, command) if not each.opts[0].startswith("-")]
+    arguments = [
+        each.name.removeprefix("argument_") for each in shown(program, command) if not each.opts[0].startswith("-")
+    ]
     if "dataset" in {each.name for each in fields(settings_of(COMMANDS[program, command]))} and command != "push":
         assert arguments[-1 if command == "experiment" else 0] == "dataset"
 
@@ -174,8 +176,8 @@ def test_a_toml_file_takes_the_same_names_and_the_line_wins(outer: Callable[...,
         ("seed = true", "seed = True must be a whole number"),
         ("seed = [7]", "seed = [7] must be a whole number"),
         ("flag = 1", "flag = 1 must be true or false"),
-        ("names = [1]", "names = [1] must be a list of texts"),
-        ("more = ['1']", "more = ['1'] must be a list of whole numbers"),
+        ("names = [1]", "names = [1] must be a text, or a list of such"),
+        ("more = ['1']", "more = ['1'] must be a whole number, or a list of such"),
         ("inner_width = 'x'", "inner_width = 'x' must be a number"),
         ("output = 3", "output = 3 must be a path"),
         ("[seed]\na = 1", "seed = {'a': 1} must be a whole number"),

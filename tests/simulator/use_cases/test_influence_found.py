@@ -12,6 +12,7 @@ import pytest
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.outputs import write_output_json
 from simulator.configuration_gptfluence import GPTfluenceConfig, scale_of
 from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.memory_fit import responses_without_runs
@@ -20,9 +21,9 @@ from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, fin
 from simulator.use_cases.influence_error import informative
 from simulator.use_cases.influence_report import (
     example_text,
+    influence_record,
     influence_tables,
     visible,
-    write_influence_json,
     write_influence_page,
 )
 
@@ -110,7 +111,7 @@ def test_texts_never_become_markup(found: InfluenceFound, tmp_path: Path) -> Non
     assert "\u202e" not in page and "\\u202eevil" in page and "\\ud800" in page
     assert "שלום" in page and "👩\u200d🚀" in page and "\x00" not in page and "\x1b" not in page
     assert "http" not in page.replace("http-equiv", "")
-    write_influence_json(found, tmp_path / "found.json")
+    write_output_json(tmp_path / "found.json", influence_record(found))
     record = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert set(record["test_examples"]) == {"0", "3"}
     assert len(record["mean"]) == len(found.pool)
