@@ -35,6 +35,7 @@ class CommandLine:
         aliases: other names of the option, which `--help` does not show.
         commas: several values may be given in one word, with commas between them.
         writes: it names a file that will be written.
+        note: what `--help` says after the docstring's text, where that is made of a list.
     """
 
     positional: bool = False
@@ -43,6 +44,7 @@ class CommandLine:
     aliases: tuple[str, ...] = ()
     commas: bool = False
     writes: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ def _option(field: Field, hint: Any, help: str, line: CommandLine) -> Option:
     kind = get_args(several[0])[0] if several else str if choices else kinds[0]
     default = field.default if field.default_factory is MISSING else field.default_factory()
     one_alone = bool(several) and len(kinds) > 1
+    help = f"{help} {line.note}".strip()
     return Option(field.name, kind, bool(several), one_alone, choices, default, help, line, None, field.name)
 
 
