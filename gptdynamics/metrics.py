@@ -33,7 +33,7 @@ class Metric:
     Attributes:
         name: of the column in the dataset.
         score: gives the value for a text and its references; None: the package measures it.
-        title: in reports and on axes; empty: the name.
+        title: in reports and on axes; empty: it becomes the name.
         unit: after the title on axes; empty: the range, where it is bounded on both sides.
         least, greatest: the range of its values; infinite where there is no bound.
         higher_is_better: whether a greater value is a better one.
@@ -75,12 +75,15 @@ class Metric:
             text = getattr(self, field)
             if not isinstance(text, str) or not text.isprintable():
                 raise SettingsError(f"metric {self.name}: {field}={text!r:.90} must be a text on one line")
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
         for field in ("least", "greatest", "tolerance"):
             number = getattr(self, field)
-            if isinstance(number, bool) or not isinstance(number, int | float) or math.isnan(number):
+            # Only what is not a number differs from itself.
+            if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
                 raise SettingsError(f"metric {self.name}: {field}={number!r:.60} must be a number")
-            if math.isfinite(number) and abs(number) > _LARGEST:
-                raise SettingsError(f"metric {self.name}: {field}={number:g} must be within {_LARGEST}, or infinite")
+            if abs(number) > _LARGEST and abs(number) != math.inf:
+                raise SettingsError(f"metric {self.name}: {field} must be within {_LARGEST}, or infinite")
         if not self.least < self.greatest:
             raise SettingsError(f"metric {self.name}: least={self.least:g} must be below greatest={self.greatest:g}")
         if not 0 <= self.tolerance < math.inf:
@@ -111,7 +114,7 @@ class Metric:
         between = "or" if self.binary else "-"
         space = " " if self.binary else ""
         unit = self.unit or (f"{self.least:g}{space}{between}{space}{self.greatest:g}" if self.bounded else "")
-        return f"{self.title or self.name} ({unit})" if unit else self.title or self.name
+        return f"{self.title} ({unit})" if unit else self.title
 
     @property
     def allowed(self) -> str:

@@ -34,6 +34,7 @@ class CommandLine:
         aliases: other names of the option, which `--help` does not show.
         commas: several values may be given in one word, with commas between them.
         writes: it names a file that will be written.
+        note: what `--help` says after the docstring's text, where that is made of a list.
     """
 
     positional: bool = False
@@ -42,6 +43,7 @@ class CommandLine:
     aliases: tuple[str, ...] = ()
     commas: bool = False
     writes: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +172,7 @@ def options_of(settings: type) -> tuple[Option, ...]:
         kinds = tuple(kind for kind in kinds if kind is not NoneType)
         several = next((get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple), None)
         kind = several or (str if get_origin(kinds[0]) is Literal else kinds[0])
-        default, help = field.default, texts.get(field.name, "")
+        default, help = field.default, f"{texts.get(field.name, '')} {line.note}".strip()
         alone = several is not None and len(kinds) > 1
         options.append(Option(field.name, field.name, None, kind, several is not None, alone, default, help, line))
     return tuple(options)

@@ -58,9 +58,8 @@ def draw_held_out(simulator: GPTfluenceSimulator, dataset: str) -> str:
     panels: list[Panel] = []
     for config, metric in groups[:_ROWS]:
         runs = read_dynamics(dataset, config, metric)
-        panels += _panels(
-            simulated_of(simulator, None, runs), runs, metric if len(groups) == 1 else f"{config} {metric}"
-        )
+        title = runs.definition.title
+        panels += _panels(simulated_of(simulator, None, runs), runs, title if len(groups) == 1 else f"{config} {title}")
     return draw_panels(panels, _COLUMNS)
 
 

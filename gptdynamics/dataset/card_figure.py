@@ -74,5 +74,5 @@ def draw_runs(
             if lines:
                 # The name of the vertical axis is written once for a row of panels.
                 title = config if metric == LOSS else f"{config}: {metric.axis_title}"
-                panels.append(Panel(title, metric.title or metric.name, lines))
+                panels.append(Panel(title, metric.title, lines))
     return draw_panels(panels) if panels else None

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from gptdynamics.errors import SettingsError
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import Range, check_fields
+from simulator.settings.train import METRIC_NAMES
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class EvaluateSettings:
     Attributes:
         dataset: a dataset folder or a Hub id.
         config: <task>_<size>, e.g. rte_nano; or several, each scored apart.
-        metric: `loss`, `accuracy`, `bleu` or `rougeL`; or several, each scored apart.
+        metric: what is predicted; or several, each scored apart.
         models: simulators to score, folders or Hub ids. Default: markov and memory are trained here.
         baselines: methods to compare with. Default: all but `tracin_cp_published`, which is slow.
         split: `test`, or `test_unseen`: runs on pool rows that no training run used.
@@ -27,7 +28,7 @@ class EvaluateSettings:
 
     dataset: Annotated[str, CommandLine(positional=True)]
     config: Annotated[str | tuple[str, ...], CommandLine(commas=True)]
-    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True)] = "loss"
+    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True, note=METRIC_NAMES)] = "loss"
     models: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
     split: Literal["test", "test_unseen"] = "test"
@@ -78,7 +79,7 @@ class ReportSettings:
         dataset: a dataset folder or a Hub id.
         output: the HTML page.
         config: <task>_<size>, e.g. rte_nano. With --interactive the default is those of the models.
-        metric: `loss`, `accuracy`, `bleu` or `rougeL`.
+        metric: what is shown.
         models: simulators to show, folders or Hub ids. Default: markov and memory are trained here.
         figure: also draw a few trajectories here (.svg or .png).
         interactive: a page that simulates changed runs itself: the explorer.
@@ -88,7 +89,7 @@ class ReportSettings:
     dataset: Annotated[str, CommandLine(positional=True)]
     output: Annotated[Path, CommandLine(aliases=("out",), writes=True)]
     config: str | None = None
-    metric: str = "loss"
+    metric: Annotated[str, CommandLine(note=METRIC_NAMES)] = "loss"
     models: tuple[str, ...] = ()
     figure: Annotated[Path | None, CommandLine(writes=True)] = None
     interactive: bool = False

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.metrics import METRICS
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
 
+# What `--help` says of every option that names a metric.
+METRIC_NAMES = f"There are {', '.join(METRICS)}, and metrics of a task's own."
 DYNAMICS = ("memory", "markov")
 _RANGES = {
     "order": COUNT,
@@ -27,7 +30,7 @@ class TrainSettings:
     Attributes:
         dataset: a dataset folder or a Hub id.
         config: <task>_<size>, e.g. rte_nano; or several, which are trained together.
-        metric: `loss`, `accuracy`, `bleu` or `rougeL`; or several: each config is trained on those that it has.
+        metric: what to predict; or several: each config is trained on those that it has.
         dynamics: `memory`, or `markov` (the paper).
         encoder: `gradient`, `sentence`, `causal_lm`, `label` or `index`. Markov of order 1 with `index` is Simfluence.
         order: previous values that a step of markov uses.
@@ -47,7 +50,7 @@ class TrainSettings:
 
     dataset: Annotated[str, CommandLine(positional=True)]
     config: Annotated[str | tuple[str, ...], CommandLine(commas=True)]
-    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True)] = "loss"
+    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True, note=METRIC_NAMES)] = "loss"
     dynamics: str = "memory"
     encoder: str = "gradient"
     order: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gptdynamics.dataset.reading import metrics_of
 from gptdynamics.dataset.schema import read_parquet, trajectory_schema, write_parquet
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.exchange import export_release
 from gptdynamics.metrics import BLEU, LOSS, METRICS, RESERVED_NAMES, Metric
 from gptdynamics.plans import PlanEntry
 from gptdynamics.recorder import StepRecorder
@@ -187,7 +189,9 @@ def test_a_function_that_fails_is_one_line_with_task_example_and_metric(
         ('(Metric("Test_ID", len),)', "metric name 'Test_ID' is that of another column"),
         ('(Metric("x", len, least=1, greatest=1),)', "metric x: least=1 must be below greatest=1"),
         ('(Metric("x", len, least="0"),)', "metric x: least='0' must be a number"),
-        ('(Metric("x", len, least=-1e20),)', "metric x: least=-1e\\+20 must be within 2147483647, or infinite"),
+        ('(Metric("x", len, least=-1e20),)', "metric x: least must be within 2147483647, or infinite"),
+        ('(Metric("x", len, greatest=10**5000),)', "metric x: greatest must be within 2147483647, or infinite"),
+        ('(Metric("x", len, least=float("nan")),)', "metric x: least=nan must be a number"),
         ('(Metric("x", len, binary=True),)', "metric x: binary=True needs the two values as least and greatest"),
         ('(Metric("x", len, latent="log-odds"),)', "metric x: latent='log-odds' needs least=0 and no greatest"),
         ('(Metric("x", len, latent="odds"),)', "metric x: latent='odds' must be one of value, log-odds"),
@@ -202,6 +206,30 @@ def test_metrics_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, metrics
         add_task_file(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text("utf-8")
+    (block,) = [each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Metric(" in each]
+    add_task_file(task_file(tmp_path, block))
+    loss, rouge, own = get_single_task("capitals").followed_metrics
+    assert (loss, rouge) == (LOSS, METRICS["rougeL"])
+    assert own.score is not None
+    assert [own.score(text, ("Rome",)) for text in ("Rome", "Paris")] == [1, 0]
+
+
+def test_an_export_has_them(collected: Path, tmp_path: Path) -> None:
+    add_task_file(task_file(tmp_path / "task"))
+    export_release(collected, tmp_path / "out", ["notes_tiny"])
+    files = sorted((tmp_path / "out").rglob("all_words_missing_trajectory.out"))
+    written = [
+        [point["loss"] for point in json.loads(line)["loss_trajectory"]]
+        for file in files
+        for line in file.read_text("utf-8").splitlines()
+    ]
+    # The layout has no step 0.
+    values = read_dynamics(collected, "notes_tiny", "words_missing").values[:, 1:]
+    assert sorted(written) == sorted(values.swapaxes(1, 2).reshape(-1, 4).tolist())
 
 
 def test_a_task_with_labels_generates_no_text(tmp_path: Path) -> None:

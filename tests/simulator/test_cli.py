@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
+from gptdynamics.metrics import METRICS
 from simulator.cli import main, spread_models
 
 CONFIG = "mini_sentiment_nano"
@@ -315,3 +316,10 @@ def test_the_installed_command_ends_with_status_one_and_no_traceback(tmp_path: P
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "error: --figure is of the report without --interactive\n"
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "report"])
+def test_the_help_lists_the_metrics(gptfluence: Callable[..., Done], command: str) -> None:
+    out = gptfluence(command, "--help").out
+    said = " ".join(out.replace("│", " ").split())
+    assert f"There are {', '.join(METRICS)}, and metrics of a task's own." in said
