@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,15 @@ from typing import TYPE_CHECKING
 from gptdynamics.errors import SettingsError
 from gptdynamics.hub.source import is_hub_id
 from gptdynamics.local_models import remembered_folder
-from gptdynamics.model_folder import ADAPTER_CONFIG, UnusableModelError, adapter_base, check_config, weights_digest
+from gptdynamics.model_folder import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    UnusableModelError,
+    adapter_base,
+    adapter_digest,
+    check_config,
+    weights_digest,
+)
 from gptdynamics.nano import MODEL_FOLDER
 
 if TYPE_CHECKING:
@@ -42,7 +51,7 @@ class BaseModel:
     Attributes:
         name: as given: `nano`, a Pythia size, a folder, or a Hub id with or without a revision.
         revision: commit of the Hub, or for a folder the first 12 hex digits of its weights' SHA-256; of an adapter its
-            own and, after a plus sign, its base model's.
+            own (of its configuration, too) and, after a plus sign, its base model's.
         model: fp32 weights, in evaluation mode.
         tokenizer: with an end-of-text token.
     """
@@ -115,10 +124,16 @@ def model_revision(name: str) -> str:
     Raises:
         SettingsError: it is neither a folder with weights nor on a reachable Hub.
     """
+    return _revision(name, ())
+
+
+def _revision(name: str, adapters: tuple[str, ...]) -> str:
+    """As `model_revision`; `adapters` are those that lead to this base model."""
     source, revision = base_model_source(name)
     try:
         if Path(source).is_dir():
-            own = weights_digest(Path(source))
+            folder = Path(source)
+            own = weights_digest(folder) if _adapter_config(source, "") is None else adapter_digest(folder)
         elif "/" in source and not is_hub_id(source):
             raise FileNotFoundError("there is no such folder, and a Hub id is <owner>/<name>")
         elif not is_hub_id(source):
@@ -136,7 +151,11 @@ def model_revision(name: str) -> str:
         base, base_revision = adapter_base(adapter)
     except _unloadable() as error:
         raise _cannot_load(name, error) from error
-    return f"{own}+{model_revision(_named(base, base_revision))}"
+    below = _named(base, base_revision)
+    if below in (*adapters, name):
+        reason = UnusableModelError(f"its {ADAPTER_CONFIG} names an adapter that is on itself: name the model below it")
+        raise _cannot_load(name, reason)
+    return f"{own}+{_revision(below, (*adapters, name))}"
 
 
 def _named(source: str, revision: str | None) -> str:
@@ -147,15 +166,22 @@ def _adapter_config(source: str, commit: str) -> Path | None:
     """The file that makes a folder or repository an adapter of peft; None: it is a whole model."""
     if Path(source).is_dir():
         path = Path(source) / ADAPTER_CONFIG
-        # Some training scripts put an adapter's configuration beside whole weights.
-        return path if path.is_file() and not (Path(source) / "config.json").is_file() else None
+        if not path.is_file():
+            return None
+        if (Path(source) / ADAPTER_WEIGHTS).is_file() or not (Path(source) / "config.json").is_file():
+            return path
+        raise UnusableModelError(
+            f"it has an {ADAPTER_CONFIG} without {ADAPTER_WEIGHTS}: add these weights, or, where its own are whole, "
+            f"move {ADAPTER_CONFIG} away"
+        )
     from transformers.utils import cached_file
 
-    whole, adapter = (
+    # As transformers has it: where an adapter lies beside whole weights, the adapter on its base model is meant.
+    whole, adapter, weights = (
         cached_file(source, file, revision=commit, _raise_exceptions_for_missing_entries=False)
-        for file in ("config.json", ADAPTER_CONFIG)
+        for file in ("config.json", ADAPTER_CONFIG, ADAPTER_WEIGHTS)
     )
-    return Path(adapter) if adapter and not whole else None
+    return Path(adapter) if adapter and (weights or not whole) else None
 
 
 def _unloadable() -> tuple[type[Exception], ...]:
@@ -252,20 +278,55 @@ def _load_tokenizer(
 
 
 def _merge_adapter(base: PreTrainedModel, source: str, revision: str | None) -> PreTrainedModel:
+    import torch
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(base, source, revision=revision)
+    from gptdynamics.measurement.logits import same
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(base, source, revision=revision).eval()
+        except UserWarning as warning:
+            raise UnusableModelError(
+                f"its {ADAPTER_WEIGHTS} lacks weights that its {ADAPTER_CONFIG} asks for: give the files that belong "
+                "together"
+            ) from warning
     [config] = adapted.peft_config.values()
     if config.is_prompt_learning:
         raise UnusableModelError("it is a learned prompt, which cannot be merged: give a LoRA or full model")
+    ids = torch.arange(min(8, base.get_input_embeddings().weight.size(0)), device=base.device)[None]
+    with torch.no_grad():
+        expected = adapted(input_ids=ids).logits
+    _untie_adapted_embeddings(base)
     try:
-        merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
+            merged: PreTrainedModel = adapted.merge_and_unload(safe_merge=True)
     except (AttributeError, NotImplementedError) as error:
         raise UnusableModelError(
             f"adapters of kind {config.peft_type} cannot be merged: give a LoRA or full model"
         ) from error
+    merged.eval()
+    with torch.no_grad():
+        if not same(merged(input_ids=ids).logits, expected):
+            raise UnusableModelError(
+                f"merged into its base model, this adapter of kind {config.peft_type} gives other logits than it gives "
+                "itself: merge it where it was trained, and give the full model"
+            )
     # peft freezes a base model when it puts an adapter on it.
-    return merged.requires_grad_(True).eval()
+    return merged.requires_grad_(True)
+
+
+def _untie_adapted_embeddings(model: PreTrainedModel) -> None:
+    """Give the output layer weights of its own where an adapter is on the input embeddings alone that it shares."""
+    import torch
+
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    adapted = getattr(embedding, "base_layer", None)
+    if isinstance(head, torch.nn.Linear) and adapted is not None and head.weight is adapted.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+        model.config.tie_word_embeddings = False
 
 
 def load_weights(source: str, revision: str | None = None) -> PreTrainedModel:

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+# Of an adapter's configuration, what says nothing of the numbers that it makes of its weights.
+_NO_NUMBERS = {"base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"}
 _POINTER = b"version https://git-lfs"
 
 
@@ -35,6 +38,18 @@ def weights_digest(folder: Path) -> str:
             while block := stream.read(1 << 24):
                 digest.update(block)
     return digest.hexdigest()[:12]
+
+
+def adapter_digest(folder: Path) -> str:
+    """The first 12 hex digits of the SHA-256 of an adapter's weights and of what its configuration makes of them.
+
+    Raises:
+        UnusableModelError: it has no weights that can be loaded, or its configuration is damaged.
+    """
+    values = _adapter_values(folder / ADAPTER_CONFIG)
+    # Scales are no weights, and other ones make another model.
+    text = json.dumps({name: value for name, value in values.items() if name not in _NO_NUMBERS}, sort_keys=True)
+    return hashlib.sha256((weights_digest(folder) + text).encode()).hexdigest()[:12]
 
 
 def _without_weights(folder: Path) -> str:
@@ -79,11 +94,8 @@ def adapter_base(config_file: Path) -> tuple[str, str | None]:
     Raises:
         UnusableModelError: it is damaged, or names none.
     """
-    try:
-        values = json.loads(config_file.read_text(encoding="utf-8"))
-        base = values["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UnusableModelError(f"its {ADAPTER_CONFIG} is damaged ({type(error).__name__}: {error})") from error
+    values = _adapter_values(config_file)
+    base = values.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UnusableModelError(f"its {ADAPTER_CONFIG} names no base model: write base_model_name_or_path there")
     beside = config_file.parent / base
@@ -91,3 +103,13 @@ def adapter_base(config_file: Path) -> tuple[str, str | None]:
     found = str(beside) if not Path(base).exists() and beside.is_dir() else base
     revision = values.get("revision")
     return found, revision if isinstance(revision, str) else None
+
+
+def _adapter_values(config_file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(config_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnusableModelError(f"its {ADAPTER_CONFIG} is damaged ({type(error).__name__}: {error})") from error
+    if not isinstance(values, dict):
+        raise UnusableModelError(f"its {ADAPTER_CONFIG} is damaged: it holds no named values")
+    return values

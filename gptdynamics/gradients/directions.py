@@ -43,9 +43,10 @@ def directional_derivatives(
         `[directions, examples]` float32.
     """
     derivatives = np.zeros((len(directions), examples), dtype=np.float32)
-    local = not logit_route(model).alone and supports_local(model)
+    route, local = logit_route(model), supports_local(model)
     for batch in batches:
-        each = local_derivatives(model, batch, directions) if local else None
+        together = local and not route.needs_alone(int(batch.lengths.max()) + 1)
+        each = local_derivatives(model, batch, directions) if together else None
         if each is None:
             try:
                 each = forward_derivatives(model, batch, directions)

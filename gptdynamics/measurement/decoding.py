@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from gptdynamics.measurement.logits import accepts, last_logits, same
+from gptdynamics.measurement.logits import accepts, last_logits, logit_route, same
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,6 +107,9 @@ def make_decoder(model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_t
     if kind is None:
         kind = CachedDecoder if _cache_is_exact(model) else RecomputingDecoder
         vars(model)[_ROUTE] = kind
+    if logit_route(model).needs_alone(max(map(len, prompts)) + new_tokens):
+        # What is cached was made for a shorter text.
+        kind = RecomputingDecoder
     decoder: Decoder = kind(model, prompts, new_tokens)
     return decoder
 

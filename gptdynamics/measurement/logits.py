@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -36,11 +36,18 @@ class LogitRoute:
             positions as `logits_to_keep`; `whole`: `forward` for all positions.
         masked: whether `forward` is given an attention mask: without one, padding changes its numbers.
         alone: whether each sequence is computed by itself: other rows of a batch change its numbers.
+        longest_short: tokens up to which a sequence has other rotary frequencies than a longer one (LongRoPE takes
+            those of the longest in a batch); None where length changes nothing.
     """
 
     kind: Literal["head", "positions", "whole"]
     masked: bool = False
     alone: bool = False
+    longest_short: int | None = None
+
+    def needs_alone(self, longest: int) -> bool:
+        """Whether the sequences of a batch, the longest of which has so many tokens, are computed by themselves."""
+        return self.alone or (self.longest_short is not None and longest > self.longest_short)
 
 
 def target_logits(model: PreTrainedModel, batch: TargetBatch) -> torch.Tensor:
@@ -54,7 +61,8 @@ def target_logits(model: PreTrainedModel, batch: TargetBatch) -> torch.Tensor:
         SettingsError: the model's `forward` gives no logits of a causal language model; see `logit_route`.
     """
     route = logit_route(model)
-    if route.alone:
+    # The last token of a sequence is not fed in, but counts in its length.
+    if route.needs_alone(int(batch.lengths.max()) + 1):
         return _one_at_a_time(model, batch, route)
     return _route_logits(model, route, batch.input_ids, batch.lengths, batch.row, batch.position)
 
@@ -65,6 +73,9 @@ def _one_at_a_time(model: PreTrainedModel, batch: TargetBatch, route: LogitRoute
         position = batch.position[batch.row == row]
         first_row = torch.zeros_like(position)
         ids = batch.input_ids[row : row + 1, :length]
+        if route.longest_short is not None:
+            # Later tokens change nothing but which frequencies the length asks for.
+            ids = torch.nn.functional.pad(ids, (0, 1))
         parts.append(_route_logits(model, route, ids, batch.lengths[row : row + 1], first_row, position))
     return torch.cat(parts)
 
@@ -92,7 +103,8 @@ def _route_logits(
 def last_logits(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """Logits of the token after each sequence: `[sequences, vocabulary]`."""
     route = logit_route(model)
-    groups = [[sequence] for sequence in sequences] if route.alone else [sequences]
+    alone = route.needs_alone(max(map(len, sequences)))
+    groups = [[sequence] for sequence in sequences] if alone else [sequences]
     parts = []
     for group in groups:
         lengths = torch.tensor([len(sequence) for sequence in group])
@@ -155,7 +167,7 @@ def _find_route(model: PreTrainedModel) -> LogitRoute:
             torch.autocast(kind, enabled=False),
             torch.random.fork_rng([model.device] if kind == "cuda" else []),
         ):
-            return _Probe(model).route()
+            return replace(_Probe(model).route(), longest_short=_longest_short(model))
     except SettingsError:
         raise
     except Exception as error:  # an architecture's own code fails in its own ways
@@ -167,6 +179,15 @@ def _find_route(model: PreTrainedModel) -> LogitRoute:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _longest_short(model: PreTrainedModel) -> int | None:
+    """Tokens up to which LongRoPE takes its short frequencies; None: a model has none."""
+    given = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    # By layer type, or for all layers.
+    kinds = [given, *(each for each in given.values() if isinstance(each, dict))]
+    limits = [each["original_max_position_embeddings"] for each in kinds if each.get("rope_type") == "longrope"]
+    return min(limits, default=None)
 
 
 class _Probe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoHaConfig, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from gptdynamics.base_model import load_base_model, model_revision
@@ -67,6 +69,85 @@ def test_an_adapter_without_its_base_is_refused(base: Path, tmp_path: Path) -> N
     adapter = save_adapter(base, tmp_path / "adapter")
     shutil.rmtree(base)
     with pytest.raises(SettingsError, match=r"cannot load base model .*there is no such folder"):
+        load_base_model(str(adapter))
+
+
+MODULES = {"target_modules": ["query_key_value", "dense_h_to_4h"]}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(r=2, use_dora=True, **MODULES),
+        LoraConfig(r=2, use_rslora=True, lora_alpha=16, **MODULES),
+        LoraConfig(r=2, bias="all", **MODULES),
+        LoraConfig(r=2, modules_to_save=["embed_in"], **MODULES),
+        LoraConfig(r=2, target_modules=["embed_in", "query_key_value"]),
+        LoraConfig(r=2, trainable_token_indices=[5, 6], **MODULES),
+        IA3Config(feedforward_modules=["dense_h_to_4h"], **MODULES),
+        LoHaConfig(r=2, **MODULES),
+    ],
+    ids=["dora", "rslora", "bias", "saved_embedding", "embedding", "tokens", "ia3", "loha"],
+)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.filterwarnings(
+    "ignore:Model (with|has) `tie_word_embeddings:UserWarning", "ignore:Setting `save_embedding_layers`:UserWarning"
+)
+def test_adapters_of_all_kinds_give_their_own_logits(base: Path, tmp_path: Path, config: object, tied: bool) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base)
+    if tied:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+        model.config.tie_word_embeddings = True
+        model.save_pretrained(base)
+    torch.manual_seed(0)
+    tuned = get_peft_model(model, copy.deepcopy(config))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for value in tuned.parameters():
+            if value.requires_grad:
+                value.add_(torch.randn_like(value) * 0.1)
+    tuned.eval().save_pretrained(tmp_path / "adapter")
+    own = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "adapter").eval()
+    opened = load_base_model(str(tmp_path / "adapter"))
+    ids = torch.tensor([[5, 9, 30, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(opened.model(ids).logits, own(ids).logits, rtol=1e-4, atol=1e-3)
+
+
+def test_an_adapter_with_another_scale_is_another_model(base: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base, tmp_path / "adapter")
+    before = model_revision(str(adapter))
+    values = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(values | {"lora_alpha": 64}))
+    assert model_revision(str(adapter)) != before
+
+
+def test_an_adapter_without_some_of_its_weights_is_refused(base: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base, tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    some = sorted(weights)[1:]
+    save_file({name: weights[name] for name in some}, adapter / "adapter_model.safetensors")
+    with pytest.raises(SettingsError, match=r"adapter_model.safetensors lacks weights .*: give the files"):
+        load_base_model(str(adapter))
+
+
+def test_an_adapter_beside_the_configuration_of_its_base_is_merged(base: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base, tmp_path / "adapter")
+    alone = load_base_model(str(adapter))
+    shutil.copy(base / "config.json", adapter)
+    beside = load_base_model(str(adapter))
+    assert beside.revision == alone.revision
+    for left, right in zip(beside.model.parameters(), alone.model.parameters(), strict=True):
+        assert torch.equal(left, right)
+    (adapter / "adapter_model.safetensors").rename(adapter / "model.safetensors")
+    with pytest.raises(SettingsError, match=r"adapter_config.json without adapter_model.safetensors: add .* or"):
+        load_base_model(str(adapter))
+
+
+def test_an_adapter_on_itself_is_refused(base: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base, tmp_path / "adapter")
+    values = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(values | {"base_model_name_or_path": str(adapter)}))
+    with pytest.raises(SettingsError, match="names an adapter that is on itself: name the model below it"):
         load_base_model(str(adapter))
 
 

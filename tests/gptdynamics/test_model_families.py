@@ -174,3 +174,39 @@ def test_every_family_is_measured_as_it_measures_itself_or_refused(kind: str, ex
         for size in (999, 1)
     )
     assert together == alone
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi3"])
+def test_frequencies_that_a_length_chooses_are_those_of_each_sequence(kind: str) -> None:
+    """LongRoPE takes other frequencies for a whole batch, and cached keys are of the old ones."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "original_max_position_embeddings": 16}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "factor": 4.0, **factors}
+    config = AutoConfig.for_model(
+        kind,
+        **{name: value for name, value in SMALL.items() if name in AutoConfig.for_model(kind, pad_token_id=0).to_dict()}
+        | {"rope_parameters": rope},
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(8 if weight.dim() > 1 else 1)
+    draw = np.random.default_rng(0).integers
+    # On either side of the limit, and at it: of 17 tokens, 16 are fed in.
+    lengths = ((40, 3), (9, 1), (14, 2), (14, 3), (15, 3))
+    examples = [
+        TokenizedExample.from_parts(draw(3, 99, one).tolist(), draw(3, 99, other).tolist()) for one, other in lengths
+    ]
+    expected = np.array([own_loss(model, example).item() for example in examples])
+    np.testing.assert_allclose(TargetLosses(examples).measure(model)[0], expected, rtol=2e-5)
+
+    prompts = [example.prompt for example in examples[1:]]
+    texts = Generator(Numbers(), prompts, 12, 1e-6, 0.5).sample(model, [[each] for each in range(4)])  # type: ignore[arg-type]
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 12:
+            likeliest = int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+            if likeliest == Numbers.eos_token_id:
+                break
+            ids.append(likeliest)
+        assert text == " ".join(map(str, ids[len(prompt) :]))
