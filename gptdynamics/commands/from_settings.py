@@ -15,7 +15,6 @@ from typer.core import TyperCommand
 from gptdynamics.console import print_beside_json, say
 from gptdynamics.options import Option, options_of, read_settings, settings_from
 from gptdynamics.outputs import check_output, is_standard_output, write_output_json
-from gptdynamics.tasks.user_tasks import add_task_file
 
 # Writes figures as JSON where `--json FILE` asks for them.
 WriteJson = Callable[..., None]
@@ -91,8 +90,11 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
         more = {"dry_run": given["dry_run"]} if "dry_run" in others else {}
         if "write_json" in others:
             more["write_json"] = _json_writer(json)
-        for path in given["task_file"] or ():
-            add_task_file(path)
+        if given["task_file"]:
+            from gptdynamics.tasks.user_tasks import add_task_file
+
+            for path in given["task_file"]:
+                add_task_file(path)
         values = read_settings(given["settings"], settings) if given["settings"] else {}
         values |= _given(ctx, options, given)
         for option in options:

@@ -30,7 +30,7 @@ class SimulateSettings:
         dataset: runs of its config: a folder, a Hub id or the short name. Needed for a recorded run, and where the
             simulator needs first values that the curriculum file does not give.
         run: a recorded run, e.g. 0004.
-        curriculum: a JSON file: [[3, 17], ...], the pool ids of each batch, or an object with `curriculum` and,
+        curriculum: a JSON file, e.g. [[3, 17]]: the pool ids of each batch; or an object with `curriculum` and,
             optionally, `learning_rate` (one a step) and `initial` (one a test example).
         interval: also a band that a value lies in so often, e.g. 0.9.
         config: which config, of a simulator of several.
