@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.options import command_line
 from gptdynamics.outputs import write_output_text
 from simulator.experiments import estimation
 from simulator.experiments.checkpoint_interval import checkpoint_interval
@@ -33,6 +33,7 @@ from simulator.reporting.result_files import (
     write_result,
     write_results_page,
 )
+from simulator.settings.experiment import ExperimentSettings
 
 # Folder of each experiment's own files, where all of them are run.
 PARTS = "results"
@@ -93,8 +94,8 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
 
 
 def _command(name: str, bench: Workbench, output: Path) -> str:
-    only = [word for config in bench.only for word in ("--config", config)]
-    return shlex.join(["gptfluence", "experiment", name, str(bench.dataset), *only, "--output", str(output)])
+    settings = ExperimentSettings(name, str(bench.dataset), tuple(bench.only), output=output)
+    return command_line("gptfluence", "experiment", settings)
 
 
 def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:

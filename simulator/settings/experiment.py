@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +16,14 @@ class ExperimentSettings:
     Attributes:
         name: an experiment of the paper, or `all`; a wrong name lists them.
         dataset: a dataset folder or a Hub id.
+        config: only this config, e.g. rte_nano; may be repeated. Default: all.
         output: folder for tables, figures and pages.
-        config: only these configs, e.g. rte_nano. Default: all.
     """
 
     name: Annotated[str, CommandLine(positional=True)]
     dataset: Annotated[str, CommandLine(positional=True)]
-    output: Annotated[Path, CommandLine(aliases=("out",))]
-    config: Annotated[tuple[str, ...], CommandLine(commas=True)] = ()
+    config: tuple[str, ...] = ()
+    output: Annotated[Path, CommandLine(aliases=("out",))] = field(kw_only=True)
 
 
 @dataclass(frozen=True)

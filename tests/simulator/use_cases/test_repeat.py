@@ -48,7 +48,7 @@ SETTINGS: list[Any] = [
     TrainCommand(
         dataset="d", config=("a_b", "c_d"), output=Path("-o"), dynamics="markov", bands=False, report_to=("x",)
     ),
-    ExperimentSettings("all", "-d", Path("o"), ("a_b", "c_d")),
+    ExperimentSettings("all", "-d", ("a_b", "c_d"), output=Path("o")),
     PushModelSettings(Path("m"), "o/n", True, Path("e.json"), "o/d", "o/s", True),
     CollectCommand(Path("o"), ("a_b", "c_d"), runs=3, run={"seed": 3, "gradients": "all", "lora_dropout": 0.25}),
     CollectCommand(Path("o"), ("a_b",), executor="ray", ray={"address": "-a:1", "cpus": 2.0}, no_texts=True),
