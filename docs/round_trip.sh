@@ -50,7 +50,7 @@ for split, count in (("train", 200), ("eval", 20)):
     Path(f"rows/rte/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 PY
 gptdynamics push-base gptdynamics/random-14m --folder stand-in
-gptdynamics collect rte_410m --base-model gptdynamics/random-14m --data rows --out release \
+gptdynamics collect rte_410m --base-model gptdynamics/random-14m --data rows --output release \
   --runs 1 --steps 4 --test-examples 4 $WORKERS --push-to gptdynamics/gptdynamics
 
 say "Use: the dataset by its short name, then runs of one's own, pushed as they end"
@@ -62,7 +62,7 @@ from datasets import load_dataset
 ds = load_dataset("gptdynamics", "rte_410m")
 print(ds["train"][0]["run"], ds["train"][0]["step"], ds["train"][0]["loss"])
 PY
-gptdynamics collect mini_sentiment_nano --runs 6 $SETTINGS $WORKERS --out dynamics --push-to gptdynamics/gptdynamics
+gptdynamics collect mini_sentiment_nano --runs 6 $SETTINGS $WORKERS --output dynamics --push-to gptdynamics/gptdynamics
 gptdynamics push dynamics gptdynamics/gptdynamics --tag v1
 
 say "Somebody else loads them: another folder, an empty cache, no import of gptdynamics"
@@ -110,7 +110,7 @@ PY
 
 say "Ben adds two runs: by a pull request, which is merged, and to a copy of his own"
 hf download gptdynamics/gptdynamics --type dataset --local-dir copy
-gptdynamics collect mini_sentiment_nano --runs 8 $SETTINGS $WORKERS --out copy
+gptdynamics collect mini_sentiment_nano --runs 8 $SETTINGS $WORKERS --output copy
 gptdynamics verify copy
 gptdynamics push copy gptdynamics/gptdynamics --create-pr
 gptdynamics push copy ben/dynamics
