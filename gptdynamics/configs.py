@@ -108,7 +108,7 @@ class RunSettings:
         steps: cut the curriculum after this many updates. Default: all of them.
         test_examples: the test set is the first rows of the task's eval split.
         eval_every: updates between measurements of loss and accuracy.
-        generate_every: updates between measurements of BLEU and ROUGE-L.
+        generate_every: updates between measurements of sampled text: BLEU, ROUGE-L and a task's own metrics.
         gradients: which runs also record gradient products: `none`, `test` (the held-out ones) or `all`.
         gradient_width: columns of the projected gradients of the base model.
         gradient_seed: seed of their projection.

@@ -32,7 +32,7 @@ class RecordSettings:
 
     Attributes:
         eval_every: updates between measurements of loss and accuracy.
-        generate_every: updates between measurements of BLEU and ROUGE-L.
+        generate_every: updates between measurements of sampled text: BLEU, ROUGE-L and a task's own metrics.
         base_model: what names the model that runs start from: `nano`, a Pythia size, a Hub id or a folder. None: what
             the model was loaded from.
         labels: of a label task that is not registered, its targets. None: the task is registered, or one of text.

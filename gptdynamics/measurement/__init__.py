@@ -1,4 +1,4 @@
-"""Metrics of every test example: loss and accuracy, and BLEU and ROUGE-L of sampled text."""
+"""Metrics of every test example: loss and accuracy, and BLEU, ROUGE-L and a task's own metrics of sampled text."""
 
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses, example_losses

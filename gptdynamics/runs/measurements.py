@@ -22,7 +22,7 @@ class Measurements:
     Args:
         test_set: what is measured.
         eval_every: updates between measurements of loss and accuracy.
-        generate_every: updates between measurements of BLEU and ROUGE-L.
+        generate_every: updates between measurements of sampled text: BLEU, ROUGE-L and a task's own metrics.
         seed: of the run; a sampled text adds the step and its example's id.
         mixed: the precision that passes are made in.
         timing: where the time is noted.

@@ -20,6 +20,7 @@ from gptdynamics.dataset.schema import read_parquet, trajectory_schema, write_pa
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.exchange import export_release
+from gptdynamics.hub.push import push
 from gptdynamics.metrics import BLEU, LOSS, METRICS, RESERVED_NAMES, Metric
 from gptdynamics.plans import PlanEntry
 from gptdynamics.recorder import StepRecorder
@@ -27,6 +28,7 @@ from gptdynamics.runs import Bench
 from gptdynamics.tasks import add_task_file, get_single_task, load_examples
 from gptdynamics.tasks.user_tasks import VARIABLE
 from tests.gptdynamics.recorder.training import Loop
+from tests.hub.server import Hub
 from tests.own_metrics import RUNS, TASK, collect_notes, settings_of, task_file
 
 
@@ -269,6 +271,35 @@ def test_a_recorder_measures_them_too(tmp_path: Path, tiny_model_folder: Path) -
     assert recording is not None
     with pytest.raises(SettingsError, match=r"metrics: loss, .*, text_length there, the usual ones now"):
         folder.check_recorded("notes_tiny", runs.base_revision, recording, get_single_task("webnlg"))
+
+
+def test_a_function_that_fails_in_training_ends_the_recording_not_the_training(
+    tmp_path: Path, tiny_model_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = "lambda text, references: calls.append(text) or 1 / (len(calls) < 6)"
+    text = TASK.replace("lambda text, references: text in references", failing)
+    add_task_file(task_file(tmp_path, f"calls = []\n{text}"))
+    pool, test = (load_examples(get_single_task("notes"), part, count) for part, count in (("pool", 12), ("test", 4)))
+    loop = Loop(tiny_model_folder, pool, 2)
+    made = loop.model, loop.tokenizer, loop.optimizer
+    with StepRecorder(tmp_path / "d", "notes_tiny", pool, test, *made) as recorder:
+        for ids in ([0, 1, 2, 3], [4, 5, 6, 7]):
+            with recorder.step(ids):
+                loop.update(ids)
+    assert loop.done == 2
+    assert "task notes, test example 1: metric exact_match cannot be computed: ZeroDivisionError" in caplog.text
+
+
+def test_a_push_carries_them_and_refuses_runs_of_other_metrics(hub: Hub, collected: Path, tmp_path: Path) -> None:
+    add_task_file(task_file(tmp_path))
+    push(collected, "ada/notes")
+    assert read_dynamics("ada/notes", "notes_tiny", "words_missing").definition.higher_is_better is False
+    other = tmp_path / "other"
+    shutil.copytree(collected, other)
+    path = other / "manifests" / "notes_tiny.json"
+    path.write_text(path.read_text("utf-8").replace('"higher_is_better": false', '"higher_is_better": true'), "utf-8")
+    with pytest.raises(SettingsError, match="higher_is_better of metric words_missing: False there, True here"):
+        push(other, "ada/notes")
 
 
 def test_every_column_of_trajectories_is_a_metric_or_reserved() -> None:

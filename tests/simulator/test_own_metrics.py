@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from gptdynamics.dataset import read_dynamics
+from gptdynamics.metrics import METRICS
 from gptdynamics.tasks.user_tasks import VARIABLE
-from simulator.configuration_gptfluence import GPTfluenceConfig, Scale, scale_of
+from simulator.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig, Scale, scale_of
 from simulator.evaluation.evaluate import EvaluateSettings, evaluate
 from simulator.evaluation.simulated import load_simulator
 from simulator.reporting.evaluation_page import report_evaluation
@@ -114,6 +115,12 @@ def test_the_explorer_is_told_range_and_title(models: dict[str, str], dataset: s
     assert payload["text_length"]["axis"] == "text_length (characters)"
     assert [each["range"] for view in payload.values() for each in view["models"]] == [[0, 1], [0, None]]
     json.dumps(payload, allow_nan=False)
+
+
+def test_the_configuration_knows_the_metrics_of_the_package() -> None:
+    assert {name: scale_of(name) for name in METRIC_RANGES} == {
+        name: Scale(metric.latent, metric.least, metric.greatest) for name, metric in METRICS.items()
+    }
 
 
 def test_a_configuration_of_before_is_read_by_the_name_of_its_metric() -> None:
