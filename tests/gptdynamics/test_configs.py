@@ -185,3 +185,9 @@ def test_differences_name_each_setting_with_both_values() -> None:
     ]
     assert now.differences(now.to_dict()) == []
     assert now.differences(now.to_dict() | {"gone": 1}) == ["gone: 1 there, None now"]
+
+
+@pytest.mark.parametrize("values", [{"learning_rate": 1e38}, {"learning_rate": 1e-3, "lora_rank": 2**31 - 1}])
+def test_numbers_that_no_training_can_compute_with_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"{list(values)[-1]}=.* must be .*at most"):
+        RunSettings("rte_own", **values)
