@@ -2,13 +2,12 @@
 
 A text tokenizer is named as in sacrebleu, which makes the tokens of BLEU. ROUGE-L has the tokens that rouge-score makes
 by itself for `13a`: runs of the letters a-z and of digits. Those leave nothing of most other scripts, so that for
-the other tokenizers, and for references without any, its tokens are words of any script, and single characters of
-scripts without spaces. Accents may be encoded in either way.
+the other tokenizers its tokens are words of any script, and single characters of scripts without spaces. Accents may
+be encoded in either way.
 """
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -29,7 +28,6 @@ _PATTERN = (
     rf"|(?:(?![{_UNSPACED}])[\p{{L}}\p{{N}}][\p{{M}}\u200c\u200d]*)+"
     r"|(?=[\p{So}\p{Extended_Pictographic}])\X"
 )
-_ASCII_WORD = re.compile("[A-Za-z0-9]")
 # Shares of letters up to which a script is a foreign name or a quotation.
 _FEW_FOREIGN, _FEW_UNSPACED = 0.01, 0.1
 # Of the letters without spaces, those that are Han in Chinese. Japanese has a third of kana and more.
@@ -114,10 +112,7 @@ def score_texts(
         if text.strip():
             text, wanted = _composed(text), [_composed(each) for each in wanted]
             scores["bleu"][index] = bleu.sentence_score(text, list(wanted)).score
-            # Of a reference without letters and digits, rouge-score's own words are none.
-            scorers = [rouge if _ASCII_WORD.search(each) else _scorers("intl")[1] for each in wanted]
-            pairs = zip(scorers, wanted, strict=True)
-            scores["rougeL"][index] = max(scorer.score(each, text)["rougeL"].fmeasure for scorer, each in pairs)
+            scores["rougeL"][index] = max(rouge.score(each, text)["rougeL"].fmeasure for each in wanted)
     return scores
 
 
