@@ -75,12 +75,14 @@ def config_parts(config: str) -> tuple[str, str]:
 # Files and folders are named for configs.
 LONGEST_CONFIG = 120
 _RANGES = {
-    "learning_rate": RATE,
+    # Optimisers compute with it in fp32.
+    "learning_rate": Range(0, 1e6),
     "seed": SEED,
     **dict.fromkeys(("pool_size", "subset", "batch_size", "epochs", "test_examples"), COUNT),
     **dict.fromkeys(("eval_every", "generate_every", "gradient_width", "lora_alpha", "max_length"), COUNT),
     "gradient_seed": SEED,
-    "lora_rank": Range(0, INT32),
+    # Above the width of any model.
+    "lora_rank": Range(0, 2**16),
     "lora_dropout": Range(0, 1, below=True),
     "weight_decay": RATE,
     "beta1": Range(0, 1, below=True),

@@ -47,6 +47,10 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
         name: of the command. Default: that of the process.
     """
     _quiet_libraries()
+    for stream in ("stdout", "stderr"):
+        # Closed by whoever started the process.
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     _Places.beside = False
     given = sys.argv[1:] if arguments is None else arguments
     with interruptible([name or Path(sys.argv[0]).name, *given]) as interruption:

@@ -2,7 +2,8 @@
 
 A text tokenizer is named as in sacrebleu, which makes the tokens of BLEU. ROUGE-L has the tokens that rouge-score makes
 by itself for `13a`: runs of the letters a-z and of digits. Those leave nothing of most other scripts, so that for
-the other tokenizers its tokens are words of any script, and single characters of scripts without spaces.
+the other tokenizers its tokens are words of any script, and single characters of scripts without spaces. Accents may
+be encoded in either way.
 """
 
 from __future__ import annotations
@@ -109,8 +110,7 @@ def score_texts(
     scores = {name: np.zeros(len(texts), dtype=np.float32) for name in ("bleu", "rougeL")}
     for index, (text, wanted) in enumerate(zip(texts, references, strict=True)):
         if text.strip():
-            if chosen != "13a":
-                text, wanted = _composed(text), [_composed(each) for each in wanted]
+            text, wanted = _composed(text), [_composed(each) for each in wanted]
             scores["bleu"][index] = bleu.sentence_score(text, list(wanted)).score
             scores["rougeL"][index] = max(rouge.score(each, text)["rougeL"].fmeasure for each in wanted)
     return scores

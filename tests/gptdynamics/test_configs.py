@@ -98,19 +98,19 @@ def test_other_forms_of_config_are_refused(config: str) -> None:
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"test_examples": -1}, "test_examples=-1 must be at least 1"),
         ({"eval_every": 0}, "eval_every=0 must be at least 1"),
-        ({"learning_rate": -1e-9}, "learning_rate=-1e-09 must be at least 0 and finite"),
-        ({"learning_rate": float("nan")}, "learning_rate=nan must be at least 0 and finite"),
+        ({"learning_rate": -1e-9}, "learning_rate=-1e-09 must be at least 0 and at most 1000000.0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan must be at least 0 and at most 1000000.0"),
         ({"subset": 300}, "subset=300 is larger than pool_size=200"),
         ({"batch_size": 129}, "batch_size=129 is larger than subset=128"),
         ({"steps": 97}, "steps=97 must be between 1 and the 96"),
         ({"steps": 0}, "steps=0 must be between 1"),
-        ({"learning_rate": float("inf")}, "learning_rate=inf must be at least 0 and finite"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf must be at least 0 and at most 1000000.0"),
         ({"temperature": 0.0}, "temperature=0.0 must be above 0 and finite"),
         ({"top_p": 1.5}, "top_p=1.5 must be above 0 and at most 1"),
         ({"config": "rte"}, "not of the form"),
         ({"gradient_width": 0}, "gradient_width=0 must be at least 1"),
         ({"lora_alpha": 0}, "lora_alpha=0 must be at least 1"),
-        ({"lora_rank": -1}, "lora_rank=-1 must be at least 0 and at most 2147483647"),
+        ({"lora_rank": -1}, "lora_rank=-1 must be at least 0 and at most 65536"),
         ({"lora_dropout": 1.0}, "lora_dropout=1.0 must be at least 0 and below 1"),
         ({"lora_dropout": float("nan")}, "lora_dropout=nan must be at least 0 and below 1"),
         ({"max_length": 0}, "max_length=0 must be at least"),
@@ -130,7 +130,7 @@ def test_other_forms_of_config_are_refused(config: str) -> None:
         ({"seed": None}, "seed=None must be a whole number"),
         ({"learning_rate": "1e-3"}, "learning_rate='1e-3' must be a number"),
         ({"max_length": 2**31}, "max_length=2147483648 must be at least 1 and at most 2147483647"),
-        ({"lora_rank": 2**31}, "lora_rank=2147483648 must be at least 0 and at most 2147483647"),
+        ({"lora_rank": 2**31}, "lora_rank=2147483648 must be at least 0 and at most 65536"),
         ({"pool_size": 2**30}, "pool_size=1073741824 is too large: ids or steps would be above 2147483647"),
         ({"config": "flan_nano", "test_examples": 2**29}, "test_examples=536870912 is too large"),
         ({"epochs": 2**28}, "epochs=268435456 is too large"),
@@ -185,3 +185,9 @@ def test_differences_name_each_setting_with_both_values() -> None:
     ]
     assert now.differences(now.to_dict()) == []
     assert now.differences(now.to_dict() | {"gone": 1}) == ["gone: 1 there, None now"]
+
+
+@pytest.mark.parametrize("values", [{"learning_rate": 1e38}, {"learning_rate": 1e-3, "lora_rank": 2**31 - 1}])
+def test_numbers_that_no_training_can_compute_with_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"{list(values)[-1]}=.* must be .*at most"):
+        RunSettings("rte_own", **values)

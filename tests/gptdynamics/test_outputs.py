@@ -141,3 +141,9 @@ def test_json_of_anything_is_read_by_a_strict_parser(value: object) -> None:
         raise AssertionError(constant)
 
     assert json.loads(json_text(value), parse_constant=refuse) == plain_value(value)
+
+
+def test_a_command_whose_standard_output_is_closed_ends_well(tmp_path: Path) -> None:
+    command = f'"{sys.executable}" -m gptdynamics.cli --help >&-'
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

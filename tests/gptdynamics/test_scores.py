@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -145,3 +146,12 @@ def test_a_few_foreign_names_do_not_make_another_language() -> None:
     assert text_tokenizer_of(english) == "13a"
     assert text_tokenizer_of([*english, "北京"]) == "intl"
     assert text_tokenizer_of([]) == "13a"
+
+
+@pytest.mark.parametrize("tokenizer", ["13a", "intl"])
+def test_how_accents_are_encoded_makes_no_difference(tokenizer: Literal["13a", "intl"]) -> None:
+    composed, apart = "Crème brûlée à Zürich", unicodedata.normalize("NFD", "Crème brûlée à Zürich")
+    for text, reference in ((composed, apart), (apart, composed)):
+        scores = score_texts([text], [[reference]], tokenizer)
+        assert scores["rougeL"][0] == 1
+        assert scores["bleu"][0] == pytest.approx(100)
