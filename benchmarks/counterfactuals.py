@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.influence import influence, leave_out
-from simulator.what_if import simulate_many
+from simulator.model.what_if import simulate_many
 
 MANY_RUNS, FEW_RUNS = 10_000, 50
 

@@ -22,9 +22,9 @@ import torch
 from gptdynamics.curriculum import linear_decay
 from gptdynamics.dataset import Dynamics
 from gptdynamics.examples import Example
-from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.evaluation.simulated import Simulated
-from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.reporting.explorer import View, write_explorer
 
 RUNS, EXAMPLES, STEPS, BATCH, TURNS = 32, 200, 96, 4, 30

@@ -16,10 +16,10 @@ from made_up_simulator import BATCH, POOL, STEPS, TESTS, made_up_simulator
 from rich.console import Console
 from rich.table import Table
 
-from simulator.configuration_gptfluence import scale_of
-from simulator.curricula import visit_shares
 from simulator.influence import influence, leave_out
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import scale_of
+from simulator.model.curricula import visit_shares
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.memory_fit import responses_without_runs
 from simulator.training.memory_states import FEW, MANY
 from simulator.use_cases.influence_error import informative

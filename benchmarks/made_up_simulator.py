@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.memory_states import MANY, Filters
 
 STEPS, POOL, TESTS, BATCH = 96, 200, 200, 4

@@ -17,9 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members, visit_shares
-from simulator.markov_dynamics import MarkovDynamics
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import Members, visit_shares
+from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import MarkovChoice, MarkovTraining, train_markov
 

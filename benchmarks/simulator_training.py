@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import Members
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import MarkovTraining, fit_markov
 from simulator.training.memory_fit import fit_memory

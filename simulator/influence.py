@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
-from .curricula import measured_steps
-from .memory_dynamics import interpolate
-from .recurrence import markov_scan
-from .trajectories import COLOURS, library, line_figure, text_table
-from .what_if import WhatIf, simulate_many
+from simulator.model.curricula import measured_steps
+from simulator.model.memory_dynamics import interpolate
+from simulator.model.recurrence import markov_scan
+from simulator.model.trajectories import COLOURS, library, line_figure, text_table
+from simulator.model.what_if import WhatIf, simulate_many
 
 
 @dataclass(frozen=True, repr=False)

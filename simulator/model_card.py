@@ -13,10 +13,10 @@ from gptdynamics.hub.source import is_hub_id
 from hub_cards import render
 from hub_cards.figure import Line, Panel, draw_panels
 from simulator.baselines import MeanCurve
-from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.evaluation.selection import at_quantiles
 from simulator.evaluation.simulated import Simulated, simulated_of
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.colours import TRUTH, method_colour
 
 FIGURE = "trajectories.svg"

@@ -51,7 +51,7 @@ def push_simulator(
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-    from simulator.modeling_gptfluence import GPTfluenceSimulator
+    from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
     try:
         simulator = GPTfluenceSimulator.from_pretrained(model, local_files_only=True)

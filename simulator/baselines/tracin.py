@@ -23,7 +23,7 @@ import numpy as np
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products, read_update_products
 from simulator.baselines.predictor import NotApplicableError
-from simulator.curricula import visit_shares
+from simulator.model.curricula import visit_shares
 
 Changes = Callable[[Dynamics, int], np.ndarray]
 """Of runs and the place of one of them: the predicted change of every test loss in each update, `[T, M]`."""

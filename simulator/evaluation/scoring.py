@@ -10,7 +10,7 @@ import numpy as np
 from gptdynamics.dataset import Dynamics
 from simulator.baselines import Predictor
 from simulator.evaluation.simulated import Simulated
-from simulator.intervals import Coverage
+from simulator.model.intervals import Coverage
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
-from simulator.intervals import Coverage, coverage
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import visit_shares
+from simulator.model.intervals import Coverage, coverage
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.settings.train import TrainSettings
 
 

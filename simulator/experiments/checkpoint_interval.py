@@ -9,11 +9,11 @@ import numpy as np
 
 from gptdynamics.dataset import Dynamics
 from simulator.baselines import Simfluence
-from simulator.curricula import measured_steps
 from simulator.evaluation.scoring import Scores
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.estimation import average_rows
 from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
+from simulator.model.curricula import measured_steps
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
 

@@ -68,8 +68,8 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         # These load the slow libraries, which `--help` must not wait for.
-        from simulator.configuration_gptfluence import KINDS
         from simulator.encoders import check_encoder
+        from simulator.model.configuration_gptfluence import KINDS
 
         check_fields(self, _RANGES)
         for name, known in (("dynamics", DYNAMICS), ("kind", KINDS)):

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import Members
 from simulator.settings.train import TrainSettings
 from simulator.training import memory_fit, table_fit
 from simulator.training.markov_data import MarkovData

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from simulator.curricula import Members
+from simulator.model.curricula import Members
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from gptdynamics.errors import SettingsError
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.markov_dynamics import MarkovDynamics
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.training.markov_data import MarkovData, draw
 from simulator.training.markov_objective import free_running_error, rollout_errors, row_errors, triple_errors
 from simulator.training.schedule import share_of_rate

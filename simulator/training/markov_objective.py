@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from simulator.markov_dynamics import MarkovDynamics
-from simulator.recurrence import markov_scan
+from simulator.model.markov_dynamics import MarkovDynamics
+from simulator.model.recurrence import markov_scan
 from simulator.training.markov_data import MarkovData
 
 # Runs whose trajectories are predicted at once where nothing is trained.

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import Members
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import MarkovChoice, MarkovTraining, train_markov
 from simulator.training.markov_objective import rollout

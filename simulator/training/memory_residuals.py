@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 import torch
 
-from simulator.configuration_gptfluence import GPTfluenceConfig, Scale
-from simulator.curricula import Members
-from simulator.memory_dynamics import MemoryDynamics
+from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
+from simulator.model.curricula import Members
+from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.training.memory_arrays import fit_arrays
 from simulator.training.unseen_fit import CURVE_COMPONENTS, FOLDS
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from simulator.curricula import Members
-from simulator.recurrence import decayed_sums, optimiser_sums
+from simulator.model.curricula import Members
+from simulator.model.recurrence import decayed_sums, optimiser_sums
 
 # Settings, scales, bands and what is said of unseen test examples are chosen by so many runs at most; with more, too,
 # mean curves and responses are fitted to all, so many at a time.

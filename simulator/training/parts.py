@@ -10,7 +10,7 @@ import numpy as np
 
 from gptdynamics.dataset import Dynamics, metrics_of, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
-from simulator.curricula import measured_steps
+from simulator.model.curricula import measured_steps
 from simulator.settings.train import TrainSettings
 from simulator.training.vectors import check_targets
 

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import shares_between, visit_shares
-from simulator.recurrence import markov_scan
-from simulator.table_dynamics import LEARNED, TableDynamics
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import shares_between, visit_shares
+from simulator.model.recurrence import markov_scan
+from simulator.model.table_dynamics import LEARNED, TableDynamics
 
 # As many pairs as other trained methods try settings.
 RIDGES = (1e-4, 1e-2, 1.0, 100.0)

@@ -14,10 +14,10 @@ import torch
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
 from gptdynamics.metrics import Metric
-from simulator.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.encoders import make_encoder
-from simulator.intervals import band_arrays
-from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
+from simulator.model.intervals import band_arrays
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
 from simulator.training.checkpoints import Checkpoints

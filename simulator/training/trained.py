@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 
 from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.errors import DataError
-from simulator.model_files import write_folder
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.model_files import write_folder
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
 from simulator.training.markov_fit import Check

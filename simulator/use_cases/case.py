@@ -8,7 +8,7 @@ from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import SettingsError
 from simulator.evaluation.simulated import load_simulator, simulated_of
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
 
 @dataclass(frozen=True)

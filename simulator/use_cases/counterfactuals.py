@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gptdynamics.errors import SettingsError
-from simulator.what_if import WhatIf
+from simulator.model.what_if import WhatIf
 
 TRIES = 200
 

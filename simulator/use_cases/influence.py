@@ -13,10 +13,10 @@ import numpy as np
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.influence import Influence, influence, leave_out
+from simulator.model.what_if import simulate_many
 from simulator.settings.use_cases import InfluenceSettings
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence_error import left_out_errors
-from simulator.what_if import simulate_many
 
 
 @dataclass(frozen=True)

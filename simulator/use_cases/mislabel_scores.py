@@ -12,8 +12,8 @@ from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.dataset import Dynamics
 from gptdynamics.gradients.products import example_gradients
 from gptdynamics.runs import Bench
-from simulator.curricula import visit_shares
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.curricula import visit_shares
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
 # Penalties of the ridge regression that are tried, in units of a vector component's mean square.
 RIDGE = 10.0 ** np.arange(-2, 3.5, 0.5)

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.curricula import visit_shares
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.curricula import visit_shares
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.what_if import CHUNK, Situation
 from simulator.use_cases.case import Case
-from simulator.what_if import CHUNK, Situation
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ import torch
 
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.parsing import read_json
+from simulator.model.what_if import WhatIf
 from simulator.settings.use_cases import SimulateSettings
 from simulator.use_cases.case import load_case, load_part
-from simulator.what_if import WhatIf
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.runs import BenchContents
 from simulator.baselines import MeanCurve
 from simulator.baselines.tracin import test_places
-from simulator.curricula import visit_shares
 from simulator.evaluation.selection import evenly_spaced
-from simulator.intervals import coverage
+from simulator.model.curricula import visit_shares
+from simulator.model.intervals import coverage
+from simulator.model.what_if import WhatIf, simulate_many
 from simulator.ownership import prepare_results_folder
 from simulator.settings.use_cases import ValidateSettings
 from simulator.use_cases.case import Case, load_case
@@ -29,7 +30,6 @@ from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfact
 from simulator.use_cases.trial import Trial
 from simulator.use_cases.trial_cost import time_trials
 from simulator.use_cases.trials import train_all, trial_contents
-from simulator.what_if import WhatIf, simulate_many
 
 LEVELS = (0.5, 0.7, 0.8, 0.9)
 

@@ -18,8 +18,8 @@ from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Bench, Run
 from gptdynamics.tasks import get_task, load_examples
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.training import TrainSettings, markov_fit, train_simulator
 
 

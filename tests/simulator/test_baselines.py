@@ -24,9 +24,9 @@ from simulator.baselines import (
 )
 from simulator.baselines.simfluence import Kind
 from simulator.baselines.simfluence_descent import Descent
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
-from simulator.markov_dynamics import MarkovDynamics
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import visit_shares
+from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.training import table_fit
 from simulator.training.table_fit import TableChoice
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import measured_steps, visit_shares
 from simulator.evaluation.simulated import Simulated
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import measured_steps, visit_shares
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, train_simulator
 
 POOL, TESTS, STEPS, RUNS = 7, 4, 6, 8

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.influence import influence, leave_out
-from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.what_if import WhatIf
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.what_if import WhatIf
 
 CURRICULUM = [[0, 1], [2, 3], [4, 0, 2], [5, 6], [1, 2], [3, 3]]
 INITIAL = [1.0, 2.0, 0.5, 3.0]

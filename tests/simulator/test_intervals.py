@@ -14,18 +14,18 @@ from gptdynamics.configs import split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.hub.source import BUNDLED
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
 from simulator.evaluation import EvaluateSettings, evaluate
 from simulator.evaluation.simulated import Simulated
-from simulator.intervals import band_arrays, coverage, half_width
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import visit_shares
+from simulator.model.intervals import band_arrays, coverage, half_width
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.trajectories import Band
 from simulator.training import TrainSettings, markov_fit, memory_fit, memory_states, train_simulator
 from simulator.training.fitting import markov_data
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_residuals import markov_residuals
 from simulator.training.trained import Trained
-from simulator.trajectories import Band
 
 CONFIG = "mini_sentiment_nano"
 

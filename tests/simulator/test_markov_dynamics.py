@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptdynamics.curriculum import Curriculum
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
-from simulator.markov_dynamics import MarkovDynamics
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import visit_shares
+from simulator.model.markov_dynamics import MarkovDynamics
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
 POOL, TESTS, STEPS = 7, 4, 13
 ORDERS = pytest.mark.parametrize("order", [1, 2, 3, 5, 10])

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from gptdynamics.curriculum import Curriculum
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members, visit_shares
-from simulator.markov_dynamics import MarkovDynamics
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import Members, visit_shares
+from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.training import markov_fit
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import MarkovChoice, MarkovTraining, fit_markov, train_markov

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.errors import DataError
-from simulator.configuration_gptfluence import GPTfluenceConfig, Scale, scale_of
-from simulator.curricula import Members, visit_shares
-from simulator.memory_dynamics import MemoryDynamics, from_latent, to_latent
+from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale, scale_of
+from simulator.model.curricula import Members, visit_shares
+from simulator.model.memory_dynamics import MemoryDynamics, from_latent, to_latent
 from simulator.training import memory_fit, memory_states
 from simulator.training.memory_fit import MemoryFit, fit_memory, leave_one_run_out
 from simulator.training.memory_states import fit_reduction, unit_length

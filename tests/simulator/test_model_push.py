@@ -23,9 +23,9 @@ from gptdynamics.hub.push import push
 from gptdynamics.nano import MODEL_FOLDER
 from simulator.cli import app
 from simulator.evaluation import EvaluateSettings, evaluate, write_rows
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model_card import FIGURES
 from simulator.model_push import push_simulator
-from simulator.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, train_simulator
 from tests.cards import check_whole, code, lines_of, metadata, tables
 from tests.hub.faults import Fault

@@ -23,8 +23,8 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
-from simulator.curricula import measured_steps, shares_between, visit_shares
-from simulator.modeling_gptfluence import content_key
+from simulator.model.curricula import measured_steps, shares_between, visit_shares
+from simulator.model.modeling_gptfluence import content_key
 
 POOL, TESTS, STEPS = 7, 4, 6
 MakeConfig = Callable[..., GPTfluenceConfig]

@@ -12,9 +12,9 @@ import torch
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.metrics import METRICS
 from gptdynamics.tasks.user_tasks import VARIABLE
-from simulator.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig, Scale, scale_of
 from simulator.evaluation.evaluate import EvaluateSettings, evaluate
 from simulator.evaluation.simulated import load_simulator
+from simulator.model.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig, Scale, scale_of
 from simulator.reporting.evaluation_page import report_evaluation
 from simulator.reporting.explorer.payload import explorer_payload
 from simulator.reporting.explorer.views import views_of

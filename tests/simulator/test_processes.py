@@ -13,8 +13,8 @@ import pytest
 TRAINED = """
 import json, sys
 import numpy as np, torch
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import Members
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import Members
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fit import MarkovChoice, MarkovTraining, fit_markov
 from simulator.training.session import make_session

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.recurrence import decayed_sums, markov_scan, optimiser_sums
+from simulator.model.recurrence import decayed_sums, markov_scan, optimiser_sums
 
 SIZES = st.integers(1, 4)
 SEEDS = st.integers(0, 2**31 - 1)

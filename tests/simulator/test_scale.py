@@ -13,8 +13,8 @@ import torch
 
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import arrays, read_dynamics
-from simulator.configuration_gptfluence import scale_of
-from simulator.curricula import Members
+from simulator.model.configuration_gptfluence import scale_of
+from simulator.model.curricula import Members
 from simulator.training import TrainSettings, markov_residuals, memory_arrays, memory_fit, train_simulator
 from simulator.training.markov_data import draw
 from simulator.training.memory_fit import fit_memory

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
-from simulator.configuration_gptfluence import PART, SHARED
 from simulator.evaluation import EvaluateSettings, evaluate
 from simulator.evaluation.simulated import load_simulator, simulated_of
+from simulator.model.configuration_gptfluence import PART, SHARED
 from simulator.training import TrainSettings, train_simulator
 from simulator.training.trained import Trained
 

@@ -14,10 +14,10 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics, read_dynamics
 from simulator.baselines import Simfluence
 from simulator.baselines.simfluence import Kind
-from simulator.configuration_gptfluence import KINDS, GPTfluenceConfig
 from simulator.encoders.index import IndexEncoder
 from simulator.evaluation.simulated import Simulated
-from simulator.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.configuration_gptfluence import KINDS, GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.training import TrainSettings, table_fit, train_simulator
 
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)

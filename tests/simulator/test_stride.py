@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gptdynamics.dataset import read_dynamics
-from simulator.curricula import measured_steps
 from simulator.evaluation.simulated import Simulated
+from simulator.model.curricula import measured_steps
 from simulator.training import TrainSettings, train_simulator
 
 

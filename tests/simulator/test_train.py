@@ -17,11 +17,11 @@ from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator import GPTfluenceSimulator
 from simulator.baselines import MeanCurve, Persistence
-from simulator.curricula import visit_shares
 from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.simulated import Simulated
-from simulator.modeling_gptfluence import content_key
-from simulator.recurrence import markov_scan
+from simulator.model.curricula import visit_shares
+from simulator.model.modeling_gptfluence import content_key
+from simulator.model.recurrence import markov_scan
 from simulator.training import TrainSettings, markov_fit, memory_fit, train_simulator
 from simulator.training.fitting import markov_data
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from gptdynamics.errors import SettingsError
-from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.evaluation import EvaluateSettings, evaluate
 from simulator.influence import influence, leave_out
-from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.trajectories import Band, Trajectories
-from simulator.what_if import WhatIf
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.trajectories import Band, Trajectories
+from simulator.model.what_if import WhatIf
 
 CURRICULUM = [[0, 1], [2, 3], [4, 0], [5, 6], [1, 2], [3, 3]]
 
@@ -165,7 +165,7 @@ def test_without_plotly_or_pandas_the_message_says_what_to_install(lacking: str,
 import json, sys
 sys.modules[{lacking!r}] = None
 import torch
-from simulator.trajectories import Trajectories
+from simulator.model.trajectories import Trajectories
 found = Trajectories.of(torch.ones(1, 2), [0], "loss")
 try:
     found.{call}()

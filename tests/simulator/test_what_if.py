@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.curricula import visit_shares
-from simulator.modeling_gptfluence import GPTfluenceSimulator
-from simulator.what_if import WhatIf, simulate_many
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.curricula import visit_shares
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.what_if import WhatIf, simulate_many
 
 POOL, TESTS, STEPS = 7, 4, 6
 CURRICULUM = [[0, 1], [2, 3], [4, 0], [5, 6], [1, 2], [3, 3]]

@@ -1,5 +1,5 @@
 "use strict";
-// Changes of a curriculum, as in simulator/what_if.py. Each gives a new one and leaves the old as it is. Batches are
+// Changes of a curriculum, as in simulator/model/what_if.py. Each gives a new one and leaves the old as it is. Batches are
 // lists of places in the pool; steps are numbered from 1, visits within a batch from 0.
 
 /** Raised where a change would leave a batch with nothing to train on. */

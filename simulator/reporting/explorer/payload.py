@@ -22,9 +22,9 @@ from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from simulator.configuration_gptfluence import Scale
 from simulator.evaluation.simulated import Simulated
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import Scale
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.colours import method_colour
 
 BAND = 0.9

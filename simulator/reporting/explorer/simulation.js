@@ -1,5 +1,5 @@
 "use strict";
-// The simulator, as in simulator/markov_dynamics.py and simulator/memory_dynamics.py: one curriculum, one test example.
+// The simulator, as in simulator/model/markov_dynamics.py and simulator/model/memory_dynamics.py: one curriculum, one test example.
 //
 // Both dynamics begin alike. Each training example has a vector, one for all filters (memory) or one for each
 // factor (markov); each test example has a vector for each of them. What a batch gives a filter is the product

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.errors import SettingsError
 from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.explorer.payload import View
 from simulator.training import TrainSettings, train_simulator
 

@@ -17,7 +17,8 @@ from gptdynamics.dataset.gradient_reading import read_products
 from simulator.cli import main
 from simulator.evaluation.simulated import load_simulator, simulated_of
 from simulator.influence import influence, leave_out
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.what_if import WhatIf, simulate_many
 from simulator.reporting.explorer.payload import View
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.case import load_case
@@ -25,7 +26,6 @@ from simulator.use_cases.influence import InfluenceSettings, find_influence
 from simulator.use_cases.influence_report import influence_tables
 from simulator.use_cases.select_bound import mixture_bound
 from simulator.use_cases.validate import tracin
-from simulator.what_if import WhatIf, simulate_many
 from tests.simulator.conftest import set_quick_markov
 from tests.simulator.reporting.explorer.conftest import Scripts
 from tests.simulator.use_cases.conftest import CONFIG

@@ -13,8 +13,8 @@ import pytest
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.outputs import write_output_json
-from simulator.configuration_gptfluence import GPTfluenceConfig, scale_of
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig, scale_of
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.memory_fit import responses_without_runs
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, find_influence

@@ -14,8 +14,8 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.gradients.products import gradient_products
 from gptdynamics.runs import Bench, BenchContents
 from gptdynamics.tasks import get_task, load_examples
-from simulator.configuration_gptfluence import GPTfluenceConfig
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.use_cases.mislabel import flip_labels, found_shares
 from simulator.use_cases.mislabel_retraining import bucketed_curriculum, corrections
 from simulator.use_cases.mislabel_scores import (

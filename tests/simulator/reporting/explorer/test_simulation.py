@@ -13,11 +13,11 @@ import torch
 
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.metrics import Metric
-from simulator.configuration_gptfluence import GPTfluenceConfig
 from simulator.evaluation.simulated import Simulated, load_simulator
-from simulator.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.what_if import WhatIf
 from simulator.reporting.explorer.payload import View
-from simulator.what_if import WhatIf
 
 POOL, TESTS, STEPS = 7, 4, 6
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -7,7 +7,7 @@ import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from .markov_dynamics import MarkovDynamics
 from .memory_dynamics import MemoryDynamics, interpolate
 from .model_files import check, finish_writing, locate, seal, write_folder
 from .table_dynamics import TableDynamics
-from .what_if import WhatIf, what_if
+
+if TYPE_CHECKING:
+    from .what_if import WhatIf
 
 # Options of `save_pretrained` for pushing what was saved.
 HUB_OPTIONS = "push_to_hub repo_id commit_message commit_description private revision create_pr tags".split()
@@ -318,6 +320,9 @@ class GPTfluenceSimulator(PreTrainedModel):
             ValueError: an id is unknown, something is missing, or the run is of another metric or base model than the
                 model; the message says what.
         """
+        # What-if builds on the model, so the model imports it only when asked.
+        from .what_if import what_if
+
         if hasattr(run, "curricula"):
             metric = metric or run.metric
             config = config or (run.config if self.config.parts else None)
