@@ -12,8 +12,7 @@ import torch
 from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
 from gptdynamics.plans import Plan, PlanEntry
-from gptdynamics.recorder.checkpoint import save_partial
-from gptdynamics.recorder.recording import Partial
+from gptdynamics.recorder.checkpoint import NAME, Partial, save_partial
 from simulator.training import TrainSettings, train_and_save
 from simulator.training.checkpoints import Checkpoints
 from tests.gptdynamics.conftest import write_authors_run
@@ -55,7 +54,7 @@ def checkpoints(dataset: Path) -> Path:
         rates=[1e-3, 5e-4], step=[0, 1, 2], generation_step=[], failure="",
         values={"loss": np.arange(12, dtype=np.float32).reshape(3, 4)},
     )  # fmt: skip
-    save_partial(folder, partial)
+    save_partial(folder / NAME, partial)
     return folder
 
 
