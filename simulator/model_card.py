@@ -19,6 +19,7 @@ from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.kinds import kind_of
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.colours import TRUTH, method_colour
+from simulator.training.fitting import fitter_named
 
 FIGURE = "trajectories.svg"
 FIGURES = {
@@ -109,6 +110,7 @@ def render_model_card(
         parts=parts,
         dataset=training["settings"]["dataset"],
         training=training,
+        checked_on=fitter_named(config.dynamics).checked_on[1],
         base_models=sorted(filter(is_hub_id, bases)),
         arguments=_arguments(config),
         results=results,
