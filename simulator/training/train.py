@@ -17,6 +17,7 @@ from gptdynamics.metrics import Metric
 from simulator.encoders import make_encoder
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.model.intervals import band_arrays
+from simulator.model.kinds import kind_of
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
@@ -68,7 +69,7 @@ def train_simulator(
         state = dict(fits.own[at])
         if fits.residuals is not None:
             part.config.calibration_runs = len(fits.residuals[at][0])
-            bands = band_arrays(*fits.residuals[at], part.runs.step, settings.order)
+            bands = band_arrays(*fits.residuals[at], part.runs.step, kind_of(part.config).history(part.config))
             state |= {name: torch.from_numpy(array).float() for name, array in bands.items()}
         own.append(state)
     seconds = time.perf_counter() - began
