@@ -13,14 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
 
-from simulator.model.curricula import measured_steps
-from simulator.model.memory_dynamics import interpolate
-from simulator.model.recurrence import markov_scan
 from simulator.model.trajectories import COLOURS, library, line_figure, text_table
 from simulator.model.what_if import WhatIf, simulate_many
 
@@ -168,26 +164,13 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
     test, seen = situation.test[chosen], situation.seen[chosen]
     initial = None if situation.initial is None else situation.initial[..., chosen]
     shares, rates = run.shares(), torch.tensor([run.learning_rate]).to(situation.pool)
-    steps = len(run.curriculum)
     with torch.no_grad():
-        if model.config.dynamics == "memory":
-            factors = dynamics.factors(situation.pool, test, seen)
-        else:
-            factors = dynamics.factors(situation.pool, test) * model.config.batch_size
+        factors = dynamics.input_factors(situation.pool, test, seen)
         # What the batch of each step gives to each factor: `[F, steps, m]`.
         inputs = torch.einsum("tn,fnm->ftm", shares[0], factors)
     inputs.requires_grad_(True)
     with torch.enable_grad():
-        if model.config.dynamics == "memory":
-            first = None if initial is None else initial[:, 0]
-            values = dynamics.read(dynamics.scan(inputs, rates).unsqueeze(0), rates, test, seen, first)[0]
-        else:
-            assert initial is not None
-            measured = measured_steps(steps, model.config.stride, model.config.first_step)
-            means = torch.stack([inputs[:, a:b].mean(1) for a, b in pairwise(measured)], dim=1)
-            scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), initial)[0]
-            grid, every = torch.tensor(measured), torch.arange(steps + 1)
-            values = interpolate(grid.to(scanned), scanned, every.to(scanned))
+        values = dynamics.from_inputs(inputs, rates, test, seen, initial)
         change = values[1:] - values[0]
         outcomes = (change[-1], change.mean(0))
         slopes = [torch.autograd.grad(each.sum(), inputs, retain_graph=True)[0] for each in outcomes]

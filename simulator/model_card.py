@@ -16,8 +16,10 @@ from simulator.baselines import MeanCurve
 from simulator.evaluation.selection import at_quantiles
 from simulator.evaluation.simulated import Simulated, simulated_of
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.kinds import kind_of
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.colours import TRUTH, method_colour
+from simulator.training.fitting import fitter_named
 
 FIGURE = "trajectories.svg"
 FIGURES = {
@@ -108,6 +110,7 @@ def render_model_card(
         parts=parts,
         dataset=training["settings"]["dataset"],
         training=training,
+        checked_on=fitter_named(config.dynamics).checked_on[1],
         base_models=sorted(filter(is_hub_id, bases)),
         arguments=_arguments(config),
         results=results,
@@ -119,8 +122,8 @@ def render_model_card(
 def _arguments(config: GPTfluenceConfig) -> str:
     """The arguments that `simulate` needs besides a curriculum, as code."""
     first, found = config.part(0), ""
-    if config.dynamics == "markov":
-        found += f", initial=[[1.0] * {len(first.test_ids)}] * {config.order}"
+    if kind_of(config).needs_initial:
+        found += f", initial=[[1.0] * {len(first.test_ids)}] * {kind_of(config).history(config)}"
     if config.parts:
         found += f', config="{first.dataset_config}", metric="{first.metric}"'
     return found

@@ -18,6 +18,7 @@ def train(settings: TrainCommand, write_json: WriteJson) -> None:
     `choice`, `tried`.
     """
     from simulator.training import train_and_save
+    from simulator.training.fitting import fitter_of
 
     keeps("encodings, and fits of markov that ended, are kept")
     with phases() as (on_phase, on_progress):
@@ -26,7 +27,7 @@ def train(settings: TrainCommand, write_json: WriteJson) -> None:
     fits = [{name: getattr(each, name) for name in names} for each in trained.fitted]
     spent = {"seconds": trained.seconds, "encode_seconds": trained.encode_seconds}
     write_json({"output": settings.output, **spent, "fits": fits})
-    where = "runs left out" if settings.dynamics == "memory" else "validation runs"
+    where = fitter_of(settings).checked_on[0]
     for each in trained.fitted:
         say(
             f"{each.config} {each.metric}: {settings.dynamics}, {settings.encoder} vectors: all-steps MSE "

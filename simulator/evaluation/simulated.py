@@ -12,6 +12,7 @@ from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import visit_shares
 from simulator.model.intervals import Coverage, coverage
+from simulator.model.kinds import kind_named
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.settings.train import TrainSettings
 
@@ -49,12 +50,7 @@ def name_of(config: GPTfluenceConfig | TrainSettings, encoder: str) -> str:
         config: with `dynamics`, `order`, `kind` and `projection`.
         encoder: its name.
     """
-    if config.dynamics == "memory":
-        return f"memory_{encoder}"
-    suffix = "" if encoder == "sentence" else f"_{encoder}"
-    kind = "" if config.kind == "linear" else f"_{config.kind}"
-    mlp = "_mlp" if config.projection == "mlp" else ""
-    return f"markov_{config.order}{kind}{mlp}{suffix}"
+    return kind_named(config.dynamics).method_name(config, encoder)
 
 
 def simulated_of(model: GPTfluenceSimulator, source: str | None, runs: Dynamics) -> Simulated:
@@ -85,7 +81,7 @@ class Simulated:
         self.simulator = simulator
         self.model = source
         self.name = method_name(simulator)
-        self.history = simulator.config.order if simulator.config.dynamics == "markov" else 1
+        self.history = simulator.history
 
     def check(self, runs: Dynamics) -> None:
         """Raise SettingsError if the model was trained for something else than these runs."""

@@ -12,6 +12,7 @@ from simulator.experiments.comparison import comparison_table, dot_figure
 from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
 from simulator.reporting.result import Result
 from simulator.training import TrainSettings
+from simulator.training.fitting import fitter_named
 
 
 def causal_models(bench: Workbench, result: Result) -> dict[str, str]:
@@ -50,8 +51,9 @@ def encoders(bench: Workbench) -> Result:
                 continue
             predicted = Simulated(trained.model).predict(held_out)
             figures = score_part(predicted, held_out, seen, 1, list(range(len(runs.test))))
+            encoder_in_name = settings.encoder if fitter_named(settings.dynamics).has_closed_form else "sentence"
             # Every encoder of markov in one colour: the axis tells them apart.
-            method = "markov_1" if settings.dynamics == "markov" else name_of(settings, settings.encoder)
+            method = name_of(settings, encoder_in_name)
             about = {"config": config, "encoder": name, "dynamics": settings.dynamics, "method": method}
             rows.append(about | asdict(figures))
         result.rows.extend(rows)
@@ -82,7 +84,7 @@ def _wanted(bench: Workbench, config: str, sizes: dict[str, str]) -> list[tuple[
             continue
         for dynamics in ("markov",) if encoder == "index" else ("markov", "memory"):
             settings = bench.settings(config, "loss", dynamics, encoder)
-            if dynamics == "markov" and encoder not in ("sentence", "index"):
+            if not fitter_named(dynamics).has_closed_form and encoder not in ("sentence", "index"):
                 settings = replace(settings, **shared)
             if encoder == "causal_lm":
                 wanted += [(f"{encoder} {size}", replace(settings, encoder_model=sizes[size])) for size in sizes]

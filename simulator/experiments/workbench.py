@@ -20,6 +20,7 @@ from simulator.baselines import MeanCurve
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.evaluation.scoring import Scores, score_prediction, undefined_scores
 from simulator.training import TrainSettings, train_simulator
+from simulator.training.fitting import fitter_named
 from simulator.training.trained import Trained
 
 Scenario = Literal["finetune", "instruct"]
@@ -133,7 +134,7 @@ class Workbench:
 
     def like_tuned(self, settings: TrainSettings, **changes: Any) -> TrainSettings:
         """The same with changes; of markov with the learning rate, penalty and width that are best without them."""
-        chosen = self.trained(settings).choice if settings.dynamics == "markov" else {}
+        chosen = self.trained(settings).choice if not fitter_named(settings.dynamics).has_closed_form else {}
         return replace(settings, **chosen, **changes)
 
     def parameters(self, config: str) -> int:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from transformers import PretrainedConfig
 
+from .kinds import DYNAMICS, kind_named
+
 # Least and greatest value of metrics, for models saved before their configuration said it.
 METRIC_RANGES = {
     "loss": (0.0, None),
@@ -69,14 +71,7 @@ PART = (
     "learning_rate",
     "stride",
     "first_step",
-    "components",
-    "test_components",
-    "curve_components",
-    "decays",
-    "fadings",
-    "momenta",
-    "forgettings",
-    "ridge",
+    *(name for kind in DYNAMICS if not kind.shares_weights for name in kind.fields if name not in SHARED),
     "calibration_runs",
 )
 
@@ -84,18 +79,15 @@ PART = (
 FIELDS: dict[str, tuple[str, float]] = {
     **dict.fromkeys(("latent", "direction"), ("text", 0)),
     **dict.fromkeys(("least", "greatest"), ("number", -(2**31))),
-    **dict.fromkeys(("dynamics", "metric", "dataset_config", "base_model", "base_revision", "projection"), ("text", 0)),
-    "kind": ("text", 0),
+    **dict.fromkeys(("dynamics", "metric", "dataset_config", "base_model", "base_revision"), ("text", 0)),
     "encoder": ("object", 0),
-    **dict.fromkeys(("encoder_width", "steps", "batch_size", "stride", "order", "hidden"), ("whole number", 1)),
-    **dict.fromkeys(("components", "test_components", "curve_components"), ("whole number", 0)),
+    **dict.fromkeys(("encoder_width", "steps", "batch_size", "stride"), ("whole number", 1)),
     **dict.fromkeys(("first_step", "calibration_runs"), ("whole number", 0)),
-    "ridge": ("number", 0),
     **dict.fromkeys(("pool_ids", "test_ids"), ("list of whole numbers", 0)),
     **dict.fromkeys(("pool_keys", "test_keys"), ("list of texts", 0)),
-    **dict.fromkeys(("learning_rate", "decays", "momenta", "forgettings"), ("list of numbers", 0)),
-    "fadings": ("list of numbers", -(2**31)),
+    "learning_rate": ("list of numbers", 0),
     "parts": ("list of objects", 0),
+    **{name: field[:2] for kind in DYNAMICS for name, field in kind.fields.items()},
 }
 # Those that may be null.
 OPTIONAL = (
@@ -106,11 +98,25 @@ MOST = 2**31 - 1
 ONE = {"texts": "text", "whole numbers": "whole number", "numbers": "number", "objects": "object"}
 
 
+def _field(name: str) -> tuple[str, float]:
+    """What a field may hold; kinds of dynamics may have been added after this module was loaded."""
+    if name in FIELDS:
+        return FIELDS[name]
+    what, least, _ = next(kind.fields[name] for kind in DYNAMICS if name in kind.fields)
+    return what, least
+
+
+def part_fields(dynamics: str) -> tuple[str, ...]:
+    """The fields that each part has of its own."""
+    own = kind_named(dynamics).fields
+    return (*PART, *(name for name in own if name not in PART and name not in SHARED))
+
+
 def check_fields(values: Mapping[str, Any]) -> None:
     """Raise ValueError, with the name of the field, where a value is of another kind than its field or out of range."""
     for name, value in values.items():
-        kind, least = FIELDS[name]
-        if value is None and name in OPTIONAL.split():
+        kind, least = _field(name)
+        if value is None and (name in OPTIONAL.split() or name not in FIELDS):
             continue
         each = kind.removeprefix("list of ")
         fits = fits_kind(value, kind, least) if each == kind else isinstance(value, list | tuple)
@@ -131,10 +137,10 @@ def fits_kind(value: Any, kind: str, least: float) -> bool:
     return number and least <= value <= MOST
 
 
-def check_part(values: Mapping[str, Any]) -> None:
+def check_part(values: Mapping[str, Any], dynamics: str) -> None:
     """Raise ValueError where an entry of `parts` lacks a field, or has one of the wrong kind."""
     lacking = [name for name in ("dataset_config", "metric", "pool_keys", "test_keys") if values.get(name) is None]
-    unknown = sorted(values.keys() - set(PART))
+    unknown = sorted(values.keys() - set(part_fields(dynamics)))
     if lacking or unknown:
         raise ValueError(f"an entry of parts {'lacks ' + lacking[0] if lacking else 'has an unknown ' + unknown[0]}")
     check_fields(values)
@@ -239,10 +245,12 @@ class GPTfluenceConfig(PretrainedConfig):
         kwargs.pop("digest", None)
         given = {name: value for name, value in locals().items() if name in FIELDS}
         check_fields(given)
+        own = kind_named(dynamics).fields
         for each in parts or []:
-            check_part(each)
-        if dynamics not in ("markov", "memory"):
-            raise ValueError(f"dynamics={dynamics!r} must be 'markov' or 'memory'")
+            check_part(each, dynamics)
+        for name, field in own.items():
+            if name not in given:
+                check_fields({name: kwargs.setdefault(name, field.default)})
         for name, value, known in (("projection", projection, PROJECTIONS), ("kind", kind, KINDS)):
             if value not in known:
                 raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
@@ -312,7 +320,7 @@ class GPTfluenceConfig(PretrainedConfig):
             **{name: getattr(first, name) for name in SHARED},
             pool_keys=list(dict.fromkeys(key for part in parts for key in part.pool_keys)),
             test_keys=list(dict.fromkeys(key for part in parts for key in part.test_keys)),
-            parts=[{name: getattr(part, name) for name in PART} for part in parts],
+            parts=[{name: getattr(part, name) for name in part_fields(first.dynamics)} for part in parts],
         )
 
     @property

@@ -11,26 +11,61 @@ Where several metrics are predicted, each has factors of its own (a head); confi
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import torch
 from torch import nn
 
-from .configuration_gptfluence import GPTfluenceConfig
+from .curricula import measured_steps, shares_between
+from .dynamics import DynamicsModule, Field, interpolate
 from .recurrence import markov_scan
 
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig
 
-class MarkovDynamics(nn.Module):
+
+class MarkovDynamics(DynamicsModule):
     """Influence factors from encoder vectors, and the recurrence they drive.
 
     Args:
         config: `order` n, `projection`, `hidden` H, `encoder_width` E, `batch_size`, and `heads`, one a metric.
     """
 
+    name = "markov"
+    fields = {
+        **dict.fromkeys(("order", "hidden"), Field("whole number", 1)),
+        **dict.fromkeys(("projection", "kind"), Field("text")),
+    }
+    shares_weights = True
+    is_table: ClassVar[bool] = False
+
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
         self.order = config.order
         self.batch_size = config.batch_size
         self.projection = config.projection
+        self.stride = config.stride
+        self.first_step = config.first_step
         self.add_weights(config)
+
+    @classmethod
+    def serves(cls, config: GPTfluenceConfig) -> bool:
+        """Whether a configuration is of this class."""
+        return super().serves(config) and (config.projection == "table") == cls.is_table
+
+    @classmethod
+    def history(cls, config: GPTfluenceConfig) -> int:
+        """As many as the order."""
+        return int(config.order)
+
+    @classmethod
+    def method_name(cls, config: Any, encoder: str) -> str:
+        """`markov_<order>` and what differs from the paper: kind, projection, encoder."""
+        suffix = "" if encoder == "sentence" else f"_{encoder}"
+        kind = "" if config.kind == "linear" else f"_{config.kind}"
+        mlp = "_mlp" if config.projection == "mlp" else ""
+        return f"markov_{config.order}{kind}{mlp}{suffix}"
 
     def add_weights(self, config: GPTfluenceConfig) -> None:
         """Make what is learned, to be set by `reset` or loaded."""
@@ -89,3 +124,59 @@ class MarkovDynamics(nn.Module):
         """Free-running trajectories `[runs, steps + 1, M]` from `history` `[runs, n, M]` (eq. 4)."""
         values = self.batch_factors(visits, pool, test)
         return markov_scan(values[:-1], values[-1], history)
+
+    def trajectories(
+        self,
+        visits: torch.Tensor,
+        rates: torch.Tensor,
+        pool: torch.Tensor,
+        test: torch.Tensor,
+        seen: torch.Tensor,
+        initial: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `DynamicsModule`; steps between two measurements are interpolated."""
+        if initial is None:
+            raise ValueError("markov needs the first measured values: give initial")
+        measured = measured_steps(visits.size(1), self.stride, self.first_step)
+        history = initial.expand(len(visits), -1, -1)
+        values: torch.Tensor = self(shares_between(visits, measured), pool, test, history)
+        if len(measured) == visits.size(1) + 1:
+            return values[:, : len(measured)]
+        grid = torch.tensor(measured, dtype=values.dtype)
+        every = torch.arange(visits.size(1) + 1, dtype=values.dtype)
+        return torch.stack([interpolate(grid, run, every) for run in values])
+
+    def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """See `DynamicsModule`; the factors are A_1..A_n and B."""
+        return self.factors(pool, test) * self.batch_size
+
+    def from_inputs(
+        self,
+        inputs: torch.Tensor,
+        rates: torch.Tensor,
+        test: torch.Tensor,
+        seen: torch.Tensor,
+        initial: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `DynamicsModule`."""
+        if initial is None:
+            raise ValueError("markov needs the first measured values: give initial")
+        steps = inputs.size(1)
+        measured = measured_steps(steps, self.stride, self.first_step)
+        means = torch.stack([inputs[:, a:b].mean(1) for a, b in pairwise(measured)], dim=1)
+        scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), initial)[0]
+        grid, every = torch.tensor(measured), torch.arange(steps + 1)
+        return interpolate(grid.to(scanned), scanned, every.to(scanned))
+
+    def page_arrays(
+        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """See `DynamicsModule`; projected vectors, or factors where there is nothing else."""
+        arrays = self._page_factors(pool, test)
+        factors, _, size = arrays["train"].shape
+        scalars = {"factorScale": float(self.batch_size), "stride": self.stride, "table": self.is_table}
+        return scalars | {"sides": factors, "filters": factors, "size": size}, arrays
+
+    def _page_factors(self, pool: torch.Tensor, test: torch.Tensor) -> dict[str, torch.Tensor]:
+        test_side = self.project(test, "test").transpose(0, 1)
+        return {"train": self.project(pool, "train"), "test": test_side}

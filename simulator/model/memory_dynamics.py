@@ -26,11 +26,16 @@ mu and response w; for an unseen one both are predicted from its first value and
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import nn
 
-from .configuration_gptfluence import GPTfluenceConfig, Scale
+from .dynamics import DynamicsModule, Field, interpolate
 from .recurrence import decayed_sums, optimiser_sums
+
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig, Scale
 
 # A loss below this is taken as this: its log-odds would say more than a float32 loss does.
 SMALLEST_LOSS = 1e-3
@@ -62,7 +67,7 @@ def limited(effect: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
     return effect.clamp(-size, size) + effect.sign() * size * torch.tanh(beyond / size)
 
 
-class MemoryDynamics(nn.Module):
+class MemoryDynamics(DynamicsModule):
     """Prediction with fitted memory dynamics.
 
     E encoder width, K components of pool examples, L of test examples, P decays rho, H fadings kappa, Q momenta b, G
@@ -71,6 +76,17 @@ class MemoryDynamics(nn.Module):
     Args:
         config: shapes; the values are set by fitting or loaded.
     """
+
+    name = "memory"
+    fields = {
+        **dict.fromkeys(("components", "test_components", "curve_components"), Field("whole number", 0, 1)),
+        **dict.fromkeys(("momenta", "forgettings"), Field("list of numbers")),
+        "decays": Field("list of numbers"),
+        "fadings": Field("list of numbers", -(2**31)),
+        "ridge": Field("number"),
+    }
+    needs_initial = False
+    has_linear_responses = True
 
     encoder_mean: torch.Tensor
     train_projection: torch.Tensor
@@ -270,23 +286,66 @@ class MemoryDynamics(nn.Module):
         effect = self.states(visits, rates, pool) @ self.responses(test, seen).T
         return self.read(effect, rates, test, seen, initial)
 
+    def trajectories(
+        self,
+        visits: torch.Tensor,
+        rates: torch.Tensor,
+        pool: torch.Tensor,
+        test: torch.Tensor,
+        seen: torch.Tensor,
+        initial: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `DynamicsModule`."""
+        first = None if initial is None else initial[:, 0]
+        values: torch.Tensor = self(visits, rates, pool, test, seen, first)
+        return values
 
-def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-    """Linear interpolation along a grid, constant outside it.
+    def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """See `DynamicsModule`; the factors are filters."""
+        return self.factors(pool, test, seen)
 
-    Args:
-        grid: `[G]` ascending; it may begin or end with equal places (updates of rate zero).
-        values: `[G, width]`.
-        at: `[...]` places.
+    def from_inputs(
+        self,
+        inputs: torch.Tensor,
+        rates: torch.Tensor,
+        test: torch.Tensor,
+        seen: torch.Tensor,
+        initial: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `DynamicsModule`."""
+        first = None if initial is None else initial[:, 0]
+        return self.read(self.scan(inputs, rates).unsqueeze(0), rates, test, seen, first)[0]
 
-    Returns:
-        `[..., width]`.
-    """
-    if len(grid) == 1:
-        return values[0].expand(*at.shape, values.size(-1))
-    place = at.clamp(grid[0], grid[-1])
-    right = torch.searchsorted(grid, place).clamp(1, len(grid) - 1)
-    left = right - 1
-    width = (grid[right] - grid[left]).clamp(min=torch.finfo(grid.dtype).tiny)
-    share = ((place - grid[left]) / width).unsqueeze(-1)
-    return values[left] * (1 - share) + values[right] * share
+    def page_arrays(
+        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """See `DynamicsModule`; parts, since factors of every pair would be twenty-five times as large."""
+        components, psi = self.train_components(pool), self.test_components(test)
+        responses = self.responses(test, seen).unflatten(-1, (-1, components.size(1)))
+        scalars = {
+            "sides": 1,
+            "size": components.size(1),
+            "filters": responses.size(1),
+            "factorScale": 1.0,
+            "referenceRate": float(self.reference_rate),
+            "carry": float(self.carry),
+            "seen": (seen >= 0).tolist(),
+        }
+        arrays = {
+            "train": components,
+            "test": responses / self.state_scale[:, None],
+            "decays": self.decays,
+            "fadings": self.fadings,
+            "momenta": self.momenta,
+            "forgettings": self.forgettings,
+            "tau": self.tau,
+            "shown": self.shown,
+            "limit": torch.where(seen >= 0, self.limit[seen.clamp(min=0)], self.unseen_limit),
+            "baseline": self.baseline[:, seen.clamp(min=0)],
+            # What predicts the curve of an unseen example is linear in its first value.
+            "curveConstant": self.curve_coefficients[0] + psi @ self.curve_coefficients[2:],
+            "curveSlope": self.curve_coefficients[1],
+            "curveRange": self.curve_range,
+            "curveBasis": self.curve_basis.T,
+        }
+        return scalars, arrays

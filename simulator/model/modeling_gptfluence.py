@@ -14,12 +14,11 @@ import torch
 from transformers import PreTrainedModel
 
 from .configuration_gptfluence import GPTfluenceConfig
-from .curricula import measured_steps, shares_between
+from .curricula import measured_steps
+from .dynamics import DynamicsModule
 from .intervals import QUANTILES, half_width
-from .markov_dynamics import MarkovDynamics
-from .memory_dynamics import MemoryDynamics, interpolate
+from .kinds import kind_of
 from .model_files import check, finish_writing, locate, seal, write_folder
-from .table_dynamics import TableDynamics
 
 if TYPE_CHECKING:
     from .what_if import WhatIf
@@ -36,18 +35,6 @@ def content_key(example: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def dynamics_of(config: GPTfluenceConfig) -> torch.nn.Module:
-    """Dynamics of the shapes of a configuration, to be set or loaded."""
-    if config.dynamics == "memory":
-        return MemoryDynamics(config)
-    return TableDynamics(config) if config.projection == "table" else MarkovDynamics(config)
-
-
-def shares_weights(config: GPTfluenceConfig) -> bool:
-    """Whether several configs and metrics share projections; else each is fitted apart."""
-    return config.dynamics == "markov" and config.projection != "table"
-
-
 class PartState(torch.nn.Module):
     """What one config and metric have of their own: bands, and the dynamics if they share no weights."""
 
@@ -59,8 +46,8 @@ class PartState(torch.nn.Module):
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
         register_bands(self, config)
-        if not shares_weights(config):
-            self.dynamics = dynamics_of(config)
+        if not kind_of(config).shares_weights:
+            self.dynamics = kind_of(config)(config)
 
 
 def register_bands(module: torch.nn.Module, config: GPTfluenceConfig) -> None:
@@ -92,8 +79,8 @@ class GPTfluenceSimulator(PreTrainedModel):
         super().__init__(config)
         self.dynamics: Any = None
         self.parts = torch.nn.ModuleList(PartState(config.part(place)) for place in range(len(config.parts)))
-        if not config.parts or shares_weights(config):
-            self.dynamics = dynamics_of(config)
+        if not config.parts or kind_of(config).shares_weights:
+            self.dynamics = kind_of(config)(config)
         self.register_buffer("pool_vectors", torch.zeros(len(config.pool_keys), config.encoder_width))
         self.register_buffer("test_vectors", torch.zeros(len(config.test_keys), config.encoder_width))
         if not config.parts:
@@ -165,19 +152,21 @@ class GPTfluenceSimulator(PreTrainedModel):
             return self
         own = self.config.part(place)
         state = dict(self.parts[place].state_dict())
-        if shares_weights(own):
+        if kind_of(own).shares_weights:
             head = self.dynamics.head_state(self.config.heads.index(own.metric))
             state |= {f"dynamics.{name}": value for name, value in head.items()}
         for name in ("pool", "test"):
             at = {key: row for row, key in enumerate(getattr(self.config, f"{name}_keys"))}
             rows = [at[key] for key in getattr(own, f"{name}_keys")]
-            state[f"{name}_vectors"] = getattr(self, f"{name}_vectors")[rows]
-            if own.projection == "table":
-                # Places in the part's own table.
-                state[f"{name}_vectors"] = torch.arange(len(rows), dtype=self.dtype).unsqueeze(1)
+            state[f"{name}_vectors"] = kind_of(own).part_vectors(getattr(self, f"{name}_vectors")[rows])
         found = GPTfluenceSimulator(own).to(self.device)
         found.load_state_dict(state)
         return found.eval()
+
+    @property
+    def history(self) -> int:
+        """How many first values a prediction begins with, where they are given."""
+        return kind_of(self.config).history(self.config)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -190,7 +179,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         return self.pool_vectors.device
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        if isinstance(module, MarkovDynamics):
+        if isinstance(module, DynamicsModule):
             module.reset(scale=0.1)
 
     @torch.no_grad()
@@ -220,19 +209,8 @@ class GPTfluenceSimulator(PreTrainedModel):
         """
         if self.config.parts:
             raise ValueError("a model of several configs or metrics predicts by its parts: take one with part()")
-        if self.config.dynamics == "memory":
-            first = None if initial is None else initial[:, 0]
-            return self.dynamics(visits, rates, pool, test, seen, first)
-        if initial is None:
-            raise ValueError("markov needs the first measured values: give initial")
-        measured = measured_steps(visits.size(1), self.config.stride, self.config.first_step)
-        history = initial.expand(len(visits), -1, -1)
-        values = self.dynamics(shares_between(visits, measured), pool, test, history)
-        if len(measured) == visits.size(1) + 1:
-            return values[:, : len(measured)]
-        grid = torch.tensor(measured, dtype=values.dtype)
-        every = torch.arange(visits.size(1) + 1, dtype=values.dtype)
-        return torch.stack([interpolate(grid, run, every) for run in values])
+        values: torch.Tensor = self.dynamics.trajectories(visits, rates, pool, test, seen, initial)
+        return values
 
     forward = trajectories
 
@@ -356,8 +334,7 @@ class GPTfluenceSimulator(PreTrainedModel):
             scale = self.band_scale[steps][:, seen[which]] if known else self.unseen_band_scale[steps].unsqueeze(1)
             scores = self.band_scores if known else self.unseen_band_scores
             width[:, which] = half_width(level, config.calibration_runs, scale, scores, what)
-        order = config.order if config.dynamics == "markov" else 1
-        given = measured_steps(values - 1, config.stride, config.first_step)[:order]
+        given = measured_steps(values - 1, config.stride, config.first_step)[: self.history]
         width[: given[-1] + 1] = 0
         return width
 
@@ -375,12 +352,12 @@ class GPTfluenceSimulator(PreTrainedModel):
     def initial_of(self, initial: Any, seen: torch.Tensor) -> torch.Tensor | None:
         """First values `[1, n, M]`; None if nothing is given and nothing is needed, ValueError if they do not fit."""
         if initial is None:
-            if self.config.dynamics == "memory" and bool((seen >= 0).all()):
+            if not kind_of(self.config).needs_initial and bool((seen >= 0).all()):
                 return None
             raise ValueError("initial is needed: the metric of each test example before the first update")
         first = torch.as_tensor(np.asarray(initial)).to(self.pool_vectors)
         first = first.unsqueeze(0) if first.dim() == 1 else first
-        order = self.config.order if self.config.dynamics == "markov" else 1
+        order = self.history
         if first.size(0) < order or first.size(1) != len(seen):
             raise ValueError(
                 f"initial has shape {tuple(first.shape)}; order {order} and {len(seen)} test examples need "

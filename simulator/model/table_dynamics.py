@@ -7,11 +7,15 @@ beta = 0). Where one step spans a whole run, `additive` is a datamodel: linear i
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 
-from .configuration_gptfluence import GPTfluenceConfig
 from .markov_dynamics import MarkovDynamics
+
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig
 
 # The learned numbers of a pair, of order n, as a slice of A_1..A_n and B.
 LEARNED = {"linear": slice(None), "additive": slice(-1, None), "multiplicative": slice(0, -1)}
@@ -26,7 +30,17 @@ class TableDynamics(MarkovDynamics):
         config: `order` n, `kind`, `batch_size`, and how many pool and test examples there are.
     """
 
+    shares_weights = False
+    is_table = True
     table: nn.Parameter
+
+    @classmethod
+    def part_vectors(cls, vectors: torch.Tensor) -> torch.Tensor:
+        """Places in the part's own table: `[n, 1]`."""
+        return torch.arange(len(vectors), dtype=vectors.dtype).unsqueeze(1)
+
+    def _page_factors(self, pool: torch.Tensor, test: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"train": self.factors(pool, test)}
 
     def add_weights(self, config: GPTfluenceConfig) -> None:
         """One number for each learned factor and pair."""

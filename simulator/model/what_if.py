@@ -244,8 +244,7 @@ def what_if(
             raise ValueError(f"the model was trained on runs of {mine}, this run is of {theirs}")
         curriculum = run.curricula[0]
         pool, test = run.pool if pool is None else pool, run.test if test is None else test
-        order = config.order if config.dynamics == "markov" else 1
-        initial = run.values[0, :order] if initial is None else initial
+        initial = run.values[0, : simulator.history] if initial is None else initial
         learning_rate = run.learning_rate[0].tolist() if learning_rate is None else learning_rate
     if test is None:
         test_ids, test_vectors = config.test_ids, simulator.test_vectors

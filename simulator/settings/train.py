@@ -13,7 +13,6 @@ from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
 
 # What `--help` says of every option that names a metric.
 METRIC_NAMES = f"There are {', '.join(METRICS)}, and metrics of a task's own."
-DYNAMICS = ("memory", "markov")
 _RANGES = {
     "order": COUNT,
     "seed": SEED,
@@ -70,30 +69,27 @@ class TrainSettings:
         # These load the slow libraries, which `--help` must not wait for.
         from simulator.encoders import check_encoder
         from simulator.model.configuration_gptfluence import KINDS
+        from simulator.model.kinds import kind_names
+        from simulator.training.fitting import fitter_of
 
         check_fields(self, _RANGES)
-        for name, known in (("dynamics", DYNAMICS), ("kind", KINDS)):
+        for name, known in (("dynamics", kind_names()), ("kind", KINDS)):
             if getattr(self, name) not in known:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
         check_encoder(self.encoder, self.encoder_model, self.pooling)
         if self.kind != "linear" and self.encoder != "index":
             raise SettingsError(f"kind={self.kind!r} is one of Simfluence's: give encoder index")
-        if self.dynamics == "memory" and self.encoder == "index":
-            raise SettingsError(
-                "memory needs vectors that say which examples are alike; index is for --dynamics markov"
-            )
+        fitter = fitter_of(self)
+        fitter.check_settings(self)
         for name, values in (("config", self.configs), ("metric", self.metrics)):
             if not values or len(set(values)) < len(values):
                 raise SettingsError(f"{name}={values} must name at least one, and none twice")
-        closed = self.dynamics == "memory" or self.encoder == "index"
         fitted = {"preset": "tuned", "objective": "one_step", "learning_rate": None, "penalty": None, "hidden": None}
         for name, default in fitted.items():
-            if closed and getattr(self, name) != default:
+            if fitter.has_closed_form and getattr(self, name) != default:
                 raise SettingsError(
                     f"{name}={getattr(self, name)!r} is of markov with vectors; memory and index have a closed form"
                 )
-        if self.dynamics == "memory" and self.order != 1:
-            raise SettingsError(f"order={self.order} is of markov; memory is given one value")
 
     @property
     def configs(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from gptdynamics.dataset import Dynamics, metrics_of, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.model.curricula import measured_steps
 from simulator.settings.train import TrainSettings
+from simulator.training.fitting import fitter_of
 from simulator.training.vectors import check_targets
 
 
@@ -63,11 +64,7 @@ def check_part(settings: TrainSettings, runs: Dynamics) -> None:
     first_step, stride = stride_of(runs)
     if runs.step.tolist() != measured_steps(runs.learning_rate.shape[1], stride, first_step):
         raise DataError(f"{name}: was not measured at even steps: {runs.step.tolist()}")
-    if settings.dynamics == "markov" and settings.order >= len(runs.step):
-        raise DataError(
-            f"{name}: order {settings.order} needs more than {settings.order} measurements in a run; it has "
-            f"{len(runs.step)}"
-        )
+    fitter_of(settings).check_runs(settings, runs, name)
     for run, values in zip(runs.runs, runs.values, strict=True):
         wrong = ~np.isfinite(values)
         if wrong.any():

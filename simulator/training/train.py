@@ -17,11 +17,13 @@ from gptdynamics.metrics import Metric
 from simulator.encoders import make_encoder
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.model.intervals import band_arrays
+from simulator.model.kinds import kind_of
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
 from simulator.training.checkpoints import Checkpoints
-from simulator.training.fitting import OnPhase, OnProgress, Part, fit_parts
+from simulator.training.fitter import OnPhase, OnProgress, Part
+from simulator.training.fitting import fitter_of
 from simulator.training.parts import check_part, fingerprint, read_parts, stride_of
 from simulator.training.session import Session, make_session
 from simulator.training.trained import Trained
@@ -61,13 +63,13 @@ def train_simulator(
     except ValueError as error:
         raise DataError(f"{error}; train one each, or take sentence vectors") from error
     began = time.perf_counter()
-    fits = fit_parts(settings, parts, session, on_phase, on_progress)
+    fits = fitter_of(settings).fit(settings, parts, session, on_phase, on_progress)
     own = []
     for at, part in enumerate(parts):
         state = dict(fits.own[at])
         if fits.residuals is not None:
             part.config.calibration_runs = len(fits.residuals[at][0])
-            bands = band_arrays(*fits.residuals[at], part.runs.step, settings.order)
+            bands = band_arrays(*fits.residuals[at], part.runs.step, kind_of(part.config).history(part.config))
             state |= {name: torch.from_numpy(array).float() for name, array in bands.items()}
         own.append(state)
     seconds = time.perf_counter() - began
@@ -98,8 +100,7 @@ def train_and_save(
     prepare_model_folder(folder)
     runs = read_parts(settings)
     plain = asdict(settings) | {f"runs of {each.config}, {each.metric}": fingerprint(each) for each in runs}
-    # Memory is fitted in closed form, in seconds.
-    checkpoints = Checkpoints(folder / "checkpoints", plain) if settings.dynamics == "markov" else None
+    checkpoints = Checkpoints(folder / "checkpoints", plain) if fitter_of(settings).has_checkpoints else None
     session = make_session(plain, checkpoints, report_to, folder / "logs")
     try:
         trained = train_simulator(settings, on_phase, on_progress, runs, session)

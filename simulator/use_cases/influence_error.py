@@ -56,7 +56,7 @@ def left_out_errors(
         whose penalty is not recorded, or one asked about test examples that it was not fitted on.
     """
     config, dynamics, situation = model.config, model.dynamics, run.situation
-    if config.dynamics != "memory" or config.ridge is None or bool((situation.seen < 0).any()):
+    if not dynamics.has_linear_responses or config.ridge is None or bool((situation.seen < 0).any()):
         return None
     rates = torch.tensor([run.learning_rate], dtype=torch.float32)
 

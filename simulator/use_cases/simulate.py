@@ -93,7 +93,7 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
             initial: Any = given.get("initial")
             pool, test = (None, None) if fact is None else (fact.pool, fact.test)
             if initial is None and fact is not None:
-                initial = fact.values[0, : model.config.order if model.config.dynamics == "markov" else 1]
+                initial = fact.values[0, : model.history]
             run = model.what_if(given["curriculum"], pool, test, initial, given.get("learning_rate"))
         found = run.simulate(settings.interval)
     except ValueError as error:

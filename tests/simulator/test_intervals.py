@@ -22,8 +22,8 @@ from simulator.model.intervals import band_arrays, coverage, half_width
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.trajectories import Band
 from simulator.training import TrainSettings, markov_fit, memory_fit, memory_states, train_simulator
-from simulator.training.fitting import markov_data
 from simulator.training.markov_data import MarkovData
+from simulator.training.markov_fitter import markov_data
 from simulator.training.markov_residuals import markov_residuals
 from simulator.training.trained import Trained
 

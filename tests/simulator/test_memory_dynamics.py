@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from gptdynamics.curriculum import Curriculum
 from simulator.model.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig, scale_of
 from simulator.model.curricula import visit_shares
-from simulator.model.memory_dynamics import MemoryDynamics, from_latent, interpolate, limited, to_latent
+from simulator.model.dynamics import interpolate
+from simulator.model.memory_dynamics import MemoryDynamics, from_latent, limited, to_latent
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
 POOL, TESTS, STEPS, WIDTH = 7, 4, 6, 5

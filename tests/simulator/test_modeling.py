@@ -90,6 +90,8 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "model.safetensors",
         "configuration_gptfluence.py",
         "modeling_gptfluence.py",
+        "dynamics.py",
+        "kinds.py",
         "markov_dynamics.py",
         "memory_dynamics.py",
         "model_files.py",

@@ -23,7 +23,7 @@ from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import content_key
 from simulator.model.recurrence import markov_scan
 from simulator.training import TrainSettings, markov_fit, memory_fit, train_simulator
-from simulator.training.fitting import markov_data
+from simulator.training.markov_fitter import markov_data
 
 CONFIG = "mini_sentiment_nano"
 

@@ -24,7 +24,6 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.evaluation.simulated import Simulated
 from simulator.model.configuration_gptfluence import Scale
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.colours import method_colour
 
 BAND = 0.9
@@ -111,8 +110,10 @@ def _model(simulated: Simulated, runs: Dynamics) -> dict[str, Any]:
     model = simulated.simulator
     situation = model.what_if(runs.take([0])).situation
     with torch.no_grad():
-        pack = _memory if model.config.dynamics == "memory" else _markov
-        scalars, arrays = pack(model, situation.pool, situation.test, situation.seen)
+        try:
+            scalars, arrays = model.dynamics.page_arrays(situation.pool, situation.test, situation.seen)
+        except ValueError as error:
+            raise SettingsError(f"{simulated.name}: {error}") from error
     # A model that too few runs were left out for has no band; the page then shows none.
     with suppress(ValueError):
         arrays["width"] = model.band_width(len(runs.curricula[0]) + 1, situation.seen, BAND)
@@ -134,54 +135,6 @@ def _scale(scale: Scale) -> dict[str, Any]:
     """JSON has no infinite numbers: null stands for an end that is one."""
     fields = scale.fields()
     return {"latent": fields["latent"], "range": [fields["least"], fields["greatest"]]}
-
-
-def _memory(
-    model: GPTfluenceSimulator, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    memory = model.dynamics
-    components, psi = memory.train_components(pool), memory.test_components(test)
-    responses = memory.responses(test, seen).unflatten(-1, (-1, components.size(1)))
-    scalars = {
-        "sides": 1,
-        "size": components.size(1),
-        "filters": responses.size(1),
-        "factorScale": 1.0,
-        "referenceRate": float(memory.reference_rate),
-        "carry": float(memory.carry),
-        "seen": (seen >= 0).tolist(),
-    }
-    arrays = {
-        "train": components,
-        "test": responses / memory.state_scale[:, None],
-        "decays": memory.decays,
-        "fadings": memory.fadings,
-        "momenta": memory.momenta,
-        "forgettings": memory.forgettings,
-        "tau": memory.tau,
-        "shown": memory.shown,
-        "limit": torch.where(seen >= 0, memory.limit[seen.clamp(min=0)], memory.unseen_limit),
-        "baseline": memory.baseline[:, seen.clamp(min=0)],
-        # What predicts the curve of an unseen example is linear in its first value.
-        "curveConstant": memory.curve_coefficients[0] + psi @ memory.curve_coefficients[2:],
-        "curveSlope": memory.curve_coefficients[1],
-        "curveRange": memory.curve_range,
-        "curveBasis": memory.curve_basis.T,
-    }
-    return scalars, arrays
-
-
-def _markov(
-    model: GPTfluenceSimulator, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    scalars = {"factorScale": float(model.config.batch_size), "stride": model.config.stride}
-    if model.config.projection == "table":
-        arrays = {"train": model.dynamics.factors(pool, test)}
-    else:
-        test_side = model.dynamics.project(test, "test").transpose(0, 1)
-        arrays = {"train": model.dynamics.project(pool, "train"), "test": test_side}
-    factors, _, size = arrays["train"].shape
-    return scalars | {"table": "test" not in arrays, "sides": factors, "filters": factors, "size": size}, arrays
 
 
 def _floats(values: Any) -> str:

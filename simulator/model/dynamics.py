@@ -1,0 +1,140 @@
+"""What every kind of dynamics says of itself, so that nothing else asks which kind a model has.
+
+A new kind is a class in a file of its own and a line in `kinds.py`; how it is fitted is a class and a line in
+`simulator/training/fitting.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig
+
+
+class Field(NamedTuple):
+    """A field of the configuration that belongs to one kind of dynamics.
+
+    Attributes:
+        what: `text`, `object`, `whole number`, `number`, or `list of` these in the plural.
+        least: the least number allowed.
+        default: where a configuration does not name the field.
+    """
+
+    what: str
+    least: float = 0
+    default: Any = None
+
+
+class DynamicsModule(nn.Module, ABC):
+    """One kind of dynamics with its weights. N pool examples, M test examples, E encoder width.
+
+    Attributes:
+        name: `dynamics` of a configuration.
+        fields: fields of the configuration that are this kind's own, besides those that every configuration has.
+        shares_weights: whether several configs and metrics are fitted together, with one set of weights.
+        needs_initial: whether first values are needed even where all test examples were trained on.
+        has_linear_responses: whether effects are linear in `states`, with responses fitted by ridge regression, so that
+            they have standard errors.
+    """
+
+    name: ClassVar[str]
+    fields: ClassVar[dict[str, Field]] = {}
+    shares_weights: ClassVar[bool] = False
+    needs_initial: ClassVar[bool] = True
+    has_linear_responses: ClassVar[bool] = False
+
+    @classmethod
+    def serves(cls, config: GPTfluenceConfig) -> bool:
+        """Whether a configuration is of this class; kinds of one name differ in other fields."""
+        return bool(config.dynamics == cls.name)
+
+    @classmethod
+    def history(cls, config: GPTfluenceConfig) -> int:
+        """How many first values a prediction begins with, where they are given; a band begins after them."""
+        return 1
+
+    @classmethod
+    def method_name(cls, config: Any, encoder: str) -> str:
+        """Name of the method in tables, from a configuration or training settings and the encoder's name."""
+        return f"{cls.name}_{encoder}"
+
+    @classmethod
+    def part_vectors(cls, vectors: torch.Tensor) -> torch.Tensor:
+        """Encoder vectors `[n, E]` of one part's examples, as the part on its own stores them."""
+        return vectors
+
+    def reset(self, scale: float, generator: torch.Generator | None = None) -> None:
+        """Set first weights; a kind that is only fitted or loaded has none to set."""
+
+    def head_state(self, head: int) -> dict[str, torch.Tensor]:
+        """The weights of one metric, as those of dynamics of that metric alone; of a kind that shares weights."""
+        return self.state_dict()
+
+    @abstractmethod
+    def trajectories(
+        self,
+        visits: torch.Tensor,
+        rates: torch.Tensor,
+        pool: torch.Tensor,
+        test: torch.Tensor,
+        seen: torch.Tensor,
+        initial: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Run forward; arguments and result as of `GPTfluenceSimulator.trajectories`."""
+
+    @abstractmethod
+    def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """What a pool example gives each of F factors at a full share of a batch, for a test example: `[F, N, M]`."""
+
+    @abstractmethod
+    def from_inputs(
+        self,
+        inputs: torch.Tensor,
+        rates: torch.Tensor,
+        test: torch.Tensor,
+        seen: torch.Tensor,
+        initial: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The trajectories `[steps + 1, M]` of one run, differentiable with respect to its inputs.
+
+        Args:
+            inputs: `[F, steps, M]` `input_factors` summed over the shares of each batch.
+            rates: `[1, steps]`.
+            test, seen, initial: as of `trajectories`.
+        """
+
+    def page_arrays(
+        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Numbers and arrays that the explorer's page simulates from.
+
+        Raises:
+            ValueError: the page cannot simulate this kind.
+        """
+        raise ValueError(f"the explorer cannot simulate {self.name}: give a simulator of another kind of dynamics")
+
+
+def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """Linear interpolation along a grid, constant outside it.
+
+    Args:
+        grid: `[G]` ascending; it may begin or end with equal places (updates of rate zero).
+        values: `[G, width]`.
+        at: `[...]` places.
+
+    Returns:
+        `[..., width]`.
+    """
+    if len(grid) == 1:
+        return values[0].expand(*at.shape, values.size(-1))
+    place = at.clamp(grid[0], grid[-1])
+    right = torch.searchsorted(grid, place).clamp(1, len(grid) - 1)
+    left = right - 1
+    width = (grid[right] - grid[left]).clamp(min=torch.finfo(grid.dtype).tiny)
+    share = ((place - grid[left]) / width).unsqueeze(-1)
+    return values[left] * (1 - share) + values[right] * share

@@ -1,0 +1,41 @@
+"""The kinds of dynamics: a new one adds its line here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .dynamics import DynamicsModule
+from .markov_dynamics import MarkovDynamics
+from .memory_dynamics import MemoryDynamics
+from .table_dynamics import TableDynamics
+
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig
+
+DYNAMICS: list[type[DynamicsModule]] = [
+    MemoryDynamics,
+    MarkovDynamics,
+    TableDynamics,
+]
+
+
+def kind_names() -> tuple[str, ...]:
+    """Names of the kinds, each once."""
+    return tuple(dict.fromkeys(kind.name for kind in DYNAMICS))
+
+
+def kind_named(name: str) -> type[DynamicsModule]:
+    """The kind of a name; of several of one name the first.
+
+    Raises:
+        ValueError: there is none; the message says which there are.
+    """
+    for kind in DYNAMICS:
+        if kind.name == name:
+            return kind
+    raise ValueError(f"dynamics={name!r} must be one of {', '.join(map(repr, kind_names()))}")
+
+
+def kind_of(config: GPTfluenceConfig) -> type[DynamicsModule]:
+    """The class of a configuration's dynamics."""
+    return next(kind for kind in DYNAMICS if kind.serves(config))
