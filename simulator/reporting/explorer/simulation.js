@@ -47,15 +47,20 @@ function stepFactors(model, means, steps, test, step, factors) {
   }
 }
 
+/** The kinds of dynamics that the page can simulate. */
+const DYNAMICS_KINDS = {
+  memory: { schedule: memorySchedule, trajectory: memoryTrajectory },
+  markov: { schedule: (model, rates) => markovSchedule(model, rates.length), trajectory: markovTrajectory },
+};
+
 /** What depends on the learning rates alone, so that it is computed once for a run. */
 function scheduleOf(model, rates) {
-  return model.dynamics === "memory" ? memorySchedule(model, rates) : markovSchedule(model, rates.length);
+  return DYNAMICS_KINDS[model.dynamics].schedule(model, rates);
 }
 
 /** The trajectory of one test example from what its batches give: [T + 1]. `initial` are its first values. */
 function trajectoryOf(model, schedule, factors, test, initial) {
-  const follow = model.dynamics === "memory" ? memoryTrajectory : markovTrajectory;
-  return follow(model, schedule, factors, test, initial);
+  return DYNAMICS_KINDS[model.dynamics].trajectory(model, schedule, factors, test, initial);
 }
 
 /** The trajectory of one test example in a run of these batches. */
