@@ -76,7 +76,7 @@ def config_parts(config: str) -> tuple[str, str]:
 LONGEST_CONFIG = 120
 _RANGES = {
     # Optimisers compute with it in fp32.
-    "learning_rate": Range(0, 1e6),
+    "learning_rate": Range(0, 1e30),
     "seed": SEED,
     **dict.fromkeys(("pool_size", "subset", "batch_size", "epochs", "test_examples"), COUNT),
     **dict.fromkeys(("eval_every", "generate_every", "gradient_width", "lora_alpha", "max_length"), COUNT),
