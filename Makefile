@@ -7,7 +7,10 @@ DATA ?= ../shared/data
 # Tests run in so many processes; a file's tests share what they set up, so each process runs whole files.
 TEST_PROCESSES ?= 2
 
-.PHONY: quickstart test test-slow test-loading-script round-trip nano-sizes nano-release sample
+FUZZ_INPUTS ?= 20000
+FUZZ_SEED ?= 0
+
+.PHONY: quickstart test test-slow fuzz test-loading-script round-trip nano-sizes nano-release sample
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -21,6 +24,10 @@ test: $(INSTALLED)
 # What takes minutes: runs of the bundled sample made again, Pythia's 14m and 70m at full size.
 test-slow: $(INSTALLED)
 	$(VENV)/bin/pytest -m slow
+
+# Damaged inputs to every reader of outside data; the tests try 2,000 of them.
+fuzz: $(INSTALLED)
+	GPTDYNAMICS_FUZZ_INPUTS=$(FUZZ_INPUTS) GPTDYNAMICS_FUZZ_SEED=$(FUZZ_SEED) $(VENV)/bin/pytest tests/fuzz
 
 # The loader for datasets < 4 in an environment that has one.
 test-loading-script: $(INSTALLED)

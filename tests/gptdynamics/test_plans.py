@@ -156,7 +156,7 @@ CONFIG = '[[config]]\nconfig = "rte_nano"\n'
         (CONFIG + "runs = 1e25\n", "rte_nano: runs = 1e+25 is not a whole number"),
         (CONFIG + f"runs = {10**25}\n", f"rte_nano: runs={10**25} must be at least 1 and at most 1000000"),
         (CONFIG + "seed = -1\n", "seed=-1 must be at least 0 and at most 9223372036854775807"),
-        (CONFIG + "learning_rate = inf\n", "learning_rate=inf must be at least 0 and at most 1e.30"),
+        (CONFIG + "learning_rate = inf\n", "learning_rate=inf must be at least 0 and at most 1e+30"),
         (CONFIG + "seed = 1\nseed = 2\n", "not a TOML file ("),
         (CONFIG + f"seed = {'9' * 5000}\n", "it has an integer of more than 400 digits"),
         (CONFIG + f"seed = {'[' * 1500}{']' * 1500}\n", "it is nested deeper than 100"),
