@@ -76,6 +76,10 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
         name = chunks[0].path_in_schema.split(".")[0] if chunks else ""
         if name not in table.column_names:
             continue
+        kind = metadata.schema.column(place).physical_type
+        if any(chunk.physical_type != kind for chunk in chunks):
+            # Asked for the statistics of such a column, pyarrow ends the process.
+            return name, f"its footer says {kind} once, and another type in a row group"
         said = [chunk.statistics for chunk in chunks]
         if not said or not all(each is not None and each.has_min_max for each in said):
             continue

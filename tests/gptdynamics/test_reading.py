@@ -13,6 +13,7 @@ import pytest
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products, read_vectors
+from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.runs import Bench
@@ -248,3 +249,19 @@ def test_a_config_without_gradients_has_no_vectors(collected_once: Path) -> None
 
 def test_the_bundled_sample_says_how_it_was_tokenised() -> None:
     assert read_dynamics("gptdynamics", "rte_nano", "loss").tokenization == "separate"
+
+
+def test_a_footer_that_names_another_type_in_a_row_group_is_damage_and_ends_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    write_parquet(pa.table({"task": ["rte", "sst2"]}), path)
+    whole = path.read_bytes()
+    # In the footer's encoding: the first field of a structure is the number 6, which stands for texts.
+    places = [match.start() for match in re.finditer(b"\x15\x0c", whole)]
+    messages = []
+    for place in places:
+        path.write_bytes(whole[:place] + b"\x15\x22" + whole[place + 2 :])
+        try:
+            assert load_parquet(path).to_pydict() == {"task": ["rte", "sst2"]}
+        except DamagedParquet as error:
+            messages.append(str(error))
+    assert any("another type in a row group" in message for message in messages)
