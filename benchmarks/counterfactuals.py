@@ -15,7 +15,7 @@ from made_up_simulator import BATCH, POOL, STEPS, TESTS, made_up_simulator
 from rich.console import Console
 from rich.table import Table
 
-from simulator.influence import influence, leave_out
+from simulator.attribution import leave_out, visit_derivatives
 from simulator.model.what_if import simulate_many
 
 MANY_RUNS, FEW_RUNS = 10_000, 50
@@ -47,7 +47,7 @@ def time_dynamics(dynamics: str, table: Table) -> None:
     rows = (
         (f"{MANY_RUNS:,} curricula, whole trajectories", lambda: simulate_many(changed), MANY_RUNS, one_by_one),
         (f"{MANY_RUNS:,} curricula, last step", lambda: simulate_many(changed, final=True), MANY_RUNS, one_by_one),
-        ("influence of every visit", lambda: influence(run), len(visits), differences),
+        ("influence of every visit", lambda: visit_derivatives(run), len(visits), differences),
         ("every example left out", lambda: leave_out(run), len(set().union(*curriculum)), one_by_one),
     )
     for what, fast, count, slow in rows:

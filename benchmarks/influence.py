@@ -16,7 +16,7 @@ from made_up_simulator import BATCH, POOL, STEPS, TESTS, made_up_simulator
 from rich.console import Console
 from rich.table import Table
 
-from simulator.influence import influence, leave_out
+from simulator.attribution import leave_out, visit_derivatives
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
@@ -74,7 +74,7 @@ def main() -> None:
         run = model.what_if(curriculum)
         run.simulate()
         fast = seconds(lambda run=run: leave_out(run))
-        visits = seconds(lambda run=run: influence(run))
+        visits = seconds(lambda run=run: visit_derivatives(run))
 
         def slow(run=run) -> None:
             for key in subset[:FEW_EXAMPLES]:

@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from .display import COLOURS, Summary, library, line_figure, with_unit
+
 # Of more test examples than this only some are drawn or listed, unless they are asked for.
 SHOWN = 6
-# Okabe and Ito's, without the yellow that cannot be seen on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-
-
-def library(name: str) -> Any:
-    """A library that only drawing or tables need.
-
-    Raises:
-        ImportError: it is not installed; the message says how to.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise ImportError(f"this needs {package}, which is not installed: pip install {package}") from error
 
 
 class Trajectories(torch.Tensor):
@@ -37,13 +22,19 @@ class Trajectories(torch.Tensor):
     Attributes:
         test_ids: M test examples, in the order of the rows.
         quantity: what the values are: a metric, or the change of one.
+        unit: of the values; empty where they have none.
+        config: of the simulated run, `<task>_<size>`; empty where none is named.
     """
 
     test_ids: tuple[int, ...]
     quantity: str
+    unit: str
+    config: str
 
     @classmethod
-    def of(cls, values: torch.Tensor, test_ids: Sequence[int], quantity: str) -> Trajectories:
+    def of(
+        cls, values: torch.Tensor, test_ids: Sequence[int], quantity: str, unit: str = "", config: str = ""
+    ) -> Trajectories:
         """Name what `values` `[M, steps + 1]` are.
 
         Raises:
@@ -53,7 +44,7 @@ class Trajectories(torch.Tensor):
             raise ValueError(f"values of shape {tuple(values.shape)} are not trajectories of {len(test_ids)} examples")
         named = values.detach().as_subclass(cls)
         named.test_ids = tuple(test_ids)
-        named.quantity = quantity
+        named.quantity, named.unit, named.config = quantity, unit, config
         return named
 
     @classmethod
@@ -62,21 +53,25 @@ class Trajectories(torch.Tensor):
     ) -> Any:
         """Results are plain tensors, but for differences of the same test examples."""
         with torch._C.DisableTorchFunctionSubclass():
-            found = func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
         if func not in (torch.Tensor.sub, torch.sub) or len(args) != 2:
-            return found
+            return result
         left, right = args
         both = isinstance(left, Trajectories) and isinstance(right, Trajectories)
-        if not both or left.test_ids != right.test_ids or found.shape != left.shape:
-            return found
+        if not both or left.test_ids != right.test_ids or result.shape != left.shape:
+            return result
         change = left.quantity if left.quantity.startswith("change of") else f"change of {left.quantity}"
-        return cls.of(found, left.test_ids, change)
+        config = left.config if left.config == right.config else ""
+        return cls.of(result, left.test_ids, change, left.unit, config)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Trajectories:
-        return Trajectories.of(self.as_subclass(torch.Tensor).clone(), self.test_ids, self.quantity)
+        return Trajectories.of(self.as_subclass(torch.Tensor).clone(), *self._names())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return Trajectories.of, (self.as_subclass(torch.Tensor), self.test_ids, self.quantity)
+        return Trajectories.of, (self.as_subclass(torch.Tensor), *self._names())
+
+    def _names(self) -> tuple[tuple[int, ...], str, str, str]:
+        return self.test_ids, self.quantity, self.unit, self.config
 
     def _values(self, test_ids: Sequence[int] | None) -> tuple[list[int], torch.Tensor]:
         """The rows of these test examples; by default all, or of many a few from the most fallen to the most risen."""
@@ -118,20 +113,29 @@ class Trajectories(torch.Tensor):
             ImportError: plotly is not installed.
         """
         ids, values = self._values(test_ids)
-        figure = line_figure(self.quantity)
+        figure = line_figure(with_unit(self.quantity, self.unit))
         for at, (key, row) in enumerate(zip(ids, values.tolist(), strict=True)):
             figure.add_scatter(y=row, name=f"test example {key}", mode="lines", line={"color": COLOURS[at % 6]})
         return figure
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
-        steps = self.size(1) - 1
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
+        """The values of some test examples, and of the mean over all, at five steps."""
+        last = self.size(1) - 1
         ids, values = self._values(None)
-        title = f"{self.quantity}: {len(self.test_ids)} test examples, steps 0 to {steps}"
-        columns = sorted({round(steps * part / 4) for part in range(5)})
-        rows = [(f"test example {key}", row) for key, row in zip(ids, values.tolist(), strict=True)]
+        quantity, config = with_unit(self.quantity, self.unit), f" of {self.config}" if self.config else ""
+        steps = sorted({round(last * part / 4) for part in range(5)})
+        rows = [(f"test example {key}", row) for key, row in zip(ids, values[:, steps].tolist(), strict=True)]
         if len(self.test_ids) > 1:
-            rows.append((f"mean of {len(self.test_ids)}", self.as_subclass(torch.Tensor).mean(0).tolist()))
-        return "\n".join([title, *text_table([f"step {step}" for step in columns], rows, columns)])
+            mean = self.as_subclass(torch.Tensor).mean(0)
+            rows.append((f"mean of {len(self.test_ids)}", mean[steps].tolist()))
+        title = f"{quantity}{config}: {len(self.test_ids)} test examples, steps 0 to {last}"
+        return Summary(title, [f"step {step}" for step in steps], rows)
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +162,7 @@ class Band:
         """As of `Trajectories`, with the band of each test example behind its line."""
         ids, _ = self.prediction._values(test_ids)
         lines = self.prediction.plot(ids)
-        figure = line_figure(self.prediction.quantity)
+        figure = line_figure(with_unit(self.prediction.quantity, self.prediction.unit))
         place = {key: at for at, key in enumerate(self.prediction.test_ids)}
         for line, key in zip(lines.data, ids, strict=True):
             low, high = (end[place[key]].tolist() for end in (self.low, self.high))
@@ -181,31 +185,12 @@ class Band:
         return figure
 
     def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
         width = (self.high - self.low).as_subclass(torch.Tensor)[:, -1].mean()
-        return f"{self.prediction!r}\n{self.level:.0%} band, at the last step {float(width):.3g} wide in the mean"
-
-
-def line_figure(quantity: str) -> Any:
-    """An empty plotly figure of a quantity over training steps."""
-    objects = library("plotly.graph_objects")
-    return objects.Figure(
-        layout={
-            "template": "plotly_white",
-            "hovermode": "x unified",
-            "xaxis": {"title": {"text": "training step"}},
-            "yaxis": {"title": {"text": quantity}},
-        }
-    )
-
-
-def text_table(head: list[str], rows: list[tuple[str, list[float]]], columns: list[int]) -> list[str]:
-    """Lines of a table: a heading, then a name and the values in these columns for each row."""
-    names = max(len(name) for name, _ in rows)
-    cells = [[f"{row[at]:.4g}" for at in columns] for _, row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    aligned = [
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *cells]
-    ]
-    return [
-        f"{name.ljust(names)}  {line}" for name, line in zip(["", *(name for name, _ in rows)], aligned, strict=True)
-    ]
+        note = f"{self.level:.0%} band, at the last step {float(width):.3g} wide in the mean"
+        return replace(self.prediction._summary(), note=note)

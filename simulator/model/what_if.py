@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .curricula import visit_shares
+from .display import unit_of
 from .trajectories import Band, Trajectories
 
 if TYPE_CHECKING:
@@ -217,11 +218,12 @@ class WhatIf:
         """
         predicted = simulate_many([self])
         model, test_ids = self.situation.simulator, self.situation.test_ids
-        named = Trajectories.of(predicted[0], test_ids, model.config.metric)
+        names = test_ids, model.config.metric, unit_of(model.config), model.config.dataset_config
+        named = Trajectories.of(predicted[0], *names)
         if interval is None:
             return named
         low, high = model.band(predicted.transpose(1, 2), self.situation.seen, interval)
-        low, high = (Trajectories.of(end[0].T, test_ids, model.config.metric) for end in (low, high))
+        low, high = (Trajectories.of(end[0].T, *names) for end in (low, high))
         return Band(named, low, high, interval)
 
 

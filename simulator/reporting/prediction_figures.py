@@ -11,7 +11,7 @@ import numpy as np
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from simulator.evaluation.selection import at_quantiles
-from simulator.model.trajectories import line_figure
+from simulator.model.display import line_figure
 from simulator.reporting.colours import TRUTH, drawn_at_first, method_colour, method_dash
 from simulator.reporting.pictures import draw_picture
 from simulator.reporting.result import Figure, Panel, Series

@@ -1,7 +1,7 @@
 """Which training examples of a run helped and harmed its test examples, in the metric's own units.
 
 The effect of a training example is what the run has with it minus what it would have without it, by simulating the run
-without each (`simulator.influence.leave_out`): for a loss, below zero means that it helped.
+without each (`simulator.attribution.leave_out`): for a loss, below zero means that it helped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from simulator.influence import Influence, influence, leave_out
+from simulator.attribution import VisitDerivatives, leave_out, visit_derivatives
 from simulator.model.what_if import simulate_many
 from simulator.settings.use_cases import InfluenceSettings
 from simulator.use_cases.case import load_case
@@ -67,7 +67,7 @@ class InfluenceFound:
     whole: np.ndarray
     error: np.ndarray | None
     mean_error: np.ndarray | None
-    visits: Influence
+    visits: VisitDerivatives
     higher_is_better: bool
 
     def effects(self, test_id: int | None = None) -> list[Effect]:
@@ -145,6 +145,6 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         whole=effects.whole.numpy(),
         error=None if errors is None else errors[0],
         mean_error=None if errors is None else errors[1],
-        visits=influence(run),
+        visits=visit_derivatives(run),
         higher_is_better=case.higher_is_better(),
     )

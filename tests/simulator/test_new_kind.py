@@ -12,8 +12,8 @@ import torch
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
+from simulator.attribution import leave_out, visit_derivatives
 from simulator.evaluation.simulated import Simulated
-from simulator.influence import influence, leave_out
 from simulator.model import kinds
 from simulator.model.dynamics import DynamicsModule, Field
 from simulator.model_card import render_model_card
@@ -157,7 +157,7 @@ def test_it_is_asked_what_if_and_whose_influence(trained: Trained, runs: Dynamic
     gone = [[other for other in batch if other != key] for batch in curriculum]
     effect = by_hand(runs, curriculum, 1) - by_hand(runs, gone, 1)
     np.testing.assert_allclose(left_out.final[0].numpy(), effect[:, -1], atol=1e-5)
-    derivatives = influence(run)
+    derivatives = visit_derivatives(run)
     pairs = zip(derivatives.steps, derivatives.pool_ids, strict=True)
     visit = [index for index, pair in enumerate(pairs) if pair == (steps[0], key)]
     heavier = run.reweigh({key: 1 + size}, steps).simulate() - run.reweigh({key: 1 - size}, steps).simulate()

@@ -6,9 +6,11 @@ import copy
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ import pytest
 import torch
 
 from gptdynamics.errors import SettingsError
+from simulator.attribution import leave_out, visit_derivatives
 from simulator.evaluation import EvaluateSettings, evaluate
-from simulator.influence import influence, leave_out
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.trajectories import Band, Trajectories
@@ -85,13 +87,22 @@ def test_a_run_as_table_figure_and_text(run: WhatIf) -> None:
     figure = found.plot()
     assert [line.name for line in figure.data] == [f"test example {key}" for key in found.test_ids]
     np.testing.assert_allclose(figure.data[1].y, found[1].numpy())
-    assert figure.layout.yaxis.title.text == "loss"
+    assert figure.layout.yaxis.title.text == "loss (nats per token)"
     lines = repr(found).splitlines()
-    assert lines[0] == "loss: 4 test examples, steps 0 to 6"
+    assert lines[0] == "loss (nats per token) of mini_sentiment_nano: 4 test examples, steps 0 to 6"
     assert lines[2].split() == ["test", "example", "0", *(f"{found[0, at]:.4g}" for at in (0, 2, 3, 4, 6))]
     assert lines[-1].startswith("mean of 4")
+    html = found._repr_html_()
+    assert all(escape(line.split()[-1]) in html for line in lines) and html.count("<tr>") == len(lines) - 1
     assert repr(run).startswith("run of mini_sentiment_nano for loss: 6 steps, 7 of 7 training examples, 4 test")
     assert "batches of 1" in repr(run.drop([0]))
+
+
+def test_what_a_notebook_shows_is_never_markup() -> None:
+    named = Trajectories.of(torch.ones(2, 3), [0, 1], "<b>bold</b>", "<i>", "<script>_nano")
+    for shown in (named._repr_html_(), (named - named)._repr_html_()):
+        assert "&lt;b&gt;bold&lt;/b&gt; (&lt;i&gt;) of &lt;script&gt;_nano" in shown
+        assert set(re.findall(r"</?(\w+)", shown)) <= {"div", "p", "table", "thead", "tbody", "tr", "th", "td"}
 
 
 def test_of_many_test_examples_a_spread_is_drawn() -> None:
@@ -115,11 +126,12 @@ def test_a_band_as_table_figure_and_text(run: WhatIf) -> None:
     np.testing.assert_allclose(line.y, found.prediction[place].numpy())
     np.testing.assert_allclose(outline.y[:7], found.high[place].numpy())
     np.testing.assert_allclose(outline.y[:6:-1], found.low[place].numpy())
-    assert repr(found).splitlines()[-1].startswith("90% band, at the last step ")
+    note = repr(found).splitlines()[-1]
+    assert note.startswith("90% band, at the last step ") and f"<p>{note}</p>" in found._repr_html_()
 
 
 def test_influence_as_table_figure_and_text(run: WhatIf) -> None:
-    given, gone = influence(run), leave_out(run, [0, 2, 4])
+    given, gone = visit_derivatives(run), leave_out(run, [0, 2, 4])
     table = given.to_pandas()
     assert list(table.columns) == ["step", "pool_id", "test_id", "final", "whole"]
     row = table[(table.step == 3) & (table.pool_id == 0) & (table.test_id == 2)]
@@ -127,6 +139,10 @@ def test_influence_as_table_figure_and_text(run: WhatIf) -> None:
     np.testing.assert_allclose(given.plot(2).data[0].y, given.final[:, 2].numpy())
     np.testing.assert_allclose(given.plot().data[0].y, given.final.mean(1).numpy())
     assert "training example" in repr(given) and len(repr(given).splitlines()) == 8
+    for result in (given, gone):
+        title, *_, last = repr(result).splitlines()
+        assert "loss (nats per token) of mini_sentiment_nano" in title and "4 test examples" in title
+        assert title in result._repr_html_() and last.split()[-1] in result._repr_html_()
     table = gone.to_pandas()
     assert table[(table.pool_id == 4) & (table.test_id == 1)].final.item() == gone.final[2, 1]
     bars = gone.plot(1).data[0]

@@ -14,9 +14,9 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import read_products
+from simulator.attribution import leave_out, visit_derivatives
 from simulator.cli import main
 from simulator.evaluation.simulated import load_simulator, simulated_of
-from simulator.influence import influence, leave_out
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.what_if import WhatIf, simulate_many
 from simulator.reporting.explorer.payload import View
@@ -136,7 +136,7 @@ def test_the_command_its_json_and_its_page(
 
 
 def test_derivatives_with_respect_to_a_visit(effects: Effects) -> None:
-    found = influence(effects.what_if)
+    found = visit_derivatives(effects.what_if)
     run, size = effects.what_if, 1e-2
     strongest = found.final.abs().sum(1).argmax().item()
     weights = [list(batch) for batch in run.weights]

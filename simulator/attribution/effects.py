@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from simulator.model.trajectories import COLOURS, library, line_figure, text_table
+from simulator.model.display import COLOURS, Summary, library, line_figure, unit_of, with_unit
 from simulator.model.what_if import WhatIf, simulate_many
 
 
 @dataclass(frozen=True, repr=False)
-class Influence:
+class VisitDerivatives:
     """Derivatives for V visits and m test examples.
 
     Attributes:
@@ -32,6 +32,8 @@ class Influence:
         final: `[V, m]` derivative of the final change, phi_T - phi_0, with respect to the visit's weight.
         whole: `[V, m]` derivative of the mean over steps 1..T of phi_t - phi_0.
         metric: of which these are changes.
+        unit: of the metric; empty where it has none.
+        config: of the run, `<task>_<size>`.
     """
 
     steps: tuple[int, ...]
@@ -40,27 +42,38 @@ class Influence:
     final: torch.Tensor
     whole: torch.Tensor
     metric: str
+    unit: str = ""
+    config: str = ""
 
     def to_pandas(self) -> Any:
         """A `DataFrame` with a row for each visit and test example: `step`, `pool_id`, `test_id`, `final`, `whole`."""
-        return _attributed({"step": self.steps, "pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
+        return _pairs({"step": self.steps, "pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
 
     def plot(self, test_id: int | None = None) -> Any:
         """A plotly figure of the final derivative of each visit, of one test example or in the mean over all."""
-        values, of = _of(self.final, self.test_ids, test_id)
-        figure = line_figure(f"derivative of the final {self.metric}, {of}")
+        values, which = _column(self.final, self.test_ids, test_id)
+        figure = line_figure(f"derivative of the final {self.metric}, {which}")
         names = [f"training example {key}" for key in self.pool_ids]
         figure.add_scatter(x=self.steps, y=values, text=names, mode="markers", name="", marker={"color": COLOURS[0]})
         return figure.update_layout(hovermode="closest")
 
     def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
         names = [f"step {step}, training example {key}" for step, key in zip(self.steps, self.pool_ids, strict=True)]
-        head = f"derivatives of {self.metric} for {len(names)} visits and {len(self.test_ids)} test examples"
-        return _most(head, names, self.test_ids, self.final, self.whole)
+        title = (
+            f"derivatives of {_metric(self)} with respect to the weights of {len(names)} visits, for "
+            f"{len(self.test_ids)} test examples"
+        )
+        return _extremes(title, names, self.test_ids, self.final, self.whole)
 
 
 @dataclass(frozen=True, repr=False)
-class LeftOut:
+class LeaveOneOut:
     """The effects of n training examples on m test examples, by leaving each out of a run.
 
     Attributes:
@@ -70,6 +83,8 @@ class LeftOut:
             the example helped.
         whole: `[n, m]` mean over steps 1..T of the same difference.
         metric: on which these are effects.
+        unit: of the metric; empty where it has none.
+        config: of the run, `<task>_<size>`.
     """
 
     pool_ids: tuple[int, ...]
@@ -77,10 +92,12 @@ class LeftOut:
     final: torch.Tensor
     whole: torch.Tensor
     metric: str
+    unit: str = ""
+    config: str = ""
 
     def to_pandas(self) -> Any:
         """A `DataFrame` with a row for each training and test example: `pool_id`, `test_id`, `final`, `whole`."""
-        return _attributed({"pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
+        return _pairs({"pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
 
     def plot(self, test_id: int | None = None) -> Any:
         """A plotly figure of the ten examples that lower the final metric most, and the ten that raise it most.
@@ -88,38 +105,48 @@ class LeftOut:
         Args:
             test_id: of which test example; default: in the mean over all.
         """
-        values, of = _of(self.final, self.test_ids, test_id)
+        values, which = _column(self.final, self.test_ids, test_id)
         order = sorted(range(len(values)), key=values.__getitem__)
         order = order if len(order) <= 20 else order[:10] + order[-10:]
         bars = library("plotly.graph_objects").Bar(
-            x=[values[at] for at in order],
-            y=[f"training example {self.pool_ids[at]}" for at in order],
+            x=[values[index] for index in order],
+            y=[f"training example {self.pool_ids[index]}" for index in order],
             orientation="h",
-            marker={"color": [COLOURS[0] if values[at] < 0 else COLOURS[1] for at in order]},
+            marker={"color": [COLOURS[0] if values[index] < 0 else COLOURS[1] for index in order]},
         )
         figure = line_figure("").add_trace(bars)
-        title = f"effect on the final {self.metric} (with the example minus without it), {of}"
+        title = f"effect on the final {self.metric} (with the example minus without it), {which}"
         return figure.update_layout(hovermode="closest", xaxis_title=title)
 
     def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
         names = [f"training example {key}" for key in self.pool_ids]
-        head = (
-            f"effects on {self.metric} (with minus without) of {len(names)} training examples on {len(self.test_ids)} "
-            "test examples"
+        title = (
+            f"effects on {_metric(self)} (with minus without) of {len(names)} training examples on "
+            f"{len(self.test_ids)} test examples"
         )
-        return _most(head, names, self.test_ids, self.final, self.whole)
+        return _extremes(title, names, self.test_ids, self.final, self.whole)
 
 
-def _attributed(
-    rows: dict[str, Sequence[int]], test_ids: Sequence[int], final: torch.Tensor, whole: torch.Tensor
-) -> Any:
-    """A row for each pair of a training and a test example."""
+def _metric(effects: VisitDerivatives | LeaveOneOut) -> str:
+    """The metric with its unit, and the config."""
+    metric = with_unit(effects.metric, effects.unit)
+    return f"{metric} of {effects.config}" if effects.config else metric
+
+
+def _pairs(rows: dict[str, Sequence[int]], test_ids: Sequence[int], final: torch.Tensor, whole: torch.Tensor) -> Any:
+    """A `DataFrame` with a row for each pair of a training and a test example."""
     columns = {name: [key for key in keys for _ in test_ids] for name, keys in rows.items()}
     values = {"final": final.flatten().cpu().numpy(), "whole": whole.flatten().cpu().numpy()}
     return library("pandas").DataFrame(columns | {"test_id": list(test_ids) * len(final)} | values)
 
 
-def _of(values: torch.Tensor, test_ids: Sequence[int], test_id: int | None) -> tuple[list[float], str]:
+def _column(values: torch.Tensor, test_ids: Sequence[int], test_id: int | None) -> tuple[list[float], str]:
     """A column of `[n, m]`, or the mean over all, and what that is."""
     if test_id is None:
         return values.mean(1).tolist(), f"mean of {len(test_ids)} test examples"
@@ -128,25 +155,27 @@ def _of(values: torch.Tensor, test_ids: Sequence[int], test_id: int | None) -> t
     return values[:, test_ids.index(test_id)].tolist(), f"test example {test_id}"
 
 
-def _most(head: str, names: list[str], test_ids: Sequence[int], final: torch.Tensor, whole: torch.Tensor) -> str:
+def _extremes(
+    title: str, names: list[str], test_ids: Sequence[int], final: torch.Tensor, whole: torch.Tensor
+) -> Summary:
     """The three rows that lower and the three that raise the final metric most, in the mean over test examples."""
     order = final.mean(1).argsort().tolist()
     order = order if len(order) <= 6 else order[:3] + order[-3:]
-    rows = [(names[at], [float(final[at].mean()), float(whole[at].mean())]) for at in order]
+    rows = [(names[index], [float(final[index].mean()), float(whole[index].mean())]) for index in order]
     mean = f"; mean over {len(test_ids)}" if len(test_ids) > 1 else ""
-    return "\n".join([head + mean, *text_table(["final", "whole"], rows, [0, 1])])
+    return Summary(title + mean, ["final", "whole"], rows)
 
 
-def _places(run: WhatIf, test_ids: Sequence[int] | None) -> torch.Tensor:
-    known = {key: at for at, key in enumerate(run.situation.test_ids)}
-    wanted = list(known) if test_ids is None else list(test_ids)
-    unknown = [key for key in wanted if key not in known]
+def _test_indices(run: WhatIf, test_ids: Sequence[int] | None) -> torch.Tensor:
+    index = {key: place for place, key in enumerate(run.situation.test_ids)}
+    wanted = list(index) if test_ids is None else list(test_ids)
+    unknown = [key for key in wanted if key not in index]
     if unknown:
         raise ValueError(f"test example {unknown[0]} is not among those of this run")
-    return torch.tensor([known[key] for key in wanted], dtype=torch.long)
+    return torch.tensor([index[key] for key in wanted], dtype=torch.long)
 
 
-def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
+def visit_derivatives(run: WhatIf, test_ids: Sequence[int] | None = None) -> VisitDerivatives:
     """Derivatives of trajectories with respect to the weight of each visit, in one pass.
 
     Args:
@@ -158,7 +187,7 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
     """
     if not run.curriculum:
         raise ValueError("a run without steps has no influence to attribute")
-    chosen = _places(run, test_ids)
+    chosen = _test_indices(run, test_ids)
     situation = run.situation
     model, dynamics = situation.simulator, situation.simulator.dynamics
     test, seen = situation.test[chosen], situation.seen[chosen]
@@ -174,25 +203,27 @@ def influence(run: WhatIf, test_ids: Sequence[int] | None = None) -> Influence:
         change = values[1:] - values[0]
         outcomes = (change[-1], change.mean(0))
         slopes = [torch.autograd.grad(each.sum(), inputs, retain_graph=True)[0] for each in outcomes]
-    place = {key: at for at, key in enumerate(situation.pool_ids)}
+    pool_index = {key: index for index, key in enumerate(situation.pool_ids)}
     visits = [(step, key) for step, batch in enumerate(run.curriculum) for key in batch]
-    at_step = torch.tensor([step for step, _ in visits])
-    rows = torch.tensor([place[key] for _, key in visits])
+    visit_step = torch.tensor([step for step, _ in visits])
+    rows = torch.tensor([pool_index[key] for _, key in visits])
     total = torch.tensor([sum(weights) for weights in run.weights]).to(factors)
     # More of one visit is less of the others in its batch: its share is its weight over the sum of weights.
-    moved = (factors[:, rows] - inputs.detach()[:, at_step]) / total[at_step].view(1, -1, 1)
-    final, whole = (torch.einsum("fvm,fvm->vm", moved, slope[:, at_step]) for slope in slopes)
-    return Influence(
+    moved = (factors[:, rows] - inputs.detach()[:, visit_step]) / total[visit_step].view(1, -1, 1)
+    final, whole = (torch.einsum("fvm,fvm->vm", moved, slope[:, visit_step]) for slope in slopes)
+    return VisitDerivatives(
         steps=tuple(step + 1 for step, _ in visits),
         pool_ids=tuple(key for _, key in visits),
-        test_ids=tuple(situation.test_ids[at] for at in chosen.tolist()),
+        test_ids=tuple(situation.test_ids[index] for index in chosen.tolist()),
         final=final,
         whole=whole,
         metric=model.config.metric,
+        unit=unit_of(model.config),
+        config=model.config.dataset_config,
     )
 
 
-def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequence[int] | None = None) -> LeftOut:
+def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequence[int] | None = None) -> LeaveOneOut:
     """The effect of each example on a run, by simulating the run without it: the metric with it minus without it.
 
     Args:
@@ -203,14 +234,16 @@ def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequ
     Raises:
         ValueError: an example is unknown, or is alone in one of its batches.
     """
-    chosen = _places(run, test_ids)
+    chosen = _test_indices(run, test_ids)
     wanted = sorted(set().union(*run.curriculum)) if pool_ids is None else list(pool_ids)
     values = simulate_many([run, *(run.drop([key]) for key in wanted)])[:, chosen]
-    effect = values[:1, :, 1:] - values[1:, :, 1:]
-    return LeftOut(
+    effect, config = values[:1, :, 1:] - values[1:, :, 1:], run.situation.simulator.config
+    return LeaveOneOut(
         pool_ids=tuple(wanted),
-        test_ids=tuple(run.situation.test_ids[at] for at in chosen.tolist()),
+        test_ids=tuple(run.situation.test_ids[index] for index in chosen.tolist()),
         final=effect[..., -1],
         whole=effect.mean(-1),
-        metric=run.situation.simulator.config.metric,
+        metric=config.metric,
+        unit=unit_of(config),
+        config=config.dataset_config,
     )

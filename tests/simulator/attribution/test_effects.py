@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from simulator.influence import influence, leave_out
+from simulator.attribution import leave_out, visit_derivatives
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.what_if import WhatIf
@@ -63,7 +63,7 @@ def reweighed(run: WhatIf, step: int, place: int, by: float) -> WhatIf:
 
 
 def test_derivatives_equal_differences(run: WhatIf) -> None:
-    found = influence(run)
+    found = visit_derivatives(run)
     assert found.steps == (1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6)
     assert found.pool_ids == tuple(key for batch in CURRICULUM for key in batch)
     assert found.test_ids == tuple(run.situation.test_ids)
@@ -80,7 +80,7 @@ def test_derivatives_equal_differences(run: WhatIf) -> None:
 
 def test_only_the_wanted_test_examples(run: WhatIf) -> None:
     ids = run.situation.test_ids
-    every, few = influence(run), influence(run, [ids[3], ids[0]])
+    every, few = visit_derivatives(run), visit_derivatives(run, [ids[3], ids[0]])
     assert few.test_ids == (ids[3], ids[0])
     torch.testing.assert_close(few.final, every.final[:, [3, 0]])
     torch.testing.assert_close(few.whole, every.whole[:, [3, 0]])
@@ -98,7 +98,7 @@ def test_leaving_out_equals_simulating_without(run: WhatIf) -> None:
 
 def test_what_is_unknown_is_refused(run: WhatIf) -> None:
     with pytest.raises(ValueError, match="test example 99 is not among"):
-        influence(run, [99])
+        visit_derivatives(run, [99])
     with pytest.raises(ValueError, match="example 99 is not in the pool"):
         leave_out(run, [99])
     with pytest.raises(ValueError, match="step 6: nothing is left"):
