@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,18 +89,21 @@ def _panels(method: Simulated, runs: Dynamics, y_title: str) -> list[Panel]:
 def render_model_card(
     repo: str,
     config: GPTfluenceConfig,
-    training: dict[str, Any],
+    training: dict[str, Any] | None,
     results: list[dict[str, Any]],
     figure: str | None,
+    tags: Sequence[str] = (),
 ) -> str:
     """README.md of a simulator.
 
     Args:
         repo: the repository that it is for.
         config: of the simulator.
-        training: what `Trained.save` wrote beside it; its dataset is a Hub id, or None.
+        training: what `Trained.save` wrote beside it, whose dataset is a Hub id or None; or None if it is not known how
+            the simulator was trained.
         results: as `figures_of` has them; empty: nothing was evaluated.
         figure: the picture's file name, or None.
+        tags: further tags.
     """
     parts = [config.part(place) for place in range(len(config.groups))]
     bases = {base_model_source(part.base_model)[0] for part in parts}
@@ -108,25 +112,26 @@ def render_model_card(
         repo=repo,
         config=config,
         parts=parts,
-        dataset=training["settings"]["dataset"],
+        dataset=training["settings"]["dataset"] if training else None,
         training=training,
         checked_on=fitter_named(config.dynamics).checked_on[1],
         base_models=sorted(filter(is_hub_id, bases)),
         arguments=_arguments(config),
         results=results,
         figure=figure,
-        command=_train_command(training["settings"]),
+        command=_train_command(training["settings"]) if training else None,
+        tags=tags,
     )
 
 
 def _arguments(config: GPTfluenceConfig) -> str:
     """The arguments that `simulate` needs besides a curriculum, as code."""
-    first, found = config.part(0), ""
+    first, arguments = config.part(0), ""
     if kind_of(config).needs_initial:
-        found += f", initial=[[1.0] * {len(first.test_ids)}] * {kind_of(config).history(config)}"
+        arguments += f", initial=[[1.0] * {len(first.test_ids)}] * {kind_of(config).history(config)}"
     if config.parts:
-        found += f', config="{first.dataset_config}", metric="{first.metric}"'
-    return found
+        arguments += f', config="{first.dataset_config}", metric="{first.metric}"'
+    return arguments
 
 
 def _train_command(settings: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from gptdynamics.base_model import unpublished_note
 from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub.model_push import push_model_files
 from gptdynamics.hub.push import Pushed
+from gptdynamics.hub.repository import Repository
 from gptdynamics.hub.source import is_hub_id
 from gptdynamics.parsing import read_json
 from gptdynamics.scratch import scratch_folder
@@ -24,6 +25,8 @@ from simulator.model_card import (
     figures_of,
     render_model_card,
 )
+
+TRAINING = "training.json"
 
 
 def push_simulator(
@@ -48,9 +51,6 @@ def push_simulator(
         DataError: the folder has no simulator, or the evaluation none of its figures; nothing was changed.
         GPTDynamicsError: as `push_model_files`.
     """
-    import yaml
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-
     from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
     try:
@@ -58,41 +58,146 @@ def push_simulator(
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{model}: no simulator that gptfluence train has saved ({reason})") from error
-    training = _read(model / "training.json", dict)
-    if not {"settings", "fitted"} <= training.keys():
-        raise DataError(f"{model / 'training.json'}: not what gptfluence has written")
-    settings = dict(training["settings"])
-    source = dataset or str(settings.get("dataset"))
-    # A path of this machine means nothing to others.
-    settings["dataset"] = source if is_hub_id(source) and not Path(source).exists() else None
-    for base in sorted({simulator.config.part(place).base_model for place in range(len(simulator.config.groups))}):
+    training = _training_record(model / "training.json")
+    results = [] if evaluation is None else _results(evaluation, model, simulator.config)
+    with scratch_folder() as scratch:
+        place = Path(scratch)
+        _write_repository(place, simulator, training, Repository(repo, "model"), results, dataset, on_note)
+        return push_model_files(_files(place), repo, private, own_metadata=GENERATED_METADATA)
+
+
+def push_loaded(
+    simulator: Any,
+    repo_id: str,
+    *,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: bool | str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    max_shard_size: int | str | None = None,
+    tags: Sequence[str] | str | None = None,
+) -> str:
+    """Put a simulator that is in memory into a model repository: the `push_to_hub` of `transformers`, with our card.
+
+    Args:
+        simulator: a `GPTfluenceSimulator`, of this package or of the code that travels with a model.
+        repo_id: `<owner>/<name>`, or a name under the user's own.
+        commit_message, commit_description: of the commit.
+        private: make the repository a private one.
+        token: of the user; None or True: the one that is logged in.
+        revision: branch to change; made from main if it is not there.
+        create_pr: open a pull request instead of changing the branch.
+        max_shard_size: has no effect, since weights are one file.
+        tags: further tags for the card.
+
+    Returns:
+        Address of the commit or pull request; where nothing had to change, of the repository.
+
+    Raises:
+        GPTDynamicsError: as `push_model_files`.
+    """
+    from huggingface_hub import constants
+
+    own_token = token if isinstance(token, str) else None
+    if "/" not in repo_id:
+        repo_id = f"{Repository(f'me/{repo_id}', 'model', token=own_token).user()}/{repo_id}"
+    repository = Repository(repo_id, "model", revision or "main", own_token)
+    wanted = [tags] if isinstance(tags, str) else list(tags or [])
+    with scratch_folder() as scratch:
+        place = Path(scratch)
+        _write_repository(place, simulator, _record_of(simulator), repository, tags=wanted)
+        pushed = push_model_files(
+            _files(place),
+            repository,
+            bool(private),
+            own_metadata=GENERATED_METADATA,
+            message=commit_message or "Upload model",
+            description=commit_description,
+            pull_request=create_pr,
+        )
+    return pushed.url or f"{constants.ENDPOINT}/{repo_id}"
+
+
+def _record_of(simulator: Any) -> dict[str, Any] | None:
+    """How a simulator was trained: from its training in this process, or from what lies beside its weights."""
+    if simulator.training_record is not None:
+        return dict(simulator.training_record)
+    source = Path(simulator.name_or_path) if simulator.name_or_path else None
+    if source is None:
+        return None
+    if source.is_dir():
+        path: str | None = str(source / TRAINING) if (source / TRAINING).is_file() else None
+    else:
+        from transformers.utils import cached_file
+
+        revision = getattr(simulator.config, "_commit_hash", None)
+        path = cached_file(
+            simulator.name_or_path, TRAINING, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+    return None if path is None else _training_record(Path(path))
+
+
+def _write_repository(
+    place: Path,
+    simulator: Any,
+    training: dict[str, Any] | None,
+    repository: Repository,
+    results: Sequence[dict[str, Any]] = (),
+    dataset: str | None = None,
+    on_note: Callable[[str], None] = lambda line: None,
+    tags: Sequence[str] = (),
+) -> None:
+    """Write the files of a model repository: weights, code, the record of training, the card and its picture."""
+    for base in sorted({simulator.config.part(index).base_model for index in range(len(simulator.config.groups))}):
         note = unpublished_note(base)
         if note is not None:
             on_note(note)
-    with scratch_folder() as scratch:
-        place = Path(scratch)
-        simulator.save_pretrained(place)
-        record = training | {"settings": settings}
-        write_text(place / "training.json", json.dumps(record, indent=1) + "\n")
-        results = [] if evaluation is None else _results(evaluation, model, simulator.config)
+    simulator.save_pretrained(place)
+    figure = None
+    if training is not None:
+        settings = dict(training["settings"])
+        source = dataset or str(settings.get("dataset"))
+        # A path of this machine means nothing to others.
+        settings["dataset"] = source if is_hub_id(source) and not Path(source).exists() else None
+        training = training | {"settings": settings}
+        write_text(place / TRAINING, json.dumps(training, indent=1) + "\n")
         if results and settings["dataset"]:
-            entries = eval_result_entries_to_yaml(
-                [
-                    EvalResultEntry(
-                        settings["dataset"], f"{each['config']}_{each['metric']}_{each['type']}", each["value"]
-                    )
-                    for each in results
-                ]
-            )
-            write_text(place / ".eval_results" / "gptdynamics.yaml", yaml.safe_dump(entries, sort_keys=False))
+            _write_eval_results(place, settings["dataset"], results)
         try:
             write_text(place / FIGURE, draw_held_out(simulator, source))
+            figure = FIGURE
         except GPTDynamicsError as error:
             on_note(f"the card has no picture of held-out runs: {error}")
-        figure = FIGURE if (place / FIGURE).exists() else None
-        write_text(place / "README.md", render_model_card(repo, simulator.config, record, results, figure))
-        files = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-        return push_model_files(files, repo, private, own_metadata=GENERATED_METADATA)
+    write_text(
+        place / "README.md", render_model_card(repository.id, simulator.config, training, list(results), figure, tags)
+    )
+
+
+def _write_eval_results(place: Path, dataset: str, results: Sequence[dict[str, Any]]) -> None:
+    """Write the figures where the Hub looks for results of evaluations."""
+    import yaml
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries = [
+        EvalResultEntry(dataset, f"{each['config']}_{each['metric']}_{each['type']}", each["value"]) for each in results
+    ]
+    content = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+    write_text(place / ".eval_results" / "gptdynamics.yaml", content)
+
+
+def _files(place: Path) -> dict[str, Path]:
+    """Files of a folder, by their paths in it."""
+    return {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
+
+
+def _training_record(path: Path) -> dict[str, Any]:
+    """What `gptfluence train` writes beside a simulator."""
+    training = _read(path, dict)
+    if not {"settings", "fitted"} <= training.keys():
+        raise DataError(f"{path}: not what gptfluence has written")
+    return dict(training)
 
 
 def _read(path: Path, kind: type) -> Any:
@@ -115,7 +220,7 @@ def _results(path: Path, model: Path, config: Any) -> list[dict[str, Any]]:
         if odd or not isinstance(row["model"], str | None) or "\0" in (row["model"] or ""):
             name = odd[0] if odd else "model"
             raise DataError(f"{path}: row {number}: {name} is {row[name]!r:.60}, which gptfluence has not written")
-    found = [
+    figures = [
         figure
         for row in rows
         if row.get("model") is not None
@@ -123,6 +228,6 @@ def _results(path: Path, model: Path, config: Any) -> list[dict[str, Any]]:
         and (row["config"], row["metric"]) in config.groups
         for figure in figures_of(row)
     ]
-    if found:
-        return found
+    if figures:
+        return figures
     raise DataError(f"{path}: has no figures of {model}. Run gptfluence evaluate with --models {model} --json {path}")

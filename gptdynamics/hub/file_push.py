@@ -22,6 +22,8 @@ def push_files(
     private: bool = False,
     on_wait: Callable[[str], None] = lambda reason: None,
     own_metadata: Sequence[str] = (),
+    pull_request: bool = False,
+    description: str | None = None,
 ) -> Pushed:
     """Put files into a repository, which is made if it is not there.
 
@@ -35,6 +37,8 @@ def push_files(
         private: make the repository a private one.
         on_wait: called with the reason before it is tried again.
         own_metadata: names in the card's YAML whose values are generated.
+        pull_request: open one instead of changing the branch.
+        description: of the commit, below its title.
 
     Raises:
         SettingsError: no token, no right, or a public repository is to be private; nothing was changed.
@@ -50,6 +54,8 @@ def push_files(
         raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
 
     def attempt(number: int) -> Pushed:
+        if repository.head() is None:
+            repository.make_branch()
         head = repository.head()
         if head is None:
             raise DataError(f"{repository.id} has no branch {repository.branch}")
@@ -66,7 +72,7 @@ def push_files(
             size = sum(file.stat().st_size for file in changed.values())
             if not changed:
                 return Pushed(repository.id, created, sha=head)
-            made = repository.commit(dict(changed), head, message)
+            made = repository.commit(dict(changed), head, message, pull_request, description)
             repository.read_back(made, changed, Path(place) / "read")
         return Pushed(repository.id, created, files=sorted(changed), size=size, sha=made.sha, url=made.url)
 

@@ -15,36 +15,43 @@ from gptdynamics.nano import MODEL_FOLDER
 
 def push_model_files(
     files: Mapping[str, Path],
-    repo: str,
+    repo: str | Repository,
     private: bool = False,
     on_wait: Callable[[str], None] = lambda reason: None,
     own_metadata: Sequence[str] = (),
+    message: str = "Upload model",
+    description: str | None = None,
+    pull_request: bool = False,
 ) -> Pushed:
     """Put model files into a repository, which is made if it is not there; other files there stay.
 
     Args:
         files: a local file for each path in the repository, `config.json` among them.
-        repo: `<owner>/<name>`.
+        repo: `<owner>/<name>`, or the repository with a branch and a token.
         private: make the repository a private one.
         on_wait: called with the reason before it is tried again.
         own_metadata: names in the card's YAML whose values are generated.
+        message, description: of the commit.
+        pull_request: open one instead of changing the branch.
 
     Raises:
         SettingsError: no token, no right, or `repo` has no owner; nothing was changed.
         DataError: the repository holds a model of another kind; nothing was changed.
         UnreachableError: the Hub failed again and again.
     """
-    repository = Repository(repo, "model")
+    repository = Repository(repo, "model") if isinstance(repo, str) else repo
 
     def check(there: Mapping[str, RemoteFile], head: str) -> None:
         if "config.json" in there:
             theirs, mine = (_model_type(file) for file in (repository.fetch("config.json", head), files["config.json"]))
             if theirs != mine:
-                raise DataError(f"{repo} holds a model of another kind ({theirs}, not {mine}): name another one")
+                raise DataError(
+                    f"{repository.id} holds a model of another kind ({theirs}, not {mine}): name another one"
+                )
         else:
             refuse_replacing(repository, files, there)
 
-    return push_files(repository, files, check, "Upload model", private, on_wait, own_metadata)
+    return push_files(repository, files, check, message, private, on_wait, own_metadata, pull_request, description)
 
 
 def _model_type(config: Path) -> str:

@@ -71,21 +71,22 @@ class Repository:
         id: `<owner>/<name>`.
         kind: `dataset`, `model` or `space` (a static one).
         branch: that is read and changed.
+        token: of the user; default: the one that is logged in.
 
     Raises:
         SettingsError: the id has no owner.
     """
 
-    def __init__(self, id: str, kind: Kind = "dataset", branch: str = "main") -> None:
+    def __init__(self, id: str, kind: Kind = "dataset", branch: str = "main", token: str | None = None) -> None:
         if not is_hub_id(id):
             raise SettingsError(f"{id!r} is not the name of a repository: give <owner>/<name>, e.g. ada/dynamics")
-        self.id, self.kind, self.branch = id, kind, branch
+        self.id, self.kind, self.branch, self._token = id, kind, branch, token
 
     @property
     def _api(self) -> HfApi:
         from huggingface_hub import HfApi
 
-        return HfApi(library_name="gptdynamics")
+        return HfApi(library_name="gptdynamics", token=self._token)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -152,7 +153,7 @@ class Repository:
         """
         from huggingface_hub import get_token
 
-        if not get_token():
+        if not (self._token or get_token()):
             raise SettingsError(f"{self.id}: no token. Run `hf auth login`, or set HF_TOKEN")
         with self._errors():
             return str(self._api.whoami()["name"])
@@ -224,7 +225,12 @@ class Repository:
             return Path(self._api.hf_hub_download(self.id, path, repo_type=self.kind, revision=sha, local_dir=folder))
 
     def commit(
-        self, changes: Mapping[str, Path | None], parent: str, message: str, pull_request: bool = False
+        self,
+        changes: Mapping[str, Path | None],
+        parent: str,
+        message: str,
+        pull_request: bool = False,
+        description: str | None = None,
     ) -> Committed:
         """Change files, all or none of them.
 
@@ -233,6 +239,7 @@ class Repository:
             parent: the commit that the changes were made for.
             message: title of the commit.
             pull_request: open one instead of changing the branch.
+            description: of the commit, below its title.
 
         Raises:
             OvertakenError: the branch's head is another commit by now.
@@ -250,6 +257,7 @@ class Repository:
                 self.id,
                 operations,
                 commit_message=message,
+                commit_description=description,
                 repo_type=self.kind,
                 revision=self.branch,
                 parent_commit=parent,

@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 from .configuration_gptfluence import GPTfluenceConfig
 from .curricula import measured_steps
 from .dynamics import DynamicsModule
-from .intervals import QUANTILES, half_width
+from .intervals import half_width
 from .kinds import kind_of
 from .model_files import check, finish_writing, locate, seal, write_folder
+from .output import GPTfluenceOutput
+from .part_state import PartState, register_bands
 
 if TYPE_CHECKING:
     from .what_if import WhatIf
@@ -33,29 +35,6 @@ def content_key(example: Any) -> str:
     if not example.prompt:
         text = json.dumps(getattr(example, "source", {}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class PartState(torch.nn.Module):
-    """What one config and metric have of their own: bands, and the dynamics if they share no weights."""
-
-    band_scale: torch.Tensor
-    band_scores: torch.Tensor
-    unseen_band_scale: torch.Tensor
-    unseen_band_scores: torch.Tensor
-
-    def __init__(self, config: GPTfluenceConfig) -> None:
-        super().__init__()
-        register_bands(self, config)
-        if not kind_of(config).shares_weights:
-            self.dynamics = kind_of(config)(config)
-
-
-def register_bands(module: torch.nn.Module, config: GPTfluenceConfig) -> None:
-    """Give a module the tensors that bands are made of, to be set or loaded."""
-    module.register_buffer("band_scale", torch.zeros(config.steps + 1, len(config.test_keys)))
-    module.register_buffer("band_scores", torch.zeros(QUANTILES))
-    module.register_buffer("unseen_band_scale", torch.zeros(config.steps + 1))
-    module.register_buffer("unseen_band_scores", torch.zeros(QUANTILES))
 
 
 class GPTfluenceSimulator(PreTrainedModel):
@@ -77,6 +56,8 @@ class GPTfluenceSimulator(PreTrainedModel):
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__(config)
+        # Settings and fits, set by the training; the card says them.
+        self.training_record: dict[str, Any] | None = None
         self.dynamics: Any = None
         self.parts = torch.nn.ModuleList(PartState(config.part(place)) for place in range(len(config.parts)))
         if not config.parts or kind_of(config).shares_weights:
@@ -138,6 +119,22 @@ class GPTfluenceSimulator(PreTrainedModel):
         if to_hub.pop("push_to_hub", False):
             self.push_to_hub(to_hub.pop("repo_id", Path(save_directory).name), token=options.get("token"), **to_hub)
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish the model with the card that `gptfluence push` makes; where the package is not installed, without.
+
+        Args:
+            repo_id: `<owner>/<name>`, or a name under your own.
+            options: of `PreTrainedModel.push_to_hub`.
+
+        Returns:
+            Address of the commit or pull request.
+        """
+        try:
+            publishing = importlib.import_module("simulator.model_push")
+        except ImportError:
+            return str(super().push_to_hub(repo_id, **options))
+        return str(publishing.push_loaded(self, repo_id, **options))
+
     def part(self, config: str | None = None, metric: str | None = None) -> GPTfluenceSimulator:
         """The simulator of one config and metric on its own; one of a single config and metric is its own part.
 
@@ -182,37 +179,58 @@ class GPTfluenceSimulator(PreTrainedModel):
         if isinstance(module, DynamicsModule):
             module.reset(scale=0.1)
 
-    @torch.no_grad()
-    def trajectories(
+    def forward(
         self,
         visits: torch.Tensor,
-        rates: torch.Tensor,
-        pool: torch.Tensor,
-        test: torch.Tensor,
-        seen: torch.Tensor,
-        initial: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Free-running prediction for many curricula at once, kept within the metric's range by `memory`.
+        rates: torch.Tensor | None = None,
+        pool: torch.Tensor | None = None,
+        test: torch.Tensor | None = None,
+        seen: torch.Tensor | None = None,
+        initial: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> GPTfluenceOutput | tuple[torch.Tensor, ...]:
+        """Free-running prediction for many curricula at once, differentiable; N pool examples, M test examples.
 
         Args:
             visits: `[runs, steps, N]` share of each pool example in each batch.
-            rates: `[runs or 1, steps]` learning rates.
-            pool: `[N, E]` encoder vectors.
-            test: `[M, E]` encoder vectors.
-            seen: `[M]` place among the test examples trained on, or -1.
-            initial: `[runs or 1, n, M]` the first n measured values, oldest first (n = 1 for memory); None: for memory
-                where all test examples were trained on, what is usual.
+            rates: `[runs or 1, steps]` learning rates; default: those trained on.
+            pool: `[N, E]` encoder vectors; default: those of the pool trained on.
+            test: `[M, E]` encoder vectors; default: those of the test examples trained on.
+            seen: `[M]` place among the test examples trained on, or -1; default: as `test`'s.
+            initial: `[runs or 1, n, M]` the first n measured values, oldest first (n = 1 for memory). May be left out
+                for memory where all test examples were trained on.
+            labels: `[runs, steps + 1, M]` true values; those that are NaN do not count.
+            return_dict: False: a tuple; default: as the configuration says.
 
         Returns:
-            `[runs, steps + 1, M]`; steps before the first measured one have its value; of markov, steps between two
+            `GPTfluenceOutput`; steps before the first measured one have its value; of markov, steps between two
             measurements are interpolated.
+
+        Raises:
+            ValueError: the model has several parts, `test` is given without `seen`, or the rates do not fit.
         """
         if self.config.parts:
             raise ValueError("a model of several configs or metrics predicts by its parts: take one with part()")
-        values: torch.Tensor = self.dynamics.trajectories(visits, rates, pool, test, seen, initial)
-        return values
+        if test is not None and seen is None:
+            raise ValueError("test is given without seen: give the place of each test example trained on, or -1")
+        if rates is None:
+            rates = visits.new_tensor([self.rates_of(None, visits.size(1))])
+        pool = self.pool_vectors if pool is None else pool
+        if seen is None:
+            seen = torch.arange(len(self.test_vectors), device=self.device)
+        test = self.test_vectors if test is None else test
+        values = self.dynamics.trajectories(visits, rates, pool, test, seen, initial)
+        loss = None if labels is None else (values - labels)[~labels.isnan()].square().mean()
+        output = GPTfluenceOutput(loss=loss, trajectories=values)
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return output if as_dict else output.to_tuple()
 
-    forward = trajectories
+    @torch.no_grad()
+    def trajectories(self, *arguments: Any) -> torch.Tensor:
+        """The trajectories that `forward` predicts from the same arguments, without gradients."""
+        values: torch.Tensor = self(*arguments, return_dict=True).trajectories
+        return values
 
     def places(self, test: Sequence[Any]) -> torch.Tensor:
         """Where each test example stands among those trained on, or -1: `[M]`."""

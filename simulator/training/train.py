@@ -73,7 +73,9 @@ def train_simulator(
             state |= {name: torch.from_numpy(array).float() for name, array in bands.items()}
         own.append(state)
     seconds = time.perf_counter() - began
-    return Trained(_model(parts, fits.shared, own), tuple(fits.fitted), seconds, encode_seconds)
+    trained = Trained(_model(parts, fits.shared, own), tuple(fits.fitted), seconds, encode_seconds)
+    trained.model.training_record = trained.record(settings)
+    return trained
 
 
 def train_and_save(

@@ -71,6 +71,15 @@ class Trained:
         """See `Fitted`."""
         return self.fitted[0].tried
 
+    def record(self, settings: TrainSettings) -> dict[str, Any]:
+        """What is written beside the model: settings, times, and everything that was tried."""
+        return {
+            "settings": asdict(settings),
+            "seconds": round(self.seconds, 2),
+            "encode_seconds": round(self.encode_seconds, 2),
+            "fitted": [asdict(each) for each in self.fitted],
+        }
+
     def save(self, folder: Path, settings: TrainSettings) -> None:
         """Write the model, and beside it the settings and everything that was tried; all of it or nothing.
 
@@ -78,13 +87,7 @@ class Trained:
             DataError: the folder cannot be written.
         """
         prepare_model_folder(folder)
-        parts = [asdict(each) for each in self.fitted]
-        record = {
-            "settings": asdict(settings),
-            "seconds": round(self.seconds, 2),
-            "encode_seconds": round(self.encode_seconds, 2),
-            "fitted": parts,
-        }
+        record = self.record(settings)
 
         def fill(staging: Path) -> None:
             self.model.save_pretrained(staging)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoModel
 
 from gptdynamics.console import run_app
 from gptdynamics.dataset import Dynamics
@@ -161,6 +162,58 @@ def test_a_whole_card_with_a_picture_and_the_command_that_makes_the_same_again(
         exec(code(card, "python")[0], names)
         assert names["predicted"].shape == (6, 11)
         names["plt"].close()
+
+
+def test_push_to_hub_gives_the_same_repository_as_the_command(hub: Hub, trained: Path, tmp_path: Path) -> None:
+    push_simulator(trained, "ada/by-command")
+    simulator = GPTfluenceSimulator.from_pretrained(trained)
+    address = simulator.push_to_hub("ada/by-method")
+    expected = hub.store.files("model", "ada/by-command")
+    expected["README.md"] = expected["README.md"].replace(b"by-command", b"by-method")
+    assert hub.store.files("model", "ada/by-method") == expected
+    assert hub.store.history("model", "ada/by-method")[0].sha in address
+    check_whole(expected["README.md"].decode(), HEADINGS)
+    # Again from what is on the Hub, by the code that travelled with it, under a name of the user's own.
+    travelled = AutoModel.from_pretrained("ada/by-method", trust_remote_code=True)
+    assert type(travelled) is not GPTfluenceSimulator
+    travelled.push_to_hub("again", private=True, tags=["mine"], commit_message="Here it is")
+    again = hub.store.files("model", "ada/again")
+    assert hub.store.repositories["model", "ada/again"].private
+    assert hub.store.history("model", "ada/again")[0].title == "Here it is"
+    assert metadata(again["README.md"].decode())["tags"][-1] == "mine"
+    assert again["training.json"] == expected["training.json"]
+    found = GPTfluenceSimulator.from_pretrained("ada/again").simulate([[0, 1]] * 6)
+    assert (found == simulator.simulate([[0, 1]] * 6)).all()
+
+
+def test_a_simulator_that_was_just_trained_is_pushed_while_it_is_saved(
+    hub: Hub, make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list], tmp_path: Path
+) -> None:
+    runs = make_dynamics(make_curricula(0, 6, 6, 7), np.random.default_rng(0).random((6, 7, 4)), 7)
+    model = train_simulator(TrainSettings("made/up", "mini_sentiment_nano", encoder="label"), runs=runs).model
+    options = {"revision": "draft", "commit_description": "More words", "token": "hf_ada_write"}
+    model.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id=ID, **options)
+    assert "README.md" not in hub.store.files("model", ID)
+    card = hub.store.files("model", ID, "draft")["README.md"].decode()
+    check_whole(card, HEADINGS)
+    assert "gptfluence train made/up" in card
+
+
+def test_the_card_of_a_simulator_of_unknown_training_says_nothing_of_it(hub: Hub, trained: Path) -> None:
+    (trained / "training.json").unlink()
+    GPTfluenceSimulator.from_pretrained(trained).push_to_hub(ID)
+    files = hub.store.files("model", ID)
+    check_whole(files["README.md"].decode(), [HEADINGS[0], *HEADINGS[2:]])
+    assert "training.json" not in files and "gptfluence train" not in files["README.md"].decode()
+
+
+def test_without_the_package_the_inherited_push_is_made(
+    hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "simulator.model_push", None)
+    GPTfluenceSimulator.from_pretrained(trained).push_to_hub(ID)
+    assert "model.safetensors" in hub.store.files("model", ID)
+    assert "## Limits" not in hub.store.files("model", ID)["README.md"].decode()
 
 
 def test_a_base_model_that_others_cannot_get_is_told(hub: Hub, trained: Path) -> None:

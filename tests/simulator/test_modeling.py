@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
+from transformers.utils import ModelOutput
 
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.errors import SettingsError
@@ -90,11 +92,14 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "model.safetensors",
         "configuration_gptfluence.py",
         "modeling_gptfluence.py",
+        "display.py",
         "dynamics.py",
         "kinds.py",
         "markov_dynamics.py",
         "memory_dynamics.py",
         "model_files.py",
+        "output.py",
+        "part_state.py",
         "recurrence.py",
         "curricula.py",
         "intervals.py",
@@ -341,3 +346,34 @@ def test_a_curriculum_may_be_shorter_than_the_history(model_of: Callable[[str], 
     for steps in (0, 1, 2):
         found = model.simulate(CURRICULUM[:steps], initial=[INITIAL, INITIAL], learning_rate=[1e-3] * steps)
         assert found.shape == (TESTS, steps + 1)
+
+
+@EACH_KIND
+def test_forward_gives_an_output_with_gradients_and_a_loss(kind: str, model_of: Callable[..., Any]) -> None:
+    model = model_of(kind)
+    visits = visit_shares([CURRICULUM, CURRICULUM[::-1]], model.config.pool_ids).requires_grad_()
+    first = torch.tensor(initial_of(model)).unsqueeze(0)
+    output = model(visits, initial=first)
+    assert isinstance(output, ModelOutput) and output.loss is None
+    runs = [model.simulate(each, initial=initial_of(model)) for each in (CURRICULUM, CURRICULUM[::-1])]
+    torch.testing.assert_close(output.trajectories, torch.stack([torch.as_tensor(run.T) for run in runs]))
+    labels = torch.rand(output.trajectories.shape, generator=torch.Generator().manual_seed(0)) + 1
+    labels[0, 2, 1] = torch.nan
+    output = model(visits, initial=first, labels=labels)
+    squares = (output.trajectories - labels).detach().square()
+    torch.testing.assert_close(output.loss.detach(), squares[~squares.isnan()].mean())
+    loss, trajectories = model(visits, initial=first, labels=labels, return_dict=False)
+    assert torch.equal(loss, output.loss) and torch.equal(trajectories, output.trajectories)
+    (slope,) = torch.autograd.grad(output.loss, visits)
+    step = 1e-2 * torch.randn(visits.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        there, back = (model(visits + sign * step, initial=first, labels=labels).loss for sign in (1, -1))
+    torch.testing.assert_close((slope * step).sum(), (there - back) / 2, rtol=0.02, atol=1e-4)
+    assert not model.trajectories(visits, *_stored(model), first).requires_grad
+    with pytest.raises(ValueError, match="test is given without seen"):
+        model(visits, test=model.test_vectors, initial=first)
+
+
+def _stored(model: GPTfluenceSimulator) -> tuple[torch.Tensor, ...]:
+    rates = torch.tensor([model.config.learning_rate])
+    return rates, model.pool_vectors, model.test_vectors, torch.arange(len(model.test_vectors))
