@@ -1,24 +1,44 @@
-"""GPTfluence: simulators of training dynamics, their training, evaluation and report."""
+"""GPTfluence: simulators of training dynamics, their training, evaluation and report.
+
+Public names are imported when they are first asked for; importing the package loads none of the slow libraries.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from gptdynamics.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from simulator.api import evaluate, influence, mislabel, report, select, train, validate, what_if
     from simulator.model.configuration_gptfluence import GPTfluenceConfig
     from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
-__all__ = ["GPTfluenceConfig", "GPTfluenceSimulator"]
+__all__ = [
+    "GPTfluenceConfig",
+    "GPTfluenceSimulator",
+    "evaluate",
+    "influence",
+    "mislabel",
+    "report",
+    "select",
+    "train",
+    "validate",
+    "what_if",
+]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the model classes when they are first asked for: they load torch and transformers."""
-    if name == "GPTfluenceSimulator":
-        from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-
-        return GPTfluenceSimulator
-    if name == "GPTfluenceConfig":
-        from simulator.model.configuration_gptfluence import GPTfluenceConfig
-
-        return GPTfluenceConfig
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "GPTfluenceConfig": "simulator.model.configuration_gptfluence",
+        "GPTfluenceSimulator": "simulator.model.modeling_gptfluence",
+        "evaluate": "simulator.api",
+        "influence": "simulator.api",
+        "mislabel": "simulator.api",
+        "report": "simulator.api",
+        "select": "simulator.api",
+        "train": "simulator.api",
+        "validate": "simulator.api",
+        "what_if": "simulator.api",
+    },
+)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gptdynamics.errors import SettingsError
-from gptdynamics.plans import Plan, PlanEntry
+from gptdynamics.plans import Plan, PlanEntry, read_plan
 from gptdynamics.ranges import COUNT, check_fields
-from gptdynamics.settings.collect import RaySettings
+from gptdynamics.settings.collect import CollectCommand, RaySettings
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,30 @@ class CollectSettings:
         if not places:
             return ["cpu"] * (self.workers or os.cpu_count() or 1)
         return [places[at % len(places)] for at in range(self.workers or len(places))]
+
+
+def collect_settings(asked: CollectCommand, plan: Plan | None = None) -> CollectSettings:
+    """What is collected, of the options of the command.
+
+    Args:
+        asked: the options.
+        plan: takes the place of the plan and the configs that they name.
+
+    Raises:
+        GPTDynamicsError: the plan cannot be read, a config is unknown, or a setting does not fit.
+    """
+    ray = RaySettings(**asked.ray) if asked.executor == "ray" else None
+    chosen = _plan_of(asked) if plan is None else plan
+    return CollectSettings(chosen, asked.output, asked.data, asked.workers, asked.device, ray)
+
+
+def _plan_of(asked: CollectCommand) -> Plan:
+    """The named plan; else one of the named configs, with the options and what bundled plans say of the rest."""
+    if asked.plan is not None:
+        plan = read_plan(asked.plan)
+        return plan.only(list(asked.configs)) if asked.configs else plan
+    runs = 32 if asked.runs is None else asked.runs
+    return Plan.of(*asked.configs, name="command line", runs=runs, **asked.run)
 
 
 @dataclass

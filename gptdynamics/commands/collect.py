@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import progress_bar, say, say_error
 from gptdynamics.interruption import keeps
-from gptdynamics.settings.collect import CollectCommand, RaySettings
-
-if TYPE_CHECKING:
-    from gptdynamics.plans import Plan
-
-
-def _plan_of(asked: CollectCommand) -> Plan:
-    """The named plan; else one of the named configs, with the options and what bundled plans say of the rest."""
-    from gptdynamics.configs import RunSettings
-    from gptdynamics.plans import Plan, PlanEntry, known_training, read_plan
-
-    if asked.plan is not None:
-        plan = read_plan(asked.plan)
-        return plan.only(list(asked.configs)) if asked.configs else plan
-    entries = []
-    for config in asked.configs:
-        bundled = {} if "learning_rate" in asked.run else known_training(config)
-        settings = RunSettings(config=config, **(bundled | dict(asked.run)))
-        entries.append(PlanEntry(settings, 32 if asked.runs is None else asked.runs))
-    return Plan("command line", tuple(entries))
+from gptdynamics.settings.collect import CollectCommand
 
 
 def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None:
@@ -36,15 +17,15 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
     JSON: `done`, `skipped`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with --dry-run
     `missing` (runs to make by config).
     """
-    from gptdynamics.collection import CollectSettings, missing_runs
     from gptdynamics.collection import collect as collect_runs
+    from gptdynamics.collection import missing_runs
+    from gptdynamics.collection.settings import collect_settings
     from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.dataset.ownership import check_dataset_folder
     from gptdynamics.hub.run_pusher import RunPusher
 
-    chosen, out = _plan_of(asked), asked.output
-    ray = RaySettings(**asked.ray) if asked.executor == "ray" else None
-    settings = CollectSettings(chosen, out, asked.data, asked.workers, asked.device, ray)
+    settings = collect_settings(asked)
+    chosen, out = settings.plan, settings.out
     check_dataset_folder(out)
     folder = DatasetFolder(out)
     for entry in chosen:

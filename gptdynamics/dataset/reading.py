@@ -23,7 +23,7 @@ from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dynamics:
     """Runs of one config, one metric. R runs, S measured steps, M test examples, T updates.
 
@@ -58,6 +58,13 @@ class Dynamics:
     batch_size: int
     tokenization: Tokenization = "joined"
     own_metric: Metric | None = None
+
+    def __repr__(self) -> str:
+        steps = f"{len(self.step)} measured steps ({self.step[0]} to {self.step[-1]})"
+        return (
+            f"{self.definition.axis_title} of {self.config}: {len(self.runs)} runs, {steps}, "
+            f"{len(self.test)} test examples"
+        )
 
     @property
     def definition(self) -> Metric:
@@ -182,7 +189,7 @@ def _metrics(folder: DatasetFolder, config: str, finished: list[str]) -> list[st
     return [name for name in folder.metrics(config) if name in columns]
 
 
-def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = False) -> Dynamics:
+def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen: bool = False) -> Dynamics:
     """Read every finished run of a config.
 
     Args:
@@ -195,6 +202,12 @@ def read_dynamics(source: str | Path, config: str, metric: str, unseen: bool = F
     Raises:
         SettingsError: the config or the metric is unknown; the message lists those there are.
         DataError: a file is damaged, or the runs do not fit together.
+
+    Example:
+        >>> import gptdynamics
+        >>> runs = gptdynamics.read_dynamics("gptdynamics", "rte_nano")
+        >>> runs.split("test")
+        loss (nats per token) of rte_nano: 5 runs, 97 measured steps (0 to 96), 100 test examples
     """
     if str(source) == SHORT_NAME:
         source = source_of(config)

@@ -83,6 +83,11 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
 
     Raises:
         DataError: `source` is neither a folder nor a dataset on the Hub. What is wrong inside it is never raised.
+
+    Example:
+        >>> import gptdynamics
+        >>> gptdynamics.verify("gptdynamics").ok
+        True
     """
     folder = DatasetFolder(local_root(str(source)))
     held = held_claims(folder.root)

@@ -32,6 +32,12 @@ def load(config: str, **options: Any) -> Any:
     Raises:
         SettingsError: there is no such configuration; the message lists those there are.
         DataError: it is not in the bundled sample, and the Hub cannot be reached or does not have the repository.
+
+    Example:
+        >>> import gptdynamics
+        >>> run = gptdynamics.load("rte_nano", split="test")[0]
+        >>> run["run"], len(run["step"]), len(run["loss"])
+        ('0004', 97, 97)
     """
     install()
     from datasets import load_dataset

@@ -62,6 +62,12 @@ class Plan:
     Attributes:
         name: of the plan.
         entries: its configs, each once.
+
+    Example:
+        >>> from gptdynamics import Plan
+        >>> plan = Plan.of("rte_nano", "sst2_nano", runs=8, steps=24)
+        >>> [(entry.config, entry.runs, entry.settings.run_steps) for entry in plan]
+        [('rte_nano', 8, 24), ('sst2_nano', 8, 24)]
     """
 
     name: str
@@ -74,6 +80,26 @@ class Plan:
         twice = sorted({config for config in configs if configs.count(config) > 1})
         if twice:
             raise SettingsError(f"plan {self.name} has config {twice[0]} twice: its runs would share names")
+
+    @classmethod
+    def of(cls, *configs: str, name: str = "own", runs: int = 32, **settings: Any) -> Plan:
+        """A plan of configs that have the same settings.
+
+        Args:
+            configs: `<task>_<size>` each.
+            name: of the plan.
+            runs: of each config.
+            settings: fields of `RunSettings`; where there is no `learning_rate`, a bundled plan gives what it says of
+                the config's training.
+
+        Raises:
+            SettingsError: a setting does not fit, or no bundled plan has the config.
+        """
+        entries = []
+        for config in configs:
+            bundled = {} if "learning_rate" in settings else known_training(config)
+            entries.append(PlanEntry(RunSettings(config=config, **(bundled | settings)), runs))
+        return cls(name, tuple(entries))
 
     def __iter__(self) -> Iterator[PlanEntry]:
         return iter(self.entries)

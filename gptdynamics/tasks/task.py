@@ -76,6 +76,19 @@ class Task(ABC):
 
     Templates name slots in braces. `plain` is the prompt of the scenario `finetune`; `instructions` are those that
     `instruct` draws from. Prompt and target are joined as they are: white space between them stands in one of them.
+
+    Example:
+        >>> from gptdynamics import Task
+        >>> class SupportTickets(Task):
+        ...     name = "support_tickets"
+        ...     fields = {"text": str, "team": str}
+        ...     plain = "Ticket: {text} Team:"
+        ...     labels = (" billing", " technical", " sales")
+        ...
+        ...     def target(self, row):
+        ...         return f" {row['team']}"
+        >>> SupportTickets().prompt({"text": "The app closes.", "team": "technical"})
+        'Ticket: The app closes. Team:'
     """
 
     name: ClassVar[str]

@@ -52,6 +52,12 @@ class Evaluation:
 
         return rows_text(self.rows)
 
+    def _repr_html_(self) -> str:
+        from simulator.reporting.shown import html_table
+        from simulator.reporting.tables import evaluation_table
+
+        return html_table(evaluation_table(self.rows))
+
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Write rows, of one evaluation or several, as a JSON list."""

@@ -17,12 +17,36 @@ from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.settings.train import TrainSettings
 
 
+class OpenSimulator(str):
+    """A simulator that is in memory, in the place of a folder or a Hub id: its name in tables and messages."""
+
+    simulator: GPTfluenceSimulator
+
+    @classmethod
+    def of(cls, simulator: GPTfluenceSimulator, name: str) -> OpenSimulator:
+        """Name a simulator.
+
+        Raises:
+            SettingsError: it is none.
+        """
+        if not isinstance(simulator, GPTfluenceSimulator):
+            raise SettingsError(
+                f"{simulator!r:.60} is no simulator. Give a folder, a Hub id, or a GPTfluenceSimulator such as "
+                "train(...).model"
+            )
+        named = cls(name)
+        named.simulator = simulator
+        return named
+
+
 def load_simulator(source: str) -> GPTfluenceSimulator:
-    """Load a simulator from a folder or the Hub.
+    """Load a simulator from a folder or the Hub; one that is in memory is taken as it is.
 
     Raises:
         DataError: there is none, or it is damaged.
     """
+    if isinstance(source, OpenSimulator):
+        return source.simulator
     kind = "folder" if Path(source).exists() else "folder or Hub id"
     try:
         model, loading = GPTfluenceSimulator.from_pretrained(source, output_loading_info=True)

@@ -65,8 +65,8 @@ def score_cells(row: Any, *names: str) -> list[str]:
     return [number_text(values[name], values.get(f"{name}_std")) for name in names]
 
 
-def rows_table(rows: Sequence[Row]) -> RichTable:
-    """Rows of an evaluation as a table of 80 columns; deviations in brackets, `-` where a score is undefined."""
+def evaluation_table(rows: Sequence[Row]) -> Table:
+    """Rows of an evaluation as a table; deviations in brackets, `-` where a score is undefined."""
     first = rows[0]
     cells = [
         [
@@ -77,13 +77,18 @@ def rows_table(rows: Sequence[Row]) -> RichTable:
         ]
         for row in rows
     ]
+    title = f"{first.config}, {first.metric}: {first.runs} held-out runs, {first.examples} test examples"
+    return Table(title, ["method", "MSE", "MAE", "Spearman", "skill"], cells)
+
+
+def rows_table(rows: Sequence[Row]) -> RichTable:
+    """Rows of an evaluation as a table of 80 columns for the terminal, with notes below."""
+    first = rows[0]
     notes = ["MSE, MAE: all steps; Spearman: final step"]
     if first.still:
         notes.append(f"{first.still} of {first.runs * first.examples} trajectories never move; skill leaves them out")
     notes += [f"{row.method} skipped: {row.note}" for row in rows if row.note]
-    title = f"{first.config}, {first.metric}: {first.runs} held-out runs, {first.examples} test examples"
-    table = Table(title, ["method", "MSE", "MAE", "Spearman", "skill"], cells)
-    return rich_table(table, "\n".join(notes))
+    return rich_table(evaluation_table(rows), "\n".join(notes))
 
 
 def rows_text(rows: Sequence[Row]) -> str:

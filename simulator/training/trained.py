@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.errors import DataError
+from simulator.model.display import Summary, library
 from simulator.model.model_files import write_folder
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
@@ -40,7 +41,7 @@ class Fitted:
     checks: Sequence[Check] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained:
     """A simulator and how it was found.
 
@@ -70,6 +71,22 @@ class Trained:
     def tried(self) -> list[dict[str, Any]]:
         """See `Fitted`."""
         return self.fitted[0].tried
+
+    def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
+        rows = [(f"{each.config}, {each.metric}", [each.error, len(each.tried)]) for each in self.fitted]
+        kind = f"{self.model.config.dynamics}, {self.model.config.encoder.get('encoder')} vectors"
+        return Summary(f"simulator ({kind}), fitted in {self.seconds:.3g} s", ["all-steps MSE", "settings tried"], rows)
+
+    def to_pandas(self) -> Any:
+        """A `DataFrame` with a row for each setting that was tried: `config`, `metric`, and what is in `tried`."""
+        rows = [{"config": each.config, "metric": each.metric} | tried for each in self.fitted for tried in each.tried]
+        return library("pandas").DataFrame(rows)
 
     def record(self, settings: TrainSettings) -> dict[str, Any]:
         """What is written beside the model: settings, times, and everything that was tried."""

@@ -7,12 +7,15 @@ without each (`simulator.attribution.leave_out`): for a loss, below zero means t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from simulator.attribution import VisitDerivatives, leave_out, visit_derivatives
+from simulator.attribution import LeaveOneOut, VisitDerivatives, leave_out, visit_derivatives
+from simulator.model.display import Summary, unit_of, with_unit
 from simulator.model.what_if import simulate_many
 from simulator.settings.use_cases import InfluenceSettings
 from simulator.use_cases.case import load_case
@@ -40,7 +43,7 @@ class Effect:
     visits: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InfluenceFound:
     """Effects in one run. n training examples, m test examples.
 
@@ -54,6 +57,7 @@ class InfluenceFound:
         mean_error: `[n]` of its mean over test examples, or None.
         visits: derivatives of single visits.
         higher_is_better: of the metric.
+        unit: of the metric; empty where it has none.
     """
 
     settings: InfluenceSettings
@@ -69,6 +73,57 @@ class InfluenceFound:
     mean_error: np.ndarray | None
     visits: VisitDerivatives
     higher_is_better: bool
+    unit: str = ""
+
+    @property
+    def left_out(self) -> LeaveOneOut:
+        """The effects without their errors."""
+        return LeaveOneOut(
+            pool_ids=tuple(example.id for example in self.pool),
+            test_ids=tuple(example.id for example in self.test),
+            final=torch.from_numpy(self.final),
+            whole=torch.from_numpy(self.whole),
+            metric=self.metric,
+            unit=self.unit,
+            config=self.config,
+        )
+
+    def to_pandas(self) -> Any:
+        """A `DataFrame` with a row for each training and test example: `pool_id`, `test_id`, `final`, `whole`, `error`.
+
+        `error` is the standard error of `final`, NaN where the simulator has none.
+        """
+        error = np.nan if self.error is None else self.error.flatten()
+        return self.left_out.to_pandas().assign(error=error)
+
+    def plot(self, test_id: int | None = None) -> Any:
+        """A plotly figure of the ten examples that lower the final metric most, and the ten that raise it most.
+
+        Args:
+            test_id: of which test example; default: in the mean over all.
+        """
+        return self.left_out.plot(test_id)
+
+    def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+    def _summary(self) -> Summary:
+        """The training examples that helped and harmed the whole test set most."""
+        rows = [
+            (f"{name}: training example {each.pool_id}", [each.final, np.nan if each.error is None else each.error])
+            for name, effects in (("helped", self.helped()), ("harmed", self.harmed()))
+            for each in effects
+        ]
+        title = (
+            f"effects on the final {with_unit(self.metric, self.unit)} of {self.config}, run {self.run}, by "
+            f"{self.method}: {len(self.pool)} training examples on {len(self.test)} test examples, mean over these"
+        )
+        direction = "above" if self.higher_is_better else "below"
+        note = f"the metric with the example minus without it: {direction} zero it helped"
+        return Summary(title, ["effect", "standard error"], rows, note)
 
     def effects(self, test_id: int | None = None) -> list[Effect]:
         """Of every training example, the most helpful first; on a test example, or on the mean over all."""
@@ -147,4 +202,5 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         mean_error=None if errors is None else errors[1],
         visits=visit_derivatives(run),
         higher_is_better=case.higher_is_better(),
+        unit=unit_of(case.model.config),
     )

@@ -25,6 +25,8 @@ from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.held_out import some_tests
 from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
+from simulator.reporting.result import Result
+from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import MEASURED, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
@@ -41,8 +43,8 @@ RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out", "ri
 MARKOV_TESTS = 256
 
 
-@dataclass(frozen=True)
-class Mislabels:
+@dataclass(frozen=True, repr=False)
+class Mislabels(ShownResult):
     """What was found. N pool examples.
 
     Attributes:
@@ -60,6 +62,12 @@ class Mislabels:
     scores: dict[str, np.ndarray]
     retrained: Retrained | None
     seconds: dict[str, float]
+
+    def _result(self) -> Result:
+        # The report builds on this module.
+        from simulator.use_cases.mislabel_report import mislabel_result, suspects_result
+
+        return mislabel_result(self) if self.truth else suspects_result(self)
 
     def ranking(self, method: str) -> list[int]:
         """Pool ids, the most suspicious first."""

@@ -54,6 +54,23 @@ def suspects(found: Mislabels, by: str) -> list[dict[str, Any]]:
     return rows
 
 
+def suspects_result(found: Mislabels) -> Result:
+    """The ten most suspicious training examples as a table, and all of them as rows; where no labels were flipped."""
+    by = found.settings.by
+    rows = suspects(found, by)
+    cells = [
+        [str(row["rank"]), str(row["id"]), row["label"], number_text(row[by]), row["prompt"][-60:]] for row in rows[:10]
+    ]
+    title = f"{found.settings.task}: the most suspicious of {len(rows)} labels, by {by}"
+    positions = list(range(1, len(rows) + 1))
+    series = Series(DRAWN[by], positions, [row[by] for row in rows], LABELS[by])
+    return Result(
+        tables=[Table(title, ["rank", "id", "label", by, "prompt"], cells)],
+        figures=[Figure(title, [Panel("", "rank", by, [series])])],
+        rows=rows,
+    )
+
+
 def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
     """Write suspects.csv and suspects.jsonl, the most suspicious first.
 

@@ -22,6 +22,8 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.encoders import encode_cached, make_encoder
 from simulator.ownership import prepare_results_folder
+from simulator.reporting.result import Result
+from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import SelectSettings
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
@@ -33,8 +35,8 @@ from simulator.use_cases.trials import train_all, trial_contents
 CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(ShownResult):
     """Choices and what training on them gave. K trainings of a method: random choices, or orders of one choice.
 
     Attributes:
@@ -63,6 +65,12 @@ class Selection:
     simulated: dict[str, np.ndarray]
     doubt: dict[str, np.ndarray]
     seconds: float | None
+
+    def _result(self) -> Result:
+        # The report builds on this module.
+        from simulator.use_cases.select_report import selection_result
+
+        return selection_result(self)
 
 
 def cycled(chosen: Sequence[int], batch_size: int, steps: int, seed: int) -> Curriculum:

@@ -24,6 +24,8 @@ from simulator.model.curricula import visit_shares
 from simulator.model.intervals import coverage
 from simulator.model.what_if import WhatIf, simulate_many
 from simulator.ownership import prepare_results_folder
+from simulator.reporting.result import Result
+from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import ValidateSettings
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
@@ -34,8 +36,8 @@ from simulator.use_cases.trials import train_all, trial_contents
 LEVELS = (0.5, 0.7, 0.8, 0.9)
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(ShownResult):
     """Counterfactual runs and what was predicted of them. R runs, S measured steps, M test examples.
 
     Attributes:
@@ -61,6 +63,12 @@ class Validation:
     bands: dict[float, tuple[np.ndarray, np.ndarray]]
     simulated_seconds: float
     trained_seconds: float | None
+
+    def _result(self) -> Result:
+        # The report builds on this module.
+        from simulator.use_cases.validate_report import validation_result
+
+        return validation_result(self)
 
 
 @dataclass(frozen=True)

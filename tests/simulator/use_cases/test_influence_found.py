@@ -50,6 +50,21 @@ def test_an_effect_is_with_minus_without(found: InfluenceFound, memory: str, col
     np.testing.assert_allclose([mean[example.id] for example in found.pool], found.final.mean(1), rtol=1e-5)
 
 
+def test_it_shows_itself_as_table_figure_and_text(found: InfluenceFound) -> None:
+    table = found.to_pandas()
+    row = table[(table.pool_id == found.pool[1].id) & (table.test_id == found.test[3].id)]
+    assert row.final.item() == found.final[1, 3] and row.error.item() == pytest.approx(found.error[1, 3])
+    bars = dict(zip(found.plot().data[0].y, found.plot().data[0].x, strict=True))
+    best, worst = found.helped()[0], found.harmed()[0]
+    assert bars[f"training example {best.pool_id}"] == pytest.approx(best.final, rel=1e-5)
+    title, _, first, *_, last = repr(found).splitlines()
+    assert f"loss (nats per token) of {found.config}, run 0004" in title and f"{len(found.test)} test examples" in title
+    assert first.split() == f"helped: training example {best.pool_id} {best.final:.4g} {best.error:.4g}".split()
+    assert last == "the metric with the example minus without it: below zero it helped"
+    assert f"<th>harmed: training example {worst.pool_id}</th><td>{worst.final:.4g}</td>" in found._repr_html_()
+    assert replace(found, error=None, mean_error=None).to_pandas().error.isna().all()
+
+
 def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: InfluenceFound) -> None:
     assert all(each.final < 0 for each in found.helped()) and found.helped()
     assert all(each.final > 0 for each in found.harmed()) and found.harmed()

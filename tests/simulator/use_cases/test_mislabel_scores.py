@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from gptdynamics.runs import Bench, BenchContents
 from gptdynamics.tasks import get_task, load_examples
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-from simulator.use_cases.mislabel import flip_labels, found_shares
+from simulator.settings.use_cases import MislabelSettings
+from simulator.use_cases.mislabel import Mislabels, flip_labels, found_shares
 from simulator.use_cases.mislabel_retraining import bucketed_curriculum, corrections
 from simulator.use_cases.mislabel_scores import (
     RIDGE,
@@ -147,6 +150,18 @@ def test_flips_are_seeded_and_remembered() -> None:
     assert flip_labels(pool, 0.4, seed=1) == (flipped, truth)
     assert flip_labels(pool, 0.4, seed=2)[1] != truth
     assert flip_labels(pool, 0.0, seed=1) == (pool, {})
+
+
+def test_suspects_show_themselves(tmp_path: Path) -> None:
+    pool = load_examples(get_task("mini_sentiment"), "pool", 30)
+    pool[7] = replace(pool[7], prompt="<script>alert(1)</script> \u202e")
+    scores = {"ridge_left_out": np.arange(30.0) % 11, "memory_left_out": np.zeros(30)}
+    found = Mislabels(MislabelSettings("mini_sentiment", tmp_path), pool, {}, scores, None, {})
+    assert found.to_pandas().id.tolist() == found.ranking("ridge_left_out")
+    assert list(found.plot().data[0].y) == sorted(scores["ridge_left_out"], reverse=True)
+    assert "the most suspicious of 30 labels, by ridge_left_out" in " ".join(repr(found).split())
+    again = replace(found, scores={"ridge_left_out": 1.0 * (np.arange(30) == 7)})._repr_html_()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; \\u202e" in again and "<script" not in again
 
 
 def test_corrections_are_those_of_what_was_inspected() -> None:

@@ -66,6 +66,8 @@ def test_validation_trains_what_it_simulates(settings: ValidateSettings) -> None
     for predicted in found.predicted.values():
         assert predicted.shape == found.truth.shape and np.isfinite(predicted).all()
     result = validation_result(found)
+    assert len(found.to_pandas()) == len(result.rows) and len(found.plot().data) > 0
+    assert all(table.title in found._repr_html_() for table in result.tables) and result.notes[0] in repr(found)
     of = {(row["method"], row["over"]): row for row in result.rows if row.get("outcome") == "final"}
     assert of["mean_curve", "subsets"]["value"] is None
     assert of["memory_label", "subsets"]["runs"] == 9 and of["memory_label", "reorder"]["runs"] == 3
