@@ -65,12 +65,8 @@ def takes_fields_of(kind: type) -> Callable[[Function], Function]:
         own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
         names = {each.name for each in own}
         added = [option for option in options_of(kind) if option.name not in names]
-        keywords = [
-            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=_default(option)) for option in added
-        ]
-        function.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[*own, *keywords]
-        )
+        parameters = [*own, *map(_keyword, added)]
+        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         lines = [f"    {option.name}: {_lower(option.help)}" for option in added if option.help]
         function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Settings:", *lines])
         return function
@@ -78,8 +74,13 @@ def takes_fields_of(kind: type) -> Callable[[Function], Function]:
     return decorate
 
 
-def _default(option: Option) -> Any:
-    return inspect.Parameter.empty if option.default is MISSING else option.default
+def _keyword(option: Option) -> inspect.Parameter:
+    """An option as a parameter of a signature."""
+    kind = "str | Path" if option.kind is Path else option.kind.__name__
+    kind = f"Sequence[{kind}]" if option.several else kind
+    kind = f"{kind} | None" if option.default is None else kind
+    default = inspect.Parameter.empty if option.default is MISSING else option.default
+    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def _lower(text: str) -> str:

@@ -26,7 +26,7 @@ from simulator.model_card import (
     render_model_card,
 )
 
-TRAINING = "training.json"
+_TRAINING = "training.json"
 
 
 def push_simulator(
@@ -128,13 +128,13 @@ def _record_of(simulator: Any) -> dict[str, Any] | None:
     if source is None:
         return None
     if source.is_dir():
-        path: str | None = str(source / TRAINING) if (source / TRAINING).is_file() else None
+        path: str | None = str(source / _TRAINING) if (source / _TRAINING).is_file() else None
     else:
         from transformers.utils import cached_file
 
         revision = getattr(simulator.config, "_commit_hash", None)
         path = cached_file(
-            simulator.name_or_path, TRAINING, revision=revision, _raise_exceptions_for_missing_entries=False
+            simulator.name_or_path, _TRAINING, revision=revision, _raise_exceptions_for_missing_entries=False
         )
     return None if path is None else _training_record(Path(path))
 
@@ -162,7 +162,7 @@ def _write_repository(
         # A path of this machine means nothing to others.
         settings["dataset"] = source if is_hub_id(source) and not Path(source).exists() else None
         training = training | {"settings": settings}
-        write_text(place / TRAINING, json.dumps(training, indent=1) + "\n")
+        write_text(place / _TRAINING, json.dumps(training, indent=1) + "\n")
         if results and settings["dataset"]:
             _write_eval_results(place, settings["dataset"], results)
         try:

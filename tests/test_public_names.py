@@ -47,6 +47,7 @@ SETTINGS = {
 WITH_EXAMPLES = (
     *(f"gptdynamics.{name}" for name in ("load", "read_dynamics", "verify", "push", "collect", "Plan", "Task")),
     *(f"simulator.{name}" for name in ("train", "evaluate", "report", "influence", "what_if")),
+    "simulator.GPTfluenceSimulator",
 )
 SLOW_EXAMPLES = tuple(f"simulator.{name}" for name in ("mislabel", "select", "validate"))
 

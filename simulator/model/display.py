@@ -81,7 +81,8 @@ class Summary:
         )
 
     def _cells(self) -> list[list[str]]:
-        return [[f"{value:.4g}" for value in values] for _, values in self.rows]
+        # Only what is not a number differs from itself.
+        return [[f"{value:.4g}" if value == value else "-" for value in values] for _, values in self.rows]
 
 
 def line_figure(quantity: str) -> Any:

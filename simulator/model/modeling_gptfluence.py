@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .what_if import WhatIf
 
 # Options of `save_pretrained` for pushing what was saved.
-HUB_OPTIONS = "push_to_hub repo_id commit_message commit_description private revision create_pr tags".split()
+_HUB_OPTIONS = "push_to_hub repo_id commit_message commit_description private revision create_pr tags".split()
 
 
 def content_key(example: Any) -> str:
@@ -43,6 +43,14 @@ class GPTfluenceSimulator(PreTrainedModel):
     Encoder vectors of the pool and the test examples it was trained on are stored with it; the encoder's
     weights are not. A simulator of several configs or metrics has a part for each, which `part` gives as a simulator of
     its own; the parts of `markov` share their projections, those of other metrics apart.
+
+    Example:
+        >>> from simulator import GPTfluenceSimulator, train
+        >>> saved = train("gptdynamics", "mini_sentiment_nano", encoder="label", output="my-simulator")
+        >>> simulator = GPTfluenceSimulator.from_pretrained("my-simulator")
+        >>> band = simulator.simulate([[0, 1, 2, 3]] * 96, interval=0.9)
+        >>> bool((band.low <= band.high).all())
+        True
     """
 
     config_class = GPTfluenceConfig
@@ -108,7 +116,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         """
         if not is_main_process:
             return
-        to_hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
+        to_hub = {name: options.pop(name) for name in _HUB_OPTIONS if name in options}
         options.pop("max_shard_size", None)
 
         def fill(staging: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from .display import COLOURS, Summary, library, line_figure, with_unit
 
 # Of more test examples than this only some are drawn or listed, unless they are asked for.
-SHOWN = 6
+_SHOWN = 6
 
 
 class Trajectories(torch.Tensor):
@@ -82,11 +82,11 @@ class Trajectories(torch.Tensor):
             if unknown:
                 raise ValueError(f"test example {unknown[0]} is not among those of this run")
             chosen = [place[key] for key in test_ids]
-        elif len(values) <= SHOWN:
+        elif len(values) <= _SHOWN:
             chosen = list(range(len(values)))
         else:
             order = (values[:, -1] - values[:, 0]).argsort(stable=True)
-            chosen = order[torch.linspace(0, len(order) - 1, SHOWN).round().long()].tolist()
+            chosen = order[torch.linspace(0, len(order) - 1, _SHOWN).round().long()].tolist()
         return [self.test_ids[at] for at in chosen], values[chosen]
 
     def to_pandas(self) -> Any:

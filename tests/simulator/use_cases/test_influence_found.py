@@ -62,7 +62,8 @@ def test_it_shows_itself_as_table_figure_and_text(found: InfluenceFound) -> None
     assert first.split() == f"helped: training example {best.pool_id} {best.final:.4g} {best.error:.4g}".split()
     assert last == "the metric with the example minus without it: below zero it helped"
     assert f"<th>harmed: training example {worst.pool_id}</th><td>{worst.final:.4g}</td>" in found._repr_html_()
-    assert replace(found, error=None, mean_error=None).to_pandas().error.isna().all()
+    without = replace(found, error=None, mean_error=None)
+    assert without.to_pandas().error.isna().all() and repr(without).splitlines()[2].split()[-1] == "-"
 
 
 def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: InfluenceFound) -> None:
