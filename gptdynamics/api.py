@@ -30,13 +30,8 @@ def collect(
 ) -> Collected:
     """Train base models on seeded curricula, and measure every test example at every step.
 
-    Runs that the folder already has are not made again. Each worker is a process of its own, so in a script this needs
-    `if __name__ == "__main__":`.
-
-    Args:
-        configs: what to collect: a config such as `rte_nano`, several, or a `Plan`.
-        output: dataset folder to write to.
-        on_start, on_step, on_run, on_note: called with progress, see `gptdynamics.collection.collect`.
+    Configs are named, or given as a `Plan`. Runs that the folder already has are not made again. Each worker is a
+    process of its own, so in a script this needs `if __name__ == "__main__":`.
 
     Raises:
         GPTDynamicsError: the data, the base model, the folder or the settings cannot be used.
@@ -83,11 +78,6 @@ def push(
     **settings: Any,
 ) -> Pushed:
     """Add the finished runs of a dataset folder to a dataset repository on the Hub, in one commit.
-
-    Args:
-        dataset: dataset folder.
-        repo: dataset repository `<owner>/<name>`; made if it is not there.
-        on_wait: called with the reason before the Hub is asked again.
 
     Raises:
         GPTDynamicsError: see `gptdynamics.hub.push.push`; nothing was changed.

@@ -19,6 +19,13 @@ from gptdynamics.options import Option, options_of, settings_from
 Settings = TypeVar("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+_CALLBACKS = {
+    "on_phase, on_progress": "called with the name of each phase and the number of its parts, and after each part.",
+    "on_start, on_step": "called with a config and the number of measurements to come, and with it after each.",
+    "on_run, on_note": "called with the name of each run that has ended, and with a line for what is worth knowing.",
+    "on_wait": "called with the reason before the Hub is asked again.",
+}
+
 
 def settings_of(kind: type[Settings], **given: Any) -> Settings:
     """An instance of a settings dataclass from keywords; paths may be texts, and tuples may be lists or single values.
@@ -56,6 +63,8 @@ def _value(option: Option, given: Any) -> Any:
 def takes_fields_of(kind: type) -> Callable[[Function], Function]:
     """Let the signature and the docstring of a function name the settings that its `**settings` are made from.
 
+    The docstring gets an `Args:`, whose texts are those of the dataclass.
+
     Args:
         kind: the dataclass; its options that are no parameters of the function yet become keywords.
     """
@@ -63,12 +72,14 @@ def takes_fields_of(kind: type) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         signature = inspect.signature(function)
         own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
-        names = {each.name for each in own}
-        added = [option for option in options_of(kind) if option.name not in names]
+        own_names = {each.name for each in own}
+        added = [option for option in options_of(kind) if option.name not in own_names]
         parameters = [*own, *map(_keyword, added)]
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        lines = [f"    {option.name}: {_lower(option.help)}" for option in added if option.help]
-        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Settings:", *lines])
+        texts = {option.name: _lower(option.help) for option in options_of(kind)}
+        lines = [f"    {each.name}: {texts[each.name]}" for each in parameters if texts.get(each.name)]
+        lines += [f"    {names}: {text}" for names, text in _CALLBACKS.items() if names.split(", ")[0] in own_names]
+        function.__doc__ = "\n".join([inspect.cleandoc(function.__doc__ or ""), "", "Args:", *lines])
         return function
 
     return decorate

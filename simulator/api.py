@@ -55,13 +55,7 @@ def train(
 ) -> Trained:
     """Train a simulator on the training and validation runs of a config and metric, or of several together.
 
-    Args:
-        dataset: runs: a dataset folder, a Hub id, or `gptdynamics`.
-        config: `<task>_<size>`, e.g. `rte_nano`; or several.
-        metric: what to predict; or several.
-        output: folder to save the simulator in; default: it is only returned.
-        on_phase: called with the name of each phase and the number of its parts.
-        on_progress: called after each part.
+    Without `output` it is returned, and not saved.
 
     Returns:
         The simulator as `.model`, and how it was fitted.
@@ -96,14 +90,7 @@ def evaluate(
     on_progress: OnProgress = _no_progress,
     **settings: Any,
 ) -> Evaluation:
-    """Score simulators and baselines on the held-out runs of a config and metric.
-
-    Args:
-        dataset: runs: a dataset folder, a Hub id, or `gptdynamics`.
-        config: `<task>_<size>`, e.g. `rte_nano`.
-        metric: what is predicted.
-        models: simulators to score; default: markov and memory are trained here.
-        on_phase, on_progress: as of `train`.
+    """Score simulators and baselines on the held-out runs of a config and metric. Models may be objects, too.
 
     Raises:
         GPTDynamicsError: data or models are missing, damaged or do not fit each other.
@@ -133,11 +120,7 @@ def report(
 ) -> Path:
     """Write one self-contained page: scores, and true against predicted trajectories; or the interactive explorer.
 
-    Args:
-        dataset: runs: a dataset folder, a Hub id, or `gptdynamics`.
-        output: the HTML page.
-        models: simulators to show; default: markov and memory are trained here.
-        on_phase, on_progress: as of `train`.
+    Models may be objects, too.
 
     Returns:
         The page.
@@ -165,10 +148,7 @@ def report(
 def influence(dataset: Dataset, config: str | None = None, *, model: Model, **settings: Any) -> InfluenceFound:
     """The effect of every training example of a run on its test examples, by simulating the run without each.
 
-    Args:
-        dataset: runs: a dataset folder, a Hub id, or `gptdynamics`.
-        config: which config, of a simulator of several.
-        model: the simulator.
+    The model may be an object, too.
 
     Raises:
         GPTDynamicsError: model and dataset do not fit each other, or the run or a test example is unknown.
@@ -234,11 +214,6 @@ def mislabel(
 ) -> Mislabels:
     """Score every training row of a label task by how wrong its label seems. It trains the base model many times.
 
-    Args:
-        task: a task with labels, e.g. `sst2`.
-        output: folder for runs and scores; what is there already is used.
-        on_phase, on_progress: as of `train`.
-
     Raises:
         GPTDynamicsError: rows or base model are missing, or a training diverged.
 
@@ -268,11 +243,7 @@ def select(
 ) -> Selection:
     """Choose training examples for target test examples, and train on each choice to see what it is worth.
 
-    Args:
-        dataset: runs, with texts: a dataset folder, a Hub id, or `gptdynamics`.
-        output: folder for what is trained; what is there already is used.
-        model: the simulator.
-        on_phase, on_progress: as of `train`.
+    The model may be an object, too.
 
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit each other, or a training diverged.
@@ -305,11 +276,7 @@ def validate(
 ) -> Validation:
     """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare.
 
-    Args:
-        dataset: runs, with texts: a dataset folder, a Hub id, or `gptdynamics`.
-        output: folder for what is trained; what is there already is used.
-        model: the simulator.
-        on_phase, on_progress: as of `train`.
+    The model may be an object, too.
 
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit each other, or a training diverged.

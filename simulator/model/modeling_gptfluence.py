@@ -235,9 +235,9 @@ class GPTfluenceSimulator(PreTrainedModel):
         return output if as_dict else output.to_tuple()
 
     @torch.no_grad()
-    def trajectories(self, *arguments: Any) -> torch.Tensor:
+    def trajectories(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """The trajectories that `forward` predicts from the same arguments, without gradients."""
-        values: torch.Tensor = self(*arguments, return_dict=True).trajectories
+        values: torch.Tensor = self(*arguments, **options, return_dict=True).trajectories
         return values
 
     def places(self, test: Sequence[Any]) -> torch.Tensor:
