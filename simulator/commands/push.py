@@ -14,7 +14,7 @@ def push(settings: PushModelSettings, write_json: WriteJson) -> None:
 
     JSON: `model` and `space` (or null), each with `repository`, `created`, `files`, `size`, `sha`, `url`.
     """
-    from simulator.model_push import push_simulator
+    from simulator.hub.push import push_simulator
 
     model, repo, private, dataset = settings.model, settings.repo, settings.private, settings.dataset
     keeps("what was uploaded is kept")
@@ -22,7 +22,7 @@ def push(settings: PushModelSettings, write_json: WriteJson) -> None:
     say_pushed(pushed, repo)
     space = None
     if settings.space is not None:
-        from simulator.space_push import push_space
+        from simulator.hub.space import push_space
 
         texts = not settings.no_texts
         space = push_space(model, repo, settings.space, texts=texts, private=private, dataset=dataset)

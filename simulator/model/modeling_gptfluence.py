@@ -138,7 +138,7 @@ class GPTfluenceSimulator(PreTrainedModel):
             Address of the commit or pull request.
         """
         try:
-            publishing = importlib.import_module("simulator.model_push")
+            publishing = importlib.import_module("simulator.hub.push")
         except ImportError:
             return str(super().push_to_hub(repo_id, **options))
         return str(publishing.push_loaded(self, repo_id, **options))

@@ -37,9 +37,9 @@ from gptdynamics.tasks import load_examples
 from gptdynamics.tasks.user_tasks import _tasks_of
 from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.simulated import load_simulator
-from simulator.model_card import FIGURES
-from simulator.model_push import _results
-from simulator.space_push import trained_on
+from simulator.hub.card import FIGURES
+from simulator.hub.push import _results
+from simulator.hub.space import trained_on
 from simulator.training.checkpoints import Checkpoints
 from simulator.use_cases.kept_scores import load_scores, save_scores
 from simulator.use_cases.mislabel_rankings import SCORES

@@ -14,9 +14,9 @@ from gptdynamics.errors import SettingsError
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
 from simulator.attribution import leave_out, visit_derivatives
 from simulator.evaluation.simulated import Simulated
+from simulator.hub.card import render_model_card
 from simulator.model import kinds
 from simulator.model.dynamics import DynamicsModule, Field
-from simulator.model_card import render_model_card
 from simulator.training import TrainSettings, fitting, train_simulator
 from simulator.training.fitter import Fits, Fitter, OnPhase, OnProgress, Part
 from simulator.training.session import Session

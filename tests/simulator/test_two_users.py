@@ -13,8 +13,8 @@ from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.verify import verify
 from gptdynamics.hub.push import PushOptions, push
 from simulator.evaluation import EvaluateSettings, evaluate
+from simulator.hub.push import push_simulator
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-from simulator.model_push import push_simulator
 from simulator.training import TrainSettings, train_simulator
 from tests.hub.server import Hub
 from tests.simulator.conftest import write_runs

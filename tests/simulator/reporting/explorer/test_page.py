@@ -19,11 +19,11 @@ from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from simulator.cli import app
 from simulator.evaluation.simulated import Simulated, load_simulator
+from simulator.hub.space import push_space
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.reporting.explorer import View, explorer_payload, views_of, write_explorer
 from simulator.reporting.explorer.page import SCRIPTS, asset
-from simulator.space_push import push_space
 from tests.hub.server import Hub
 
 NASTY = [

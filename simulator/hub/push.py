@@ -16,7 +16,7 @@ from gptdynamics.hub.repository import Repository
 from gptdynamics.hub.source import is_hub_id
 from gptdynamics.parsing import read_json
 from gptdynamics.scratch import scratch_folder
-from simulator.model_card import (
+from simulator.hub.card import (
     FIGURE,
     FIGURE_FIELDS,
     FIGURES,

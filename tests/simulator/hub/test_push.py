@@ -24,9 +24,9 @@ from gptdynamics.hub.push import push
 from gptdynamics.nano import MODEL_FOLDER
 from simulator.cli import app
 from simulator.evaluation import EvaluateSettings, evaluate, write_rows
+from simulator.hub.card import FIGURES
+from simulator.hub.push import push_simulator
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-from simulator.model_card import FIGURES
-from simulator.model_push import push_simulator
 from simulator.training import TrainSettings, train_simulator
 from tests.cards import check_whole, code, lines_of, metadata, tables
 from tests.hub.faults import Fault
@@ -210,7 +210,7 @@ def test_the_card_of_a_simulator_of_unknown_training_says_nothing_of_it(hub: Hub
 def test_without_the_package_the_inherited_push_is_made(
     hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "simulator.model_push", None)
+    monkeypatch.setitem(sys.modules, "simulator.hub.push", None)
     GPTfluenceSimulator.from_pretrained(trained).push_to_hub(ID)
     assert "model.safetensors" in hub.store.files("model", ID)
     assert "## Limits" not in hub.store.files("model", ID)["README.md"].decode()
