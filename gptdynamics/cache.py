@@ -16,6 +16,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -110,8 +111,9 @@ class Entries:
             return None
         except (GPTDynamicsError, ValueError, KeyError) as error:
             _logger.warning("note: %s is damaged (%s): it is made again", path, error)
-            for each in (path, _checksum(path)):
-                each.unlink(missing_ok=True)
+            with suppress(OSError):
+                _checksum(path).unlink()
+                path.unlink()
             return None
 
 

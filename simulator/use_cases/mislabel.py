@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gptdynamics.base_model import load_base_model
+from gptdynamics.cache import Entries
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
@@ -27,7 +28,7 @@ from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
 from simulator.settings.use_cases import MEASURED, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
-from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
+from simulator.use_cases.kept_scores import read_scores, write_scores
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
 from simulator.use_cases.trial import Trial
@@ -149,10 +150,12 @@ def _scores(
     """Every score `[N]` by method, and processor seconds: those kept, or new ones."""
     run_settings = settings.run_settings
     names = PlanEntry(run_settings, settings.runs).run_names
-    path = scores_path(settings.output, run_settings, names, pool, load_base_model(settings.base_model).revision)
-    kept = load_scores(path)
-    if kept is not None:
-        return kept
+    texts = [(each.id, each.prompt, each.target) for each in pool]
+    key = [run_settings.to_dict(), names, texts, load_base_model(settings.base_model).revision]
+    kept = Entries(settings.output / "scores")
+    earlier = kept.load(key, read_scores)
+    if earlier is not None:
+        return earlier
     on_phase("runs on the pool", settings.runs)
     seconds = {"dynamics": _collect(settings, pool, on_progress)}
     runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
@@ -164,7 +167,7 @@ def _scores(
     [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(settings, pool))])
     on_progress()
     scores = {"tracin_self": traced, **scores}
-    save_scores(path, scores, seconds)
+    kept.save(key, lambda path: write_scores(path, scores, seconds))
     return scores, seconds
 
 
