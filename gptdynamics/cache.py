@@ -4,7 +4,7 @@ An entry is a file, named for a digest of everything that its content depends on
 its bytes lies beside it: a file that was cut short or changed is never read, but made again. A new kind is a line:
 
     KERNELS = Kind("kernels", "products of a base model's gradients")
-    arrays = KERNELS.entries(base.revision).get([layer, width], read, write)
+    path = KERNELS.entries(base.revision).get([layer, width], Path, write)
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from gptdynamics.atomic import remove_leftovers_of, write_atomically, write_text
 from gptdynamics.errors import GPTDynamicsError
+from gptdynamics.tensor_files import read_tensors, write_tensors
 
 Value = TypeVar("Value")
+_ARRAYS = "arrays"
 _CHECKSUM = ".sha256"
 # A file of an entry, or a file in a group of entries. Whatever else lies in the cache's folder is not ours to remove.
 _OURS = re.compile(r"[0-9a-f]{16,64}/[^/]+|\.?[0-9a-f]{16,64}\.[^/]+")
@@ -98,6 +102,14 @@ class Entries:
             self.save(key, write)
             value = read(self.path(key))
         return value
+
+    def load_arrays(self, key: object) -> dict[str, np.ndarray] | None:
+        """Arrays that `save_arrays` wrote."""
+        return self.load(key, lambda path: read_tensors(path, _ARRAYS)[0])
+
+    def save_arrays(self, key: object, arrays: Mapping[str, np.ndarray]) -> None:
+        """Make or replace an entry of arrays by name."""
+        self.save(key, lambda path: write_tensors(path, arrays, {}, _ARRAYS))
 
     def _read(self, path: Path, read: Callable[[Path], Value]) -> Value | None:
         try:

@@ -10,13 +10,11 @@ import numpy as np
 
 from gptdynamics.cache import Entries
 from gptdynamics.runs import Run
-from gptdynamics.tensor_files import read_tensors, write_tensors
 from simulator.use_cases.trial import Trial
 
 if TYPE_CHECKING:
     from gptdynamics.runs import BenchContents
 
-_NAME = "run"
 _STEPS = {"step": np.int64, "generation_step": np.int64, "learning_rate": np.float64}
 
 
@@ -40,13 +38,11 @@ class KeptRuns:
 
     def load(self, trial: Trial) -> Run | None:
         """The run of a trial; None if it was not kept or is damaged."""
-
-        def read(path: Path) -> Run:
-            arrays, _ = read_tensors(path, _NAME)
-            step, generation_step, rates = (arrays.pop(name).tolist() for name in _STEPS)
-            return Run(trial.run, trial.curriculum, rates, step, generation_step, arrays)
-
-        return self._entries.load(self._key(trial), read)
+        arrays = self._entries.load_arrays(self._key(trial))
+        if arrays is None:
+            return None
+        step, generation_step, rates = (arrays.pop(name).tolist() for name in _STEPS)
+        return Run(trial.run, trial.curriculum, rates, step, generation_step, arrays)
 
     def save(self, trial: Trial, run: Run) -> None:
         """Keep the metrics of a run.
@@ -55,7 +51,7 @@ class KeptRuns:
             DataError: the file cannot be written.
         """
         arrays = {name: np.array(getattr(run, name), dtype=kind) for name, kind in _STEPS.items()} | run.metrics
-        self._entries.save(self._key(trial), lambda path: write_tensors(path, arrays, {}, _NAME))
+        self._entries.save_arrays(self._key(trial), arrays)
 
     def _key(self, trial: Trial) -> Any:
         return [self._contents, asdict(trial)]

@@ -28,7 +28,7 @@ from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
 from simulator.settings.use_cases import MEASURED, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
-from simulator.use_cases.kept_scores import read_scores, write_scores
+from simulator.use_cases.mislabel_rankings import SCORES
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
 from simulator.use_cases.trial import Trial
@@ -40,6 +40,7 @@ SHUFFLES = 10
 RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out", "ridge_left_out")
 # Pool examples that markov predicts in training; its factors on all of them follow from their vectors.
 MARKOV_TESTS = 256
+_SECONDS = "seconds."
 
 
 @dataclass(frozen=True)
@@ -153,9 +154,10 @@ def _scores(
     texts = [(each.id, each.prompt, each.target) for each in pool]
     key = [run_settings.to_dict(), names, texts, load_base_model(settings.base_model).revision]
     kept = Entries(settings.output / "scores")
-    earlier = kept.load(key, read_scores)
-    if earlier is not None:
-        return earlier
+    arrays = kept.load_arrays(key)
+    if arrays is not None and arrays.keys() >= set(SCORES):
+        times = {name.removeprefix(_SECONDS): float(arrays[name]) for name in arrays if name.startswith(_SECONDS)}
+        return {name: arrays[name] for name in SCORES}, times
     on_phase("runs on the pool", settings.runs)
     seconds = {"dynamics": _collect(settings, pool, on_progress)}
     runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
@@ -167,7 +169,7 @@ def _scores(
     [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(settings, pool))])
     on_progress()
     scores = {"tracin_self": traced, **scores}
-    kept.save(key, lambda path: write_scores(path, scores, seconds))
+    kept.save_arrays(key, {**scores, **{f"{_SECONDS}{name}": np.array(value) for name, value in seconds.items()}})
     return scores, seconds
 
 

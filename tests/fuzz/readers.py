@@ -42,7 +42,6 @@ from simulator.model_card import FIGURES
 from simulator.model_push import _results
 from simulator.space_push import trained_on
 from simulator.training.checkpoints import Checkpoints
-from simulator.use_cases.kept_scores import read_scores, write_scores
 from simulator.use_cases.mislabel_rankings import SCORES
 from simulator.use_cases.simulate import read_curriculum
 from tests.fuzz.conftest import CONFIG
@@ -303,11 +302,13 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path, release:
 
     encoded()
     [encodings] = (Path(os.environ["GPTDYNAMICS_CACHE"]) / "encodings").glob("*/*.npy")
-    sound_scores = {name: np.arange(6.0) for name in SCORES}, {"training": 1.0}
+    sound_scores = {name: np.arange(6.0) for name in SCORES}
     kept = Entries(checkpoints)
 
     def scores() -> Any:
-        return kept.get("scores", read_scores, lambda path: write_scores(path, *sound_scores))
+        if kept.load_arrays("scores") is None:
+            kept.save_arrays("scores", sound_scores)
+        return kept.load_arrays("scores")
 
     scores()
     figures = {"model": str(model), "config": CONFIG, "metric": "loss", "split": "test", "runs": 1}
