@@ -48,12 +48,7 @@ def content_digest(content: object) -> str:
 
 @dataclass(frozen=True)
 class Entries:
-    """The entries in one folder, which any number of processes may read and write.
-
-    Attributes:
-        folder: of the files.
-        suffix: of their names.
-    """
+    """The entries in one folder, which any number of processes may read and write."""
 
     folder: Path
     suffix: str = ".safetensors"
@@ -131,13 +126,7 @@ class Entries:
 
 @dataclass(frozen=True)
 class Kind:
-    """Entries of one kind.
-
-    Attributes:
-        name: of their folder in the cache.
-        holds: what they are, for `gptdynamics cache`.
-        suffix: of the files.
-    """
+    """Entries of one kind: the name of their folder, what `gptdynamics cache` says that they are, and their suffix."""
 
     name: str
     holds: str
@@ -155,16 +144,7 @@ KINDS = (ENCODINGS, BASE_MODELS)
 
 @dataclass(frozen=True)
 class Usage:
-    """What a folder of the cache holds.
-
-    Attributes:
-        kind: its name.
-        holds: what its entries are.
-        files: all that clearing removes.
-        entries: how many there are.
-        size: in bytes.
-        last_use: seconds since 1970; None where there are no entries.
-    """
+    """What a folder of the cache holds: `size` in bytes, `last_use` in seconds since 1970, `files` that are cleared."""
 
     kind: str
     holds: str
@@ -196,17 +176,17 @@ def clear(used: Collection[Usage]) -> None:
 
 def _usage(folder: Path, holds: str) -> Usage:
     files = [path for path in _files(folder) if _is_ours(folder, path)]
-    entries = [path for path in files if path.suffix not in (_CHECKSUM, ".tmp")]
-    last = max((max(path.stat().st_atime, path.stat().st_mtime) for path in entries), default=None)
+    entries = [path.stat() for path in files if path.suffix not in (_CHECKSUM, ".tmp")]
+    last = max((max(each.st_atime, each.st_mtime) for each in entries), default=None)
     return Usage(folder.name, holds, files, len(entries), sum(path.stat().st_size for path in files), last)
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() or path.is_symlink()]
+    return [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
 
 
 def _is_ours(folder: Path, path: Path) -> bool:
-    return _OURS.fullmatch(path.relative_to(folder).as_posix()) is not None and not path.is_symlink()
+    return not path.is_symlink() and _OURS.fullmatch(path.relative_to(folder).as_posix()) is not None
 
 
 def _checksum(path: Path) -> Path:
