@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import re
 import time
@@ -19,20 +18,19 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
 
 from gptdynamics.atomic import remove_leftovers_of, write_atomically, write_text
 from gptdynamics.errors import GPTDynamicsError
-from gptdynamics.tensor_files import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Value = TypeVar("Value")
 _ARRAYS = "arrays"
 _CHECKSUM = ".sha256"
 # A file of an entry, or a file in a group of entries. Whatever else lies in the cache's folder is not ours to remove.
 _OURS = re.compile(r"[0-9a-f]{16,64}/[^/]+|\.?[0-9a-f]{16,64}\.[^/]+")
-_logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -100,10 +98,14 @@ class Entries:
 
     def load_arrays(self, key: object) -> dict[str, np.ndarray] | None:
         """Arrays that `save_arrays` wrote."""
+        from gptdynamics.tensor_files import read_tensors
+
         return self.load(key, lambda path: read_tensors(path, _ARRAYS)[0])
 
     def save_arrays(self, key: object, arrays: Mapping[str, np.ndarray]) -> None:
         """Make or replace an entry of arrays by name."""
+        from gptdynamics.tensor_files import write_tensors
+
         self.save(key, lambda path: write_tensors(path, arrays, {}, _ARRAYS))
 
     def _read(self, path: Path, read: Callable[[Path], Value]) -> Value | None:
@@ -117,7 +119,9 @@ class Entries:
         except OSError:
             return None
         except (GPTDynamicsError, ValueError, KeyError) as error:
-            _logger.warning("note: %s is damaged (%s): it is made again", path, error)
+            import logging
+
+            logging.getLogger(__name__).warning("note: %s is damaged (%s): it is made again", path, error)
             with suppress(OSError):
                 _checksum(path).unlink()
                 path.unlink()
