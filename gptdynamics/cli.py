@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gptdynamics.commands.cache import cache
 from gptdynamics.commands.collect import collect
 from gptdynamics.commands.exchange import export, import_
 from gptdynamics.commands.from_settings import add_command, new_app
@@ -11,7 +12,7 @@ from gptdynamics.commands.status import status
 from gptdynamics.commands.verify import verify
 from gptdynamics.console import run_process
 
-COMMANDS = (plan, collect, status, verify, import_, export, push, push_base)
+COMMANDS = (plan, collect, status, verify, import_, export, push, push_base, cache)
 
 app = new_app("Build and read GPTDynamics datasets: what fine-tuning does to every test example, step by step.")
 for command in COMMANDS:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
-from gptdynamics.atomic import write_text
+from gptdynamics.cache import BASE_MODELS
 from gptdynamics.errors import DataError
 from gptdynamics.hub.source import is_hub_id
 
@@ -35,23 +34,17 @@ def remember_folder(name: str, revision: str) -> None:
     folder = Path(name).expanduser()
     if not folder.is_dir() or published_name(name) == name:
         return
+    place = os.path.abspath(folder)  # noqa: PTH100
     # Where nothing can be kept, the folder is named again.
     with suppress(DataError):
-        write_text(_places(published_name(name)) / f"{revision}.path", str(Path(os.path.abspath(folder))))  # noqa: PTH100
+        BASE_MODELS.entries(published_name(name)).save(revision, lambda path: _write(path, place))
 
 
 def remembered_folder(name: str) -> Path | None:
     """The folder that was last remembered under a published name, if it is still there."""
-    places = _places(name)
-    with suppress(OSError, ValueError):
-        for kept in sorted(places.glob("*.path"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
-            folder = Path(kept.read_text(encoding="utf-8"))
-            if folder.is_dir():
-                return folder
-    return None
+    places = BASE_MODELS.entries(name).load_all(lambda path: Path(path.read_text(encoding="utf-8")))
+    return next((folder for folder in places if folder.is_dir()), None)
 
 
-def _places(name: str) -> Path:
-    root = os.environ.get("GPTDYNAMICS_CACHE")
-    cache = Path(root) if root else Path.home() / ".cache" / "gptdynamics"
-    return cache / "base_models" / hashlib.sha256(name.encode()).hexdigest()[:16]
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +15,9 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.settings.collect import RaySettings
 
 _CONNECT_SECONDS = 5.0
-# What a client of gRPC says first, with empty settings; a server answers with a frame of the same kind.
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + b"\4" + b"\0" * 5
-_SETTINGS_FRAME = 4
+_HEALTH_SECONDS = 60.0
+# Ray's own time limits; it tries for a minute by default.
+_QUICK = {"RAY_gcs_rpc_server_connect_timeout_s": "5", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
 
 @dataclass(frozen=True)
@@ -127,19 +129,27 @@ def _find_address(address: str) -> str:
         raise SettingsError(f"ray address {address!r} is not <host>:<port> of a head node ({error})") from error
 
 
-def _check_answer(address: str) -> None:
-    """Ray itself tries an address that nothing answers at for minutes."""
+def _check_health(address: str) -> None:
+    """Let Ray look for the head in a process of its own: `ray.init` ends the process where there is none."""
     advice = f"See that the cluster runs (`ray status --address {address}`), and --ray-address"
     try:
-        with _open(address) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
-                return
-            connection.sendall(_GREETING)
-            answer = connection.recv(4)
+        _open(address).close()
     except OSError as error:
         raise SettingsError(f"no Ray cluster at {address} ({error.strerror or error}). {advice}") from error
-    if len(answer) < 4 or answer[3] != _SETTINGS_FRAME:
-        raise SettingsError(f"what answers at {address} is not the head of a Ray cluster. {advice}")
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
+    try:
+        subprocess.run(
+            [*command, "--address", address],
+            env={**_QUICK, **os.environ},
+            timeout=_HEALTH_SECONDS,
+            check=True,
+            capture_output=True,
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        # A head that asks for a token is one; `ray.init` says what it misses.
+        if b"uthenticat" in (error.stderr or b""):
+            return
+        raise SettingsError(f"what answers at {address} is not the head of a Ray cluster. {advice}") from error
 
 
 @contextmanager
@@ -155,7 +165,7 @@ def connect(settings: RaySettings) -> Iterator[Cluster]:
         return
     wanted = settings.address or "auto"
     address = _find_address(wanted)
-    _check_answer(address)
+    _check_health(address)
     worker = ray._private.worker
     printing = worker.print_to_stdstream
     # A node's end would be pages on standard output; no setting of Ray's turns that off.

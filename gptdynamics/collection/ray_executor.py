@@ -23,13 +23,7 @@ TRIES = 4
 class RayExecutor:
     """Does jobs on a cluster; a job whose worker is lost is begun again by another.
 
-    Args:
-        cluster: to use.
-        request: what Ray keeps for each worker.
-        workers: how many to have.
-        patience: seconds without a node that could take a worker, before all jobs fail.
-        on_step: called with the config's name after each measured step; steps that are made again are not told again.
-        on_note: called with a line about what was lost, or is waited for.
+    `on_step` is not called again for steps that are made again; `patience` is as in `Staff`.
     """
 
     def __init__(
@@ -103,12 +97,10 @@ class RayExecutor:
 def ray_executor(
     settings: RaySettings, device: str, workers: int | None, jobs: int, on_step: OnStep, on_note: OnNote
 ) -> Iterator[Executor[RunJob]]:
-    """An executor on a Ray cluster.
+    """An executor on a Ray cluster, with as many workers as it has room for or fewer.
 
     Args:
-        settings: which cluster, and what each worker asks it for.
-        device: `cpu`, `cuda`, or `auto`: GPUs if the cluster has any.
-        workers: how many; None: as many as the cluster has room for.
+        settings, device, workers: as in `CollectSettings`.
         jobs: how many there are to do: no more workers than that.
         on_step: called with the config's name after each measured step.
         on_note: called with a line about what was lost, or is waited for.

@@ -27,12 +27,7 @@ KEPT = "Finished runs are kept: run the same command again to go on"
 
 @dataclass(frozen=True, eq=False)
 class Worker:
-    """A worker that has answered.
-
-    Attributes:
-        actor: Ray's handle of a `RayWorker`.
-        place: where it is.
-    """
+    """A worker that has answered: Ray's handle of a `RayWorker`, and where it is."""
 
     actor: Any
     place: Place
@@ -40,26 +35,16 @@ class Worker:
 
 @dataclass(frozen=True)
 class Loss:
-    """What became of a worker.
-
-    Attributes:
-        told: in words.
-        with_node: whether its whole node is gone.
-    """
+    """What became of a worker, in words, and whether its whole node is gone."""
 
     told: str
     with_node: bool
 
 
 class Staff:
-    """As many workers as wanted, as far as the cluster has room for them.
+    """As many workers as wanted; those that there is no room for begin when there is.
 
-    Args:
-        cluster: to use.
-        request: what Ray keeps for each worker.
-        wanted: how many; those that there is no room for begin when there is.
-        patience: seconds without a node that could take a worker, before this gives up.
-        on_note: called with a line about what is waited for.
+    `patience` is how many seconds may pass without a node that could take a worker.
     """
 
     def __init__(self, cluster: Cluster, request: Request, wanted: int, patience: float, on_note: OnNote) -> None:
@@ -94,12 +79,7 @@ class Staff:
             self._idle.put(worker)
 
     def lose(self, worker: Worker, error: Exception) -> Loss:
-        """Replace a worker.
-
-        Args:
-            worker: that does not answer.
-            error: what Ray said.
-        """
+        """Replace a worker that does not answer; `error` is what Ray said."""
         self._there.discard(worker)
         self._end(worker.actor)
         place = worker.place

@@ -27,14 +27,7 @@ def installed_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker is.
-
-    Attributes:
-        node: Ray's id of its node.
-        name: host and address of the node, for messages.
-        versions: see `installed_versions`.
-        gpu: whether torch sees a GPU.
-    """
+    """Where a worker is: Ray's id of its node, the node's name for messages, and what is installed there."""
 
     node: str
     name: str
@@ -51,13 +44,7 @@ class Ended:
 
 
 class RayWorker:
-    """Does jobs in a process of some node, one after the other, with one thread.
-
-    It keeps the bench of the last job: the next one is mostly of the same config.
-
-    Args:
-        device: of the base model.
-    """
+    """Does jobs in a process of some node, one after the other, with one thread; it keeps the bench of the last one."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -73,15 +60,9 @@ class RayWorker:
         return Place(ray.get_runtime_context().get_node_id(), name, installed_versions(), gpu)
 
     def do(self, job: Job, key: str, shipment: list[Any]) -> Iterator[Any]:
-        """Do a job.
+        """Do a job: `BEGUN`, a `STEP` after each measured step, and `Ended`.
 
-        Args:
-            job: what to do.
-            key: names the bench it needs.
-            shipment: the reference of what that bench is made of, in a list, so that it is fetched only when needed.
-
-        Yields:
-            `BEGUN`, a `STEP` after each measured step, and `Ended`.
+        `key` names the bench it needs; what that is made of is a reference in a list, fetched only when it is needed.
         """
         told: SimpleQueue[Any] = SimpleQueue()
 

@@ -28,11 +28,7 @@ _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja"
 class Shipment:
     """What a config's bench is made of.
 
-    Attributes:
-        contents: settings, pool and test set.
-        base_revision: weights of the base model that runs must start from.
-        model_files: bytes of a base model's folder by file name; None: nodes find the base model by its name.
-        task_files: name and text of each task file.
+    `model_files` are the bytes of a base model's folder by file name; None: nodes find the base model by its name.
     """
 
     contents: BenchContents
@@ -54,9 +50,6 @@ class Shipment:
 
     def unpack(self, device: str) -> Bench:
         """Make the bench, on another machine.
-
-        Args:
-            device: of its base model.
 
         Raises:
             GPTDynamicsError: it cannot be made there, or its base model has other weights; names the machine.

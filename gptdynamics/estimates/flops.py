@@ -34,15 +34,7 @@ TEXT_BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class RunFlops:
-    """Operations of a run, by what they are for.
-
-    Attributes:
-        update: forward and backward passes over training batches.
-        loss: measurements of loss and accuracy.
-        generation: measurements of sampled text.
-        gradients: derivatives of test losses along each update.
-        products: pool x test inner products of gradients.
-    """
+    """Operations of a run: of updates, measurements, derivatives along updates, and pool x test gradient products."""
 
     update: float
     loss: float
@@ -63,11 +55,7 @@ class RunFlops:
 def forward_flops(shape: ModelShape, tokens: float, squares: float, logits: float, lora_rank: int = 0) -> float:
     """Operations of a forward pass: 2 (W + A) tokens + 4 layers h squares + 2 h v logits, with A = 4 r h layers.
 
-    Args:
-        shape, lora_rank: of the model.
-        tokens: fed in, padding included.
-        squares: sum over inputs of the square of their tokens.
-        logits: positions whose logits are wanted.
+    `squares` is the sum over inputs of the square of their tokens, `logits` the positions whose logits are wanted.
     """
     width = shape.layers * shape.hidden
     weights = shape.block_weights + 4 * lora_rank * width
@@ -89,10 +77,7 @@ def update_flops(shape: ModelShape, batch: int, lengths: Lengths, lora_rank: int
 
 
 def loss_flops(shape: ModelShape, examples: int, lengths: Lengths, lora_rank: int = 0) -> float:
-    """Operations of one measurement of the loss of `examples` test examples, in padded batches of similar lengths.
-
-    A label of several tokens costs one more such pass for each label; that is not counted.
-    """
+    """Operations of one measurement of loss; that labels of several tokens cost more passes is not counted."""
     batches = lengths.batches(examples, LOSS_BATCH_TOKENS)
     tokens = sum(rows * longest for rows, _, longest in batches)
     squares = sum(rows * longest**2 for rows, _, longest in batches)
@@ -134,14 +119,7 @@ def measurements(steps: int, every: int) -> int:
 def run_flops(
     shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], follows_gradients: bool = False
 ) -> RunFlops:
-    """Operations of one run.
-
-    Args:
-        shape: of its base model.
-        settings: of its config.
-        lengths: of the tasks that it trains on and is measured by.
-        follows_gradients: whether it records gradient products.
-    """
+    """Operations of one run; `lengths` are those of the tasks that it trains on and is measured by."""
     from gptdynamics.tasks import get_task
 
     task = get_task(settings.task)

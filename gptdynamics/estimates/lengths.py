@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Prompt and target tokens of examples, or of groups of equally many examples.
-
-    Attributes:
-        pairs: (prompt tokens, target tokens) of each example or group; means of groups need not be whole.
-    """
+    """Prompt and target tokens of each example, or means of groups of equally many examples."""
 
     pairs: tuple[tuple[float, float], ...]
 
@@ -46,12 +42,12 @@ class Lengths:
     @property
     def fed(self) -> float:
         """Mean tokens fed in."""
-        return float(self.inputs.mean())
+        return self.longest_of(1)[0]
 
     @property
     def square(self) -> float:
         """Mean square of the tokens fed in, which attention grows with."""
-        return float((self.inputs**2).mean())
+        return self.longest_of(1)[1]
 
     def longest_of(self, draws: int) -> tuple[float, float]:
         """Mean and mean square of the tokens fed in by the longest of `draws` examples drawn at random.
@@ -63,10 +59,9 @@ class Lengths:
         return float(chances @ inputs), float(chances @ inputs**2)
 
     def batches(self, examples: int, most_tokens: int) -> list[tuple[int, float, float]]:
-        """Rows, longest prompt and longest input of each batch that `examples` such examples are measured in.
+        """Rows, longest prompt and longest input of each batch of at most `most_tokens` tokens with padding.
 
-        Put in order of length, as many go into a batch as make at most `most_tokens` tokens with padding. Each pair
-        stands for equally many examples, as nearly as possible.
+        Examples are in order of length; each pair stands for equally many, as nearly as possible.
         """
         each = sorted((prompt + target - 1, prompt) for prompt, target in self.pairs)
         batches: list[tuple[int, float, float]] = []
@@ -82,13 +77,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class TaskLengths:
-    """Lengths of a task's rows.
-
-    Attributes:
-        pool: of training examples.
-        test: of test examples.
-        new_tokens: at most this many in a generated text; 0 for tasks that generate none.
-    """
+    """Lengths of a task's rows, and the most tokens of a generated text; 0 for tasks that generate none."""
 
     pool: Lengths
     test: Lengths
@@ -107,9 +96,7 @@ def _recorded() -> dict[str, dict[str, Any]]:
 def task_lengths(task: Task | Mixture, tokenizer: str = "") -> dict[str, TaskLengths]:
     """Lengths of a task, or of each task of a mixture, by name; of a task without a record the default.
 
-    Args:
-        task: the six real ones and mixtures of them are recorded, with plain prompts and with instructions.
-        tokenizer: `nano` multiplies recorded lengths, which are Pythia tokens, by what its smaller vocabulary takes.
+    Recorded lengths are Pythia tokens; those of the tokenizer `nano` are scaled to its smaller vocabulary.
     """
     recorded = _recorded()
     lengths = {}

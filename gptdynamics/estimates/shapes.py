@@ -35,15 +35,10 @@ class ModelShape:
     """Sizes of a decoder-only transformer.
 
     Attributes:
-        layers: blocks of attention and MLP.
-        hidden: width of the residual stream.
-        heads: of attention; together as wide as `hidden`.
-        intermediate: width of the MLP.
-        vocabulary: rows of the output matrix.
-        context: longest input in tokens.
+        intermediate: width of the MLP, which has three matrices where it is gated.
+        vocabulary, context: rows of the output matrix, and the longest input in tokens.
         tied: whether input and output embeddings are one matrix.
-        key_value_heads: heads of keys and values, where fewer than `heads`. None: as many.
-        mlp_matrices: 2, or 3 where the MLP is gated.
+        key_value_heads: heads of keys and values. None: as many as `heads`.
     """
 
     layers: int

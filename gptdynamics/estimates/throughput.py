@@ -24,13 +24,7 @@ DEVICES = ("cpu", *PEAKS)
 
 
 def matmul_rate(device: str = "cpu", size: int = 512, seconds: float = 0.3) -> float:
-    """Measured rate of an fp32 matrix product, in TFLOP/s: the best within `seconds`. On a CPU, of one thread.
-
-    Args:
-        device: of torch.
-        size: rows and columns of the square matrices: 2 size^3 operations a product.
-        seconds: how long to try.
-    """
+    """Rate of fp32 products of square matrices, in TFLOP/s: the best within `seconds`. On a CPU, of one thread."""
     import torch
 
     threads, cpu = torch.get_num_threads(), torch.device(device).type == "cpu"
@@ -52,12 +46,7 @@ def matmul_rate(device: str = "cpu", size: int = 512, seconds: float = 0.3) -> f
 
 
 def throughput(name: str | float) -> float:
-    """What a device sustains over whole runs, in TFLOP/s.
-
-    Args:
-        name: `v100`, `a100` or `h100`: their fp32 peaks times a utilisation of 0.4; `cpu`: this machine's matrix
-            product rate, measured in under a second, times its cores and a utilisation of 0.5; or a number of TFLOP/s,
-            which is taken as it is.
+    """What a device sustains over whole runs, in TFLOP/s: a share of its rate, or the number that is given.
 
     Raises:
         SettingsError: it is none of these.
@@ -79,13 +68,7 @@ def throughput(name: str | float) -> float:
 
 
 def plan_hours(plan: Plan, tera_flops_per_second: float) -> list[tuple[str, float]]:
-    """Hours that each config of a plan takes on one device: the operations of all its runs at that rate.
-
-    Args:
-        plan: its base models must be known sizes, folders, or at hand on the Hub.
-        tera_flops_per_second: as `throughput` gives it, see `RunFlops.seconds`; for configs in bf16 give the
-            device's rate in bf16.
-    """
+    """Hours that each config of a plan takes on one device; for configs in bf16 give the device's rate in bf16."""
     from gptdynamics.tasks import get_task
 
     hours = []

@@ -1,25 +1,21 @@
-"""Finished trials on disk, so that a long command goes on where it was interrupted."""
+"""Finished trials in an output folder, so that a long command goes on where it was interrupted."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gptdynamics.errors import DataError
+from gptdynamics.cache import Entries
 from gptdynamics.runs import Run
-from gptdynamics.tensor_files import read_tensors, write_tensors
 from simulator.use_cases.trial import Trial
 
 if TYPE_CHECKING:
     from gptdynamics.runs import BenchContents
 
-_NAME = "run"
-_STEPS = ("step", "generation_step", "learning_rate")
+_STEPS = {"step": np.int64, "generation_step": np.int64, "learning_rate": np.float64}
 
 
 class KeptRuns:
@@ -32,25 +28,20 @@ class KeptRuns:
     """
 
     def __init__(self, folder: Path, contents: BenchContents, base_revision: str) -> None:
-        self.folder = folder
+        self._entries = Entries(folder)
         texts = [(each.id, each.prompt, each.target, each.references) for each in (*contents.pool, *contents.test)]
         self._contents = [contents.settings.to_dict(), base_revision, texts, len(contents.pool), contents.generate]
 
     def path(self, trial: Trial) -> Path:
         """Where the run of a trial is, or would be."""
-        content = json.dumps([self._contents, asdict(trial)], sort_keys=True)
-        return self.folder / f"{hashlib.sha256(content.encode()).hexdigest()[:32]}.safetensors"
+        return self._entries.path(self._key(trial))
 
     def load(self, trial: Trial) -> Run | None:
         """The run of a trial; None if it was not kept or is damaged."""
-        path = self.path(trial)
-        if not path.exists():
+        arrays = self._entries.load_arrays(self._key(trial))
+        if arrays is None:
             return None
-        try:
-            arrays, _ = read_tensors(path, _NAME)
-            step, generation_step, rates = (arrays.pop(name).tolist() for name in _STEPS)
-        except (DataError, KeyError):
-            return None
+        step, generation_step, rates = (arrays.pop(name).tolist() for name in _STEPS)
         return Run(trial.run, trial.curriculum, rates, step, generation_step, arrays)
 
     def save(self, trial: Trial, run: Run) -> None:
@@ -59,10 +50,8 @@ class KeptRuns:
         Raises:
             DataError: the file cannot be written.
         """
-        arrays = {
-            "step": np.array(run.step, dtype=np.int64),
-            "generation_step": np.array(run.generation_step, dtype=np.int64),
-            "learning_rate": np.array(run.learning_rate, dtype=np.float64),
-            **run.metrics,
-        }
-        write_tensors(self.path(trial), arrays, {}, _NAME)
+        arrays = {name: np.array(getattr(run, name), dtype=kind) for name, kind in _STEPS.items()} | run.metrics
+        self._entries.save_arrays(self._key(trial), arrays)
+
+    def _key(self, trial: Trial) -> Any:
+        return [self._contents, asdict(trial)]

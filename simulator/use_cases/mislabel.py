@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gptdynamics.base_model import load_base_model
+from gptdynamics.cache import Entries
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
@@ -29,7 +30,7 @@ from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import MEASURED, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
-from simulator.use_cases.kept_scores import load_scores, save_scores, scores_path
+from simulator.use_cases.mislabel_rankings import SCORES
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
 from simulator.use_cases.trial import Trial
@@ -41,6 +42,7 @@ SHUFFLES = 10
 RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out", "ridge_left_out")
 # Pool examples that markov predicts in training; its factors on all of them follow from their vectors.
 MARKOV_TESTS = 256
+_SECONDS = "seconds."
 
 
 @dataclass(frozen=True, repr=False)
@@ -157,10 +159,13 @@ def _scores(
     """Every score `[N]` by method, and processor seconds: those kept, or new ones."""
     run_settings = settings.run_settings
     names = PlanEntry(run_settings, settings.runs).run_names
-    path = scores_path(settings.output, run_settings, names, pool, load_base_model(settings.base_model).revision)
-    kept = load_scores(path)
-    if kept is not None:
-        return kept
+    texts = [(each.id, each.prompt, each.target) for each in pool]
+    key = [run_settings.to_dict(), names, texts, load_base_model(settings.base_model).revision]
+    kept = Entries(settings.output / "scores")
+    arrays = kept.load_arrays(key)
+    if arrays is not None and arrays.keys() >= set(SCORES):
+        times = {name.removeprefix(_SECONDS): float(arrays[name]) for name in arrays if name.startswith(_SECONDS)}
+        return {name: arrays[name] for name in SCORES}, times
     on_phase("runs on the pool", settings.runs)
     seconds = {"dynamics": _collect(settings, pool, on_progress)}
     runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
@@ -172,7 +177,7 @@ def _scores(
     [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(settings, pool))])
     on_progress()
     scores = {"tracin_self": traced, **scores}
-    save_scores(path, scores, seconds)
+    kept.save_arrays(key, {**scores, **{f"{_SECONDS}{name}": np.array(value) for name, value in seconds.items()}})
     return scores, seconds
 
 

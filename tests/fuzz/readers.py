@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from gptdynamics.cache import Entries
 from gptdynamics.configs import run_name
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.card import merge_card
@@ -41,7 +42,6 @@ from simulator.hub.card import FIGURES
 from simulator.hub.push import _results
 from simulator.hub.space import trained_on
 from simulator.training.checkpoints import Checkpoints
-from simulator.use_cases.kept_scores import load_scores, save_scores
 from simulator.use_cases.mislabel_rankings import SCORES
 from simulator.use_cases.simulate import read_curriculum
 from tests.fuzz.conftest import CONFIG
@@ -302,9 +302,15 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path, release:
 
     encoded()
     [encodings] = (Path(os.environ["GPTDYNAMICS_CACHE"]) / "encodings").glob("*/*.npy")
-    scores = checkpoints / "scores.safetensors"
-    sound_scores = {name: np.arange(6.0) for name in SCORES}, {"training": 1.0}
-    save_scores(scores, *sound_scores)
+    sound_scores = {name: np.arange(6.0) for name in SCORES}
+    kept = Entries(checkpoints)
+
+    def scores() -> Any:
+        if kept.load_arrays("scores") is None:
+            kept.save_arrays("scores", sound_scores)
+        return kept.load_arrays("scores")
+
+    scores()
     figures = {"model": str(model), "config": CONFIG, "metric": "loss", "split": "test", "runs": 1}
     (texts / "evaluation.json").write_text(json.dumps([figures | dict.fromkeys(FIGURES, 0.5)]))
     known = load_simulator(str(model)).config
@@ -339,6 +345,6 @@ def readers(dataset: Path, model: Path, checkpoints: Path, texts: Path, release:
         ),
         Reader("authors' release", authors, imported, _lines, share=2),
         Reader("encodings", (encodings,), encoded, _no_values, True, True),
-        Reader("kept scores", (scores,), lambda: load_scores(scores) or sound_scores, _no_values, True, True),
+        Reader("kept scores", (kept.path("scores"),), scores, _no_values, True, True),
         Reader("evaluation", (texts / "evaluation.json",), evaluation, _json),
     ]  # fmt: skip

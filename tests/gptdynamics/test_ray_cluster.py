@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from gptdynamics.collection import RaySettings
-from gptdynamics.collection.ray_cluster import Request, connect
+from gptdynamics.collection.ray_cluster import Request, _check_health, connect
 from gptdynamics.errors import SettingsError
 
 Command = Callable[..., tuple[int, str, str]]
@@ -78,6 +80,18 @@ def test_something_else_at_the_address_is_said_to_be_that(web_server: str) -> No
     ):
         pass
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(("said", "refused"), [(b"AuthenticationError: no token", False), (b"no answer", True)])
+def test_a_head_that_asks_for_a_token_is_left_to_ray(
+    said: bytes, refused: bool, web_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise subprocess.CalledProcessError(1, "ray", stderr=said)
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    with pytest.raises(SettingsError, match="is not the head") if refused else nullcontext():
+        _check_health(web_server)
 
 
 def test_no_cluster_on_this_machine_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,209 @@
+"""One store for what takes long to make and is used again, in `$GPTDYNAMICS_CACHE` or `~/.cache/gptdynamics`.
+
+An entry is a file, named for a digest of everything that its content depends on, in the folder of its kind. A digest of
+its bytes lies beside it: a file that was cut short or changed is never read, but made again. A new kind is a line:
+
+    KERNELS = Kind("kernels", "products of a base model's gradients")
+    path = KERNELS.entries(base.revision).get([layer, width], Path, write)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from gptdynamics.atomic import remove_leftovers_of, write_atomically, write_text
+from gptdynamics.errors import GPTDynamicsError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Value = TypeVar("Value")
+_ARRAYS = "arrays"
+_CHECKSUM = ".sha256"
+# A file of an entry, or a file in a group of entries. Whatever else lies in the cache's folder is not ours to remove.
+_OURS = re.compile(r"[0-9a-f]{16,64}/[^/]+|\.?[0-9a-f]{16,64}\.[^/]+")
+
+
+def cache_folder() -> Path:
+    """Where all entries are."""
+    root = os.environ.get("GPTDYNAMICS_CACHE")
+    return Path(root) if root else Path.home() / ".cache" / "gptdynamics"
+
+
+def content_digest(content: object) -> str:
+    """32 hexadecimal digits that stand for anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The entries in one folder, which any number of processes may read and write."""
+
+    folder: Path
+    suffix: str = ".safetensors"
+
+    def path(self, key: object) -> Path:
+        """The file of an entry, whether it is there or not. `key`: what its content depends on, as JSON can hold it."""
+        return self.folder / f"{content_digest(key)}{self.suffix}"
+
+    def load(self, key: object, read: Callable[[Path], Value]) -> Value | None:
+        """What `read` makes of an entry's file; None where there is no entry, or a damaged one, which is removed."""
+        return self._read(self.path(key), read)
+
+    def load_all(self, read: Callable[[Path], Value]) -> Iterator[Value]:
+        """Every sound entry, the last written first."""
+        for path in sorted(self.folder.glob(f"[!.]*{self.suffix}"), key=_written, reverse=True):
+            value = self._read(path, read)
+            if value is not None:
+                yield value
+
+    def save(self, key: object, write: Callable[[Path], None]) -> None:
+        """Make or replace an entry; `write` fills the file that it is given.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        path = self.path(key)
+        digest = ""
+
+        def fill(target: Path) -> None:
+            nonlocal digest
+            write(target)
+            digest = _file_digest(target)
+
+        remove_leftovers_of(path)
+        write_atomically(path, fill)
+        write_text(_checksum(path), digest)
+
+    def get(self, key: object, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:
+        """An entry, made by `write` where it is missing. With `Path` as `read`, its file.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        value = self.load(key, read)
+        if value is None:
+            self.save(key, write)
+            value = read(self.path(key))
+        return value
+
+    def load_arrays(self, key: object) -> dict[str, np.ndarray] | None:
+        """Arrays that `save_arrays` wrote."""
+        from gptdynamics.tensor_files import read_tensors
+
+        return self.load(key, lambda path: read_tensors(path, _ARRAYS)[0])
+
+    def save_arrays(self, key: object, arrays: Mapping[str, np.ndarray]) -> None:
+        """Make or replace an entry of arrays by name."""
+        from gptdynamics.tensor_files import write_tensors
+
+        self.save(key, lambda path: write_tensors(path, arrays, {}, _ARRAYS))
+
+    def _read(self, path: Path, read: Callable[[Path], Value]) -> Value | None:
+        try:
+            if _checksum(path).read_bytes() != _file_digest(path).encode():
+                raise ValueError("its content has another digest than it was written with")
+            value = read(path)
+            # The time of the last use; some file systems note none.
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+            return value
+        except OSError:
+            return None
+        except (GPTDynamicsError, ValueError, KeyError) as error:
+            import logging
+
+            logging.getLogger(__name__).warning("note: %s is damaged (%s): it is made again", path, error)
+            with suppress(OSError):
+                _checksum(path).unlink()
+                path.unlink()
+            return None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Entries of one kind: the name of their folder, what `gptdynamics cache` says that they are, and their suffix."""
+
+    name: str
+    holds: str
+    suffix: str = ".safetensors"
+
+    def entries(self, group: object) -> Entries:
+        """The entries that depend on `group`, which JSON can hold; they lie in a folder of their own."""
+        return Entries(cache_folder() / self.name / content_digest(group), self.suffix)
+
+
+ENCODINGS = Kind("encodings", "vectors of examples, by encoder", ".npy")
+BASE_MODELS = Kind("base_models", "where folders of base models are", ".txt")
+KINDS = (ENCODINGS, BASE_MODELS)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a folder of the cache holds: `size` in bytes, `last_use` in seconds since 1970, `files` that are cleared."""
+
+    kind: str
+    holds: str
+    files: list[Path]
+    entries: int
+    size: int
+    last_use: float | None
+
+
+def usage() -> list[Usage]:
+    """What the cache holds: every kind, then folders that earlier versions left."""
+    holds = {kind.name: kind.holds for kind in KINDS}
+    root = cache_folder()
+    for folder in sorted(root.iterdir() if root.is_dir() else ()):
+        files = _files(folder)
+        if files and all(_is_ours(folder, path) for path in files):
+            holds.setdefault(folder.name, "of no kind of this version")
+    return [_usage(root / name, holds[name]) for name in holds]
+
+
+def clear(used: Collection[Usage]) -> None:
+    """Remove the files of `usage`, and folders that are empty then."""
+    for path in (path for each in used for path in each.files):
+        path.unlink(missing_ok=True)
+        for folder in list(path.parents)[:2]:
+            if folder != cache_folder() and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _usage(folder: Path, holds: str) -> Usage:
+    files = [path for path in _files(folder) if _is_ours(folder, path)]
+    entries = [path.stat() for path in files if path.suffix not in (_CHECKSUM, ".tmp")]
+    last = max((max(each.st_atime, each.st_mtime) for each in entries), default=None)
+    return Usage(folder.name, holds, files, len(entries), sum(path.stat().st_size for path in files), last)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+
+
+def _is_ours(folder: Path, path: Path) -> bool:
+    return not path.is_symlink() and _OURS.fullmatch(path.relative_to(folder).as_posix()) is not None
+
+
+def _checksum(path: Path) -> Path:
+    return path.with_name(path.name + _CHECKSUM)
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
