@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.examples import Example
+from gptdynamics.models.base_model import load_base_model
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task, get_task, load_examples

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.models.base_model import load_base_model
 from gptdynamics.runs import Bench, BenchContents, Run
 from gptdynamics.runs.processes import OnStep, local_executor
 from simulator.baselines.replay import trained_with
