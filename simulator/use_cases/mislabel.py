@@ -17,7 +17,7 @@ from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.examples import Example
-from gptdynamics.models.base_model import load_base_model
+from gptdynamics.models.base_model import model_revision
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task, get_task, load_examples
@@ -89,14 +89,14 @@ def _collect(settings: MislabelSettings, pool: list[Example], on_progress: Calla
     run_settings, folder = settings.run_settings, DatasetFolder(settings.output / "dynamics")
     entry = PlanEntry(run_settings, settings.runs)
     contents = BenchContents(run_settings, tuple(pool), tuple(pool))
-    base = load_base_model(settings.base_model)
-    folder.begin(entry, base.revision)
+    revision = model_revision(settings.base_model)
+    folder.begin(entry, revision)
     for part in ("pool", "test"):
         folder.add_examples(settings.task, part, pool)
     trials = [Trial(half_curriculum(run_settings, pool, run), run) for run in entry.run_names]
     worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
     for run in worked.results:
-        folder.add_run(run_settings, (base.name, base.revision), pool, run)
+        folder.add_run(run_settings, (settings.base_model, revision), pool, run)
     folder.write_card()
     return worked.seconds
 
@@ -149,7 +149,7 @@ def _scores(
     """Every score `[N]` by method, and processor seconds: those kept, or new ones."""
     run_settings = settings.run_settings
     names = PlanEntry(run_settings, settings.runs).run_names
-    path = scores_path(settings.output, run_settings, names, pool, load_base_model(settings.base_model).revision)
+    path = scores_path(settings.output, run_settings, names, pool, model_revision(settings.base_model))
     kept = load_scores(path)
     if kept is not None:
         return kept
