@@ -32,9 +32,9 @@ from gptdynamics.estimates.flops import GENERATION_SHARE, generation_flops, loss
 from gptdynamics.estimates.throughput import CPU_UTILISATION, matmul_rate
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.loss import TargetLosses, example_losses, target_logits
-from gptdynamics.random_base import random_neox
+from gptdynamics.models.random_base import random_neox
+from gptdynamics.models.tokens import TokenizedExample, make_target_batch, tokenize_example
 from gptdynamics.tasks import get_single_task, load_examples
-from gptdynamics.tokens import TokenizedExample, make_target_batch, tokenize_example
 
 TEMPERATURE, TOP_P, END = 0.2, 0.95, 0
 YES, NO = 4754, 642

@@ -21,13 +21,13 @@ from collection import Sizes, make_examples, make_model
 from rich.console import Console
 from rich.table import Table
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.configs import RunSettings
 from gptdynamics.gradients.directions import forward_derivatives
 from gptdynamics.measurement.loss import TargetLosses
+from gptdynamics.models.base_model import load_base_model
+from gptdynamics.models.tokens import TokenizedExample
 from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.updates import Updates
-from gptdynamics.tokens import TokenizedExample
 
 ROWS = (
     ("nano", "rte", 100, 0),

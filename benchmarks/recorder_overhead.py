@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 
-from gptdynamics.base_model import BaseModel, load_base_model
 from gptdynamics.examples import Example
 from gptdynamics.measurement import TestSet
+from gptdynamics.models.base_model import BaseModel, load_base_model
+from gptdynamics.models.tokens import make_target_batch, tokenize_example
 from gptdynamics.recorder import DynamicsRecorder, RecordSettings, StepRecorder
 from gptdynamics.tasks import get_task, load_examples
-from gptdynamics.tokens import make_target_batch, tokenize_example
 
 TASK, CONFIG = "mini_sentiment", "mini_sentiment_nano"
 KINDS = ("as it is", "evaluated", "recorded", "recorded, not measured")

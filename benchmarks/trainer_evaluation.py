@@ -10,7 +10,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
-from gptdynamics.tokens import TokenizedExample
+from gptdynamics.models.tokens import TokenizedExample
 
 
 class Theirs:

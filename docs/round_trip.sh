@@ -35,7 +35,7 @@ HF_ENDPOINT=$(sed -n 's/^export HF_ENDPOINT=\([^ ]*\).*/\1/p' "$FOLDER/hub.log")
 
 say "Before: the Hub holds a config rte_410m. It is a stand-in and says so: a small GPT-NeoX, random weights, made-up rows"
 as gptdynamics-before
-python -m gptdynamics.random_base 14m stand-in
+python -m gptdynamics.models.random_base 14m stand-in
 printf '# A GPT-NeoX of 14 M parameters with random weights\n\nIt stands in for Pythia-410m.\n' > stand-in/README.md
 python - <<'PY'
 import json

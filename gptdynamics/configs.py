@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from gptdynamics.errors import SettingsError
-from gptdynamics.local_models import published_name
+from gptdynamics.models.local_models import published_name
 from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
 
-# How prompt and target become one sequence of tokens; `gptdynamics.tokens.tokenize_example` says what each means.
+# How prompt and target become one sequence of tokens; see `gptdynamics.models.tokens.tokenize_example`.
 Tokenization = Literal["joined", "separate"]
 TOKENIZATIONS: tuple[Tokenization, ...] = ("joined", "separate")
 # What makes tokens of generated text for BLEU and ROUGE-L; `gptdynamics.measurement.scores` says what each means.

@@ -16,7 +16,7 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.examples import Example
-from gptdynamics.local_models import published_name, remember_folder
+from gptdynamics.models.local_models import published_name, remember_folder
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs.bench import Bench
 from gptdynamics.runs.processes import Executor, local_executor

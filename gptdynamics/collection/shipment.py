@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gptdynamics.base_model import PYTHIA_REVISIONS, load_base_model, model_revision
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.models.base_model import PYTHIA_REVISIONS, load_base_model, model_revision
 from gptdynamics.runs.bench import Bench, BenchContents
 from gptdynamics.scratch import scratch_folder
 from gptdynamics.tasks.user_tasks import task_file_texts, use_task_files
 
 if TYPE_CHECKING:
-    from gptdynamics.base_model import BaseModel
     from gptdynamics.collection.jobs import RunJob
+    from gptdynamics.models.base_model import BaseModel
 
 # What `from_pretrained` reads of a folder: configuration, weights, and the tokenizers' files.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja")

@@ -51,7 +51,7 @@ def push_base(settings: PushBaseSettings, write_json: WriteJson) -> None:
     JSON: `repository`, `created`, `files`, `size` (bytes), `sha`, `url`.
     """
     from gptdynamics.hub.model_push import push_base as push_model
-    from gptdynamics.nano import MODEL_FOLDER
+    from gptdynamics.models.nano import MODEL_FOLDER
 
     keeps("what was uploaded is kept")
     pushed = push_model(settings.repo, settings.folder or MODEL_FOLDER, settings.private)

@@ -33,8 +33,8 @@ from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parqu
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.local_models import published_name
 from gptdynamics.metrics import METRICS, Metric
+from gptdynamics.models.local_models import published_name
 from gptdynamics.parsing import parse_object, read_bytes
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run

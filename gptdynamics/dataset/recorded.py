@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gptdynamics.configs import EARLIER_SETTINGS, config_parts
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.models.token_rule import named_rule
 from gptdynamics.ranges import COUNT, SEED, Range, check_fields
 from gptdynamics.tasks import Mixture, Task, get_task
 from gptdynamics.tasks.declared import declared_task
-from gptdynamics.token_rule import named_rule
 
 if TYPE_CHECKING:
     from gptdynamics.dataset.folder import DatasetFolder

@@ -109,7 +109,7 @@ def base_shape(name: str) -> ModelShape:
     Raises:
         SettingsError: its config cannot be read.
     """
-    from gptdynamics.base_model import base_model_source
+    from gptdynamics.models.base_model import base_model_source
 
     if name in PYTHIA_SHAPES:
         return PYTHIA_SHAPES[name]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from gptdynamics.base_model import PYTHIA_REVISIONS
 from gptdynamics.configs import RunSettings, run_parts
 from gptdynamics.errors import DataError
 from gptdynamics.exchange.files import UNKNOWN
+from gptdynamics.models.base_model import PYTHIA_REVISIONS
 
 CURRICULUM_FILE = "train_samples_id.json"
 

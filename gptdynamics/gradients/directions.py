@@ -12,7 +12,7 @@ import torch
 
 from gptdynamics.measurement.logits import logit_route, target_logits
 from gptdynamics.measurement.loss import example_losses
-from gptdynamics.tokens import TargetBatch
+from gptdynamics.models.tokens import TargetBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

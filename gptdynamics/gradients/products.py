@@ -10,7 +10,7 @@ import torch
 
 from gptdynamics.measurement.logits import target_logits
 from gptdynamics.measurement.loss import example_losses
-from gptdynamics.tokens import TokenizedExample, make_target_batch
+from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

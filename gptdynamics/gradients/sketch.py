@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gptdynamics.gradients.products import example_gradients
-from gptdynamics.tokens import TokenizedExample
+from gptdynamics.models.tokens import TokenizedExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

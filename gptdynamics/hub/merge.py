@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
-from gptdynamics.base_model import unpublished_note
 from gptdynamics.configs import EARLIER_SETTINGS, config_parts
 from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
 from gptdynamics.dataset.card_figure import drawn_runs, picture_is_ours
@@ -25,6 +24,7 @@ from gptdynamics.dataset.verify import verify_run
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub.layout import ours, run_files
 from gptdynamics.hub.repository import RemoteFile, Repository
+from gptdynamics.models.base_model import unpublished_note
 
 
 class Merge:

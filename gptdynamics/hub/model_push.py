@@ -10,7 +10,7 @@ from gptdynamics.errors import DataError
 from gptdynamics.hub.file_push import push_files, refuse_replacing
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import RemoteFile, Repository
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.nano import MODEL_FOLDER
 
 
 def push_model_files(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gptdynamics.measurement.decoding import make_decoder
-from gptdynamics.tokens import length_sorted_batches
+from gptdynamics.models.tokens import length_sorted_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from gptdynamics.errors import SettingsError
-from gptdynamics.tokens import TargetBatch
+from gptdynamics.models.tokens import TargetBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gptdynamics.measurement.logits import target_logits
-from gptdynamics.tokens import TargetBatch, TokenizedExample, length_sorted_batches, make_target_batch
+from gptdynamics.models.tokens import TargetBatch, TokenizedExample, length_sorted_batches, make_target_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

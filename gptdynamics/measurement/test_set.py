@@ -15,13 +15,13 @@ from gptdynamics.measurement.loss import TargetLosses
 from gptdynamics.measurement.own_scores import score_own_metric
 from gptdynamics.measurement.scores import score_texts, text_tokenizer_of
 from gptdynamics.metrics import METRICS, names_of
+from gptdynamics.models.tokens import ExampleTokenizer, TokenizedExample
 from gptdynamics.tasks import Task, get_single_task
-from gptdynamics.tokens import ExampleTokenizer, TokenizedExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from gptdynamics.base_model import BaseModel
+    from gptdynamics.models.base_model import BaseModel
 
 
 class Tokenize(Protocol):

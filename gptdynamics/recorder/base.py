@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gptdynamics.base_model import BaseModel, model_revision
 from gptdynamics.errors import SettingsError
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.base_model import BaseModel, model_revision
+from gptdynamics.models.nano import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -13,17 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gptdynamics.configs import TOKENIZATIONS
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.recorder.examples import RecordedExamples
-from gptdynamics.recorder.row_texts import has_messages
-from gptdynamics.recorder.trained_tokens import (
-    MOST,
-    Labelled,
-    SFTPreparation,
-    Trained,
-    given_tokens,
-)
-from gptdynamics.tasks import Task
-from gptdynamics.token_rule import (
+from gptdynamics.models.token_rule import (
     Cut,
     TokenRule,
     Tokens,
@@ -34,7 +24,17 @@ from gptdynamics.token_rule import (
     infer_rule,
     named_rule,
 )
-from gptdynamics.tokens import TokenizedExample, tokenize_example
+from gptdynamics.models.tokens import TokenizedExample, tokenize_example
+from gptdynamics.recorder.examples import RecordedExamples
+from gptdynamics.recorder.row_texts import has_messages
+from gptdynamics.recorder.trained_tokens import (
+    MOST,
+    Labelled,
+    SFTPreparation,
+    Trained,
+    given_tokens,
+)
+from gptdynamics.tasks import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.collection.claims import Claims
 from gptdynamics.configs import config_parts, run_name, run_parts
 from gptdynamics.dataset.folder import DatasetFolder
@@ -20,9 +19,10 @@ from gptdynamics.dataset.recorded import EARLIER_RECORDING, Recorded, RecordSett
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.tables import trajectory_table
 from gptdynamics.errors import DivergedRunError, SettingsError
-from gptdynamics.local_models import published_name, remember_folder
 from gptdynamics.measurement import TestSet
 from gptdynamics.measurement.test_set import new_token_limits
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.local_models import published_name, remember_folder
 from gptdynamics.recorder.base import measured_model, started_from
 from gptdynamics.recorder.checkpoint import Partial, save_partial, unfinished_path
 from gptdynamics.recorder.description import run_table

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
-from gptdynamics.token_rule import Cut
+from gptdynamics.models.token_rule import Cut
 
 IGNORED = -100
 # As many examples show how a trainer makes tokens; more would only take longer.

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedModel
 
-    from gptdynamics.base_model import BaseModel
     from gptdynamics.curriculum import Curriculum
+    from gptdynamics.models.base_model import BaseModel
+    from gptdynamics.models.tokens import TokenizedExample
     from gptdynamics.runs.run import Run
-    from gptdynamics.tokens import TokenizedExample
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class Bench:
     """
 
     def __init__(self, contents: BenchContents, device: str = "cpu", base: BaseModel | None = None) -> None:
-        from gptdynamics.base_model import load_base_model
         from gptdynamics.measurement import TestSet
         from gptdynamics.measurement.test_set import new_token_limits
-        from gptdynamics.tokens import ExampleTokenizer
+        from gptdynamics.models.base_model import load_base_model
+        from gptdynamics.models.tokens import ExampleTokenizer
 
         settings = contents.settings
         self.settings = settings

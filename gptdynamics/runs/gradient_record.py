@@ -10,7 +10,7 @@ import torch
 
 from gptdynamics.gradients import directional_derivatives, gradient_products
 from gptdynamics.measurement import TestSet
-from gptdynamics.tokens import TokenizedExample
+from gptdynamics.models.tokens import TokenizedExample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

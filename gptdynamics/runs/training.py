@@ -8,16 +8,16 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import Curriculum, draw_curriculum, linear_decay, run_seed
 from gptdynamics.measurement import TestSet
 from gptdynamics.measurement.logits import pass_forward
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.tokens import TokenizedExample
 from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.measurements import Measurements
 from gptdynamics.runs.run import Run, RunTiming
 from gptdynamics.runs.updates import Updates
-from gptdynamics.tokens import TokenizedExample
 
 
 def _forward_seconds(model: torch.nn.Module, tokens: int, lengths: list[int]) -> float:

@@ -13,10 +13,10 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement.logits import target_logits
 from gptdynamics.measurement.loss import example_losses
+from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.run import RunTiming
 from gptdynamics.runs.trainable import trainable_copy
-from gptdynamics.tokens import TokenizedExample, make_target_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,8 +10,8 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.measurement.loss import BATCH_TOKENS
+from gptdynamics.models.tokens import TokenizedExample, length_sorted_batches, make_target_batch
 from gptdynamics.runs import Bench
-from gptdynamics.tokens import TokenizedExample, length_sorted_batches, make_target_batch
 from simulator.baselines.predictor import NotApplicableError
 from simulator.baselines.replay import open_bench, replay
 from simulator.baselines.tracin import add_up, check_loss

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from gptdynamics.base_model import BaseModel, load_base_model
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.dataset.reading import local_root
+from gptdynamics.models.base_model import BaseModel, load_base_model
 from gptdynamics.runs import Bench, BenchContents
 from simulator.baselines.predictor import NotApplicableError
 

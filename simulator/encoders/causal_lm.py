@@ -13,7 +13,7 @@ from gptdynamics.configs import Tokenization
 from gptdynamics.examples import Example
 
 if TYPE_CHECKING:
-    from gptdynamics.base_model import BaseModel
+    from gptdynamics.models.base_model import BaseModel
 
 # Tokens in a forward pass, with padding.
 BATCH_TOKENS = 8192
@@ -26,7 +26,7 @@ class CausalLMEncoder:
         model: `nano`, a Pythia size, a Hub id or a folder.
         pooling: `mean` over tokens, or the state of the `first` or the `last` one. In a causal model the first token
             sees nothing but itself, the last one everything.
-        tokenization: of prompt and target; see `gptdynamics.tokens.tokenize_example`.
+        tokenization: of prompt and target; see `gptdynamics.models.tokens.tokenize_example`.
     """
 
     def __init__(self, model: str, pooling: str = "mean", tokenization: Tokenization = "joined") -> None:
@@ -36,7 +36,7 @@ class CausalLMEncoder:
 
     def describe(self) -> dict[str, Any]:
         """Its name, model with revision, pooling and tokenization."""
-        from gptdynamics.base_model import model_revision
+        from gptdynamics.models.base_model import model_revision
 
         return {
             "encoder": "causal_lm",
@@ -53,13 +53,13 @@ class CausalLMEncoder:
         Raises:
             SettingsError: it is neither a folder nor on a reachable Hub.
         """
-        from gptdynamics.base_model import load_base_model
+        from gptdynamics.models.base_model import load_base_model
 
         return load_base_model(self.model_name, "cuda" if torch.cuda.is_available() else "cpu")
 
     def _tokens(self, example: Example) -> list[int]:
         """As the model trained on the example sees it; of a text that is too long the left is left out."""
-        from gptdynamics.tokens import tokenize_parts
+        from gptdynamics.models.tokens import tokenize_parts
 
         begin, *parts = tokenize_parts(self.base.tokenizer, example.prompt, example.target, self.tokenization)
         text = [token for part in parts for token in part]
@@ -69,7 +69,7 @@ class CausalLMEncoder:
     @torch.inference_mode()
     def encode(self, examples: Sequence[Example]) -> np.ndarray:
         """Vectors `[examples, hidden size of the model]`."""
-        from gptdynamics.tokens import length_sorted_batches
+        from gptdynamics.models.tokens import length_sorted_batches
 
         tokens = [self._tokens(example) for example in examples]
         body, device = self.base.model.base_model, self.base.model.device

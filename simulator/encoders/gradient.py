@@ -12,7 +12,7 @@ from gptdynamics.configs import Tokenization
 from gptdynamics.examples import Example
 
 if TYPE_CHECKING:
-    from gptdynamics.base_model import BaseModel
+    from gptdynamics.models.base_model import BaseModel
 
 WIDTH = 2048
 
@@ -27,7 +27,7 @@ class GradientEncoder:
         base_model: name of the base model.
         width: buckets.
         seed: of signs and buckets.
-        tokenization: of prompt and target, as the runs were trained; see `gptdynamics.tokens.tokenize_example`.
+        tokenization: of prompt and target, as the runs were trained; see `gptdynamics.models.tokens.tokenize_example`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class GradientEncoder:
 
     def describe(self) -> dict[str, Any]:
         """Its name, base model with revision, width, seed and tokenization."""
-        from gptdynamics.base_model import model_revision
+        from gptdynamics.models.base_model import model_revision
 
         revision = model_revision(self.base_model)
         return {
@@ -59,14 +59,14 @@ class GradientEncoder:
         Raises:
             SettingsError: it is neither a folder nor on a reachable Hub.
         """
-        from gptdynamics.base_model import load_base_model
+        from gptdynamics.models.base_model import load_base_model
 
         return load_base_model(self.base_model)
 
     def encode(self, examples: Sequence[Example]) -> np.ndarray:
         """Vectors `[examples, width]`, one backward pass an example."""
         from gptdynamics.gradients import GradientSketch
-        from gptdynamics.tokens import ExampleTokenizer
+        from gptdynamics.models.tokens import ExampleTokenizer
 
         tokenize = ExampleTokenizer(self.base, self.base.context, self.tokenization)
         tokenized = [tokenize(example) for example in examples]

@@ -50,7 +50,7 @@ class SentenceEncoder:
 
     def describe(self) -> dict[str, Any]:
         """Its name, model with revision, and pooling."""
-        from gptdynamics.base_model import model_revision
+        from gptdynamics.models.base_model import model_revision
 
         revision = MINILM_REVISION if self.model_name == MINILM else model_revision(self.model_name)
         return {"encoder": "sentence", "model": self.model_name, "revision": revision, "pooling": self.pooling}

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from gptdynamics.base_model import load_weights
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.gradients import directional_derivatives, gradient_products
 from gptdynamics.gradients.products import example_gradients
 from gptdynamics.measurement.loss import TargetLosses
+from gptdynamics.models.base_model import load_weights
 from gptdynamics.runs import Bench
 from gptdynamics.runs.gradient_record import CHECKPOINTS
 from gptdynamics.runs.updates import Updates

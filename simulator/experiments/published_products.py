@@ -12,8 +12,8 @@ from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.measurement.logits import target_logits
 from gptdynamics.measurement.loss import example_losses
+from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 from gptdynamics.runs import Bench
-from gptdynamics.tokens import TokenizedExample, make_target_batch
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench
 from simulator.experiments.workbench import Workbench

@@ -143,7 +143,7 @@ class Workbench:
         Raises:
             SettingsError: the base model cannot be loaded.
         """
-        from gptdynamics.base_model import load_base_model
+        from gptdynamics.models.base_model import load_base_model
 
         return int(load_base_model(self.runs(config).base_model).model.num_parameters())
 

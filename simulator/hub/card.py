@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gptdynamics.base_model import base_model_source
 from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.models.base_model import base_model_source
 from hub_cards import render
 from hub_cards.figure import Line, Panel, draw_panels
 from simulator.baselines import MeanCurve

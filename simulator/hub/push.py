@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from gptdynamics.atomic import write_text
-from gptdynamics.base_model import unpublished_note
 from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub.model_push import push_model_files
 from gptdynamics.hub.push import Pushed
 from gptdynamics.hub.repository import Repository
 from gptdynamics.hub.source import is_hub_id
+from gptdynamics.models.base_model import unpublished_note
 from gptdynamics.parsing import read_json
 from gptdynamics.scratch import scratch_folder
 from simulator.hub.card import (

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.cache import Entries
 from gptdynamics.configs import RunSettings, run_name
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.examples import Example
+from gptdynamics.models.base_model import model_revision
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task, get_task, load_examples
@@ -99,14 +99,14 @@ def _collect(settings: MislabelSettings, pool: list[Example], on_progress: Calla
     run_settings, folder = settings.run_settings, DatasetFolder(settings.output / "dynamics")
     entry = PlanEntry(run_settings, settings.runs)
     contents = BenchContents(run_settings, tuple(pool), tuple(pool))
-    base = load_base_model(settings.base_model)
-    folder.begin(entry, base.revision)
+    revision = model_revision(settings.base_model)
+    folder.begin(entry, revision)
     for part in ("pool", "test"):
         folder.add_examples(settings.task, part, pool)
     trials = [Trial(half_curriculum(run_settings, pool, run), run) for run in entry.run_names]
     worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
     for run in worked.results:
-        folder.add_run(run_settings, (base.name, base.revision), pool, run)
+        folder.add_run(run_settings, (settings.base_model, revision), pool, run)
     folder.write_card()
     return worked.seconds
 
@@ -160,7 +160,7 @@ def _scores(
     run_settings = settings.run_settings
     names = PlanEntry(run_settings, settings.runs).run_names
     texts = [(each.id, each.prompt, each.target) for each in pool]
-    key = [run_settings.to_dict(), names, texts, load_base_model(settings.base_model).revision]
+    key = [run_settings.to_dict(), names, texts, model_revision(settings.base_model)]
     kept = Entries(settings.output / "scores")
     arrays = kept.load_arrays(key)
     if arrays is not None and arrays.keys() >= set(SCORES):

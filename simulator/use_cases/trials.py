@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.models.base_model import model_revision
 from gptdynamics.runs import Bench, BenchContents, Run
 from gptdynamics.runs.processes import OnStep, local_executor
 from simulator.baselines.replay import trained_with
@@ -84,7 +84,7 @@ def train_all(
     Raises:
         GPTDynamicsError: the base model cannot be had, a training diverged, or a process died.
     """
-    kept = KeptRuns(keep, contents, load_base_model(contents.settings.base).revision)
+    kept = KeptRuns(keep, contents, model_revision(contents.settings.base))
     runs = [kept.load(trial) for trial in trials]
     missing = [trial for trial, run in zip(trials, runs, strict=True) if run is None]
     for _ in range(len(trials) - len(missing)):

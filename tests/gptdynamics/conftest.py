@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
+from gptdynamics.models.base_model import BaseModel
 from tests.gptdynamics.exchange.authors_layout import FLAN, RTE, WEBNLG, write_lines
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ PLACES = "garden house river".split()
 @pytest.fixture(scope="session")
 def tiny_base(tiny_model_folder: Path) -> BaseModel:
     """The tiny model, loaded once; tests must not change it."""
-    from gptdynamics.base_model import load_base_model
+    from gptdynamics.models.base_model import load_base_model
 
     return load_base_model(str(tiny_model_folder))
 

@@ -46,10 +46,10 @@ from gptdynamics.measurement import generation, loss
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.logits import logit_route
 from gptdynamics.measurement.loss import TargetLosses, example_losses, target_logits
+from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 from gptdynamics.plans import Plan, PlanEntry, read_plan
 from gptdynamics.runs.trainable import trainable_copy
 from gptdynamics.tasks import get_task
-from gptdynamics.tokens import TokenizedExample, make_target_batch
 
 CONFIG = GPTNeoXConfig(
     vocab_size=512,

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import List, Value, load_dataset
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.models.base_model import BaseModel
 from gptdynamics.plans import PlanEntry
 
 Load = Callable[[Path, str], Mapping[str, datasets.Dataset]]

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.errors import DataError
 from gptdynamics.measurement import Generator, TestSet
 from gptdynamics.measurement.generation import sample_tokens
 from gptdynamics.measurement.test_set import new_token_limits
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.tokens import tokenize_example
 from gptdynamics.tasks import get_task, load_examples
-from gptdynamics.tokens import tokenize_example
 
 
 def slow_sample(logits: list[float], draw: float, temperature: float, top_p: float) -> int:

@@ -16,9 +16,9 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet
+from gptdynamics.models.tokens import TokenizedExample
 from gptdynamics.runs import Bench
 from gptdynamics.runs.trainable import trainable_copy
-from gptdynamics.tokens import TokenizedExample
 
 Make = Callable[..., RunSettings]
 

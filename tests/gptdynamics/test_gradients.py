@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.gradients import GradientSketch, directional_derivatives, directions, gradient_products
 from gptdynamics.gradients.directions import forward_derivatives, supports_local
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.tokens import TokenizedExample
 from gptdynamics.runs import Bench
 from gptdynamics.runs.gradient_record import product_steps
 from gptdynamics.runs.trainable import trainable_copy
-from gptdynamics.tokens import TokenizedExample
 
 
 class Scaled(torch.nn.Module):

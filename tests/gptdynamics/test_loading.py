@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.tokens import tokenize_example, tokenize_text
 from gptdynamics.tasks import get_single_task, get_task, load_examples, task_names
-from gptdynamics.tokens import tokenize_example, tokenize_text
 from tests.hub.server import Hub
 
 SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"

@@ -10,13 +10,13 @@ import pytest
 import torch
 from tokenizers import normalizers
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.measurement import TargetLosses, TestSet
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.tokens import TokenizedExample, tokenize_example, tokenize_text
 from gptdynamics.tasks import get_single_task, get_task, load_examples
-from gptdynamics.tokens import TokenizedExample, tokenize_example, tokenize_text
 
 # Labels of rte are single tokens of the tiny tokenizer, those of mini_sentiment are not.
 TASKS = ["rte", "mini_sentiment", "webnlg"]

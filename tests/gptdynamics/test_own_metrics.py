@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import DatasetFolder, read_dynamics
@@ -22,6 +21,7 @@ from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.exchange import export_release
 from gptdynamics.hub.push import push
 from gptdynamics.metrics import BLEU, LOSS, METRICS, RESERVED_NAMES, Metric
+from gptdynamics.models.base_model import load_base_model
 from gptdynamics.plans import PlanEntry
 from gptdynamics.recorder import StepRecorder
 from gptdynamics.runs import Bench

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import score_texts
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.tokens import TokenizedExample
 from gptdynamics.runs import Bench, Run, train_run
-from gptdynamics.tokens import TokenizedExample
 
 MakeBench = Callable[..., Bench]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gptdynamics.errors import DataError
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.nano import MODEL_FOLDER
 from gptdynamics.tasks import Split, Task, get_single_task, load_examples
 
 SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"

@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.configs import RunSettings
 from gptdynamics.errors import SettingsError
+from gptdynamics.models.base_model import BaseModel
 from gptdynamics.runs import Bench
 from gptdynamics.runs.trainable import trainable_copy
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.models.base_model import load_base_model
 from gptdynamics.tasks import get_task, load_examples
 from simulator.encoders import ENCODERS, described_encoder, encode_cached, make_encoder
 from simulator.encoders.gradient import GradientEncoder

@@ -18,8 +18,8 @@ from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.errors import DataError
 from gptdynamics.measurement.loss import example_losses, target_logits
+from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 from gptdynamics.runs import Bench
-from gptdynamics.tokens import TokenizedExample, make_target_batch
 from simulator.baselines import NotApplicableError, fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench, replay

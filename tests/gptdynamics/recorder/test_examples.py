@@ -103,7 +103,7 @@ def test_the_measured_model_is_the_one_within(tiny_model_folder: Path) -> None:
 
 
 def test_what_a_model_started_from(tiny_model_folder: Path) -> None:
-    from gptdynamics.base_model import load_base_model
+    from gptdynamics.models.base_model import load_base_model
 
     model, tokenizer = load(tiny_model_folder)
     base = started_from(model, tokenizer, None)

@@ -48,7 +48,7 @@ def record(tiny_model_folder: Path, rte: Examples, tmp_path: Path) -> Callable[.
 
 
 def test_trajectories_of_nano_are_those_of_collect(collected_nano: Path, sentiment: Examples, tmp_path: Path) -> None:
-    from gptdynamics.nano import MODEL_FOLDER
+    from gptdynamics.models.nano import MODEL_FOLDER
 
     batches = draw_curriculum(NANO, "0000")
     loop = Loop(MODEL_FOLDER, sentiment[0], len(batches), NANO.learning_rate)

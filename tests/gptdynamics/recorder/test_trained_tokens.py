@@ -24,7 +24,7 @@ from transformers import (
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, GPTDynamicsError
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.nano import MODEL_FOLDER
 from gptdynamics.recorder import DynamicsRecorder, RecordSettings, StepRecorder
 
 pytestmark = pytest.mark.filterwarnings(

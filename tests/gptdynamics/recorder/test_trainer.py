@@ -90,7 +90,7 @@ def test_trajectories_are_those_of_collect(
 def test_trajectories_of_nano_are_those_of_collect(collected_nano: Path, sentiment: Examples, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    from gptdynamics.nano import MODEL_FOLDER
+    from gptdynamics.models.nano import MODEL_FOLDER
 
     pool, test = sentiment
     ordered = [pool[at] for batch in draw_curriculum(NANO, "0000") for at in batch]

@@ -11,8 +11,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from gptdynamics.examples import Example
+from gptdynamics.models.tokens import make_target_batch, tokenize_example
 from gptdynamics.tasks import get_single_task
-from gptdynamics.tokens import make_target_batch, tokenize_example
 
 
 def load(folder: Path, dropout: float = 0.0) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub import retry
 from gptdynamics.hub.model_push import push_base
 from gptdynamics.hub.push import push
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.nano import MODEL_FOLDER
 from simulator.cli import app
 from simulator.evaluation import EvaluateSettings, evaluate, write_rows
 from simulator.hub.card import FIGURES

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.hub.source import is_hub_id
-from gptdynamics.local_models import remembered_folder
-from gptdynamics.model_folder import (
+from gptdynamics.models.local_models import remembered_folder
+from gptdynamics.models.model_folder import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     UnusableModelError,
@@ -20,7 +20,7 @@ from gptdynamics.model_folder import (
     check_config,
     weights_digest,
 )
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.nano import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

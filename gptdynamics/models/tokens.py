@@ -16,7 +16,7 @@ from gptdynamics.tasks import generates
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from gptdynamics.base_model import BaseModel
+    from gptdynamics.models.base_model import BaseModel
 
 
 @dataclass(frozen=True)

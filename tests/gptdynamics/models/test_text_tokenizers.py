@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset.folder import DatasetFolder
@@ -22,6 +21,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.measurement import TestSet
 from gptdynamics.measurement.test_set import text_tokenizers
+from gptdynamics.models.base_model import load_base_model
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.tasks import add_task_file
 from gptdynamics.tasks.declared import declared_task

@@ -16,7 +16,7 @@ from gptdynamics.gradients import directional_derivatives, gradient_products
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.logits import logit_route, target_logits
 from gptdynamics.measurement.loss import TargetLosses, example_losses
-from gptdynamics.tokens import TokenizedExample, make_target_batch
+from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 
 # Sizes by the names that families have for them; a family takes those that its config has.
 SMALL: dict[str, Any] = {

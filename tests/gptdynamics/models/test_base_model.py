@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from gptdynamics.base_model import load_base_model
 from gptdynamics.errors import SettingsError
+from gptdynamics.models.base_model import load_base_model
 
 
 def test_a_tied_model_is_whole_also_where_tying_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 """A base model of a Pythia size with random weights, where the Hub cannot be reached: it has all of the cost of the
-real one and none of its knowledge. `python -m gptdynamics.random_base 70m out/random/70m`
+real one and none of its knowledge. `python -m gptdynamics.models.random_base 70m out/random/70m`
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.estimates.shapes import PYTHIA_SHAPES, ModelShape
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.nano import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from transformers import GPTNeoXForCausalLM
@@ -55,7 +55,7 @@ def save_random_base(shape: ModelShape, folder: Path) -> None:
 
 
 def main() -> None:
-    """`python -m gptdynamics.random_base SIZE FOLDER`."""
+    """`python -m gptdynamics.models.random_base SIZE FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", choices=PYTHIA_SHAPES, help="a Pythia size")
     parser.add_argument("folder", type=Path, help="where the model is saved")

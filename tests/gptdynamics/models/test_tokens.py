@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from gptdynamics.base_model import BaseModel
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
-from gptdynamics.tokens import (
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.models.tokens import (
     TokenizedExample,
     length_sorted_batches,
     make_target_batch,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from gptdynamics.errors import SettingsError
-from gptdynamics.nano import MODEL_FOLDER
-from gptdynamics.token_rule import TokenRule, TrainedExample, infer_rule, named_rule
+from gptdynamics.models.nano import MODEL_FOLDER
+from gptdynamics.models.token_rule import TokenRule, TrainedExample, infer_rule, named_rule
 
 WORDS = st.sampled_from(["yes", "no", "odd.", "One", "two, ", "\n", "dog", "É", "数"])
 TEXTS = st.lists(WORDS, min_size=1, max_size=6).map(" ".join).filter(str.strip)

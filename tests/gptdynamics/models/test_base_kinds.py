@@ -14,13 +14,13 @@ from peft import IA3Config, LoHaConfig, LoraConfig, PeftModel, PromptTuningConfi
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from gptdynamics.base_model import load_base_model, model_revision
 from gptdynamics.configs import RunSettings
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.measurement.logits import logit_route
+from gptdynamics.models.base_model import load_base_model, model_revision
+from gptdynamics.models.tokens import ExampleTokenizer
 from gptdynamics.runs.trainable import trainable_copy
-from gptdynamics.tokens import ExampleTokenizer
 
 pytestmark = pytest.mark.filterwarnings(
     # Of peft, about a name in transformers.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gptdynamics.base_model import model_revision
 from gptdynamics.configs import RunSettings
-from gptdynamics.local_models import published_name, remember_folder, remembered_folder
+from gptdynamics.models.base_model import model_revision
+from gptdynamics.models.local_models import published_name, remember_folder, remembered_folder
 
 
 @pytest.mark.parametrize("name", ["nano", "410m", "owner/name", "owner/name@main"])

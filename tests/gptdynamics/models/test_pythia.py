@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from gptdynamics.base_model import PYTHIA_REVISIONS, load_base_model
 from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder
@@ -18,9 +17,10 @@ from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import SettingsError
 from gptdynamics.estimates import PYTHIA_SHAPES
-from gptdynamics.nano import MODEL_FOLDER
+from gptdynamics.models.base_model import PYTHIA_REVISIONS, load_base_model
+from gptdynamics.models.nano import MODEL_FOLDER
+from gptdynamics.models.random_base import save_random_base
 from gptdynamics.plans import Plan, PlanEntry, read_plan
-from gptdynamics.random_base import save_random_base
 from gptdynamics.runs import Bench
 from gptdynamics.runs.trainable import trainable_copy
 from tests.hub.server import Hub
