@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -70,6 +71,15 @@ def config_parts(config: str) -> tuple[str, str]:
             f"Give it another size, e.g. {task}_{size}-1"
         )
     return task, size
+
+
+def value_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: str = "now") -> list[str]:
+    """`name: 1 there, 2 now` for each value that differs; `here` is another word for `now`."""
+    return [
+        f"{name}: {theirs.get(name)!r} there, {mine.get(name)!r} {here}"
+        for name in sorted(theirs.keys() | mine.keys())
+        if theirs.get(name) != mine.get(name)
+    ]
 
 
 # Files and folders are named for configs.
@@ -254,11 +264,7 @@ class RunSettings:
         if isinstance(other.get("base_model"), str):
             # Manifests of earlier versions have the path.
             other = other | {"base_model": published_name(other["base_model"])}
-        return [
-            f"{name}: {other.get(name)!r} there, {mine.get(name)!r} now"
-            for name in sorted(mine.keys() | other.keys())
-            if mine.get(name) != other.get(name)
-        ]
+        return value_differences(other, mine)
 
     def _text_tokenizers(self, setting: Any) -> list[Any]:
         """What a setting means for each task that generates text: `auto` is what the task says, if it says it."""

@@ -84,6 +84,18 @@ def read_json(path: Path) -> Any:
     return parse_json(read_bytes(path), str(path))
 
 
+def read_object(path: Path, remedy: str = "") -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        DataError: it cannot be read, or as `parse_object`; the message ends with `remedy`.
+    """
+    try:
+        return parse_object(read_bytes(path), str(path))
+    except DataError as error:
+        raise DataError(f"{error}. {remedy}" if remedy else str(error)) from error
+
+
 def read_bytes(path: Path) -> bytes:
     """What is in a file.
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gptdynamics.atomic import remove_leftovers
-from gptdynamics.dataset.ownership import holds_dataset
-from gptdynamics.ownership import check_folder
+from gptdynamics.dataset.ownership import check_folder, holds_dataset
 
 WAY_OUT = "--output"
 # What is in a folder while, or after, markov is trained into it.

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset.card import CARD
+from gptdynamics.dataset.card_content import card_files
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.dataset.withheld import copy_without_texts
@@ -72,7 +73,7 @@ def make_sample(source: Path, out: Path) -> None:
     copy_without_texts(source, out)
     for path in sorted(out.glob("data/*_gradients/*.parquet")):
         _round_gradients(path)
-    write_text(out / CARD, DatasetFolder(out).card_files("", SHORT_NAME)[CARD] + NOTE.format(**SIGNIFICANT_BITS))
+    write_text(out / CARD, card_files(DatasetFolder(out), "", SHORT_NAME)[CARD] + NOTE.format(**SIGNIFICANT_BITS))
 
 
 def main() -> None:

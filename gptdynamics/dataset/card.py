@@ -1,4 +1,4 @@
-"""The card of a dataset repository."""
+"""A card as text: its YAML, its generated part, and merging a new card with what somebody wrote into the old one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.dataset.licences import RowsLicence
 from gptdynamics.errors import DataError
-from hub_cards import render
 
-HERE = "path/to/this/folder"
 CARD = "README.md"
 FIGURE = "trajectories.svg"
 _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
@@ -23,40 +20,9 @@ _PLAIN = re.compile("[A-Za-z][A-Za-z _-]*")
 _NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
-def render_card(
-    patterns: Mapping[str, Mapping[str, str]],
-    summaries: Sequence[Mapping[str, Any]],
-    licences: Sequence[RowsLicence],
-    source: str = HERE,
-    with_figure: bool = False,
-) -> str:
-    """README.md of a dataset repository.
-
-    Args:
-        patterns: for each configuration the files of each split, as a glob.
-        summaries: for each config of runs its settings and counts.
-        licences: of the rows of each task.
-        source: what a reader loads it by: a Hub id, or words that stand for the folder that the card is in.
-        with_figure: whether the picture is beside it.
-    """
-    return render(
-        "dataset_card.md.jinja",
-        configs=patterns,
-        summaries=summaries,
-        licences=licences,
-        source=source,
-        figure=FIGURE if with_figure else None,
-    )
-
-
 def has_generated_part(card: str) -> bool:
     """Whether a card says which part of it was generated."""
     return _GENERATED.search(card) is not None
-
-
-def card_is_ours(card: str) -> bool:
-    """Whether this package has written a card, or a part of it; it may be of an older version."""
-    return has_generated_part(card) or is_older_card(card)
 
 
 def is_older_card(card: str) -> bool:
@@ -65,11 +31,16 @@ def is_older_card(card: str) -> bool:
     return not has_generated_part(card) and head is not None and _OLDER.match(card, head.end()) is not None
 
 
+def card_is_ours(card: str) -> bool:
+    """Whether this package, in any version, has written a card or a part of it."""
+    return has_generated_part(card) or is_older_card(card)
+
+
 def read_card(path: Path) -> str:
     """The text of a card; empty if there is none.
 
     Raises:
-        DataError: it cannot be read, or its YAML cannot: then it could not be kept when the card is written.
+        DataError: the card or its YAML cannot be read, so that it could not be merged with a new one.
     """
     if not path.exists():
         return ""
@@ -83,14 +54,14 @@ def read_card(path: Path) -> str:
 
 
 def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
-    """A card generated anew, with what somebody wrote into the old one.
+    """A new card, with what somebody wrote into the old one.
 
     Of the text, what stands outside the generated part is kept; a card without such a part is kept whole, and the
-    generated part follows it. Of the YAML, what is generated is the new card's, tags are added, and the rest stays.
+    generated part follows it. Of the YAML, the generated values are the new card's, tags are added, the rest stays.
 
     Args:
-        old: the card that is there.
-        new: as `render_card` makes it, or another card with a generated part.
+        old: the present card.
+        new: a card with a generated part.
         own: names in the YAML whose values are generated.
 
     Raises:
@@ -98,18 +69,18 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
     """
     old_metadata, old_body = _split(old)
     new_metadata, new_body = _split(new)
-    made = _GENERATED.search(new_body)
-    if made is None:
+    generated = _GENERATED.search(new_body)
+    if generated is None:
         raise ValueError("the new card has no generated part")
     if has_generated_part(old_body):
-        body = _GENERATED.sub(lambda _: made.group(0), old_body, count=1)
+        body = _GENERATED.sub(lambda _: generated.group(0), old_body, count=1)
     else:
-        body = f"{old_body.rstrip()}\n\n{made.group(0)}" if old_body.strip() else new_body
-    kept = {name: value for name, value in old_metadata.items() if name not in own}
-    if kept.get("license") not in (None, new_metadata.get("license")):
+        body = f"{old_body.rstrip()}\n\n{generated.group(0)}" if old_body.strip() else new_body
+    others = {name: value for name, value in old_metadata.items() if name not in own}
+    if others.get("license") not in (None, new_metadata.get("license")):
         # These belong to the licence that is not taken.
         new_metadata = {name: value for name, value in new_metadata.items() if not name.startswith("license_")}
-    metadata = new_metadata | kept | {"tags": _tags_of(old_metadata, new_metadata)}
+    metadata = new_metadata | others | {"tags": _tags_of(old_metadata, new_metadata)}
     if metadata == new_metadata:
         head = _YAML.match(new)
         return f"{head.group(0) if head else ''}{body}"
@@ -132,14 +103,12 @@ def card_tags(card: str) -> list[str]:
 
 
 def _tags_of(*cards: Mapping[str, Any]) -> list[str]:
-    """The tags of several cards, each once; a single word is a tag, too, and what is no word is left out."""
-    found: list[str] = []
+    """The tags of several cards, each once; a single word is a tag, too."""
+    tags: list[Any] = []
     for metadata in cards:
-        tags = metadata.get("tags")
-        found += [
-            str(tag) for tag in (tags if isinstance(tags, list) else [tags]) if isinstance(tag, str | int | float)
-        ]
-    return list(dict.fromkeys(found))
+        entry = metadata.get("tags")
+        tags += entry if isinstance(entry, list) else [entry]
+    return list(dict.fromkeys(str(tag) for tag in tags if isinstance(tag, str | int | float)))
 
 
 def _dumped(metadata: Mapping[str, Any]) -> str:

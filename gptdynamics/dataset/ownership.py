@@ -1,58 +1,92 @@
-"""Which files of a folder a collection, a recording or an import has written, and may write again."""
+"""Whether a folder may be written to: nothing is added to, or replaced in, a folder of somebody's other work."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gptdynamics.configs import config_parts
 from gptdynamics.dataset.card import CARD, card_is_ours, read_card
-from gptdynamics.dataset.folder import read_json
 from gptdynamics.errors import DataError, GPTDynamicsError
-from gptdynamics.ownership import check_folder
+from gptdynamics.parsing import read_object
 
-WAY_OUT = "--output"
+REMEDY = "--output"
 _DATA = re.compile(
     r"[^/]+_examples/(pool|test)\.parquet|[^/]+/(train|validation|test|test_unseen)-u?[0-9]{4,}\.parquet"
 )
 
 
-def check_dataset_folder(root: Path, way_out: str = WAY_OUT) -> None:
-    """See that a dataset may be written to a folder, before any work.
+def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, remedy: str) -> None:
+    """Refuse a folder that holds files and was not made by this package.
+
+    A missing folder, or one whose files are all hidden (`.git`, `.gitattributes`, caches), counts as empty.
+
+    Args:
+        folder: that is to be written to.
+        is_ours: whether it holds what this package has written; asked only if it holds something.
+        what: such a folder holds, for the message, e.g. `GPTDynamics dataset`.
+        remedy: how to name another folder, e.g. `--output`.
+
+    Raises:
+        DataError: it is a file, cannot be read, or holds files of somebody else.
+    """
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"cannot write {folder}: it is a file, not a folder. Name another with {remedy}")
+        first = next(visible_files(folder), None)
+    except OSError as error:
+        raise DataError(
+            f"cannot write {folder}: {error.strerror or error}. Name another folder with {remedy}"
+        ) from error
+    if first is not None and not is_ours(folder):
+        raise DataError(
+            f"cannot write {folder}: it holds other files (such as {first.relative_to(folder)}) and no {what}. "
+            f"Name a new or empty folder with {remedy}, or move those files elsewhere"
+        )
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files in a folder and below it, without hidden ones and what is in hidden folders."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from visible_files(path)
+        else:
+            yield path
+
+
+def check_dataset_folder(root: Path, remedy: str = REMEDY) -> None:
+    """Check, before any work, that a dataset may be written to a folder.
 
     It may if the folder is new or empty, or holds a dataset of this package, whichever version wrote it: manifests,
     files of runs or examples, or a card with a generated part.
 
-    Args:
-        root: the folder.
-        way_out: how to name another folder.
-
     Raises:
-        DataError: the folder holds something else; or its card cannot be read, so that it could not be kept.
+        DataError: the folder holds something else, or a card that cannot be read and so could not be kept.
     """
     for part in (root / name for name in ("data", "manifests", "sidecar")):
         if part.exists() and not part.is_dir():
-            raise DataError(f"cannot write {part}: it is a file, not a folder. Move it, or name another with {way_out}")
-    check_folder(root, holds_dataset, "GPTDynamics dataset", way_out)
+            raise DataError(f"cannot write {part}: it is a file, not a folder. Move it, or name another with {remedy}")
+    check_folder(root, holds_dataset, "GPTDynamics dataset", remedy)
     try:
         read_card(root / CARD)
     except DataError as error:
         raise DataError(f"{root}: {error}") from error
 
 
-def check_new_folder(root: Path, way_out: str) -> None:
-    """See that a folder is new or empty.
-
-    Raises:
-        DataError: it holds something.
-    """
+def check_new_folder(root: Path, remedy: str) -> None:
+    """Raise DataError unless a folder is new or empty."""
     if holds_dataset(root):
-        raise DataError(f"{root} holds a dataset already: name a new or empty folder with {way_out}")
-    check_folder(root, lambda folder: False, "dataset", way_out)
+        raise DataError(f"{root} holds a dataset already: name a new or empty folder with {remedy}")
+    check_folder(root, lambda folder: False, "dataset", remedy)
 
 
 def holds_dataset(root: Path) -> bool:
-    """Whether a folder holds something of a dataset of ours."""
+    """Whether a folder holds a dataset of this package, or a part of one."""
     if any(_is_manifest(path) for path in root.glob("manifests/*.json")):
         return True
     if any(_DATA.fullmatch(path.relative_to(root / "data").as_posix()) for path in root.glob("data/*/*.parquet")):
@@ -64,10 +98,9 @@ def holds_dataset(root: Path) -> bool:
 
 
 def _is_manifest(path: Path) -> bool:
-    """Whether a file is named for a config and has the parts of a manifest."""
     try:
         config_parts(path.stem)
-        content = read_json(path)
+        content = read_object(path)
     except GPTDynamicsError:
         return False
     return isinstance(content.get("settings"), dict) and isinstance(content.get("planned"), dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import pyarrow.compute as pc
 
 from gptdynamics.configs import Split, Tokenization, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
-from gptdynamics.dataset.arrays import run_array, take_runs
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
 from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, read_parquet
@@ -21,6 +21,17 @@ from gptdynamics.examples import Example
 from gptdynamics.hub.source import SHORT_NAME, bundled_configs, source_of
 from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object
+
+# Arrays of more bytes are mapped from a file: only the parts in use are loaded.
+LARGEST_HELD = 2**30
+
+
+def run_array(shape: tuple[int, ...]) -> np.ndarray:
+    """A float32 array to be filled run by run; a large one is mapped from a file without a name."""
+    if 4 * int(np.prod(shape)) <= LARGEST_HELD:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile(prefix="gptdynamics-") as file:
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,10 +97,14 @@ class Dynamics:
         return self.take(keep)
 
     def take(self, which: list[int]) -> Dynamics:
-        """Only the runs at these places, in this order."""
-        kept: dict[str, Any] = {name: [getattr(self, name)[at] for at in which] for name in ("runs", "curricula")}
-        arrays = {"learning_rate": self.learning_rate[which], "values": take_runs(self.values, which)}
-        return Dynamics(**(self.__dict__ | kept | arrays))
+        """Only the runs of these indices, in this order."""
+        lists: dict[str, Any] = {
+            name: [getattr(self, name)[index] for index in which] for name in ("runs", "curricula")
+        }
+        values = run_array((len(which), *self.values.shape[1:]))
+        for position, index in enumerate(which):
+            values[position] = self.values[index]
+        return Dynamics(**(vars(self) | lists | {"learning_rate": self.learning_rate[which], "values": values}))
 
 
 def local_root(source: str) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from gptdynamics.configs import EARLIER_SETTINGS, config_parts
+from gptdynamics.configs import config_parts
+from gptdynamics.dataset.manifest import EARLIER_RECORDING
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.models.token_rule import named_rule
 from gptdynamics.ranges import COUNT, SEED, Range, check_fields
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from gptdynamics.dataset.folder import DatasetFolder
 
 
-# What a manifest means that was written before a setting was recorded.
-EARLIER_RECORDING = {name: EARLIER_SETTINGS[name] for name in ("text_tokenizer", "tokenization")}
 _RANGES = {
     **dict.fromkeys(("eval_every", "generate_every", "max_length", "pool_size", "test_examples"), COUNT),
     "seed": SEED,

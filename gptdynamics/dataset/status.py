@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from gptdynamics.configs import SPLITS, Split, run_name, split_of
 from gptdynamics.dataset.checks.findings import some
-from gptdynamics.dataset.folder import DatasetFolder, read_json
+from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DataError
+from gptdynamics.parsing import read_object
 from gptdynamics.plans import Plan
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _config_status(folder: DatasetFolder, config: str, planned: list[str], held:
 def _seconds(path: Path) -> float | None:
     """What a run took; None if that is not known."""
     try:
-        timing = read_json(path)
+        timing = read_object(path)
         spent = float(sum(timing.get(name, 0.0) for name in _TIMED))
     except (DataError, TypeError):
         return None

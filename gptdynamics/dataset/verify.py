@@ -16,10 +16,11 @@ from gptdynamics.dataset.checks.gradients import check_products, check_vectors
 from gptdynamics.dataset.checks.layout import ConfigFiles, Layout, read_layout
 from gptdynamics.dataset.checks.runs import check_run_row
 from gptdynamics.dataset.checks.trajectories import check_trajectories
-from gptdynamics.dataset.folder import DatasetFolder, read_json
+from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.status import VECTORS, held_claims
 from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.parsing import read_object
 from gptdynamics.tasks import get_task
 
 OnProgress = Callable[[int, int], None]
@@ -216,7 +217,7 @@ def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str,
         run, _, kind = path.stem.rpartition(".")
         try:
             run_parts(run)
-            content = read_json(path)
+            content = read_object(path)
         except SettingsError:
             findings.add(path, "", "not named <run>.timing.json or <run>.failed.json", NOT_OURS)
             continue

@@ -12,6 +12,7 @@ from typing import Any
 from gptdynamics.atomic import write_text
 from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.ownership import check_folder
 from gptdynamics.dataset.reading import local_root, read_examples
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories
 from gptdynamics.errors import DataError, SettingsError
@@ -21,7 +22,6 @@ from gptdynamics.exchange.names import CURRICULUM_FILE, THEIR_TASKS, checked_pat
 from gptdynamics.exchange.origin import RunOrigin, run_origins
 from gptdynamics.exchange.release import FOLDERS, METRIC_FILE
 from gptdynamics.metrics import Metric
-from gptdynamics.ownership import check_folder
 from gptdynamics.tasks import Mixture, get_task
 
 OnProgress = Callable[[int, int], None]

@@ -11,14 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
-from gptdynamics.configs import EARLIER_SETTINGS, config_parts
+from gptdynamics.configs import config_parts, value_differences
 from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
-from gptdynamics.dataset.card_figure import drawn_runs, picture_is_ours
+from gptdynamics.dataset.card_content import card_files, drawn_runs, may_draw
 from gptdynamics.dataset.checks.facts import config_facts
 from gptdynamics.dataset.checks.findings import Findings
-from gptdynamics.dataset.folder import DatasetFolder, read_json
-from gptdynamics.dataset.metric_record import metric_differences
-from gptdynamics.dataset.recorded import EARLIER_RECORDING
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.manifest import manifest_differences, merge_manifests, read_manifest
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify_run
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
@@ -166,12 +165,7 @@ class Merge:
             json.loads(read_parquet(file, ["versions"])["versions"][0].as_py() or "{}")
             for file in (self._fetch(path), self._local(path))
         )
-        changed = [
-            f"{name} {theirs.get(name)} there, {mine.get(name)} here"
-            for name in sorted(theirs.keys() | mine.keys())
-            if theirs.get(name) != mine.get(name)
-        ]
-        return "; ".join(changed) or "with the same libraries: on another machine?"
+        return "; ".join(value_differences(theirs, mine, "here")) or "with the same libraries: on another machine?"
 
     def _add_manifest(self, config: str) -> None:
         path = f"manifests/{config}.json"
@@ -179,46 +173,20 @@ class Merge:
         if path not in self.there:
             self._put(path, self._local(path))
             return
-        theirs = self._their_manifest(path)
-        differences = [
-            *_differences(_run_settings(theirs), _run_settings(mine)),
-            *_origin_differences(theirs.get("origin"), mine.get("origin")),
-            *_differences(_recording(theirs), _recording(mine)),
-            *metric_differences(theirs, mine, "here"),
-            *_differences({"base_revision": theirs.get("base_revision")}, {"base_revision": mine.get("base_revision")}),
-        ]
+        try:
+            theirs = read_manifest(self._fetch(path))
+        except DataError as error:
+            message = f"{self.repository.id}: {path} is not a manifest. Mend it there, or push to another one"
+            raise DataError(message) from error
+        differences = manifest_differences(theirs, mine, "here")
         if differences:
             raise SettingsError(
                 f"{self.repository.id} holds {config} made with other settings ({'; '.join(differences)}). "
                 "Collect with its settings, or push to another repository"
             )
-        planned = {
-            name: max(int(mine["planned"].get(name, 0)), int((theirs.get("planned") or {}).get(name, 0)))
-            for name in ("runs", "unseen_runs")
-        }
         merged = self.view.root.parent / path
-        both = mine | {"planned": planned}
-        if mine.get("origin"):
-            both["origin"] = mine["origin"] | {"runs": theirs["origin"]["runs"] | mine["origin"]["runs"]}
-        write_text(merged, json.dumps(both, indent=1, sort_keys=True) + "\n")
+        write_text(merged, json.dumps(merge_manifests(theirs, mine), indent=1, sort_keys=True) + "\n")
         self._put(path, merged)
-
-    def _their_manifest(self, path: str) -> dict[str, Any]:
-        """A manifest of the repository.
-
-        Raises:
-            DataError: it is none.
-        """
-        manifest = read_json(self._fetch(path))
-        origin, planned = manifest.get("origin"), manifest.get("planned")
-        sound = [
-            isinstance(manifest.get("settings"), dict),
-            isinstance(planned, dict) and all(type(count) is int for count in planned.values()),
-            origin is None or (isinstance(origin, dict) and isinstance(origin.get("runs"), dict)),
-        ]
-        if not all(sound):
-            raise DataError(f"{self.repository.id}: {path} is not a manifest. Mend it there, or push to another one")
-        return manifest
 
     def _add_vectors(self, config: str) -> None:
         """Projected gradients follow from base model, settings and rows: those that cover more examples serve all."""
@@ -285,10 +253,9 @@ class Merge:
             self._show(path, self._fetch(path))
         source = self._fetch(CARD) if CARD in self.there else self._local(CARD)
         picture = self._fetch(FIGURE) if FIGURE in self.there else self._local(FIGURE)
-        theirs = picture.is_file() and not picture_is_ours(picture.read_text("utf-8", "replace"))
         try:
-            old = read_card(source)
-            made = self.view.card_files("" if is_older_card(old) else old, self.repository.id, picture=not theirs)
+            old = "" if is_older_card(card := read_card(source)) else card
+            made = card_files(self.view, old, self.repository.id, may_draw(picture))
         except DataError as error:
             raise DataError(f"{self.repository.id}: {error}") from error
         for path, text in made.items():
@@ -310,38 +277,6 @@ def _refuse_faults(faults: list[Any]) -> None:
     if faults:
         more = f" (and {len(faults) - 1} more; gptdynamics verify lists them)" if len(faults) > 1 else ""
         raise DataError(f"nothing was pushed: {faults[0]}{more}")
-
-
-def _origin_differences(theirs: dict[str, Any] | None, mine: dict[str, Any] | None) -> list[str]:
-    """How two imports of one config differ, but for runs that only one of them has."""
-    if not theirs or not mine:
-        return _differences(theirs, mine)
-    common = theirs["runs"].keys() & mine["runs"].keys()
-    runs = [{f"run {name}": each["runs"][name] for name in sorted(common)} for each in (theirs, mine)]
-    rest = [{name: value for name, value in each.items() if name != "runs"} for each in (theirs, mine)]
-    return [*_differences(*rest), *_differences(*runs)]
-
-
-def _run_settings(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a manifest, with those that were not recorded when it was written; none of recorded runs."""
-    settings = manifest.get("settings")
-    return EARLIER_SETTINGS | settings if isinstance(settings, dict) and settings else {}
-
-
-def _recording(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Likewise what recorded runs share; none of other runs."""
-    recording = manifest.get("recording")
-    return EARLIER_RECORDING | recording if isinstance(recording, dict) else {}
-
-
-def _differences(theirs: Any, mine: Any) -> list[str]:
-    """`name: theirs there, mine here` for values that differ."""
-    left, right = (each if isinstance(each, dict) else {} for each in (theirs, mine))
-    return [
-        f"{name}: {left.get(name)!r} there, {right.get(name)!r} here"
-        for name in sorted(left.keys() | right.keys())
-        if left.get(name) != right.get(name)
-    ]
 
 
 def _same_example(one: dict[str, Any], other: dict[str, Any]) -> bool:

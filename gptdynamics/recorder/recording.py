@@ -14,8 +14,9 @@ import torch
 from gptdynamics.collection.claims import Claims
 from gptdynamics.configs import config_parts, run_name, run_parts
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.manifest import EARLIER_RECORDING
 from gptdynamics.dataset.ownership import check_dataset_folder
-from gptdynamics.dataset.recorded import EARLIER_RECORDING, Recorded, RecordSettings
+from gptdynamics.dataset.recorded import Recorded, RecordSettings
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.tables import trajectory_table
 from gptdynamics.errors import DivergedRunError, SettingsError

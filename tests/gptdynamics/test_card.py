@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from gptdynamics.dataset.card import merge_card, render_card
+from gptdynamics.dataset.card import merge_card
+from gptdynamics.dataset.card_content import RowsLicence, render_card
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.dataset.licences import RowsLicence
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError

@@ -10,12 +10,11 @@ import pytest
 
 from gptdynamics.dataset.card import CARD, FIGURE, merge_card, read_card
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.dataset.ownership import check_dataset_folder
+from gptdynamics.dataset.ownership import check_dataset_folder, check_folder
 from gptdynamics.dataset.verify import verify
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError
 from gptdynamics.exchange import export_release, import_release
-from gptdynamics.ownership import check_folder
 from gptdynamics.recorder.recording import Recording
 from tests.cards import metadata
 

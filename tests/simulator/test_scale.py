@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gptdynamics.curriculum import Curriculum
-from gptdynamics.dataset import arrays, read_dynamics
+from gptdynamics.dataset import read_dynamics, reading
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import Members
 from simulator.training import TrainSettings, markov_residuals, memory_arrays, memory_fit, train_simulator
@@ -29,7 +29,7 @@ MakeCurricula = Callable[..., list[Curriculum]]
 def test_mapped_values_give_the_same_model(dataset: Path, dynamics: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TrainSettings(str(dataset), CONFIG, dynamics=dynamics, encoder="label")
     held = train_simulator(settings).model
-    monkeypatch.setattr(arrays, "LARGEST_HELD", 0)
+    monkeypatch.setattr(reading, "LARGEST_HELD", 0)
     runs = read_dynamics(dataset, CONFIG, "loss")
     assert isinstance(runs.values.base, np.memmap)
     assert isinstance(runs.split("train").values, np.memmap)
@@ -124,7 +124,7 @@ def test_draws_of_several_sets_are_draws_of_their_union() -> None:
 MEASURED = """
 import sys, threading, time
 import numpy as np
-from gptdynamics.dataset import Dynamics, arrays
+from gptdynamics.dataset import Dynamics, reading
 from gptdynamics.configs import run_name
 from gptdynamics.curriculum import linear_decay
 from gptdynamics.tasks import get_task, load_examples
@@ -134,13 +134,13 @@ def held():
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) * 1024
 
-arrays.LARGEST_HELD = 2**20
+reading.LARGEST_HELD = 2**20
 markov_fit.LEARNING_RATES, markov_fit.PENALTIES, markov_fit.HIDDEN = (1e-3,), (1e-4,), (8,)
 memory_fit.FILTERS, memory_fit.COMPONENTS, memory_fit.TUNED_RUNS = memory_fit.FILTERS[:1], (1,), 8
 runs, steps, pool, tests = 2560, 40, 24, 400
 rng = np.random.default_rng(0)
 curricula = [[rng.choice(pool, 2).tolist() for _ in range(steps)] for _ in range(runs)]
-values = arrays.run_array((runs, steps + 1, tests))
+values = reading.run_array((runs, steps + 1, tests))
 for run in range(runs):
     values[run] = rng.normal(1, 0.1, (steps + 1, tests)).cumsum(0)
 task = get_task("mini_sentiment")

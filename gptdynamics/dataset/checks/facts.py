@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from gptdynamics.configs import EARLIER_SETTINGS, RunSettings, config_parts
 from gptdynamics.dataset.checks.findings import Findings
-from gptdynamics.dataset.folder import DatasetFolder, read_json
-from gptdynamics.dataset.metric_record import recorded_metrics
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.manifest import recorded_metrics
 from gptdynamics.dataset.recorded import Recorded
 from gptdynamics.dataset.schema import RECORDED_RUN_SCHEMA, RUN_SCHEMA
 from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.metrics import METRICS, Metric
+from gptdynamics.parsing import read_object
 from gptdynamics.tasks import Mixture, Task, get_task
 
 RESTORE = "Restore the manifest, or collect into another folder"
@@ -144,7 +145,7 @@ def _manifest(path: Path, findings: Findings) -> dict[str, Any] | None:
         findings.add(path, "", "there is no manifest of this config", RESTORE)
         return None
     try:
-        return read_json(path)
+        return read_object(path)
     except (GPTDynamicsError, RecursionError):
         findings.add(path, "", "not a JSON object", RESTORE)
         return None
