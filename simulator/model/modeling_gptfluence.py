@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from .configuration_gptfluence import GPTfluenceConfig
 from .curricula import measured_steps
-from .dynamics import DynamicsModule
+from .dynamics import DynamicsModule, SimulationInputs
 from .intervals import QUANTILES, half_width
 from .kinds import kind_of
 from .model_files import check, finish_writing, locate, seal, write_folder
@@ -209,7 +209,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         """
         if self.config.parts:
             raise ValueError("a model of several configs or metrics predicts by its parts: take one with part()")
-        values: torch.Tensor = self.dynamics.trajectories(visits, rates, pool, test, seen, initial)
+        values: torch.Tensor = self.dynamics.trajectories(SimulationInputs(visits, rates, pool, test, seen, initial))
         return values
 
     forward = trajectories
