@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from simulator.model.display import COLOURS, Summary, library, line_figure, unit_of, with_unit
+from simulator.model.dynamics import SimulationInputs
 from simulator.model.what_if import WhatIf, simulate_many
 
 
@@ -199,7 +200,8 @@ def visit_derivatives(run: WhatIf, test_ids: Sequence[int] | None = None) -> Vis
         inputs = torch.einsum("tn,fnm->ftm", shares[0], factors)
     inputs.requires_grad_(True)
     with torch.enable_grad():
-        values = dynamics.from_inputs(inputs, rates, test, seen, initial)
+        simulation = SimulationInputs(shares, rates, situation.pool, test, seen, initial)
+        values = dynamics.from_factors(inputs, simulation)
         change = values[1:] - values[0]
         outcomes = (change[-1], change.mean(0))
         slopes = [torch.autograd.grad(each.sum(), inputs, retain_graph=True)[0] for each in outcomes]

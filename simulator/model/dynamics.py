@@ -1,12 +1,14 @@
-"""What every kind of dynamics says of itself, so that nothing else asks which kind a model has.
+"""The protocol of a kind of dynamics, so that no other code asks which kind a model has.
 
-A new kind is a class in a file of its own and a line in `kinds.py`; how it is fitted is a class and a line in
-`simulator/training/fitting.py`.
+A new kind is a subclass of `DynamicsModule` in a file of its own and a line in `kinds.py`. It is fitted by a subclass
+of `Fitter`, which has a line in `simulator/training/fitting.py`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -30,12 +32,33 @@ class Field(NamedTuple):
     default: Any = None
 
 
+@dataclass(frozen=True, eq=False)
+class SimulationInputs:
+    """What trajectories are predicted from. N pool examples, M test examples, E encoder width.
+
+    Attributes:
+        visits: `[runs, steps, N]` share of each pool example in each batch; rows sum to 1.
+        rates: `[runs or 1, steps]` learning rates.
+        pool: `[N, E]` encoder vectors.
+        test: `[M, E]` encoder vectors.
+        seen: `[M]` index among the test examples trained on, or -1.
+        initial: `[runs or 1, n, M]` the first n measured values, oldest first; None where they are not known.
+    """
+
+    visits: torch.Tensor
+    rates: torch.Tensor
+    pool: torch.Tensor
+    test: torch.Tensor
+    seen: torch.Tensor
+    initial: torch.Tensor | None = None
+
+
 class DynamicsModule(nn.Module, ABC):
-    """One kind of dynamics with its weights. N pool examples, M test examples, E encoder width.
+    """One kind of dynamics with its weights.
 
     Attributes:
         name: `dynamics` of a configuration.
-        fields: fields of the configuration that are this kind's own, besides those that every configuration has.
+        fields: fields of the configuration that only this kind has.
         shares_weights: whether several configs and metrics are fitted together, with one set of weights.
         needs_initial: whether first values are needed even where all test examples were trained on.
         has_linear_responses: whether effects are linear in `states`, with responses fitted by ridge regression, so that
@@ -50,7 +73,7 @@ class DynamicsModule(nn.Module, ABC):
 
     @classmethod
     def serves(cls, config: GPTfluenceConfig) -> bool:
-        """Whether a configuration is of this class; kinds of one name differ in other fields."""
+        """Whether a configuration is of this class; classes of one name differ in other fields."""
         return bool(config.dynamics == cls.name)
 
     @classmethod
@@ -76,36 +99,20 @@ class DynamicsModule(nn.Module, ABC):
         return self.state_dict()
 
     @abstractmethod
-    def trajectories(
-        self,
-        visits: torch.Tensor,
-        rates: torch.Tensor,
-        pool: torch.Tensor,
-        test: torch.Tensor,
-        seen: torch.Tensor,
-        initial: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Run forward; arguments and result as of `GPTfluenceSimulator.trajectories`."""
+    def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
+        """Predicted values `[runs, steps + 1, M]`, as `GPTfluenceSimulator.trajectories` returns them."""
 
     @abstractmethod
     def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        """What a pool example gives each of F factors at a full share of a batch, for a test example: `[F, N, M]`."""
+        """What a pool example adds to each of F factors at a full share of a batch, by test example: `[F, N, M]`."""
 
     @abstractmethod
-    def from_inputs(
-        self,
-        inputs: torch.Tensor,
-        rates: torch.Tensor,
-        test: torch.Tensor,
-        seen: torch.Tensor,
-        initial: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """The trajectories `[steps + 1, M]` of one run, differentiable with respect to its inputs.
+    def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
+        """The trajectories `[steps + 1, M]` of one run, differentiable in its factors.
 
         Args:
-            inputs: `[F, steps, M]` `input_factors` summed over the shares of each batch.
-            rates: `[1, steps]`.
-            test, seen, initial: as of `trajectories`.
+            factors: `[F, steps, M]` `input_factors` summed over the shares of each batch.
+            inputs: of the run; its `visits` and `pool` are not used.
         """
 
     def page_arrays(
@@ -118,23 +125,28 @@ class DynamicsModule(nn.Module, ABC):
         """
         raise ValueError(f"the explorer cannot simulate {self.name}: give a simulator of another kind of dynamics")
 
+    def register_zeros(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Register buffers of these shapes, to be filled by fitting or loading."""
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
 
-def interpolate(grid: torch.Tensor, values: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+
+def interpolate(grid: torch.Tensor, values: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Linear interpolation along a grid, constant outside it.
 
     Args:
-        grid: `[G]` ascending; it may begin or end with equal places (updates of rate zero).
+        grid: `[G]` ascending; it may begin or end with equal points (updates of rate zero).
         values: `[G, width]`.
-        at: `[...]` places.
+        points: `[...]`.
 
     Returns:
         `[..., width]`.
     """
     if len(grid) == 1:
-        return values[0].expand(*at.shape, values.size(-1))
-    place = at.clamp(grid[0], grid[-1])
-    right = torch.searchsorted(grid, place).clamp(1, len(grid) - 1)
+        return values[0].expand(*points.shape, values.size(-1))
+    inside = points.clamp(grid[0], grid[-1])
+    right = torch.searchsorted(grid, inside).clamp(1, len(grid) - 1)
     left = right - 1
     width = (grid[right] - grid[left]).clamp(min=torch.finfo(grid.dtype).tiny)
-    share = ((place - grid[left]) / width).unsqueeze(-1)
+    share = ((inside - grid[left]) / width).unsqueeze(-1)
     return values[left] * (1 - share) + values[right] * share

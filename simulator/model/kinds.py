@@ -25,10 +25,10 @@ def kind_names() -> tuple[str, ...]:
 
 
 def kind_named(name: str) -> type[DynamicsModule]:
-    """The kind of a name; of several of one name the first.
+    """The first kind of this name.
 
     Raises:
-        ValueError: there is none; the message says which there are.
+        ValueError: there is none; the message names the kinds.
     """
     for kind in DYNAMICS:
         if kind.name == name:
@@ -37,5 +37,13 @@ def kind_named(name: str) -> type[DynamicsModule]:
 
 
 def kind_of(config: GPTfluenceConfig) -> type[DynamicsModule]:
-    """The class of a configuration's dynamics."""
-    return next(kind for kind in DYNAMICS if kind.serves(config))
+    """The class of a configuration's dynamics.
+
+    Raises:
+        ValueError: as of `kind_named`, or no class of the kind serves the configuration.
+    """
+    for kind in DYNAMICS:
+        if kind.serves(config):
+            return kind
+    kind_named(config.dynamics)
+    raise ValueError(f"dynamics={config.dynamics!r}: no class of this kind serves this configuration")

@@ -18,11 +18,13 @@ import torch
 from torch import nn
 
 from .curricula import measured_steps, shares_between
-from .dynamics import DynamicsModule, Field, interpolate
+from .dynamics import DynamicsModule, Field, SimulationInputs, interpolate
 from .recurrence import markov_scan
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
+
+_NO_INITIAL = "markov needs the first measured values: give initial"
 
 
 class MarkovDynamics(DynamicsModule):
@@ -125,21 +127,14 @@ class MarkovDynamics(DynamicsModule):
         values = self.batch_factors(visits, pool, test)
         return markov_scan(values[:-1], values[-1], history)
 
-    def trajectories(
-        self,
-        visits: torch.Tensor,
-        rates: torch.Tensor,
-        pool: torch.Tensor,
-        test: torch.Tensor,
-        seen: torch.Tensor,
-        initial: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`; steps between two measurements are interpolated."""
-        if initial is None:
-            raise ValueError("markov needs the first measured values: give initial")
+        if inputs.initial is None:
+            raise ValueError(_NO_INITIAL)
+        visits = inputs.visits
         measured = measured_steps(visits.size(1), self.stride, self.first_step)
-        history = initial.expand(len(visits), -1, -1)
-        values: torch.Tensor = self(shares_between(visits, measured), pool, test, history)
+        history = inputs.initial.expand(len(visits), -1, -1)
+        values: torch.Tensor = self(shares_between(visits, measured), inputs.pool, inputs.test, history)
         if len(measured) == visits.size(1) + 1:
             return values[:, : len(measured)]
         grid = torch.tensor(measured, dtype=values.dtype)
@@ -150,21 +145,14 @@ class MarkovDynamics(DynamicsModule):
         """See `DynamicsModule`; the factors are A_1..A_n and B."""
         return self.factors(pool, test) * self.batch_size
 
-    def from_inputs(
-        self,
-        inputs: torch.Tensor,
-        rates: torch.Tensor,
-        test: torch.Tensor,
-        seen: torch.Tensor,
-        initial: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`."""
-        if initial is None:
-            raise ValueError("markov needs the first measured values: give initial")
-        steps = inputs.size(1)
+        if inputs.initial is None:
+            raise ValueError(_NO_INITIAL)
+        steps = factors.size(1)
         measured = measured_steps(steps, self.stride, self.first_step)
-        means = torch.stack([inputs[:, a:b].mean(1) for a, b in pairwise(measured)], dim=1)
-        scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), initial)[0]
+        means = torch.stack([factors[:, a:b].mean(1) for a, b in pairwise(measured)], dim=1)
+        scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), inputs.initial)[0]
         grid, every = torch.tensor(measured), torch.arange(steps + 1)
         return interpolate(grid.to(scanned), scanned, every.to(scanned))
 

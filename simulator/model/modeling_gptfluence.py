@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from .configuration_gptfluence import GPTfluenceConfig
 from .curricula import measured_steps
-from .dynamics import DynamicsModule
+from .dynamics import DynamicsModule, SimulationInputs
 from .intervals import half_width
 from .kinds import kind_of
 from .model_files import check, finish_writing, locate, seal, write_folder
@@ -228,7 +228,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         if seen is None:
             seen = torch.arange(len(self.test_vectors), device=self.device)
         test = self.test_vectors if test is None else test
-        values = self.dynamics.trajectories(visits, rates, pool, test, seen, initial)
+        values = self.dynamics.trajectories(SimulationInputs(visits, rates, pool, test, seen, initial))
         loss = None if labels is None else (values - labels)[~labels.isnan()].square().mean()
         output = GPTfluenceOutput(loss=loss, trajectories=values)
         as_dict = self.config.return_dict if return_dict is None else return_dict

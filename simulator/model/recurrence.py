@@ -1,6 +1,8 @@
-"""The scans over training steps that everything else is built on."""
+"""Scans over training steps: the recurrence of markov, and filters that remember what earlier batches held."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 
@@ -9,12 +11,12 @@ def markov_scan(alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor) 
     """Free-running recurrence of eq. 4: phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t).
 
     Args:
-        alpha: `[n, runs, steps, test]` factor of each order j = 1..n.
-        beta: `[runs, steps, test]`.
-        history: `[runs, n, test]` the first n values, oldest first; steps 1..n-1 are taken as given.
+        alpha: `[n, runs, steps, M]` factor of each order j = 1..n.
+        beta: `[runs, steps, M]`.
+        history: `[runs, n, M]` the first n values, oldest first; steps 1..n-1 are taken as given.
 
     Returns:
-        `[runs, steps + 1, test]`, beginning with `history`.
+        `[runs, steps + 1, M]`, beginning with `history`.
     """
     order = alpha.size(0)
     values = list(history.unbind(1))
@@ -31,10 +33,10 @@ def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
 
     Args:
         inputs: u, `[runs, steps, width]`.
-        decays: rho, `[decays]`.
+        decays: rho, `[P]`.
 
     Returns:
-        `[runs, steps + 1, decays, width]`, zero at step 0.
+        `[runs, steps + 1, P, width]`, zero at step 0.
     """
     runs, steps, width = inputs.shape
     rho = decays.view(1, -1, 1)
@@ -49,24 +51,91 @@ def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
 def optimiser_sums(
     inputs: torch.Tensor, rates: torch.Tensor, momenta: torch.Tensor, forgettings: torch.Tensor
 ) -> torch.Tensor:
-    """What an optimiser with momentum adds up at the rates of a schedule, and forgets as fast as it learns.
+    """Sums of an optimiser with momentum, forgotten in proportion to the learning rate.
 
     v_t = b v_{t-1} + (1 - b) x_t and n_t = exp(-lambda eta_t) n_{t-1} + eta_t v_t, for every b with every lambda.
 
     Args:
         inputs: x, `[runs, steps, width]`.
         rates: eta, `[runs or 1, steps]`.
-        momenta: b, `[B]`.
-        forgettings: lambda, `[L]`.
+        momenta: b, `[Q]`.
+        forgettings: lambda, `[G]`.
 
     Returns:
-        n, `[runs, steps + 1, B * L, width]`, zero at step 0.
+        n, `[runs, steps + 1, Q * G, width]`, zero at step 0.
     """
     pushed = (1 - momenta).view(-1, 1) * decayed_sums(inputs, momenta)[:, 1:] * rates[..., None, None]
-    kept = torch.exp(-rates.unsqueeze(-1) * forgettings)[:, :, None, :, None]
+    remaining = torch.exp(-rates.unsqueeze(-1) * forgettings)[:, :, None, :, None]
     state = inputs.new_zeros(len(inputs), len(momenta), len(forgettings), inputs.size(2))
     states = [state]
     for step in range(inputs.size(1)):
-        state = kept[:, step] * state + pushed[:, step].unsqueeze(2)
+        state = remaining[:, step] * state + pushed[:, step].unsqueeze(2)
         states.append(state)
     return torch.stack(states, dim=1).flatten(2, 3)
+
+
+class Filters(NamedTuple):
+    """Time constants side by side: every rho with every kappa, every b with every lambda.
+
+    Together F = P * H + Q * G filters. All rates are relative to a reference rate, and tau is their sum so far.
+
+    Attributes:
+        decays: rho `[P]`, the share of an effect that is left after the next update.
+        fadings: kappa `[H]`: an update at tau counts exp(-kappa tau).
+        momenta: b `[Q]`; AdamW has 0.9.
+        forgettings: lambda `[G]`: an update of rate e leaves the share exp(-lambda e) of what came before.
+        end: tau at which kappa has its last effect: the end of the training runs.
+    """
+
+    decays: torch.Tensor
+    fadings: torch.Tensor
+    momenta: torch.Tensor
+    forgettings: torch.Tensor
+    end: torch.Tensor
+
+    def strengths(self, rates: torch.Tensor) -> torch.Tensor:
+        """How much each update counts for each kappa, `[runs, steps, H]`, from relative rates `[runs, steps]`."""
+        tau = torch.nn.functional.pad(rates.cumsum(-1), (1, 0))[:, :-1, None].clamp(max=self.end)
+        return rates.unsqueeze(-1) * torch.exp(-self.fadings * tau)
+
+    def states(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+        """Every filter of every input.
+
+        Args:
+            inputs: `[runs, steps, width]`, e.g. mean over each batch.
+            rates: `[runs or 1, steps]`, relative.
+
+        Returns:
+            `[runs, steps + 1, F, width]`, zero at step 0.
+        """
+        weighted = self.strengths(rates).unsqueeze(-1) * inputs.unsqueeze(-2)
+        summed = decayed_sums(weighted.flatten(2), self.decays).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
+        return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.forgettings)], 2)
+
+    def sum_of_filtered(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+        """The sum over filters of each filter's own input, of one run: differentiable, without states in memory.
+
+        Args:
+            inputs: `[F, steps, M]`.
+            rates: `[1, steps]`, relative.
+
+        Returns:
+            `[steps + 1, M]`, zero at step 0.
+        """
+        decaying = len(self.decays) * len(self.fadings)
+        rho = self.decays.repeat_interleave(len(self.fadings)).view(-1, 1)
+        strength = self.strengths(rates)[0].T.repeat(len(self.decays), 1).unsqueeze(-1)
+        state = torch.zeros_like(inputs[:decaying, 0])
+        effects = [state.sum(0)]
+        for pushed in (inputs[:decaying] * strength).unbind(1):
+            state = rho * state + pushed
+            effects.append(state.sum(0))
+        momentum = self.momenta.repeat_interleave(len(self.forgettings)).view(-1, 1)
+        forgetting = self.forgettings.repeat(len(self.momenta)).view(-1, 1)
+        velocity = torch.zeros_like(inputs[decaying:, 0])
+        state = velocity
+        for step, (pushed, rate) in enumerate(zip(inputs[decaying:].unbind(1), rates[0], strict=True), start=1):
+            velocity = momentum * velocity + (1 - momentum) * pushed
+            state = torch.exp(-forgetting * rate) * state + rate * velocity
+            effects[step] = effects[step] + state.sum(0)
+        return torch.stack(effects)

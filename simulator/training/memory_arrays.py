@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from simulator.model.configuration_gptfluence import Scale
-from simulator.model.memory_dynamics import to_latent
+from simulator.model.latent import to_latent
 from simulator.training.memory_states import TUNED_RUNS, spread
 from simulator.training.unseen_fit import likeness, unseen_curves, unseen_responses
 

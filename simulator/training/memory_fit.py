@@ -20,7 +20,7 @@ import torch
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import Scale, scale_of
 from simulator.model.curricula import Members
-from simulator.model.memory_dynamics import from_latent, to_latent
+from simulator.model.latent import from_latent, to_latent
 from simulator.training.memory_arrays import Chunk, fit_arrays, ridge_solution
 from simulator.training.memory_residuals import FittedRuns, seen_residuals, unseen_residuals
 from simulator.training.memory_states import (

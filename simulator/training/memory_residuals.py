@@ -16,6 +16,7 @@ import torch
 
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.model.curricula import Members
+from simulator.model.dynamics import SimulationInputs
 from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.training.memory_arrays import fit_arrays
 from simulator.training.unseen_fit import CURVE_COMPONENTS, FOLDS
@@ -74,13 +75,15 @@ class FittedRuns:
         truth = self.values[runs][..., tests]
         places = torch.arange(len(tests)) if seen else torch.full((len(tests),), -1)
         with torch.no_grad():
-            predicted = dynamics(
-                self.visits.take(runs).spread(len(self.pool)),
-                torch.from_numpy(self.rates).float()[None],
-                torch.from_numpy(self.pool).float(),
-                torch.from_numpy(self.test[tests]).float(),
-                places,
-                torch.from_numpy(truth[:, 0]).float(),
+            predicted = dynamics.trajectories(
+                SimulationInputs(
+                    self.visits.take(runs).spread(len(self.pool)),
+                    torch.from_numpy(self.rates).float()[None],
+                    torch.from_numpy(self.pool).float(),
+                    torch.from_numpy(self.test[tests]).float(),
+                    places,
+                    torch.from_numpy(truth[:, :1]).float(),
+                )
             )
         found: np.ndarray = truth - predicted[:, torch.from_numpy(self.step)].numpy()
         return found.astype(np.float32)

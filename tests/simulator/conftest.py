@@ -122,7 +122,7 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
         random = torch.Generator().manual_seed(seed)
         model = GPTfluenceSimulator(config).eval()
         with torch.no_grad():
-            for tensor in (*model.parameters(), *model.buffers()):
+            for _, tensor in sorted(model.state_dict().items()):
                 tensor.copy_(torch.randn(tensor.shape, generator=random) * 0.5)
             if config.dynamics == "memory":
                 rates = torch.tensor(config.learning_rate)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gptdynamics.curriculum import Curriculum
 from simulator.model.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig, scale_of
 from simulator.model.curricula import visit_shares
-from simulator.model.dynamics import interpolate
-from simulator.model.memory_dynamics import MemoryDynamics, from_latent, limited, to_latent
+from simulator.model.dynamics import SimulationInputs, interpolate
+from simulator.model.latent import from_latent, limited, to_latent
+from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
 POOL, TESTS, STEPS, WIDTH = 7, 4, 6, 5
@@ -113,12 +114,13 @@ def test_forward_equals_the_formulas(
     usual = np.diff(dynamics.tau.double().numpy()) * float(dynamics.reference_rate)
     rates = np.stack([usual, usual * rng.uniform(0.9, 1.15, size=STEPS), rng.uniform(1e-4, 1e-3, size=STEPS)])
     initial = rng.uniform(1, 2, size=len(seen))
-    found = dynamics(
+    inputs = SimulationInputs(
         visit_shares(curricula, range(POOL)),
         *(torch.from_numpy(array).float() for array in (rates, pool, test)),
         torch.tensor(seen),
-        torch.from_numpy(initial).float().unsqueeze(0),
+        torch.from_numpy(initial).float()[None, None],
     )
+    found = dynamics.trajectories(inputs)
     for run, curriculum in enumerate(curricula):
         wanted = slow_trajectory(dynamics, curriculum, rates[run], pool, test, seen, initial)
         np.testing.assert_allclose(found[run].numpy(), wanted, rtol=1e-4, atol=1e-5)
@@ -164,7 +166,15 @@ def test_without_a_first_value_a_seen_example_starts_at_its_own_mean_curve(
 
 def test_an_unseen_example_needs_its_first_value(dynamics: MemoryDynamics) -> None:
     with pytest.raises(ValueError, match="initial"):
-        dynamics.curve(torch.ones(1, 3), torch.zeros(1, WIDTH), torch.tensor([-1]), None)
+        dynamics.trajectories(
+            SimulationInputs(
+                torch.full((1, 3, POOL), 1 / POOL),
+                torch.ones(1, 3),
+                torch.zeros(POOL, WIDTH),
+                torch.zeros(1, WIDTH),
+                torch.tensor([-1]),
+            )
+        )
 
 
 @given(

@@ -16,7 +16,9 @@ from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale, scale_of
 from simulator.model.curricula import Members, visit_shares
-from simulator.model.memory_dynamics import MemoryDynamics, from_latent, to_latent
+from simulator.model.dynamics import SimulationInputs
+from simulator.model.latent import from_latent, to_latent
+from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.training import memory_fit, memory_states
 from simulator.training.memory_fit import MemoryFit, fit_memory, leave_one_run_out
 from simulator.training.memory_states import fit_reduction, unit_length
@@ -177,14 +179,15 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
     dynamics.load_state_dict({name: torch.from_numpy(array) for name, array in fit.arrays.items()})
     which = slice(0, world.seen) if seen else slice(world.seen, None)
     test, initial = world.test[which], world.initial[which]
-    return dynamics(
+    inputs = SimulationInputs(
         visit_shares(curricula, range(POOL)),
         torch.tensor([RATES] * len(curricula)),
         torch.from_numpy(world.pool).float(),
         torch.from_numpy(test).float(),
         torch.arange(len(test)) if seen else torch.full((len(test),), -1),
-        torch.from_numpy(initial).float().unsqueeze(0),
-    ).numpy()
+        torch.from_numpy(initial).float()[None, None],
+    )
+    return dynamics.trajectories(inputs).numpy()
 
 
 DECAYS = (0.0, 0.5, 0.8, 0.95, 1.0)

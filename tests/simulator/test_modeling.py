@@ -97,6 +97,8 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "kinds.py",
         "markov_dynamics.py",
         "memory_dynamics.py",
+        "mean_curve_dynamics.py",
+        "latent.py",
         "model_files.py",
         "output.py",
         "part_state.py",

@@ -16,7 +16,7 @@ from simulator.attribution import leave_out, visit_derivatives
 from simulator.evaluation.simulated import Simulated
 from simulator.hub.card import render_model_card
 from simulator.model import kinds
-from simulator.model.dynamics import DynamicsModule, Field
+from simulator.model.dynamics import DynamicsModule, Field, SimulationInputs
 from simulator.training import TrainSettings, fitting, train_simulator
 from simulator.training.fitter import Fits, Fitter, OnPhase, OnProgress, Part
 from simulator.training.session import Session
@@ -37,34 +37,19 @@ class SlopeDynamics(DynamicsModule):
         self.sharpness = config.sharpness
         self.register_buffer("slope", torch.zeros(len(config.test_keys)))
 
-    def trajectories(
-        self,
-        visits: torch.Tensor,
-        rates: torch.Tensor,
-        pool: torch.Tensor,
-        test: torch.Tensor,
-        seen: torch.Tensor,
-        initial: torch.Tensor | None,
-    ) -> torch.Tensor:
-        factors = self.input_factors(pool, test, seen)
-        inputs = torch.einsum("rtn,fnm->frtm", visits, factors)
-        return torch.stack([self.from_inputs(inputs[:, run], rates, test, seen, initial) for run in range(len(visits))])
+    def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
+        factors = self.input_factors(inputs.pool, inputs.test, inputs.seen)
+        summed = torch.einsum("rtn,fnm->frtm", inputs.visits, factors)
+        return torch.stack([self.from_factors(summed[:, run], inputs) for run in range(len(inputs.visits))])
 
     def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         odd = (torch.arange(len(pool)) % 2).to(pool)
         return (self.sharpness * odd[:, None] * self.slope[seen]).unsqueeze(0)
 
-    def from_inputs(
-        self,
-        inputs: torch.Tensor,
-        rates: torch.Tensor,
-        test: torch.Tensor,
-        seen: torch.Tensor,
-        initial: torch.Tensor | None,
-    ) -> torch.Tensor:
-        assert initial is not None
-        first = initial[0, :1]
-        return torch.cat([first, first + inputs[0].cumsum(0)])
+    def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
+        assert inputs.initial is not None
+        first = inputs.initial[0, :1]
+        return torch.cat([first, first + factors[0].cumsum(0)])
 
 
 class SlopeFitter(Fitter):
@@ -187,3 +172,9 @@ def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:
         TrainSettings("made/up", "mini_sentiment_nano", dynamics="tangent", encoder="label")
     with pytest.raises(ValueError, match="'memory', 'markov', 'slope'"):
         GPTfluenceConfig(dynamics="tangent")
+    with pytest.raises(SettingsError, match="'tangent' must be one of 'memory', 'markov', 'slope'"):
+        fitting.fitter_named("tangent")
+    config = GPTfluenceConfig(dynamics="slope")
+    config.dynamics = "tangent"
+    with pytest.raises(ValueError, match="'tangent' must be one of 'memory', 'markov', 'slope'"):
+        kinds.kind_of(config)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.model.recurrence import decayed_sums, markov_scan, optimiser_sums
+from simulator.model.recurrence import Filters, decayed_sums, markov_scan, optimiser_sums
 
 SIZES = st.integers(1, 4)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -92,3 +92,20 @@ def test_optimiser_sums_equal_a_loop(runs: int, steps: int, width: int, momenta:
             v = b[at] * v + (1 - b[at]) * inputs[run, t]
             n = np.exp(-lam[of] * rates[run, t]) * n + rates[run, t] * v
             np.testing.assert_allclose(found[run, t + 1, at * count + of], n, atol=1e-12)
+
+
+@given(seed=SEEDS, steps=st.integers(1, 6), decays=st.integers(0, 2), momenta=st.integers(0, 2))
+def test_the_sum_of_filtered_inputs_equals_each_filter_of_its_own_input(
+    seed: int, steps: int, decays: int, momenta: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    rates = torch.rand(1, steps, generator=random, dtype=torch.float64)
+    constants = [torch.rand(count, generator=random, dtype=torch.float64) for count in (decays, 2, momenta, 3)]
+    filters = Filters(*constants, end=rates.sum() / 2)
+    count = decays * 2 + momenta * 3
+    inputs = torch.randn(count, steps, 4, generator=random, dtype=torch.float64)
+    wanted = sum(
+        (filters.states(own[None], rates)[0, :, index] for index, own in enumerate(inputs)),
+        torch.zeros(steps + 1, 4, dtype=torch.float64),
+    )
+    torch.testing.assert_close(filters.sum_of_filtered(inputs, rates), wanted)

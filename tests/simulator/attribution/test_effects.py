@@ -41,7 +41,7 @@ def run(
         model.dynamics.limit.fill_(0.1)
     if "accuracy" in request.param:
         model.dynamics.baseline.mul_(0.02).add_(0.4)
-        model.dynamics.weights.mul_(0.05)
+        model.dynamics.weights.mul_(0.15)
     if "unseen" in request.param:
         model.config.test_keys = ["of no example"] * 4
     made = model.what_if(CURRICULUM, initial=[INITIAL] * model.config.order)

@@ -1,0 +1,187 @@
+"""Dynamics that add a predicted effect to the mean curve of the training runs.
+
+    tau_t = e_1 + ... + e_t,   e_t = eta_t / eta_ref
+    s_t   = mu_tau(z') + shown_tau * match_t * limited(effect_t(z'))
+    phi_t = value(s_t)
+
+s is the metric's latent (`latent.py`), so that an effect shrinks with a loss that is nearly zero and no metric leaves
+its range. shown is the shrinkage: the share of predicted effects that was real in runs left out of the fit. match is
+1 under the learning rates trained on and falls to 0 as the rates so far differ from them: filters are fitted under
+one schedule, and under a very different one only the mean curve is left. An effect is limited once it is half as
+large again as any of the training runs.
+
+A run whose first value differs from mu_0 keeps the share `carry` of that difference: all of it where first values do
+not vary between training runs (loss), hardly any where they are mostly noise (sampled text).
+
+A seen test example has its own mean curve; that of an unseen one is predicted from its first value and psi', its
+encoder vector reduced to a few principal components.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .dynamics import DynamicsModule, Field, SimulationInputs, interpolate
+from .latent import from_latent, limited, to_latent
+
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig
+
+# Where rates so far differ by this share from those trained on, no effect is left.
+LARGEST_MISMATCH = 0.25
+# Sums of float32 rates differ by rounding alone up to this share.
+ROUNDING = 1e-4
+
+
+class MeanCurveDynamics(DynamicsModule):
+    """A kind of dynamics is the effect that it adds to the mean curve.
+
+    E encoder width, L components of test examples, M seen test examples, B curve components.
+
+    Args:
+        config: shapes; the values are set by fitting or loaded.
+    """
+
+    fields = dict.fromkeys(("test_components", "curve_components"), Field("whole number", 0, 1))
+    needs_initial = False
+
+    encoder_mean: torch.Tensor
+    test_projection: torch.Tensor
+    tau: torch.Tensor
+    baseline: torch.Tensor
+    shown: torch.Tensor
+    limit: torch.Tensor
+    unseen_limit: torch.Tensor
+    curve_basis: torch.Tensor
+    curve_coefficients: torch.Tensor
+    curve_range: torch.Tensor
+    reference_rate: torch.Tensor
+    carry: torch.Tensor
+
+    def __init__(self, config: GPTfluenceConfig) -> None:
+        super().__init__()
+        self.first_step = config.first_step
+        self.scale = config.scale
+        width, components, curves = config.encoder_width, config.test_components, config.curve_components
+        seen, grid = len(config.test_keys), config.steps + 1
+        self.register_zeros(
+            {
+                "encoder_mean": (width,),
+                "test_projection": (width, components),
+                "tau": (grid,),
+                "baseline": (grid, seen),
+                "shown": (grid,),
+                "limit": (seen,),
+                "unseen_limit": (),
+                "curve_basis": (curves, grid),
+                "curve_coefficients": (2 + components, curves),
+                "curve_range": (2, curves),
+                "reference_rate": (),
+                "carry": (),
+            }
+        )
+
+    @abstractmethod
+    def effects(self, inputs: SimulationInputs) -> torch.Tensor:
+        """The effect at every step, in the latent, before it is limited: `[runs, steps + 1, M]`."""
+
+    @abstractmethod
+    def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
+        """The effect `[steps + 1, M]` of one run; arguments as of `from_factors`."""
+
+    def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
+        """See `DynamicsModule`."""
+        return self.add_to_curve(self.effects(inputs), inputs)
+
+    def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
+        """See `DynamicsModule`."""
+        return self.add_to_curve(self.effect_of_factors(factors, inputs).unsqueeze(0), inputs)[0]
+
+    def test_components(self, test: torch.Tensor) -> torch.Tensor:
+        """psi' of test examples: `[M, E]` encoder vectors -> `[M, L]`."""
+        return (nn.functional.normalize(test, dim=-1) - self.encoder_mean) @ self.test_projection
+
+    def relative(self, rates: torch.Tensor) -> torch.Tensor:
+        """e: learning rates over the reference rate, in the same shape."""
+        return rates / self.reference_rate
+
+    def progress(self, rates: torch.Tensor) -> torch.Tensor:
+        """tau before the first and after each update: `[runs, steps + 1]`."""
+        return nn.functional.pad(self.relative(rates).cumsum(-1), (1, 0))
+
+    def schedule_match(self, rates: torch.Tensor) -> torch.Tensor:
+        """Share of effects that holds under these rates `[runs, steps]`: `[runs, steps + 1]`.
+
+        It is 1 under the schedule trained on; updates after its end count as a difference.
+        """
+        steps = rates.size(1)
+        trained = self.tau.diff()[:steps]
+        trained = nn.functional.pad(trained, (0, steps - len(trained)))
+        difference = (self.relative(rates) - trained).abs().cumsum(-1)
+        share = difference / trained.cumsum(-1).clamp(min=torch.finfo(rates.dtype).tiny)
+        return nn.functional.pad(1 - ((share - ROUNDING) / LARGEST_MISMATCH).clamp(0, 1), (1, 0), value=1.0)
+
+    def curve(self, inputs: SimulationInputs, first: torch.Tensor | None) -> torch.Tensor:
+        """mu of every step `[runs, steps + 1, M]`, from the latents `first` `[runs or 1, M]` of the first values.
+
+        Raises:
+            ValueError: a test example is unseen and there are no first values.
+        """
+        tau, seen = self.progress(inputs.rates), inputs.seen
+        own = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)], tau)
+        if bool((seen >= 0).all()):
+            return own
+        if first is None:
+            raise ValueError("unseen test examples need their first value: give initial")
+        psi = self.test_components(inputs.test).expand(len(first), -1, -1)
+        features = torch.cat([torch.ones_like(first).unsqueeze(-1), first.unsqueeze(-1), psi], -1)
+        coefficients = (features @ self.curve_coefficients).clamp(self.curve_range[0], self.curve_range[1])
+        change = interpolate(self.tau, self.curve_basis.T, tau) @ coefficients.transpose(1, 2)
+        return torch.where(seen >= 0, own, first.unsqueeze(1) + change)
+
+    def effect_limits(self, seen: torch.Tensor) -> torch.Tensor:
+        """The limit of each test example's effects: `[M]`."""
+        return torch.where(seen >= 0, self.limit[seen.clamp(min=0)], self.unseen_limit)
+
+    def add_to_curve(self, effect: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
+        """Trajectories `[runs, steps + 1, M]` from effects of that shape; up to the first measured step, its value."""
+        initial = None if inputs.initial is None else inputs.initial[:, 0]
+        first = None if initial is None else to_latent(initial, self.scale)
+        rates, seen = inputs.rates, inputs.seen
+        shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(rates))
+        share = shown * self.schedule_match(rates).unsqueeze(-1)
+        latent = self.curve(inputs, first) + share * limited(effect, self.effect_limits(seen))
+        if initial is None or first is None:
+            return from_latent(latent, self.scale)
+        given = min(self.first_step, latent.size(1) - 1)
+        # The curve of an unseen example was predicted from its first value already.
+        offset = torch.where(seen >= 0, first - latent[:, given], 0.0).unsqueeze(1)
+        before = initial.unsqueeze(1).expand(len(latent), given + 1, -1)
+        return torch.cat([before, from_latent(latent[:, given + 1 :] + self.carry * offset, self.scale)], dim=1)
+
+    def page_arrays(
+        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Of the mean curve; a kind adds what its effect is made of."""
+        psi = self.test_components(test)
+        scalars = {
+            "referenceRate": float(self.reference_rate),
+            "carry": float(self.carry),
+            "seen": (seen >= 0).tolist(),
+        }
+        arrays = {
+            "tau": self.tau,
+            "shown": self.shown,
+            "limit": self.effect_limits(seen),
+            "baseline": self.baseline[:, seen.clamp(min=0)],
+            # What predicts the curve of an unseen example is linear in its first value.
+            "curveConstant": self.curve_coefficients[0] + psi @ self.curve_coefficients[2:],
+            "curveSlope": self.curve_coefficients[1],
+            "curveRange": self.curve_range,
+            "curveBasis": self.curve_basis.T,
+        }
+        return scalars, arrays
