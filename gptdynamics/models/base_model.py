@@ -1,4 +1,4 @@
-"""Base models by name: the bundled nano, the Pythia sizes, or any causal LM by Hub id or folder."""
+"""Base models by name: the bundled nano, SmolLM2, the Pythia sizes, or any causal LM by Hub id or folder."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gptdynamics.models.model_folder import (
     weights_digest,
 )
 from gptdynamics.models.nano import MODEL_FOLDER
+from gptdynamics.models.smollm2 import HUB_ID, HUB_REVISION, REMEDY, check_smollm2, smollm2_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,6 +35,7 @@ PYTHIA_REVISIONS = {
     "1b": "7199d8fc61a6d565cd1f3c62bf11525b563e13b2",
     "2.8b": "04c6993bdebe728d5ad1dae3a916eaa766166783",
 }
+SIZES = ("nano", "smollm2", *PYTHIA_REVISIONS)
 _LOADING = threading.Lock()
 
 
@@ -49,7 +51,7 @@ class BaseModel:
     """A model that runs start from.
 
     Attributes:
-        name: as given: `nano`, a Pythia size, a folder, or a Hub id with or without a revision.
+        name: as given: `nano`, `smollm2`, a Pythia size, a folder, or a Hub id with or without a revision.
         revision: commit of the Hub, or for a folder the first 12 hex digits of its weights' SHA-256; of an adapter its
             own (of its configuration, too) and, after a plus sign, its base model's.
         model: fp32 weights, in evaluation mode.
@@ -89,6 +91,9 @@ def base_model_source(name: str) -> tuple[str, str | None]:
     """
     if name == "nano":
         return str(MODEL_FOLDER), None
+    if name == "smollm2":
+        copy = smollm2_folder()
+        return (HUB_ID, HUB_REVISION) if copy is None else (str(copy), None)
     if name in PYTHIA_REVISIONS:
         return f"EleutherAI/pythia-{name}-deduped", PYTHIA_REVISIONS[name]
     if "/" not in name and not Path(name).is_dir():
@@ -110,7 +115,7 @@ def unpublished_note(name: str, remedy: str = "collect with --base-model <owner>
         remedy: how runs come to name the published model.
     """
     source, _ = base_model_source(name)
-    if name == "nano" or (is_hub_id(source) and not Path(source).is_dir()):
+    if name in SIZES or (is_hub_id(source) and not Path(source).is_dir()):
         return None
     return (
         f"the base model {name} is a folder, which others cannot get: publish it with gptdynamics push-base, and "
@@ -130,6 +135,8 @@ def model_revision(name: str) -> str:
 def _revision(name: str, adapters: tuple[str, ...]) -> str:
     """As `model_revision`; `adapters` are those that lead to this base model."""
     source, revision = base_model_source(name)
+    if name == "smollm2" and Path(source).is_dir():
+        return check_smollm2(Path(source))
     try:
         if Path(source).is_dir():
             folder = Path(source)
@@ -210,7 +217,9 @@ def _cannot_load(name: str, error: Exception) -> SettingsError:
             reason = "it is no causal language model"
     if isinstance(error, UnusableModelError):
         return SettingsError(f"cannot load base model {name!r}: {reason}")
-    sizes = ", ".join(("nano", *PYTHIA_REVISIONS))
+    if name == "smollm2":
+        advice = f"With no Hub, {REMEDY}. "
+    sizes = ", ".join(SIZES)
     return SettingsError(
         f"cannot load base model {name!r}: {reason}. {advice}Known sizes: {sizes}; "
         "--base-model takes a folder or a Hub id, also as <owner>/<name>@<revision>"
