@@ -82,6 +82,15 @@ def value_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: 
     ]
 
 
+def is_of_type(value: Any, annotation: str) -> bool:
+    """Whether a value that was read from a file is of a setting's type, such as `int | None`."""
+    if value is None:
+        return "None" in annotation
+    if "str" in annotation or "Literal" in annotation:
+        return isinstance(value, str)
+    return type(value) is int or (type(value) is float and "float" in annotation)
+
+
 # Files and folders are named for configs.
 LONGEST_CONFIG = 120
 _RANGES = {

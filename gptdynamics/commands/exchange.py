@@ -24,7 +24,7 @@ def import_(settings: ImportSettings, dry_run: bool, write_json: WriteJson) -> N
         if dry_run:
             for run, folder in config.runs.items():
                 say(f"  {run} {folder}")
-    write_json(imported.to_dict())
+    write_json(imported)
     for finding in imported.findings:
         say(f"note: {finding}")
     say(f"{imported.runs} runs {'would be ' if dry_run else ''}imported into {settings.output}")
@@ -40,7 +40,7 @@ def export(settings: ExportSettings, write_json: WriteJson) -> None:
     keeps(f"runs that were written are kept in {settings.output}")
     with counted_runs() as on_run:
         exported = export_release(settings.dataset, settings.output, settings.config, on_run)
-    write_json(exported.to_dict())
+    write_json(exported)
     for finding in exported.findings:
         say(f"note: {finding}")
     say(f"{len(exported.runs)} runs and {len(exported.files)} files of examples in {settings.output}")

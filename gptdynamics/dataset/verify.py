@@ -10,8 +10,8 @@ from typing import Any
 from gptdynamics.configs import config_parts, run_name, run_parts
 from gptdynamics.dataset.checks.card import check_card
 from gptdynamics.dataset.checks.examples import check_examples
-from gptdynamics.dataset.checks.facts import COLLECTED, ConfigFacts, config_facts
-from gptdynamics.dataset.checks.findings import AGAIN, NOT_OURS, Fault, Findings
+from gptdynamics.dataset.checks.facts import ConfigFacts, config_facts
+from gptdynamics.dataset.checks.findings import NOT_OURS, Fault, Findings, some
 from gptdynamics.dataset.checks.gradients import check_products, check_vectors
 from gptdynamics.dataset.checks.layout import ConfigFiles, Layout, read_layout
 from gptdynamics.dataset.checks.runs import check_run_row
@@ -30,7 +30,7 @@ __all__ = ["Fault", "Verification", "verify", "verify_run"]
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
         source: what was verified.
@@ -55,7 +55,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong with what is there."""
+        """Whether there are no faults."""
         return not self.faults
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,15 +64,13 @@ class Verification:
 
     def summary(self) -> list[str]:
         """What was checked, and what is not complete, a line each. Faults are not among them."""
-        found = f"faults: {len(self.faults)}" if self.faults else "no faults"
-        lines = [f"{self.source}: {len(self.configs)} configs, {self.runs} runs, {self.rows} rows checked: {found}"]
+        faults = f"faults: {len(self.faults)}" if self.faults else "no faults"
+        lines = [f"{self.source}: {len(self.configs)} configs, {self.runs} runs, {self.rows} rows checked: {faults}"]
         for config, runs in self.missing.items():
-            named = ["projected gradients" if run == VECTORS else run for run in runs]
-            shown = ", ".join(named[:6]) + (f" and {len(named) - 6} more" if len(named) > 6 else "")
-            lines.append(f"{config}: planned, but not there yet: {shown}")
+            names = ["projected gradients" if run == VECTORS else run for run in runs]
+            lines.append(f"{config}: planned, but not there yet: {some(names, most=6)}")
         lines += [f"{run}: diverged, so it has no numbers: {reason}" for run, reason in self.failed.items()]
-        lines += [f"{what}: in the making, not checked" for what in self.running]
-        return lines
+        return lines + [f"{what}: in the making, not checked" for what in self.running]
 
 
 def verify(source: str | Path, on_progress: OnProgress = lambda done, total: None) -> Verification:
@@ -103,33 +101,22 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
     done = checked = 0
     for config, files in layout.configs.items():
         for run in files.runs:
-            if not ((config, run) in held and not {run} <= files.trajectories & files.rows):
+            if (config, run) not in held or run in files.trajectories & files.rows:
                 checked += _check_run(folder, facts[config], files, run, findings)
             done += 1
             on_progress(done, total)
         for run in sorted(failed[config].keys() & set(files.runs)):
-            path = folder.sidecar_path(config, run, "failed")
-            findings.add(
-                path,
-                "",
-                f"run {run} is recorded as failed, but it has numbers",
-                "Move one of the two out of the folder",
-            )
+            what = f"run {run} is recorded as failed, but it has numbers"
+            remedy = "Move one of the two out of the folder"
+            findings.add(folder.sidecar_path(config, run, "failed"), "", what, remedy)
         if files.vectors:
             files.vectors = _check_vectors(folder, facts[config], findings)
-        lacking = _missing(facts[config], files, failed[config], held)
-        if lacking:
-            missing[config] = lacking
+        if absent := _missing(facts[config], files, failed[config], held):
+            missing[config] = absent
     check_card(folder, findings)
+    reasons = {f"{config}/{run}": reason for config, each in failed.items() for run, reason in each.items()}
     return Verification(
-        source=str(source),
-        configs=sorted(layout.configs),
-        runs=checked,
-        rows=findings.rows,
-        faults=findings.faults,
-        missing=missing,
-        failed={f"{config}/{run}": why for config, each in failed.items() for run, why in each.items()},
-        running=running,
+        str(source), sorted(layout.configs), checked, findings.rows, findings.faults, missing, reasons, running
     )
 
 
@@ -149,56 +136,39 @@ def verify_run(folder: DatasetFolder | Path, config: str, run: str, facts: Confi
     findings = Findings(folder.root)
     if facts is None:
         facts = config_facts(folder, config, findings)
-    files = ConfigFiles()
-    for path, runs in (
-        (folder.run_path(config, run), files.trajectories),
-        (folder.run_row_path(config, run), files.rows),
-        (folder.products_path(config, run), files.products),
-    ):
-        if path.exists():
-            runs.add(run)
+    paths = folder.run_path(config, run), folder.run_row_path(config, run), folder.products_path(config, run)
+    trajectories, rows, products = ({run} if path.exists() else set() for path in paths)
+    files = ConfigFiles(trajectories, rows, products)
     _check_run(folder, facts, files, run, findings)
     return findings.faults
 
 
 def _check_run(folder: DatasetFolder, facts: ConfigFacts, files: ConfigFiles, run: str, findings: Findings) -> bool:
-    """Check the files of a run; whether they are all there."""
-    config = facts.config
-    own = {
-        "trajectories": (folder.run_path(config, run), run in files.trajectories),
-        "row": (folder.run_row_path(config, run), run in files.rows),
-        "gradient products": (folder.products_path(config, run), run in files.products),
-    }
-    there = [path for path, present in own.values() if present]
-    lacks = [name for name in ("trajectories", "row") if not own[name][1]]
+    """Check the files of a run; whether its trajectories and its row are both there."""
+    trajectories, row = folder.run_path(facts.config, run), folder.run_row_path(facts.config, run)
+    products, settings = folder.products_path(facts.config, run), facts.settings
+    lacks = [name for name, runs in (("trajectories", files.trajectories), ("row", files.rows)) if run not in runs]
     if lacks and run not in files.misnamed:
-        said = f"run {run} has no {' and no '.join(lacks)}: its collection was cut short, or a file was lost"
-        path = there[0] if there else own["trajectories"][0]
-        findings.add(path, "", said, "Run the same collect command again, or fetch the folder again")
-    updates = facts.settings.run_steps if facts.settings else None
+        present = [(trajectories, files.trajectories), (row, files.rows), (products, files.products)]
+        path = next((path for path, runs in present if run in runs), trajectories)
+        what = f"run {run} has no {' and no '.join(lacks)}: its collection was cut short, or a file was lost"
+        findings.add(path, "", what, "Run the same collect command again, or fetch the folder again")
+    updates = settings.run_steps if settings else None
     if run in files.rows:
-        updates = check_run_row(findings, own["row"][0], facts, run)
+        updates = check_run_row(findings, row, facts, run)
     if run in files.trajectories:
-        check_trajectories(findings, own["trajectories"][0], facts, run, updates)
-    products = own["gradient products"][0]
-    follows = facts.settings.follows_gradients(run) if facts.settings else None
-    if run in files.products:
-        if follows is False:
-            findings.add(
-                products, "", f"gradients = {_gradients(facts)} records none for run {run}", "Move it out of the folder"
-            )
-        else:
-            check_products(findings, products, facts, run, updates)
-    elif follows and not lacks and run not in files.misnamed:
-        said = f"gradients = {_gradients(facts)} records products for run {run}, and there are none"
-        findings.add(
-            products, "", said, "Move the run's trajectories out of the folder and run the same collect command again"
-        )
+        check_trajectories(findings, trajectories, facts, run, updates)
+    follows = settings.follows_gradients(run) if settings else None
+    if run in files.products and follows is not False:
+        check_products(findings, products, facts, run, updates)
+    elif settings and run in files.products:
+        what = f"gradients = {settings.gradients!r} records none for run {run}"
+        findings.add(products, "", what, "Move it out of the folder")
+    elif settings and follows and not lacks and run not in files.misnamed:
+        what = f"gradients = {settings.gradients!r} records products for run {run}, and there are none"
+        remedy = "Move the run's trajectories out of the folder and run the same collect command again"
+        findings.add(products, "", what, remedy)
     return not lacks
-
-
-def _gradients(facts: ConfigFacts) -> str:
-    return repr(facts.settings.gradients) if facts.settings else "none"
 
 
 def _check_vectors(folder: DatasetFolder, facts: ConfigFacts, findings: Findings) -> bool:
@@ -207,7 +177,7 @@ def _check_vectors(folder: DatasetFolder, facts: ConfigFacts, findings: Findings
     if facts.settings and facts.settings.gradients == "none":
         findings.add(path, "", "gradients = 'none' makes no projected gradients", "Move it out of the folder")
         return True
-    return check_vectors(findings, path, facts, unseen=facts.planned.get("unseen_runs", 0) > 0)
+    return check_vectors(findings, path, facts, unseen=(facts.planned or {}).get("unseen_runs", 0) > 0)
 
 
 def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str, str]:
@@ -220,63 +190,64 @@ def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str,
             content = read_object(path)
         except SettingsError:
             findings.add(path, "", "not named <run>.timing.json or <run>.failed.json", NOT_OURS)
-            continue
-        except (GPTDynamicsError, RecursionError):
+        except GPTDynamicsError:
             loss = "the time that the run took" if kind == "timing" else "why the run failed"
-            findings.add(
-                path, "", "not a JSON object", f"Restore it, or move it out of the folder: only {loss} is lost"
-            )
-            continue
-        if kind == "failed":
-            failed[run] = str(content.get("reason"))
+            remedy = f"Restore it, or move it out of the folder: only {loss} is lost"
+            findings.add(path, "", "not a JSON object", remedy)
+        else:
+            if kind == "failed":
+                failed[run] = str(content.get("reason"))
     return failed
 
 
 def _missing(facts: ConfigFacts, files: ConfigFiles, failed: dict[str, str], held: set[tuple[str, str]]) -> list[str]:
-    """Planned runs that are not there and not being made."""
-    planned = [run_name(at) for at in range(facts.planned.get("runs", 0))]
-    planned += [run_name(at, unseen=True) for at in range(facts.planned.get("unseen_runs", 0))]
-    there = {*files.runs, *files.misnamed, *failed}
-    lacking = [run for run in planned if run not in there and (facts.config, run) not in held]
-    wanted = facts.settings is not None and facts.settings.gradients != "none"
-    if wanted and not files.vectors and (facts.config, VECTORS) not in held:
-        lacking.append(VECTORS)
-    return lacking
+    """Planned runs that are neither there nor being made."""
+    counts = facts.planned or {}
+    planned = [run_name(index) for index in range(counts.get("runs", 0))]
+    planned += [run_name(index, unseen=True) for index in range(counts.get("unseen_runs", 0))]
+    if facts.settings is not None and facts.settings.gradients != "none":
+        planned.append(VECTORS)
+    present = {*files.runs, *files.misnamed, *failed, *([VECTORS] if files.vectors else [])}
+    return [run for run in planned if run not in present and (facts.config, run) not in held]
 
 
 def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, ConfigFacts], findings: Findings) -> None:
-    """Check every task's examples, and that they are as many as the configs' runs need; `facts` learn how many."""
+    """Check every task's examples, and that they are as many as the configs' runs need; `facts` get the counts."""
     tasks = {config_parts(config)[0]: each.task for config, each in facts.items()}
-    # A damaged folder may hold imported and collected configs of one task: then its examples need no targets.
-    ordered = sorted(facts.values(), key=lambda each: each.requires.targets, reverse=True)
-    requires = {config_parts(each.config)[0]: each.requires for each in ordered}
+    # In a damaged folder a task may have imported and collected configs: then its examples need no targets.
+    imported = {config_parts(config)[0] for config, each in facts.items() if each.imported}
     counts: dict[tuple[str, str], int | None] = {}
     for name, parts in layout.examples.items():
+        task = tasks.get(name)
         try:
-            task = tasks.get(name) or get_task(name)
+            task = task or get_task(name)
         except GPTDynamicsError as error:
-            task = None
             if name not in tasks:
                 findings.add(folder.root / "data" / f"{name}_examples", "", str(error), NOT_OURS)
         for part in parts:
-            counts[name, part] = check_examples(
-                findings, folder.examples_path(name, part), task, requires.get(name, COLLECTED)
-            )
+            counts[name, part] = check_examples(findings, folder.examples_path(name, part), task, name in imported)
     absent: set[Path] = set()
     for config, each in list(facts.items()):
         name = config_parts(config)[0]
         facts[config] = replace(each, pool=counts.get((name, "pool")), test=counts.get((name, "test")))
-        files = layout.configs[config]
-        needed = {"pool": 1, "test": 1}
-        known = each.settings or each.recorded
-        if known and each.task and each.test_ids is not None:
-            unseen = each.settings is not None and any(run_parts(run)[1] for run in files.runs)
-            pool = known.pool_size * len(each.task.parts) * (2 if unseen else 1)
-            needed = {"pool": pool, "test": len(each.test_ids)}
-        for part, count in needed.items() if files.trajectories else ():
+        if not layout.configs[config].trajectories:
+            continue
+        for part, count in _needed_examples(each, layout.configs[config]).items():
             path = folder.examples_path(name, part)
+            present = counts.get((name, part))
             if (name, part) not in counts and path not in absent:
-                findings.add(path, "", f"there is no such file, and runs of {config} need it", AGAIN)
+                findings.add(path, "", f"there is no such file, and runs of {config} need it")
                 absent.add(path)
-            elif (has := counts.get((name, part))) is not None and has < count:
-                findings.add(path, "id", f"it ends at {has - 1}, and runs of {config} need those up to {count - 1}")
+            elif present is not None and present < count:
+                what = f"it ends at {present - 1}, and runs of {config} need those up to {count - 1}"
+                findings.add(path, "id", what)
+
+
+def _needed_examples(facts: ConfigFacts, files: ConfigFiles) -> dict[str, int]:
+    """How many pool and test examples the runs of a config need."""
+    shared = facts.settings or facts.recorded
+    if shared is None or facts.task is None or facts.test_ids is None:
+        return {"pool": 1, "test": 1}
+    unseen = facts.settings is not None and any(run_parts(run)[1] for run in files.runs)
+    pools = 2 if unseen else 1
+    return {"pool": shared.pool_size * len(facts.task.parts) * pools, "test": len(facts.test_ids)}

@@ -17,27 +17,38 @@ from gptdynamics.dataset.reading import local_root, read_examples
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.exchange.findings import Findings, Report
-from gptdynamics.exchange.names import CURRICULUM_FILE, THEIR_TASKS, checked_path, example_file, run_folder_name
+from gptdynamics.exchange.findings import Findings
+from gptdynamics.exchange.names import (
+    CURRICULUM_FILE,
+    EXAMPLE_FOLDERS,
+    METRIC_FILE,
+    THEIR_TASKS,
+    checked_path,
+    example_file,
+    run_folder_name,
+)
 from gptdynamics.exchange.origin import RunOrigin, run_origins
-from gptdynamics.exchange.release import FOLDERS, METRIC_FILE
 from gptdynamics.metrics import Metric
 from gptdynamics.tasks import Mixture, get_task
 
 OnProgress = Callable[[int, int], None]
 
 
-@dataclass(kw_only=True)
-class Exported(Report):
+@dataclass
+class Exported:
     """What an export did.
 
     Attributes:
         runs: folders in the release, by `<config>/<run>`.
         files: of examples, relative to the release.
+        findings: what the layout has no place for.
     """
 
+    source: str
+    out: str
     runs: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
 
 
 def export_release(
@@ -48,8 +59,8 @@ def export_release(
 ) -> Exported:
     """Write the runs of a dataset folder in the authors' layout, so that their code reads them.
 
-    Imported runs get the files that they were imported from, as JSON values. For step 0, gradients and references of
-    runs of ours the layout has no place; their folders are named after their settings, with the run's number as seed.
+    Imported runs get the files that they were imported from, as JSON values. The layout has no place for step 0,
+    gradients and references; folders of collected runs are named after their settings, with the run's number as seed.
 
     Args:
         source: a dataset folder or a Hub id.
@@ -69,28 +80,26 @@ def export_release(
     if unknown or not chosen:
         available = ", ".join(runs) or "none"
         raise SettingsError(f"{source} has no runs of config {', '.join(unknown) or 'any name'}; it has: {available}")
-    exported = Exported(source=str(source), out=str(out))
+    exported = Exported(str(source), str(out))
     findings = exported.findings
     for task in sorted({config_parts(config)[0] for config in chosen}):
         for part in ("pool", "test"):
             exported.files += _write_examples(out, task, part, read_examples(folder, task, part), findings)
-    total = sum(len(runs[config]) for config in chosen)
     for config in chosen:
         origins, metrics = run_origins(folder, config), folder.metrics(config)
         for run in runs[config]:
             row = read_run_row(folder.run_row_path(config, run), config, run)
-            origin = origins.get(run)
+            origin = origins.get(run) or RunOrigin("")
+            taken = exported.runs.values()
             path = (
-                checked_path(origin.folder, "runs")
-                if origin
-                else _own_folder(folder, config, run, row["base_model"], exported.runs)
+                checked_path(origin.folder, "runs") if run in origins else _own_folder(folder, config, run, row, taken)
             )
-            if path.as_posix() in exported.runs.values():
+            if path.as_posix() in taken:
                 raise DataError(f"{folder.manifest_path(config)}: {path} is the folder of two runs")
             table = read_trajectories(folder.run_path(config, run), run)
-            _write_run(out / path, row["curriculum"], table.to_pylist(), metrics, origin or RunOrigin(""))
+            _write_run(out / path, row["curriculum"], table.to_pylist(), metrics, origin)
             exported.runs[f"{config}/{run}"] = path.as_posix()
-            on_progress(len(exported.runs), total)
+            on_progress(len(exported.runs), sum(len(runs[name]) for name in chosen))
         if table["step"][0][0].as_py() == 0:
             findings.add(config, "the layout begins at step 1", "step 0 is left out")
         if "gradient_step" in table.column_names or folder.vectors_path(config).exists():
@@ -99,8 +108,7 @@ def export_release(
 
 
 def _holds_release(out: Path) -> bool:
-    """Whether a folder has a file of this layout."""
-    examples = (path for name in FOLDERS for path in (out / name).rglob("*") if example_file(path.name))
+    examples = (path for name in EXAMPLE_FOLDERS for path in (out / name).rglob("*") if example_file(path.name))
     return any((out / "runs").rglob(CURRICULUM_FILE)) or any(examples)
 
 
@@ -118,7 +126,7 @@ def _write_examples(out: Path, task: str, part: str, examples: list[Example], fi
     files: dict[PurePosixPath, list[Example]] = defaultdict(list)
     for example in examples:
         if not example.withheld:
-            files[_example_path(task, part, example, examples)].append(example)
+            files[_example_path(task, part, example, examples[-1].id)].append(example)
     withheld = sum(example.withheld for example in examples)
     if withheld:
         findings.add(f"{task}_examples", f"{withheld} {part} examples have no texts", "left out")
@@ -143,31 +151,32 @@ def _example_row(example: Example) -> dict[str, Any]:
     return {"id": example.id, "input": example.prompt + example.target} | extra
 
 
-def _example_path(task: str, part: str, example: Example, examples: list[Example]) -> PurePosixPath:
+def _example_path(task: str, part: str, example: Example, last: int) -> PurePosixPath:
+    sft, it = EXAMPLE_FOLDERS
     if "file" in example.source:
         file = example.source["file"]
-        return checked_path(file, FOLDERS[1] if str(file).startswith(f"{FOLDERS[1]}/") else FOLDERS[0])
+        return checked_path(file, it if str(file).startswith(f"{it}/") else sft)
     name, split = THEIR_TASKS.get(task, task), "train" if part == "pool" else "eval"
     if isinstance(get_task(task), Mixture):
-        return PurePosixPath("it_tasks") / f"{name}_{split}_0_{examples[-1].id}.json"
-    return PurePosixPath("sft_tasks") / name / f"{name}_0_{examples[-1].id}_{split}.json"
+        return PurePosixPath(it) / f"{name}_{split}_0_{last}.json"
+    return PurePosixPath(sft) / name / f"{name}_0_{last}_{split}.json"
 
 
 def _own_folder(
-    folder: DatasetFolder, config: str, run: str, base_model: str | None, runs: Mapping[str, str]
+    folder: DatasetFolder, config: str, run: str, row: Mapping[str, Any], taken: Iterable[str]
 ) -> PurePosixPath:
-    """The folder of a run of ours; where another config has runs of the same name, it says which config it is."""
+    """The folder of a collected run; if another config has a run of that name, it says which config it is."""
     try:
         settings = RunSettings.from_dict(folder.manifest(config)["settings"])
     except TypeError as error:
         path = folder.manifest_path(config)
         raise DataError(f"{path}: its settings do not say what the folder of run {run} is to be called") from error
-    names = [
-        run_folder_name(settings, run, base_model or settings.base, tags)
-        for tags in ([], [f"config-{config.replace('_', '-')}"])
-    ]
-    paths = [PurePosixPath("runs") / THEIR_TASKS.get(settings.task, settings.task) / name for name in names]
-    return paths[paths[0].as_posix() in runs.values()]
+    parent = f"runs/{THEIR_TASKS.get(settings.task, settings.task)}"
+    model = row["base_model"] or settings.base
+    name = f"{parent}/{run_folder_name(settings, run, model)}"
+    if name in taken:
+        name = f"{parent}/{run_folder_name(settings, run, model, [f'config-{config}'.replace('_', '-')])}"
+    return PurePosixPath(name)
 
 
 def _write_run(
@@ -181,10 +190,11 @@ def _write_run(
     batches = enumerate([*curriculum, *origin.batches_after], start=1)
     _write_new(path / CURRICULUM_FILE, [{"step": step, "samples_id": batch} for step, batch in batches])
     for metric, definition in metrics.items():
-        steps = definition.step_column
         trajectories = {
             row["test_id"]: [
-                {"step": step, "loss": value} for step, value in zip(row[steps], row[metric], strict=True) if step > 0
+                {"step": step, "loss": value}
+                for step, value in zip(row[definition.step_column], row[metric], strict=True)
+                if step > 0
             ]
             for row in rows
             if row.get(metric) is not None
@@ -192,6 +202,5 @@ def _write_run(
         order = origin.orders.get(metric, [])
         ids = order if sorted(order) == sorted(trajectories) else list(trajectories)
         if ids:
-            _write_new(
-                path / METRIC_FILE.format(metric), [{"id": key, "loss_trajectory": trajectories[key]} for key in ids]
-            )
+            lines = [{"id": key, "loss_trajectory": trajectories[key]} for key in ids]
+            _write_new(path / METRIC_FILE.format(metric), lines)

@@ -17,13 +17,12 @@ from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 from gptdynamics.exchange.findings import Findings
 from gptdynamics.parsing import parse_object, replace_surrogates
+from gptdynamics.ranges import INT32
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 UNKNOWN = "unknown"
-# Ids and steps are stored as 32-bit integers.
-_GREATEST = 2**31 - 1
 # A single greater step would otherwise make a list of all steps before it.
 _MOST_STEPS = 10**7
 _LEFT_OUT, _MERGED, _LAST, _SORTED = "left out", "one of them is kept", "the last is kept", "put in order"
@@ -36,7 +35,7 @@ class ReleaseFile:
 
     Attributes:
         path: where it is.
-        place: what findings call it: its path relative to the release.
+        place: its path relative to the release, as findings name it.
         findings: gathers what is wrong with it.
         last: of different values for one key take the last, as the authors' code does with batches.
     """
@@ -47,17 +46,17 @@ class ReleaseFile:
     last: bool = False
 
     def lines(self, parse: Callable[[dict[str, Any]], Value | None], kind: str) -> Iterator[tuple[int, Value]]:
-        """Number (from 0) and content of each line that can be used; the others are noted, one finding for each fault.
+        """Number (from 0) and content of each usable line; the others are noted, one finding for each fault.
 
         Args:
-            parse: reads the content of a JSON object; None if it is not of the right kind.
+            parse: reads a JSON object; returns None if it is not of the right kind.
             kind: what findings call that kind.
 
         Raises:
             DataError: the file cannot be read.
         """
         faults: dict[str, list[int]] = {"JSON object": [], kind: []}
-        mended: list[int] = []
+        replaced_in = 0
         try:
             with self.path.open("rb") as stream:
                 for number, line in enumerate(stream):
@@ -70,8 +69,7 @@ class ReleaseFile:
                         continue
                     # UTF-8 has no surrogates: only escapes make some.
                     content, replaced = replace_surrogates(content) if b"\\u" in line else (content, 0)
-                    if replaced:
-                        mended.append(number + 1)
+                    replaced_in += bool(replaced)
                     parsed = parse(content)
                     if parsed is None:
                         faults[kind].append(number + 1)
@@ -79,9 +77,9 @@ class ReleaseFile:
                         yield number, parsed
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-        subject = "1 line has" if len(mended) == 1 else f"{len(mended)} lines have"
-        said = f"{subject} half of a surrogate pair"
-        self.findings.add_each(self.place, (mended, said, "U+FFFD was put in its place"))
+        if replaced_in:
+            subject = "1 line has" if replaced_in == 1 else f"{replaced_in} lines have"
+            self.findings.add(self.place, f"{subject} half of a surrogate pair", "U+FFFD was put in its place")
         for missing, numbers in faults.items():
             subject = f"line {some(numbers)} is" if len(numbers) == 1 else f"lines {some(numbers)} are"
             self.findings.add_each(self.place, (numbers, f"{subject} no {missing}", _LEFT_OUT))
@@ -89,12 +87,9 @@ class ReleaseFile:
     def merge(self, pairs: Iterable[tuple[Key, Value]], conflict: str) -> tuple[dict[Key, Value], list[Key], list[Key]]:
         """One value for each key; then the keys that are repeated with the same value, and with different values.
 
-        Args:
-            pairs: keys and values, in the order of the file.
-            conflict: what the error says of a key with different values; `{}` stands for the key.
-
         Raises:
-            DataError: a key has different values, and `last` is not set.
+            DataError: a key has different values, and `last` is not set; the message is `conflict`, with the key for
+                `{}`.
         """
         values: dict[Key, Value] = {}
         repeated: tuple[list[Key], list[Key]] = ([], [])
@@ -110,13 +105,7 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class MetricFile:
-    """Trajectories of one metric. S steps, M test examples.
-
-    Attributes:
-        ids: of the test examples, in the file's order.
-        step: ascending.
-        values: `[S, M]` float64.
-    """
+    """Trajectories of one metric: M test examples in the file's order, S ascending steps, values `[S, M]` float64."""
 
     ids: list[int]
     step: list[int]
@@ -129,21 +118,15 @@ class MetricFile:
 
 
 def most_frequent(values: Iterable[Key], size: Callable[[Any], Any] = len) -> Key | None:
-    """The most frequent value; of several the one of the greatest `size`, and of those the first. None without any."""
+    """The most frequent value; of several the one of the greatest `size`, then the first. None without any."""
     counts = Counter(values)
     return max(counts, key=lambda value: (counts[value], size(value)), default=None)
 
 
 def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, Example]) -> None:
-    """Add the examples of a file, lines `{"id", "input"}`, to those of files before it.
+    """Add the examples of a file, lines `{"id", "input"}`, to those of files before it; `part` is `pool` or `test`.
 
     Of repeated ids the first counts. The file does not say where a prompt ends: the target is left empty.
-
-    Args:
-        file: the file.
-        task: ours.
-        part: `pool` or `test`.
-        examples: by id.
 
     Raises:
         DataError: the file cannot be read.
@@ -164,8 +147,9 @@ def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, E
             continue
         fields = {"fields": json.dumps(extra, sort_keys=True)} if extra else {}
         examples[key] = Example(key, text, target="", task=task, source=source | {"row": str(number)} | fields)
-    said = f"example {some(repeated)} occurs more than once"
-    file.findings.add_each(file.place, (repeated, said, "the first is kept"))
+    file.findings.add_each(
+        file.place, (repeated, f"example {some(repeated)} occurs more than once", "the first is kept")
+    )
     if not rows and len(file.findings) == before:
         file.findings.add(file.place, "it is empty", "not read")
 
@@ -173,11 +157,9 @@ def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, E
 def read_batches(file: ReleaseFile) -> list[list[int]]:
     """The batches of a run, `[T][batch]` ids: lines `{"step", "samples_id"}`, steps from 1.
 
-    A step that occurs again with the same batch counts once, and is noted.
-
     Raises:
-        DataError: there is none; a step is missing or (without `file.last`) has two different batches: the curriculum
-            is unknown.
+        DataError: the curriculum is unknown: there is none; or a step is missing or (without `file.last`) has two
+            different batches.
     """
     new_fields: set[str] = set()
 
@@ -210,12 +192,10 @@ def read_batches(file: ReleaseFile) -> list[list[int]]:
 def read_metric(file: ReleaseFile) -> MetricFile:
     """The trajectories of one metric: lines `{"id", "loss_trajectory": [{"step", "loss"}]}`, whatever the metric.
 
-    Steps that occur again with the same value count once; test examples whose steps are not those that most have are
-    left out. Both are noted.
+    Repeated steps with the same value count once. Test examples whose steps are not those that most have are left out.
 
     Raises:
-        DataError: there are none, or (without `file.last`) a step or a test example has two different values: nothing
-            says which is right.
+        DataError: there are none, or (without `file.last`) a step or a test example has two different values.
     """
     repeated_steps: Counter[int] = Counter()
     differing: set[int] = set()
@@ -243,14 +223,11 @@ def read_metric(file: ReleaseFile) -> MetricFile:
     differing.update(different)
     most = max(repeated_steps.values(), default=0)
     in_many = f" (in up to {most} trajectories)" if most > 1 else ""
+    same_steps = f"step {some(sorted(repeated_steps))} occurs more than once with the same value{in_many}"
     file.findings.add_each(
         file.place,
         (new_fields, f"{_NEW_FIELDS} ({some(sorted(new_fields))})", _LEFT_OUT),
-        (
-            repeated_steps,
-            f"step {some(sorted(repeated_steps))} occurs more than once with the same value{in_many}",
-            _MERGED,
-        ),
+        (repeated_steps, same_steps, _MERGED),
         (differing, f"test example {some(sorted(differing))} has different values of the same steps", _LAST),
         (repeated, f"test example {some(repeated)} occurs more than once", _MERGED),
         (unordered, f"the steps of {len(unordered)} trajectories are not in order", _SORTED),
@@ -262,8 +239,7 @@ def read_metric(file: ReleaseFile) -> MetricFile:
     if usual is None:
         raise DataError("it is empty")
     ids = [key for key, (steps, _) in rows.items() if tuple(steps) == usual]
-    usable = set(ids)
-    others = [key for key in rows if key not in usable]
+    others = [key for key, (steps, _) in rows.items() if tuple(steps) != usual]
     missing = sorted(set(usual) - set(rows[others[0]][0])) if others else []
     why = f"lacks step {some(missing)}" if missing else "has steps that the others lack"
     done = "those test examples are left out of this file"
@@ -290,5 +266,5 @@ def _parse_trajectory(line: dict[str, Any]) -> tuple[int, list[int], list[float]
 
 
 def _is_count(value: object) -> TypeGuard[int]:
-    """Whether a value can be an id or a step."""
-    return type(value) is int and 0 <= value <= _GREATEST
+    """Whether a value can be an id or a step, which are stored as 32-bit integers."""
+    return type(value) is int and 0 <= value <= INT32

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, order=True)
@@ -28,30 +27,12 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """All of them, in the order in which they were noted."""
+    """All findings, in the order in which they were noted."""
 
     def add(self, place: str, what: str, done: str) -> None:
         """Note one."""
         self.append(Finding(place, what, done))
 
     def add_each(self, place: str, *cases: tuple[Sized, str, str]) -> None:
-        """Note those faults of a place that occur: of each the occurrences (empty: none), what it is, what was done."""
+        """Note the faults of a place that occur: for each the occurrences (perhaps none), what it is, what was done."""
         self.extend(Finding(place, what, done) for occurrences, what, done in cases if occurrences)
-
-
-@dataclass(kw_only=True)
-class Report:
-    """What an import or an export did.
-
-    Attributes:
-        source, out: what was read and written, a release and a dataset folder.
-        findings: what could not be taken over as it is.
-    """
-
-    source: str
-    out: str
-    findings: Findings = field(default_factory=Findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)

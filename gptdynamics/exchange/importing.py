@@ -18,7 +18,7 @@ from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.schema import RUN_SCHEMA, read_parquet, trajectory_schema
 from gptdynamics.errors import DataError, DivergedRunError, GPTDynamicsError, SettingsError
 from gptdynamics.exchange.files import UNKNOWN
-from gptdynamics.exchange.findings import Report
+from gptdynamics.exchange.findings import Findings
 from gptdynamics.exchange.names import RunFolder, config_names
 from gptdynamics.exchange.origin import RunOrigin, origin_of, run_origins
 from gptdynamics.exchange.release import Release, ReleasedRun, TaskExamples, fit_together
@@ -33,8 +33,6 @@ class ImportedConfig:
     """One config of an import.
 
     Attributes:
-        config: its name.
-        base_model: of its runs.
         runs: folders in the release, by the names of the runs.
         failed: reasons of runs that diverged, by run.
         metrics: that at least one of its runs has.
@@ -63,17 +61,15 @@ class ImportedConfig:
         )
 
 
-@dataclass(kw_only=True)
-class Imported(Report):
-    """What an import did, or would do.
+@dataclass
+class Imported:
+    """What an import did or, if `dry_run`, would do."""
 
-    Attributes:
-        dry_run: whether nothing was written.
-        configs: that were imported.
-    """
-
+    source: str
+    out: str
     dry_run: bool = False
     configs: list[ImportedConfig] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
 
     @property
     def runs(self) -> int:
@@ -90,7 +86,7 @@ def import_release(
 ) -> Imported:
     """Read a release in the authors' layout and write its runs into a dataset folder.
 
-    Runs are numbered in the order of the seeds in their folders' names; what was imported before keeps its number. What
+    Runs are numbered in the order of the seeds in their folders' names; runs imported before keep their numbers. What
     the layout does not say is null or `unknown` in the dataset. Runs of one config must have the same steps and test
     examples; those that do not have what most of them have are left out.
 
@@ -99,8 +95,8 @@ def import_release(
         out: the dataset folder to write to, or to go on with.
         dry_run: only say what would be imported.
         on_progress: called with the number of runs that were read, and of all, after each.
-        last: where a step occurs with different values or batches take the last, as the authors' code does with
-            batches; without it such a file does not count.
+        last: if a step occurs with different values or batches, take the last, as the authors' code does with batches;
+            without it such a file does not count.
 
     Raises:
         DataError: it is no release in this layout, nothing in it can be imported, or `out` holds other values.
@@ -109,7 +105,7 @@ def import_release(
     check_dataset_folder(Path(out))
     release = Release(local_root(str(source)), last=last)
     findings, folders, examples = release.findings, release.folders(), release.examples()
-    imported = Imported(source=str(source), out=str(out), dry_run=dry_run, findings=findings)
+    imported = Imported(str(source), str(out), dry_run, findings=findings)
     folder = DatasetFolder(out)
     configs = config_names(folders)
     _check_tasks(folder, {runs[0].task for runs in configs.values()})
@@ -118,17 +114,13 @@ def import_release(
     done = 0
     for config, runs in configs.items():
         task = examples.get(runs[0].task, TaskExamples())
-        if problem := _problem(config, runs[0].task, task):
-            findings.add(config, problem, f"its {len(runs)} runs are left out")
-            done += len(runs)
-            on_progress(done, len(folders))
-            continue
-        names = _run_names(folder, config, runs)
+        problem = _problem(config, runs[0].task, task)
+        names = {} if problem else _run_names(folder, config, runs)
         failed: dict[str, str] = {}
         read: list[ReleasedRun] = []
         for each in runs:
             try:
-                if run := release.run(each, task):
+                if not problem and (run := release.run(each, task)):
                     read.append(run)
             except DivergedRunError as error:
                 failed[names[each.path]] = str(error)
@@ -136,15 +128,17 @@ def import_release(
             done += 1
             on_progress(done, len(folders))
         usable = {names[run.folder.path]: run for run in fit_together(read, findings)}
-        if not usable:
+        if problem:
+            findings.add(config, problem, f"its {len(runs)} runs are left out")
+        elif not usable:
             findings.add(config, "none of its runs can be used", "the config is left out")
-            continue
-        described = _described(config, usable, failed, task)
-        imported.configs.append(described)
-        if not dry_run:
-            for part in ("pool", "test"):
-                folder.add_examples(runs[0].task, part, getattr(task, part))
-            _write(folder, described, names, usable)
+        else:
+            described = _described(config, usable, failed, task)
+            imported.configs.append(described)
+            if not dry_run:
+                for part in ("pool", "test"):
+                    folder.add_examples(runs[0].task, part, getattr(task, part))
+                _write(folder, described, names, usable)
     if not imported.configs:
         first = f" ({findings[0]})" if findings else ""
         raise DataError(f"{source}: nothing in it can be imported{first}; see docs/authors-release.md for the layout")
@@ -176,11 +170,8 @@ def _check_tasks(folder: DatasetFolder, tasks: set[str]) -> None:
 def _run_names(folder: DatasetFolder, config: str, runs: list[RunFolder]) -> dict[str, str]:
     """The name of each run by its folder: those that were imported before, then on in the order of the seeds."""
     names = {origin.folder: name for name, origin in run_origins(folder, config).items()}
-    index = len(names)
-    for run in runs:
-        if run.path not in names:
-            names[run.path] = run_name(index)
-            index += 1
+    for path in [run.path for run in runs if run.path not in names]:
+        names[path] = run_name(len(names))
     return names
 
 

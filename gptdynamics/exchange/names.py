@@ -16,8 +16,10 @@ from gptdynamics.exchange.files import UNKNOWN
 from gptdynamics.models.base_model import PYTHIA_REVISIONS
 
 CURRICULUM_FILE = "train_samples_id.json"
+EXAMPLE_FOLDERS = ("sft_tasks", "it_tasks")
+METRIC_FILE = "all_{}_trajectory.out"
 
-# Tasks that they name otherwise: our name by theirs, and the reverse.
+# Tasks of another name: ours by theirs, and the reverse.
 OUR_TASKS = {"wmt16_de_en": "wmt16"}
 THEIR_TASKS = {ours: theirs for theirs, ours in OUR_TASKS.items()}
 # What `<part>-<value>` in the name of a folder becomes: the attribute of `RunFolder`.
@@ -31,8 +33,6 @@ _PARTS = {
     "epoch": "epochs",
     "seed": "seed",
 }
-_REAL_NUMBERS = ("lr", "weight-decay")
-_MAY_BE_ZERO = ("seed", "weight-decay")
 _PART = re.compile(rf"_({'|'.join(_PARTS)})-")
 _EXAMPLE_FILE = re.compile(
     r"(?P<task>.+?)(?:_\d+[-_]\d+)?_(?P<part>train|eval|dev|validation|valid|test)(?:_\d+[-_]\d+)?\.jsonl?"
@@ -42,14 +42,12 @@ _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What the name of a run's folder says; None where it says nothing.
+    """What the name of a run's folder says; None for what it does not say.
 
     Attributes:
         path: of the folder, relative to the release.
-        task: ours.
+        task: our name of it.
         model: as the name has it, e.g. `pythia-410m-deduped`.
-        seed, batch_size, shot, sample, epochs: `seed`, `bs`, `shot`, `sample`, `epoch` of the name.
-        learning_rate, weight_decay: `lr` and `weight-decay` of the name.
         tags: everything else in it, e.g. `loss-last-token`.
     """
 
@@ -72,7 +70,7 @@ class RunFolder:
 
     @property
     def base_model(self) -> str:
-        """What the dataset calls the base model: our short name where it is the same model, else theirs."""
+        """What the dataset calls the base model: our short name if it is the same model, else theirs."""
         same = self.model == f"pythia-{self.size}-deduped" and self.size in PYTHIA_REVISIONS
         return self.size if same else self.model or UNKNOWN
 
@@ -82,15 +80,12 @@ class RunFolder:
 
 
 def _plain(text: str) -> str:
-    """Letters, digits, dots and dashes only: what may stand in the size part of a config's name."""
+    """Letters, digits, dots and dashes only, as in the size part of a config's name."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.") or UNKNOWN
 
 
 def parse_run_folder(path: PurePosixPath) -> RunFolder:
-    """Read the name of a run's folder.
-
-    Args:
-        path: of the folder, relative to the release; its name is `output_<task>_bs-4_..._lr-5e-7_..._seed-1`.
+    """Read the name of a run's folder, `output_<task>_bs-4_..._lr-5e-7_..._seed-1`; `path` is relative to the release.
 
     Raises:
         DataError: the name is not of that form, or names no task, learning rate or seed.
@@ -117,11 +112,15 @@ def parse_run_folder(path: PurePosixPath) -> RunFolder:
 
 
 def _number(part: str, text: str) -> int | float:
+    value: int | float = math.nan
     try:
-        value = float(text) if part in _REAL_NUMBERS else int(text) if re.fullmatch(r"[0-9]{1,9}", text) else math.nan
+        if part in ("lr", "weight-decay"):
+            value = float(text)
+        elif re.fullmatch(r"[0-9]{1,9}", text):
+            value = int(text)
     except ValueError:
-        value = math.nan
-    least = 0 if part in _MAY_BE_ZERO else math.ulp(0.0)
+        pass
+    least = 0 if part in ("seed", "weight-decay") else math.ulp(0.0)
     if not least <= value < math.inf:
         raise DataError(f"its name has {part}-{text}, which is no such number")
     return value
@@ -205,14 +204,10 @@ def run_folder_name(settings: RunSettings, run: str, model: str, tags: Iterable[
 
 
 def checked_path(text: Any, first: str) -> PurePosixPath:
-    """A path inside a release that a dataset names.
-
-    Args:
-        text: what it names.
-        first: the folder of the release that it must be in.
+    """A path that a dataset names, inside the folder `first` of a release.
 
     Raises:
-        DataError: it is no such path: it leads elsewhere, or has characters that it should not have.
+        DataError: it leads elsewhere, or has characters that it should not have.
     """
     path = PurePosixPath(text) if isinstance(text, str) else PurePosixPath()
     inside = len(path.parts) > 1 and path.parts[0] == first and path.as_posix() == text

@@ -9,7 +9,6 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DataError
 
 LAYOUT = "authors_release"
-
 # The folders do not say it; the paper does.
 _FROM_PAPER = "linear decay to zero without warm-up is that of the paper's tables 5 and 7; the layout does not say it"
 
@@ -19,7 +18,7 @@ class RunOrigin:
     """Where a run came from, and what our columns have no place for.
 
     Attributes:
-        folder: of the run, relative to the release.
+        folder: of the run, relative to the release; a text that is not yet checked to be a path.
         orders: for each metric ids of test examples in the file's order, if that is not ascending.
         batches_after: of updates after the last measurement.
     """
@@ -36,10 +35,10 @@ def origin_of(runs: dict[str, RunOrigin]) -> dict[str, Any]:
 
 
 def run_origins(folder: DatasetFolder, config: str) -> dict[str, RunOrigin]:
-    """The origins of a config's runs, by run; none for runs of ours.
+    """The origins of a config's runs, by run; none if they were not imported.
 
     Raises:
-        DataError: the manifest is damaged. Folders are texts, not yet checked to be paths.
+        DataError: the manifest is damaged.
     """
     origin = folder.origin(config)
     if origin is None or origin.get("layout") != LAYOUT:

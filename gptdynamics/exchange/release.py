@@ -15,11 +15,16 @@ from gptdynamics.errors import DataError, DivergedRunError
 from gptdynamics.examples import Example
 from gptdynamics.exchange.files import MetricFile, ReleaseFile, most_frequent, read_batches, read_examples, read_metric
 from gptdynamics.exchange.findings import Findings
-from gptdynamics.exchange.names import CURRICULUM_FILE, RunFolder, example_file, parse_run_folder
+from gptdynamics.exchange.names import (
+    CURRICULUM_FILE,
+    EXAMPLE_FOLDERS,
+    METRIC_FILE,
+    RunFolder,
+    example_file,
+    parse_run_folder,
+)
 from gptdynamics.metrics import METRICS, names_of
 
-FOLDERS = ("sft_tasks", "it_tasks")
-METRIC_FILE = "all_{}_trajectory.out"
 METRIC_FILES = {metric: METRIC_FILE.format(metric) for metric in METRICS}
 _RUN_OUT = "the run is left out"
 _METRIC_OUT = "this metric of the run is left out"
@@ -57,15 +62,14 @@ class Release:
     Attributes:
         root: its folder.
         findings: gathers what is wrong with it.
-        last: where a step occurs with different values or batches, take the last.
+        last: if a step occurs with different values or batches, take the last.
     """
 
     root: Path
     findings: Findings = field(default_factory=Findings)
     last: bool = False
 
-    def file(self, path: Path) -> ReleaseFile:
-        """One of its files."""
+    def _file(self, path: Path) -> ReleaseFile:
         return ReleaseFile(path, path.relative_to(self.root).as_posix(), self.findings, self.last)
 
     def folders(self) -> list[RunFolder]:
@@ -89,17 +93,18 @@ class Release:
     def examples(self) -> dict[str, TaskExamples]:
         """The examples of every task, from all files in `sft_tasks/` and `it_tasks/`."""
         tasks: dict[str, dict[str, dict[int, Example]]] = defaultdict(lambda: {"pool": {}, "test": {}})
-        for path in sorted(path for name in FOLDERS for path in (self.root / name).rglob("*") if path.is_file()):
-            file = self.file(path)
-            if named := example_file(path.name):
+        for path in sorted(path for name in EXAMPLE_FOLDERS for path in (self.root / name).rglob("*")):
+            if not path.is_file() or path.name.startswith("."):
+                continue
+            file = self._file(path)
+            try:
+                named = example_file(path.name)
+                if named is None:
+                    raise DataError("it is not named <task>_..._train.json or <task>_..._eval.json")
                 task, part = named
-                try:
-                    read_examples(file, task, part, tasks[task][part])
-                except DataError as error:
-                    self.findings.add(file.place, str(error), "not read")
-            elif not path.name.startswith("."):
-                why = "it is not named <task>_..._train.json or <task>_..._eval.json"
-                self.findings.add(file.place, why, "not read")
+                read_examples(file, task, part, tasks[task][part])
+            except DataError as error:
+                self.findings.add(file.place, str(error), "not read")
         return {
             task: TaskExamples(*([parts[part][key] for key in sorted(parts[part])] for part in ("pool", "test")))
             for task, parts in tasks.items()
@@ -125,18 +130,18 @@ class Release:
             findings.add(folder.path, f"it has no {' and no '.join(missing)}", _RUN_OUT)
             return None
         pool, test = ({example.id for example in part} for part in (examples.pool, examples.test))
-        file = self.file(path / CURRICULUM_FILE)
+        file = self._file(path / CURRICULUM_FILE)
+        metrics: dict[str, MetricFile] = {}
         try:
             batches = read_batches(file)
             if unknown := {key for batch in batches for key in batch} - pool:
                 raise DataError(f"id {some(sorted(unknown))} is not one of the training examples of {folder.task}")
             other = sum(len(batch) != folder.batch_size for batch in batches) if folder.batch_size else 0
             if other:
-                said = f"{other} batches are not of {folder.batch_size} examples, as bs of its name says"
-                findings.add(file.place, said, "kept")
-            metrics: dict[str, MetricFile] = {}
+                what = f"{other} batches are not of {folder.batch_size} examples, as bs of its name says"
+                findings.add(file.place, what, "kept")
             for metric in [metric for metric in METRICS if METRIC_FILES[metric] in names]:
-                file = self.file(path / METRIC_FILES[metric])
+                file = self._file(path / METRIC_FILES[metric])
                 try:
                     metrics[metric] = _checked(read_metric(file), metric, len(batches), test, file)
                 except (DataError, DivergedRunError) as error:
@@ -179,20 +184,15 @@ def _checked(measured: MetricFile, metric: str, updates: int, test: set[int], fi
 
 
 def fit_together(runs: Sequence[ReleasedRun], findings: Findings) -> list[ReleasedRun]:
-    """The runs that can be read as one config: all have the steps, test examples and updates that most of them have.
-
-    Args:
-        runs: of one config.
-        findings: gathers what does not fit.
-    """
+    """The runs of a config that can be read together: with the steps, test examples and updates that most have."""
     grids = [run.metrics["loss"].grid for run in runs]
     usual = most_frequent(grids, lambda grid: len(grid[0]) + len(grid[1]))
+    if usual is None:
+        return []
     for run, grid in zip(runs, grids, strict=True):
         if grid != usual:
             findings.add(run.folder.path, f"its loss {_difference(grid, usual)}", _RUN_OUT)
     runs = [run for run, grid in zip(runs, grids, strict=True) if grid == usual]
-    if usual is None:
-        return []
     texts = names_of(METRICS.values(), needs_text=True)
     generated = (run.metrics[metric].grid[0] for run in runs for metric in texts if metric in run.metrics)
     steps = dict.fromkeys(METRICS, usual[0]) | dict.fromkeys(texts, most_frequent(generated) or ())
@@ -205,15 +205,14 @@ def fit_together(runs: Sequence[ReleasedRun], findings: Findings) -> list[Releas
     updates = most_frequent((len(run.batches) for run in runs), int)
     for run in runs:
         if len(run.batches) != updates:
-            said = f"it has {len(run.batches)} updates, where most runs of its config have {updates}"
-            findings.add(run.folder.path, said, _RUN_OUT)
+            what = f"it has {len(run.batches)} updates, where most runs of its config have {updates}"
+            findings.add(run.folder.path, what, _RUN_OUT)
     return [run for run in runs if len(run.batches) == updates]
 
 
 def _fitting_metrics(run: ReleasedRun, usual_grids: dict[str, Any], findings: Findings) -> dict[str, MetricFile]:
     """The run's metrics that have the steps and test examples which most runs of its config have."""
-    loss = run.metrics["loss"]
-    fitting = {"loss": loss}
+    fitting = {"loss": run.metrics["loss"]}
     for metric, usual in usual_grids.items():
         name = METRIC_FILES[metric]
         if metric in run.absent:
@@ -221,7 +220,7 @@ def _fitting_metrics(run: ReleasedRun, usual_grids: dict[str, Any], findings: Fi
         elif metric in run.metrics:
             grid = run.metrics[metric].grid
             problem = f"it {_difference(grid, usual)}" if grid != usual else ""
-            if not problem and not grid[1] <= loss.grid[1]:
+            if not problem and not grid[1] <= fitting["loss"].grid[1]:
                 problem = "it has test examples that have no loss"
             if problem:
                 findings.add(f"{run.folder.path}/{name}", problem, _METRIC_OUT)
@@ -230,11 +229,10 @@ def _fitting_metrics(run: ReleasedRun, usual_grids: dict[str, Any], findings: Fi
     return fitting
 
 
-def _difference(grid: tuple[Any, Any], usual: tuple[Any, Any] | None) -> str:
-    """How the steps and test examples differ from those that most runs of the config have."""
+def _difference(grid: tuple[Any, Any], usual: tuple[Any, Any]) -> str:
+    """How steps and test examples differ from those that most runs of the config have."""
     parts = []
-    for name, own, others in zip(("step", "test example"), map(set, grid), map(set, usual or ((), ())), strict=True):
-        for verb, keys in (("lacks", others - own), ("has", own - others)):
-            if keys:
-                parts.append(f"{verb} {name} {some(sorted(keys))}")
+    for name, own, others in zip(("step", "test example"), map(set, grid), map(set, usual), strict=True):
+        parts += [f"lacks {name} {some(sorted(others - own))}"] if others - own else []
+        parts += [f"has {name} {some(sorted(own - others))}"] if own - others else []
     return f"{' and '.join(parts)}, unlike most runs of its config"

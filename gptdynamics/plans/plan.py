@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.configs import RunSettings, run_name
+from gptdynamics.configs import RunSettings, is_of_type, run_name
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.parsing import parse_toml
 from gptdynamics.ranges import RUNS, Range, check_fields
@@ -139,8 +139,7 @@ def _entry(values: dict[str, Any], where: str) -> PlanEntry:
             expected = ", ".join(["runs", "unseen_runs", *known])
             raise DataError(f"{where}: {config} has an unknown setting {name!r}; known are {expected}")
         kind = str(known[name].type)
-        fits = isinstance(value, str) if "str" in kind or "Literal" in kind else isinstance(value, int | float)
-        if not fits or isinstance(value, bool) or ("int" in kind and not isinstance(value, int)):
+        if not is_of_type(value, kind):
             raise DataError(f"{where}: {config}: {name} = {value!r} is not of type {kind}")
     for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool):

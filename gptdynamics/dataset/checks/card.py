@@ -1,4 +1,4 @@
-"""The card of a dataset folder."""
+"""Rules for the card of a dataset folder."""
 
 from __future__ import annotations
 
@@ -7,56 +7,61 @@ from typing import Any
 
 from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.errors import GPTDynamicsError
+from gptdynamics.errors import DataError, GPTDynamicsError
 
 _REWRITE = "Run the same collect command again: it writes the card anew"
 
 
 def check_card(folder: DatasetFolder, findings: Findings) -> None:
-    """Check that the card's YAML lists every configuration and split that is there, and none that is not."""
+    """Check that the card's YAML lists exactly the configurations and splits of the folder."""
+    path = folder.root / "README.md"
     try:
-        wanted = folder.patterns()
+        expected = folder.patterns()
     except GPTDynamicsError:
         return  # a file has a name that is a fault already
-    path = folder.root / "README.md"
     if not path.is_file():
-        if wanted:
+        if expected:
             findings.add(path, "", "there is no card: load_dataset would not find the configurations", _REWRITE)
         return
-    listed = _listed(path, findings)
-    if listed is None:
+    try:
+        listed = _listed(path, findings)
+    except DataError as error:
+        findings.add(path, "", str(error), _REWRITE)
         return
-    for config in [*wanted, *(name for name in listed if name not in wanted)]:
-        there, said = wanted.get(config, {}), listed.get(config, {})
-        problems = [f"split {split} is not listed" for split in there if split not in said]
-        problems += [f"split {split} is listed, but not there" for split in said if split not in there]
-        problems += [
-            f"split {split} is {said[split]!r}, not {there[split]!r}"
-            for split in there
-            if split in said and said[split] != there[split]
-        ]
-        if config not in listed:
-            problems = ["it is not listed"]
-        elif config not in wanted:
-            problems = ["it is listed, but not there"]
-        for problem in problems:
+    for config in dict.fromkeys([*expected, *listed]):
+        for problem in _problems(expected.get(config), listed.get(config)):
             findings.add(path, f"configuration {config}", problem, _REWRITE)
 
 
-def _listed(path: Path, findings: Findings) -> dict[str, dict[str, Any]] | None:
-    """The files of each split of each configuration that the card's YAML lists."""
+def _problems(expected: dict[str, str] | None, listed: dict[str, Any] | None) -> list[str]:
+    if listed is None or expected is None:
+        return ["it is not listed" if listed is None else "it is listed, but not there"]
+    return [
+        *(f"split {split} is not listed" for split in expected if split not in listed),
+        *(f"split {split} is listed, but not there" for split in listed if split not in expected),
+        *(
+            f"split {split} is {listed[split]!r}, not {pattern!r}"
+            for split, pattern in expected.items()
+            if split in listed and listed[split] != pattern
+        ),
+    ]
+
+
+def _listed(path: Path, findings: Findings) -> dict[str, dict[str, Any]]:
+    """The files of each split of each configuration that the card's YAML lists.
+
+    Raises:
+        DataError: it lists none.
+    """
     from huggingface_hub import metadata_load
 
     try:
-        metadata = metadata_load(path)
+        configs = (metadata_load(path) or {}).get("configs")
     except Exception as error:  # of the YAML parser, or of text that is not UTF-8
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        findings.add(path, "", f"its YAML cannot be read ({reason})", _REWRITE)
-        return None
-    configs = (metadata or {}).get("configs")
+        raise DataError(f"its YAML cannot be read ({reason})") from error
     if not isinstance(configs, list):
-        findings.add(path, "", "its YAML lists no configurations", _REWRITE)
-        return None
+        raise DataError("its YAML lists no configurations")
     listed: dict[str, dict[str, Any]] = {}
     for each in configs:
         try:

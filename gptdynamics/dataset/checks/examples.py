@@ -1,29 +1,31 @@
-"""The examples of a task."""
+"""Rules for the examples of a task."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.dataset.checks.facts import COLLECTED, Requirements
-from gptdynamics.dataset.checks.findings import AGAIN, Findings, ids_problem
+from gptdynamics.dataset.checks.findings import Findings, ids_problem
 from gptdynamics.dataset.checks.parquet import checked_table
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA
 from gptdynamics.tasks import Mixture, Task
 
+Row = dict[str, Any]
+# Column, and what is wrong with it.
+Wrong = Iterator[tuple[str, str]]
 
-def check_examples(
-    findings: Findings, path: Path, task: Task | Mixture | None, requires: Requirements = COLLECTED
-) -> int | None:
+
+def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, imported: bool = False) -> int | None:
     """Check the examples of a pool or a test set: ids, tasks, texts (or none, with their source).
 
     Args:
         findings: gathers the faults.
         path: `pool.parquet` or `test.parquet`.
         task: whose examples; None if it is unknown.
-        requires: what they must hold.
+        imported: whether they need only what imported examples have, see `ConfigFacts.imported`.
 
     Returns:
         One more than the greatest id; None if that is not known.
@@ -31,80 +33,96 @@ def check_examples(
     table = checked_table(findings, path, EXAMPLE_SCHEMA)
     if table is None or table.column_names != EXAMPLE_SCHEMA.names:
         return None
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[Row] = table.to_pylist()
     ids: list[int | None] = table["id"].to_pylist()
-    count = max((at for at in ids if at is not None), default=-1) + 1
-    wanted = range(count if count < 2 * len(ids) + 1 else len(ids))
-    problem = ids_problem(ids, wanted) if requires.consecutive_ids else _own_ids_problem(ids)
+    count = max((key for key in ids if key is not None), default=-1) + 1
+    expected = range(count if count < 2 * len(ids) + 1 else len(ids))
+    problem = _ascending_problem(ids) if imported else ids_problem(ids, expected)
     if problem or not ids:
         findings.add(path, "id", problem or "there are no examples")
     parts: tuple[Task, ...] = ()
-    if task and requires.targets:
+    if task and not imported:
         parts = task.parts if path.stem == "pool" else task.test_parts
-    found: dict[tuple[str, str], list[int | None]] = {}
+    faults: dict[tuple[str, str], list[int | None]] = {}
     for row in rows:
         part = parts[row["id"] % len(parts)] if parts and row["id"] is not None else None
-        problems = _problems(row, part) if requires.targets else _input_problems(row, task)
-        for column, said in problems:
-            found.setdefault((column, said), []).append(row["id"])
-    for (column, said), which in found.items():
-        more = f" and {len(which) - 1} more" if len(which) > 1 else ""
-        findings.add(path, column, f"example {which[0]}{more}: {said}", AGAIN)
+        for rule in IMPORTED_RULES if imported else RULES:
+            for fault in rule(row, task if imported else part):
+                faults.setdefault(fault, []).append(row["id"])
+    for (column, what), keys in faults.items():
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        findings.add(path, column, f"example {keys[0]}{more}: {what}")
     return None if problem else count
 
 
-def _own_ids_problem(ids: list[int | None]) -> str:
-    known = [at for at in ids if at is not None]
+def _ascending_problem(ids: list[int | None]) -> str:
+    known = [key for key in ids if key is not None]
     ascending = all(before < after for before, after in pairwise(known))
     sound = len(known) == len(ids) and ascending and known[:1] >= [0]
     return "" if sound else "some are null, below 0, or not in ascending order"
 
 
-def _input_problems(row: dict[str, Any], task: Task | Mixture | None) -> list[tuple[str, str]]:
-    """What is wrong with an example whose prompt and target are one text: column, and how."""
-    problems = []
+def _its_task(row: Row, task: Task | Mixture | None) -> Wrong:
     if not row["task"] or (task and row["task"] != task.name):
-        problems.append(("task", f"{row['task']!r}, not {task.name!r}" if task else "it is empty"))
-    if row["prompt"] == "" or row["target"] == "":
-        problems.append(("prompt, target", "a text that is not known is null, not empty"))
-    source = _source(row["source"])
-    if source is None or not {"dataset", "split", "row"} <= source.keys():
-        problems.append(("source", "it does not say which dataset, split and row it is"))
-    return problems
+        yield "task", f"{row['task']!r}, not {task.name!r}" if task else "it is empty"
 
 
-def _problems(row: dict[str, Any], task: Task | None) -> list[tuple[str, str]]:
-    """What is wrong with an example: column, and how."""
-    problems: list[tuple[str, str]] = []
+def _source_is_json(row: Row, task: Any) -> Wrong:
+    if _source(row) is None:
+        yield "source", "not a JSON object"
+
+
+def _texts_or_their_source(row: Row, task: Any) -> Wrong:
+    if row["prompt"] is not None:
+        return
     labels = task.labels if task else ()
-    if not row["task"] or (task and row["task"] != task.name):
-        problems.append(("task", f"{row['task']!r}, not {task.name!r}" if task else "it is empty"))
-    source = _source(row["source"])
-    if source is None:
-        problems.append(("source", "not a JSON object"))
+    if row["references"] is not None or (row["target"] is not None and task and row["target"] not in labels):
+        yield "prompt", "it is null, but other texts are not"
+    source = _source(row)
+    if source is not None and not _names_row(source):
+        yield "source", "no texts, and not which dataset, split and row they are"
+
+
+def _texts(row: Row, task: Any) -> Wrong:
     if row["prompt"] is None:
-        if row["references"] is not None or (row["target"] is not None and task and row["target"] not in labels):
-            problems.append(("prompt", "it is null, but other texts are not"))
-        if source is not None and not {"dataset", "split", "row"} <= source.keys():
-            problems.append(("source", "no texts, and not which dataset, split and row they are"))
-        return problems
+        return
     # A recorded text without a prompt of its own is its own reference.
-    whole = row["target"] and row["references"] == [row["target"].strip()]
-    empty = [name for name in ("prompt", "target") if not row[name] and not (whole and name == "prompt")]
-    problems += [(name, "it is empty") for name in empty]
+    one_text = row["target"] and row["references"] == [row["target"].strip()]
+    for name in ("prompt", "target"):
+        if not row[name] and not (one_text and name == "prompt"):
+            yield name, "it is empty"
+    labels = task.labels if task else ()
     if labels and row["target"] and row["target"] not in labels:
-        problems.append(("target", f"{row['target']!r} is not one of {', '.join(map(repr, labels))}"))
+        yield "target", f"{row['target']!r} is not one of {', '.join(map(repr, labels))}"
     references = row["references"]
     if references is None or not all(references):
-        problems.append(("references", "they are null or empty"))
+        yield "references", "they are null or empty"
     elif task and bool(references) != task.generates:
-        problems.append(("references", "there are none" if task.generates else "a label task has none"))
-    return problems
+        yield "references", "there are none" if task.generates else "a label task has none"
 
 
-def _source(text: str | None) -> dict[str, Any] | None:
+def _one_text(row: Row, task: Any) -> Wrong:
+    if row["prompt"] == "" or row["target"] == "":
+        yield "prompt, target", "a text that is not known is null, not empty"
+
+
+def _row_of_source(row: Row, task: Any) -> Wrong:
+    source = _source(row)
+    if source is None or not _names_row(source):
+        yield "source", "it does not say which dataset, split and row it is"
+
+
+RULES = (_its_task, _source_is_json, _texts_or_their_source, _texts)
+IMPORTED_RULES = (_its_task, _one_text, _row_of_source)
+
+
+def _names_row(source: Row) -> bool:
+    return {"dataset", "split", "row"} <= source.keys()
+
+
+def _source(row: Row) -> Row | None:
     try:
-        source = json.loads(text or "")
+        source = json.loads(row["source"] or "")
     except (ValueError, RecursionError):
         return None
     return source if isinstance(source, dict) else None

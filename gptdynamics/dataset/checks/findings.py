@@ -1,17 +1,22 @@
-"""Faults of a dataset folder, and what gathers them."""
+"""Faults of a dataset folder, what gathers them, and how rules name them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
 
 AGAIN = "Move it out of the folder and run the same collect command again, or fetch it again"
-# What is not understood may be somebody's work: never advise to delete it.
+# A file of unknown purpose may be somebody's work: never advise to delete it.
 NOT_OURS = "If it is yours, keep it in another folder; if it is of this dataset, restore its name"
+RESTORE = "Restore the manifest, or collect into another folder"
+
+Subject = TypeVar("Subject")
 
 
 @dataclass(frozen=True, order=True)
@@ -34,15 +39,20 @@ class Fault:
         return f"{self.file}: {f'{self.where}: ' if self.where else ''}{self.what}. {self.remedy}"
 
 
+class Problem(NamedTuple):
+    """What a rule yields: a fault of the file that it checks."""
+
+    where: str
+    what: str
+    remedy: str = AGAIN
+
+
+Problems = Iterator[Problem]
+
+
 @dataclass
 class Findings:
-    """What was found so far.
-
-    Attributes:
-        root: the dataset folder.
-        faults: in the order they were found.
-        rows: that were checked.
-    """
+    """The faults of the dataset folder `root` in the order of their discovery, and how many rows were checked."""
 
     root: Path
     faults: list[Fault] = field(default_factory=list)
@@ -52,6 +62,12 @@ class Findings:
         """Note a fault."""
         self.faults.append(Fault(path.relative_to(self.root).as_posix(), where, what, remedy))
 
+    def apply(self, rules: Iterable[Callable[[Subject], Problems]], path: Path, subject: Subject) -> None:
+        """Note what each of these rules finds wrong with a file."""
+        for rule in rules:
+            for problem in rule(subject):
+                self.add(path, *problem)
+
 
 def some(items: Iterable[Any], most: int = 3, total: int | None = None) -> str:
     """The first few of many: `1, 2, 3 and 4 more`; `total` says how many, if `items` are only the first."""
@@ -60,20 +76,26 @@ def some(items: Iterable[Any], most: int = 3, total: int | None = None) -> str:
     return ", ".join(str(item) for item in listed[:most]) + (f" and {left} more" if left else "")
 
 
-def ids_problem(ids: list[int | None], wanted: range) -> str:
-    """What is wrong with ids that should be `wanted`, in its order; empty if nothing is."""
-    if len(ids) == len(wanted) and ids == list(wanted):
+def first_row(wrong: np.ndarray) -> str:
+    """`row 3 and 2 rows more`, where `wrong` is true."""
+    more = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
+    return f"row {int(np.argmax(wrong))}{more}"
+
+
+def ids_problem(ids: list[int | None], expected: range) -> str:
+    """What is wrong with ids that should be `expected`, in its order; empty if nothing is."""
+    if len(ids) == len(expected) and ids == list(expected):
         return ""
-    counts = Counter(at for at in ids if at is not None)
+    counts = Counter(key for key in ids if key is not None)
     problems = []
     if None in ids:
         problems.append(f"{ids.count(None)} null")
-    if repeated := sorted(at for at, count in counts.items() if count > 1):
+    if repeated := sorted(key for key, count in counts.items() if count > 1):
         problems.append(f"{some(repeated)} more than once")
-    missing = len(wanted) - sum(at in wanted for at in counts)
+    missing = len(expected) - sum(key in expected for key in counts)
     if missing:
-        first = islice((at for at in wanted if at not in counts), 3)
+        first = islice((key for key in expected if key not in counts), 3)
         problems.append(f"{some(first, total=missing)} missing")
-    if unknown := sorted(at for at in counts if at not in wanted):
-        problems.append(f"{some(unknown)} unknown (there are 0 to {len(wanted) - 1})")
+    if unknown := sorted(key for key in counts if key not in expected):
+        problems.append(f"{some(unknown)} unknown (there are 0 to {len(expected) - 1})")
     return "; ".join(problems) or "not in ascending order"

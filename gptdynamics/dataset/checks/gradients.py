@@ -1,16 +1,16 @@
-"""Gradient products of a run, and projected gradients of a config's base model."""
+"""Rules for gradient products of a run, and for projected gradients of a config's base model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gptdynamics.configs import RunSettings
 from gptdynamics.dataset.checks.facts import ConfigFacts
-from gptdynamics.dataset.checks.findings import AGAIN, Findings, ids_problem
+from gptdynamics.dataset.checks.findings import AGAIN, Findings, Problem, Problems, first_row, ids_problem
 from gptdynamics.dataset.checks.parquet import Lists, checked_table
 from gptdynamics.dataset.schema import GRADIENT_SCHEMA
 from gptdynamics.runs.gradient_record import product_steps
@@ -21,28 +21,47 @@ PRODUCTS_AGAIN = (
 )
 
 
+@dataclass
+class _Gradients:
+    """A file of gradients, and what it must hold.
+
+    Attributes:
+        table: its sound columns.
+        facts: of the config.
+        constants: columns with one value in every row.
+        empty: columns that are null.
+        lists: the column of lists, their length (None: that of the first), and what is counted.
+        remedy: for what is wrong with it.
+        updates: of the run, if they are known.
+        unseen: whether the config has runs on the pool rows of `test_unseen`.
+        partial: set if the rows of those runs are not covered yet.
+    """
+
+    table: pa.Table
+    facts: ConfigFacts
+    constants: dict[str, str | int]
+    empty: tuple[str, ...]
+    lists: tuple[str, int | None, str]
+    remedy: str = AGAIN
+    updates: int | None = None
+    unseen: bool = False
+    partial: bool = False
+
+
 def check_products(findings: Findings, path: Path, facts: ConfigFacts, run: str, updates: int | None) -> None:
     """Check a run's pool x test gradient products: a row for each step and pool example, a number for each test one."""
     table = checked_table(findings, path, GRADIENT_SCHEMA, PRODUCTS_AGAIN)
-    if table is None:
-        return
-    _check_columns(findings, path, table, {"run": run, "part": "pool"}, ("vector", "projection_seed"), PRODUCTS_AGAIN)
-    if facts.settings and updates is not None:
-        _check_places(findings, path, table, product_steps(updates), facts.settings)
-    columns = None if facts.test_ids is None else len(facts.test_ids)
-    _check_lists(findings, path, table, "products", columns, "test examples", PRODUCTS_AGAIN)
+    if table is not None:
+        lists = ("products", None if facts.test_ids is None else len(facts.test_ids), "test examples")
+        constants: dict[str, str | int] = {"run": run, "part": "pool"}
+        file = _Gradients(table, facts, constants, ("vector", "projection_seed"), lists, PRODUCTS_AGAIN, updates)
+        findings.apply((_constants, _empty, _steps_and_pool, _numbers), path, file)
 
 
 def check_vectors(findings: Findings, path: Path, facts: ConfigFacts, unseen: bool) -> bool:
     """Check the projected gradients of a config: a row for each pool and test example.
 
-    Where runs on unseen rows were planned later, those of the first pool may be all there is yet.
-
-    Args:
-        findings: gathers the faults.
-        path: the file.
-        facts: of the config.
-        unseen: whether some of its runs train on the pool rows of `test_unseen`.
+    If runs on unseen rows (`unseen`) were planned later, those of the first pool may be all there is yet.
 
     Returns:
         Whether collecting would add none.
@@ -50,91 +69,84 @@ def check_vectors(findings: Findings, path: Path, facts: ConfigFacts, unseen: bo
     table = checked_table(findings, path, GRADIENT_SCHEMA)
     if table is None:
         return True
-    settings, whole = facts.settings, True
-    wanted: dict[str, str | int] = {"step": 0}
-    if settings:
-        wanted["projection_seed"] = settings.gradient_seed
-    _check_columns(findings, path, table, wanted, ("run", "products"), AGAIN)
-    if settings and facts.test_ids is not None and {"part", "id"} <= set(table.column_names):
-        parts, ids = table["part"].to_pylist(), table["id"].to_pylist()
-        pool = range(settings.unseen_pool_ids.stop if unseen else settings.pool_ids.stop)
-        for part, of_part in (("pool", pool), ("test", facts.test_ids)):
-            there = [at for at, name in zip(ids, parts, strict=True) if name == part]
-            if unseen and part == "pool" and there == list(settings.pool_ids):
-                whole = False
-                continue
-            problem = ids_problem(there, of_part)
-            if problem:
-                findings.add(path, f"id of part {part}", problem)
-        if parts != sorted(parts, key=lambda part: ("pool", "test").index(part) if part in ("pool", "test") else 2):
-            findings.add(path, "part", "the pool's rows do not all come before the test set's")
-        odd = sum(part not in ("pool", "test") for part in parts)
-        if odd:
-            findings.add(path, "part", f"{odd} rows are neither of the pool nor of the test set")
-    _check_lists(findings, path, table, "vector", settings.gradient_width if settings else None, "coordinates", AGAIN)
-    return whole
+    constants: dict[str, str | int] = {"step": 0}
+    if facts.settings:
+        constants["projection_seed"] = facts.settings.gradient_seed
+    lists = ("vector", facts.settings.gradient_width if facts.settings else None, "coordinates")
+    file = _Gradients(table, facts, constants, ("run", "products"), lists, unseen=unseen)
+    findings.apply((_constants, _empty, _parts_and_ids, _numbers), path, file)
+    return not file.partial
 
 
-def _check_columns(
-    findings: Findings,
-    path: Path,
-    table: pa.Table,
-    wanted: dict[str, str | int],
-    empty: tuple[str, ...],
-    remedy: str,
-) -> None:
-    """Check columns with one value all over, and columns that are null."""
-    for name, value in wanted.items():
-        if name in table.column_names:
-            same = pc.fill_null(pc.equal(table[name], value), False)
+def _constants(file: _Gradients) -> Problems:
+    for name, value in file.constants.items():
+        if name in file.table.column_names:
+            same = pc.fill_null(pc.equal(file.table[name], value), False)
             wrong = ~same.combine_chunks().to_numpy(zero_copy_only=False)
             if wrong.any():
-                at = int(np.argmax(wrong))
-                more = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
-                findings.add(path, name, f"row {at}{more}: {table[name][at].as_py()!r}, not {value!r}", remedy)
-    for name in empty:
-        if name in table.column_names and table[name].null_count < table.num_rows:
-            findings.add(path, name, "it has values; in this file it is null", remedy)
+                present = file.table[name][int(np.argmax(wrong))].as_py()
+                yield Problem(name, f"{first_row(wrong)}: {present!r}, not {value!r}", file.remedy)
 
 
-def _check_places(findings: Findings, path: Path, table: pa.Table, steps: list[int], settings: RunSettings) -> None:
-    """Check that there is a row for each step and pool example, in order."""
-    if not {"step", "id"} <= set(table.column_names):
+def _empty(file: _Gradients) -> Problems:
+    for name in file.empty:
+        if name in file.table.column_names and file.table[name].null_count < file.table.num_rows:
+            yield Problem(name, "it has values; in this file it is null", file.remedy)
+
+
+def _steps_and_pool(file: _Gradients) -> Problems:
+    """A row for each step and pool example, in order."""
+    settings = file.facts.settings
+    if settings is None or file.updates is None or not {"step", "id"} <= set(file.table.column_names):
         return
-    pool = np.array(settings.pool_ids)
-    wanted = np.stack([np.repeat(steps, len(pool)), np.tile(pool, len(steps))])
-    found = np.stack([table[name].to_numpy().astype(float) for name in ("step", "id")])
+    steps, pool = product_steps(file.updates), np.array(settings.pool_ids)
+    expected = np.stack([np.repeat(steps, len(pool)), np.tile(pool, len(steps))])
+    present = np.stack([file.table[name].to_numpy().astype(float) for name in ("step", "id")])
     shape = f"{len(steps)} steps ({', '.join(map(str, steps))}) x {len(pool)} pool examples"
-    if found.shape != wanted.shape:
-        findings.add(path, "", f"it has {found.shape[1]} rows, not {shape}", PRODUCTS_AGAIN)
+    if present.shape != expected.shape:
+        yield Problem("", f"it has {present.shape[1]} rows, not {shape}", file.remedy)
         return
-    wrong = (found != wanted).any(axis=0)
+    wrong = (present != expected).any(axis=0)
     if wrong.any():
-        at = int(np.argmax(wrong))
-        there, here = ("step {:g}, id {:g}".format(*each[:, at]) for each in (found, wanted))
-        more = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
-        findings.add(path, "step, id", f"row {at}{more}: {there}, where {shape} have {here}", PRODUCTS_AGAIN)
+        row = int(np.argmax(wrong))
+        left, right = ("step {:g}, id {:g}".format(*each[:, row]) for each in (present, expected))
+        yield Problem("step, id", f"{first_row(wrong)}: {left}, where {shape} have {right}", file.remedy)
 
 
-def _check_lists(
-    findings: Findings, path: Path, table: pa.Table, name: str, length: int | None, of_what: str, remedy: str
-) -> None:
-    """Check a column of lists that are all there, of one length, and finite."""
-    if name not in table.column_names or not table.num_rows:
+def _parts_and_ids(file: _Gradients) -> Problems:
+    settings, names = file.facts.settings, ("pool", "test")
+    if settings is None or file.facts.test_ids is None or not {"part", "id"} <= set(file.table.column_names):
         return
-    lists = Lists.of(table, name)
-    wanted = int(lists.lengths[0]) if length is None else length
-    finite = np.isfinite(lists.flat)
-    for wrong, said in (
-        (~lists.valid, "it is null"),
-        (lists.valid & (lists.lengths != wanted), f"its numbers are not as many as the {wanted} {of_what}"),
-    ):
-        if wrong.any():
-            more = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
-            findings.add(path, name, f"row {int(np.argmax(wrong))}{more}: {said}", remedy)
-    if not finite.all():
-        index = int(np.argmin(finite))
-        row, place = lists.place(index)
-        more = f" (and {(~finite).sum() - 1} more)" if (~finite).sum() > 1 else ""
-        said = f"{lists.flat[index]:g} is not a finite number{more}"
-        findings.add(path, name, f"row {row}, place {place}: {said}", remedy)
+    parts, ids = file.table["part"].to_pylist(), file.table["id"].to_pylist()
+    pool = range(settings.unseen_pool_ids.stop if file.unseen else settings.pool_ids.stop)
+    for part, expected in zip(names, (pool, file.facts.test_ids), strict=True):
+        present = [key for key, name in zip(ids, parts, strict=True) if name == part]
+        if file.unseen and part == "pool" and present == list(settings.pool_ids):
+            file.partial = True
+        elif problem := ids_problem(present, expected):
+            yield Problem(f"id of part {part}", problem)
+    if parts != sorted(parts, key=lambda part: names.index(part) if part in names else 2):
+        yield Problem("part", "the pool's rows do not all come before the test set's")
+    others = sum(part not in names for part in parts)
+    if others:
+        yield Problem("part", f"{others} rows are neither of the pool nor of the test set")
+
+
+def _numbers(file: _Gradients) -> Problems:
+    """Lists in every row, of one length, of finite numbers."""
+    name, length, what = file.lists
+    if name not in file.table.column_names or not file.table.num_rows:
+        return
+    lists = Lists.of(file.table, name)
+    expected = int(lists.lengths[0]) if length is None else length
+    if (~lists.valid).any():
+        yield Problem(name, f"{first_row(~lists.valid)}: it is null", file.remedy)
+    wrong = lists.valid & (lists.lengths != expected)
+    if wrong.any():
+        yield Problem(name, f"{first_row(wrong)}: its numbers are not as many as the {expected} {what}", file.remedy)
+    infinite = np.flatnonzero(~np.isfinite(lists.flat))
+    if len(infinite):
+        row, position = lists.position(int(infinite[0]))
+        more = f" (and {len(infinite) - 1} more)" if len(infinite) > 1 else ""
+        text = f"{lists.flat[infinite[0]]:g} is not a finite number{more}"
+        yield Problem(name, f"row {row}, place {position}: {text}", file.remedy)

@@ -55,47 +55,40 @@ class Layout:
 
 
 def read_layout(folder: DatasetFolder, findings: Findings) -> Layout:
-    """Look at the names of all files; those that belong to nothing become faults."""
+    """Read the names of all files; those that belong to nothing become faults."""
     layout = Layout()
     ambiguous: set[str] = set()
     for path in sorted(folder.root.glob("manifests/*.json")):
         if _is_config(path.stem):
             layout.configs[path.stem] = ConfigFiles()
-        elif _ends_in_reserved_word(path.stem):
+        elif path.stem.rpartition("_")[2].casefold() in RESERVED_SIZES:
             ambiguous |= {path.stem, *(f"{path.stem}_{kind}" for kind in _KINDS)}
-            said = "a config's name may not end so: load_dataset takes its files for other files of another config"
-            findings.add(path, "", said, "Collect it again under another name; nothing of it was checked")
+            what = "a config's name may not end so: load_dataset takes its files for other files of another config"
+            findings.add(path, "", what, "Collect it again under another name; nothing of it was checked")
         else:
             findings.add(path, "", "not named for a config", NOT_OURS)
-    gone = set(leftovers(folder.root))
+    unfinished = set(leftovers(folder.root))
     for path in sorted(folder.root.rglob(".*.tmp")):
-        if path in gone:
+        if path in unfinished:
             findings.add(path, "", "a process was killed while it wrote this", "Go on with collect: it removes this")
         elif _TEMPORARY.fullmatch(path.name):
             layout.writing.append(path.relative_to(folder.root).as_posix())
         else:
             findings.add(path, "", "a temporary file of another program", NOT_OURS)
-    data = folder.root / "data"
-    for path in _entries(data):
+    for path in _entries(folder.root / "data"):
         if path.name in ambiguous:
             for part in ("pool", "test"):
                 if path.name.endswith("_examples") and (path / f"{part}.parquet").is_file():
                     layout.examples.setdefault(path.name.removesuffix("_examples"), []).append(part)
-            continue
-        if path.is_dir() and _belongs(path, layout, findings):
-            continue
-        findings.add(path, "", "belongs to no config and no task", NOT_OURS)
+        elif not path.is_dir() or not _add_files(path, layout, findings):
+            findings.add(path, "", "belongs to no config and no task", NOT_OURS)
     return layout
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """What is in a folder, but for temporary files."""
+    """What is in a folder, without temporary files."""
     if folder.is_dir():
         yield from (path for path in sorted(folder.iterdir()) if not (path.name[0] == "." and path.suffix == ".tmp"))
-
-
-def _ends_in_reserved_word(name: str) -> bool:
-    return name.rpartition("_")[2].casefold() in RESERVED_SIZES
 
 
 def _is_config(name: str) -> bool:
@@ -106,8 +99,8 @@ def _is_config(name: str) -> bool:
     return True
 
 
-def _belongs(path: Path, layout: Layout, findings: Findings) -> bool:
-    """Take note of the files in a folder of data; False if its name is none that such a folder has."""
+def _add_files(path: Path, layout: Layout, findings: Findings) -> bool:
+    """Add the files in a folder of data to the layout; False if no such folder may have its name."""
     task = path.name.removesuffix("_examples")
     if task and task != path.name:
         for file in _entries(path):
@@ -116,19 +109,15 @@ def _belongs(path: Path, layout: Layout, findings: Findings) -> bool:
             else:
                 findings.add(file, "", "examples are in pool.parquet and test.parquet only", NOT_OURS)
         return True
-    config, kind = path.name, ""
-    for known in _KINDS:
-        if path.name.endswith(f"_{known}"):
-            config, kind = path.name.removesuffix(f"_{known}"), known
+    kind = next((each for each in _KINDS if path.name.endswith(f"_{each}")), "")
+    config = path.name.removesuffix(f"_{kind}") if kind else path.name
     if not _is_config(config):
         return False
     for file in _entries(path):
         files = layout.configs.setdefault(config, ConfigFiles())
         if kind == "gradients" and file.name == "base.parquet":
             files.vectors = True
-            continue
-        run = _run_of(file, files, findings)
-        if run:
+        elif run := _run_of(file, files, findings):
             {"": files.trajectories, "runs": files.rows, "gradients": files.products}[kind].add(run)
     return True
 
@@ -137,17 +126,15 @@ def _run_of(file: Path, files: ConfigFiles, findings: Findings) -> str | None:
     """The run that a file is of, by its name; None, and a fault, if it is not named as it should be."""
     split, _, run = file.stem.rpartition("-")
     try:
-        run_parts(run)
+        correct = split_of(run)
     except SettingsError:
-        run = ""
-    if not run or file.suffix != ".parquet" or split not in SPLITS:
+        correct = None
+    if correct is None or file.suffix != ".parquet" or split not in SPLITS:
         findings.add(file, "", "not named <split>-<run>.parquet", NOT_OURS)
         return None
-    if split != split_of(run):
+    if split != correct:
         files.misnamed.add(run)
-        said = f"run {run} is of split {split_of(run)}, not {split}"
-        findings.add(
-            file, "", said, f"Rename it to {split_of(run)}-{run}.parquet, or move it out of the folder if that is there"
-        )
+        remedy = f"Rename it to {correct}-{run}.parquet, or move it out of the folder if that is there"
+        findings.add(file, "", f"run {run} is of split {correct}, not {split}", remedy)
         return None
     return run

@@ -1,4 +1,4 @@
-"""Reading Parquet files that may be damaged, and looking at columns of lists as arrays."""
+"""Reading Parquet files that may be damaged, and columns of lists as arrays."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ def checked_table(findings: Findings, path: Path, schema: pa.Schema, remedy: str
 
 
 def readable_table(findings: Findings, path: Path, remedy: str = AGAIN) -> pa.Table | None:
-    """A file's table, whatever its columns are; None if it cannot be read.
-
-    Args:
-        findings: gathers the faults.
-        path: the file.
-        remedy: for what is wrong with it.
-    """
+    """A file's table, whatever its columns are; None if it cannot be read."""
     try:
         table = load_parquet(path)
     except DamagedParquet as error:
@@ -40,8 +34,8 @@ def sound_columns(findings: Findings, path: Path, table: pa.Table, schema: pa.Sc
     """The table's columns that the schema has, too, with the same type; the others are faults."""
     sound = []
     for field in schema:
-        if table.column_names.count(field.name) != 1:
-            count = table.column_names.count(field.name)
+        count = table.column_names.count(field.name)
+        if count != 1:
             findings.add(path, field.name, "the column occurs twice" if count else "the column is missing", remedy)
         elif table[field.name].type != field.type:
             findings.add(path, field.name, f"the column is {table[field.name].type}, not {field.type}", remedy)
@@ -61,7 +55,7 @@ class Lists:
 
     Attributes:
         valid: `[rows]` whether there is a list.
-        lengths: `[rows]` its length; 0 where there is none.
+        lengths: `[rows]` its length; 0 if it is null.
         flat: all lists' numbers, one after the other; null numbers are NaN.
     """
 
@@ -77,8 +71,8 @@ class Lists:
         flat = column.flatten().to_numpy(zero_copy_only=False)
         return cls(column.is_valid().to_numpy(zero_copy_only=False), lengths, flat)
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Row, and place in its list, of a number in `flat`."""
+    def position(self, index: int) -> tuple[int, int]:
+        """Row, and position in its list, of a number in `flat`."""
         ends = np.cumsum(self.lengths)
         row = int(np.searchsorted(ends, index, side="right"))
         return row, int(index - (ends[row] - self.lengths[row]))
@@ -88,12 +82,12 @@ class Lists:
         start = int(self.lengths[:row].sum())
         return self.flat[start : start + int(self.lengths[row])].tolist()
 
-    def differs(self, wanted: np.ndarray) -> np.ndarray:
-        """`[rows]` whether the row's list is not `wanted`, or is null."""
-        wrong = ~self.valid | (self.lengths != len(wanted))
-        alike = np.flatnonzero(~wrong)
-        if len(alike):
+    def differs(self, expected: np.ndarray) -> np.ndarray:
+        """`[rows]` whether the row's list is not `expected`, or is null."""
+        wrong = ~self.valid | (self.lengths != len(expected))
+        comparable = np.flatnonzero(~wrong)
+        if len(comparable):
             inside = np.repeat(~wrong, self.lengths)
-            each = self.flat[inside].reshape(len(alike), len(wanted))
-            wrong[alike] = (each != wanted).any(axis=1)
+            values = self.flat[inside].reshape(len(comparable), len(expected))
+            wrong[comparable] = (values != expected).any(axis=1)
         return wrong

@@ -1,8 +1,9 @@
-"""The row that describes a run."""
+"""Rules for the row that describes a run."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 from gptdynamics.configs import RunSettings, run_parts
 from gptdynamics.curriculum import draw_curriculum, linear_decay
 from gptdynamics.dataset.checks.facts import ConfigFacts
-from gptdynamics.dataset.checks.findings import Findings, some
+from gptdynamics.dataset.checks.findings import Findings, Problem, Problems, some
 from gptdynamics.dataset.checks.parquet import Lists, checked_table
 from gptdynamics.dataset.schema import RUN_SCHEMA
 
@@ -20,55 +21,76 @@ from gptdynamics.dataset.schema import RUN_SCHEMA
 _RATE_ERROR = 1e-6
 
 
+@dataclass
+class _RunRow:
+    """The row of a run, and its updates as far as they are known."""
+
+    table: pa.Table
+    facts: ConfigFacts
+    run: str
+    updates: int | None
+
+    def __post_init__(self) -> None:
+        simple = [name for name in self.table.column_names if not pa.types.is_list(self.table[name].type)]
+        self.values: dict[str, Any] = self.table.select(simple).to_pylist()[0]
+        self.expected = _expected_values(self.facts, self.run)
+
+
 def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) -> int | None:
     """Check the row of a run: names, settings, curriculum, rates. Returns its updates, if they are known."""
+    updates = None if facts.settings is None else facts.settings.run_steps
     table = checked_table(findings, path, facts.run_schema)
     if table is None:
-        return None if facts.settings is None else facts.settings.run_steps
+        return updates
     if table.num_rows != 1:
         findings.add(path, "", f"it has {table.num_rows} rows; a run has one")
-        return None if facts.settings is None else facts.settings.run_steps
-    simple = [name for name in table.column_names if not pa.types.is_list(table[name].type)]
-    row = table.select(simple).to_pylist()[0]
-    for name, wanted in _wanted(facts, run).items():
-        if name in row and row[name] != wanted:
-            source = f"the manifest of {facts.config} says" if name not in ("run", "index") else "its file's name says"
-            findings.add(path, name, f"{row[name]!r}, where {source} {wanted!r}")
-    for name in ("base_model", "base_revision"):
-        if name in row and not row[name] and name not in _wanted(facts, run):
-            findings.add(path, name, "it is empty")
-    for name in ("versions", "hyperparameters"):
-        if name in row and not _is_object(row[name]):
-            findings.add(path, name, "not a JSON object")
-    steps = _check_curriculum(findings, path, table, facts, run) if "curriculum" in table.column_names else None
-    if facts.settings:
-        steps = facts.settings.run_steps
-    if "learning_rate" in table.column_names:
-        _check_rates(findings, path, Lists.of(table, "learning_rate"), facts.settings, steps)
-    return steps
+        return updates
+    row = _RunRow(table, facts, run, updates)
+    findings.apply(RULES, path, row)
+    return row.updates
 
 
-def _wanted(facts: ConfigFacts, run: str) -> dict[str, Any]:
+def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
     """What a run's row must say, by column."""
-    wanted: dict[str, Any] = {"run": run, "index": run_parts(run)[0], "config": facts.config}
+    expected: dict[str, Any] = {"run": run, "index": run_parts(run)[0], "config": facts.config}
     if facts.task:
-        wanted |= {"task": facts.task.name, "scenario": facts.task.scenario}
+        expected |= {"task": facts.task.name, "scenario": facts.task.scenario}
     if facts.base_revision:
-        wanted["base_revision"] = facts.base_revision
+        expected["base_revision"] = facts.base_revision
     if facts.recorded:
         values = facts.recorded.to_dict()
         # The seed of the training is its own.
-        wanted |= {name: values[name] for name in facts.run_schema.names if name in values.keys() - {"seed"}}
+        expected |= {name: values[name] for name in facts.run_schema.names if name in values.keys() - {"seed"}}
     if facts.settings:
         values = facts.settings.to_dict()
-        named_otherwise = {"learning_rate", "base_model"}
-        wanted |= {name: values[name] for name in RUN_SCHEMA.names if name in values.keys() - named_otherwise}
-        wanted |= {
+        others = {"learning_rate", "base_model"}
+        expected |= {name: values[name] for name in RUN_SCHEMA.names if name in values.keys() - others}
+        expected |= {
             "peak_learning_rate": facts.settings.learning_rate,
             "optimizer": "adamw",
             "schedule": "linear",
         }
-    return wanted
+    return expected
+
+
+def _values_of_the_manifest(row: _RunRow) -> Problems:
+    for name, expected in row.expected.items():
+        if name in row.values and row.values[name] != expected:
+            named = name in ("run", "index")
+            source = "its file's name says" if named else f"the manifest of {row.facts.config} says"
+            yield Problem(name, f"{row.values[name]!r}, where {source} {expected!r}")
+
+
+def _base_model_is_named(row: _RunRow) -> Problems:
+    for name in ("base_model", "base_revision"):
+        if name in row.values and not row.values[name] and name not in row.expected:
+            yield Problem(name, "it is empty")
+
+
+def _objects_are_json(row: _RunRow) -> Problems:
+    for name in ("versions", "hyperparameters"):
+        if name in row.values and not _is_object(row.values[name]):
+            yield Problem(name, "not a JSON object")
 
 
 def _is_object(text: str | None) -> bool:
@@ -78,44 +100,45 @@ def _is_object(text: str | None) -> bool:
         return False
 
 
-def _check_curriculum(findings: Findings, path: Path, table: pa.Table, facts: ConfigFacts, run: str) -> int | None:
-    """Check the batches, the most telling fault only; the number of updates they make."""
-    batches = table["curriculum"].combine_chunks().flatten()
-    if table["curriculum"].null_count or batches.null_count or batches.flatten().null_count or not len(batches):
-        findings.add(path, "curriculum", "batches or ids are null" if len(batches) else "there is none")
-        return None
+def _curriculum(row: _RunRow) -> Problems:
+    """The most telling fault of the batches only. Sets the number of updates, if the settings do not say it."""
+    if "curriculum" not in row.table.column_names:
+        return
+    facts = row.facts
+    batches = row.table["curriculum"].combine_chunks().flatten()
+    if row.table["curriculum"].null_count or batches.null_count or batches.flatten().null_count or not len(batches):
+        yield Problem("curriculum", "batches or ids are null" if len(batches) else "there is none")
+        return
     sizes = batches.value_lengths().to_numpy(zero_copy_only=False)
     ids = batches.flatten().to_numpy(zero_copy_only=False)
     if facts.settings is None:
+        row.updates = len(sizes)
         if (ids < 0).any() or not sizes.all():
-            findings.add(path, "curriculum", "it has empty batches or ids below 0")
+            yield Problem("curriculum", "it has empty batches or ids below 0")
         elif facts.pool is not None and ids.max() >= facts.pool:
-            findings.add(path, "curriculum", f"id {ids.max()} is not one of the {facts.pool} examples of the pool")
-        return len(sizes)
-    problem = _curriculum_problem(sizes, ids, facts.settings, run)
-    if problem:
-        findings.add(path, "curriculum", problem)
-    return len(sizes)
+            yield Problem("curriculum", f"id {ids.max()} is not one of the {facts.pool} examples of the pool")
+    elif problem := _curriculum_problem(sizes, ids, facts.settings, row.run):
+        yield Problem("curriculum", problem)
 
 
 def _curriculum_problem(sizes: np.ndarray, ids: np.ndarray, settings: RunSettings, run: str) -> str:
     if len(sizes) != settings.run_steps:
         return f"it has {len(sizes)} batches, the settings make {settings.run_steps}"
     if (sizes != settings.batch_size).any():
-        at = int(np.argmax(sizes != settings.batch_size))
-        return f"batch {at} has {sizes[at]} ids, batch_size is {settings.batch_size}"
+        batch = int(np.argmax(sizes != settings.batch_size))
+        return f"batch {batch} has {sizes[batch]} ids, batch_size is {settings.batch_size}"
     unseen = run_parts(run)[1]
     pool = settings.unseen_pool_ids if unseen else settings.pool_ids
     outside = (ids < pool.start) | (ids >= pool.stop)
     if outside.any():
         kind = "pool rows kept for unseen runs" if unseen else "pool"
-        at = int(np.argmax(outside)) // settings.batch_size
-        return f"batch {at} has id {ids[outside][0]}, the {kind} are {pool.start} to {pool.stop - 1}"
-    a_pass = settings.examples // settings.batch_size * settings.batch_size
-    for epoch, start in enumerate(range(0, len(ids), a_pass)):
-        found, counts = np.unique(ids[start : start + a_pass], return_counts=True)
+        batch = int(np.argmax(outside)) // settings.batch_size
+        return f"batch {batch} has id {ids[outside][0]}, the {kind} are {pool.start} to {pool.stop - 1}"
+    epoch_ids = settings.examples // settings.batch_size * settings.batch_size
+    for epoch, start in enumerate(range(0, len(ids), epoch_ids)):
+        unique, counts = np.unique(ids[start : start + epoch_ids], return_counts=True)
         if (counts > 1).any():
-            return f"{some(found[counts > 1])} occur more than once in epoch {epoch}"
+            return f"{some(unique[counts > 1])} occur more than once in epoch {epoch}"
     drawn = np.array(draw_curriculum(settings, run))
     differs = (ids.reshape(drawn.shape) != drawn).any(axis=1)
     if differs.any():
@@ -123,18 +146,25 @@ def _curriculum_problem(sizes: np.ndarray, ids: np.ndarray, settings: RunSetting
     return ""
 
 
-def _check_rates(findings: Findings, path: Path, rates: Lists, settings: RunSettings | None, steps: int | None) -> None:
-    if not rates.valid.all() or np.isnan(rates.flat).any():
-        findings.add(path, "learning_rate", "rates are null or not numbers")
-    elif steps is not None and len(rates.flat) != steps:
-        findings.add(path, "learning_rate", f"it has {len(rates.flat)} rates for {steps} updates")
+def _rates(row: _RunRow) -> Problems:
+    if "learning_rate" not in row.table.column_names:
+        return
+    settings, lists = row.facts.settings, Lists.of(row.table, "learning_rate")
+    rates = lists.flat
+    if not lists.valid.all() or np.isnan(rates).any():
+        yield Problem("learning_rate", "rates are null or not numbers")
+    elif row.updates is not None and len(rates) != row.updates:
+        yield Problem("learning_rate", f"it has {len(rates)} rates for {row.updates} updates")
     elif settings is None:
-        if not np.isfinite(rates.flat).all() or (rates.flat < 0).any():
-            findings.add(path, "learning_rate", "rates are below 0 or not finite")
+        if not np.isfinite(rates).all() or (rates < 0).any():
+            yield Problem("learning_rate", "rates are below 0 or not finite")
     else:
-        wanted = np.array(linear_decay(settings.learning_rate, settings.run_steps), dtype=np.float32)
-        wrong = ~np.isclose(rates.flat, wanted, rtol=_RATE_ERROR, atol=0)
+        expected = np.array(linear_decay(settings.learning_rate, settings.run_steps), dtype=np.float32)
+        wrong = ~np.isclose(rates, expected, rtol=_RATE_ERROR, atol=0)
         if wrong.any():
-            at = int(np.argmax(wrong))
-            said = f"the rate of update {at + 1} is {rates.flat[at]:.6g}"
-            findings.add(path, "learning_rate", f"{said}, linear decay makes it {wanted[at]:.6g}")
+            update = int(np.argmax(wrong))
+            what = f"the rate of update {update + 1} is {rates[update]:.6g}"
+            yield Problem("learning_rate", f"{what}, linear decay makes it {expected[update]:.6g}")
+
+
+RULES = (_values_of_the_manifest, _base_model_is_named, _objects_are_json, _curriculum, _rates)

@@ -1,4 +1,4 @@
-"""The trajectories of a run."""
+"""Rules for the trajectories of a run."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gptdynamics.dataset.checks.facts import ConfigFacts
-from gptdynamics.dataset.checks.findings import Findings, ids_problem, some
+from gptdynamics.dataset.checks.findings import Findings, Problem, Problems, ids_problem, some
 from gptdynamics.dataset.checks.parquet import Lists, readable_table, sound_columns
 from gptdynamics.dataset.schema import GRADIENT_COLUMNS, trajectory_schema
 from gptdynamics.metrics import LOSS, METRICS, Metric, names_of
 
 
 @dataclass
-class _Rows:
-    """Rows of a run's file, and how to name one."""
+class _Trajectories:
+    """The rows of a run's file; `updates` of the run, if they are known."""
 
     table: pa.Table
-    ids: list[int | None]
-    unique: bool
+    facts: ConfigFacts
+    run: str
+    updates: int | None
+
+    def __post_init__(self) -> None:
+        self.columns = set(self.table.column_names)
+        self.ids: list[int | None] = self.table["test_id"].to_pylist() if "test_id" in self.columns else []
+        self.unique = bool(self.ids) and None not in self.ids and len(set(self.ids)) == len(self.ids)
+        self.metrics = METRICS | self.facts.own_metrics
 
     def label(self, row: int) -> str:
-        """Of a row: its test example, where that identifies it."""
+        """A name of a row: its test example, if that identifies it."""
         return f"test example {self.ids[row]}" if self.unique else f"row {row}"
 
-    def many(self, wrong: np.ndarray) -> str:
-        """Of the rows where `wrong` is true: the first, and how many more."""
+    def first(self, wrong: np.ndarray) -> str:
+        """The first row with `wrong`, and how many more there are."""
         rows = np.flatnonzero(wrong)
         return self.label(int(rows[0])) + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
 
 
 def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: str, updates: int | None) -> None:
-    """Check a run's trajectories: columns, test examples, steps, values.
-
-    Args:
-        findings: gathers the faults.
-        path: the file.
-        facts: of its config.
-        run: its name.
-        updates: of the run, if they are known.
-    """
+    """Check a run's trajectories: columns, test examples, steps, values; `updates` of the run, if they are known."""
     table = readable_table(findings, path)
     if table is None:
         return
@@ -52,198 +51,185 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
     if not table.num_rows:
         findings.add(path, "", "it has no rows")
         return
-    there = set(table.column_names)
-    rows = _check_names(findings, path, table, facts, run)
-    recorded = facts.settings.follows_gradients(run) if facts.settings else None
-    settings = facts.settings or facts.recorded
-    metrics = METRICS | facts.own_metrics
-    for steps, every, columns in (
-        ("step", settings.eval_every if settings else None, names_of(metrics.values(), needs_text=False)),
-        ("generation_step", settings.generate_every if settings else None, names_of(metrics.values(), needs_text=True)),
-        ("gradient_step", 1, GRADIENT_COLUMNS),
-    ):
-        if steps not in there:
-            continue
-        gradients = steps == "gradient_step"
-        if gradients and recorded is None:
-            recorded = not table["gradient_step"].null_count
-        if gradients and not recorded:
-            _check_absent(findings, path, rows, [steps, *columns])
-            continue
-        none_measured = table[steps].null_count == table.num_rows
-        if none_measured and steps == "generation_step" and not facts.requires.every_metric:
-            _check_absent(findings, path, rows, columns)
-            continue
-        if facts.requires.planned_steps:
-            wanted = _check_steps(findings, path, rows, steps, every, updates)
-        else:
-            wanted = _check_own_steps(findings, path, rows, steps, updates)
-        for name in columns:
-            if name in there:
-                _check_values(findings, path, rows, name, wanted, _followed(rows, facts, name), metrics.get(name))
+    findings.apply(RULES, path, _Trajectories(table, facts, run, updates))
 
 
 def _schema(table: pa.Table, facts: ConfigFacts) -> pa.Schema:
     """The columns that the settings call for; without settings, those that the file's own columns call for."""
-    there = set(table.column_names)
-    if facts.task is None or not facts.requires.every_metric:
+    names = set(table.column_names)
+    if facts.task is None or facts.imported:
         own = (METRICS | facts.own_metrics).values()
-        metrics: tuple[Metric, ...] = tuple(metric for metric in own if metric == LOSS or metric.name in there)
-        mixture = "task" in there
+        metrics: tuple[Metric, ...] = tuple(metric for metric in own if metric == LOSS or metric.name in names)
+        mixture = "task" in names
     else:
         metrics, mixture = facts.metrics or facts.task.followed_metrics, len(facts.task.parts) > 1
     if facts.settings is None:
-        gradients = bool(there & {"gradient_step", *GRADIENT_COLUMNS})
-        return trajectory_schema(metrics, mixture, gradients, wide=facts.requires.wide_metrics)
+        gradients = bool(names & {"gradient_step", *GRADIENT_COLUMNS})
+        return trajectory_schema(metrics, mixture, gradients, wide=facts.imported)
     return trajectory_schema(metrics, mixture, facts.settings.gradients != "none")
 
 
-def _check_names(findings: Findings, path: Path, table: pa.Table, facts: ConfigFacts, run: str) -> _Rows:
-    """Check whose rows these are: run, test examples and their tasks."""
-    there = set(table.column_names)
-    ids: list[int | None] = table["test_id"].to_pylist() if "test_id" in there else []
-    rows = _Rows(table, ids, bool(ids) and None not in ids and len(set(ids)) == len(ids))
-    if "run" in there:
-        other = {str(name) for name in pc.unique(table["run"]).to_pylist()} - {run}
-        if other:
-            findings.add(path, "run", f"rows of run {some(sorted(other))}, where its file's name says {run}")
-    if "test_id" in there:
-        if facts.test_ids is not None:
-            problem = ids_problem(ids, facts.test_ids)
-        elif not rows.unique:
-            problem = "some are null or occur more than once"
-        else:
-            odd = [at for at in ids if at is not None and (at < 0 or (facts.test is not None and at >= facts.test))]
-            problem = f"{some(odd)}: no such test examples" if odd else ""
+def _rows_of_the_run(rows: _Trajectories) -> Problems:
+    if "run" in rows.columns:
+        others = {str(name) for name in pc.unique(rows.table["run"]).to_pylist()} - {rows.run}
+        if others:
+            yield Problem("run", f"rows of run {some(sorted(others))}, where its file's name says {rows.run}")
+
+
+def _test_examples(rows: _Trajectories) -> Problems:
+    facts, problem = rows.facts, ""
+    if "test_id" not in rows.columns:
+        return
+    if facts.test_ids is not None:
+        problem = ids_problem(rows.ids, facts.test_ids)
+    elif not rows.unique:
+        problem = "some are null or occur more than once"
+    else:
+        last = None if facts.test is None else facts.test - 1
+        unknown = [key for key in rows.ids if key is not None and (key < 0 or (last is not None and key > last))]
+        problem = f"{some(unknown)}: no such test examples" if unknown else ""
+    if problem:
+        yield Problem("test_id", problem)
+
+
+def _tasks_of_the_test_examples(rows: _Trajectories) -> Problems:
+    if not {"task", "test_id"} <= rows.columns or rows.facts.task is None:
+        return
+    tasks, names = [rows.facts.test_task(key) for key in rows.ids], rows.table["task"].to_pylist()
+    wrong = np.array([task is not None and name != task.name for task, name in zip(tasks, names, strict=True)])
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        task = tasks[row]
+        yield Problem("task", f"{rows.first(wrong)}: {names[row]!r}, where its id says {task.name if task else None!r}")
+
+
+def _steps_and_values(rows: _Trajectories) -> Problems:
+    """Each group of columns with its steps."""
+    facts = rows.facts
+    shared = facts.settings or facts.recorded
+    every = (shared.eval_every, shared.generate_every, 1) if shared else (None, None, 1)
+    losses, texts = (names_of(rows.metrics.values(), needs_text=needs) for needs in (False, True))
+    groups = {"step": losses, "generation_step": texts, "gradient_step": GRADIENT_COLUMNS}
+    for (steps, columns), interval in zip(groups.items(), every, strict=True):
+        if steps not in rows.columns:
+            continue
+        unmeasured = rows.table[steps].null_count == rows.table.num_rows
+        if steps == "gradient_step":
+            unmeasured = not facts.settings.follows_gradients(rows.run) if facts.settings else unmeasured
+        elif steps == "step" or not facts.imported:
+            unmeasured = False
+        if unmeasured:
+            yield from _no_values(rows, [*([steps] if steps == "gradient_step" else []), *columns])
+            continue
+        problem, expected = _own_steps(rows, steps) if facts.imported else _planned_steps(rows, steps, interval)
         if problem:
-            findings.add(path, "test_id", problem)
-    if "task" in there and facts.task and "test_id" in there:
-        tasks = [facts.test_task(at) if at is not None else None for at in ids]
-        said = table["task"].to_pylist()
-        wrong = np.array([task is not None and name != task.name for task, name in zip(tasks, said, strict=True)])
-        if wrong.any():
-            first = int(np.argmax(wrong))
-            task = tasks[first]
-            should = task.name if task else None
-            findings.add(path, "task", f"{rows.many(wrong)}: {said[first]!r}, where its id says {should!r}")
-    return rows
+            yield Problem(steps, problem)
+        for name in columns:
+            if name in rows.columns:
+                yield from _values(rows, name, expected)
 
 
-def _followed(rows: _Rows, facts: ConfigFacts, metric: str) -> np.ndarray | None:
+RULES = (_rows_of_the_run, _test_examples, _tasks_of_the_test_examples, _steps_and_values)
+
+
+def _no_values(rows: _Trajectories, names: Sequence[str]) -> Problems:
+    for name in names:
+        if name in rows.columns and rows.table[name].null_count < rows.table.num_rows:
+            valid = rows.table[name].combine_chunks().is_valid().to_numpy(zero_copy_only=False)
+            yield Problem(name, f"{rows.first(valid)}: has values, but the settings record none for this run")
+
+
+def _planned_steps(rows: _Trajectories, name: str, every: int | None) -> tuple[str, np.ndarray | None]:
+    """What is wrong with a column of steps, and the steps that it should have, if they are known."""
+    lists, updates = Lists.of(rows.table, name), rows.updates
+    first = 1 if name == "gradient_step" else 0
+    if every is not None and updates is not None:
+        expected = np.array([step for step in range(first, updates + 1) if step % every == 0 or step == updates])
+    else:
+        if not lists.valid.any():
+            return "it is null in every row", None
+        row = int(np.argmax(lists.valid))
+        expected = np.array(lists.row(row))
+        odd = not len(expected) or expected[0] != first or (np.diff(expected) <= 0).any()
+        if odd or updates not in (None, expected[-1]):
+            return f"{rows.label(row)}: {_steps_problem(expected.tolist(), None, first, updates)}", None
+    wrong = lists.differs(expected)
+    if not wrong.any():
+        return "", expected
+    row = int(np.argmax(wrong))
+    steps = lists.row(row) if lists.valid[row] else None
+    return f"{rows.first(wrong)}: {_steps_problem(steps, expected, first, updates)}", expected
+
+
+def _own_steps(rows: _Trajectories, name: str) -> tuple[str, np.ndarray | None]:
+    """The same for steps that may begin and end anywhere, but are those of all rows."""
+    lists = Lists.of(rows.table, name)
+    if not lists.valid.any():
+        return "it is null in every row", None
+    row = int(np.argmax(lists.valid))
+    steps, label = np.array(lists.row(row)), rows.label(row)
+    if not len(steps) or (np.diff(steps) <= 0).any() or steps[0] < 0:
+        return f"{label}: its steps are none, below 0, or do not increase", None
+    if rows.updates is not None and steps[-1] > rows.updates:
+        return f"{label}: its steps end at {steps[-1]}, the run has {rows.updates} updates", None
+    wrong = lists.differs(steps)
+    return f"{rows.first(wrong)}: its steps are not those of {label}" if wrong.any() else "", steps
+
+
+def _steps_problem(
+    steps: list[int | float] | None, expected: np.ndarray | None, first: int, updates: int | None
+) -> str:
+    if steps is None:
+        return "there are no steps"
+    if not steps or steps[0] != first:
+        return f"its steps begin at {steps[0] if steps else 'none'}, not {first}"
+    if not (np.diff(steps) > 0).all():
+        index = int(np.argmin(np.diff(steps) > 0))
+        return f"its steps do not increase: {steps[index + 1]} comes after {steps[index]}"
+    if updates is not None and steps[-1] != updates:
+        return f"its steps end at {steps[-1]}, the run has {updates} updates"
+    if expected is not None and len(steps) != len(expected):
+        return f"it has {len(steps)} steps, the settings make {len(expected)}"
+    others = sorted(set(steps) - set(expected.tolist())) if expected is not None else []
+    return f"step {some(others)} is not one that the settings measure at"
+
+
+def _followed(rows: _Trajectories, metric: str) -> np.ndarray | None:
     """`[rows]` whether a metric is followed for the row's test example; None if that cannot be said."""
+    facts = rows.facts
     if metric in GRADIENT_COLUMNS:
         return np.ones(rows.table.num_rows, dtype=bool)
-    if facts.task is None or not facts.requires.every_metric:
+    if facts.task is None or facts.imported:
         return None
     if len(facts.task.test_parts) == 1:
         followed = facts.metrics or facts.task.followed_metrics
         return np.full(rows.table.num_rows, metric in names_of(followed))
     if not rows.unique:
         return None
-    tasks = [facts.test_task(at) if at is not None else None for at in rows.ids]
+    tasks = [facts.test_task(key) for key in rows.ids]
     return np.array([task is not None and metric in names_of(task.followed_metrics) for task in tasks])
 
 
-def _check_absent(findings: Findings, path: Path, rows: _Rows, names: Sequence[str]) -> None:
-    for name in names:
-        if name in rows.table.column_names and rows.table[name].null_count < rows.table.num_rows:
-            there = rows.table[name].combine_chunks().is_valid().to_numpy(zero_copy_only=False)
-            findings.add(path, name, f"{rows.many(there)}: has values, but the settings record none for this run")
-
-
-def _check_steps(
-    findings: Findings, path: Path, rows: _Rows, name: str, every: int | None, updates: int | None
-) -> np.ndarray | None:
-    """Check a column of steps; the steps that it should have, if they are known."""
-    lists = Lists.of(rows.table, name)
-    first = 1 if name == "gradient_step" else 0
-    if every is not None and updates is not None:
-        wanted = np.array([at for at in range(first, updates + 1) if at % every == 0 or at == updates])
-    else:
-        usual = next((row for row in range(len(lists.valid)) if lists.valid[row]), None)
-        if usual is None:
-            findings.add(path, name, "it is null in every row")
-            return None
-        wanted = np.array(lists.row(usual))
-        if not len(wanted) or wanted[0] != first or (np.diff(wanted) <= 0).any() or updates not in (None, wanted[-1]):
-            said = _steps_problem(wanted.tolist(), None, first, updates)
-            findings.add(path, name, f"{rows.label(usual)}: {said}")
-            return None
-    wrong = lists.differs(wanted)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        said = _steps_problem(lists.row(row) if lists.valid[row] else None, wanted, first, updates)
-        findings.add(path, name, f"{rows.many(wrong)}: {said}")
-    return wanted
-
-
-def _check_own_steps(findings: Findings, path: Path, rows: _Rows, name: str, updates: int | None) -> np.ndarray | None:
-    """Check a column of steps that may begin and end anywhere; returns the steps that all rows have."""
-    lists = Lists.of(rows.table, name)
-    if not lists.valid.any():
-        findings.add(path, name, "it is null in every row")
-        return None
-    usual = int(np.argmax(lists.valid))
-    wanted = np.array(lists.row(usual))
-    said = ""
-    if not len(wanted) or (np.diff(wanted) <= 0).any() or wanted[0] < 0:
-        said = "its steps are none, below 0, or do not increase"
-    elif updates is not None and wanted[-1] > updates:
-        said = f"its steps end at {wanted[-1]}, the run has {updates} updates"
-    if said:
-        findings.add(path, name, f"{rows.label(usual)}: {said}")
-        return None
-    wrong = lists.differs(wanted)
-    if wrong.any():
-        findings.add(path, name, f"{rows.many(wrong)}: its steps are not those of {rows.label(usual)}")
-    return wanted
-
-
-def _steps_problem(steps: list[int | float] | None, wanted: np.ndarray | None, first: int, updates: int | None) -> str:
-    if steps is None:
-        return "there are no steps"
-    if not steps or steps[0] != first:
-        return f"its steps begin at {steps[0] if steps else 'none'}, not {first}"
-    if not (np.diff(steps) > 0).all():
-        at = int(np.argmin(np.diff(steps) > 0))
-        return f"its steps do not increase: {steps[at + 1]} comes after {steps[at]}"
-    if updates is not None and steps[-1] != updates:
-        return f"its steps end at {steps[-1]}, the run has {updates} updates"
-    if wanted is not None and len(steps) != len(wanted):
-        return f"it has {len(steps)} steps, the settings make {len(wanted)}"
-    odd = sorted(set(steps) - set(wanted.tolist())) if wanted is not None else []
-    return f"step {some(odd)} is not one that the settings measure at"
-
-
-def _check_values(
-    findings: Findings,
-    path: Path,
-    rows: _Rows,
-    name: str,
-    steps: np.ndarray | None,
-    followed: np.ndarray | None,
-    metric: Metric | None,
-) -> None:
-    """Check a column of values: there where they should be, one for each step, finite, in the range of the metric."""
-    lists = Lists.of(rows.table, name)
+def _values(rows: _Trajectories, name: str, steps: np.ndarray | None) -> Problems:
+    """Values where they should be, one for each step, finite, in the range of the metric."""
+    lists, followed, metric = Lists.of(rows.table, name), _followed(rows, name), rows.metrics.get(name)
     if followed is not None:
-        for wrong, said in (
+        for wrong, what in (
             (followed & ~lists.valid, "there are no values"),
             (~followed & lists.valid, "there are values, but this metric is not followed for it"),
         ):
             if wrong.any():
-                findings.add(path, name, f"{rows.many(wrong)}: {said}")
-    wrong = lists.valid & (lists.lengths != (lists.lengths if steps is None else len(steps)))
-    if steps is not None and wrong.any():
-        said = f"it has {lists.lengths[wrong][0]} values for {len(steps)} steps"
-        findings.add(path, name, f"{rows.many(wrong)}: {said}")
+                yield Problem(name, f"{rows.first(wrong)}: {what}")
+    if steps is not None:
+        wrong = lists.valid & (lists.lengths != len(steps))
+        if wrong.any():
+            yield Problem(name, f"{rows.first(wrong)}: it has {lists.lengths[wrong][0]} values for {len(steps)} steps")
     finite = np.isfinite(lists.flat)
     outside = metric.outside(lists.flat) if metric else np.zeros_like(finite)
-    allowed = metric.allowed if metric else ""
-    for bad, said in ((~finite, "not a finite number"), (outside, f"not {allowed}")):
-        if bad.any():
-            places = np.flatnonzero(bad)
-            row, place = lists.place(int(places[0]))
-            at = f"step {steps[place]}" if steps is not None and place < len(steps) else f"value {place}"
-            more = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
-            findings.add(path, name, f"{rows.label(row)}, {at}: {lists.flat[places[0]]:g} is {said}{more}")
+    for wrong, what in ((~finite, "not a finite number"), (outside, f"not {metric.allowed if metric else ''}")):
+        if wrong.any():
+            indices = np.flatnonzero(wrong)
+            row, position = lists.position(int(indices[0]))
+            step = f"step {steps[position]}" if steps is not None and position < len(steps) else f"value {position}"
+            more = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
+            yield Problem(name, f"{rows.label(row)}, {step}: {lists.flat[indices[0]]:g} is {what}{more}")
