@@ -16,7 +16,7 @@ def run_seed(settings: RunSettings, run: str) -> list[int]:
 
 
 def draw_curriculum(settings: RunSettings, run: str) -> Curriculum:
-    """The batches of a run, `[steps][batch]` pool ids: a seeded subset, equal for each task, shuffled for each epoch."""
+    """The batches of a run, `[steps][batch]` pool ids: a seeded subset, equal for each task, shuffled in each epoch."""
     rng = np.random.default_rng(run_seed(settings, run))
     ids = np.array(settings.unseen_pool_ids if run_parts(run)[1] else settings.pool_ids)
     parts = settings.parts
