@@ -20,7 +20,7 @@ from simulator.attribution import leave_out, visit_derivatives
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-from simulator.training.memory_fit import responses_without_runs
+from simulator.training.leave_one_run_out import responses_without_runs
 from simulator.training.memory_states import FEW, MANY
 from simulator.use_cases.influence_error import informative
 

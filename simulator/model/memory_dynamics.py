@@ -23,7 +23,7 @@ from torch import nn
 
 from .dynamics import Field, SimulationInputs
 from .mean_curve_dynamics import MeanCurveDynamics
-from .recurrence import Filters
+from .recurrence import FilterBank
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
@@ -78,9 +78,9 @@ class MemoryDynamics(MeanCurveDynamics):
         )
 
     @property
-    def filters(self) -> Filters:
+    def filters(self) -> FilterBank:
         """The filters, for rates relative to the reference rate."""
-        return Filters(self.decays, self.fadings, self.momenta, self.forgettings, self.tau[-1])
+        return FilterBank(self.decays, self.fadings, self.momenta, self.forgettings, self.tau[-1])
 
     def train_components(self, pool: torch.Tensor) -> torch.Tensor:
         """psi - psi_mean of pool examples: `[N, E]` encoder vectors -> `[N, K]`."""

@@ -74,7 +74,7 @@ def optimiser_sums(
     return torch.stack(states, dim=1).flatten(2, 3)
 
 
-class Filters(NamedTuple):
+class FilterBank(NamedTuple):
     """Time constants side by side: every rho with every kappa, every b with every lambda.
 
     Together F = P * H + Q * G filters. All rates are relative to a reference rate, and tau is their sum so far.

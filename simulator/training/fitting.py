@@ -6,7 +6,7 @@ from gptdynamics.errors import SettingsError
 from simulator.settings.train import TrainSettings
 from simulator.training.fitter import Fitter
 from simulator.training.markov_fitter import MarkovFitter
-from simulator.training.memory_fitter import MemoryFitter
+from simulator.training.memory_fit import MemoryFitter
 from simulator.training.table_fitter import TableFitter
 
 FITTERS: list[type[Fitter]] = [

@@ -1,28 +1,26 @@
 """Fitting `dynamics="memory"`: ridge regression in closed form, settings chosen by leaving one run out.
 
-With centred states X_r and centred latents Y_r of run r (the mean over runs taken off at every step),
-leaving r out of R runs changes the scatter matrices by a multiple of X_r'X_r, and the error on r is that
-of the remaining runs' fit times R / (R - 1). So every fold costs one small eigendecomposition.
-
-What the fits without a run predict is compared with that run at every step: where it is too much (at the end
-of a run, mostly, whose rates are too small to move anything), effects are taken at the share that shows.
+What the fits without a run predict is compared with that run at every step. Where they predict too much (mostly at the
+end of a run, whose rates are too small to change anything), effects are shrunk to the share that was real.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 
 import numpy as np
 import torch
 
-from gptdynamics.errors import DataError
+from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import Scale, scale_of
 from simulator.model.curricula import Members
-from simulator.model.latent import from_latent, to_latent
-from simulator.training.memory_arrays import Chunk, fit_arrays, ridge_solution
-from simulator.training.memory_residuals import FittedRuns, seen_residuals, unseen_residuals
+from simulator.settings.train import TrainSettings
+from simulator.training.fitter import Fits, Fitter, OnPhase, OnProgress, Part
+from simulator.training.leave_one_run_out import leave_one_run_out
+from simulator.training.mean_curve_fit import CURVE_COMPONENTS
+from simulator.training.memory_arrays import Chunk, FittedRuns, fit_arrays
 from simulator.training.memory_states import (
     FEW,
     MANY,
@@ -30,18 +28,18 @@ from simulator.training.memory_states import (
     Filters,
     centred_components,
     fit_reduction,
+    likeness,
     spread,
     states_of,
     unit_length,
 )
-from simulator.training.unseen_fit import likeness
+from simulator.training.session import Session
+from simulator.training.trained import Fitted
 
 LOSS = scale_of("loss")
 # One of the six runs that a simulator needs is a test run.
 FEWEST_RUNS = 5
 TEST_COMPONENTS = 64
-# Measured steps over which the share of an effect that shows is averaged.
-SHARE_WINDOW = 9
 
 FILTERS = (FEW, MANY)
 COMPONENTS = (1, 8)
@@ -68,7 +66,7 @@ class MemoryFit:
     """A fitted model.
 
     Attributes:
-        choice: the setting that won.
+        choice: the best setting.
         error: its mean squared error on runs left out, before effects are limited and first values are given.
         tried: every setting with its error.
         arrays: the arrays of `MemoryDynamics` by name.
@@ -87,95 +85,6 @@ class MemoryFit:
 def choices() -> list[MemoryChoice]:
     """Every setting that is tried."""
     return [MemoryChoice(*values) for values in product(COMPONENTS, FILTERS, RIDGES)]
-
-
-def leave_one_run_out(
-    states: np.ndarray,
-    values: np.ndarray,
-    covariance: np.ndarray,
-    ridges: tuple[float, ...],
-    scale: Scale,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Truth minus prediction of each run by a fit without it, and how much of predicted effects shows.
-
-    Settings are compared by these. Effects are not limited and first values are not given here, as they are in what
-    `memory_residuals` gives.
-
-    Args:
-        states: `[R, S, D]`.
-        values: `[R, S, M]`, whose latents are a mean curve and a linear response to the states.
-        covariance: `[M, M]` prior covariance of the responses.
-        ridges: relative penalties.
-        scale: of the metric.
-
-    Returns:
-        Residuals `[len(ridges), R, S, M]`, with shares from the other runs; shares `[len(ridges), S]` from all runs;
-        and shares `[len(ridges), R, S]` from the runs but each.
-    """
-    count = len(states)
-    latent = to_latent(torch.from_numpy(values), scale).numpy()
-    alike, turn = np.linalg.eigh(covariance)
-    x, y = states - states.mean(0), latent - latent.mean(0)
-    scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
-    cross = np.einsum("rsd,rsm->rdm", x, y, optimize=True) @ turn
-    total_scatter, total_cross = scatter.sum(0), cross.sum(0)
-    grow = count / (count - 1)
-    effects = np.empty((len(ridges), *values.shape))
-    for run in range(count):
-        folded = np.linalg.eigh(total_scatter - grow * scatter[run])
-        for at, ridge in enumerate(ridges):
-            fit = ridge_solution(folded, total_cross - grow * cross[run], ridge, alike) @ turn.T
-            effects[at, run] = grow * (x[run] @ fit)
-    along, size = (effects * grow * y).sum(-1), np.square(effects).sum(-1)
-    residuals = np.empty_like(effects)
-    shares = _shown_share(along.sum(1, keepdims=True) - along, size.sum(1, keepdims=True) - size)
-    for run in range(count):
-        predicted = torch.from_numpy(latent[run] - grow * y[run] + shares[:, run, :, None] * effects[:, run])
-        residuals[:, run] = values[run] - from_latent(predicted, scale).numpy()
-    return residuals, _shown_share(along.sum(1), size.sum(1)), shares
-
-
-def responses_without_runs(
-    states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, scale: Scale
-) -> np.ndarray:
-    """The responses that a fit without each run would have: `[R, D, M]`.
-
-    Args:
-        states: `[R, S, D]`.
-        values: `[R, S, M]`.
-        covariance: `[M, M]` prior covariance of the responses.
-        ridge: relative penalty.
-        scale: of the metric.
-    """
-    latent = to_latent(torch.from_numpy(values), scale).numpy()
-    alike, turn = np.linalg.eigh(covariance)
-    x, y = states - states.mean(0), latent - latent.mean(0)
-    scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
-    cross = np.einsum("rsd,rsm->rdm", x, y, optimize=True) @ turn
-    grow = len(states) / (len(states) - 1)
-    return np.stack(
-        [
-            ridge_solution(
-                np.linalg.eigh(scatter.sum(0) - grow * scatter[run]), cross.sum(0) - grow * cross[run], ridge, alike
-            )
-            @ turn.T
-            for run in range(len(states))
-        ]
-    )
-
-
-def _shown_share(along: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Regression of truth on prediction at every step, between 0 and 1, from sums over the steps around it.
-
-    Args:
-        along: `[..., S]` sums of truth times prediction.
-        size: `[..., S]` sums of squared predictions.
-    """
-    steps = along.shape[-1]
-    # As a matrix of ones near the diagonal: at the ends the window is what is left of it.
-    near = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps))) <= SHARE_WINDOW // 2
-    along, size = along @ near, size @ near
-    return np.where(size > 0, (along / np.where(size > 0, size, 1.0)).clip(0.0, 1.0), 1.0)
 
 
 def fit_memory(
@@ -224,10 +133,10 @@ def fit_memory(
     for components, filters in product(COMPONENTS, FILTERS):
         states, _ = states_of(few_visits, relative, centred_components(pool, reduction, components), filters)
         left = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, scale)
-        for ridge, residual, shown, others in zip(RIDGES, *left, strict=True):
+        for ridge, residual, of_all, of_others in zip(RIDGES, *left, strict=True):
             tried.append((MemoryChoice(components, filters, ridge), float(np.square(residual).mean())))
             if tried[-1][1] < best:
-                share, shares, best = shown, others, tried[-1][1]
+                share, shares, best = of_all, of_others, tried[-1][1]
     choice, error = min(tried, key=lambda pair: pair[1])
     psi = centred_components(pool, reduction, choice.components)
     states, state_scale = states_of(few_visits, relative, psi, choice.filters)
@@ -238,8 +147,8 @@ def fit_memory(
             yield few
             return
         for part in np.array_split(np.arange(len(values)), -(-len(values) // TUNED_RUNS)):
-            found, _ = states_of(visits.take(part), relative, psi, choice.filters, state_scale)
-            yield found[:, step], values[part].astype(np.float64)
+            states, _ = states_of(visits.take(part), relative, psi, choice.filters, state_scale)
+            yield states[:, step], values[part].astype(np.float64)
 
     train_axes = reduction.train_axes(choice.components)
     tau = np.concatenate([[0.0], relative.cumsum()])
@@ -248,13 +157,10 @@ def fit_memory(
         "train_projection": train_axes,
         "test_projection": reduction.axes,
         "pool_centre": ((pool - reduction.mean) @ train_axes).mean(0),
-        "decays": np.array(choice.filters.decays),
-        "fadings": np.array(choice.filters.fadings) / (tau[-1] or 1.0),
-        "momenta": np.array(choice.filters.momenta),
-        "forgettings": np.array(choice.filters.forgettings) / (tau[-1] or 1.0),
         "state_scale": state_scale,
         "tau": tau,
         "reference_rate": np.array(reference),
+        **choice.filters.arrays(float(tau[-1])),
     }
     arrays = fit_arrays(chunks, psi_test, choice.ridge, share, step, scale) | common
     fitted = FittedRuns(few_visits, rates[0], step, *few, pool, test, psi_test, choice.ridge, scale, common)
@@ -263,6 +169,56 @@ def fit_memory(
         error=error,
         tried=tried,
         arrays={name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()},
-        residuals=seen_residuals(fitted, shares) if bands else None,
-        unseen_residuals=unseen_residuals(fitted, share) if bands else None,
+        residuals=fitted.seen_residuals(shares) if bands else None,
+        unseen_residuals=fitted.unseen_residuals(share) if bands else None,
     )
+
+
+class MemoryFitter(Fitter):
+    """Mean curves and ridge regressions; a setting is checked on runs left out."""
+
+    dynamics = "memory"
+
+    @classmethod
+    def check_settings(cls, settings: TrainSettings) -> None:
+        """See `Fitter`."""
+        if settings.encoder == "index":
+            raise SettingsError(
+                "memory needs vectors that say which examples are alike; index is for --dynamics markov"
+            )
+        if settings.order != 1:
+            raise SettingsError(f"order={settings.order} is of markov; memory is given one value")
+
+    def fit(
+        self, settings: TrainSettings, parts: list[Part], session: Session, on_phase: OnPhase, on_progress: OnProgress
+    ) -> Fits:
+        """See `Fitter`."""
+        fitted, residuals, own = [], [], []
+        on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(parts))
+        for part in parts:
+            chosen, config = part.runs.split("train", "validation"), part.config
+            every = range(chosen.learning_rate.shape[1] + 1)
+            visits = Members.between(chosen.curricula, [example.id for example in part.runs.pool], every)
+            fit = fit_memory(
+                visits,
+                chosen.learning_rate,
+                chosen.step,
+                chosen.values,
+                part.pool,
+                part.test,
+                config.scale,
+                settings.bands,
+            )
+            config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
+            for name, values in asdict(fit.choice.filters).items():
+                setattr(config, name, list(values))
+            config.curve_components, config.ridge = CURVE_COMPONENTS, fit.choice.ridge
+            tried = [asdict(choice) | {"error": error} for choice, error in fit.tried]
+            fitted.append(Fitted(config.dataset_config, config.metric, asdict(fit.choice), fit.error, tried))
+            own.append({f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()})
+            if fit.residuals is not None and fit.unseen_residuals is not None:
+                residuals.append((fit.residuals, fit.unseen_residuals))
+            for number, each in enumerate(tried):
+                session.log({f"{config.dataset_config} {config.metric}/error": each["error"]}, number)
+            on_progress()
+        return Fits(fitted, residuals or None, {}, own)

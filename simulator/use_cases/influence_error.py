@@ -14,8 +14,8 @@ from gptdynamics.dataset import Dynamics
 from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.what_if import WhatIf
-from simulator.training.memory_fit import responses_without_runs
-from simulator.training.unseen_fit import likeness
+from simulator.training.leave_one_run_out import responses_without_runs
+from simulator.training.memory_states import likeness
 
 # Directions in which states vary by this share of the least penalty: responses there are as good as zero.
 NEGLIGIBLE = 1e-4

@@ -21,7 +21,7 @@ from simulator.model.curricula import visit_shares
 from simulator.model.intervals import band_arrays, coverage, half_width
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.trajectories import Band
-from simulator.training import TrainSettings, markov_fit, memory_fit, memory_states, train_simulator
+from simulator.training import TrainSettings, leave_one_run_out, markov_fit, memory_fit, memory_states, train_simulator
 from simulator.training.markov_data import MarkovData
 from simulator.training.markov_fitter import markov_data
 from simulator.training.markov_residuals import markov_residuals
@@ -192,7 +192,7 @@ def shipped(runs: Dynamics, metric: str, without: int | None = None) -> Trained:
         monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
         # States are scaled by all runs, which would matter to a larger penalty. All of an effect is taken: which share
         # shows is found over all runs, and not found again without one.
-        monkeypatch.setattr(memory_fit, "_shown_share", lambda along, size: np.ones_like(along))
+        monkeypatch.setattr(leave_one_run_out, "shrinkage", lambda products, squares: np.ones_like(products))
         return train_simulator(TrainSettings("", runs.config, metric, encoder="label"), runs=runs.take(kept))
 
 

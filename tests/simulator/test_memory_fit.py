@@ -20,14 +20,14 @@ from simulator.model.dynamics import SimulationInputs
 from simulator.model.latent import from_latent, to_latent
 from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.training import memory_fit, memory_states
-from simulator.training.memory_fit import MemoryFit, fit_memory, leave_one_run_out
-from simulator.training.memory_states import fit_reduction, unit_length
-from simulator.training.unseen_fit import (
-    CURVE_COMPONENTS,
-    UNSEEN_RIDGES,
+from simulator.training.leave_one_run_out import leave_one_run_out
+from simulator.training.mean_curve_fit import CURVE_COMPONENTS, UNSEEN_RIDGES, ridge_by_left_out
+from simulator.training.memory_fit import MemoryFit, fit_memory
+from simulator.training.memory_states import (
+    fit_reduction,
     likeness,
     response_features,
-    ridge_by_left_out,
+    unit_length,
     unseen_responses,
 )
 

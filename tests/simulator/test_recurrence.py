@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.model.recurrence import Filters, decayed_sums, markov_scan, optimiser_sums
+from simulator.model.recurrence import FilterBank, decayed_sums, markov_scan, optimiser_sums
 
 SIZES = st.integers(1, 4)
 SEEDS = st.integers(0, 2**31 - 1)
@@ -101,7 +101,7 @@ def test_the_sum_of_filtered_inputs_equals_each_filter_of_its_own_input(
     random = torch.Generator().manual_seed(seed)
     rates = torch.rand(1, steps, generator=random, dtype=torch.float64)
     constants = [torch.rand(count, generator=random, dtype=torch.float64) for count in (decays, 2, momenta, 3)]
-    filters = Filters(*constants, end=rates.sum() / 2)
+    filters = FilterBank(*constants, end=rates.sum() / 2)
     count = decays * 2 + momenta * 3
     inputs = torch.randn(count, steps, 4, generator=random, dtype=torch.float64)
     wanted = sum(

@@ -15,7 +15,7 @@ from gptdynamics.examples import Example
 from gptdynamics.outputs import write_output_json
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, scale_of
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-from simulator.training.memory_fit import responses_without_runs
+from simulator.training.leave_one_run_out import responses_without_runs
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, find_influence
 from simulator.use_cases.influence_error import informative

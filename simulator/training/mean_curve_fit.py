@@ -1,0 +1,124 @@
+"""Fitting the arrays of `MeanCurveDynamics`, for any kind: mean curves, limits, shift by the first value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+CURVE_COMPONENTS = 4
+FOLDS = 5
+UNSEEN_RIDGES = tuple(10.0**power for power in range(-4, 4))
+# Effects are limited beyond so many times the largest of the training runs.
+LIMIT = 1.5
+
+
+def mean_curve_arrays(
+    chunks: Iterable[tuple[np.ndarray, np.ndarray]],
+    mean_effect: np.ndarray,
+    mean_latent: np.ndarray,
+    share: np.ndarray,
+    step: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Mean curves of seen test examples, and how effects and first values are taken.
+
+    Args:
+        chunks: effects and latents `[r, S, M]` of all runs, some at a time.
+        mean_effect, mean_latent: `[S, M]` their means over all runs.
+        share: `[S]` shrinkage of effects.
+        step: `[S]` measured steps.
+
+    Returns:
+        `baseline`, `shown`, `limit`, `unseen_limit` and `carry` of `MeanCurveDynamics`.
+    """
+    largest, lasting, deviation, firsts = np.zeros(mean_latent.shape[1]), 0.0, 0.0, 0
+    for effect, latent in chunks:
+        largest = np.maximum(largest, np.abs(effect).max((0, 1)))
+        first = latent[:, 0] - mean_latent[0]
+        later = (latent - mean_latent - share[:, None] * (effect - mean_effect))[:, 1:].mean(1)
+        lasting, deviation = lasting + float((first * later).sum()), deviation + float(np.square(first).sum())
+        firsts += first.size
+    # How much of a deviation at the first step is still there later; all of it where none is ever seen.
+    carry = 1.0 if deviation < 1e-9 * firsts else min(max(lasting / deviation, 0.0), 1.0)
+    every = np.arange(int(step[-1]) + 1)
+    curves = mean_latent - share[:, None] * mean_effect
+    return {
+        "baseline": np.stack([np.interp(every, step, column) for column in curves.T], axis=1),
+        "shown": np.interp(every, step, share),
+        "limit": LIMIT * largest,
+        "unseen_limit": LIMIT * largest.max(),
+        "carry": np.array(carry),
+    }
+
+
+def unseen_curves(baseline: np.ndarray, initial: np.ndarray, psi: np.ndarray) -> dict[str, np.ndarray]:
+    """How the latent of an unseen test example moves away from its first value on average.
+
+    An unseen example has the first value of a single run, not a mean of several. So the fit is on first values of
+    single runs: where they are noise, they are trusted as little as they deserve.
+
+    Args:
+        baseline: `[T + 1, M]` mean curves of the seen, as latents.
+        initial: `[R, M]` first latents of each run.
+        psi: `[M, L]`.
+
+    Returns:
+        `curve_basis` `[B, T + 1]`, `curve_coefficients` `[2 + L, B]` of 1, first value and psi', and
+        `curve_range` `[2, B]`, a little more than the range of the seen.
+    """
+    change = baseline.T - initial[..., None]
+    _, _, axes = np.linalg.svd(change.mean(0), full_matrices=False)
+    basis = axes[:CURVE_COMPONENTS]
+    basis = np.concatenate([basis, np.zeros((CURVE_COMPONENTS - len(basis), len(baseline)))])
+    targets = change @ basis.T
+    ones = np.ones((*initial.shape, 1))
+    # A BLEU of 20 must not weigh more against the penalty than all of psi'.
+    centre, deviation = initial.mean(), initial.std() or 1.0
+    scaled = (initial[..., None] - centre) / deviation
+    features = np.concatenate([ones, scaled, np.broadcast_to(psi, (*initial.shape, psi.shape[1]))], -1)
+    coefficients = ridge_by_left_out(features, targets)
+    coefficients[1] /= deviation
+    coefficients[0] -= centre * coefficients[1]
+    low, high = targets.min((0, 1)), targets.max((0, 1))
+    margin = 0.25 * (high - low)
+    return {
+        "curve_basis": basis,
+        "curve_coefficients": coefficients,
+        "curve_range": np.stack([low - margin, high + margin]),
+    }
+
+
+def ridge_by_left_out(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Ridge regression whose penalty is chosen by leaving out a fifth of the test examples at a time.
+
+    Args:
+        features: `[R, M, F]` of each run and test example; the first is constant and not penalised.
+        targets: `[R, M, C]`.
+
+    Returns:
+        `[F, C]`.
+    """
+    penalised = np.ones(features.shape[-1])
+    penalised[0] = 0.0
+    fold = np.arange(features.shape[1]) % min(FOLDS, features.shape[1])
+    grams, crosses = [], []
+    for out in range(fold.max() + 1):
+        rows = features[:, fold == out].reshape(-1, features.shape[-1])
+        grams.append(rows.T @ rows)
+        crosses.append(rows.T @ targets[:, fold == out].reshape(len(rows), -1))
+    gram, cross = np.sum(grams, axis=0), np.sum(crosses, axis=0)
+    unit = np.trace(gram) / len(gram)
+
+    def solve(without: int | None, ridge: float) -> np.ndarray:
+        penalty = np.diag(ridge * unit * penalised + 1e-9 * unit)
+        if without is None:
+            return np.linalg.solve(gram + penalty, cross)
+        return np.linalg.solve(gram - grams[without] + penalty, cross - crosses[without])
+
+    def error(ridge: float) -> float:
+        if len(grams) < 2:
+            return -ridge
+        left = (targets[:, fold == out] - features[:, fold == out] @ solve(out, ridge) for out in range(len(grams)))
+        return float(sum(np.square(each).sum() for each in left))
+
+    return solve(None, min(UNSEEN_RIDGES, key=error))
