@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from gptdynamics.configs import RunSettings, run_parts
@@ -9,7 +11,16 @@ from gptdynamics.configs import RunSettings, run_parts
 Curriculum = list[list[int]]
 
 
-def run_seed(settings: RunSettings, run: str) -> list[int]:
+class Seeded(Protocol):
+    """Settings with a seed."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is random in a config's runs."""
+        ...
+
+
+def run_seed(settings: Seeded, run: str) -> list[int]:
     """Entropy of a run: the config's seed, the run's number, and 1 if it trains on unseen pool rows."""
     index, unseen = run_parts(run)
     return [settings.seed, index, 1] if unseen else [settings.seed, index]

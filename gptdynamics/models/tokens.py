@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from gptdynamics.configs import Tokenization
 from gptdynamics.errors import DataError
@@ -14,6 +12,7 @@ from gptdynamics.examples import Example
 from gptdynamics.tasks import generates
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from gptdynamics.models.base_model import BaseModel
@@ -26,8 +25,8 @@ class TokenizedExample:
     Attributes:
         ids: the whole sequence.
         scored: positions in `ids`, ascending and at least 1, of the tokens that the loss is the mean over.
-        prompt_length: how many of the ids come before the text that a model would generate; at least 1.
-        cut: how many prompt tokens were left out to fit the context.
+        prompt_length: number of ids before the text that a model would generate; at least 1.
+        cut: number of prompt tokens left out to fit the context.
     """
 
     ids: list[int]
@@ -53,16 +52,70 @@ class TokenizedExample:
 
     @property
     def input_length(self) -> int:
-        """Tokens that are fed in to predict the target: nothing is predicted from the last one."""
+        """Number of tokens fed in to predict the target: nothing is predicted from the last one."""
         return self.scored[-1]
+
+    @property
+    def ids_of_loss(self) -> list[int]:
+        """Ids up to the last scored one: later ones do not change the loss."""
+        return self.ids[: self.scored[-1] + 1] if self.scored else []
+
+    def has_same_loss(self, other: TokenizedExample) -> bool:
+        """Whether every model has the same loss on both: the same scored positions and ids up to the last of them."""
+        return self.scored == other.scored and self.ids_of_loss == other.ids_of_loss
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def tokenize_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of `text` without special tokens."""
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+def tokenize_text(tokenizer: PreTrainedTokenizerBase, text: str, special: bool = False) -> list[int]:
+    """Ids of `text`; with `special`, also the special tokens that the tokenizer's settings add."""
+    return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Length of the longest common beginning."""
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(left), len(right)))
+
+
+class JoinedIds(NamedTuple):
+    """Ids of a prompt and a target that were tokenised as one text.
+
+    Attributes:
+        ids: with the special tokens that the tokenizer added.
+        start, boundary, end: where the prompt begins, where the target begins, and where it ends.
+    """
+
+    ids: list[int]
+    start: int
+    boundary: int
+    end: int
+
+
+def join_and_tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, special: bool) -> JoinedIds:
+    """Tokenise prompt and target as one text. A token that holds characters of both belongs to the target."""
+    encoding = tokenizer(
+        prompt + target,
+        add_special_tokens=special,
+        return_special_tokens_mask=True,
+        return_offsets_mapping=tokenizer.is_fast,
+        verbose=False,
+    )
+    ids = list(encoding["input_ids"])
+    # Without `special`, special tokens come from the text itself.
+    added = encoding["special_tokens_mask"] if special else [0] * len(ids)
+    of_text = [index for index, is_added in enumerate(added) if not is_added]
+    if not of_text:
+        return JoinedIds(ids, len(ids), len(ids), len(ids))
+    start, end = of_text[0], of_text[-1] + 1
+    if tokenizer.is_fast:
+        text_ends = [text_end for _, text_end in encoding["offset_mapping"]]
+        boundary = next((index for index in range(start, end) if text_ends[index] > len(prompt)), end)
+    else:
+        # Slow tokenizers give no offsets: the prompt reaches as far as the prompt alone has the same ids.
+        boundary = common_prefix(tokenize_text(tokenizer, prompt, special), ids[:end]) if prompt else start
+    return JoinedIds(ids, start, max(start, boundary), end)
 
 
 def tokenize_example(
@@ -73,7 +126,7 @@ def tokenize_example(
     target: str | None = None,
     rule: Tokenization = "joined",
 ) -> TokenizedExample:
-    """Token ids of a prompt and its target; what is too long loses the left of its prompt.
+    """Token ids of a prompt and its target; a sequence that is too long loses the left of its prompt.
 
     Args:
         tokenizer: of the base model.
@@ -82,9 +135,8 @@ def tokenize_example(
         end_of_text: whether the target ends with the end-of-text token.
         target: another target than the example's (another label).
         rule: `joined`, as trainers do: prompt and target are one text, tokenised once, with the special token before it
-            that the tokenizer's own settings put there (Llama's, Gemma's and Mistral's `<s>`). A token that holds
-            characters of both belongs to the target. `separate`: each alone and without special tokens, as releases
-            were made that record no rule.
+            that the tokenizer's own settings put there (Llama's, Gemma's and Mistral's `<s>`). `separate`: each alone
+            and without special tokens, as in releases that record no rule.
 
     Raises:
         DataError: the target has no tokens, or alone fills the context.
@@ -115,35 +167,14 @@ def tokenize_parts(
     """
     if rule == "separate":
         return [], tokenize_text(tokenizer, prompt), tokenize_text(tokenizer, target)
-    text = prompt + target
     # Chat templates write the special token into the text.
-    special = not (tokenizer.bos_token and text.startswith(tokenizer.bos_token))
-    encoding = tokenizer(
-        text,
-        add_special_tokens=special,
-        return_special_tokens_mask=True,
-        return_offsets_mapping=tokenizer.is_fast,
-        verbose=False,
-    )
-    ids = list(encoding["input_ids"])
-    of_text = [index for index, added in enumerate(encoding["special_tokens_mask"]) if not added]
-    if not of_text:
-        return ids, [], []
-    first, last = of_text[0], of_text[-1] + 1
-    if tokenizer.is_fast:
-        ends = [end for _, end in encoding["offset_mapping"]]
-        boundary = next((index for index in range(first, last) if ends[index] > len(prompt)), last)
-    else:
-        # No offsets: the prompt goes as far as the prompt alone has the same ids.
-        alone = list(tokenizer(prompt, add_special_tokens=special, verbose=False)["input_ids"]) if prompt else []
-        pairs = enumerate(zip(alone, ids[:last], strict=False))
-        boundary = next((index for index, (left, right) in pairs if left != right), min(len(alone), last))
-    boundary = max(first, boundary)
-    return ids[:first], ids[first:boundary], ids[boundary:last]
+    special = not (tokenizer.bos_token and (prompt + target).startswith(tokenizer.bos_token))
+    ids, start, boundary, end = join_and_tokenize(tokenizer, prompt, target, special)
+    return ids[:start], ids[start:boundary], ids[boundary:end]
 
 
 class ExampleTokenizer:
-    """Makes token ids of the examples of a config, of all in the same way.
+    """Makes token ids of a config's examples.
 
     Args:
         base: whose tokenizer and context.
@@ -161,7 +192,7 @@ class ExampleTokenizer:
         """Tokenise an example, as its task is measured: targets of generation tasks end with the end of text.
 
         Args:
-            example: of a known task.
+            example: of a registered task.
             target: another target than the example's (another label).
 
         Raises:
@@ -197,10 +228,10 @@ def length_sorted_batches(lengths: Sequence[int], most_tokens: int) -> list[list
 
 @dataclass(frozen=True)
 class TargetBatch:
-    """Right-padded inputs and the places of their targets.
+    """Right-padded inputs and the positions of their targets.
 
     Attributes:
-        rows: which examples these are, in order.
+        rows: indices of the examples, in order.
         input_ids: `[rows, longest]`.
         lengths: `[rows]` tokens of each row without padding.
         row: `[targets]` row of each target token.
@@ -219,7 +250,7 @@ class TargetBatch:
 
     def to(self, device: torch.device) -> TargetBatch:
         """The same batch with its tensors on `device`."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value.to(device) for name, value in vars(self).items() if name != "rows"}
         return replace(self, **tensors)
 
 
@@ -228,6 +259,8 @@ def make_target_batch(examples: Sequence[TokenizedExample], rows: list[int], pad
 
     The last target token is left out of the input: nothing is predicted from it.
     """
+    import torch
+
     chosen = [examples[index] for index in rows]
     longest = max(example.input_length for example in chosen)
     input_ids = torch.full((len(chosen), longest), pad)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +20,11 @@ from gptdynamics.recorder.description import (
     optimizer_defaults,
 )
 from gptdynamics.recorder.examples import Rows
-from gptdynamics.recorder.processes import in_main, is_main, together
-from gptdynamics.recorder.recording import Recording
-
-logger = logging.getLogger(__name__)
+from gptdynamics.recorder.processes import in_main, together
+from gptdynamics.recorder.recording import Recorder, Recording
 
 
-class StepRecorder:
+class StepRecorder(Recorder):
     """Makes a training loop a run of a dataset folder. The training itself is as it would be without.
 
     Within `with StepRecorder(...) as recorder:`, each update is made in a block `with recorder.step(ids):`. The model
@@ -75,16 +72,6 @@ class StepRecorder:
         self._rates: list[float | None] = []
         self._hook: Any = None
 
-    @property
-    def run(self) -> str | None:
-        """Name of the run; None until it is known."""
-        return getattr(self.recording, "name", self.recording.run)
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run has no numbers, or None."""
-        return self.recording.failure
-
     def __enter__(self) -> StepRecorder:
         if self.recording.finished or self._hook is not None:
             raise SettingsError("a recorder records one run: make another one for another run")
@@ -131,9 +118,9 @@ class StepRecorder:
         self._updates = update
         numbers = together(numbers)
         if problem:
-            self._unless_lost(lambda: self.recording.lose(problem))
+            self.recording.attempt(lambda: self.recording.lose(problem))
         else:
-            self._unless_lost(lambda: self.recording.after_update(numbers, self._rates[0]))
+            self.recording.attempt(lambda: self.recording.after_update(numbers, self._rates[0]))
 
     def _numbers(self, ids: Iterable[Any], update: int) -> tuple[list[int], str]:
         """The numbers of the examples in a batch, or what is wrong with their ids."""
@@ -143,15 +130,6 @@ class StepRecorder:
             return [], str(error)
         return numbers, "" if numbers else f"update {update}: no ids; give those of the pool examples in its batch"
 
-    def _unless_lost(self, do: Callable[[], None]) -> None:
-        """Record something, in the main process. Whatever goes wrong there, training goes on."""
-        if not is_main() or self.recording.finished:
-            return
-        try:
-            do()
-        except Exception as error:
-            self.recording.lose(error)
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -159,11 +137,9 @@ class StepRecorder:
         self._hook = None
         try:
             if error is None:
-                self._unless_lost(self._finish)
-            elif is_main() and (kept := self.recording.keep()) is not None:
-                logger.warning("training ended early: what was recorded of run %s is kept in %s", self.run, kept)
+                self.recording.attempt(self._finish)
         finally:
-            self.recording.abandon()
+            self.recording.stop()
 
     def _finish(self) -> None:
         columns = {"seed": self.seed, "schedule": "as recorded"}

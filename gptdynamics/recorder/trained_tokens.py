@@ -3,55 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.models.token_rule import Cut
+from gptdynamics.models.tokens import TokenizedExample
 
 IGNORED = -100
-# As many examples show how a trainer makes tokens; more would only take longer.
-MOST = 500
-_STREAMED = 64
+# This many examples show how a trainer makes tokens; more would only take longer.
+MOST_ROWS = 500
+_MOST_STREAMED = 64
 
 
-class Labelled(NamedTuple):
-    """Token ids of a row, and its labels: the ids that are scored, -100 elsewhere."""
+@dataclass(frozen=True)
+class LabelledRow(TokenizedExample):
+    """Token ids of a row with its labels: the ids that are scored, -100 elsewhere."""
 
-    ids: list[int]
-    labels: list[int]
+    labels: list[int] = field(default_factory=list)
 
-    @property
-    def scored(self) -> list[int]:
-        """Positions of the scored tokens. Nothing is predicted for the first."""
-        return [place for place, label in enumerate(self.labels) if place and label != IGNORED]
+    @classmethod
+    def from_labels(cls, ids: list[int], labels: list[int], where: str) -> LabelledRow:
+        """A row whose loss can be measured.
 
-    @property
-    def until_last_scored(self) -> list[int]:
-        """Ids up to the last one that is scored: what follows changes no loss."""
-        scored = self.scored
-        return self.ids[: scored[-1] + 1] if scored else []
-
-    def check(self, where: str) -> Labelled:
-        """The same, if the loss of its scored tokens can be measured.
+        Args:
+            ids, labels: of the row.
+            where: it comes from, for messages.
 
         Raises:
             DataError: ids and labels do not go together.
         """
-        if len(self.ids) != len(self.labels):
-            raise DataError(f"{where}: it has {len(self.ids)} input_ids and {len(self.labels)} labels")
-        odd = next((place for place in self.scored if self.labels[place] != self.ids[place]), None)
-        if odd is not None:
+        if len(ids) != len(labels):
+            raise DataError(f"{where}: it has {len(ids)} input_ids and {len(labels)} labels")
+        # Nothing is predicted for the first token.
+        scored = [index for index, label in enumerate(labels) if index and label != IGNORED]
+        wrong = next((index for index in scored if labels[index] != ids[index]), None)
+        if wrong is not None:
             raise DataError(
-                f"{where}: label {odd} is {self.labels[odd]}, where its input_ids have {self.ids[odd]}. Only labels "
+                f"{where}: label {wrong} is {labels[wrong]}, where its input_ids have {ids[wrong]}. Only labels "
                 "that are the input ids themselves, or -100, can be recorded: they are shifted by the model"
             )
-        return self
+        # The text that would be generated is the last stretch of scored tokens.
+        last = scored[-1] if scored else 1
+        start = next((index for index in reversed(range(1, last)) if labels[index] == IGNORED), 0) + 1
+        return cls(ids, scored, start, labels=labels)
 
 
-def read_batch(batch: Any, where: str) -> list[Labelled]:
+# Gives rows, each with the number of its example. It can be called before the first update.
+RowSource = Callable[[], Iterable[tuple[int, LabelledRow]]]
+
+
+def read_batch(batch: Any, where: str) -> list[LabelledRow]:
     """The rows of a batch without padding, also where they follow each other in one row (padding-free).
 
     Args:
@@ -72,133 +77,102 @@ def read_batch(batch: Any, where: str) -> list[Labelled]:
         ids, labels = ids[None], labels[None] if labels.dim() == 1 else labels
     if ids.dim() != 2 or ids.shape != labels.shape:
         raise DataError(f"{where}: input_ids of shape {tuple(ids.shape)}, labels of shape {tuple(labels.shape)}")
-    mask, positions = batch.get("attention_mask"), batch.get("position_ids")
-    mask = None if mask is None else torch.as_tensor(mask)
+    mask, positions = (
+        None if batch.get(name) is None else torch.as_tensor(batch[name]) for name in ("attention_mask", "position_ids")
+    )
+    is_token = mask > 0 if mask is not None and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
     rows = []
     for row in range(len(ids)):
-        kept = torch.ones_like(ids[row], dtype=torch.bool)
-        if mask is not None and mask.shape == ids.shape:
-            kept = mask[row] > 0
         starts = [0]
-        if mask is None and positions is not None and torch.as_tensor(positions).shape == ids.shape:
-            starts = torch.as_tensor(positions)[row].eq(0).nonzero().flatten().tolist() or [0]
-        parts = zip(starts, [*starts[1:], ids.shape[1]], strict=True)
-        rows += [
-            Labelled(ids[row, begin:end][kept[begin:end]].tolist(), labels[row, begin:end][kept[begin:end]].tolist())
-            for begin, end in parts
-        ]
+        if mask is None and positions is not None and positions.shape == ids.shape:
+            starts = positions[row].eq(0).nonzero().flatten().tolist() or [0]
+        for start, end in zip(starts, [*starts[1:], ids.shape[1]], strict=True):
+            chosen = is_token[row, start:end]
+            each = [values[row, start:end][chosen].tolist() for values in (ids, labels)]
+            rows.append(LabelledRow.from_labels(each[0], each[1], where))
     return rows
 
 
-class Trained(Protocol):
-    """Shows ids and labels of rows, with the numbers of their examples."""
-
-    def read(self) -> Iterator[tuple[int, Labelled]]:
-        """Rows that can be seen before the first update."""
-        ...
-
-
-class BatchRows:
+def rows_of_first_batch(batch: Any, numbers: Sequence[int]) -> Iterator[tuple[int, LabelledRow]]:
     """The rows of the first batch, where the dataset cannot be read before it.
 
     Args:
         batch: as the model will get it.
         numbers: of the examples of its rows.
+
+    Raises:
+        DataError: the batch cannot be read.
     """
-
-    def __init__(self, batch: Any, numbers: Sequence[int]) -> None:
-        self.batch = batch
-        self.numbers = list(numbers)
-
-    def read(self) -> Iterator[tuple[int, Labelled]]:
-        """All of them.
-
-        Raises:
-            DataError: the batch cannot be read.
-        """
-        where = "the first training batch"
-        rows = read_batch(self.batch, where)
-        if len(rows) != len(self.numbers):
-            raise DataError(
-                f"{where}: {len(rows)} sequences are made of {len(self.numbers)} rows, so whose loss is trained is not "
-                "known. Set packing=False"
-            )
-        yield from ((number, tokens.check(where)) for number, tokens in zip(self.numbers, rows, strict=True))
+    where = "the first training batch"
+    rows = read_batch(batch, where)
+    if len(rows) != len(numbers):
+        raise DataError(
+            f"{where}: {len(rows)} sequences are made of {len(numbers)} rows, so whose loss is trained is not "
+            "known. Set packing=False"
+        )
+    yield from zip(numbers, rows, strict=True)
 
 
-class RowReader:
-    """Collates single rows of a dataset as a Trainer does.
+def can_be_read(dataset: Any) -> bool:
+    """Whether rows can be read without taking them from the training: a stream of torch can often be read only once."""
+    stream = isinstance(dataset, torch.utils.data.IterableDataset)
+    return hasattr(dataset, "__getitem__") and (not stream or hasattr(dataset, "column_names"))
+
+
+def rows_of_dataset(
+    dataset: Any,
+    collate: Callable[[Any], Any],
+    number: Callable[[Any], int],
+    hidden: str | None = None,
+    name: str = "training",
+    most: int = MOST_ROWS,
+) -> Iterator[tuple[int, LabelledRow]]:
+    """Rows of a dataset, collated one by one as a Trainer does, each with the number of its example.
 
     Args:
         dataset: that the trainer's dataloader reads.
         collate: the dataloader's own collator.
-        number: the number of a row's example; below 0 for rows that are passed over.
+        number: the number of a row's example; below 0 for rows to leave out.
         hidden: a column that `collate` does not see, or None.
         name: of the dataset, for messages.
         most: rows to read, spread over the dataset.
+
+    Raises:
+        DataError: a row has no example, or what the collator makes of it cannot be read.
     """
-
-    def __init__(
-        self,
-        dataset: Any,
-        collate: Callable[[Any], Any],
-        number: Callable[[Any], int],
-        hidden: str | None = None,
-        name: str = "training",
-        most: int = MOST,
-    ) -> None:
-        self.dataset = dataset
-        self.collate = collate
-        self.number = number
-        self.hidden = hidden
-        self.name = name
-        self.most = most
-
-    @property
-    def readable(self) -> bool:
-        """Whether rows can be read without taking them from the training."""
-        # A stream of torch can often be read once only.
-        stream = isinstance(self.dataset, torch.utils.data.IterableDataset)
-        return hasattr(self.dataset, "__getitem__") and (not stream or hasattr(self.dataset, "column_names"))
-
-    def _rows(self) -> Iterator[tuple[int, Any]]:
-        if isinstance(self.dataset, torch.utils.data.IterableDataset):
-            yield from enumerate(islice(iter(self.dataset), min(self.most, _STREAMED)))
-            return
-        total, most = len(self.dataset), self.most
-        chosen = range(total) if total <= most else sorted({number * total // most for number in range(most)})
-        yield from ((number, self.dataset[number]) for number in chosen)
-
-    def read(self) -> Iterator[tuple[int, Labelled]]:
-        """Ids and labels of rows, each with the number of its example.
-
-        Raises:
-            DataError: a row has no example, or what the collator makes of it cannot be read.
-        """
-        for place, row in self._rows():
-            where = f"{self.name} row {place}"
-            number = self.number(row)
-            if number < 0:
-                continue
-            given = {name: value for name, value in row.items() if name != self.hidden}
-            try:
-                found = read_batch(self.collate([given]), where)
-            except GPTDynamicsError:
-                raise
-            except Exception as error:
-                raise DataError(
-                    f"{where}: the data collator makes no batch of this row alone ({type(error).__name__}: {error}), "
-                    "so which tokens it is trained on is not known. Use a collator that does"
-                ) from error
-            if len(found) != 1:
-                raise DataError(
-                    f"{where}: {len(found)} sequences are packed into it, so whose loss is trained is not known. "
-                    "Set packing=False"
-                )
-            yield number, found[0].check(where)
+    for index, row in _sampled(dataset, most):
+        where = f"{name} row {index}"
+        example = number(row)
+        if example < 0:
+            continue
+        visible = {column: value for column, value in row.items() if column != hidden}
+        try:
+            rows = read_batch(collate([visible]), where)
+        except GPTDynamicsError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"{where}: the data collator makes no batch of this row alone ({type(error).__name__}: {error}), "
+                "so which tokens it is trained on is not known. Use a collator that does"
+            ) from error
+        if len(rows) != 1:
+            raise DataError(
+                f"{where}: {len(rows)} sequences are packed into it, so whose loss is trained is not known. "
+                "Set packing=False"
+            )
+        yield example, rows[0]
 
 
-def given_tokens(rows: Sequence[Any], part: str) -> dict[int, Labelled]:
+def _sampled(dataset: Any, most: int) -> Iterator[tuple[int, Any]]:
+    if isinstance(dataset, torch.utils.data.IterableDataset):
+        yield from enumerate(islice(iter(dataset), min(most, _MOST_STREAMED)))
+        return
+    total = len(dataset)
+    chosen = range(total) if total <= most else sorted({index * total // most for index in range(most)})
+    yield from ((index, dataset[index]) for index in chosen)
+
+
+def given_tokens(rows: Sequence[Any], part: str) -> dict[int, LabelledRow]:
     """Ids and labels that rows carry themselves, by their numbers; empty if none does.
 
     Args:
@@ -208,13 +182,13 @@ def given_tokens(rows: Sequence[Any], part: str) -> dict[int, Labelled]:
     Raises:
         DataError: only some rows carry them, or they do not go together.
     """
-    found: dict[int, Labelled] = {}
+    given: dict[int, LabelledRow] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping) or row.get("input_ids") is None:
             continue
         where = f"{part} example {number}"
-        ids, labels = _plain(row["input_ids"]), row.get("labels")
-        masks = [_plain(row[name]) for name in ("completion_mask", "assistant_masks") if row.get(name) is not None]
+        ids, labels = _integers(row["input_ids"]), row.get("labels")
+        masks = [_integers(row[name]) for name in ("completion_mask", "assistant_masks") if row.get(name) is not None]
         if labels is None and not masks:
             raise DataError(
                 f"{where}: it has input_ids without labels, so which of them are scored is not known. Give labels "
@@ -222,21 +196,21 @@ def given_tokens(rows: Sequence[Any], part: str) -> dict[int, Labelled]:
             )
         if labels is None:
             labels = [token if all(bits) else IGNORED for token, *bits in zip(ids, *masks, strict=False)]
-        found[number] = Labelled(ids, _plain(labels)).check(where)
-    if found and len(found) < len(rows):
-        missing = next(number for number in range(len(rows)) if number not in found)
+        given[number] = LabelledRow.from_labels(ids, _integers(labels), where)
+    if given and len(given) < len(rows):
+        missing = next(number for number in range(len(rows)) if number not in given)
         raise DataError(f"{part} example {missing}: it has no input_ids, and others have. Give all of them, or none")
-    return found
+    return given
 
 
-def _plain(values: Iterable[Any]) -> list[int]:
+def _integers(values: Iterable[Any]) -> list[int]:
     return [int(value) for value in values]
 
 
 class SFTPreparation:
     """TRL's own preparation of rows, as `SFTTrainer.evaluate` applies it to a dataset that it is given.
 
-    There is no public name for it alone: what it makes is believed only where it makes of pool rows what was trained.
+    TRL has no public name for it. Its result is trusted only if it makes of pool rows what is trained on.
 
     Args:
         trainer: any trainer.
@@ -258,8 +232,8 @@ class SFTPreparation:
         mode = modes.get(getattr(self.trainer.args, "truncation_mode", ""))
         return (mode, longest) if self.available and longest is not None and mode is not None else None
 
-    def prepare(self, rows: Sequence[Any]) -> dict[int, Labelled]:
-        """Ids and labels of rows, by their numbers; those that it drops are missing.
+    def prepare(self, rows: Sequence[Any]) -> dict[int, LabelledRow]:
+        """Ids and labels of rows, by their numbers; rows that it drops are missing.
 
         Args:
             rows: in the form of the training rows.
@@ -269,22 +243,25 @@ class SFTPreparation:
         """
         from datasets import Dataset
 
-        number = "gptdynamics_row"
-        columns = [
-            {name: value for name, value in row.items() if name not in ("input_ids", "labels")} | {number: place}
-            for place, row in enumerate(rows)
+        column = "gptdynamics_row"
+        numbered = [
+            {name: value for name, value in row.items() if name not in ("input_ids", "labels")} | {column: number}
+            for number, row in enumerate(rows)
         ]
         trainer = self.trainer
         try:
-            made = trainer._prepare_dataset(
-                Dataset.from_list(columns),
+            prepared = trainer._prepare_dataset(
+                Dataset.from_list(numbered),
                 trainer.processing_class,
                 trainer.args,
                 False,
                 getattr(trainer, "_formatting_func", None),
                 "recorded",
             )
-            return {row[number]: Labelled(list(row["input_ids"]), list(row["labels"])) for row in made}
+            return {
+                row[column]: LabelledRow.from_labels(list(row["input_ids"]), list(row["labels"]), f"row {row[column]}")
+                for row in prepared
+            }
         except Exception as error:
             raise SettingsError(
                 f"{type(trainer).__name__} does not prepare these rows ({type(error).__name__}: {error})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -33,17 +32,22 @@ from gptdynamics.recorder.description import (
     trainer_hyperparameters,
 )
 from gptdynamics.recorder.examples import Rows, plain_id
-from gptdynamics.recorder.measured_tokens import Training
+from gptdynamics.recorder.find_tokens import Training
 from gptdynamics.recorder.processes import in_main, is_main, together
-from gptdynamics.recorder.recording import Recording
-from gptdynamics.recorder.trained_tokens import BatchRows, Labelled, RowReader, SFTPreparation, Trained
-
-logger = logging.getLogger(__name__)
+from gptdynamics.recorder.recording import Recorder, Recording
+from gptdynamics.recorder.trained_tokens import (
+    LabelledRow,
+    RowSource,
+    SFTPreparation,
+    can_be_read,
+    rows_of_dataset,
+    rows_of_first_batch,
+)
 
 _UNSUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
 
 
-class DynamicsRecorder(TrainerCallback):
+class DynamicsRecorder(Recorder, TrainerCallback):
     """Makes a trainer's next training a run of a dataset folder. The training itself is as it would be without.
 
     `attach` it to the trainer. Each row of the training dataset says by its id which pool example it is; in which batch
@@ -84,16 +88,6 @@ class DynamicsRecorder(TrainerCallback):
         self._start: str | None = None
         self._waiting: TrainerState | None = None
 
-    @property
-    def run(self) -> str | None:
-        """Name of the run; None until it is known."""
-        return getattr(self.recording, "name", self.recording.run)
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run has no numbers, or None."""
-        return self.recording.failure
-
     def attach(self, trainer: Trainer) -> None:
         """Record the next `trainer.train()`. A callback alone is not told which examples are in a batch.
 
@@ -131,9 +125,7 @@ class DynamicsRecorder(TrainerCallback):
                     if value is not None:
                         setattr(trainer, name, value)
                 trainer.remove_callback(self)
-                if (kept := self.recording.keep()) is not None:
-                    logger.warning("training ended early: what was recorded of run %s is kept in %s", self.run, kept)
-                self.recording.abandon()
+                self.recording.stop()
 
         return recorded
 
@@ -163,8 +155,8 @@ class DynamicsRecorder(TrainerCallback):
                 )
             elif self._waiting is not None:
                 state, self._waiting = self._waiting, None
-                rows = BatchRows(inputs, numbers.tolist())
-                in_main(lambda: self._begin(trainer, state, trainer.model, rows))
+                listed = numbers.tolist()
+                in_main(lambda: self._begin(trainer, state, trainer.model, lambda: rows_of_first_batch(inputs, listed)))
             if numbers is not None:
                 # Made a list at the end of the update only: a GPU is not waited for between.
                 self._batches.append(numbers)
@@ -178,15 +170,6 @@ class DynamicsRecorder(TrainerCallback):
             raise DataError(reason)
         if is_main() and not self.recording.finished:
             self.recording.lose(reason)
-
-    def _unless_lost(self, do: Callable[[], None]) -> None:
-        """Record something, in the main process. Whatever goes wrong there, training goes on."""
-        if not is_main() or self.recording.finished or not self.recording.begun:
-            return
-        try:
-            do()
-        except Exception as error:
-            self.recording.lose(error)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
@@ -208,12 +191,16 @@ class DynamicsRecorder(TrainerCallback):
         if self._source is None:
             raise SettingsError("the training dataset was not loaded by trainer.get_train_dataloader. Use StepRecorder")
         dataset, carry = self._source
-        rows = RowReader(dataset, carry.collate, carry.number, self.id_column if carry.added else None)
-        if not rows.readable:
+        if not can_be_read(dataset):
             # What a stream gives can be taken once: its first batch shows how tokens are made.
             self._waiting = state
             return
-        in_main(lambda: self._begin(trainer, state, model, rows))
+        hidden = self.id_column if carry.added else None
+        in_main(
+            lambda: self._begin(
+                trainer, state, model, lambda: rows_of_dataset(dataset, carry.collate, carry.number, hidden)
+            )
+        )
 
     def _begun_again(self, model: torch.nn.Module, args: TrainingArguments) -> bool:
         """Whether this training began before and cannot be recorded from here.
@@ -233,7 +220,7 @@ class DynamicsRecorder(TrainerCallback):
         )
         return True
 
-    def _begin(self, trainer: Trainer, state: TrainerState, model: torch.nn.Module, rows: Trained) -> None:
+    def _begin(self, trainer: Trainer, state: TrainerState, model: torch.nn.Module, rows: RowSource) -> None:
         resumed = None
         if state.global_step:
             if self._checkpoint is None:
@@ -247,7 +234,7 @@ class DynamicsRecorder(TrainerCallback):
         )
         self.recording.begin(model, trainer.processing_class, state.max_steps, resumed, training)
 
-    def _evaluation(self, trainer: Trainer) -> Iterator[tuple[int, Labelled]]:
+    def _evaluation(self, trainer: Trainer) -> Iterator[tuple[int, LabelledRow]]:
         """Tokens of the test examples that the trainer's evaluation dataset has under their ids."""
         numbers = self.recording.examples.test_numbers
 
@@ -262,15 +249,16 @@ class DynamicsRecorder(TrainerCallback):
             with keeping_column(trainer, self.id_column) as kept:
                 loader = torch_loader(trainer.get_eval_dataloader(name))
             hidden = self.id_column if kept else None
-            rows = RowReader(loader.dataset, loader.collate_fn, number, hidden, "evaluation", most=sys.maxsize)
-            if rows.readable:
-                yield from rows.read()
+            if can_be_read(loader.dataset):
+                yield from rows_of_dataset(
+                    loader.dataset, loader.collate_fn, number, hidden, "evaluation", most=sys.maxsize
+                )
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
     ) -> None:
         """Note the learning rate that the update uses."""
-        self._unless_lost(lambda: self._note_rate(known["optimizer"]))
+        self.recording.attempt(lambda: self._note_rate(known["optimizer"]))
 
     def _note_rate(self, optimizer: Any) -> None:
         self._rate = learning_rate(optimizer)
@@ -283,22 +271,22 @@ class DynamicsRecorder(TrainerCallback):
             # Gradients of 16 bits overflowed: the weights were left as they are.
             self._rate = 0.0
         last = state.global_step >= state.max_steps or control.should_training_stop
-        self._unless_lost(lambda: self.recording.after_update(numbers, self._rate, last))
+        self.recording.attempt(lambda: self.recording.after_update(numbers, self._rate, last))
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
         """Measure if training stops early: afterwards the best checkpoint may take the model's place."""
         if control.should_training_stop:
-            self._unless_lost(lambda: self.recording.measure_if_due(last=True))
+            self.recording.attempt(lambda: self.recording.measure_if_due(last=True))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
         """Keep what is known with the checkpoint."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
-            self._unless_lost(lambda: save_partial(folder / NAME, self.recording.partial()))
+            self.recording.attempt(lambda: save_partial(folder / NAME, self.recording.partial()))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
         """Write the run."""
-        self._unless_lost(lambda: self._finish(args, state, known))
+        self.recording.attempt(lambda: self._finish(args, state, known))
 
     def _finish(self, args: TrainingArguments, state: TrainerState, known: dict[str, Any]) -> None:
         recording = self.recording

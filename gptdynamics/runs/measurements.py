@@ -2,64 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch
 
+from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import TestSet
-from gptdynamics.runs.run import RunTiming
+from gptdynamics.runs.run import Run, RunTiming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from gptdynamics.runs.gradient_record import GradientRecord
+
+
+class MeasuringSettings(Protocol):
+    """When, and in which precision, a run is measured."""
+
+    @property
+    def eval_every(self) -> int:
+        """Updates between measurements of loss and accuracy."""
+        ...
+
+    @property
+    def generate_every(self) -> int:
+        """Updates between measurements of sampled text."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `bf16`."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of sampled text, together with the run's number, the step and the example."""
+        ...
+
+
+def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
+    """The context of forward passes in a precision, `fp32` or `bf16`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
 
 class Measurements:
-    """The metrics of every test example at the steps at which they are wanted. M test examples.
+    """The metrics of every test example at the steps at which they are due. M test examples.
 
     Args:
         test_set: what is measured.
-        eval_every: updates between measurements of loss and accuracy.
-        generate_every: updates between measurements of sampled text: BLEU, ROUGE-L and a task's own metrics.
-        seed: of the run; a sampled text adds the step and its example's id.
-        mixed: the precision that passes are made in.
+        settings: of the run.
+        run: its name.
+        device: of the model.
         timing: where the time is noted.
 
     Attributes:
         step, generation_step: at which loss, and text, were measured.
-        values: `[M]` float32 for each measured step, by metric; NaN where a metric is not followed for an example.
+        values: `[M]` float32 for each measured step, by metric; NaN where an example does not have the metric.
+        mixed: the precision that passes are made in.
     """
 
     def __init__(
-        self,
-        test_set: TestSet,
-        eval_every: int,
-        generate_every: int,
-        seed: Sequence[int],
-        mixed: AbstractContextManager[Any],
-        timing: RunTiming,
+        self, test_set: TestSet, settings: MeasuringSettings, run: str, device: torch.device, timing: RunTiming
     ) -> None:
         self.test_set = test_set
-        self.eval_every, self.generate_every = eval_every, generate_every
-        self.seed = list(seed)
-        self.mixed = mixed
+        self.settings = settings
+        self.run = run
+        self.seed = run_seed(settings, run)
+        self.mixed = mixed_precision(settings.precision, device)
         self.timing = timing
         self.step: list[int] = []
         self.generation_step: list[int] = []
         self.values: dict[str, list[np.ndarray]] = {}
+
+    def restore(self, step: Sequence[int], generation_step: Sequence[int], values: Mapping[str, np.ndarray]) -> None:
+        """Continue from earlier measurements: the attributes, with `values` as `metrics` gives them."""
+        self.step, self.generation_step = list(step), list(generation_step)
+        self.values = {name: list(each) for name, each in values.items()}
 
     def due(self, done: int, last: bool = False) -> bool:
         """Whether anything is to be measured after `done` updates, and has not been yet."""
         return self._loss_due(done, last) or self._text_due(done, last)
 
     def _loss_due(self, done: int, last: bool) -> bool:
-        return (done % self.eval_every == 0 or last) and done not in self.step[-1:]
+        return (done % self.settings.eval_every == 0 or last) and done not in self.step[-1:]
 
     def _text_due(self, done: int, last: bool) -> bool:
-        wanted = self.test_set.generator is not None and (done % self.generate_every == 0 or last)
-        return wanted and done not in self.generation_step[-1:]
+        due = self.test_set.generator is not None and (done % self.settings.generate_every == 0 or last)
+        return due and done not in self.generation_step[-1:]
 
     def take(self, model: PreTrainedModel, done: int, last: bool = False) -> None:
         """Measure what is due after `done` updates.
@@ -72,25 +104,45 @@ class Measurements:
         Raises:
             DivergedRunError: a value is not finite.
         """
-        found: dict[str, np.ndarray] = {}
+        measured: dict[str, np.ndarray] = {}
         if self._loss_due(done, last):
             with self.timing.timed("loss"), self.mixed:
-                found |= self.test_set.measure(model)
+                measured |= self.test_set.measure(model)
             self.timing.evaluations += 1
             self.step.append(done)
         if self._text_due(done, last):
             with self.timing.timed("generation"), self.mixed:
-                found |= self.test_set.generate(model, [*self.seed, done])
+                measured |= self.test_set.generate(model, [*self.seed, done])
             self.generation_step.append(done)
             if (generator := self.test_set.generator) is not None:
                 self.timing.sampled += generator.sampled
                 self.timing.tied += generator.tied
-        for name, value in found.items():
-            sound = np.isfinite(value) | ~self.test_set.followed[name]
+        for name, values in measured.items():
+            sound = np.isfinite(values) | ~self.test_set.followed[name]
             if not sound.all():
-                bad = self.test_set.examples[int(np.argmin(sound))].id
-                raise DivergedRunError(f"{name} of test example {bad} is not finite after {done} updates")
-            self.values.setdefault(name, []).append(value)
+                example = self.test_set.examples[int(np.argmin(sound))].id
+                raise DivergedRunError(f"{name} of test example {example} is not finite after {done} updates")
+            self.values.setdefault(name, []).append(values)
+
+    def as_run(self, curriculum: Curriculum, learning_rate: list[float], record: GradientRecord | None = None) -> Run:
+        """The run that was measured.
+
+        Args:
+            curriculum: `[T][batch]` pool ids.
+            learning_rate: `[T]` of each update.
+            record: its gradient products, if they were recorded.
+        """
+        return Run(
+            name=self.run,
+            curriculum=curriculum,
+            learning_rate=learning_rate,
+            step=self.step,
+            generation_step=self.generation_step,
+            metrics=self.metrics,
+            gradients=record.columns if record else {},
+            products=record.products if record else {},
+            timing=self.timing,
+        )
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:

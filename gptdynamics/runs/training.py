@@ -69,24 +69,11 @@ def train_run(
     if settings.follows_gradients(run):
         examples = [pool[at] for at in settings.pool_ids]
         record = GradientRecord(model, examples, test_set, len(curriculum))
-    measurements = Measurements(
-        test_set, settings.eval_every, settings.generate_every, run_seed(settings, run), mixed, timing
-    )
-
+    measurements = Measurements(test_set, settings, run, model.device, timing)
     for done in updates.iterate(pool, curriculum, rates, timing, record):
         measurements.take(model, done, last=done == len(curriculum))
         if record:
             with timing.timed("products"):
                 record.take_products(done)
         on_step(done)
-    return Run(
-        name=run,
-        curriculum=curriculum,
-        learning_rate=rates,
-        step=measurements.step,
-        generation_step=measurements.generation_step,
-        metrics=measurements.metrics,
-        gradients=record.columns if record else {},
-        products=record.products if record else {},
-        timing=timing,
-    )
+    return measurements.as_run(curriculum, rates, record)

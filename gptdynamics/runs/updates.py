@@ -15,6 +15,7 @@ from gptdynamics.measurement.logits import target_logits
 from gptdynamics.measurement.loss import example_losses
 from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 from gptdynamics.runs.gradient_record import GradientRecord
+from gptdynamics.runs.measurements import mixed_precision
 from gptdynamics.runs.run import RunTiming
 from gptdynamics.runs.trainable import trainable_copy
 
@@ -39,7 +40,7 @@ class Updates:
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.model = trainable_copy(base, settings)
         self.model.eval()
-        self.mixed = torch.autocast(base.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
+        self.mixed = mixed_precision(settings.precision, base.device)
         self._optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=settings.learning_rate,

@@ -24,6 +24,10 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(MODEL_FOLDER)
 
 
+def made(tokenizer: PreTrainedTokenizerBase, rule: TokenRule, prompt: str, target: str) -> TrainedExample:
+    return TrainedExample(prompt, target, rule.tokens(tokenizer, prompt, target))
+
+
 RULES = st.builds(
     TokenRule,
     text=st.sampled_from(["joined", "separate"]),
@@ -43,20 +47,15 @@ RULES = st.builds(
 def test_an_inferred_rule_makes_what_was_trained(
     tokenizer: PreTrainedTokenizerBase, rule: TokenRule, pairs: list[tuple[str, str]]
 ) -> None:
-    trained = []
-    for prompt, target in pairs:
-        tokens = rule.tokens(tokenizer, prompt, target)
-        end = tokens.scored[-1] + 1 if tokens.scored else 0
-        trained.append(TrainedExample(prompt, target, tuple(tokens.ids[:end]), tuple(tokens.scored), len(tokens.ids)))
-    assert all(each.agrees(rule.tokens(tokenizer, each.prompt, each.target)) for each in trained)
-    found = infer_rule(tokenizer, trained)
-    if found is None:
-        # Texts that are cut everywhere, or that what is around them repeats, do not show the rule.
+    trained = [made(tokenizer, rule, prompt, target) for prompt, target in pairs]
+    assert all(each.agrees(tokenizer, rule) for each in trained)
+    inferred = infer_rule(tokenizer, trained)
+    if inferred is None:
+        # Texts that are cut everywhere, or that the texts around them repeat, do not show the rule.
         return
-    for each in trained:
-        assert not each.scored or each.agrees(found.tokens(tokenizer, each.prompt, each.target))
-    assert infer_rule(tokenizer, trained, [rule]) == (rule if any(each.scored for each in trained) else None)
-    assert TokenRule.of(json.loads(json.dumps(found.to_dict()))) == found
+    assert all(each.agrees(tokenizer, inferred) for each in trained if each.tokens.scored)
+    assert infer_rule(tokenizer, trained, [rule]) == (rule if any(each.tokens.scored for each in trained) else None)
+    assert TokenRule.of(json.loads(json.dumps(inferred.to_dict()))) == inferred
 
 
 @pytest.mark.parametrize(
@@ -73,16 +72,12 @@ def test_an_inferred_rule_makes_what_was_trained(
     ids=str,
 )
 def test_the_rule_is_found_and_holds_for_other_texts(tokenizer: PreTrainedTokenizerBase, rule: TokenRule) -> None:
-    def made(prompt: str, target: str) -> TrainedExample:
-        tokens = rule.tokens(tokenizer, prompt, target)
-        end = tokens.scored[-1] + 1 if tokens.scored else 0
-        return TrainedExample(prompt, target, tuple(tokens.ids[:end]), tuple(tokens.scored), len(tokens.ids))
-
-    found = infer_rule(tokenizer, [made("Say it " * at + f"{at}?", (" yes", " no, it is.")[at % 2]) for at in range(6)])
-    assert found is not None
+    texts = [("Say it " * number + f"{number}?", (" yes", " no, it is.")[number % 2]) for number in range(6)]
+    inferred = infer_rule(tokenizer, [made(tokenizer, rule, *each) for each in texts])
+    assert inferred is not None
     for prompt, target in (("An other one", " at last"), ("A long one" * 20, " no"), ("A", " word." * 4)):
-        each = made(prompt, target)
-        assert not each.scored or each.agrees(found.tokens(tokenizer, prompt, target))
+        each = made(tokenizer, rule, prompt, target)
+        assert not each.tokens.scored or each.agrees(tokenizer, inferred)
 
 
 @pytest.mark.parametrize(
