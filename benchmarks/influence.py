@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.table import Table
 
 from simulator.attribution import leave_out, visit_derivatives
+from simulator.attribution.effect_errors import informative
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.leave_one_run_out import responses_without_runs
 from simulator.training.memory_states import FEW, MANY
-from simulator.use_cases.influence_error import informative
 
 SUBSET, WIDTH, RUNS, COMPONENTS, RIDGE = 128, 2048, 27, 8, 1e-3
 FEW_EXAMPLES = 10

@@ -15,11 +15,11 @@ import torch
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.attribution import LeaveOneOut, VisitDerivatives, leave_out, visit_derivatives
+from simulator.attribution.effect_errors import left_out_errors
 from simulator.model.display import Summary, unit_of, with_unit
 from simulator.model.what_if import simulate_many
 from simulator.settings.use_cases import InfluenceSettings
 from simulator.use_cases.case import load_case
-from simulator.use_cases.influence_error import left_out_errors
 
 
 @dataclass(frozen=True)

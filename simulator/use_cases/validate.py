@@ -17,6 +17,7 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import SettingsError
 from gptdynamics.runs import BenchContents
+from simulator.attribution.counterfactuals import Counterfactual, draw_counterfactuals
 from simulator.baselines import MeanCurve
 from simulator.baselines.tracin import test_places
 from simulator.evaluation.selection import evenly_spaced
@@ -28,7 +29,6 @@ from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import ValidateSettings
 from simulator.use_cases.case import Case, load_case
-from simulator.use_cases.counterfactuals import Counterfactual, draw_counterfactuals
 from simulator.use_cases.trial import Trial
 from simulator.use_cases.trial_cost import time_trials
 from simulator.use_cases.trials import train_all, trial_contents

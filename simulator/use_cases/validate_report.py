@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulator.attribution.counterfactuals import KINDS, SUBSETS
+from simulator.attribution.datamodelling import Score, datamodelling_score
 from simulator.evaluation.scoring import score_prediction
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
-from simulator.use_cases.counterfactuals import KINDS, SUBSETS
-from simulator.use_cases.datamodelling import Score, datamodelling_score
 from simulator.use_cases.validate import Validation, covered
 
 # What a score is taken over, by its name in tables.

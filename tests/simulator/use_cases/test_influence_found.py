@@ -13,12 +13,12 @@ import pytest
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.outputs import write_output_json
+from simulator.attribution.effect_errors import informative
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, scale_of
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training.leave_one_run_out import responses_without_runs
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, find_influence
-from simulator.use_cases.influence_error import informative
 from simulator.use_cases.influence_report import (
     example_text,
     influence_record,

@@ -12,8 +12,8 @@ from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.runs import Run
+from simulator.attribution.counterfactuals import KINDS
 from simulator.use_cases.case import load_case
-from simulator.use_cases.counterfactuals import KINDS
 from simulator.use_cases.kept_runs import KeptRuns
 from simulator.use_cases.trial import Trial
 from simulator.use_cases.trials import train_all, trial_contents

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from simulator.use_cases.datamodelling import datamodelling_score, rank_correlations
+from simulator.attribution.datamodelling import datamodelling_score, rank_correlations
 
 
 def test_a_perfect_simulator_scores_one() -> None:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from gptdynamics.errors import SettingsError
+from simulator.attribution.counterfactuals import KINDS, draw_counterfactuals
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.what_if import WhatIf
-from simulator.use_cases.counterfactuals import KINDS, draw_counterfactuals
 
 CURRICULUM = [[0, 1], [2, 3], [4, 5], [0, 2], [1, 4], [3, 5]]
 
