@@ -30,7 +30,7 @@ RESERVED_SIZES = ("examples", "runs", "gradients")
 
 
 def run_name(index: int, unseen: bool = False) -> str:
-    """The name of a run within its config: `0007`, or `u0007` if it trains on pool rows that no other run sees."""
+    """The name of a run within its config: `0007`, or `u0007` if it trains on pool rows that no other run uses."""
     return f"u{index:04d}" if unseen else f"{index:04d}"
 
 

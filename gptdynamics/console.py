@@ -27,11 +27,7 @@ _NARROWEST_NAME = 4
 
 
 class _Places:
-    """Where tables and messages go.
-
-    Attributes:
-        beside: to standard error, because figures go to standard output as JSON.
-    """
+    """Where tables and messages go; `beside`: to standard error, because standard output is for JSON."""
 
     beside = False
 
@@ -43,8 +39,7 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
 
     Args:
         app: the command line.
-        arguments: default: those of the process.
-        name: of the command. Default: that of the process.
+        arguments, name: of the command. Default: those of the process.
     """
     _quiet_libraries()
     for stream in ("stdout", "stderr"):
@@ -76,11 +71,7 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
 
 
 def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
-    """`run_app` as the whole work of this process: after an interruption it does not wait for threads and processes.
-
-    Args:
-        app, arguments, name: as of `run_app`.
-    """
+    """`run_app` as the whole work of this process: after an interruption it does not wait for threads and processes."""
     try:
         run_app(app, arguments, name)
     except SystemExit as stop:
@@ -109,22 +100,22 @@ def _quiet_libraries() -> None:
 
 
 def print_beside_json(figures_on_stdout: bool) -> None:
-    """Say whether standard output belongs to figures as JSON: tables and messages then go to standard error."""
+    """Say whether standard output is for JSON: tables and messages then go to standard error."""
     _Places.beside = figures_on_stdout
 
 
 def say(text: str) -> None:
-    """Print a line on standard output; control characters in it are shown, see `safe_text`."""
+    """Print a line on standard output; control characters in it are escaped, see `safe_text`."""
     print(safe_text(text), file=sys.stderr if _Places.beside else sys.stdout)
 
 
 def say_error(text: str) -> None:
-    """Print a line on standard error, likewise."""
+    """Print a line on standard error, in the same way."""
     print(safe_text(text), file=sys.stderr)
 
 
 def show(table: Table) -> None:
-    """Print a table on standard output, likewise; no text in it is taken for markup, and no number is cut."""
+    """Print a table on standard output; no text in it is taken for markup, and no number is cut."""
     from rich.console import Console
 
     _show_on(Console(stderr=_Places.beside, markup=False, emoji=False, highlight=False), table)
@@ -143,11 +134,7 @@ def table_text(table: Table, width: int = 80) -> str:
 
 
 def _keep_numbers_whole(table: Table) -> int:
-    """Where a table is too wide, let its names be folded: part of a number is another number.
-
-    Returns:
-        Columns of the terminal that it needs.
-    """
+    """Let a table that is too wide fold its names: part of a number is another number. The columns that it needs."""
     from rich.cells import cell_len
 
     needed = 1

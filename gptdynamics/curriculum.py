@@ -16,15 +16,7 @@ def run_seed(settings: RunSettings, run: str) -> list[int]:
 
 
 def draw_curriculum(settings: RunSettings, run: str) -> Curriculum:
-    """The batches of a run: a seeded subset of the pool, of each task as many, shuffled anew for each epoch.
-
-    Args:
-        settings: pool and subset size, batch size, epochs and steps.
-        run: name of the run.
-
-    Returns:
-        `[steps][batch]` pool ids, in training order.
-    """
+    """The batches of a run, `[steps][batch]` pool ids: a seeded subset, equal for each task, shuffled in each epoch."""
     rng = np.random.default_rng(run_seed(settings, run))
     ids = np.array(settings.unseen_pool_ids if run_parts(run)[1] else settings.pool_ids)
     parts = settings.parts

@@ -24,7 +24,7 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interruption:
-    """What is known of an interruption of the command that runs.
+    """An interruption of the command that runs.
 
     Args:
         command: the words of the command line, its name first.
@@ -32,7 +32,7 @@ class Interruption:
     Attributes:
         happened: whether the user has interrupted the command.
         kept: what stays of its work, in words.
-        resumes: whether the same command goes on where it was, instead of beginning again.
+        resumes: whether the same command continues, instead of beginning again.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -62,25 +62,18 @@ _current: list[Interruption] = []
 
 
 def keeps(what: str) -> None:
-    """Say what stays if the command that runs is interrupted from now on, and that the same command goes on.
-
-    Args:
-        what: a clause, such as `finished runs are kept in out`.
-    """
+    """Say what stays (`finished runs are kept in out`) if the command is interrupted from now on, and can continue."""
     for interruption in _current[-1:]:
         interruption.kept, interruption.resumes = what, True
 
 
 @contextmanager
 def interruptible(command: Sequence[str]) -> Iterator[Interruption]:
-    """Within it, an interruption ends this process in time even where Python cannot see it.
+    """Within it, an interruption ends this process in time even if Python cannot see it.
 
     Python raises `KeyboardInterrupt` only when the main thread is between two of its own instructions, and what waits
-    for threads or processes may go on waiting. A thread of its own hears of the signal at once; when the command has
-    not ended by then, it says what there is to say, ends the worker processes, and this one.
-
-    Args:
-        command: the words of the command line, its name first.
+    for threads or processes may go on waiting. A separate thread gets the signal at once; if the command has not ended
+    in time, that thread prints the message, ends the worker processes, and then this one.
     """
     interruption = Interruption(command)
     _current.append(interruption)
@@ -133,9 +126,9 @@ def _watched(interruption: Interruption) -> Iterator[None]:
 
 
 def end_process() -> NoReturn:
-    """End this process: what is registered for its end is done, but not for long, and no thread is waited for.
+    """End this process after what is registered for its end, but soon, and without waiting for threads.
 
-    Python's own end takes seconds where large libraries are loaded, and nothing can interrupt it.
+    Python's own end takes seconds with large libraries loaded, and nothing can interrupt it.
     """
 
     def end() -> None:

@@ -25,16 +25,16 @@ _KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 @dataclass(frozen=True)
 class CommandLine:
-    """How a field is given on a command line, where its name and type do not say it; for `Annotated[...]`.
+    """How a field is given on a command line, if its name and type do not say it; for `Annotated[...]`.
 
     Attributes:
         positional: it is an argument. It may be given as an option, too, which `--help` does not show.
         hidden: `--help` does not show the argument, only the option.
-        default: what `--help` names as the default, where the default stands for something else.
+        default: what `--help` names as the default, if the default stands for something else.
         aliases: other names of the option, which `--help` does not show.
         commas: several values may be given in one word, with commas between them.
         writes: it names a file that will be written.
-        note: what `--help` says after the docstring's text, where that is made of a list.
+        note: what `--help` says after the docstring's text, if that is made of a list.
     """
 
     positional: bool = False
@@ -51,8 +51,7 @@ class ChangesOf:
     """A field that holds those settings of another dataclass that were given, by name; for `Annotated[...]`.
 
     Attributes:
-        settings: the other dataclass, whose fields become options.
-        omit: fields that do not.
+        settings: the other dataclass, whose fields become options, without those in `omit`.
         prefix: of the options' names.
         defaults: as `CommandLine.default`, by field.
     """
@@ -70,13 +69,11 @@ class Option:
     Attributes:
         name: as in Python and TOML.
         field: of the dataclass.
-        group: the field that holds the field's mapping, see `ChangesOf`; None: it stands for itself.
+        group: the field that holds the field's mapping, see `ChangesOf`.
         kind: `str`, `int`, `float`, `bool` or `Path`, of each value.
         several: whether there may be several values.
         one_alone: whether a single one of them stands alone instead of in a tuple.
         default: MISSING if it must be given.
-        help: a text.
-        line: what its annotation says of the command line.
     """
 
     name: str
@@ -109,11 +106,7 @@ class Option:
         return getattr(settings, self.field) if self.group is None else getattr(settings, self.group).get(self.field)
 
     def from_words(self, given: Any) -> Any:
-        """The field's value from that, or those, of a command line.
-
-        Raises:
-            SettingsError: a part of a list with commas is not of the option's type.
-        """
+        """The field's value from the words of a command line."""
         if not self.several:
             return given
         if self.line.commas:
@@ -125,11 +118,7 @@ class Option:
         return given[0] if self.one_alone and len(given) == 1 else tuple(given)
 
     def from_toml(self, given: Any, where: str) -> Any:
-        """The field's value from that of a TOML file.
-
-        Raises:
-            SettingsError: it is of another type.
-        """
+        """The field's value from that of a TOML file."""
         values = given if self.several and isinstance(given, list) else [given]
         accepted = {float: (int, float), Path: (str,)}.get(self.kind, (self.kind,))
         if not values or any(type(value) not in accepted for value in values):
@@ -139,7 +128,7 @@ class Option:
         return converted[0] if not self.several or (self.one_alone and len(values) == 1) else tuple(converted)
 
     def to_words(self, value: Any) -> list[str]:
-        """The words of a command line that give it a value; none where there is none, or a flag is as by default."""
+        """The words of a command line that give it a value; none for None and for a flag with its default."""
         if value is None or value == () or (self.kind is bool and value == self.default):
             return []
         if self.kind is bool:
@@ -189,7 +178,7 @@ def settings_from(settings: type, values: Mapping[str, Any]) -> Any:
 
 
 def command_line(program: str, command: str, settings: Any) -> str:
-    """The command that repeats what was done with these settings, with every option, for a shell.
+    """The command, quoted for a shell, that repeats what was done with these settings, with every option.
 
     Args:
         program: `gptdynamics` or `gptfluence`.
@@ -216,7 +205,7 @@ def read_settings(path: Path, settings: type) -> dict[str, Any]:
 
     Raises:
         DataError: it cannot be read, or is not TOML.
-        SettingsError: a name is none of a setting, or a value is of another type; the message names both.
+        SettingsError: there is no setting of a name, or a value is of another type.
     """
     options = {option.name: option for option in options_of(settings)}
     try:

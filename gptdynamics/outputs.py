@@ -26,13 +26,13 @@ _DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"), Path("/proc/thread-self/
 def write_output(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file that a user named.
 
-    A regular file, or one that is not there yet, is written whole or not at all; a link stays, and what it points to
-    is written. Into anything else (a device, a pipe, an open file such as `/dev/stdout`) the content is written,
-    and it is never replaced. `-` is standard output.
+    A regular or new file is written whole or not at all; a link stays, and what it points to is written. Into anything
+    else (a device, a pipe, an open file such as `/dev/stdout`) the content is written, and it is never replaced. `-` is
+    standard output.
 
     Args:
         path: where to.
-        write: fills the file whose path it is given, which is an empty regular file.
+        write: fills the empty regular file whose path it is given.
 
     Raises:
         DataError: it cannot be written.
@@ -56,36 +56,23 @@ def write_output(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_output_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, see `write_output`; characters that are none (lone surrogates) become `?`.
-
-    Raises:
-        DataError: it cannot be written.
-    """
+    """Write text as UTF-8, see `write_output`; lone surrogates become `?`."""
     content = text.encode("utf-8", "replace")
     write_output(path, lambda file: _fill(file, content))
 
 
 def write_output_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Write plain values as JSON, see `write_output`. JSON has no NaN and no infinity: they become null.
-
-    Args:
-        path: where to.
-        value: of lists, mappings, dataclasses, texts, numbers, paths.
-        indent: spaces; None: all in one line.
-
-    Raises:
-        DataError: it cannot be written.
-    """
+    """Write plain values, dataclasses and arrays as JSON, see `plain_value`; `indent` None: in one line."""
     write_output_text(path, json_text(value, indent) + "\n")
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:
-    """Plain values as JSON that every parser reads: no NaN, no infinity; see `write_output_json`."""
+    """Plain values as JSON that every parser reads."""
     return json.dumps(plain_value(value), indent=indent, allow_nan=False)
 
 
 def plain_value(value: Any) -> Any:
-    """What JSON can say of a value: numbers that are not finite become None, other kinds their text."""
+    """A value as JSON can hold it: numbers that are not finite become None, other kinds their text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -104,7 +91,7 @@ def plain_value(value: Any) -> Any:
 
 
 def check_output(path: Path) -> None:
-    """See that a file can be written, before the work whose result it shall hold.
+    """Check that a file can be written, before the work whose result it shall hold.
 
     Raises:
         DataError: it is a folder, lies in something that is not a folder, or may not be written.
@@ -131,7 +118,7 @@ def check_output(path: Path) -> None:
 
 
 def is_standard_output(path: Path | None) -> bool:
-    """Whether what is written to a path goes where tables and messages go, too."""
+    """Whether a path is standard output, where tables and messages go."""
     if path is None:
         return False
     with _one_line(path):
@@ -139,7 +126,7 @@ def is_standard_output(path: Path | None) -> bool:
 
 
 def _resolved(path: Path) -> tuple[Path, int | None]:
-    """Where links lead, and the number of the open file of this process that it stands for, if it does."""
+    """The target of links, and the number of the open file of this process that it stands for, if any."""
     if path == STANDARD_OUTPUT:
         return path, 1
     target = path.absolute()
@@ -171,7 +158,7 @@ def _keep_owner_and_mode(path: Path, before: os.stat_result) -> None:
 
 
 def _pour(content: bytes, target: Path, descriptor: int | None) -> None:
-    """Write into what is there."""
+    """Write into an existing device, pipe or open file."""
     if descriptor is None:
         opened = os.open(target, os.O_WRONLY)
     else:

@@ -20,11 +20,7 @@ _TOO_LONG = f"it has an integer of more than {_MOST_DIGITS} digits"
 
 
 def decode(content: bytes, where: str) -> str:
-    """UTF-8 as text; a byte order mark before it is not part of it.
-
-    Args:
-        content: the bytes.
-        where: file, or file and line, for the message.
+    """UTF-8 as text, without a byte order mark; `where` is the file, or file and line, for the message.
 
     Raises:
         DataError: it is not UTF-8.
@@ -37,12 +33,7 @@ def decode(content: bytes, where: str) -> str:
 
 
 def parse_json(text: str | bytes, where: str, what: str = "JSON") -> Any:
-    """A JSON value.
-
-    Args:
-        text: the JSON; bytes are UTF-8.
-        where: file, or file and line, for the message.
-        what: is wanted there, for the message.
+    """A JSON value; bytes are UTF-8. The message of an error names `where` and says that it is not `what`.
 
     Raises:
         DataError: it is not JSON, has a name twice in one object, is nested deeper than `DEEPEST`, or has an integer
@@ -109,11 +100,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_toml(text: str | bytes, where: str) -> dict[str, Any]:
-    """The tables of a TOML file.
-
-    Args:
-        text: the TOML; bytes are UTF-8.
-        where: the file, for the message.
+    """The tables of a TOML file; bytes are UTF-8, and `where` is the file, for the message.
 
     Raises:
         DataError: it is not TOML, is nested too deeply, or has an integer of more than 400 digits.
@@ -134,12 +121,9 @@ def parse_toml(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def replace_surrogates(value: Any) -> tuple[Any, int]:
-    """A value with U+FFFD for each half of a surrogate pair, which no file can hold, and how many there were.
+    """A value of texts, lists and objects with U+FFFD for each half of a surrogate pair, and how many there were.
 
-    JSON may escape one half of a pair alone, and texts that were cut in the middle of an emoji often do.
-
-    Args:
-        value: text, or lists and objects of it.
+    JSON may escape one half of a pair alone, which no file can hold; texts cut in the middle of an emoji often do.
     """
     if isinstance(value, str):
         return _SURROGATE.subn("\ufffd", value)

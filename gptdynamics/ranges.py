@@ -17,12 +17,7 @@ INT32, INT64 = 2**31 - 1, 2**63 - 1
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from `least` to `most`, which are finite.
-
-    Attributes:
-        least, most: the ends.
-        above, below: whether the ends are left out.
-    """
+    """The finite numbers from `least` to `most`; `above` and `below` leave out the ends."""
 
     least: float = 0
     most: float = math.inf
@@ -58,8 +53,7 @@ def check_fields(settings: Any, ranges: Mapping[str, Range]) -> None:
         ranges: of its numbers, by field; other numbers are finite.
 
     Raises:
-        SettingsError: a value is of another type than its field, or out of range; the message names the field, its
-            value and what it must be.
+        SettingsError: a value is of another type than its field, or out of range.
     """
     hints = _hints(settings.__class__)
     for field in fields(settings):

@@ -18,10 +18,7 @@ _NAME = re.compile(r"gptdynamics-(\d+)@([^/]*)-[^-/]*")
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty folder in the system's place for temporary files; it is removed in the end.
-
-    Those of processes of this machine and user that were killed are removed first.
-    """
+    """An empty temporary folder, removed in the end; those of this user's killed processes are removed first."""
     for path in Path(tempfile.gettempdir()).glob("gptdynamics-*"):
         match = _NAME.fullmatch(path.name)
         if match and match[2] == platform.node() and not is_running(int(match[1])) and _is_mine(path):

@@ -24,7 +24,7 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], plain: Mapping[s
         path: the file.
         arrays: by name.
         plain: plain values, stored as JSON.
-        name: that the plain values have in the file's metadata.
+        name: of the plain values in the file's metadata.
 
     Raises:
         DataError: it cannot be written.
@@ -38,11 +38,7 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], plain: Mapping[s
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the plain values of such a file; one that was written before there were digests is believed.
-
-    Args:
-        path: the file.
-        name: of `write_tensors`.
+    """The arrays and the plain values of such a file; files of older versions without a digest are accepted.
 
     Raises:
         DataError: it cannot be read, or is damaged.

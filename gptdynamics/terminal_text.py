@@ -12,11 +12,11 @@ _SHOWN = {"\x07": "\\a", "\b": "\\b"}
 
 
 def safe_text(text: object, one_line: bool = True) -> str:
-    """A text whose unsafe characters are shown as Python writes them: `\\x1b` for the escape character.
+    """A text whose unsafe characters are written as in Python: `\\x1b` for the escape character.
 
     Args:
-        text: a text, or something that is shown as its text.
-        one_line: also show ends of lines so, because the text is to be one line.
+        text: anything; its text is taken.
+        one_line: also escape line ends.
     """
     return "".join(
         character if _is_safe(character) or (character == "\n" and not one_line) else _escape(character)

@@ -22,11 +22,7 @@ _ARGUMENT = "argument_"
 
 
 class SettingsCommand(TyperCommand):
-    """A command whose options need not be given on the line: whether one is missing is known with the settings file.
-
-    Attributes:
-        options: those of its settings.
-    """
+    """A command whose options may come from a settings file instead; `options` are those of its settings."""
 
     options: tuple[Option, ...] = ()
 
@@ -50,11 +46,7 @@ class SettingsCommand(TyperCommand):
 
 
 def new_app(help: str) -> typer.Typer:
-    """A command line without commands, with `--version`.
-
-    Args:
-        help: what it is for.
-    """
+    """A command line without commands, with `--version`; `help` says what it is for."""
     app = typer.Typer(help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     option = typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True)
 
@@ -70,14 +62,13 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     """Add a function as a command.
 
     The fields of the dataclass that its first parameter is annotated with become arguments and options. `--settings`
-    reads them from a TOML file, too, `--task-file` makes tasks of the user's own known. The function's docstring is the
-    help; what stands behind `JSON:` in it is that of `--json`.
+    reads them from a TOML file, `--task-file` adds tasks of the user's own. The function's docstring is the help; the
+    text after `JSON:` in it is that of `--json`.
 
     Args:
         app: gets the command.
-        function: is called with an instance of the dataclass; as `write_json`, if it has such a parameter, with a
-            function that writes figures where `--json` asks for them; as `dry_run` with whether only to say what would
-            be done.
+        function: is called with an instance of the dataclass; and, if it has such parameters, with `write_json`, a
+            function that writes figures if `--json` asks for them, and `dry_run`, whether only to say what it would do.
     """
     from rich.markup import escape
 
@@ -134,7 +125,6 @@ def _say_version(asked: bool) -> None:
 
 
 def _json_writer(path: Path | None) -> WriteJson:
-    """Checked before any work. Where figures go to standard output, tables and messages go elsewhere."""
     print_beside_json(is_standard_output(path))
     if path is None:
         return lambda figures, indent=1: None

@@ -21,8 +21,7 @@ class GradientVectors:
     """Projected gradients of the base model's loss.
 
     Attributes:
-        pool: vector `[width]` of each pool example, by id.
-        test: vector `[width]` of each test example, by id.
+        pool, test: vector `[width]` of each example, by id.
         width, seed: of the projection.
     """
 
@@ -55,7 +54,7 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
 
 
 def _matrix(lists: pa.ChunkedArray) -> np.ndarray | None:
-    """Lists of numbers as `[rows, numbers]`; None where they are not as long as each other, or not finite."""
+    """Lists of numbers as `[rows, numbers]`; None if they differ in length or are not finite."""
     rows = lists.combine_chunks()
     if not len(rows) or rows.null_count or len(pc.unique(pc.list_value_length(rows))) > 1:
         return None
@@ -64,11 +63,7 @@ def _matrix(lists: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
-    """The gradient vectors of a config's base model; None if it has none.
-
-    Args:
-        source: a dataset folder or a Hub id.
-        config: `<task>_<size>`.
+    """The gradient vectors of a config's base model in a dataset folder or Hub id; None if it has none.
 
     Raises:
         DataError: they are damaged.
@@ -90,12 +85,7 @@ def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
 
 
 def read_products(source: str | Path, config: str, run: str) -> GradientProducts:
-    """The gradient products of a run.
-
-    Args:
-        source: a dataset folder or a Hub id.
-        config: `<task>_<size>`.
-        run: name of the run.
+    """The gradient products of a run in a dataset folder or Hub id.
 
     Raises:
         DataError: the run recorded none, or they are damaged.
@@ -145,11 +135,6 @@ def has_products(source: str | Path, config: str, run: str) -> bool:
 
 def read_update_products(source: str | Path, config: str, run: str) -> UpdateProducts | None:
     """The columns `grad_dot` and `update_dot` of a run; None if it recorded none.
-
-    Args:
-        source: a dataset folder or a Hub id.
-        config: `<task>_<size>`.
-        run: name of the run.
 
     Raises:
         DataError: they are damaged.

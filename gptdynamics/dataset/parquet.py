@@ -28,14 +28,10 @@ class DamagedParquet(Exception):
 
 
 def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A file's table.
+    """A file's table; `columns` None: all of them.
 
-    Page checksums, where the file has them, must agree with its pages, and the statistics in its footer with its
-    values. Checksums do not cover how a page says it is encoded: a wrong encoding makes other values of the same bytes.
-
-    Args:
-        path: the file.
-        columns: only these; None: all.
+    Page checksums, if the file has them, must agree with its pages, and the statistics in its footer with its values.
+    Checksums do not cover how a page says it is encoded: a wrong encoding makes other values of the same bytes.
 
     Raises:
         DamagedParquet: it is damaged, or lacks a column.
@@ -67,7 +63,7 @@ def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | None:
-    """Where the footer's least and greatest values are not those of the column: a column, and what is wrong."""
+    """A column, and how its values differ from the footer's least and greatest ones."""
     if metadata.num_rows != table.num_rows:
         return "", f"it has {table.num_rows} rows, its footer says {metadata.num_rows}"
     groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
@@ -91,13 +87,13 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
 
 
 def _said(ends: tuple[Any, Any]) -> str:
-    """Two values in one line; texts may be long and have several."""
+    """Two values in one line; texts may be long and have several lines."""
     shown = [repr(each) if isinstance(each, str | bytes) else str(each) for each in ends]
     return " to ".join(each if len(each) <= 60 else f"{each[:60]}..." for each in shown)
 
 
 def _extremes(values: pa.Array) -> tuple[Any, Any]:
-    """Least and greatest of the values in lists, or lists of lists; those that are not finite do not count."""
+    """Least and greatest of the finite values in lists, or lists of lists."""
     while pa.types.is_list(values.type):
         values = values.flatten()
     if pa.types.is_floating(values.type):

@@ -132,12 +132,7 @@ def local_root(source: str) -> Path:
 
 
 def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
-    """The examples of a task, in the order of their ids; texts that are null are empty.
-
-    Args:
-        folder: the dataset folder.
-        task: whose examples.
-        part: `pool` or `test`.
+    """The examples of a task, in the order of their ids; texts that are null are empty. `part` is `pool` or `test`.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -166,7 +161,7 @@ def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
 
 
 def _pool(examples: list[Example], rows: list[dict[str, Any]], unseen: bool) -> list[Example]:
-    """The examples that runs may train on: the rows kept for `test_unseen` only if such runs are read.
+    """The examples that runs may train on: the rows of `test_unseen` only if such runs are read.
 
     Imported runs do not say which rows those are; theirs may be any.
     """
@@ -181,7 +176,7 @@ def metrics_of(source: str | Path, config: str) -> list[str]:
     """The metrics that the runs of a config were measured in.
 
     Raises:
-        SettingsError: the config is no name, or unknown; the message lists those there are.
+        SettingsError: the config is unknown; the message lists the available ones.
         DataError: a file is damaged.
     """
     config_parts(config)

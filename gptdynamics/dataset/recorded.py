@@ -88,7 +88,7 @@ class Recorded(RecordSettings):
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Recorded:
-        """From what `to_dict` made.
+        """From the result of `to_dict`.
 
         Raises:
             SettingsError: a value is missing, unknown or out of range.
@@ -107,32 +107,19 @@ class Recorded(RecordSettings):
             raise SettingsError(f"a value is of the wrong type ({error})") from error
 
     def task(self, name: str) -> Task | Mixture:
-        """The config's task: its own, if it is known by nothing else.
-
-        Raises:
-            SettingsError: its labels are none, or no task is registered under that name.
-        """
+        """The config's task: a declared one, or the registered one; raises SettingsError if it is not known."""
         return declared_task(name, self.labels or ()) if self.declared else get_task(name)
 
 
 def config_task(folder: DatasetFolder, config: str) -> Task | Mixture:
-    """The task of a config: what its folder says of it, if its runs were recorded; else the registered one.
-
-    Raises:
-        SettingsError: the task is not known.
-        DataError: the manifest is damaged.
-    """
+    """The task of a config: as its folder declares it, if its runs were recorded; else the registered one."""
     recorded = recorded_config(folder, config)
     name = config_parts(config)[0]
     return get_task(name) if recorded is None else recorded.task(name)
 
 
 def recorded_config(folder: DatasetFolder, config: str) -> Recorded | None:
-    """What the runs of a config share, if they were recorded.
-
-    Raises:
-        DataError: the manifest is damaged.
-    """
+    """What the runs of a config share, if they were recorded; raises DataError if the manifest is damaged."""
     values = folder.recording(config)
     if values is None:
         return None

@@ -24,12 +24,8 @@ _REQUIRED = ("run", "config", "task", "base_model", "base_revision", "curriculum
 def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
     """What describes a run: the one row of its file, with None for columns that it lacks.
 
-    Args:
-        path: the file.
-        config, run: that it is to be of.
-
     Raises:
-        DataError: the file is missing or damaged, has not one row, or is another run's.
+        DataError: the file is missing or damaged, has not one row, or is of another run than this one of this config.
     """
     table = read_parquet(path)
     lacking = [name for name in _REQUIRED if name not in table.column_names]
@@ -55,12 +51,7 @@ def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
 
 
 def read_trajectories(path: Path, run: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Trajectories of a run: a row for each test example.
-
-    Args:
-        path: the file.
-        run: that it is to be of.
-        columns: only these; None: all.
+    """Trajectories of a run: a row for each test example; `columns` None: all of them.
 
     Raises:
         DataError: the file is missing or damaged, has no rows, or is another run's.
@@ -90,8 +81,7 @@ def values_of(table: pa.Table, path: Path, metric: str, step_column: str) -> tup
     Args:
         table: rows of the M test examples that it is followed for, at least one.
         path: the file, for messages.
-        metric: column of the values.
-        step_column: column of their steps.
+        metric, step_column: columns of the values and of their steps.
 
     Raises:
         DataError: there are not as many values as steps.
@@ -110,13 +100,7 @@ def values_of(table: pa.Table, path: Path, metric: str, step_column: str) -> tup
 
 
 def _typed(table: pa.Table, path: Path, metrics: Sequence[str] = ()) -> pa.Table:
-    """The table with the types that its columns are to have; wider ones of other writers become those.
-
-    Args:
-        table: of the file.
-        path: the file.
-        metrics: columns of values besides those of the package.
-    """
+    """The table with the types that its columns are to have; wider ones of other writers become those."""
     own = dict(zip(RECORDED_RUN_SCHEMA.names, RECORDED_RUN_SCHEMA.types, strict=True))
     if "test_id" in table.column_names:
         lists = pa.list_(pa.int32())

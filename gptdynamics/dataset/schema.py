@@ -26,7 +26,7 @@ _WIDE_VALUES = pa.list_(pa.float64())
 def trajectory_schema(
     metrics: Sequence[Metric], mixture: bool = False, gradients: bool = False, wide: bool = False
 ) -> pa.Schema:
-    """A row for each (run, test example); what is measured at other steps than the loss has a step list of its own.
+    """A row for each (run, test example); metrics that need text have a step list of their own.
 
     Args:
         metrics: that the config follows.
@@ -155,15 +155,10 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def with_types(table: pa.Table, types: Mapping[str, pa.DataType], path: Path) -> pa.Table:
-    """A table whose columns have these types, as far as it has them; what other writers made wider is narrowed.
-
-    Args:
-        table: of a file.
-        types: by column.
-        path: the file, for messages.
+    """A table whose columns have these types, by name; what other writers made wider is narrowed.
 
     Raises:
-        DataError: a column cannot have its type without loss.
+        DataError: a column of the file `path` cannot have its type without loss.
     """
     for at, field in enumerate(table.schema):
         wanted = types.get(field.name, field.type)

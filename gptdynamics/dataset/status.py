@@ -28,15 +28,13 @@ class ConfigStatus:
     """How far one config is. Runs are named as in the config, in the order of the plan.
 
     Attributes:
-        config: its name.
         done: planned runs that are finished.
         running: planned runs that a collector has claimed.
         failed: reasons of planned runs that diverged, by run.
         missing: planned runs that are none of these.
         extra: finished runs that are not planned.
         projecting: whether a collector is making the projected gradients of the base model.
-        seconds: that its finished runs took, as far as their timings are there.
-        timed: how many of them have a timing.
+        seconds, timed: that its finished runs took, and how many of them have a timing.
     """
 
     config: str
@@ -56,10 +54,7 @@ class ConfigStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of one worker, for the missing runs and, as if they had just begun, the running ones.
-
-        None if it cannot be told, because no finished run has a timing.
-        """
+        """Of one worker, for the missing and the running runs; None if no finished run has a timing."""
         left = len(self.missing) + len(self.running)
         if not left:
             return 0.0
@@ -87,11 +82,8 @@ class ConfigStatus:
 def held_claims(root: Path) -> set[tuple[str, str]]:
     """Config and run (`VECTORS` for its projected gradients) of the jobs that a collector is doing now.
 
-    Whether a claim is held is asked with a shared lock on the file that is there: that writes nothing, needs no right
-    to write, and two who ask do not take each other for collectors.
-
-    Args:
-        root: the dataset folder.
+    A shared lock on the claim's file tells whether it is held: that writes nothing, needs no right to write, and two
+    who ask do not take each other for collectors.
     """
     found = set()
     for path in root.glob(".claims/*.lock"):
@@ -125,7 +117,7 @@ def folder_status(out: Path, plan: Plan | None = None) -> list[ConfigStatus]:
         plan: what shall be in it; None: what was planned when its configs were begun.
 
     Raises:
-        DataError: without a plan, there is no such folder or nothing was begun in it; or one of its files is damaged.
+        DataError: without a plan, the folder does not exist or holds no config; or one of its files is damaged.
         SettingsError: a config was begun with other settings than the plan's; the message lists them.
     """
     folder = DatasetFolder(out)

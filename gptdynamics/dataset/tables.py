@@ -21,7 +21,7 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu
 
 
 def library_versions(others: Sequence[str] = ()) -> str:
-    """Versions of the libraries that a run's numbers depend on, as JSON; of others, as far as they are installed."""
+    """Versions of the libraries that a run's numbers depend on, as JSON; of others, if they are installed."""
     found = {name: version(name) for name in _LIBRARIES}
     for name in others:
         with suppress(PackageNotFoundError):
@@ -55,14 +55,7 @@ def _lists(values: np.ndarray) -> list[np.ndarray | None]:
 
 
 def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gradients: bool = False) -> pa.Table:
-    """A row for each test example of a run.
-
-    Args:
-        task: of the config.
-        test: test examples, in the order of the run's columns.
-        run: what was measured.
-        gradients: whether some runs of the config record gradient products.
-    """
+    """A row for each test example of a run, in the order of the run's columns; `gradients`: the config records some."""
     rows = len(test)
     schema = trajectory_schema(task.followed_metrics, len(task.parts) > 1, gradients)
     columns: dict[str, Any] = {

@@ -34,14 +34,9 @@ def _withhold(row: dict[str, Any], task: Task | Mixture) -> dict[str, Any]:
 
 
 def copy_without_texts(source: Path, out: Path, keep: Callable[[str], bool] = may_be_passed_on) -> None:
-    """Copy a dataset folder; rows of other tasks than `keep` allows are named by their source and have no texts.
+    """Copy a dataset folder to `out` without texts of tasks that `keep` does not allow; their rows name their source.
 
-    Sidecars stay behind: what differs between two identical runs is nothing to pass on.
-
-    Args:
-        source: the dataset folder.
-        out: the folder to make.
-        keep: whether the texts of a task may be passed on.
+    Sidecars are not copied: what differs between two identical runs is nothing to pass on.
 
     Raises:
         DataError: `out` holds something already, or a file is damaged.

@@ -25,14 +25,14 @@ def push_files(
     pull_request: bool = False,
     description: str | None = None,
 ) -> Pushed:
-    """Put files into a repository, which is made if it is not there.
+    """Put files into a repository, in one commit; the repository is made if it does not exist.
 
     What somebody wrote into the card is kept, see `merge_card`, if the new card says which part of it is generated.
 
     Args:
         repository: where to.
         files: a local file for each path in the repository.
-        check: given what was there before us and at which commit, raises where that may not be changed.
+        check: is given the repository's files and commit, and raises if they may not be changed.
         message: title of the commit.
         private: make the repository a private one.
         on_wait: called with the reason before it is tried again.
@@ -43,8 +43,7 @@ def push_files(
     Raises:
         SettingsError: no token, no right, or a public repository is to be private; nothing was changed.
         UnreachableError: the Hub failed again and again.
-        DataError: the YAML of the card that is there cannot be read; nothing was changed.
-        GPTDynamicsError: what `check` raises; nothing was changed.
+        DataError: the YAML of the present card cannot be read; nothing was changed.
     """
     patiently(repository.user, on_wait)
     created = not patiently(repository.exists, on_wait)
@@ -80,15 +79,12 @@ def push_files(
 
 
 def refuse_replacing(repository: Repository, files: Mapping[str, Path], there: Mapping[str, RemoteFile]) -> None:
-    """See that nothing of a repository that is not ours would be replaced; a card that is merged with ours stays.
+    """Raise DataError if a file of a repository that is not ours would be replaced; a card that is merged is not.
 
     Args:
         repository: that is to be changed.
         files: a local file for each path in it.
-        there: what it holds.
-
-    Raises:
-        DataError: a file would be.
+        there: the files of the repository.
     """
     for path, file in files.items():
         merged = path == CARD and has_generated_part(file.read_text(encoding="utf-8", errors="replace"))
@@ -99,7 +95,6 @@ def refuse_replacing(repository: Repository, files: Mapping[str, Path], there: M
 
 
 def _merged_card(card: Path, repository: Repository, head: str, own_metadata: Sequence[str], place: Path) -> Path:
-    """The card to push: the new one, with what somebody wrote into the one that is there."""
     new = card.read_text(encoding="utf-8")
     if not has_generated_part(new):
         return card

@@ -32,18 +32,17 @@ class Merge:
     Args:
         folder: whose finished runs are to be added.
         repository: to add them to.
-        head: the commit to build on. None: the repository is not there yet.
+        head: the commit to build on. None: the repository does not exist yet.
         scratch: an empty folder for files that are neither the folder's nor the repository's.
-        replace: let runs of the folder take the place of others of the same name.
+        replace: let runs of the folder replace others of the same name.
 
     Attributes:
-        changes: a local file for each path that changes; None where it is removed.
+        changes: a local file for each path that changes; None: it is removed.
         runs: `<config>/<run>` of runs that go up.
         notes: what others will miss, a line each.
 
     Raises:
-        SettingsError: the repository has runs of a config that were made with other settings, or other runs of the same
-            names.
+        SettingsError: the repository has other settings of a config, or other runs of the same names.
         DataError: the repository is not one of ours, or a file is damaged.
     """
 
@@ -101,7 +100,7 @@ class Merge:
         return self.repository.fetch(path, self.head)
 
     def _put(self, path: str, file: Path) -> None:
-        """Let a file go up, if the repository has not the same bytes under its name."""
+        """Let a file go up, unless the repository has the same bytes under its name."""
         remote = self.there.get(path)
         if remote is None or not remote.same_as(file):
             self.changes[path] = file
@@ -139,7 +138,6 @@ class Merge:
             self.notes.append(f"{config}: {note}")
 
     def _base_model_note(self, config: str) -> str | None:
-        """What others will miss of the base model, however its runs came to be."""
         base = self.folder.base_model(config)
         if base is None:
             return None

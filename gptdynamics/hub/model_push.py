@@ -23,7 +23,7 @@ def push_model_files(
     description: str | None = None,
     pull_request: bool = False,
 ) -> Pushed:
-    """Put model files into a repository, which is made if it is not there; other files there stay.
+    """Put model files into a repository, which is made if it does not exist; other files in it stay.
 
     Args:
         files: a local file for each path in the repository, `config.json` among them.
@@ -62,7 +62,7 @@ def _model_type(config: Path) -> str:
 
 
 def push_base(repo: str, folder: Path = MODEL_FOLDER, private: bool = False) -> Pushed:
-    """Publish a base model of our own, so that runs and simulators name one that others can get.
+    """Publish a base model, so that others can get the model that runs and simulators name.
 
     Args:
         repo: `<owner>/<name>`.
@@ -70,8 +70,7 @@ def push_base(repo: str, folder: Path = MODEL_FOLDER, private: bool = False) -> 
         private: make the repository a private one.
 
     Raises:
-        DataError: the folder has no model.
-        GPTDynamicsError: as `push_model_files`.
+        DataError: the folder has no model; otherwise as `push_model_files`.
     """
     names = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
     lacking = [name for name in names if not (folder / name).is_file()]

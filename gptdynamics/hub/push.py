@@ -25,8 +25,7 @@ class Pushed:
         repository: its id.
         created: whether the repository is new.
         runs: `<config>/<run>` of runs that went up.
-        files: paths that changed.
-        size: bytes of those files.
+        files, size: paths that changed, and their bytes.
         sha: the commit that now holds everything; None in a dry run.
         url: of the commit or the pull request; None if nothing had to change.
         notes: what others will miss, a line each.
@@ -52,11 +51,11 @@ def push(
     options: PushOptions | None = None,
     on_wait: Callable[[str], None] = lambda reason: None,
 ) -> Pushed:
-    """Add the finished runs of a folder to a dataset repository, which is made if it is not there.
+    """Add the finished runs of a folder to a dataset repository, which is made if it does not exist.
 
-    Only what is new goes up, in one commit on the state that was looked at: if somebody else's commit comes first,
-    it is looked at again, so that nobody's runs are lost. What was uploaded before an interruption is not
-    uploaded again. Then everything that went up is fetched and compared.
+    Only what is new goes up, in one commit on the state that was read: if another commit comes first, that is read, so
+    that nobody's runs are lost. What was uploaded before an interruption is not uploaded again. Then everything that
+    went up is fetched and compared.
 
     Args:
         folder: the dataset folder.
@@ -88,19 +87,14 @@ def push(
 
 
 def check_access(repo: str) -> None:
-    """See that a repository can be pushed to, as far as that can be told without changing it.
-
-    Raises:
-        SettingsError: there is no token, or the repository would be made under somebody else's name.
-        DataError: it cannot be read.
-    """
+    """Raise if a repository cannot be pushed to, as far as that can be told without changing it."""
     _prepare(Repository(repo), PushOptions(dry_run=True))
 
 
 def _prepare(
     repository: Repository, options: PushOptions, on_wait: Callable[[str], None] = lambda reason: None
 ) -> bool:
-    """See that the repository can be pushed to, and make it; whether that was needed."""
+    """Check that the repository can be pushed to, and make it; whether that was needed."""
     user = patiently(repository.user, on_wait)
     if not patiently(repository.exists, on_wait):
         owner = repository.id.split("/")[0]

@@ -28,19 +28,14 @@ class UnreachableError(GPTDynamicsError):
 
 @dataclass(frozen=True)
 class Committed:
-    """A commit that was made.
-
-    Attributes:
-        sha: of the commit.
-        url: of the commit or the pull request.
-    """
+    """A commit that was made; `url` is of the commit or the pull request."""
 
     sha: str
     url: str
 
 
 def file_oid(path: Path, large: bool) -> str:
-    """What the Hub calls a content: the SHA-256 of a large file, git's blob name of another."""
+    """The Hub's id of a content: the SHA-256 of a large file, git's blob name of another."""
     content = path.read_bytes()
     if large:
         return hashlib.sha256(content).hexdigest()
@@ -49,12 +44,7 @@ def file_oid(path: Path, large: bool) -> str:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on the Hub.
-
-    Attributes:
-        oid: of its content, see `file_oid`.
-        large: whether it is kept as a large file.
-    """
+    """A file on the Hub: the id of its content (see `file_oid`), and whether it is kept as a large file."""
 
     oid: str
     large: bool
@@ -68,13 +58,10 @@ class Repository:
     """A repository on the Hub, as the user of the token sees it.
 
     Args:
-        id: `<owner>/<name>`.
+        id: `<owner>/<name>`; raises SettingsError if it has no owner.
         kind: `dataset`, `model` or `space` (a static one).
         branch: that is read and changed.
         token: of the user; default: the one that is logged in.
-
-    Raises:
-        SettingsError: the id has no owner.
     """
 
     def __init__(self, id: str, kind: Kind = "dataset", branch: str = "main", token: str | None = None) -> None:
@@ -146,11 +133,7 @@ class Repository:
         return DataError(f"{self.id}: the Hub refuses ({_line(error)})")
 
     def user(self) -> str:
-        """Name of the token's user.
-
-        Raises:
-            SettingsError: there is no token, or it is not valid.
-        """
+        """Name of the token's user; raises SettingsError if there is no valid token."""
         from huggingface_hub import get_token
 
         if not (self._token or get_token()):
@@ -220,7 +203,7 @@ class Repository:
             }
 
     def fetch(self, path: str, sha: str, folder: Path | None = None) -> Path:
-        """A file of a commit, from the cache where it is there; or fetched anew into a folder."""
+        """A file of a commit, from the cache, or fetched into a folder."""
         with self._errors():
             return Path(self._api.hf_hub_download(self.id, path, repo_type=self.kind, revision=sha, local_dir=folder))
 
@@ -266,16 +249,7 @@ class Repository:
             return Committed(str(made.oid), str(made.pr_url or made.commit_url))
 
     def read_back(self, made: Committed, changed: Mapping[str, Path], place: Path) -> None:
-        """Fetch every file that went up, and compare it with the one it was made from.
-
-        Args:
-            made: the commit.
-            changed: local files by path.
-            place: folder for what is fetched.
-
-        Raises:
-            DataError: a file came back changed.
-        """
+        """Fetch the files that went up into the folder `place`; raises DataError if one differs from its local file."""
         for path, file in changed.items():
             fetched = self.fetch(path, made.sha, place)
             if file_oid(fetched, large=True) != file_oid(file, large=True):

@@ -16,16 +16,16 @@ Result = TypeVar("Result")
 
 
 def patiently(call: Callable[[], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
-    """What a call returns that may be made again and again; see `until_done`."""
+    """The result of a call that may be repeated; see `until_done`."""
     return until_done(lambda number: call(), on_wait)
 
 
 def until_done(attempt: Callable[[int], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
-    """What the first attempt that does not fail returns; after each the pause is twice as long.
+    """The result of the first attempt that does not fail; after each the pause is twice as long.
 
     Args:
-        attempt: given its number, from 1 on. It looks at the state anew: the attempt before may have changed it.
-        on_wait: called with the reason before it is tried again.
+        attempt: given its number, from 1 on. It reads the state anew: the attempt before may have changed it.
+        on_wait: called with the reason before the next attempt.
 
     Raises:
         UnreachableError: all attempts failed.

@@ -18,13 +18,10 @@ class RunPusher:
 
     Args:
         folder: the dataset folder.
-        repo: `<owner>/<name>`, or None.
+        repo: `<owner>/<name>`, or None; raises GPTDynamicsError if it cannot be pushed to.
         no_texts: leave out texts that are not our own.
         on_run: called with a line for each run that went up.
         on_note: called with a line when a run could not go up.
-
-    Raises:
-        GPTDynamicsError: the repository cannot be pushed to. Better known before the first run than after it.
     """
 
     def __init__(self, folder: Path, repo: str | None, no_texts: bool, on_run: OnLine, on_note: OnLine) -> None:
@@ -34,18 +31,14 @@ class RunPusher:
             check_access(repo)
 
     def push_run(self, run: str) -> None:
-        """Push what is there. A failure is told, and its runs go up with the next."""
+        """Push everything. A failure is only noted: the run goes up with the next."""
         try:
             self.push_all()
         except GPTDynamicsError as error:
             self.on_note(f"note: {run} is not on the Hub yet: {error}")
 
     def push_all(self) -> None:
-        """Push what is there.
-
-        Raises:
-            GPTDynamicsError: as `push` does.
-        """
+        """Push everything; raises as `push`."""
         folder = DatasetFolder(self.folder)
         if self.repo is None or not any(folder.finished(config) for config in folder.configs()):
             return

@@ -30,7 +30,7 @@ def load(config: str, **options: Any) -> Any:
         options: of `datasets.load_dataset`: `split`, `revision`, `streaming`, `num_proc`, ...
 
     Raises:
-        SettingsError: there is no such configuration; the message lists those there are.
+        SettingsError: there is no such configuration; the message lists the available ones.
         DataError: it is not in the bundled sample, and the Hub cannot be reached or does not have the repository.
 
     Example:

@@ -52,9 +52,7 @@ def bundled_configs() -> list[str]:
 def source_of(config: str, revision: str | None = None) -> str:
     """The folder or Hub id that a configuration of the short name is read from.
 
-    Args:
-        config: its name.
-        revision: a state of the repository; the bundled sample has only one and is left out then.
+    The bundled sample has only one revision, and is left out if `revision` names one.
 
     Raises:
         SettingsError: a revision of a folder is asked for, or `$GPTDYNAMICS_DATASET` names nothing.
@@ -70,12 +68,12 @@ def source_of(config: str, revision: str | None = None) -> str:
 
 
 def not_found(config: str, source: str, error: Exception, known: list[str]) -> SettingsError | DataError:
-    """What to tell a user whose configuration cannot be had.
+    """The error for a configuration that could not be loaded.
 
     Args:
         config: that was asked for.
-        source: where it was looked for.
-        error: what became of that.
+        source: where it was searched.
+        error: of that.
         known: configurations of that source, if it could be read; then the config is not among them.
     """
     bundled = [] if chosen_source() is not None else bundled_configs()

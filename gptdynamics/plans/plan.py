@@ -113,7 +113,7 @@ class Plan:
         """The plan with these configs only, in the order given.
 
         Raises:
-            SettingsError: one is not in the plan; the message lists those that are.
+            SettingsError: one is not in the plan.
         """
         by_name = {entry.config: entry for entry in self.entries}
         for config in configs:
@@ -189,7 +189,7 @@ def read_plan(source: str | Path) -> Plan:
 
 @cache
 def _bundled() -> dict[str, dict[str, Any]]:
-    """What the bundled plans say of training, by config."""
+    """The training settings of the bundled plans, by config."""
     found: dict[str, dict[str, Any]] = {}
     for name in PLANS:
         for row in read_plan(name).to_rows():

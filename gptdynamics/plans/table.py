@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 
 def plan_table(plan: Plan, hours: Mapping[str, float] | None = None) -> Table:
-    """A row for each config: runs and their splits, examples a run draws from the pool, and what is followed.
-
-    Args:
-        plan: to show.
-        hours: that each config is estimated to take, by name.
-    """
+    """A row for each config: runs and their splits, examples a run draws from the pool, estimated `hours` by config."""
     from rich import box
     from rich.table import Table
 
@@ -45,12 +40,7 @@ def plan_table(plan: Plan, hours: Mapping[str, float] | None = None) -> Table:
 
 
 def plan_record(plan: Plan, hours: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """The same as plain values, for JSON, with every setting of each config.
-
-    Args:
-        plan: to show.
-        hours: that each config is estimated to take, by name.
-    """
+    """The same as plain values, for JSON, with every setting of each config."""
     hours = hours or {}
     configs = [
         {

@@ -20,11 +20,7 @@ class _Declared(Task):
 
 
 def declared_task(name: str, labels: Iterable[str]) -> Task:
-    """A task that is known by its labels only. It belongs to whoever makes it: nothing is registered.
-
-    Args:
-        name: of the task.
-        labels: the targets that there are, for a label task; none: text is generated and scored.
+    """A task that is known by its labels only, and not registered; without labels text is generated and scored.
 
     Raises:
         SettingsError: the labels are no texts, or fewer than two different ones.

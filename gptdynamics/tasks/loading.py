@@ -139,11 +139,7 @@ def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None
         task: whose rows.
         part: `pool` (train rows) or `test` (eval rows).
         count: how many examples.
-        data: folder with `<task>/train.jsonl` and `<task>/eval.jsonl`; None: generated rows for a
-            bundled task, else the Hub.
-
-    Returns:
-        Examples in the order of their ids.
+        data: folder with `<task>/train.jsonl` and `<task>/eval.jsonl`; None: generated or from the Hub.
 
     Raises:
         DataError: a row is missing a field, or there are fewer rows than `count`.

@@ -20,8 +20,8 @@ class Mixture:
         test_parts: the tasks whose rows are followed.
 
     Raises:
-        SettingsError: there are no parts, a task is there twice or without instructions, or one is followed that
-            is not trained on.
+        SettingsError: there are no parts, a task is listed twice or has no instructions, or one is followed that is not
+            trained on.
     """
 
     name: str
@@ -53,9 +53,5 @@ class Mixture:
 
     @property
     def followed_metrics(self) -> tuple[Metric, ...]:
-        """The same as objects.
-
-        Raises:
-            SettingsError: two tasks have different metrics of one name.
-        """
+        """The same as objects; raises SettingsError if two tasks have different metrics of one name."""
         return resolve_metrics(self.metrics)

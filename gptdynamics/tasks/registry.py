@@ -24,7 +24,7 @@ def _registered() -> dict[str, Task | Mixture]:
 
 
 def is_registered(name: str) -> bool:
-    """Whether a task is of the package or of a task file, and not known by what a dataset folder declares only."""
+    """Whether a task is of the package or of a task file, and not only declared by a dataset folder."""
     return name in _registered()
 
 
@@ -37,7 +37,7 @@ def get_task(name: str) -> Task | Mixture:
     """The task or mixture called `name`.
 
     Raises:
-        SettingsError: there is none; the message lists those there are.
+        SettingsError: there is none; the message lists the known tasks.
     """
     known = _registered()
     if name not in known:
@@ -49,11 +49,7 @@ def get_task(name: str) -> Task | Mixture:
 
 
 def get_single_task(name: str) -> Task:
-    """The task called `name`, which an example is of.
-
-    Raises:
-        SettingsError: there is none, or it is a mixture.
-    """
+    """The task called `name`; raises SettingsError if there is none, or it is a mixture."""
     task = get_task(name)
     if isinstance(task, Mixture):
         raise SettingsError(f"{name} is a mixture of tasks, and an example is of one of them")
@@ -63,7 +59,7 @@ def get_single_task(name: str) -> Task:
 def generates(example: Example) -> bool:
     """Whether text is generated for an example and scored, and not compared with labels.
 
-    An example of a task that only its dataset folder declares says so itself: it has references.
+    An example of a task that only its dataset folder declares generates if it has references.
     """
     tasks = _registered()
     task = tasks.get(example.task)

@@ -27,8 +27,7 @@ class HubSource:
         splits: its split for our train and eval rows.
         licence: as the dataset's card states it.
         revision: commit, branch or tag.
-        files: for a repository without configurations that `datasets` could read: the files of each of those splits,
-            as a glob within it.
+        files: for a repository without configurations that `datasets` can read: a glob for each of those splits.
     """
 
     dataset: str
@@ -40,15 +39,7 @@ class HubSource:
 
 
 def column(row: Row, *names: str) -> Any:
-    """A column of a row of the Hub, or a value within one.
-
-    Args:
-        row: the row.
-        names: of the column, and of what is nested in it.
-
-    Raises:
-        KeyError: with the dotted name of the first that is missing.
-    """
+    """A column of a row of the Hub, or a value nested in one; raises KeyError with the dotted name that is missing."""
     value: Any = row
     for depth, name in enumerate(names, start=1):
         if not isinstance(value, Mapping) or name not in value:
@@ -58,7 +49,7 @@ def column(row: Row, *names: str) -> Any:
 
 
 def class_name(value: object, names: Sequence[str]) -> str:
-    """The name of a class that the Hub gives by its number; what is no number of a class stays as it is, as text."""
+    """The name of a class that the Hub gives by its number; anything else stays as it is, as text."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
         return names[value]
     return str(value)
@@ -131,11 +122,7 @@ class Task(ABC):
 
     @property
     def followed_metrics(self) -> tuple[Metric, ...]:
-        """The metrics that are followed for this task, as objects, the loss first.
-
-        Raises:
-            SettingsError: what the class lists is none.
-        """
+        """The metrics that are followed for this task, as objects, the loss first; SettingsError if one is unknown."""
         return resolve_metrics(self.metrics)
 
     def slots(self, row: Row) -> Mapping[str, str]:
@@ -147,21 +134,11 @@ class Task(ABC):
         return self.plain.format_map(self.slots(row))
 
     def instruction(self, row: Row, template: int) -> str:
-        """The prompt with an instruction.
-
-        Args:
-            row: fields of the row.
-            template: which of `instructions`.
-        """
+        """The prompt with the instruction of this number."""
         return self.instructions[template].format_map(self.slots(row))
 
     def draw_template(self, split: Split, number: int) -> int:
-        """Which of `instructions` a row gets: always the same one, and over many rows each as often.
-
-        Args:
-            split: of the row.
-            number: of the row in it.
-        """
+        """Which of `instructions` a row gets, by split and number: always the same one, each equally often."""
         digest = hashlib.sha256(f"{self.name}/{split}/{number}".encode()).digest()
         return int.from_bytes(digest[:8], "big") % len(self.instructions)
 
@@ -194,8 +171,7 @@ class Task(ABC):
             template: which instruction its prompt has, recorded in its source; None: the plain prompt.
 
         Raises:
-            DataError: a field is missing, empty or of another type, the label is none of the task's, or what the class
-                makes of the row is no prompt, target or reference.
+            DataError: a field is missing, empty or of another type, or the prompt, target or references are not valid.
         """
         self._check_fields(row, where)
         try:

@@ -25,13 +25,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 
 
 def add_task_file(path: Path) -> None:
-    """Make the tasks of a Python file known, here and in processes that are started from now on.
-
-    Args:
-        path: a file with at least one subclass of `Task`.
+    """Add the tasks of a Python file, here and in processes that are started from now on.
 
     Raises:
-        SettingsError: it cannot be used; the message says why.
+        SettingsError: it has no subclass of `Task`, or cannot be used.
     """
     from gptdynamics.tasks.registry import task_names
 
@@ -51,29 +48,17 @@ def add_task_file(path: Path) -> None:
 
 
 def user_tasks() -> list[tuple[str, Task]]:
-    """The tasks of all task files named by `$GPTDYNAMICS_TASKS`, each with its file.
-
-    Raises:
-        SettingsError: a file cannot be used.
-    """
+    """The tasks of all task files named by `$GPTDYNAMICS_TASKS`, each with its file."""
     return [(path, task) for path in task_files() for task in _tasks_of(path)]
 
 
 def task_file_texts() -> list[tuple[str, str]]:
-    """Name and text of every task file that is known, for machines that do not have them."""
+    """Name and text of every known task file, for machines that do not have them."""
     return [(Path(path).name, Path(path).read_text(encoding="utf-8")) for path in task_files()]
 
 
 def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
-    """Make the tasks of these files known, and of no others.
-
-    Args:
-        texts: of `task_file_texts`.
-        folder: where they are written to.
-
-    Raises:
-        SettingsError: one cannot be used here.
-    """
+    """Add the tasks of these files (see `task_file_texts`), written to a folder, and forget all others."""
     os.environ.pop(VARIABLE, None)
     for number, (name, text) in enumerate(texts):
         # In a folder each: two may have the same name.
@@ -84,7 +69,7 @@ def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
 
 
 def task_files() -> list[str]:
-    """Paths of the task files that are known."""
+    """Paths of the known task files."""
     named = os.environ.get(VARIABLE, "").split(os.pathsep)
     return list(dict.fromkeys(str(Path(path).resolve()) for path in named if path))
 
