@@ -7,11 +7,11 @@ from pathlib import Path
 
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset.card import CARD, has_generated_part, merge_card, read_card
-from gptdynamics.errors import DataError, SettingsError
-from gptdynamics.hub.push import Pushed
-from gptdynamics.hub.repository import RemoteFile, Repository
-from gptdynamics.hub.retry import patiently, until_done
+from gptdynamics.errors import DataError
+from gptdynamics.hub.push import Pushed, prepare
+from gptdynamics.hub.repository import RemoteFile, Repository, until_done
 from gptdynamics.scratch import scratch_folder
+from gptdynamics.settings.datasets import PushOptions
 
 
 def push_files(
@@ -45,12 +45,7 @@ def push_files(
         UnreachableError: the Hub failed again and again.
         DataError: the YAML of the present card cannot be read; nothing was changed.
     """
-    patiently(repository.user, on_wait)
-    created = not patiently(repository.exists, on_wait)
-    if created:
-        patiently(lambda: repository.create(private), on_wait)
-    elif private and not patiently(repository.private, on_wait):
-        raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
+    created = prepare(repository, PushOptions(private=private), on_wait)
 
     def attempt(number: int) -> Pushed:
         if repository.head() is None:

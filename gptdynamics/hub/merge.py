@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
-from gptdynamics.configs import config_parts, value_differences
+from gptdynamics.configs import config_parts, split_of, value_differences
 from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
 from gptdynamics.dataset.card_content import card_files, drawn_runs, may_draw
 from gptdynamics.dataset.checks.facts import config_facts
@@ -21,9 +22,20 @@ from gptdynamics.dataset.manifest import manifest_differences, merge_manifests, 
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify_run
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
-from gptdynamics.hub.layout import ours, run_files
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.models.base_model import unpublished_note
+
+# Only files of these names are read or written: none of them leads out of a folder.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_RUN = r"u?[0-9]{4,}"
+_FILES = (
+    rf"manifests/{_NAME}_{_NAME}\.json",
+    rf"data/{_NAME}_examples/(pool|test)\.parquet",
+    rf"data/{_NAME}_gradients/base\.parquet",
+    rf"data/{_NAME}/(train|validation|test|test_unseen)-{_RUN}\.parquet",
+    rf"sidecar/{_NAME}/{_RUN}\.failed\.json",
+)
+_OURS = re.compile("|".join(f"(?:{each})" for each in _FILES))
 
 
 class Merge:
@@ -52,7 +64,7 @@ class Merge:
         self.folder, self.repository, self.head = folder, repository, head
         self.replace = replace
         self.there: Mapping[str, RemoteFile] = {} if head is None else repository.files(head)
-        self.known = set(ours(self.there))
+        self.known = {path for path in self.there if _OURS.fullmatch(path)}
         self.view = DatasetFolder(scratch / "view")
         self.changes: dict[str, Path | None] = {}
         self.runs: list[str] = []
@@ -269,6 +281,12 @@ class Merge:
             place.touch()
         else:
             place.symlink_to(file.resolve())
+
+
+def run_files(config: str, run: str) -> list[str]:
+    """Paths of a run's files in the repository, the trajectories last; the gradient products may not be there."""
+    name = f"{split_of(run)}-{run}.parquet"
+    return [f"data/{config}{kind}/{name}" for kind in ("_gradients", "_runs", "")]
 
 
 def _refuse_faults(faults: list[Any]) -> None:

@@ -1,13 +1,15 @@
-"""A repository on the Hub: what is there, and changing it in one commit. Errors are ours, one line each."""
+"""A repository on the Hub: reading it, changing it in one commit, and trying again. Errors are ours, one line each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub.source import is_hub_id
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 Kind = Literal["dataset", "model", "space"]
+Result = TypeVar("Result")
+
+ATTEMPTS = 8
+FIRST_PAUSE_SECONDS = 0.5
 
 
 class OvertakenError(GPTDynamicsError):
@@ -259,3 +265,33 @@ class Repository:
 
 def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def patiently(call: Callable[[], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
+    """The result of a call that may be repeated; see `until_done`."""
+    return until_done(lambda number: call(), on_wait)
+
+
+def until_done(attempt: Callable[[int], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
+    """The result of the first attempt that does not fail; after each the pause is twice as long.
+
+    Args:
+        attempt: given its number, from 1 on. It reads the state anew: the attempt before may have changed it.
+        on_wait: called with the reason before the next attempt.
+
+    Raises:
+        UnreachableError: all attempts failed.
+    """
+    for number in range(1, ATTEMPTS):
+        try:
+            return attempt(number)
+        except (OvertakenError, UnreachableError) as error:
+            on_wait(str(error))
+            # Two that push at once must not go on colliding.
+            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (number - 1) * random.uniform(0.5, 1.0))
+    try:
+        return attempt(ATTEMPTS)
+    except (OvertakenError, UnreachableError) as error:
+        raise UnreachableError(
+            f"{error}, {ATTEMPTS} times. What was uploaded is kept: run the same command again to go on"
+        ) from error

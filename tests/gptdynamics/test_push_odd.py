@@ -11,8 +11,7 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub import retry
 from gptdynamics.hub.push import PushOptions, push
-from gptdynamics.hub.repository import UnreachableError
-from gptdynamics.hub.retry import ATTEMPTS
+from gptdynamics.hub.repository import ATTEMPTS, UnreachableError
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
 
