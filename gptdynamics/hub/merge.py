@@ -63,8 +63,8 @@ class Merge:
     ) -> None:
         self.folder, self.repository, self.head = folder, repository, head
         self.replace = replace
-        self.there: Mapping[str, RemoteFile] = {} if head is None else repository.files(head)
-        self.known = {path for path in self.there if _OURS.fullmatch(path)}
+        self.remote: Mapping[str, RemoteFile] = {} if head is None else repository.files(head)
+        self.ours = {path for path in self.remote if _OURS.fullmatch(path)}
         self.view = DatasetFolder(scratch / "view")
         self.changes: dict[str, Path | None] = {}
         self.runs: list[str] = []
@@ -82,9 +82,9 @@ class Merge:
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
             if self.head is None:
                 raise
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"{self.repository.id}: a file there is not one of this package ({type(error).__name__}: {said}). "
+                f"{self.repository.id}: a file there is not one of this package ({type(error).__name__}: {reason}). "
                 "Mend it there, or push to another repository"
             ) from error
 
@@ -100,8 +100,8 @@ class Merge:
         self._add_card()
 
     def _refuse_strangers(self) -> None:
-        if not any(path.startswith("manifests/") for path in self.known) and any(
-            path not in (CARD, FIGURE, ".gitattributes", "LICENSE") for path in self.there
+        if not any(path.startswith("manifests/") for path in self.ours) and any(
+            path not in (CARD, FIGURE, ".gitattributes", "LICENSE") for path in self.remote
         ):
             raise DataError(
                 f"{self.repository.id} is not a GPTDynamics dataset: it has files, but no manifests. Name another one"
@@ -113,8 +113,8 @@ class Merge:
 
     def _put(self, path: str, file: Path) -> None:
         """Let a file go up, unless the repository has the same bytes under its name."""
-        remote = self.there.get(path)
-        if remote is None or not remote.same_as(file):
+        present = self.remote.get(path)
+        if present is None or not present.same_as(file):
             self.changes[path] = file
 
     def _local(self, path: str) -> Path:
@@ -134,7 +134,7 @@ class Merge:
                 facts = config_facts(self.folder, config, findings)
                 _refuse_faults(findings.faults)
             _refuse_faults(verify_run(self.folder, config, run, facts))
-            if any(path in self.known for path in other):
+            if any(path in self.ours for path in other):
                 differ.append(run)
             self.runs.append(f"{config}/{run}")
             self.changes |= {path: self._local(path) for path in other}
@@ -159,17 +159,17 @@ class Merge:
 
     def _same(self, path: str) -> bool:
         """Whether the repository has this file, be it written by another version of the Parquet library."""
-        remote = self.there.get(path)
-        if remote is None:
+        present = self.remote.get(path)
+        if present is None:
             return False
-        if remote.same_as(self._local(path)):
+        if present.same_as(self._local(path)):
             return True
         return read_parquet(self._fetch(path)).equals(read_parquet(self._local(path)))
 
     def _versions(self, config: str, run: str) -> str:
         """How the library versions of a run differ; what two machines compute may differ as well."""
         path = run_files(config, run)[1]
-        if path not in self.there:
+        if path not in self.remote:
             return "it lacks their descriptions"
         theirs, mine = (
             json.loads(read_parquet(file, ["versions"])["versions"][0].as_py() or "{}")
@@ -180,7 +180,7 @@ class Merge:
     def _add_manifest(self, config: str) -> None:
         path = f"manifests/{config}.json"
         mine = self.folder.manifest(config)
-        if path not in self.there:
+        if path not in self.remote:
             self._put(path, self._local(path))
             return
         try:
@@ -203,7 +203,7 @@ class Merge:
         path = f"data/{config}_gradients/base.parquet"
         if not self._local(path).exists():
             return
-        if path in self.there and not self.there[path].same_as(self._local(path)):
+        if path in self.remote and not self.remote[path].same_as(self._local(path)):
             theirs, mine = (
                 {(row["part"], row["id"]) for row in read_parquet(file, ["part", "id"]).to_pylist()}
                 for file in (self._fetch(path), self._local(path))
@@ -216,16 +216,16 @@ class Merge:
         failed = self.folder.failed(config)
         for run in failed:
             path = f"sidecar/{config}/{run}.failed.json"
-            if run_files(config, run)[-1] not in self.there:
+            if run_files(config, run)[-1] not in self.remote:
                 self._put(path, self._local(path))
         for run in self.folder.finished(config):
             path = f"sidecar/{config}/{run}.failed.json"
-            if path in self.known:
+            if path in self.ours:
                 self.changes[path] = None
 
     def _add_examples(self, task: str, part: str) -> None:
         path = f"data/{task}_examples/{part}.parquet"
-        if path not in self.there:
+        if path not in self.remote:
             if self._local(path).exists():
                 self._put(path, self._local(path))
             return
@@ -250,7 +250,7 @@ class Merge:
 
     def _add_card(self) -> None:
         """Build the card in a folder that has the names of all files, and what little of them the card is about."""
-        for path in self.known - {path for path, file in self.changes.items() if file is None}:
+        for path in self.ours - {path for path, file in self.changes.items() if file is None}:
             needed = path.startswith(("manifests/", "sidecar/")) or "_examples/" in path
             self._show(path, self._fetch(path) if needed and path not in self.changes else None)
         for path, file in self.changes.items():
@@ -261,26 +261,26 @@ class Merge:
         wanted |= {run_files(config, run)[-1] for config, runs in drawn_runs(finished).items() for run in runs}
         for path in wanted - self.changes.keys():
             self._show(path, self._fetch(path))
-        source = self._fetch(CARD) if CARD in self.there else self._local(CARD)
-        picture = self._fetch(FIGURE) if FIGURE in self.there else self._local(FIGURE)
+        source = self._fetch(CARD) if CARD in self.remote else self._local(CARD)
+        picture = self._fetch(FIGURE) if FIGURE in self.remote else self._local(FIGURE)
         try:
             old = "" if is_older_card(card := read_card(source)) else card
-            made = card_files(self.view, old, self.repository.id, may_draw(picture))
+            content = card_files(self.view, old, self.repository.id, may_draw(picture))
         except DataError as error:
             raise DataError(f"{self.repository.id}: {error}") from error
-        for path, text in made.items():
+        for path, text in content.items():
             write_text(self.view.root / path, text)
             self._put(path, self.view.root / path)
 
     def _show(self, path: str, file: Path | None) -> None:
         """Let the view have a file of this name: that one, or one without content."""
-        place = self.view.root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
+        target = self.view.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
         if file is None:
-            place.touch()
+            target.touch()
         else:
-            place.symlink_to(file.resolve())
+            target.symlink_to(file.resolve())
 
 
 def run_files(config: str, run: str) -> list[str]:

@@ -134,15 +134,15 @@ def _push_once(
     if options.dry_run:
         return pushed
     assert head is not None
-    made = None
+    committed = None
     if merge.changes:
         message = _message(merge.runs)
-        made = repository.commit(merge.changes, head, message, options.create_pr)
-        repository.read_back(made, changed, scratch / "read")
-    sha = made.sha if made else head
+        committed = repository.commit(merge.changes, head, message, options.create_pr)
+        repository.read_back(committed, changed, scratch / "read")
+    sha = committed.sha if committed else head
     if options.tag is not None:
         repository.tag(options.tag, sha)
-    return Pushed(**(vars(pushed) | {"sha": sha, "url": made.url if made else None}))
+    return Pushed(**(vars(pushed) | {"sha": sha, "url": committed.url if committed else None}))
 
 
 def _message(runs: list[str]) -> str:

@@ -120,8 +120,8 @@ class Repository:
             raise self._odd_answer(error) from error
 
     def _odd_answer(self, error: Exception) -> DataError:
-        said = f"{type(error).__name__}: {_line(error)}"
-        return DataError(f"{self.id}: the Hub's answer cannot be understood ({said}). Check HF_ENDPOINT, or try later")
+        what = f"{type(error).__name__}: {_line(error)}"
+        return DataError(f"{self.id}: the Hub's answer cannot be understood ({what}). Check HF_ENDPOINT, or try later")
 
     def _refused(self, error: Any) -> GPTDynamicsError:
         status = getattr(error.response, "status_code", 0)
@@ -242,7 +242,7 @@ class Repository:
             for path, file in sorted(changes.items())
         ]
         with self._errors():
-            made = self._api.create_commit(
+            commit = self._api.create_commit(
                 self.id,
                 operations,
                 commit_message=message,
@@ -252,14 +252,14 @@ class Repository:
                 parent_commit=parent,
                 create_pr=pull_request,
             )
-            return Committed(str(made.oid), str(made.pr_url or made.commit_url))
+            return Committed(str(commit.oid), str(commit.pr_url or commit.commit_url))
 
-    def read_back(self, made: Committed, changed: Mapping[str, Path], place: Path) -> None:
-        """Fetch the files that went up into the folder `place`; raises DataError if one differs from its local file."""
+    def read_back(self, committed: Committed, changed: Mapping[str, Path], folder: Path) -> None:
+        """Fetch the files that went up into a folder; raises DataError if one differs from its local file."""
         for path, file in changed.items():
-            fetched = self.fetch(path, made.sha, place)
+            fetched = self.fetch(path, committed.sha, folder)
             if file_oid(fetched, large=True) != file_oid(file, large=True):
-                raise DataError(f"{self.id}: {path} came back changed from commit {made.sha[:8]}. Push again")
+                raise DataError(f"{self.id}: {path} came back changed from commit {committed.sha[:8]}. Push again")
             fetched.unlink()
 
 

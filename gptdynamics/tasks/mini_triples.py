@@ -161,13 +161,11 @@ def _wording(rng: random.Random, subject: str, name: str, facts: Sequence[Fact])
     rest = [fact for fact in facts if fact not in (kind, place)]
     rng.shuffle(rest)
     given = {"kind": kind, "place": place, "rest": rest}
-    there = [part for part, found in given.items() if found]
-    frames = [
-        frame for subjects, parts, frame in FRAMES if subject in subjects.split() and parts.split() in (there, ["any"])
-    ]
+    parts = ([part for part, value in given.items() if value], ["any"])
+    frames = [frame for subjects, needs, frame in FRAMES if subject in subjects.split() and needs.split() in parts]
     frame = rng.choice(frames)
-    said = [fact for fact in (kind, place) if fact] + rest if "{all}" in frame else rest
-    phrases = [rng.choice(fact.phrases) for fact in said]
+    listed_facts = [fact for fact in (kind, place) if fact] + rest if "{all}" in frame else rest
+    phrases = [rng.choice(fact.phrases) for fact in listed_facts]
     if len({phrase.split()[0] for phrase in phrases}) < len(phrases):
         return None
     where = "from {}" if subject == "person" else "in the {} valley" if subject == "town" else "in {}"

@@ -23,12 +23,12 @@ TASKS: tuple[Task | Mixture, ...] = (*FLAN.parts, FLAN, MiniSentiment(), MiniTri
 
 
 def _registered() -> dict[str, Task | Mixture]:
-    known: dict[str, Task | Mixture] = {task.name: task for task in TASKS}
+    tasks: dict[str, Task | Mixture] = {task.name: task for task in TASKS}
     for path, task in user_tasks():
-        if task.name in known:
+        if task.name in tasks:
             raise SettingsError(f"{path}: there is a task {task.name!r} already: give this one another name")
-        known[task.name] = task
-    return known
+        tasks[task.name] = task
+    return tasks
 
 
 def is_registered(name: str) -> bool:
@@ -47,13 +47,13 @@ def get_task(name: str) -> Task | Mixture:
     Raises:
         SettingsError: there is none; the message lists the known tasks.
     """
-    known = _registered()
-    if name not in known:
+    tasks = _registered()
+    if name not in tasks:
         raise SettingsError(
-            f"unknown task {name!r}; known tasks: {', '.join(known)}. "
+            f"unknown task {name!r}; known tasks: {', '.join(tasks)}. "
             f"Name the file of a task of your own with --task-file, or in ${VARIABLE}"
         )
-    return known[name]
+    return tasks[name]
 
 
 def get_single_task(name: str) -> Task:
