@@ -47,7 +47,7 @@ def collect(
     """
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.collection.settings import collect_settings
-    from gptdynamics.hub.run_pusher import RunPusher
+    from gptdynamics.hub.push import RunPusher
     from gptdynamics.plans import Plan
 
     given: dict[str, Any] = settings | {"output": output}

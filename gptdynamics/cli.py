@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from gptdynamics.commands.cache import cache
 from gptdynamics.commands.collect import collect
-from gptdynamics.commands.exchange import export, import_
+from gptdynamics.commands.datasets import export, import_, plan, status, verify
 from gptdynamics.commands.from_settings import add_command, new_app
-from gptdynamics.commands.plan import plan
 from gptdynamics.commands.push import push, push_base
-from gptdynamics.commands.status import status
-from gptdynamics.commands.verify import verify
 from gptdynamics.console import run_process
 
 COMMANDS = (plan, collect, status, verify, import_, export, push, push_base, cache)

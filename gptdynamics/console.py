@@ -153,11 +153,11 @@ def _show_on(console: Console, table: Table) -> None:
 
     # A narrower terminal breaks the lines itself.
     width = max(console.width, _keep_numbers_whole(table))
-    shown = [
+    segments = [
         each if each.control else Segment(safe_text(each.text, one_line=False), each.style)
         for each in console.render(table, console.options.update(max_width=width))
     ]
-    console.print(Segments(shown), end="", soft_wrap=True)
+    console.print(Segments(segments), end="", soft_wrap=True)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def draw_curriculum(settings: RunSettings, run: str) -> Curriculum:
     batches: Curriculum = []
     for _ in range(settings.epochs):
         order = rng.permutation(subset)
-        batches += [order[at : at + size].tolist() for at in range(0, len(order) - size + 1, size)]
+        batches += [order[start : start + size].tolist() for start in range(0, len(order) - size + 1, size)]
     return batches[: settings.run_steps]
 
 

@@ -89,12 +89,12 @@ def interruptible(command: Sequence[str]) -> Iterator[Interruption]:
 
 @contextmanager
 def _watched(interruption: Interruption) -> Iterator[None]:
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     ended = threading.Event()
 
     def watch() -> None:
-        while (number := heard.recv(1)) and number[0] != signal.SIGINT:
+        while (number := receiver.recv(1)) and number[0] != signal.SIGINT:
             pass
         if not number:
             return
@@ -113,16 +113,16 @@ def _watched(interruption: Interruption) -> Iterator[None]:
     # A shell that starts a command in the background lets it ignore the signal: that is left as it is.
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
-    previous = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
         ended.set()
         signal.set_wakeup_fd(previous)
         signal.signal(signal.SIGINT, before)
-        told.close()
+        sender.close()
         watcher.join(timeout=1)
-        heard.close()
+        receiver.close()
 
 
 def end_process() -> NoReturn:

@@ -152,10 +152,10 @@ def options_of(settings: type) -> tuple[Option, ...]:
         if isinstance(line, ChangesOf):
             for option in options_of(line.settings):
                 usual = None if option.default in (None, MISSING) else str(option.default)
-                shown = CommandLine(default=(line.defaults or {}).get(option.field, usual))
+                own_line = CommandLine(default=(line.defaults or {}).get(option.field, usual))
                 name = f"{line.prefix}{option.field}"
                 if option.field not in line.omit:
-                    options.append(replace(option, name=name, group=field.name, default=None, line=shown))
+                    options.append(replace(option, name=name, group=field.name, default=None, line=own_line))
             continue
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         kinds = tuple(kind for kind in kinds if kind is not NoneType)
@@ -172,8 +172,8 @@ def settings_from(settings: type, values: Mapping[str, Any]) -> Any:
     given: dict[str, Any] = {}
     for option in options_of(settings):
         if option.name in values:
-            place = given if option.group is None else given.setdefault(option.group, {})
-            place[option.field] = values[option.name]
+            target = given if option.group is None else given.setdefault(option.group, {})
+            target[option.field] = values[option.name]
     return settings(**given)
 
 

@@ -62,7 +62,7 @@ def write_output_text(path: Path, text: str) -> None:
 
 
 def write_output_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Write plain values, dataclasses and arrays as JSON (see `plain_value`); `indent` None: on one line."""
+    """Write plain values, dataclasses and arrays as JSON, see `plain_value`; `indent` None: in one line."""
     write_output_text(path, json_text(value, indent) + "\n")
 
 

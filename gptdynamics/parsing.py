@@ -141,12 +141,12 @@ def _kind(value: Any) -> str:
 
 
 def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for name, value in pairs:
-        if name in made:
+        if name in content:
             raise ValueError(f"{name!r} occurs twice in one object")
-        made[name] = value
-    return made
+        content[name] = value
+    return content
 
 
 def _integer(digits: str) -> int:

@@ -58,28 +58,28 @@ def check_fields(settings: Any, ranges: Mapping[str, Range]) -> None:
     hints = _hints(settings.__class__)
     for field in fields(settings):
         value, kinds = getattr(settings, field.name), _kinds(hints[field.name])
-        said = _short(value)
+        text = _short(value)
         if value is None and NoneType in kinds:
             continue
         choices = [each for kind in kinds if get_origin(kind) is Literal for each in get_args(kind)]
         if choices:
             if value not in choices:
-                raise SettingsError(f"{field.name}={said} must be one of {', '.join(choices)}")
+                raise SettingsError(f"{field.name}={text} must be one of {', '.join(choices)}")
         elif bool in kinds:
             if not isinstance(value, bool):
-                raise SettingsError(f"{field.name}={said} must be True or False")
+                raise SettingsError(f"{field.name}={text} must be True or False")
         elif int in kinds or float in kinds:
             number = type(value) is int or (float in kinds and isinstance(value, float))
             if not number:
-                raise SettingsError(f"{field.name}={said} must be a {'number' if float in kinds else 'whole number'}")
+                raise SettingsError(f"{field.name}={text} must be a {'number' if float in kinds else 'whole number'}")
             allowed = ranges.get(field.name, Range(-math.inf, above=True))
             if value not in allowed:
-                raise SettingsError(f"{field.name}={said} must be {allowed}")
+                raise SettingsError(f"{field.name}={text} must be {allowed}")
         elif str in kinds and len(kinds) - (NoneType in kinds) == 1:
             if not isinstance(value, str):
-                raise SettingsError(f"{field.name}={said} must be a text")
+                raise SettingsError(f"{field.name}={text} must be a text")
             if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise SettingsError(f"{field.name}={said} must not hold NUL or half of a surrogate pair")
+                raise SettingsError(f"{field.name}={text} must not hold NUL or half of a surrogate pair")
 
 
 @cache

@@ -22,7 +22,7 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
     from gptdynamics.collection.settings import collect_settings
     from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.dataset.ownership import check_dataset_folder
-    from gptdynamics.hub.run_pusher import RunPusher
+    from gptdynamics.hub.push import RunPusher
 
     settings = collect_settings(asked)
     chosen, out = settings.plan, settings.out

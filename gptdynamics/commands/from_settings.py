@@ -41,8 +41,8 @@ class SettingsCommand(TyperCommand):
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Parts of the line of usage, without hidden arguments."""
-        shown = [each for each in self.params if not getattr(each, "hidden", False)]
-        return ["[OPTIONS]", *[piece for each in shown for piece in each.get_usage_pieces(ctx)]]
+        visible = [each for each in self.params if not getattr(each, "hidden", False)]
+        return ["[OPTIONS]", *[piece for each in visible for piece in each.get_usage_pieces(ctx)]]
 
 
 def new_app(help: str) -> typer.Typer:
@@ -159,17 +159,17 @@ def _parameters(option: Option, text: str) -> list[inspect.Parameter]:
     flags = [option.flag if option.kind is not bool else f"{option.flag}/{option.no_flag}"]
     flags += [f"--{each}" for each in line.aliases]
     # A text is shown in brackets; where there is none, the command's help shows the default itself.
-    shown: Any = {"help": text, "show_default": line.default or _has_default(option)}
+    details: Any = {"help": text, "show_default": line.default or _has_default(option)}
     parameters = []
     if line.positional:
-        argument = typer.Argument(metavar=option.name.upper(), hidden=line.hidden, **shown)
+        argument = typer.Argument(metavar=option.name.upper(), hidden=line.hidden, **details)
         parameters.append(_parameter(f"{_ARGUMENT}{option.name}", Annotated[hint, argument], None))
     metavar = "FILE" if line.writes else plain
-    shown |= {"metavar": metavar, "hidden": option.is_argument}
-    return [*parameters, _parameter(option.name, hint, None, *flags, **shown)]
+    details |= {"metavar": metavar, "hidden": option.is_argument}
+    return [*parameters, _parameter(option.name, hint, None, *flags, **details)]
 
 
-def _parameter(name: str, hint: Any, default: Any, *flags: str, **shown: Any) -> inspect.Parameter:
+def _parameter(name: str, hint: Any, default: Any, *flags: str, **details: Any) -> inspect.Parameter:
     if flags:
-        hint = Annotated[hint, typer.Option(*flags, **shown)]
+        hint = Annotated[hint, typer.Option(*flags, **details)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)

@@ -39,7 +39,7 @@ def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as stream:
             names = stream.schema_arrow.names
-            stored = {stream.schema.column(at).path.split(".")[0] for at in range(len(stream.schema))}
+            stored = {stream.schema.column(index).path.split(".")[0] for index in range(len(stream.schema))}
             if stored != {name.split(".")[0] for name in names}:
                 # The footer names them twice, for Parquet and for Arrow.
                 raise DamagedParquet("", f"its footer names other columns than {', '.join(names)}")
@@ -51,14 +51,14 @@ def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
                     raise DamagedParquet(name, "the column occurs twice")
             table = stream.read(None if columns is None else list(columns), use_threads=False)
             table.validate(full=True)
-            odd = _statistics_problem(table, stream.metadata)
+            problem = _statistics_problem(table, stream.metadata)
     except DamagedParquet:
         raise
     except Exception as error:  # a damaged file makes the reader raise nearly anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DamagedParquet("", f"cannot be read as Parquet ({reason})") from error
-    if odd:
-        raise DamagedParquet(*odd)
+    if problem:
+        raise DamagedParquet(*problem)
     return table
 
 
@@ -66,30 +66,30 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
     """A column, and how its values differ from the footer's least and greatest ones."""
     if metadata.num_rows != table.num_rows:
         return "", f"it has {table.num_rows} rows, its footer says {metadata.num_rows}"
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    for place in range(metadata.num_columns):
-        chunks = [group.column(place) for group in groups]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    for column in range(metadata.num_columns):
+        chunks = [group.column(column) for group in groups]
         name = chunks[0].path_in_schema.split(".")[0] if chunks else ""
         if name not in table.column_names:
             continue
-        kind = metadata.schema.column(place).physical_type
+        kind = metadata.schema.column(column).physical_type
         if any(chunk.physical_type != kind for chunk in chunks):
             # Asked for the statistics of such a column, pyarrow ends the process.
             return name, f"its footer says {kind} once, and another type in a row group"
-        said = [chunk.statistics for chunk in chunks]
-        if not said or not all(each is not None and each.has_min_max for each in said):
+        statistics = [chunk.statistics for chunk in chunks]
+        if not statistics or not all(each is not None and each.has_min_max for each in statistics):
             continue
-        least, most = min(each.min for each in said), max(each.max for each in said)
-        found = _extremes(table[name].combine_chunks())
-        if found != (least, most) and not any(isinstance(at, float) and not isfinite(at) for at in (least, most)):
-            return name, f"its values run from {_said(found)}, its footer says {_said((least, most))}"
+        least, most = min(each.min for each in statistics), max(each.max for each in statistics)
+        extremes = _extremes(table[name].combine_chunks())
+        if extremes != (least, most) and not any(isinstance(end, float) and not isfinite(end) for end in (least, most)):
+            return name, f"its values run from {_one_line(extremes)}, its footer says {_one_line((least, most))}"
     return None
 
 
-def _said(ends: tuple[Any, Any]) -> str:
+def _one_line(ends: tuple[Any, Any]) -> str:
     """Two values in one line; texts may be long and have several lines."""
-    shown = [repr(each) if isinstance(each, str | bytes) else str(each) for each in ends]
-    return " to ".join(each if len(each) <= 60 else f"{each[:60]}..." for each in shown)
+    texts = [repr(each) if isinstance(each, str | bytes) else str(each) for each in ends]
+    return " to ".join(each if len(each) <= 60 else f"{each[:60]}..." for each in texts)
 
 
 def _extremes(values: pa.Array) -> tuple[Any, Any]:
@@ -100,5 +100,5 @@ def _extremes(values: pa.Array) -> tuple[Any, Any]:
         numbers = values.drop_null().to_numpy()
         numbers = numbers[np.isfinite(numbers)]
         return (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
-    found = pc.min_max(values)
-    return found["min"].as_py(), found["max"].as_py()
+    ends = pc.min_max(values)
+    return ends["min"].as_py(), ends["max"].as_py()

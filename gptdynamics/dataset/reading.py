@@ -88,13 +88,13 @@ class Dynamics:
         Raises:
             DataError: there are none.
         """
-        keep = [at for at, run in enumerate(self.runs) if split_of(run) in splits]
-        if not keep:
+        indices = [index for index, run in enumerate(self.runs) if split_of(run) in splits]
+        if not indices:
             raise DataError(
                 f"{self.source}: {self.config} has no {' or '.join(splits)} runs; "
                 f"collect at least 6 runs (it has {len(self.runs)})"
             )
-        return self.take(keep)
+        return self.take(indices)
 
     def take(self, which: list[int]) -> Dynamics:
         """Only the runs of these indices, in this order."""
@@ -189,8 +189,8 @@ def metrics_of(source: str | Path, config: str) -> list[str]:
 def _finished(folder: DatasetFolder, source: str | Path, config: str, unseen: bool) -> list[str]:
     finished = [run for run in folder.finished(config) if unseen or split_of(run) != "test_unseen"]
     if not finished:
-        known = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
-        raise SettingsError(f"{source} has no runs of config {config!r}; it has: {known}")
+        available = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
+        raise SettingsError(f"{source} has no runs of config {config!r}; it has: {available}")
     return finished
 
 
@@ -230,7 +230,7 @@ def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen:
     own = folder.own_metrics(config)
     step_column = (METRICS | own)[metric].step_column
     # One run at a time: all of them may be more than there is memory for.
-    there: list[str] = []
+    measured: list[str] = []
     values, test_ids, step = np.empty(0), [], np.empty(0)
     for run in finished:
         path = folder.run_path(config, run)
@@ -239,18 +239,18 @@ def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen:
         if not table.num_rows:
             continue
         own_step, own_values = values_of(table, path, metric, step_column)
-        if not there:
+        if not measured:
             test_ids, step = table["test_id"].to_pylist(), own_step
             values = run_array((len(finished), len(step), len(test_ids)))
         if table["test_id"].to_pylist() != test_ids or own_step.tolist() != step.tolist():
-            raise DataError(f"{path}: its test examples or steps differ from those of run {there[0]}")
+            raise DataError(f"{path}: its test examples or steps differ from those of run {measured[0]}")
         if not np.isfinite(own_values).all():
             raise DataError(f"{path}: {metric} has values that are not finite. {COLLECT_AGAIN}")
-        values[len(there)] = own_values.T
-        there.append(run)
-    if not there:
+        values[len(measured)] = own_values.T
+        measured.append(run)
+    if not measured:
         raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
-    rows = [read_run_row(folder.run_row_path(config, run), config, run) for run in there]
+    rows = [read_run_row(folder.run_row_path(config, run), config, run) for run in measured]
     if len({len(row["curriculum"]) for row in rows}) > 1:
         raise DataError(f"{source}: runs of {config} have different numbers of steps")
     if step[-1] > len(rows[0]["curriculum"]):
@@ -260,7 +260,7 @@ def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen:
     if missing:
         raise DataError(f"{folder.examples_path(task, 'test')}: test example {missing[0]} is missing")
     pool = _pool(read_examples(folder, task, "pool"), rows, unseen)
-    unknown = {at for row in rows for batch in row["curriculum"] for at in batch} - {e.id for e in pool}
+    unknown = {key for row in rows for batch in row["curriculum"] for key in batch} - {each.id for each in pool}
     if unknown:
         raise DataError(f"{folder.examples_path(task, 'pool')}: pool example {min(unknown)} is missing")
     return Dynamics(
@@ -271,9 +271,9 @@ def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen:
         curricula=[row["curriculum"] for row in rows],
         learning_rate=np.array([row["learning_rate"] for row in rows]),
         step=step,
-        values=values[: len(there)],
+        values=values[: len(measured)],
         pool=pool,
-        test=[by_id[at] for at in test_ids],
+        test=[by_id[key] for key in test_ids],
         base_model=rows[0]["base_model"],
         base_revision=rows[0]["base_revision"],
         batch_size=rows[0]["batch_size"],

@@ -94,10 +94,10 @@ class Recorded(RecordSettings):
             SettingsError: a value is missing, unknown or out of range.
         """
         values = EARLIER_RECORDING | values
-        known = {field.name for field in fields(cls)}
-        odd = sorted(known ^ values.keys())
-        if odd:
-            raise SettingsError(f"it {'lacks' if odd[0] in known else 'has an unknown'} {odd[0]}")
+        names = {field.name for field in fields(cls)}
+        differing = sorted(names ^ values.keys())
+        if differing:
+            raise SettingsError(f"it {'lacks' if differing[0] in names else 'has an unknown'} {differing[0]}")
         labels = values["labels"]
         if labels is not None and not isinstance(labels, list):
             raise SettingsError(f"labels={labels!r} are not a list")

@@ -39,7 +39,7 @@ def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
         raise DataError(f"{path}: it is of run {row['run']} of {row['config']}, not of run {run} of {config}. {_AGAIN}")
     curriculum, rates = row["curriculum"], row["learning_rate"]
     sound = isinstance(curriculum, list) and all(
-        isinstance(batch, list) and all(at is not None and at >= 0 for at in batch) for batch in curriculum
+        isinstance(batch, list) and all(key is not None and key >= 0 for key in batch) for batch in curriculum
     )
     if not sound:
         raise DataError(f"{path}: its curriculum is not a list of batches of ids. {_AGAIN}")
@@ -63,9 +63,9 @@ def read_trajectories(path: Path, run: str, columns: Sequence[str] | None = None
     if not table.num_rows:
         raise DataError(f"{path}: it has no rows. {_AGAIN}")
     table = _typed(table, path, columns or ())
-    theirs = sorted(set(table["run"].to_pylist()), key=str)
-    if theirs != [run]:
-        raise DataError(f"{path}: it is of run {', '.join(map(str, theirs[:3]))}, not of run {run}. {_AGAIN}")
+    runs = sorted(set(table["run"].to_pylist()), key=str)
+    if runs != [run]:
+        raise DataError(f"{path}: it is of run {', '.join(map(str, runs[:3]))}, not of run {run}. {_AGAIN}")
     ids = table["test_id"]
     if ids.null_count or pc.count_distinct(ids).as_py() < len(ids) or pc.min(ids).as_py() < 0:
         raise DataError(f"{path}: its test_id do not name a test example each. {_AGAIN}")

@@ -160,12 +160,12 @@ def with_types(table: pa.Table, types: Mapping[str, pa.DataType], path: Path) ->
     Raises:
         DataError: a column of the file `path` cannot have its type without loss.
     """
-    for at, field in enumerate(table.schema):
-        wanted = types.get(field.name, field.type)
-        if field.type == wanted:
+    for index, field in enumerate(table.schema):
+        expected = types.get(field.name, field.type)
+        if field.type == expected:
             continue
         try:
-            table = table.set_column(at, pa.field(field.name, wanted), table[field.name].cast(wanted))
+            table = table.set_column(index, pa.field(field.name, expected), table[field.name].cast(expected))
         except pa.ArrowException as error:
-            raise DataError(f"{path}: {field.name} is {field.type}, not {wanted}. {COLLECT_AGAIN}") from error
+            raise DataError(f"{path}: {field.name} is {field.type}, not {expected}. {COLLECT_AGAIN}") from error
     return table

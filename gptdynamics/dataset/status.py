@@ -85,12 +85,12 @@ def held_claims(root: Path) -> set[tuple[str, str]]:
     A shared lock on the claim's file tells whether it is held: that writes nothing, needs no right to write, and two
     who ask do not take each other for collectors.
     """
-    found = set()
+    held = set()
     for path in root.glob(".claims/*.lock"):
         config, _, run = path.name.removesuffix(".lock").rpartition(".")
         if config and _held(path):
-            found.add((config, run))
-    return found
+            held.add((config, run))
+    return held
 
 
 def _held(path: Path) -> bool:
@@ -144,17 +144,17 @@ def _planned(folder: DatasetFolder, config: str) -> list[str]:
     except (TypeError, ValueError) as error:
         path = folder.manifest_path(config)
         raise DataError(f"{path}: planned {counts!r} are no counts of runs. Restore it, or give --plan") from error
-    return [*map(run_name, runs), *(run_name(at, unseen=True) for at in unseen)]
+    return [*map(run_name, runs), *(run_name(index, unseen=True) for index in unseen)]
 
 
 def _config_status(folder: DatasetFolder, config: str, planned: list[str], held: set[tuple[str, str]]) -> ConfigStatus:
     # Claims were looked at first: a run that ended meanwhile counts as done.
     finished, failed = folder.finished(config), folder.failed(config)
-    there, wanted = set(finished), set(planned)
-    extra = [run for run in finished if run not in wanted]
+    done, planned_runs = set(finished), set(planned)
+    extra = [run for run in finished if run not in planned_runs]
     status = ConfigStatus(config, extra=extra, projecting=(config, VECTORS) in held)
     for run in planned:
-        if run in there:
+        if run in done:
             status.done.append(run)
         elif run in failed:
             status.failed[run] = failed[run]
@@ -200,12 +200,12 @@ def status_notes(statuses: list[ConfigStatus]) -> list[str]:
     """What the table does not say, a line each: all runs together, what runs now, why runs failed."""
     done, planned = sum(len(each.done) for each in statuses), sum(each.planned for each in statuses)
     left = [each.seconds_left for each in statuses]
-    known = sum(each for each in left if each is not None)
+    total = sum(each for each in left if each is not None)
     notes = [f"{done} of {planned} runs done"]
-    if known:
+    if total:
         unknown = sum(each is None for each in left)
         more = f", without configs of which no run is done yet ({unknown})" if unknown else ""
-        notes[0] += f"; left: {short_time(known)} of one worker{more}"
+        notes[0] += f"; left: {short_time(total)} of one worker{more}"
     for status in statuses:
         if status.running:
             notes.append(f"{status.config}: running now: {', '.join(status.running)}")

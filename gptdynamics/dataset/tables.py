@@ -22,11 +22,11 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu
 
 def library_versions(others: Sequence[str] = ()) -> str:
     """Versions of the libraries that a run's numbers depend on, as JSON; of others, if they are installed."""
-    found = {name: version(name) for name in _LIBRARIES}
+    versions = {name: version(name) for name in _LIBRARIES}
     for name in others:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return json.dumps(found, sort_keys=True)
+            versions[name] = version(name)
+    return json.dumps(versions, sort_keys=True)
 
 
 def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
@@ -73,9 +73,9 @@ def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gr
 def product_table(settings: RunSettings, run: Run) -> pa.Table:
     """A row for each (step, pool example) of a run: its gradient's inner products with those of the test examples."""
     rows = [
-        {"run": run.name, "step": step, "part": "pool", "id": pool_id, "products": products[place]}
+        {"run": run.name, "step": step, "part": "pool", "id": pool_id, "products": products[index]}
         for step, products in run.products.items()
-        for place, pool_id in enumerate(settings.pool_ids)
+        for index, pool_id in enumerate(settings.pool_ids)
     ]
     return pa.Table.from_pylist(rows, schema=GRADIENT_SCHEMA)
 

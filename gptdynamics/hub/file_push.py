@@ -7,11 +7,11 @@ from pathlib import Path
 
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset.card import CARD, has_generated_part, merge_card, read_card
-from gptdynamics.errors import DataError, SettingsError
-from gptdynamics.hub.push import Pushed
-from gptdynamics.hub.repository import RemoteFile, Repository
-from gptdynamics.hub.retry import patiently, until_done
+from gptdynamics.errors import DataError
+from gptdynamics.hub.push import Pushed, prepare
+from gptdynamics.hub.repository import RemoteFile, Repository, until_done
 from gptdynamics.scratch import scratch_folder
+from gptdynamics.settings.datasets import PushOptions
 
 
 def push_files(
@@ -45,12 +45,7 @@ def push_files(
         UnreachableError: the Hub failed again and again.
         DataError: the YAML of the present card cannot be read; nothing was changed.
     """
-    patiently(repository.user, on_wait)
-    created = not patiently(repository.exists, on_wait)
-    if created:
-        patiently(lambda: repository.create(private), on_wait)
-    elif private and not patiently(repository.private, on_wait):
-        raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
+    created = prepare(repository, PushOptions(private=private), on_wait)
 
     def attempt(number: int) -> Pushed:
         if repository.head() is None:
@@ -58,49 +53,49 @@ def push_files(
         head = repository.head()
         if head is None:
             raise DataError(f"{repository.id} has no branch {repository.branch}")
-        there = repository.files(head)
+        remote = repository.files(head)
         if not created:
-            check(there, head)
-        with scratch_folder() as place:
+            check(remote, head)
+        with scratch_folder() as scratch:
             merged = dict(files)
-            if CARD in files and CARD in there:
-                merged[CARD] = _merged_card(files[CARD], repository, head, own_metadata, Path(place))
+            if CARD in files and CARD in remote:
+                merged[CARD] = _merged_card(files[CARD], repository, head, own_metadata, Path(scratch))
             changed = {
-                path: file for path, file in merged.items() if path not in there or not there[path].same_as(file)
+                path: file for path, file in merged.items() if path not in remote or not remote[path].same_as(file)
             }
             size = sum(file.stat().st_size for file in changed.values())
             if not changed:
                 return Pushed(repository.id, created, sha=head)
-            made = repository.commit(dict(changed), head, message, pull_request, description)
-            repository.read_back(made, changed, Path(place) / "read")
-        return Pushed(repository.id, created, files=sorted(changed), size=size, sha=made.sha, url=made.url)
+            committed = repository.commit(dict(changed), head, message, pull_request, description)
+            repository.read_back(committed, changed, Path(scratch) / "read")
+        return Pushed(repository.id, created, files=sorted(changed), size=size, sha=committed.sha, url=committed.url)
 
     return until_done(attempt, on_wait)
 
 
-def refuse_replacing(repository: Repository, files: Mapping[str, Path], there: Mapping[str, RemoteFile]) -> None:
+def refuse_replacing(repository: Repository, files: Mapping[str, Path], remote: Mapping[str, RemoteFile]) -> None:
     """Raise DataError if a file of a repository that is not ours would be replaced; a card that is merged is not.
 
     Args:
         repository: that is to be changed.
         files: a local file for each path in it.
-        there: the files of the repository.
+        remote: the files of the repository.
     """
     for path, file in files.items():
         merged = path == CARD and has_generated_part(file.read_text(encoding="utf-8", errors="replace"))
-        if path in there and not merged and not there[path].same_as(file):
+        if path in remote and not merged and not remote[path].same_as(file):
             raise DataError(
                 f"{repository.id} holds another {path}, which is not of this package: name another {repository.kind}"
             )
 
 
-def _merged_card(card: Path, repository: Repository, head: str, own_metadata: Sequence[str], place: Path) -> Path:
+def _merged_card(card: Path, repository: Repository, head: str, own_metadata: Sequence[str], scratch: Path) -> Path:
     new = card.read_text(encoding="utf-8")
     if not has_generated_part(new):
         return card
     try:
         old = read_card(repository.fetch(CARD, head))
-        write_text(place / CARD, merge_card(old, new, own_metadata))
+        write_text(scratch / CARD, merge_card(old, new, own_metadata))
     except DataError as error:
         raise DataError(f"{repository.id}: {error}") from error
-    return place / CARD
+    return scratch / CARD

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
-from gptdynamics.configs import config_parts, value_differences
+from gptdynamics.configs import config_parts, split_of, value_differences
 from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
 from gptdynamics.dataset.card_content import card_files, drawn_runs, may_draw
 from gptdynamics.dataset.checks.facts import config_facts
@@ -21,9 +22,20 @@ from gptdynamics.dataset.manifest import manifest_differences, merge_manifests, 
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify_run
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
-from gptdynamics.hub.layout import ours, run_files
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.models.base_model import unpublished_note
+
+# Only files of these names are read or written: none of them leads out of a folder.
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_RUN = r"u?[0-9]{4,}"
+_FILES = (
+    rf"manifests/{_NAME}_{_NAME}\.json",
+    rf"data/{_NAME}_examples/(pool|test)\.parquet",
+    rf"data/{_NAME}_gradients/base\.parquet",
+    rf"data/{_NAME}/(train|validation|test|test_unseen)-{_RUN}\.parquet",
+    rf"sidecar/{_NAME}/{_RUN}\.failed\.json",
+)
+_OURS = re.compile("|".join(f"(?:{each})" for each in _FILES))
 
 
 class Merge:
@@ -51,8 +63,8 @@ class Merge:
     ) -> None:
         self.folder, self.repository, self.head = folder, repository, head
         self.replace = replace
-        self.there: Mapping[str, RemoteFile] = {} if head is None else repository.files(head)
-        self.known = set(ours(self.there))
+        self.remote: Mapping[str, RemoteFile] = {} if head is None else repository.files(head)
+        self.ours = {path for path in self.remote if _OURS.fullmatch(path)}
         self.view = DatasetFolder(scratch / "view")
         self.changes: dict[str, Path | None] = {}
         self.runs: list[str] = []
@@ -70,9 +82,9 @@ class Merge:
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError, pa.ArrowException) as error:
             if self.head is None:
                 raise
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"{self.repository.id}: a file there is not one of this package ({type(error).__name__}: {said}). "
+                f"{self.repository.id}: a file there is not one of this package ({type(error).__name__}: {reason}). "
                 "Mend it there, or push to another repository"
             ) from error
 
@@ -88,8 +100,8 @@ class Merge:
         self._add_card()
 
     def _refuse_strangers(self) -> None:
-        if not any(path.startswith("manifests/") for path in self.known) and any(
-            path not in (CARD, FIGURE, ".gitattributes", "LICENSE") for path in self.there
+        if not any(path.startswith("manifests/") for path in self.ours) and any(
+            path not in (CARD, FIGURE, ".gitattributes", "LICENSE") for path in self.remote
         ):
             raise DataError(
                 f"{self.repository.id} is not a GPTDynamics dataset: it has files, but no manifests. Name another one"
@@ -101,8 +113,8 @@ class Merge:
 
     def _put(self, path: str, file: Path) -> None:
         """Let a file go up, unless the repository has the same bytes under its name."""
-        remote = self.there.get(path)
-        if remote is None or not remote.same_as(file):
+        present = self.remote.get(path)
+        if present is None or not present.same_as(file):
             self.changes[path] = file
 
     def _local(self, path: str) -> Path:
@@ -122,7 +134,7 @@ class Merge:
                 facts = config_facts(self.folder, config, findings)
                 _refuse_faults(findings.faults)
             _refuse_faults(verify_run(self.folder, config, run, facts))
-            if any(path in self.known for path in other):
+            if any(path in self.ours for path in other):
                 differ.append(run)
             self.runs.append(f"{config}/{run}")
             self.changes |= {path: self._local(path) for path in other}
@@ -147,17 +159,17 @@ class Merge:
 
     def _same(self, path: str) -> bool:
         """Whether the repository has this file, be it written by another version of the Parquet library."""
-        remote = self.there.get(path)
-        if remote is None:
+        present = self.remote.get(path)
+        if present is None:
             return False
-        if remote.same_as(self._local(path)):
+        if present.same_as(self._local(path)):
             return True
         return read_parquet(self._fetch(path)).equals(read_parquet(self._local(path)))
 
     def _versions(self, config: str, run: str) -> str:
         """How the library versions of a run differ; what two machines compute may differ as well."""
         path = run_files(config, run)[1]
-        if path not in self.there:
+        if path not in self.remote:
             return "it lacks their descriptions"
         theirs, mine = (
             json.loads(read_parquet(file, ["versions"])["versions"][0].as_py() or "{}")
@@ -168,7 +180,7 @@ class Merge:
     def _add_manifest(self, config: str) -> None:
         path = f"manifests/{config}.json"
         mine = self.folder.manifest(config)
-        if path not in self.there:
+        if path not in self.remote:
             self._put(path, self._local(path))
             return
         try:
@@ -191,7 +203,7 @@ class Merge:
         path = f"data/{config}_gradients/base.parquet"
         if not self._local(path).exists():
             return
-        if path in self.there and not self.there[path].same_as(self._local(path)):
+        if path in self.remote and not self.remote[path].same_as(self._local(path)):
             theirs, mine = (
                 {(row["part"], row["id"]) for row in read_parquet(file, ["part", "id"]).to_pylist()}
                 for file in (self._fetch(path), self._local(path))
@@ -204,16 +216,16 @@ class Merge:
         failed = self.folder.failed(config)
         for run in failed:
             path = f"sidecar/{config}/{run}.failed.json"
-            if run_files(config, run)[-1] not in self.there:
+            if run_files(config, run)[-1] not in self.remote:
                 self._put(path, self._local(path))
         for run in self.folder.finished(config):
             path = f"sidecar/{config}/{run}.failed.json"
-            if path in self.known:
+            if path in self.ours:
                 self.changes[path] = None
 
     def _add_examples(self, task: str, part: str) -> None:
         path = f"data/{task}_examples/{part}.parquet"
-        if path not in self.there:
+        if path not in self.remote:
             if self._local(path).exists():
                 self._put(path, self._local(path))
             return
@@ -238,7 +250,7 @@ class Merge:
 
     def _add_card(self) -> None:
         """Build the card in a folder that has the names of all files, and what little of them the card is about."""
-        for path in self.known - {path for path, file in self.changes.items() if file is None}:
+        for path in self.ours - {path for path, file in self.changes.items() if file is None}:
             needed = path.startswith(("manifests/", "sidecar/")) or "_examples/" in path
             self._show(path, self._fetch(path) if needed and path not in self.changes else None)
         for path, file in self.changes.items():
@@ -249,26 +261,32 @@ class Merge:
         wanted |= {run_files(config, run)[-1] for config, runs in drawn_runs(finished).items() for run in runs}
         for path in wanted - self.changes.keys():
             self._show(path, self._fetch(path))
-        source = self._fetch(CARD) if CARD in self.there else self._local(CARD)
-        picture = self._fetch(FIGURE) if FIGURE in self.there else self._local(FIGURE)
+        source = self._fetch(CARD) if CARD in self.remote else self._local(CARD)
+        picture = self._fetch(FIGURE) if FIGURE in self.remote else self._local(FIGURE)
         try:
             old = "" if is_older_card(card := read_card(source)) else card
-            made = card_files(self.view, old, self.repository.id, may_draw(picture))
+            content = card_files(self.view, old, self.repository.id, may_draw(picture))
         except DataError as error:
             raise DataError(f"{self.repository.id}: {error}") from error
-        for path, text in made.items():
+        for path, text in content.items():
             write_text(self.view.root / path, text)
             self._put(path, self.view.root / path)
 
     def _show(self, path: str, file: Path | None) -> None:
         """Let the view have a file of this name: that one, or one without content."""
-        place = self.view.root / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
+        target = self.view.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
         if file is None:
-            place.touch()
+            target.touch()
         else:
-            place.symlink_to(file.resolve())
+            target.symlink_to(file.resolve())
+
+
+def run_files(config: str, run: str) -> list[str]:
+    """Paths of a run's files in the repository, the trajectories last; the gradient products may not be there."""
+    name = f"{split_of(run)}-{run}.parquet"
+    return [f"data/{config}{kind}/{name}" for kind in ("_gradients", "_runs", "")]
 
 
 def _refuse_faults(faults: list[Any]) -> None:

@@ -41,15 +41,15 @@ def push_model_files(
     """
     repository = Repository(repo, "model") if isinstance(repo, str) else repo
 
-    def check(there: Mapping[str, RemoteFile], head: str) -> None:
-        if "config.json" in there:
+    def check(remote: Mapping[str, RemoteFile], head: str) -> None:
+        if "config.json" in remote:
             theirs, mine = (_model_type(file) for file in (repository.fetch("config.json", head), files["config.json"]))
             if theirs != mine:
                 raise DataError(
                     f"{repository.id} holds a model of another kind ({theirs}, not {mine}): name another one"
                 )
         else:
-            refuse_replacing(repository, files, there)
+            refuse_replacing(repository, files, remote)
 
     return push_files(repository, files, check, message, private, on_wait, own_metadata, pull_request, description)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.withheld import copy_without_texts
-from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub.merge import Merge
-from gptdynamics.hub.repository import Repository
-from gptdynamics.hub.retry import patiently, until_done
+from gptdynamics.hub.repository import Repository, patiently, until_done
 from gptdynamics.scratch import scratch_folder
 from gptdynamics.settings.datasets import PushOptions
+
+OnLine = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def push(
         if options.no_texts:
             copy_without_texts(root, Path(scratch) / "copy")
             root = Path(scratch) / "copy"
-        created = _prepare(repository, options, on_wait)
+        created = prepare(repository, options, on_wait)
         copy = DatasetFolder(root)
         return until_done(
             lambda number: _push_once(copy, repository, created, options, Path(scratch) / str(number)), on_wait
@@ -88,12 +89,10 @@ def push(
 
 def check_access(repo: str) -> None:
     """Raise if a repository cannot be pushed to, as far as that can be told without changing it."""
-    _prepare(Repository(repo), PushOptions(dry_run=True))
+    prepare(Repository(repo), PushOptions(dry_run=True))
 
 
-def _prepare(
-    repository: Repository, options: PushOptions, on_wait: Callable[[str], None] = lambda reason: None
-) -> bool:
+def prepare(repository: Repository, options: PushOptions, on_wait: Callable[[str], None] = lambda reason: None) -> bool:
     """Check that the repository can be pushed to, and make it; whether that was needed."""
     user = patiently(repository.user, on_wait)
     if not patiently(repository.exists, on_wait):
@@ -135,15 +134,15 @@ def _push_once(
     if options.dry_run:
         return pushed
     assert head is not None
-    made = None
+    committed = None
     if merge.changes:
         message = _message(merge.runs)
-        made = repository.commit(merge.changes, head, message, options.create_pr)
-        repository.read_back(made, changed, scratch / "read")
-    sha = made.sha if made else head
+        committed = repository.commit(merge.changes, head, message, options.create_pr)
+        repository.read_back(committed, changed, scratch / "read")
+    sha = committed.sha if committed else head
     if options.tag is not None:
         repository.tag(options.tag, sha)
-    return Pushed(**(vars(pushed) | {"sha": sha, "url": made.url if made else None}))
+    return Pushed(**(vars(pushed) | {"sha": sha, "url": committed.url if committed else None}))
 
 
 def _message(runs: list[str]) -> str:
@@ -151,3 +150,36 @@ def _message(runs: list[str]) -> str:
         return "Update card and examples"
     configs = sorted({run.split("/")[0] for run in runs})
     return f"Add {len(runs)} run{'s' if len(runs) > 1 else ''} of {', '.join(configs)}"
+
+
+class RunPusher:
+    """Pushes each run when it has ended; without a repository it does nothing.
+
+    Args:
+        folder: the dataset folder.
+        repo: `<owner>/<name>`, or None; raises GPTDynamicsError if it cannot be pushed to.
+        no_texts: leave out texts that are not our own.
+        on_run: called with a line for each run that went up.
+        on_note: called with a line when a run could not go up.
+    """
+
+    def __init__(self, folder: Path, repo: str | None, no_texts: bool, on_run: OnLine, on_note: OnLine) -> None:
+        self.folder, self.repo, self.no_texts = folder, repo, no_texts
+        self.on_run, self.on_note = on_run, on_note
+        if repo is not None:
+            check_access(repo)
+
+    def push_run(self, run: str) -> None:
+        """Push everything. A failure is only noted: the run goes up with the next."""
+        try:
+            self.push_all()
+        except GPTDynamicsError as error:
+            self.on_note(f"note: {run} is not on the Hub yet: {error}")
+
+    def push_all(self) -> None:
+        """Push everything; raises as `push`."""
+        folder = DatasetFolder(self.folder)
+        if self.repo is None or not any(folder.finished(config) for config in folder.configs()):
+            return
+        for run in push(self.folder, self.repo, PushOptions(no_texts=self.no_texts)).runs:
+            self.on_run(f"{run} is in {self.repo}")

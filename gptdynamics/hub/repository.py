@@ -1,13 +1,15 @@
-"""A repository on the Hub: what is there, and changing it in one commit. Errors are ours, one line each."""
+"""A repository on the Hub: reading it, changing it in one commit, and trying again. Errors are ours, one line each."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub.source import is_hub_id
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 Kind = Literal["dataset", "model", "space"]
+Result = TypeVar("Result")
+
+ATTEMPTS = 8
+FIRST_PAUSE_SECONDS = 0.5
 
 
 class OvertakenError(GPTDynamicsError):
@@ -114,8 +120,8 @@ class Repository:
             raise self._odd_answer(error) from error
 
     def _odd_answer(self, error: Exception) -> DataError:
-        said = f"{type(error).__name__}: {_line(error)}"
-        return DataError(f"{self.id}: the Hub's answer cannot be understood ({said}). Check HF_ENDPOINT, or try later")
+        what = f"{type(error).__name__}: {_line(error)}"
+        return DataError(f"{self.id}: the Hub's answer cannot be understood ({what}). Check HF_ENDPOINT, or try later")
 
     def _refused(self, error: Any) -> GPTDynamicsError:
         status = getattr(error.response, "status_code", 0)
@@ -236,7 +242,7 @@ class Repository:
             for path, file in sorted(changes.items())
         ]
         with self._errors():
-            made = self._api.create_commit(
+            commit = self._api.create_commit(
                 self.id,
                 operations,
                 commit_message=message,
@@ -246,16 +252,46 @@ class Repository:
                 parent_commit=parent,
                 create_pr=pull_request,
             )
-            return Committed(str(made.oid), str(made.pr_url or made.commit_url))
+            return Committed(str(commit.oid), str(commit.pr_url or commit.commit_url))
 
-    def read_back(self, made: Committed, changed: Mapping[str, Path], place: Path) -> None:
-        """Fetch the files that went up into the folder `place`; raises DataError if one differs from its local file."""
+    def read_back(self, committed: Committed, changed: Mapping[str, Path], folder: Path) -> None:
+        """Fetch the files that went up into a folder; raises DataError if one differs from its local file."""
         for path, file in changed.items():
-            fetched = self.fetch(path, made.sha, place)
+            fetched = self.fetch(path, committed.sha, folder)
             if file_oid(fetched, large=True) != file_oid(file, large=True):
-                raise DataError(f"{self.id}: {path} came back changed from commit {made.sha[:8]}. Push again")
+                raise DataError(f"{self.id}: {path} came back changed from commit {committed.sha[:8]}. Push again")
             fetched.unlink()
 
 
 def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def patiently(call: Callable[[], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
+    """The result of a call that may be repeated; see `until_done`."""
+    return until_done(lambda number: call(), on_wait)
+
+
+def until_done(attempt: Callable[[int], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
+    """The result of the first attempt that does not fail; after each the pause is twice as long.
+
+    Args:
+        attempt: given its number, from 1 on. It reads the state anew: the attempt before may have changed it.
+        on_wait: called with the reason before the next attempt.
+
+    Raises:
+        UnreachableError: all attempts failed.
+    """
+    for number in range(1, ATTEMPTS):
+        try:
+            return attempt(number)
+        except (OvertakenError, UnreachableError) as error:
+            on_wait(str(error))
+            # Two that push at once must not go on colliding.
+            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (number - 1) * random.uniform(0.5, 1.0))
+    try:
+        return attempt(ATTEMPTS)
+    except (OvertakenError, UnreachableError) as error:
+        raise UnreachableError(
+            f"{error}, {ATTEMPTS} times. What was uploaded is kept: run the same command again to go on"
+        ) from error

@@ -99,15 +99,15 @@ def _builder_maker(plain: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return plain(source, name, *args, **options)
         except Exception as error:  # of a source that may hold anything
-            known = _known(source, options)
-            if name in known:
+            available = _available(source, options)
+            if name in available:
                 raise
-            raise not_found(name, source, error, known) from error
+            raise not_found(name, source, error, available) from error
 
     return load_dataset_builder
 
 
-def _known(source: str, options: dict[str, Any]) -> list[str]:
+def _available(source: str, options: dict[str, Any]) -> list[str]:
     """Configurations of a source; none if it cannot be read."""
     from datasets import DownloadConfig, get_dataset_config_names
 
@@ -116,11 +116,11 @@ def _known(source: str, options: dict[str, Any]) -> list[str]:
         download = download.copy()
         download.token = options["token"]
     try:
-        found = get_dataset_config_names(source, revision=options.get("revision"), download_config=download)
+        names = get_dataset_config_names(source, revision=options.get("revision"), download_config=download)
     except Exception:  # of a source that may hold anything
         return []
     # What a repository without a card has one of, and the cache of one that cannot be reached.
-    return [name for name in found if name != "default"]
+    return [name for name in names if name != "default"]
 
 
 def _module_finder(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -67,18 +67,18 @@ def source_of(config: str, revision: str | None = None) -> str:
     return DEFAULT_REPO
 
 
-def not_found(config: str, source: str, error: Exception, known: list[str]) -> SettingsError | DataError:
+def not_found(config: str, source: str, error: Exception, available: list[str]) -> SettingsError | DataError:
     """The error for a configuration that could not be loaded.
 
     Args:
         config: that was asked for.
         source: where it was searched.
         error: of that.
-        known: configurations of that source, if it could be read; then the config is not among them.
+        available: configurations of that source, if it could be read; then the config is not among them.
     """
     bundled = [] if chosen_source() is not None else bundled_configs()
-    if known:
-        listed = ", ".join(dict.fromkeys([*bundled, *known]))
+    if available:
+        listed = ", ".join(dict.fromkeys([*bundled, *available]))
         return SettingsError(f"{SHORT_NAME} has no config {config!r} (looked in {source}); it has: {listed}")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     has = f"the bundled sample (it has: {', '.join(bundled)})" if bundled else "a bundled sample"

@@ -51,8 +51,8 @@ class PlanEntry:
     @property
     def run_names(self) -> list[str]:
         """Names of its runs, in order."""
-        seen = [run_name(at) for at in range(self.runs)]
-        return seen + [run_name(at, unseen=True) for at in range(self.unseen_runs)]
+        on_pool = [run_name(index) for index in range(self.runs)]
+        return on_pool + [run_name(index, unseen=True) for index in range(self.unseen_runs)]
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,15 @@ class Plan:
 
 def _entry(values: dict[str, Any], where: str) -> PlanEntry:
     counts = {name: values.pop(name) for name in ("runs", "unseen_runs") if name in values}
-    known = {field.name: field for field in fields(RunSettings)}
+    settings = {field.name: field for field in fields(RunSettings)}
     config = values.get("config")
     if not isinstance(config, str):
         raise DataError(f'{where}: every [[config]] needs config = "<task>_<size>"')
     for name, value in values.items():
-        if name not in known:
-            expected = ", ".join(["runs", "unseen_runs", *known])
+        if name not in settings:
+            expected = ", ".join(["runs", "unseen_runs", *settings])
             raise DataError(f"{where}: {config} has an unknown setting {name!r}; known are {expected}")
-        kind = str(known[name].type)
+        kind = str(settings[name].type)
         if not is_of_type(value, kind):
             raise DataError(f"{where}: {config}: {name} = {value!r} is not of type {kind}")
     for name, value in counts.items():
@@ -190,11 +190,11 @@ def read_plan(source: str | Path) -> Plan:
 @cache
 def _bundled() -> dict[str, dict[str, Any]]:
     """The training settings of the bundled plans, by config."""
-    found: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for name in PLANS:
         for row in read_plan(name).to_rows():
-            found.setdefault(row["config"], {key: row[key] for key in _TRAINING})
-    return found
+            settings.setdefault(row["config"], {key: row[key] for key in _TRAINING})
+    return settings
 
 
 def known_training(config: str) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def known_training(config: str) -> dict[str, Any]:
     Raises:
         SettingsError: no bundled plan has it.
     """
-    known = _bundled()
-    if config not in known:
+    bundled = _bundled()
+    if config not in bundled:
         raise SettingsError(f"no plan of this package has {config}: give --learning-rate")
-    return dict(known[config])
+    return dict(bundled[config])

@@ -148,8 +148,8 @@ def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None
     parts = task.parts if part == "pool" else task.test_parts
     examples = [
         example
-        for place, each in enumerate(parts)
-        for example in _task_examples(each, split, count, data, (len(parts), place), task.scenario == "instruct")
+        for index, each in enumerate(parts)
+        for example in _task_examples(each, split, count, data, (len(parts), index), task.scenario == "instruct")
     ]
     return sorted(examples, key=lambda example: example.id)
 

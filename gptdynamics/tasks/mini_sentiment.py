@@ -7,10 +7,8 @@ import re
 from typing import Any, NamedTuple
 
 from gptdynamics.tasks import grammar
-from gptdynamics.tasks.grammar import was, with_article
-from gptdynamics.tasks.task import Row, Split, Task
-
-SEED = 20240611
+from gptdynamics.tasks.grammar import GeneratedTask, was, with_article
+from gptdynamics.tasks.task import Row
 
 # Words of praise (+) and of blame (-) for each kind of aspect; `strong` ones fit everything.
 LEXICON = """
@@ -216,24 +214,14 @@ class Review:
         return f"{subject} {was(noun)} {self.rng.choice(NEUTRAL['so'])}{word}"
 
 
-def _draw(rng: random.Random, slot: tuple[bool, str]) -> Row:
-    """A row of the wanted label and kind."""
-    good, kind = slot
-    while True:
-        sentence = grammar.as_sentence(Review(rng).fill(rng.choice(PATTERNS[kind, good]), good))
-        used = [word for word in re.findall(r"[a-z-]+", sentence) if {word, word[:-1], word[:-2]} & ONCE]
-        if len(used) == len(set(used)):
-            break
-    row: dict[str, Any] = {"sentence": sentence, "label": "positive" if good else "negative"}
-    return row | {"hard": True} if kind == "hard" else row
-
-
-class MiniSentiment(Task):
-    """Sentiment of generated one-sentence reviews; needs no download."""
+class MiniSentiment(GeneratedTask):
+    """Sentiment of generated one-sentence reviews."""
 
     name = "mini_sentiment"
     fields = {"sentence": str, "label": str}
     labels = (" positive", " negative")
+    seed = 20240611
+    block = BLOCK
 
     def prompt(self, row: Row) -> str:
         return f"Review: {row['sentence']}\nSentiment:"
@@ -241,9 +229,16 @@ class MiniSentiment(Task):
     def target(self, row: Row) -> str:
         return f" {row['label'].strip()}"
 
-    def licence(self) -> str:
-        return grammar.LICENCE
+    def draw(self, rng: random.Random, slot: tuple[bool, str]) -> Row:
+        """A row of the wanted label and kind."""
+        good, kind = slot
+        while True:
+            sentence = grammar.as_sentence(Review(rng).fill(rng.choice(PATTERNS[kind, good]), good))
+            used = [word for word in re.findall(r"[a-z-]+", sentence) if {word, word[:-1], word[:-2]} & ONCE]
+            if len(used) == len(set(used)):
+                break
+        row: dict[str, Any] = {"sentence": sentence, "label": "positive" if good else "negative"}
+        return row | {"hard": True} if kind == "hard" else row
 
-    def rows(self, split: Split) -> list[Row]:
-        """The generated rows of a split; those that are hard on purpose have the field `hard`."""
-        return grammar.split_rows(BLOCK, _draw, lambda row: row["sentence"], SEED)[split]
+    def key(self, row: Row) -> str:
+        return str(row["sentence"])

@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 
 from gptdynamics.errors import DataError
 from gptdynamics.tasks import grammar
-from gptdynamics.tasks.grammar import listed, with_article
-from gptdynamics.tasks.task import Row, Split, Task
-
-SEED = 20240612
+from gptdynamics.tasks.grammar import GeneratedTask, listed, with_article
+from gptdynamics.tasks.task import Row
 
 # Slots and what fills them, separated by commas.
 LEXICON = """
@@ -163,13 +161,11 @@ def _wording(rng: random.Random, subject: str, name: str, facts: Sequence[Fact])
     rest = [fact for fact in facts if fact not in (kind, place)]
     rng.shuffle(rest)
     given = {"kind": kind, "place": place, "rest": rest}
-    there = [part for part, found in given.items() if found]
-    frames = [
-        frame for subjects, parts, frame in FRAMES if subject in subjects.split() and parts.split() in (there, ["any"])
-    ]
+    parts = ([part for part, value in given.items() if value], ["any"])
+    frames = [frame for subjects, needs, frame in FRAMES if subject in subjects.split() and needs.split() in parts]
     frame = rng.choice(frames)
-    said = [fact for fact in (kind, place) if fact] + rest if "{all}" in frame else rest
-    phrases = [rng.choice(fact.phrases) for fact in said]
+    listed_facts = [fact for fact in (kind, place) if fact] + rest if "{all}" in frame else rest
+    phrases = [rng.choice(fact.phrases) for fact in listed_facts]
     if len({phrase.split()[0] for phrase in phrases}) < len(phrases):
         return None
     where = "from {}" if subject == "person" else "in the {} valley" if subject == "town" else "in {}"
@@ -184,39 +180,14 @@ def _wording(rng: random.Random, subject: str, name: str, facts: Sequence[Fact])
     return grammar.as_sentence(sentence)
 
 
-def _draw(rng: random.Random, slot: tuple[str, int, bool]) -> Row:
-    """A row about a subject, with so many facts; a hard row has one hard fact."""
-    subject, count, hard = slot
-    name = _filled(rng, NAMES[subject])
-    usual = [line for line in RELATIONS if line[0] == subject]
-    core = [line for line in usual if line[1] in (KIND[subject], PLACE[subject])]
-    chance = 0.5 if count > 1 else 0.1
-    lines = [line for line in core if rng.random() < chance][: count - hard]
-    lines += rng.sample([line for line in usual if line not in core], count - hard - len(lines))
-    rng.shuffle(lines)
-    if hard:
-        fitting = [line for line in HARD_RELATIONS if line[0] == subject]
-        lines.insert(rng.randrange(count), rng.choice(fitting))
-    facts = [_fact(rng, line) for line in lines]
-    wanted, tries = rng.choice((2, 3)), 0
-    references: list[str] = []
-    while len(references) < wanted and (tries := tries + 1) < 50:
-        text = _wording(rng, subject, name, facts)
-        if text and text not in references:
-            references.append(text)
-    row: dict[str, Any] = {
-        "triples": [f"{name} | {fact.relation} | {fact.value}" for fact in facts],
-        "references": references,
-    }
-    return row | {"hard": True} if hard else row
-
-
-class MiniTriples(Task):
-    """Sentences from small records of an invented world; needs no download."""
+class MiniTriples(GeneratedTask):
+    """Sentences from small records of an invented world."""
 
     name = "mini_triples"
     text_tokenizer = "13a"
     fields = {"triples": list, "references": list}
+    seed = 20240612
+    block = BLOCK
 
     def prompt(self, row: Row) -> str:
         record: list[str] = []
@@ -237,9 +208,31 @@ class MiniTriples(Task):
     def references(self, row: Row) -> Sequence[str]:
         return list(row["references"])
 
-    def licence(self) -> str:
-        return grammar.LICENCE
+    def draw(self, rng: random.Random, slot: tuple[str, int, bool]) -> Row:
+        """A row about a subject, with so many facts; a hard row has one hard fact."""
+        subject, count, hard = slot
+        name = _filled(rng, NAMES[subject])
+        usual = [line for line in RELATIONS if line[0] == subject]
+        core = [line for line in usual if line[1] in (KIND[subject], PLACE[subject])]
+        chance = 0.5 if count > 1 else 0.1
+        lines = [line for line in core if rng.random() < chance][: count - hard]
+        lines += rng.sample([line for line in usual if line not in core], count - hard - len(lines))
+        rng.shuffle(lines)
+        if hard:
+            fitting = [line for line in HARD_RELATIONS if line[0] == subject]
+            lines.insert(rng.randrange(count), rng.choice(fitting))
+        facts = [_fact(rng, line) for line in lines]
+        wanted, tries = rng.choice((2, 3)), 0
+        references: list[str] = []
+        while len(references) < wanted and (tries := tries + 1) < 50:
+            text = _wording(rng, subject, name, facts)
+            if text and text not in references:
+                references.append(text)
+        row: dict[str, Any] = {
+            "triples": [f"{name} | {fact.relation} | {fact.value}" for fact in facts],
+            "references": references,
+        }
+        return row | {"hard": True} if hard else row
 
-    def rows(self, split: Split) -> list[Row]:
-        """The generated rows of a split; those that are hard on purpose have the field `hard`."""
-        return grammar.split_rows(BLOCK, _draw, lambda row: frozenset(row["triples"]), SEED)[split]
+    def key(self, row: Row) -> frozenset[str]:
+        return frozenset(row["triples"])

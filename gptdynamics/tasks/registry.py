@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.tasks.flan import FLAN
+from gptdynamics.tasks.boolq import BoolQ
+from gptdynamics.tasks.cnn_dm import CNNDailyMail
 from gptdynamics.tasks.mini_sentiment import MiniSentiment
 from gptdynamics.tasks.mini_triples import MiniTriples
 from gptdynamics.tasks.mixture import Mixture
+from gptdynamics.tasks.rte import RTE
+from gptdynamics.tasks.sst2 import SST2
 from gptdynamics.tasks.task import Task
 from gptdynamics.tasks.user_tasks import VARIABLE, user_tasks
+from gptdynamics.tasks.webnlg import WebNLG
+from gptdynamics.tasks.wmt16 import WMT16
 
+_EVALUATED = (RTE(), SST2(), BoolQ(), WebNLG(), WMT16())
+# CNN/DailyMail is trained on only, as in the paper (section 4.1.1).
+FLAN = Mixture("flan", (*_EVALUATED, CNNDailyMail()), _EVALUATED)
 TASKS: tuple[Task | Mixture, ...] = (*FLAN.parts, FLAN, MiniSentiment(), MiniTriples())
 
 
 def _registered() -> dict[str, Task | Mixture]:
-    known: dict[str, Task | Mixture] = {task.name: task for task in TASKS}
+    tasks: dict[str, Task | Mixture] = {task.name: task for task in TASKS}
     for path, task in user_tasks():
-        if task.name in known:
+        if task.name in tasks:
             raise SettingsError(f"{path}: there is a task {task.name!r} already: give this one another name")
-        known[task.name] = task
-    return known
+        tasks[task.name] = task
+    return tasks
 
 
 def is_registered(name: str) -> bool:
@@ -39,13 +47,13 @@ def get_task(name: str) -> Task | Mixture:
     Raises:
         SettingsError: there is none; the message lists the known tasks.
     """
-    known = _registered()
-    if name not in known:
+    tasks = _registered()
+    if name not in tasks:
         raise SettingsError(
-            f"unknown task {name!r}; known tasks: {', '.join(known)}. "
+            f"unknown task {name!r}; known tasks: {', '.join(tasks)}. "
             f"Name the file of a task of your own with --task-file, or in ${VARIABLE}"
         )
-    return known[name]
+    return tasks[name]
 
 
 def get_single_task(name: str) -> Task:

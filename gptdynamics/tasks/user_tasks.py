@@ -88,8 +88,8 @@ def _tasks_of(path: str) -> tuple[Task, ...]:
     try:
         spec.loader.exec_module(module)
         classes = [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == name]
-        found = [each for each in classes if issubclass(each, Task) and not each.__name__.startswith("_")]
-        tasks = tuple(_checked(each) for each in found)
+        kinds = [each for each in classes if issubclass(each, Task) and not each.__name__.startswith("_")]
+        tasks = tuple(_checked(each) for each in kinds)
         if not tasks:
             raise SettingsError("has no subclass of gptdynamics.tasks.Task")
     except SettingsError as error:

@@ -19,7 +19,7 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet, write_parquet
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
-from gptdynamics.hub import retry
+from gptdynamics.hub import repository as repositories
 from gptdynamics.hub.push import PushOptions, push
 from gptdynamics.hub.repository import UnreachableError
 from tests.cards import code
@@ -33,7 +33,7 @@ COMMIT = "POST /api/datasets/ada/dynamics/commit"
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(repositories, "FIRST_PAUSE_SECONDS", 0.001)
     # The client's own pauses before it tries an upload again.
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
@@ -234,7 +234,7 @@ def test_an_interrupted_push_leaves_the_old_state_and_goes_on(
 ) -> None:
     push(first, ID)
     before = hub.store.files("dataset", ID)
-    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    monkeypatch.setattr(repositories, "ATTEMPTS", 2)
     hub.faults.clear()
     hub.faults.add(Fault(COMMIT, times=2, status=500))
     with pytest.raises(UnreachableError, match=r"answers 500, 2 times. What was uploaded is kept: run the same"):
@@ -431,7 +431,7 @@ def test_runs_are_pushed_as_they_end(
         *("--base-model", str(tiny_model_folder), "--learning-rate", "0.001", "--runs", "2", "--steps", "2"),
         *("--test-examples", "4", "--workers", "1", "--push-to", ID),
     )
-    monkeypatch.setattr(retry, "ATTEMPTS", 1)
+    monkeypatch.setattr(repositories, "ATTEMPTS", 1)
     monkeypatch.delenv("HF_TOKEN")
     status, _, errors = command(*collect)
     assert (status, "no token" in errors, (tmp_path / "out").exists()) == (1, True, False)

@@ -9,10 +9,9 @@ import pytest
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DataError, GPTDynamicsError
-from gptdynamics.hub import retry
+from gptdynamics.hub import repository as repositories
 from gptdynamics.hub.push import PushOptions, push
-from gptdynamics.hub.repository import UnreachableError
-from gptdynamics.hub.retry import ATTEMPTS
+from gptdynamics.hub.repository import ATTEMPTS, UnreachableError
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
 
@@ -33,7 +32,7 @@ REQUESTS = {
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(repositories, "FIRST_PAUSE_SECONDS", 0.001)
     # The client's own pauses before it asks again.
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
@@ -48,7 +47,7 @@ def one_line(error: BaseException) -> None:
 def test_any_refusal_is_one_line(
     hub: Hub, collected_once: Path, name: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    monkeypatch.setattr(repositories, "ATTEMPTS", 2)
     hub.faults.add(Fault(REQUESTS[name], times=1000, status=status))
     try:
         push(collected_once, ID)
@@ -64,7 +63,7 @@ def test_any_refusal_is_one_line(
 def test_any_malformed_answer_is_one_line(
     hub: Hub, collected_once: Path, name: str, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "ATTEMPTS", 2)
+    monkeypatch.setattr(repositories, "ATTEMPTS", 2)
     hub.faults.add(Fault(REQUESTS[name], times=1000, status=200, body=body))
     try:
         push(collected_once, ID)

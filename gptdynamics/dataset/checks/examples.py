@@ -56,9 +56,9 @@ def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, 
 
 
 def _ascending_problem(ids: list[int | None]) -> str:
-    known = [key for key in ids if key is not None]
-    ascending = all(before < after for before, after in pairwise(known))
-    sound = len(known) == len(ids) and ascending and known[:1] >= [0]
+    present = [key for key in ids if key is not None]
+    ascending = all(before < after for before, after in pairwise(present))
+    sound = len(present) == len(ids) and ascending and present[:1] >= [0]
     return "" if sound else "some are null, below 0, or not in ascending order"
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModel
 from gptdynamics.console import run_app
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, GPTDynamicsError
-from gptdynamics.hub import retry
+from gptdynamics.hub import repository as repositories
 from gptdynamics.hub.model_push import push_base
 from gptdynamics.hub.push import push
 from gptdynamics.models.nano import MODEL_FOLDER
@@ -263,7 +263,7 @@ def test_what_somebody_wrote_into_the_card_is_kept(hub: Hub, trained: Path, tmp_
 
 
 def test_a_push_is_tried_again_and_made_once(hub: Hub, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(repositories, "FIRST_PAUSE_SECONDS", 0.001)
     hub.faults.add(Fault("POST .*/commit/", status=500))
     first = push_simulator(trained, ID)
     again = push_simulator(trained, ID)
