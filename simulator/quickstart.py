@@ -50,7 +50,6 @@ def quickstart(
 
     Args:
         out: folder for the dataset, the models and the reports; what is there already is used.
-        on_phase, on_progress: as in `train_simulator`.
     """
     from simulator.reporting.evaluation_page import report_evaluation
 

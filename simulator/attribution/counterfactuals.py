@@ -15,12 +15,7 @@ TRIES = 200
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """A changed run.
-
-    Attributes:
-        kind: one of `KINDS`.
-        run: the change, ready to be simulated.
-    """
+    """A changed run, ready to be simulated, and the kind of its change, one of `KINDS`."""
 
     kind: str
     run: WhatIf
@@ -74,16 +69,10 @@ def _visited(run: WhatIf) -> list[int]:
 
 
 def draw_counterfactuals(run: WhatIf, each: int, share: float, seed: int) -> list[Counterfactual]:
-    """Draw changes of a run.
-
-    Args:
-        run: as it was.
-        each: of each kind.
-        share: of the run's examples that are left out or replaced.
-        seed: of the draws.
+    """Draw `each` changes of every kind, which leave out or replace this share of the run's examples.
 
     Raises:
-        SettingsError: so many cannot be left out or replaced.
+        SettingsError: that many examples cannot be left out or replaced.
     """
     count = max(1, round(share * len(_visited(run))))
     return [

@@ -36,13 +36,7 @@ def rank_correlations(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def datamodelling_score(predicted: np.ndarray, truth: np.ndarray, seed: int = 0) -> Score:
-    """How well predictions order training runs by what they do to each test example.
-
-    Args:
-        predicted: `[R, M]`.
-        truth: `[R, M]` from real runs.
-        seed: of the resampling.
-    """
+    """How well predictions `[R, M]` rank R training runs by the true values `[R, M]` of each test example."""
     each = rank_correlations(predicted, truth)
     known = np.flatnonzero(np.isfinite(each))
     if not known.size or not np.isfinite(predicted).all():

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
-from gptdynamics.interruption import keeps
-from simulator.commands.phases import phases
-from simulator.commands.results import show_result
+from simulator.commands.results import run_use_case, show_result
 from simulator.settings.use_cases import MislabelSettings
 
 
@@ -20,7 +16,7 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
     counts that are printed.
     """
     from simulator.use_cases.mislabel import find_mislabels, plan_mislabels
-    from simulator.use_cases.mislabel_report import mislabel_result, suspects, write_suspects
+    from simulator.use_cases.mislabel_report import suspects, write_suspects
 
     if dry_run:
         plan = plan_mislabels(settings)
@@ -31,13 +27,10 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
             f"{plan.seconds / 60:.0f} minutes of one core, and the fits of two simulators"
         )
         return
-    keeps(f"finished trainings are kept in {settings.output}")
-    began = time.perf_counter()
-    with phases() as (on_phase, on_progress):
-        found = find_mislabels(settings, on_phase, on_progress)
-    for path in write_suspects(found, settings.by):
+    mislabels, seconds = run_use_case(find_mislabels, settings)
+    for path in write_suspects(mislabels, settings.by):
         say(f"wrote {path}")
     if settings.flip:
-        show_result("mislabel", "Mislabelled examples", mislabel_result(found), settings, began, write_json)
+        show_result("mislabel", "Mislabelled examples", mislabels, settings, seconds, write_json)
     else:
-        write_json(suspects(found, settings.by))
+        write_json(suspects(mislabels, settings.by))

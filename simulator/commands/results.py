@@ -1,34 +1,50 @@
-"""The results of a use case: written into their folder, beside the command that repeats them, and shown."""
+"""Runs a use case: its work with progress bars, its result as files, JSON and tables."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, show
+from gptdynamics.interruption import keeps
 from gptdynamics.options import command_line
+from simulator.commands.phases import phases
 
 if TYPE_CHECKING:
-    from simulator.reporting.result import Result
+    from simulator.reporting.shown import ShownResult
+
+Returned = TypeVar("Returned")
 
 
-def show_result(name: str, title: str, result: Result, settings: Any, began: float, write_json: WriteJson) -> None:
+def run_use_case(work: Callable[..., Returned], settings: Any) -> tuple[Returned, float]:
+    """Call `work(settings, on_phase, on_progress)` with progress bars; what it returns, and seconds."""
+    keeps(f"finished trainings are kept in {settings.output}")
+    began = time.perf_counter()
+    with phases() as (on_phase, on_progress):
+        returned = work(settings, on_phase, on_progress)
+    return returned, time.perf_counter() - began
+
+
+def show_result(
+    name: str, title: str, shown: ShownResult, settings: Any, seconds: float, write_json: WriteJson
+) -> None:
     """Write a result into its folder, and as JSON where that is asked for; show its tables.
 
     Args:
         name: of the command, and of the files.
         title: of the page.
-        result: what there is to show.
-        settings: what it was made with.
-        began: `time.perf_counter()` before the work.
-        write_json: writes the record of the result where it is asked for.
+        shown: what the use case returned.
+        settings: what it was made with; `output` is the folder.
+        seconds: that it took.
+        write_json: gets the record of the result.
     """
     from simulator.reporting.result_files import Finished, result_record, write_result
     from simulator.reporting.tables import terminal_tables
 
-    command = command_line("gptfluence", name, settings)
-    finished = Finished(name, title, result, command, time.perf_counter() - began)
+    result = shown.result()
+    finished = Finished(name, title, result, command_line("gptfluence", name, settings), seconds)
     write_result(finished, settings.output)
     write_json(result_record(finished))
     for table in terminal_tables(result):

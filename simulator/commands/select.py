@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
-from gptdynamics.interruption import keeps
-from simulator.commands.phases import phases
-from simulator.commands.results import show_result
+from simulator.commands.results import run_use_case, show_result
 from simulator.settings.use_cases import SelectSettings
 
 
@@ -20,16 +16,12 @@ def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> No
     """
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select import trainings_of
-    from simulator.use_cases.select_report import selection_result
 
     if dry_run:
         trainings, updates, spent = trainings_of(settings)
         write_json({"trainings": trainings, "updates": updates, "seconds": spent})
         say(f"{trainings} trainings of {updates} updates; about {spent / 60:.1f} minutes of one core")
         return
-    keeps(f"finished trainings are kept in {settings.output}")
-    began = time.perf_counter()
-    with phases() as (on_phase, on_progress):
-        found = select_examples(settings, on_phase, on_progress)
-    title = f"{found.config}: training examples chosen for a target"
-    show_result("select", title, selection_result(found), settings, began, write_json)
+    selection, seconds = run_use_case(select_examples, settings)
+    title = f"{selection.config}: training examples chosen for a target"
+    show_result("select", title, selection, settings, seconds, write_json)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
-from gptdynamics.interruption import keeps
-from simulator.commands.phases import phases
-from simulator.commands.results import show_result
+from simulator.commands.results import run_use_case, show_result
 from simulator.settings.use_cases import ValidateSettings
 
 
@@ -20,7 +16,6 @@ def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -
     """
     from simulator.use_cases.validate import trainings_of
     from simulator.use_cases.validate import validate as validate_model
-    from simulator.use_cases.validate_report import validation_result
 
     if dry_run:
         count, updates, spent = trainings_of(settings)
@@ -30,9 +25,6 @@ def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -
             f"examples each; about {spent / 60:.1f} minutes of one core"
         )
         return
-    keeps(f"finished trainings are kept in {settings.output}")
-    began = time.perf_counter()
-    with phases() as (on_phase, on_progress):
-        found = validate_model(settings, on_phase, on_progress)
-    title = f"{found.config} {found.metric}: simulated and real runs"
-    show_result("validate", title, validation_result(found), settings, began, write_json)
+    validation, seconds = run_use_case(validate_model, settings)
+    title = f"{validation.config} {validation.metric}: simulated and real runs"
+    show_result("validate", title, validation, settings, seconds, write_json)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gptdynamics.dataset import Dynamics
+from gptdynamics.errors import DataError
 from simulator.baselines import Simfluence
-from simulator.evaluation.scoring import Scores
 from simulator.evaluation.simulated import Simulated
 from simulator.experiments.estimation import average_rows
 from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
@@ -39,7 +39,6 @@ def thinned(runs: Dynamics, interval: int) -> Dynamics:
 def _rows(bench: Workbench, config: str, interval: int) -> list[dict[str, Any]]:
     runs = bench.runs(config)
     held_out, seen = runs.split("test"), runs.split("train", "validation")
-    tests = list(range(len(runs.test)))
     filled = held(runs, interval)
     predictions = {
         "mean_curve": np.broadcast_to(held(seen, interval).values.mean(0), held_out.values.shape),
@@ -53,24 +52,20 @@ def _rows(bench: Workbench, config: str, interval: int) -> list[dict[str, Any]]:
         trained = bench.trained(settings) if interval == 1 else bench.trained(bench.like_tuned(settings), data)
         predictions[method] = Simulated(trained.model).predict(held_out)
 
-    def figures(method: str) -> Scores:
-        return score_part(predictions[method], held_out, seen, 1, tests)
-
     about = {"config": config, "task": config, "interval": interval}
-    return [about | {"method": method} | asdict(figures(method)) for method in predictions]
+    return [
+        about | {"method": method} | asdict(score_part(predicted, held_out, seen, 1))
+        for method, predicted in predictions.items()
+    ]
 
 
 def checkpoint_interval(bench: Workbench) -> Result:
     """Train on runs measured every k steps, score on every step of held-out runs."""
-    result = Result()
-    configs, reasons = bench.configs("finetune")
-    result.skipped.extend(reasons)
-    for config in list(configs):
-        if len(bench.runs(config).step) != len(bench.runs(config).curricula[0]) + 1:
-            configs.remove(config)
-            result.skipped.append(f"{config}: its loss was not measured at every step")
+    result, configs = bench.begin("finetune")
     for config in list(configs):
         try:
+            if len(bench.runs(config).step) != len(bench.runs(config).curricula[0]) + 1:
+                raise DataError("its loss was not measured at every step")
             result.rows.extend([row for interval in INTERVALS for row in _rows(bench, config, interval)])
         except UNTRAINABLE as error:
             configs.remove(config)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from simulator.baselines import SimfluenceDescent
 from simulator.baselines.simfluence_descent import Descent
 from simulator.evaluation.simulated import Simulated
+from simulator.experiments.comparison import SCORE_COLUMNS
 from simulator.experiments.workbench import Workbench, score_part
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
@@ -18,9 +19,7 @@ BLOWN_UP = 1e6
 
 def convergence(bench: Workbench) -> Result:
     """Train both on the config with the most runs, and compare with the training that is used elsewhere."""
-    result = Result()
-    configs, reasons = bench.configs("finetune")
-    result.skipped.extend(reasons)
+    result, configs = bench.begin("finetune")
     if not configs:
         return result
     config = max(configs, key=lambda name: len(bench.folder.finished(name)))
@@ -36,7 +35,6 @@ def convergence(bench: Workbench) -> Result:
     by_paper = bench.trained(by_table)
     losses, errors = ([getattr(check, name) for check in by_paper.fitted[0].checks] for name in ("loss", "error"))
     held_out, seen = runs.split("test"), runs.split("train", "validation")
-    tests = list(range(len(runs.test)))
     cells = []
     for method, predicted, how, epochs in (
         ("simfluence_linear_adamw", descent.predict(held_out), "table 9", len(descent.errors)),
@@ -44,12 +42,12 @@ def convergence(bench: Workbench) -> Result:
         ("markov_1", Simulated(by_paper.model).predict(held_out), "table 8", len(errors)),
         ("markov_1", Simulated(tuned.model).predict(held_out), "as used elsewhere", None),
     ):
-        figures = score_part(predicted, held_out, seen, 1, tests)
+        figures = score_part(predicted, held_out, seen, 1)
         about = {"config": config, "method": method, "training": how, "epochs": epochs}
         result.rows.append(about | vars(figures))
         keys = (figures.mse, figures.mae, figures.spearman, figures.skill)
         cells.append([method, how, "-" if epochs is None else str(epochs), *[number_text(each) for each in keys]])
-    columns = ["method", "how", "epochs", "all-steps MSE", "all-steps MAE", "final-step Spearman", "skill"]
+    columns = ["method", "how", "epochs", *SCORE_COLUMNS]
     result.tables.append(Table(f"{config}, loss: held-out runs", columns, cells))
     panels = []
     for title, simfluence, from_normal, markov in (

@@ -183,9 +183,7 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
 
 def cost(bench: Workbench) -> Result:
     """Time the methods on the configs whose runs recorded gradients, or on the first one where none did."""
-    result = Result()
-    configs, reasons = bench.configs("finetune")
-    result.skipped.extend(reasons)
+    result, configs = bench.begin("finetune")
     held_out = {name: bench.runs(name).split("test") for name in configs}
     with_gradients = [name for name in configs if bench.folder.products_path(name, held_out[name].runs[0]).exists()]
     for config in with_gradients or configs[:1]:

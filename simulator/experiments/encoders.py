@@ -16,12 +16,7 @@ from simulator.training.fitting import fitter_named
 
 
 def causal_models(bench: Workbench, result: Result) -> dict[str, str]:
-    """Base models of the dataset by size, smallest first: what `causal_lm` vectors are taken from.
-
-    Args:
-        bench: the dataset.
-        result: told which of them cannot be loaded.
-    """
+    """Base models of the dataset by size, smallest first; `result.skipped` gets those that cannot be loaded."""
     # The first config of each size.
     firsts = {config_parts(config)[1]: config for config in reversed(bench.configs()[0])}
     counts = {}
@@ -35,9 +30,7 @@ def causal_models(bench: Workbench, result: Result) -> dict[str, str]:
 
 def encoders(bench: Workbench) -> Result:
     """Train markov and memory with every encoder, and with the base model of every size as a causal one."""
-    result = Result()
-    configs, reasons = bench.configs("finetune")
-    result.skipped.extend(reasons)
+    result, configs = bench.begin("finetune")
     sizes = causal_models(bench, result) if configs else {}
     for config in configs:
         runs = bench.runs(config)
@@ -50,7 +43,7 @@ def encoders(bench: Workbench) -> Result:
                 result.skipped.append(f"{config}, {settings.dynamics} with {name} vectors: {error}")
                 continue
             predicted = Simulated(trained.model).predict(held_out)
-            figures = score_part(predicted, held_out, seen, 1, list(range(len(runs.test))))
+            figures = score_part(predicted, held_out, seen, 1)
             encoder_in_name = settings.encoder if fitter_named(settings.dynamics).has_closed_form else "sentence"
             # Every encoder of markov in one colour: the axis tells them apart.
             method = name_of(settings, encoder_in_name)

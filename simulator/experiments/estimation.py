@@ -10,14 +10,13 @@ import numpy as np
 
 from gptdynamics.configs import config_parts
 from simulator.evaluation import Evaluation
+from simulator.experiments.comparison import PAPER_COLUMNS, SCORE_COLUMNS
 from simulator.experiments.paper_tables import PAPER_METHODS, paper_row
 from simulator.experiments.workbench import Scenario, Workbench, score_part
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Result, Table
 from simulator.reporting.tables import score_cells
 
-COLUMNS = ["task", "method", "all-steps MSE", "all-steps MAE", "final-step Spearman", "skill"]
-PAPER_COLUMNS = ["paper: MSE", "MAE", "Spearman"]
 TABLES: dict[tuple[Scenario, str], str] = {
     ("instruct", "loss"): "1",
     ("finetune", "loss"): "2",
@@ -27,13 +26,7 @@ TABLES: dict[tuple[Scenario, str], str] = {
 
 
 def rows_by_task(evaluation: Evaluation, config: str, seen: Any) -> list[dict[str, Any]]:
-    """Figures of every method for each task of an evaluation's test examples.
-
-    Args:
-        evaluation: of one config and metric.
-        config: its name.
-        seen: the training and validation runs.
-    """
+    """Scores of every method for each task of an evaluation's test examples."""
     runs = evaluation.runs
     size = config_parts(config)[1]
     tasks = list(dict.fromkeys(example.task for example in runs.test))
@@ -64,7 +57,7 @@ def task_table(table: str, title: str, rows: Iterable[dict[str, Any]]) -> Table:
         ]
         for row in rows
     ]
-    return Table(title, [*COLUMNS, *PAPER_COLUMNS], cells)
+    return Table(title, ["task", "method", *SCORE_COLUMNS, *PAPER_COLUMNS], cells)
 
 
 def _mean(rows: Sequence[dict[str, Any] | None], key: str, by: Sequence[dict[str, Any]] | None = None) -> float | None:
@@ -144,17 +137,15 @@ def _wanted(bench: Workbench, config: str, kind: str) -> list[str]:
 
 
 def estimate(bench: Workbench, scenario: Scenario, kind: str) -> Result:
-    """One of tables 1 to 4.
+    """One of the paper's tables 1 to 4.
 
     Args:
         bench: the dataset.
         scenario: `finetune` or `instruct`.
         kind: `loss`, or `metrics` for everything else that was measured.
     """
-    result = Result()
     table = TABLES[scenario, kind]
-    configs, reasons = bench.configs(scenario)
-    result.skipped.extend(reasons)
+    result, configs = bench.begin(scenario)
     by_metric: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for config in configs:
         metrics = _wanted(bench, config, kind)
@@ -185,23 +176,3 @@ def estimate(bench: Workbench, scenario: Scenario, kind: str) -> Result:
             "average is that of the task with the largest errors."
         )
     return result
-
-
-def loss_instruct(bench: Workbench) -> Result:
-    """Table 1."""
-    return estimate(bench, "instruct", "loss")
-
-
-def loss_finetune(bench: Workbench) -> Result:
-    """Table 2."""
-    return estimate(bench, "finetune", "loss")
-
-
-def metrics_instruct(bench: Workbench) -> Result:
-    """Table 3."""
-    return estimate(bench, "instruct", "metrics")
-
-
-def metrics_finetune(bench: Workbench) -> Result:
-    """Table 4."""
-    return estimate(bench, "finetune", "metrics")

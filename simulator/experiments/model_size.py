@@ -16,9 +16,7 @@ METHODS = ("mean_curve", "simfluence_linear", "markov_1", "memory_sentence", "me
 
 def model_size(bench: Workbench) -> Result:
     """Compare methods over the sizes of a task's base models."""
-    result = Result()
-    configs, reasons = bench.configs()
-    result.skipped.extend(reasons)
+    result, configs = bench.begin()
     sizes: dict[str, list[str]] = {}
     for config in configs:
         sizes.setdefault(config_parts(config)[0], []).append(config)

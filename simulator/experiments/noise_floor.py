@@ -34,16 +34,13 @@ def is_stochastic(opened: Bench) -> bool:
 def measured_again(
     opened: Bench, runs: dict[str, Dynamics], wanted: list[str], repeat: int
 ) -> dict[str, tuple[list[int], np.ndarray]]:
-    """Train the first held-out run again with other random numbers and measure it.
+    """Train the first held-out run again with the random numbers of `repeat` and measure it.
 
     Args:
-        opened: of the runs.
         runs: held-out runs by metric, the loss among them.
-        wanted: metrics to measure.
-        repeat: which other random numbers.
 
     Returns:
-        For each metric the steps and the values there, `[steps, M]`.
+        For each metric of `wanted` the steps and the values at them, `[steps, M]`.
     """
     # Every test example has a loss; the other metrics are of some of them.
     every = runs["loss"]
@@ -100,9 +97,7 @@ def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> l
 
 def noise_floor(bench: Workbench) -> Result:
     """Train the first held-out run of every config again with other seeds, where that changes anything."""
-    result = Result()
-    configs, reasons = bench.configs()
-    result.skipped.extend(reasons)
+    result, configs = bench.begin()
     for config in configs:
         measured = bench.metrics(config)
         try:

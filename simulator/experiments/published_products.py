@@ -64,9 +64,7 @@ def _rows(config: str, opened: Bench, exact: np.ndarray) -> list[dict[str, Any]]
 
 def published_products(bench: Workbench) -> Result:
     """Compare products of pool and test examples at the base model's weights."""
-    result = Result()
-    configs, reasons = bench.configs()
-    result.skipped.extend(reasons)
+    result, configs = bench.begin()
     for config in configs:
         runs = bench.runs(config).split("test")
         if not has_products(bench.dataset, config, runs.runs[0]):

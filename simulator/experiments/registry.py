@@ -5,23 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.options import command_line
 from gptdynamics.outputs import write_output_text
-from simulator.experiments import estimation
 from simulator.experiments.checkpoint_interval import checkpoint_interval
 from simulator.experiments.convergence import convergence
 from simulator.experiments.cost import cost
 from simulator.experiments.encoders import encoders
+from simulator.experiments.estimation import estimate
 from simulator.experiments.markov_order import markov_order
 from simulator.experiments.model_size import model_size
 from simulator.experiments.noise_floor import noise_floor
 from simulator.experiments.published_products import published_products
 from simulator.experiments.trajectories import trajectories
 from simulator.experiments.unseen import unseen
-from simulator.experiments.workbench import Workbench
+from simulator.experiments.workbench import Scenario, Workbench
 from simulator.ownership import prepare_results_folder
 from simulator.reporting.result import Result
 from simulator.reporting.result_files import (
@@ -41,22 +42,21 @@ PARTS = "results"
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment.
-
-    Attributes:
-        title: with the table or figure of the paper it answers to.
-        run: what it does.
-    """
+    """An experiment; its title names the table or figure of the paper that it repeats."""
 
     title: str
     run: Callable[[Workbench], Result]
 
 
+def _table(scenario: Scenario, kind: str) -> Callable[[Workbench], Result]:
+    return partial(estimate, scenario=scenario, kind=kind)
+
+
 EXPERIMENTS: dict[str, Experiment] = {
-    "loss-instruct": Experiment("Loss, instruction tuning (table 1)", estimation.loss_instruct),
-    "loss-finetune": Experiment("Loss, fine-tuning (table 2)", estimation.loss_finetune),
-    "metrics-instruct": Experiment("Other metrics, instruction tuning (table 3)", estimation.metrics_instruct),
-    "metrics-finetune": Experiment("Other metrics, fine-tuning (table 4)", estimation.metrics_finetune),
+    "loss-instruct": Experiment("Loss, instruction tuning (table 1)", _table("instruct", "loss")),
+    "loss-finetune": Experiment("Loss, fine-tuning (table 2)", _table("finetune", "loss")),
+    "metrics-instruct": Experiment("Other metrics, instruction tuning (table 3)", _table("instruct", "metrics")),
+    "metrics-finetune": Experiment("Other metrics, fine-tuning (table 4)", _table("finetune", "metrics")),
     "checkpoint-interval": Experiment("Measuring at every k-th step (figure 3)", checkpoint_interval),
     "markov-order": Experiment("Markov order (figure 4, table 10)", markov_order),
     "encoders": Experiment("Encoders (figure 5)", encoders),
@@ -72,11 +72,6 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
     """Run one experiment and write NAME.json, NAME.md, NAME.html and its pictures.
-
-    Args:
-        name: one of `EXPERIMENTS`.
-        bench: the dataset.
-        output: folder; it is made.
 
     Raises:
         SettingsError: there is no such experiment.
@@ -103,10 +98,6 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
 
     Those that were finished before, with the same runs and versions, are taken as they are. One that fails for want of
     something else than runs is skipped with the reason, and tried again the next time.
-
-    Args:
-        bench: the dataset.
-        output: folder; it is made, with a folder `results` for the files of each experiment.
 
     Raises:
         SettingsError: there are no runs, or a config is not there.

@@ -47,13 +47,9 @@ def trajectory_figure(evaluation: Evaluation, config: str, paper: str) -> Figure
 
 def trajectories(bench: Workbench) -> Result:
     """Draw every config and metric."""
-    result = Result()
-    configs, reasons = bench.configs()
-    result.skipped.extend(reasons)
+    result, configs = bench.begin()
     for config in configs:
-        for metric in bench.metrics(config):
-            if bench.runs(config, metric).definition.binary:
-                continue
+        for metric in bench.continuous_metrics(config):
             figure = trajectory_figure(bench.evaluation(config, metric), config, "2, 10 to 18")
             if figure is None:
                 result.skipped.append(f"{config}, {metric}: no trajectory moves")

@@ -14,6 +14,7 @@ from simulator.evaluation.held_out import HeldOut, some_tests, split_tests
 from simulator.evaluation.scoring import Method, score
 from simulator.evaluation.selection import at_quantiles
 from simulator.evaluation.simulated import Simulated
+from simulator.experiments.comparison import PAPER_COLUMNS, SCORE_COLUMNS, SCORES
 from simulator.experiments.paper_tables import paper_row
 from simulator.experiments.workbench import UNTRAINABLE, Workbench
 from simulator.reporting.prediction_figures import trajectory_panel
@@ -82,15 +83,11 @@ def _rows(bench: Workbench, config: str, metric: str, skipped: list[str]) -> tup
 
 def unseen(bench: Workbench) -> Result:
     """Hold out pool rows, test examples, or both."""
-    result = Result()
-    configs, reasons = bench.configs()
-    result.skipped.extend(reasons)
+    result, configs = bench.begin()
     for config in configs:
         task = config_parts(config)[0]
         table = "12" if isinstance(config_task(bench.folder, config), Mixture) else "11"
-        for metric in bench.metrics(config):
-            if bench.runs(config, metric).definition.binary:
-                continue
+        for metric in bench.continuous_metrics(config):
             rows, panels = _rows(bench, config, metric, result.skipped)
             result.rows.extend(rows)
             if panels:
@@ -99,17 +96,10 @@ def unseen(bench: Workbench) -> Result:
             cells = []
             for row in rows:
                 paper = paper_row(table, task, metric, row["method"], row["variant"])
-                cells.append(
-                    [
-                        row["variant"],
-                        row["method"],
-                        *score_cells(row, "mse", "mae", "spearman", "skill"),
-                        *score_cells(paper),
-                    ]
-                )
-            columns = ["what", "method", "all-steps MSE", "all-steps MAE", "final-step Spearman", "skill"]
+                cells.append([row["variant"], row["method"], *score_cells(row, *SCORES, "skill"), *score_cells(paper)])
             if cells:
-                result.tables.append(Table(f"{config}, {metric}", [*columns, "paper: MSE", "MAE", "Spearman"], cells))
+                columns = ["what", "method", *SCORE_COLUMNS, *PAPER_COLUMNS]
+                result.tables.append(Table(f"{config}, {metric}", columns, cells))
     if result.rows:
         result.notes.append(
             "Every other test example is kept from training; the same halves in all rows. For unseen test examples "

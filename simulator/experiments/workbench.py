@@ -19,6 +19,7 @@ from gptdynamics.tasks.mixture import Mixture
 from simulator.baselines import MeanCurve
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.evaluation.scoring import Scores, score_prediction, undefined_scores
+from simulator.reporting.result import Result
 from simulator.training import TrainSettings, train_simulator
 from simulator.training.fitting import fitter_named
 from simulator.training.trained import Trained
@@ -35,7 +36,6 @@ class Workbench:
     Attributes:
         dataset: folder or Hub id.
         only: configs to look at; none: all.
-        on_phase, on_progress: as in `train_simulator`.
     """
 
     dataset: str
@@ -89,6 +89,15 @@ class Workbench:
             else:
                 usable.append(config)
         return usable, reasons
+
+    def begin(self, scenario: Scenario | None = None) -> tuple[Result, list[str]]:
+        """An empty result that says which configs cannot be evaluated, and those that can."""
+        configs, reasons = self.configs(scenario)
+        return Result(skipped=reasons), configs
+
+    def continuous_metrics(self, config: str) -> list[str]:
+        """The metrics of a config that take more than two values."""
+        return [metric for metric in self.metrics(config) if not self.runs(config, metric).definition.binary]
 
     def metrics(self, config: str) -> list[str]:
         """What was measured in the runs of a config."""
@@ -151,16 +160,19 @@ class Workbench:
         return lambda phase, total: self.on_phase(f"{what}: {phase}", total)
 
 
-def score_part(predicted: np.ndarray | None, runs: Dynamics, seen: Dynamics, history: int, tests: list[int]) -> Scores:
-    """The scores of one method on some of the test examples.
+def score_part(
+    predicted: np.ndarray | None, runs: Dynamics, seen: Dynamics, history: int, tests: list[int] | None = None
+) -> Scores:
+    """The scores of one method.
 
     Args:
         predicted: `[R, S, M]`, or None where there is no prediction.
         runs: held-out runs.
         seen: training and validation runs, for the reference of skill.
         history: first values that are not scored.
-        tests: places of the test examples.
+        tests: indices of the test examples that are scored; default: all.
     """
+    tests = list(range(len(runs.test))) if tests is None else tests
     truth = runs.values[:, :, tests]
     if predicted is None:
         return undefined_scores(truth, history)

@@ -77,39 +77,21 @@ _OTHER_DASHES = ("solid", "dash", "dashdot", "longdash")
 
 
 def method_colour(method: str) -> str:
-    """Return the colour of a method.
-
-    Arguments:
-        method: name of a method, or `truth`; another name gets a colour that depends on the name alone.
-
-    Returns:
-        The colour as #RRGGBB.
-    """
+    """The colour of a method or of `truth` as #RRGGBB; that of an unknown name depends on the name alone."""
     if method == TRUTH:
         return "#000000"
     return METHOD_COLOURS.get(method) or _OTHER_COLOURS[_digest(method)[0] % len(_OTHER_COLOURS)]
 
 
 def method_dash(method: str) -> str:
-    """Return how the line of a method is dashed.
-
-    Arguments:
-        method: name of a method, or `truth`; another name gets a dash that depends on the name alone.
-
-    Returns:
-        A plotly dash name, one of the keys of `DASH_ARRAYS`.
-    """
+    """The plotly dash name of a method's line, a key of `DASH_ARRAYS`."""
     if method in METHOD_COLOURS or method == TRUTH:
         return METHOD_DASHES.get(method, "solid")
     return _OTHER_DASHES[_digest(method)[1] % len(_OTHER_DASHES)]
 
 
 def drawn_at_first(method: str) -> bool:
-    """Whether a figure shows a method at first: every simulator, and the baselines that come near.
-
-    Arguments:
-        method: its name.
-    """
+    """Whether a figure shows a method before it is clicked: every simulator, and the strongest baselines."""
     return method in _BASELINES_DRAWN_AT_FIRST or method not in BASELINES
 
 

@@ -34,14 +34,11 @@ class Curve:
     """One test example of one held-out run: what was measured and what each method predicted.
 
     Attributes:
-        run: name of the run.
-        test_id: id of the test example within its task.
-        task: name of the task.
-        prompt: text before the target; None where the dataset has no texts.
-        target: text that the metric is measured on; None where the dataset has no texts.
-        step: training steps, T+1 of them with step 0.
-        truth: measured value at each of the steps.
-        predicted: method name -> predicted value at each of the steps, in the order to list them in.
+        run, test_id, task: of the trajectory.
+        prompt, target: texts; None where the dataset has none.
+        step: the T + 1 training steps, with step 0.
+        truth: the measured value at each step.
+        predicted: by method, the predicted value at each step.
     """
 
     run: str
@@ -55,13 +52,7 @@ class Curve:
 
 
 def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: Path) -> None:
-    """Write the page of an evaluation; of a large test set, evenly spaced examples are shown.
-
-    Args:
-        evaluation: rows and predictions.
-        settings: what was evaluated.
-        path: of the page.
-    """
+    """Write the page of an evaluation; of a large test set, evenly spaced examples are shown."""
     runs = evaluation.runs
     examples = evenly_spaced(len(runs.test), EXAMPLES_SHOWN)
     curves = [
@@ -114,8 +105,7 @@ def write_report(
 
     Arguments:
         path: HTML file to write; its folder is made if needed, an existing file is replaced.
-        config: dataset configuration, for the title.
-        metric: metric of the curves, for the title.
+        config, metric: for the title.
         rows: evaluation rows; a figure that is missing, None or not finite is shown as undefined.
         curves: trajectories to show, in the order to list them in. All of them go into the page. Values that
             are not finite become gaps.

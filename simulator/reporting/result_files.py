@@ -22,14 +22,7 @@ PACKAGES = ("gptdynamics", "torch", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Finished:
-    """An experiment or a use case that was run.
-
-    Attributes:
-        name, title: of the experiment.
-        result: what it has to show.
-        command: that repeats it.
-        seconds: it took.
-    """
+    """An experiment or a use case that was run, with the command that repeats it and the seconds it took."""
 
     name: str
     title: str
@@ -108,13 +101,7 @@ def picture_names(finished: Finished) -> list[str]:
 
 
 def markdown(finished: Finished, pictures: Sequence[str], level: int = 1) -> str:
-    """An experiment as a Markdown page or a part of one.
-
-    Args:
-        finished: the experiment.
-        pictures: file names.
-        level: of its heading.
-    """
+    """An experiment as a Markdown page, or as a part of one whose heading has this level."""
     result = finished.result
     parts = [f"{'#' * level} {finished.title}", f"`{finished.command}` ({finished.seconds:.0f} s)"]
     for picture, figure in zip(pictures, result.figures, strict=False):
@@ -129,13 +116,7 @@ def markdown(finished: Finished, pictures: Sequence[str], level: int = 1) -> str
 
 
 def write_results_page(path: Path, title: str, experiments: Sequence[Finished]) -> None:
-    """One HTML page with all tables and figures that loads nothing.
-
-    Args:
-        path: of the page.
-        title: of the page.
-        experiments: in their order on it.
-    """
+    """Write one self-contained HTML page with all tables and figures."""
     write_page(
         path,
         "templates/results.html.jinja",

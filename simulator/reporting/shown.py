@@ -19,12 +19,12 @@ class ShownResult(ABC):
     """A result that has tables, rows and figures. A dataclass that derives from it needs `repr=False`."""
 
     @abstractmethod
-    def _result(self) -> Result:
+    def result(self) -> Result:
         """What there is to show."""
 
     def to_pandas(self) -> Any:
         """The numbers as a `DataFrame`."""
-        return library("pandas").DataFrame(self._result().rows)
+        return library("pandas").DataFrame(self.result().rows)
 
     def plot(self, number: int = 0) -> Any:
         """A plotly figure.
@@ -35,17 +35,17 @@ class ShownResult(ABC):
         Raises:
             SettingsError: there is no such figure.
         """
-        figures = self._result().figures
+        figures = self.result().figures
         if not 0 <= number < len(figures):
             raise SettingsError(f"figure {number}: there is none; the result has {len(figures)}, counted from 0")
         return library("plotly.graph_objects").Figure(plotly_figure(figures[number]))
 
     def __repr__(self) -> str:
-        result = self._result()
+        result = self.result()
         return "\n".join([*map(table_text, terminal_tables(result)), *result.notes])
 
     def _repr_html_(self) -> str:
-        result = self._result()
+        result = self.result()
         notes = "".join(f"<p>{_plain(note)}</p>" for note in result.notes)
         return f"<div>{''.join(map(html_table, result.tables))}{notes}</div>"
 

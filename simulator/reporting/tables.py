@@ -18,12 +18,7 @@ NAME_COLUMNS = ("task", "method", "config", "metric", "what", "encoder", "size",
 
 
 def rich_table(table: Table, caption: str = "") -> RichTable:
-    """A table for the terminal; texts are shown as they are, not as rich's markup.
-
-    Args:
-        table: its cells.
-        caption: below it.
-    """
+    """A table for the terminal; texts are shown as they are, not as rich's markup."""
     from rich.table import Table as RichTable
     from rich.text import Text
 

@@ -9,15 +9,14 @@ from typing import Annotated, Literal
 from gptdynamics.errors import SettingsError
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import Range, check_fields
-from simulator.settings.train import METRIC_NAMES
+from simulator.settings.train import METRIC_NAMES, RunsSettings
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluateSettings(RunsSettings):
     """What is scored, and on what.
 
     Attributes:
-        dataset: a dataset folder or a Hub id.
         config: <task>_<size>, e.g. rte_nano; or several, each scored apart.
         metric: what is predicted; or several, each scored apart.
         models: simulators to score, folders or Hub ids. Default: markov and memory are trained here.
@@ -26,9 +25,6 @@ class EvaluateSettings:
         unseen_tests: keep this share of the test examples from training, and score only those.
     """
 
-    dataset: Annotated[str, CommandLine(positional=True)]
-    config: Annotated[str | tuple[str, ...], CommandLine(commas=True)]
-    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True, note=METRIC_NAMES)] = "loss"
     models: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
     split: Literal["test", "test_unseen"] = "test"
@@ -41,16 +37,6 @@ class EvaluateSettings:
         unknown = [name for name in self.baselines if name not in BASELINES]
         if unknown:
             raise SettingsError(f"no baseline {unknown[0]!r}; there are: {', '.join(BASELINES)}")
-
-    @property
-    def configs(self) -> tuple[str, ...]:
-        """The configs, also if there is one."""
-        return (self.config,) if isinstance(self.config, str) else tuple(self.config)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The metrics, also if there is one."""
-        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
     @property
     def part(self) -> tuple[str, str]:

@@ -23,11 +23,33 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """What is trained, and how.
+class RunsSettings:
+    """Runs of a dataset, of one or several configs and metrics.
 
     Attributes:
         dataset: a dataset folder or a Hub id.
+    """
+
+    dataset: Annotated[str, CommandLine(positional=True)]
+    config: Annotated[str | tuple[str, ...], CommandLine(commas=True)]
+    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True, note=METRIC_NAMES)] = "loss"
+
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """The configs, also if there is one."""
+        return (self.config,) if isinstance(self.config, str) else tuple(self.config)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics, also if there is one."""
+        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+
+
+@dataclass(frozen=True)
+class TrainSettings(RunsSettings):
+    """What is trained, and how.
+
+    Attributes:
         config: <task>_<size>, e.g. rte_nano; or several, which are trained together.
         metric: what to predict; or several: each config is trained on those that it has.
         dynamics: `memory`, or `markov` (the paper).
@@ -47,9 +69,6 @@ class TrainSettings:
         kind: of `index`: `linear`, or `additive` or `multiplicative` for only one kind of factors.
     """
 
-    dataset: Annotated[str, CommandLine(positional=True)]
-    config: Annotated[str | tuple[str, ...], CommandLine(commas=True)]
-    metric: Annotated[str | tuple[str, ...], CommandLine(commas=True, note=METRIC_NAMES)] = "loss"
     dynamics: str = "memory"
     encoder: str = "gradient"
     order: int = 1
@@ -90,16 +109,6 @@ class TrainSettings:
                 raise SettingsError(
                     f"{name}={getattr(self, name)!r} is of markov with vectors; memory and index have a closed form"
                 )
-
-    @property
-    def configs(self) -> tuple[str, ...]:
-        """The configs, also if there is one."""
-        return (self.config,) if isinstance(self.config, str) else tuple(self.config)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The metrics, also if there is one."""
-        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,17 @@ from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
 # Measurements of the pool in a run that the dynamics are made of, besides the first.
 MEASURED = 4
 
+# Titles of the rankings of `mislabel`, in the order of tables, and the names of those that are made of scores.
+MISLABEL_TITLES = {
+    "random": "random (10 shuffles)",
+    "tracin_self": "TracIn-CP self-influence",
+    "gptfluence_alpha": "GPTfluence self alpha",
+    "memory_left_out": "memory, simulated loss when left out",
+    "measured_left_out": "measured loss when left out",
+    "ridge_left_out": "labels of the others, by ridge regression",
+}
+MISLABEL_SCORES = tuple(name for name in MISLABEL_TITLES if name != "random")
+
 Model = Annotated[str, CommandLine(positional=True, hidden=True)]
 Dataset = Annotated[str, CommandLine(positional=True)]
 Output = Annotated[Path, CommandLine(aliases=("out",))]
@@ -122,13 +133,12 @@ class MislabelSettings:
     def __post_init__(self) -> None:
         from gptdynamics.tasks import get_task
         from gptdynamics.tasks.mixture import Mixture
-        from simulator.use_cases.mislabel_rankings import SCORES
 
         counts = ("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers")
         ranges = {"flip": Range(0, 1, below=True), "seed": SEED, "learning_rate": RATE, **dict.fromkeys(counts, COUNT)}
         check_fields(self, ranges)
-        if self.by not in SCORES:
-            raise SettingsError(f"by={self.by!r} must be one of {', '.join(SCORES)}")
+        if self.by not in MISLABEL_SCORES:
+            raise SettingsError(f"by={self.by!r} must be one of {', '.join(MISLABEL_SCORES)}")
         if self.rows < 2 * self.batch_size:
             raise SettingsError(f"rows={self.rows} must be at least twice batch_size={self.batch_size}")
         if self.runs < 6:

@@ -13,13 +13,7 @@ from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
 @dataclass(frozen=True)
 class Case:
-    """A simulator and the runs of the config it was trained on.
-
-    Attributes:
-        model: the simulator.
-        method: its name in tables.
-        runs: all runs, of the metric it predicts.
-    """
+    """A simulator, its name in tables, and all runs of the config and metric it was trained on."""
 
     model: GPTfluenceSimulator
     method: str
@@ -39,7 +33,7 @@ class Case:
         return self.runs.take([names.index(name)])
 
     def higher_is_better(self) -> bool:
-        """Of the metric."""
+        """Whether a higher value of the metric is better."""
         return self.runs.definition.higher_is_better
 
 
@@ -58,12 +52,7 @@ def load_part(model: str, config: str | None = None, metric: str | None = None) 
 
 
 def load_case(model: str, dataset: str, config: str | None = None, metric: str | None = None) -> Case:
-    """Load a simulator, and the runs of its config.
-
-    Args:
-        model: folder or Hub id.
-        dataset: folder, Hub id or short name.
-        config, metric: which part of a simulator of several.
+    """Load a simulator and the runs of its config; `config` and `metric` say which part of one of several.
 
     Raises:
         DataError, SettingsError: one of them is missing or damaged, or they do not fit each other.

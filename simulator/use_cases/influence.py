@@ -48,7 +48,6 @@ class InfluenceFound:
     """Effects in one run. n training examples, m test examples.
 
     Attributes:
-        settings: what was asked for.
         config, metric, method, run: of what.
         pool: the n training examples that the run visits.
         test: the m test examples.

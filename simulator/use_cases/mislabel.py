@@ -28,13 +28,11 @@ from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
 from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
-from simulator.settings.use_cases import MEASURED, MislabelSettings
+from simulator.settings.use_cases import MEASURED, MISLABEL_SCORES, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
-from simulator.use_cases.mislabel_rankings import SCORES
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
-from simulator.use_cases.trial import Trial
-from simulator.use_cases.trial_cost import time_trials
+from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import do_all, train_all
 
 SHARES = (0.1, 0.2, 0.5)
@@ -50,7 +48,6 @@ class Mislabels(ShownResult):
     """What was found. N pool examples.
 
     Attributes:
-        settings: what was asked for.
         pool: the examples as they were searched.
         truth: the true target of each example whose label was flipped.
         scores: `[N]` by method, high where a label seems wrong.
@@ -65,7 +62,8 @@ class Mislabels(ShownResult):
     retrained: Retrained | None
     seconds: dict[str, float]
 
-    def _result(self) -> Result:
+    def result(self) -> Result:
+        """Tables, figures and rows."""
         # The report builds on this module.
         from simulator.use_cases.mislabel_report import mislabel_result, suspects_result
 
@@ -163,9 +161,9 @@ def _scores(
     key = [run_settings.to_dict(), names, texts, model_revision(settings.base_model)]
     kept = Entries(settings.output / "scores")
     arrays = kept.load_arrays(key)
-    if arrays is not None and arrays.keys() >= set(SCORES):
+    if arrays is not None and arrays.keys() >= set(MISLABEL_SCORES):
         times = {name.removeprefix(_SECONDS): float(arrays[name]) for name in arrays if name.startswith(_SECONDS)}
-        return {name: arrays[name] for name in SCORES}, times
+        return {name: arrays[name] for name in MISLABEL_SCORES}, times
     on_phase("runs on the pool", settings.runs)
     seconds = {"dynamics": _collect(settings, pool, on_progress)}
     runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
@@ -190,7 +188,6 @@ def find_mislabels(
 
     Args:
         settings: what to do. Runs, scores and trainings that `output` has already are not made again.
-        on_phase, on_progress: as in `train_simulator`.
 
     Raises:
         GPTDynamicsError: rows or base model cannot be had, or a training diverged.

@@ -13,9 +13,8 @@ import numpy as np
 from gptdynamics.outputs import plain_value, write_output_text
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
-from simulator.settings.use_cases import MislabelSettings
+from simulator.settings.use_cases import MISLABEL_TITLES, MislabelSettings
 from simulator.use_cases.mislabel import Mislabels, found_shares, shuffles
-from simulator.use_cases.mislabel_rankings import LABELS
 from simulator.use_cases.mislabel_retraining import Retrained
 
 INSPECTED = 0.5
@@ -32,12 +31,7 @@ DRAWN = {
 
 
 def suspects(found: Mislabels, by: str) -> list[dict[str, Any]]:
-    """A row for each training example, the most suspicious first.
-
-    Args:
-        found: the scores.
-        by: which one orders the list.
-    """
+    """A row for each training example, the most suspicious first."""
     places = {example.id: at for at, example in enumerate(found.pool)}
     rows = []
     for rank, key in enumerate(found.ranking(by), start=1):
@@ -63,7 +57,7 @@ def suspects_result(found: Mislabels) -> Result:
     ]
     title = f"{found.settings.task}: the most suspicious of {len(rows)} labels, by {by}"
     positions = list(range(1, len(rows) + 1))
-    series = Series(DRAWN[by], positions, [row[by] for row in rows], LABELS[by])
+    series = Series(DRAWN[by], positions, [row[by] for row in rows], MISLABEL_TITLES[by])
     return Result(
         tables=[Table(title, ["rank", "id", "label", by, "prompt"], cells)],
         figures=[Figure(title, [Panel("", "rank", by, [series])])],
@@ -72,12 +66,7 @@ def suspects_result(found: Mislabels) -> Result:
 
 
 def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
-    """Write suspects.csv and suspects.jsonl, the most suspicious first.
-
-    Args:
-        found: the scores.
-        by: which one orders the list.
-    """
+    """Write suspects.csv and suspects.jsonl, the most suspicious first."""
     rows = suspects(found, by)
     lines = "".join(json.dumps(plain_value(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     table = io.StringIO()
@@ -121,7 +110,7 @@ def mislabel_result(found: Mislabels) -> Result:
     result.tables.append(Table(title, columns, cells))
     every, half = max(1, len(found.pool) // 200), x <= INSPECTED + 1e-9
     series = [
-        Series(DRAWN[name], x[half][::every].tolist(), curve[half][::every].tolist(), LABELS[name])
+        Series(DRAWN[name], x[half][::every].tolist(), curve[half][::every].tolist(), MISLABEL_TITLES[name])
         for name, curve in curves.items()
     ]
     panels = [Panel("", "fraction of training data inspected", "fraction of mislabels found", series)]
@@ -155,7 +144,7 @@ def _add_retraining(result: Result, settings: MislabelSettings, again: Retrained
         f"{settings.test_examples} test examples; {again.trainings} trainings."
     )
     series = [
-        Series(DRAWN[name], list(again.shares), values.mean(0).tolist(), LABELS[name], values.std(0).tolist())
+        Series(DRAWN[name], list(again.shares), values.mean(0).tolist(), MISLABEL_TITLES[name], values.std(0).tolist())
         for name, values in again.accuracy.items()
     ]
     spread = 2 * [float(again.clean.std())]

@@ -27,11 +27,8 @@ def bucketed_curriculum(
     incomplete last batch of an epoch is left out.
 
     Args:
-        ids: of the examples.
         lengths: by id, in any unit.
-        batch_size: examples in a batch.
-        epochs: passes over the examples.
-        entropy: of the order.
+        entropy: seed of the order.
     """
     rng = np.random.default_rng(list(entropy))
     curriculum: Curriculum = []
@@ -47,13 +44,7 @@ def bucketed_curriculum(
 
 
 def corrections(ranking: Sequence[int], share: float, truth: Mapping[int, str]) -> dict[int, str]:
-    """The true targets of the mislabelled examples among the first `share` of a ranking.
-
-    Args:
-        ranking: all pool ids, the most suspicious first.
-        share: that is inspected.
-        truth: true target of each mislabelled example.
-    """
+    """The true targets, by pool id, of the mislabelled examples among the first `share` of a ranking."""
     return {key: truth[key] for key in ranking[: round(share * len(ranking))] if key in truth}
 
 
@@ -62,11 +53,10 @@ class Retrained:
     """Test accuracies after training again.
 
     Attributes:
-        shares: `[F]` inspected, 0 first.
+        shares: the F inspected shares, 0 first.
         accuracy: `[seeds, F]` by ranking.
         clean: `[seeds]` with every label right.
-        seconds: of processor time.
-        trainings: how many.
+        seconds: processor time of all trainings.
     """
 
     shares: tuple[float, ...]
@@ -96,7 +86,6 @@ def retrain(
         truth: true target of each mislabelled example.
         shares: inspected, above 0.
         seeds: trainings for each point.
-        keep, workers, on_progress: as of `train_all`.
     """
     every = (0.0, *shares)
     wanted: dict[tuple[int, frozenset[int]], Trial] = {}

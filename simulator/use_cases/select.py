@@ -28,8 +28,7 @@ from simulator.settings.use_cases import SelectSettings
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, one_shot
-from simulator.use_cases.trial import Trial
-from simulator.use_cases.trial_cost import time_trials
+from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
 CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
@@ -40,7 +39,6 @@ class Selection(ShownResult):
     """Choices and what training on them gave. K trainings of a method: random choices, or orders of one choice.
 
     Attributes:
-        settings: what was asked for.
         config, metric: of what.
         higher_is_better: of the metric.
         updates: of every training.
@@ -66,7 +64,8 @@ class Selection(ShownResult):
     doubt: dict[str, np.ndarray]
     seconds: float | None
 
-    def _result(self) -> Result:
+    def result(self) -> Result:
+        """Tables, figures and rows."""
         # The report builds on this module.
         from simulator.use_cases.select_report import selection_result
 
@@ -155,10 +154,6 @@ def select(
     on_progress: Callable[[], None] = lambda: None,
 ) -> Selection:
     """Choose by every method, and train on every choice.
-
-    Args:
-        settings: what to do.
-        on_phase, on_progress: as in `train_simulator`.
 
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit, or a training diverged.

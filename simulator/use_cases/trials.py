@@ -18,8 +18,7 @@ from gptdynamics.models.base_model import model_revision
 from gptdynamics.runs import Bench, BenchContents, Run
 from gptdynamics.runs.processes import OnStep, local_executor
 from simulator.baselines.replay import trained_with
-from simulator.use_cases.kept_runs import KeptRuns
-from simulator.use_cases.trial import Trial
+from simulator.use_cases.trial import KeptRuns, Trial
 
 Result = TypeVar("Result")
 Given = TypeVar("Given", covariant=True)
@@ -79,7 +78,6 @@ def train_all(
         contents: of the bench that they share.
         trials: what to train.
         keep: folder.
-        workers, on_progress: as of `do_all`.
 
     Raises:
         GPTDynamicsError: the base model cannot be had, a training diverged, or a process died.

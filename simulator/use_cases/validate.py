@@ -29,8 +29,7 @@ from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import ValidateSettings
 from simulator.use_cases.case import Case, load_case
-from simulator.use_cases.trial import Trial
-from simulator.use_cases.trial_cost import time_trials
+from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
 LEVELS = (0.5, 0.7, 0.8, 0.9)
@@ -41,7 +40,6 @@ class Validation(ShownResult):
     """Counterfactual runs and what was predicted of them. R runs, S measured steps, M test examples.
 
     Attributes:
-        settings: what was asked for.
         config, metric, run: of the run that was changed.
         kinds: `[R]` of the runs.
         step: `[S]`.
@@ -64,7 +62,8 @@ class Validation(ShownResult):
     simulated_seconds: float
     trained_seconds: float | None
 
-    def _result(self) -> Result:
+    def result(self) -> Result:
+        """Tables, figures and rows."""
         # The report builds on this module.
         from simulator.use_cases.validate_report import validation_result
 
@@ -114,10 +113,6 @@ def validate(
     on_progress: Callable[[], None] = lambda: None,
 ) -> Validation:
     """Draw, simulate and train counterfactual runs.
-
-    Args:
-        settings: what to do.
-        on_phase, on_progress: as in `train_simulator`.
 
     Raises:
         GPTDynamicsError: model, dataset or settings do not fit, or a training diverged.

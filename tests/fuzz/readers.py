@@ -41,8 +41,8 @@ from simulator.evaluation.simulated import load_simulator
 from simulator.hub.card import FIGURES
 from simulator.hub.push import _results
 from simulator.hub.space import trained_on
+from simulator.settings.use_cases import MISLABEL_SCORES as SCORES
 from simulator.training.checkpoints import Checkpoints
-from simulator.use_cases.mislabel_rankings import SCORES
 from simulator.use_cases.simulate import read_curriculum
 from tests.fuzz.conftest import CONFIG
 from tests.fuzz.mutations import ODD_VALUES, Damaged, damage_tree

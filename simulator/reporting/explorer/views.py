@@ -53,10 +53,6 @@ def view_trained_here(
 ) -> View:
     """A view of one config and metric with a memory and a markov that are trained now.
 
-    Args:
-        dataset, config, metric: of the runs.
-        on_phase, on_progress: as in `train_simulator`.
-
     Raises:
         GPTDynamicsError: as `train_simulator`.
     """

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from simulator.cli import main
-from simulator.use_cases.mislabel_rankings import LABELS
+from simulator.settings.use_cases import MISLABEL_TITLES
 from tests.simulator.use_cases.conftest import CONFIG
 
 Command = Callable[..., tuple[int, str, str]]
@@ -143,7 +143,7 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     assert status == 0, err
     record = json.loads((tmp_path / "found" / "mislabel.json").read_text())
     rows = {row["method"]: row for row in record["rows"]}
-    assert set(rows) == set(LABELS)
+    assert set(rows) == set(MISLABEL_TITLES)
     assert set(rows["memory_left_out"]["accuracy"]) == {"0.0", "0.1", "0.2", "0.5"}
     # Nothing corrected is the same training for every ranking.
     assert len({tuple(rows[name]["accuracy"]["0.0"]) for name in rows if "accuracy" in rows[name]}) == 1
@@ -151,7 +151,7 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     # The bars of the second plot are what seeds differ by.
     drawn = {series["label"]: series["spread"] for series in record["figures"][0]["panels"][1]["series"]}
     np.testing.assert_allclose(
-        drawn[LABELS["random"]], [np.std(each) for each in rows["random"]["accuracy"].values()], atol=1e-6
+        drawn[MISLABEL_TITLES["random"]], [np.std(each) for each in rows["random"]["accuracy"].values()], atol=1e-6
     )
     suspects = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum(json.loads(line)["flipped"] for line in suspects) == 6

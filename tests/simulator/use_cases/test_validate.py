@@ -14,8 +14,7 @@ from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.runs import Run
 from simulator.attribution.counterfactuals import KINDS
 from simulator.use_cases.case import load_case
-from simulator.use_cases.kept_runs import KeptRuns
-from simulator.use_cases.trial import Trial
+from simulator.use_cases.trial import KeptRuns, Trial
 from simulator.use_cases.trials import train_all, trial_contents
 from simulator.use_cases.validate import ValidateSettings, tracin, trainings_of, validate
 from simulator.use_cases.validate_report import validation_result
