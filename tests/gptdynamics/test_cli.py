@@ -83,7 +83,7 @@ def test_a_missing_base_model_is_one_line_with_the_known_sizes(collect_rte) -> N
     status, _, errors = collect_rte("--base-model", "/nowhere/model")
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert status == 1
-    assert "cannot load base model '/nowhere/model'" in line and "nano, 14m" in line
+    assert "cannot load base model '/nowhere/model'" in line and "nano, smollm2, 14m" in line
     assert "Traceback" not in errors
 
 
