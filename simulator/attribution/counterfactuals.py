@@ -77,7 +77,7 @@ def draw_counterfactuals(run: WhatIf, each: int, share: float, seed: int) -> lis
     count = max(1, round(share * len(_visited(run))))
     return [
         # A generator each, so that asking for more changes none of those there were.
-        Counterfactual(kind, change(run, count, np.random.default_rng([seed, place, number])))
-        for place, (kind, change) in enumerate(KINDS.items())
+        Counterfactual(kind, change(run, count, np.random.default_rng([seed, kind_index, number])))
+        for kind_index, (kind, change) in enumerate(KINDS.items())
         for number in range(each)
     ]

@@ -38,15 +38,15 @@ def rank_correlations(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def datamodelling_score(predicted: np.ndarray, truth: np.ndarray, seed: int = 0) -> Score:
     """How well predictions `[R, M]` rank R training runs by the true values `[R, M]` of each test example."""
     each = rank_correlations(predicted, truth)
-    known = np.flatnonzero(np.isfinite(each))
-    if not known.size or not np.isfinite(predicted).all():
+    defined = np.flatnonzero(np.isfinite(each))
+    if not defined.size or not np.isfinite(predicted).all():
         return Score(None, None, None, 0)
     rng = np.random.default_rng(seed)
     runs = rng.integers(len(truth), size=(RESAMPLED, len(truth)))
-    found = rank_correlations(predicted[:, known][runs], truth[:, known][runs])
-    tests = rng.integers(known.size, size=(RESAMPLED, known.size))
+    resampled = rank_correlations(predicted[:, defined][runs], truth[:, defined][runs])
+    tests = rng.integers(defined.size, size=(RESAMPLED, defined.size))
     # A resample in which nothing moves says nothing.
-    drawn = np.take_along_axis(found, tests, axis=1)
+    drawn = np.take_along_axis(resampled, tests, axis=1)
     means = drawn[np.isfinite(drawn).any(1)]
     low, high = np.quantile(np.nanmean(means, axis=1), [0.025, 0.975])
-    return Score(float(each[known].mean()), float(low), float(high), int(known.size))
+    return Score(float(each[defined].mean()), float(low), float(high), int(defined.size))

@@ -72,16 +72,20 @@ def left_out_errors(
         fitted = visit_shares(runs.curricula, [example.id for example in runs.pool]).to(situation.pool)
         seen_states = dynamics.states(fitted, rates.to(situation.pool), situation.pool)[:, torch.from_numpy(runs.step)]
         psi = dynamics.test_components(model.test_vectors).double().numpy()
-        shown = float(dynamics.shown[-1])
-    known, alike = seen_states.double().numpy(), likeness(psi)
-    turn = informative(known, config.ridge / float(np.linalg.eigvalsh(alike)[-1]))
+        shrinkage = float(dynamics.shown[-1])
+    run_states, similarities = seen_states.double().numpy(), likeness(psi)
+    basis = informative(run_states, config.ridge / float(np.linalg.eigvalsh(similarities)[-1]))
     # The penalty is relative to the mean eigenvalue, which is a sum over fewer directions now.
-    ridge = config.ridge * turn.shape[1] / len(turn)
-    responses = responses_without_runs(known @ turn, runs.values.astype(np.float64), alike, ridge, config.scale)
-    moved = moved @ turn
+    ridge = config.ridge * basis.shape[1] / len(basis)
+    responses = responses_without_runs(
+        run_states @ basis, runs.values.astype(np.float64), similarities, ridge, config.scale
+    )
+    moved = moved @ basis
     # How far the metric moves with its latent: of log-odds s, log(1 + exp(s)), by 1 - exp(-value).
     slope = 1 - np.exp(-final.double().numpy()) if config.scale.latent == "log-odds" else np.ones(len(final))
-    effects = shown * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, situation.seen.numpy()], optimize=True)
+    effects = (
+        shrinkage * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, situation.seen.numpy()], optimize=True)
+    )
     count = len(effects)
 
     def error(each: np.ndarray) -> np.ndarray:

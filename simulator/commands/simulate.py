@@ -21,18 +21,18 @@ def simulate(settings: SimulateSettings, write_json: WriteJson) -> None:
     from simulator.evaluation.selection import evenly_spaced
     from simulator.use_cases.simulate import simulate as simulate_run
 
-    found = simulate_run(settings)
-    last = found.values.size(1) - 1
+    simulated = simulate_run(settings)
+    last = simulated.values.size(1) - 1
     steps = evenly_spaced(last + 1, STEPS)
-    table = Table(title=f"{found.config}: simulated {found.metric}")
+    table = Table(title=f"{simulated.config}: simulated {simulated.metric}")
     for heading in ("test example", *[f"step {step}" for step in steps]):
         table.add_column(heading, justify="right")
-    table.add_row("mean", *[f"{value:.3f}" for value in found.values[:, steps].mean(0)], end_section=True)
-    for key, values in list(zip(found.test_ids, found.values[:, steps], strict=True))[:ROWS]:
+    table.add_row("mean", *[f"{value:.3f}" for value in simulated.values[:, steps].mean(0)], end_section=True)
+    for key, values in list(zip(simulated.test_ids, simulated.values[:, steps], strict=True))[:ROWS]:
         table.add_row(str(key), *[f"{value:.3f}" for value in values])
-    if len(found.test_ids) > ROWS:
-        table.caption = f"{ROWS} of {len(found.test_ids)} test examples; --json writes all"
+    if len(simulated.test_ids) > ROWS:
+        table.caption = f"{ROWS} of {len(simulated.test_ids)} test examples; --json writes all"
     show(table)
-    for way in found.beyond:
+    for way in simulated.beyond:
         say(f"beyond the runs that the simulator was trained on: {way}")
-    write_json(found.record(), indent=None)
+    write_json(simulated.record(), indent=None)

@@ -24,16 +24,16 @@ def held(runs: Dynamics, interval: int) -> Dynamics:
     """Every value replaced by that at the next measured step: how the paper fills in what it did not measure."""
     updates = int(runs.step[-1])
     measured = np.array(measured_steps(updates, interval))
-    place = {step: at for at, step in enumerate(runs.step.tolist())}
-    stands = [place[int(measured[np.searchsorted(measured, step)])] for step in runs.step.tolist()]
+    index_of_step = {step: index for index, step in enumerate(runs.step.tolist())}
+    stands = [index_of_step[int(measured[np.searchsorted(measured, step)])] for step in runs.step.tolist()]
     return replace(runs, values=runs.values[:, stands])
 
 
 def thinned(runs: Dynamics, interval: int) -> Dynamics:
     """Only the values at the measured steps."""
-    place = {step: at for at, step in enumerate(runs.step.tolist())}
+    index_of_step = {step: index for index, step in enumerate(runs.step.tolist())}
     measured = measured_steps(int(runs.step[-1]), interval)
-    return replace(runs, step=np.array(measured), values=runs.values[:, [place[step] for step in measured]])
+    return replace(runs, step=np.array(measured), values=runs.values[:, [index_of_step[step] for step in measured]])
 
 
 def _rows(bench: Workbench, config: str, interval: int) -> list[dict[str, Any]]:

@@ -64,10 +64,10 @@ def _counted(call: Callable[[], Any]) -> int:
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             nonlocal total
-            found = func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
             if func._overloadpacket in flop_registry:
-                total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=found)
-            return found
+                total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+            return result
 
     with Counter():
         call()
@@ -125,10 +125,10 @@ def exact_cost(opened: Bench, runs: Dynamics) -> tuple[float, float]:
     weights = {name: value for name, value in updates.model.named_parameters() if value.requires_grad}
 
     def one_step() -> None:
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             updates.loss(batch), list(weights.values()), allow_unused=True, materialize_grads=True
         )
-        directional_derivatives(updates.model, losses.batches, [dict(zip(weights, found, strict=True))], count)
+        directional_derivatives(updates.model, losses.batches, [dict(zip(weights, gradients, strict=True))], count)
 
     scale = len(runs.curricula[0]) / count
     return _timed(one_step) * scale, _counted(one_step) * scale

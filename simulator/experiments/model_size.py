@@ -29,9 +29,9 @@ def model_size(bench: Workbench) -> Result:
         for config in mine:
             evaluation = bench.evaluation(config, "loss")
             seen = bench.runs(config).split("train", "validation")
-            found = rows_by_task(evaluation, config, seen)
+            by_task = rows_by_task(evaluation, config, seen)
             result.skipped.extend(f"{config}: {row.method}: {row.note}" for row in evaluation.rows if row.note)
-            rows += [row for row in found if row["method"] in METHODS]
+            rows += [row for row in by_task if row["method"] in METHODS]
         result.rows.extend(rows)
         for part in dict.fromkeys(row["task"] for row in rows):
             of_task = [row for row in rows if row["task"] == part]

@@ -44,11 +44,11 @@ def measured_again(
     """
     # Every test example has a loss; the other metrics are of some of them.
     every = runs["loss"]
-    places = {example.id: at for at, example in enumerate(every.test)}
+    test_index = {example.id: index for index, example in enumerate(every.test)}
     seed = [*run_seed(opened.settings, every.runs[0]), repeat]
     steps = {metric: _chosen(runs[metric]) for metric in wanted}
     sampled = {metric for metric in wanted if runs[metric].definition.needs_text}
-    found: dict[str, list[np.ndarray]] = {metric: [] for metric in wanted}
+    values_by_metric: dict[str, list[np.ndarray]] = {metric: [] for metric in wanted}
     for done, model in enumerate(replay(opened, every, 0, repeat)):
         now = {metric for metric in wanted if done in steps[metric]}
         values: dict[str, np.ndarray] = {}
@@ -57,8 +57,8 @@ def measured_again(
         if now - sampled:
             values |= opened.test_set.measure(model)
         for metric in now:
-            found[metric].append(values[metric][[places[example.id] for example in runs[metric].test]])
-    return {metric: (steps[metric], np.stack(each)) for metric, each in found.items()}
+            values_by_metric[metric].append(values[metric][[test_index[example.id] for example in runs[metric].test]])
+    return {metric: (steps[metric], np.stack(each)) for metric, each in values_by_metric.items()}
 
 
 def _chosen(runs: Dynamics) -> list[int]:
@@ -74,11 +74,11 @@ def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> l
     rows = []
     for metric, (steps, values) in again.items():
         mine = runs[metric]
-        at = [mine.step.tolist().index(step) for step in steps]
-        recorded = mine.values[:, at]
+        indices = [mine.step.tolist().index(step) for step in steps]
+        recorded = mine.values[:, indices]
         figures = score_prediction(values[None], recorded, recorded, 1)
         mean = bench.runs(config, metric).split("train", "validation").values.mean(0)
-        of_mean = score_prediction(mean[None][:, at], recorded, recorded, 1)
+        of_mean = score_prediction(mean[None][:, indices], recorded, recorded, 1)
         rows.append(
             {
                 "config": config,

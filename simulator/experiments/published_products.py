@@ -39,12 +39,12 @@ def output_layer_products(
     return np.stack([(of_right @ gradient(example)).cpu().numpy() for example in left])
 
 
-def agreement(found: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+def agreement(products: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     """How products compare: ratio of mean sizes, correlation, and share of pairs with the same sign."""
     return {
-        "size": float(np.abs(found).mean() / np.abs(exact).mean()),
-        "correlation": float(np.corrcoef(found.ravel(), exact.ravel())[0, 1]),
-        "same_sign": float((np.sign(found) == np.sign(exact)).mean()),
+        "size": float(np.abs(products).mean() / np.abs(exact).mean()),
+        "correlation": float(np.corrcoef(products.ravel(), exact.ravel())[0, 1]),
+        "same_sign": float((np.sign(products) == np.sign(exact)).mean()),
     }
 
 
@@ -59,7 +59,7 @@ def _rows(config: str, opened: Bench, exact: np.ndarray) -> list[dict[str, Any]]
         ("published against the output layer, exact", published, layer),
         ("output layer against all parameters, both exact", layer, exact),
     )
-    return [{"config": config, "what": what} | agreement(found, of) for what, found, of in pairs]
+    return [{"config": config, "what": what} | agreement(products, of) for what, products, of in pairs]
 
 
 def published_products(bench: Workbench) -> Result:

@@ -58,9 +58,9 @@ class TrainSettings(RunsSettings):
         projection: of markov: `linear` (eq. 7-8) or `mlp` (the published code). With `index` a table takes its place.
         preset: how markov is trained: `tuned`, `paper-finetune` (table 8), `paper-finetune-rows` (the same, all test
             examples at once) or `paper-instruct` (table 6).
-        learning_rate: of markov, in place of those of the preset.
-        penalty: of markov: the weight decay, in place of those of the preset.
-        hidden: of markov: the width of the projections, in place of that of the preset.
+        learning_rate: markov only: overrides the preset's learning rates.
+        penalty: markov only: overrides the preset's weight decay.
+        hidden: markov only: overrides the preset's width of the projections.
         objective: of markov: `one_step` (eq. 9), or `rollout`: whole trajectories, free-running.
         bands: also fit with runs left out, for intervals; for markov these are five more fits.
         seed: seed of weights and batches.

@@ -43,7 +43,7 @@ class SimulateSettings:
         run: a recorded run, e.g. 0004.
         curriculum: a JSON file, e.g. [[3, 17]]: the pool ids of each batch; or an object with `curriculum` and,
             optionally, `learning_rate` (one a step) and `initial` (one a test example).
-        interval: also a band that a value lies in so often, e.g. 0.9.
+        interval: also print a prediction interval with this coverage, e.g. 0.9.
         config: which config, of a simulator of several.
         metric: which metric, of a simulator of several.
     """
@@ -108,7 +108,7 @@ class MislabelSettings:
         batch_size: examples in an update.
         epochs: passes over the rows.
         runs: runs that the dynamics are made of, each on half of the rows.
-        retrainings: with --flip: seeds of the trainings after correction.
+        retrainings: with --flip: number of seeds for retraining after labels are corrected.
         test_examples: with --flip: test rows that the accuracy after correction is measured on.
         workers: processes, one thread each.
         by: the score that orders the list of suspects.

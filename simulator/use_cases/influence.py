@@ -128,7 +128,7 @@ class InfluenceFound:
         """Of every training example, the most helpful first; on a test example, or on the mean over all."""
         columns = list(range(len(self.test)))
         if test_id is not None:
-            columns = [at for at, example in enumerate(self.test) if example.id == test_id]
+            columns = [index for index, example in enumerate(self.test) if example.id == test_id]
         final, whole = (each[:, columns].mean(1) for each in (self.final, self.whole))
         errors = self.mean_error
         if test_id is not None:
@@ -140,14 +140,14 @@ class InfluenceFound:
             visited.setdefault(key, []).append(place)
         return [
             Effect(
-                pool_id=self.pool[at].id,
-                final=float(final[at]),
-                whole=float(whole[at]),
-                error=None if errors is None else float(errors[at]),
-                steps=tuple(self.visits.steps[place] for place in visited[self.pool[at].id]),
-                visits=tuple(derivatives[place] for place in visited[self.pool[at].id]),
+                pool_id=self.pool[index].id,
+                final=float(final[index]),
+                whole=float(whole[index]),
+                error=None if errors is None else float(errors[index]),
+                steps=tuple(self.visits.steps[place] for place in visited[self.pool[index].id]),
+                visits=tuple(derivatives[place] for place in visited[self.pool[index].id]),
             )
-            for at in order.tolist()
+            for index in order.tolist()
         ]
 
     def helped(self, test_id: int | None = None) -> list[Effect]:

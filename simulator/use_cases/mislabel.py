@@ -72,7 +72,7 @@ class Mislabels(ShownResult):
     def ranking(self, method: str) -> list[int]:
         """Pool ids, the most suspicious first."""
         order = np.argsort(-self.scores[method], kind="stable")
-        return [self.pool[at].id for at in order]
+        return [self.pool[index].id for index in order]
 
 
 def flip_labels(pool: list[Example], share: float, seed: int) -> tuple[list[Example], dict[int, str]]:
@@ -84,11 +84,11 @@ def flip_labels(pool: list[Example], share: float, seed: int) -> tuple[list[Exam
     rng = np.random.default_rng([seed, 1])
     chosen = rng.choice(len(pool), size=round(share * len(pool)), replace=False)
     flipped, truth = list(pool), {}
-    for at in sorted(chosen.tolist()):
-        example = pool[at]
+    for index in sorted(chosen.tolist()):
+        example = pool[index]
         others = [label for label in get_single_task(example.task).labels if label != example.target]
         truth[example.id] = example.target
-        flipped[at] = replace(example, target=others[int(rng.integers(len(others)))])
+        flipped[index] = replace(example, target=others[int(rng.integers(len(others)))])
     return flipped, truth
 
 
@@ -159,8 +159,8 @@ def _scores(
     names = PlanEntry(run_settings, settings.runs).run_names
     texts = [(each.id, each.prompt, each.target) for each in pool]
     key = [run_settings.to_dict(), names, texts, model_revision(settings.base_model)]
-    kept = Entries(settings.output / "scores")
-    arrays = kept.load_arrays(key)
+    stored = Entries(settings.output / "scores")
+    arrays = stored.load_arrays(key)
     if arrays is not None and arrays.keys() >= set(MISLABEL_SCORES):
         times = {name.removeprefix(_SECONDS): float(arrays[name]) for name in arrays if name.startswith(_SECONDS)}
         return {name: arrays[name] for name in MISLABEL_SCORES}, times
@@ -175,7 +175,7 @@ def _scores(
     [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(settings, pool))])
     on_progress()
     scores = {"tracin_self": traced, **scores}
-    kept.save_arrays(key, {**scores, **{f"{_SECONDS}{name}": np.array(value) for name, value in seconds.items()}})
+    stored.save_arrays(key, {**scores, **{f"{_SECONDS}{name}": np.array(value) for name, value in seconds.items()}})
     return scores, seconds
 
 
@@ -198,16 +198,16 @@ def find_mislabels(
     test = load_examples(task, "test", settings.test_examples, settings.data) if settings.flip else []
     pool, truth = flip_labels(clean, settings.flip, settings.seed)
     scores, seconds = _scores(settings, pool, on_phase, on_progress)
-    found = Mislabels(settings, pool, truth, scores, None, seconds)
+    mislabels = Mislabels(settings, pool, truth, scores, None, seconds)
     if not settings.flip:
-        return found
+        return mislabels
     on_phase("training again after correction", trainings(len(RETRAINED), len(SHARES), settings.retrainings))
     whole = BenchContents(settings.whole_settings, tuple(pool), tuple(test))
     ids = [example.id for example in pool]
-    rankings = {"random": shuffles(ids, settings.seed), **{name: [found.ranking(name)] for name in RETRAINED[1:]}}
+    rankings = {"random": shuffles(ids, settings.seed), **{name: [mislabels.ranking(name)] for name in RETRAINED[1:]}}
     keep = settings.output / "trials"
     retrained = retrain(whole, rankings, truth, SHARES, settings.retrainings, keep, settings.workers, on_progress)
-    return replace(found, retrained=retrained, seconds={**seconds, "retraining": retrained.seconds})
+    return replace(mislabels, retrained=retrained, seconds={**seconds, "retraining": retrained.seconds})
 
 
 def shuffles(ids: list[int], seed: int) -> list[list[int]]:
@@ -248,8 +248,8 @@ def plan_mislabels(settings: MislabelSettings) -> MislabelPlan:
     """
     pool = load_examples(get_task(settings.task), "pool", settings.rows, settings.data)
     run_settings, whole = settings.run_settings, settings.whole_settings
-    there = DatasetFolder(settings.output / "dynamics").finished(run_settings.config)
-    missing = len([at for at in range(settings.runs) if run_name(at) not in there])
+    finished = DatasetFolder(settings.output / "dynamics").finished(run_settings.config)
+    missing = len([index for index in range(settings.runs) if run_name(index) not in finished])
     again = trainings(len(RETRAINED), len(SHARES), settings.retrainings) if settings.flip else 0
     cost = time_trials(
         BenchContents(run_settings, tuple(pool), tuple(pool)), half_curriculum(run_settings, pool, "0000")

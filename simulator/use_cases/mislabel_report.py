@@ -30,32 +30,32 @@ DRAWN = {
 }
 
 
-def suspects(found: Mislabels, by: str) -> list[dict[str, Any]]:
+def suspects(mislabels: Mislabels, by: str) -> list[dict[str, Any]]:
     """A row for each training example, the most suspicious first."""
-    places = {example.id: at for at, example in enumerate(found.pool)}
+    indices = {example.id: index for index, example in enumerate(mislabels.pool)}
     rows = []
-    for rank, key in enumerate(found.ranking(by), start=1):
-        example = found.pool[places[key]]
+    for rank, key in enumerate(mislabels.ranking(by), start=1):
+        example = mislabels.pool[indices[key]]
         row = {
             "rank": rank,
             "id": key,
             "row": example.source.get("row", ""),
             "label": example.target.strip(),
             "prompt": example.prompt,
-            **{name: float(values[places[key]]) for name, values in found.scores.items()},
+            **{name: float(values[indices[key]]) for name, values in mislabels.scores.items()},
         }
-        rows.append(row | ({"flipped": key in found.truth} if found.truth else {}))
+        rows.append(row | ({"flipped": key in mislabels.truth} if mislabels.truth else {}))
     return rows
 
 
-def suspects_result(found: Mislabels) -> Result:
+def suspects_result(mislabels: Mislabels) -> Result:
     """The ten most suspicious training examples as a table, and all of them as rows; where no labels were flipped."""
-    by = found.settings.by
-    rows = suspects(found, by)
+    by = mislabels.settings.by
+    rows = suspects(mislabels, by)
     cells = [
         [str(row["rank"]), str(row["id"]), row["label"], number_text(row[by]), row["prompt"][-60:]] for row in rows[:10]
     ]
-    title = f"{found.settings.task}: the most suspicious of {len(rows)} labels, by {by}"
+    title = f"{mislabels.settings.task}: the most suspicious of {len(rows)} labels, by {by}"
     positions = list(range(1, len(rows) + 1))
     series = Series(DRAWN[by], positions, [row[by] for row in rows], MISLABEL_TITLES[by])
     return Result(
@@ -65,16 +65,16 @@ def suspects_result(found: Mislabels) -> Result:
     )
 
 
-def write_suspects(found: Mislabels, by: str) -> tuple[Path, Path]:
+def write_suspects(mislabels: Mislabels, by: str) -> tuple[Path, Path]:
     """Write suspects.csv and suspects.jsonl, the most suspicious first."""
-    rows = suspects(found, by)
+    rows = suspects(mislabels, by)
     lines = "".join(json.dumps(plain_value(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]))
     writer.writeheader()
     # A spreadsheet must not take a text for a formula.
     writer.writerows([row | {"prompt": _plain_cell(str(row["prompt"]))} for row in rows])
-    paths = found.settings.output / "suspects.csv", found.settings.output / "suspects.jsonl"
+    paths = mislabels.settings.output / "suspects.csv", mislabels.settings.output / "suspects.jsonl"
     for path, text in zip(paths, (table.getvalue(), lines), strict=True):
         write_output_text(path, text)
     return paths
@@ -84,11 +84,13 @@ def _plain_cell(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def detection(found: Mislabels) -> dict[str, np.ndarray]:
+def detection(mislabels: Mislabels) -> dict[str, np.ndarray]:
     """Share of the mislabelled examples found after inspecting n rows, n = 0 .. N, by method; random is a mean."""
-    ids = [example.id for example in found.pool]
-    curves = {"random": np.mean([found_shares(each, found.truth) for each in shuffles(ids, found.settings.seed)], 0)}
-    return curves | {name: found_shares(found.ranking(name), found.truth) for name in found.scores}
+    ids = [example.id for example in mislabels.pool]
+    curves = {
+        "random": np.mean([found_shares(each, mislabels.truth) for each in shuffles(ids, mislabels.settings.seed)], 0)
+    }
+    return curves | {name: found_shares(mislabels.ranking(name), mislabels.truth) for name in mislabels.scores}
 
 
 def _area(x: np.ndarray, y: np.ndarray) -> float:
@@ -97,27 +99,27 @@ def _area(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.trapezoid(y[inside], x[inside]) / x[inside][-1])
 
 
-def mislabel_result(found: Mislabels) -> Result:
+def mislabel_result(mislabels: Mislabels) -> Result:
     """Both plots of figure 7, and the areas under their curves; needs flipped labels."""
-    settings, result, curves = found.settings, Result(), detection(found)
-    x = np.linspace(0, 1, len(found.pool) + 1)
+    settings, result, curves = mislabels.settings, Result(), detection(mislabels)
+    x = np.linspace(0, 1, len(mislabels.pool) + 1)
     for name, curve in curves.items():
         inspected = {f"found_{share:g}": float(np.interp(share, x, curve)) for share in FOUND_AT}
         result.rows.append({"method": name, **inspected, "found_area": _area(x, curve)})
-    title = f"{settings.task}, {len(found.pool)} rows, {len(found.truth)} labels flipped: share of them found"
+    title = f"{settings.task}, {len(mislabels.pool)} rows, {len(mislabels.truth)} labels flipped: share of them found"
     columns = ["method", *[f"in first {share:.0%}" for share in FOUND_AT], "area"]
     cells = [[str(row["method"]), *[number_text(row[key]) for key in list(row)[1:]]] for row in result.rows]
     result.tables.append(Table(title, columns, cells))
-    every, half = max(1, len(found.pool) // 200), x <= INSPECTED + 1e-9
+    every, half = max(1, len(mislabels.pool) // 200), x <= INSPECTED + 1e-9
     series = [
         Series(DRAWN[name], x[half][::every].tolist(), curve[half][::every].tolist(), MISLABEL_TITLES[name])
         for name, curve in curves.items()
     ]
     panels = [Panel("", "fraction of training data inspected", "fraction of mislabels found", series)]
-    if found.retrained:
-        panels.append(_add_retraining(result, settings, found.retrained))
+    if mislabels.retrained:
+        panels.append(_add_retraining(result, settings, mislabels.retrained))
     result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2, "7"))
-    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found.seconds.items())
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in mislabels.seconds.items())
     result.notes.append(f"Areas are mean heights over the first {INSPECTED:.0%}. Processor time: {spent}.")
     return result
 

@@ -38,8 +38,8 @@ def bucketed_curriculum(
         batches: Curriculum = []
         for start in range(0, len(order), BUCKET * batch_size):
             like = sorted(order[start : start + BUCKET * batch_size], key=lengths.__getitem__)
-            batches += [like[at : at + batch_size] for at in range(0, len(like), batch_size)]
-        curriculum += [batches[at] for at in rng.permutation(len(batches))]
+            batches += [like[index : index + batch_size] for index in range(0, len(like), batch_size)]
+        curriculum += [batches[index] for index in rng.permutation(len(batches))]
     return curriculum
 
 

@@ -37,7 +37,7 @@ class SelfInfluence:
     def do(self, bench: Bench) -> np.ndarray:
         """Train; `[N]` in the order of the pool."""
         rates = linear_decay(bench.settings.learning_rate, len(self.curriculum))
-        steps = {round(at * len(self.curriculum) / self.checkpoints) for at in range(self.checkpoints)}
+        steps = {round(index * len(self.curriculum) / self.checkpoints) for index in range(self.checkpoints)}
         pool = list(bench.tokenized.values())
         total = np.zeros(len(pool))
         for step, model in enumerate(bench.weights(self.curriculum, rates, [bench.settings.seed, 0])):
@@ -48,8 +48,8 @@ class SelfInfluence:
 
 def squared_lengths(model: torch.nn.Module, examples: Sequence) -> np.ndarray:
     """The squared length of each example's gradient, over all trainable parameters."""
-    found = [sum(float(part.square().sum()) for part in each) for each in example_gradients(model, examples)]
-    return np.array(found)
+    lengths = [sum(float(part.square().sum()) for part in each) for each in example_gradients(model, examples)]
+    return np.array(lengths)
 
 
 def self_alpha(model: GPTfluenceSimulator) -> np.ndarray:
@@ -94,11 +94,11 @@ def ridge_left_out(vectors: np.ndarray, labels: Sequence[str]) -> np.ndarray:
         vectors: `[N, E]`, of the prompts without labels.
         labels: of each.
     """
-    known = sorted(set(labels))
-    if len(known) < 2:
+    classes = sorted(set(labels))
+    if len(classes) < 2:
         return np.zeros(len(labels))
-    own = np.array([known.index(label) for label in labels])
-    wanted = np.eye(len(known))[own]
+    own = np.array([classes.index(label) for label in labels])
+    wanted = np.eye(len(classes))[own]
     design = np.c_[vectors.astype(np.float64), np.ones(len(vectors))]
     gram = design.T @ design
     penalised = np.eye(len(gram))

@@ -78,7 +78,7 @@ def cycled(chosen: Sequence[int], batch_size: int, steps: int, seed: int) -> Cur
     visits: list[int] = []
     while len(visits) < steps * batch_size:
         visits += rng.permutation(np.array(chosen)).tolist()
-    return [visits[at * batch_size : (at + 1) * batch_size] for at in range(steps)]
+    return [visits[index * batch_size : (index + 1) * batch_size] for index in range(steps)]
 
 
 def _target(settings: SelectSettings, fact: Dynamics) -> list[int]:
@@ -100,7 +100,7 @@ def choose(
     """
     size, count, pool = len(fact.pool), settings.count, fact.pool
 
-    def alike(kind: str) -> list[int]:
+    def most_similar_by(kind: str) -> list[int]:
         encoder = make_encoder(kind, fact.base_model, tokenization=fact.tokenization)
         vectors = [encode_cached(encoder, each) for each in (pool, fact.test)]
         return most_alike(vectors[0], vectors[1][target], count)
@@ -111,9 +111,9 @@ def choose(
     fixed: dict[str, Callable[[], list[int]]] = {
         "greedy": partial(greedy, bound.worst, size, count),
         "one_shot": partial(one_shot, bound.expected, bound.worst, bound.centre, bound.kernel, count),
-        "tracin": partial(alike, "gradient"),
-        "similarity": partial(alike, "sentence"),
-        "length": lambda: sorted(range(size), key=lambda at: longest(pool[at]))[:count],
+        "tracin": partial(most_similar_by, "gradient"),
+        "similarity": partial(most_similar_by, "sentence"),
+        "length": lambda: sorted(range(size), key=lambda index: longest(pool[index]))[:count],
     }
     drawn = [
         np.random.default_rng([seed, 6]).choice(size, size=count, replace=False).tolist()
@@ -161,7 +161,7 @@ def select(
     prepare_results_folder(settings.output)
     case, fact = _read(settings)
     target = _target(settings, fact)
-    others = [at for at in range(len(fact.test)) if at not in set(target)]
+    others = [index for index in range(len(fact.test)) if index not in set(target)]
     contents = trial_contents(fact, fact.test, measured=2)
     bound = mixture_bound(case, fact, target)
     on_phase("choosing", 1)
@@ -176,26 +176,26 @@ def select(
     ids = [example.id for example in fact.pool]
     steps, batch_size = len(fact.curricula[0]), fact.batch_size
     trials = [
-        Trial(cycled([ids[at] for at in each], batch_size, steps, seed), run_name(seed))
+        Trial(cycled([ids[index] for index in each], batch_size, steps, seed), run_name(seed))
         for choices in places.values()
         for seed, each in enumerate(choices)
     ]
     on_phase("training on the choices", len(trials))
     worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
     final = np.stack([each.metrics[fact.metric][-1] for each in worked.results])
-    rows = {name: [at for at, (each, _) in enumerate(chosen) if each == name] for name in places}
+    rows = {name: [index for index, (each, _) in enumerate(chosen) if each == name] for name in places}
     return Selection(
         settings=settings,
         config=fact.config,
         metric=fact.metric,
         higher_is_better=case.higher_is_better(),
         updates=steps,
-        choices={name: [[ids[at] for at in each] for each in choices] for name, choices in places.items()},
-        target=[fact.test[at].id for at in target],
-        others=[fact.test[at].id for at in others],
-        on_target={name: final[at][:, target].mean(1) for name, at in rows.items()},
-        on_others={name: final[at][:, others].mean(1) for name, at in rows.items()} if others else {},
-        simulated={name: simulated[at] for name, at in rows.items()},
-        doubt={name: doubt[at] for name, at in rows.items()},
+        choices={name: [[ids[index] for index in each] for each in choices] for name, choices in places.items()},
+        target=[fact.test[index].id for index in target],
+        others=[fact.test[index].id for index in others],
+        on_target={name: final[index][:, target].mean(1) for name, index in rows.items()},
+        on_others={name: final[index][:, others].mean(1) for name, index in rows.items()} if others else {},
+        simulated={name: simulated[index] for name, index in rows.items()},
+        doubt={name: doubt[index] for name, index in rows.items()},
         seconds=worked.each,
     )

@@ -46,12 +46,12 @@ class MixtureBound:
 
     def simulated(self, weights: torch.Tensor) -> torch.Tensor:
         """The metric after the last update, mean over the target: `[choices]`."""
-        found = []
+        outcomes = []
         for part in _shares(weights).split(CHUNK):
             visits = part.unsqueeze(1).expand(-1, len(self.rates), -1)
             final = self.situation.trajectories(visits, torch.tensor([self.rates]))[:, -1]
-            found.append(final[:, list(self.target)].mean(1))
-        return torch.cat(found)
+            outcomes.append(final[:, list(self.target)].mean(1))
+        return torch.cat(outcomes)
 
     def doubt(self, weights: torch.Tensor) -> torch.Tensor:
         """How far off `simulated` may be (one standard error), in the metric's units: `[choices]`."""
@@ -102,7 +102,7 @@ def mixture_bound(case: Case, fact: Dynamics, target: Sequence[int]) -> MixtureB
     vectors = torch.nn.functional.normalize(run.situation.pool, dim=1)
     kernel = vectors @ vectors.T
     held = case.runs.split("test")
-    missed = np.array([_missed(case.model, held.take([at]), target) for at in range(len(held.runs))])
+    missed = np.array([_missed(case.model, held.take([index]), target) for index in range(len(held.runs))])
     far = distances(_mean_shares(held, pool_ids), centre, kernel)
     rate = float(np.sqrt(np.square(missed).mean()) / far.square().mean().sqrt())
     return MixtureBound(

@@ -46,11 +46,11 @@ def one_shot(expected: Outcome, worst: Outcome, centre: torch.Tensor, kernel: to
     effects = expected(torch.ones(size, size) + torch.eye(size)).double()
     effects = (effects - effects.mean()) / effects.std().clamp(min=torch.finfo(torch.float64).tiny)
     weights = np.geomspace(*WEIGHTS, STEPS)
-    found = [near(effects, float(weight), centre.double(), kernel.double(), count) for weight in weights]
-    shares = torch.zeros(len(found), size)
-    for row, chosen in enumerate(found):
+    candidates = [near(effects, float(weight), centre.double(), kernel.double(), count) for weight in weights]
+    shares = torch.zeros(len(candidates), size)
+    for row, chosen in enumerate(candidates):
         shares[row, chosen] = 1 / count
-    return found[int(worst(shares).argmin())]
+    return candidates[int(worst(shares).argmin())]
 
 
 def near(effects: torch.Tensor, weight: float, centre: torch.Tensor, kernel: torch.Tensor, count: int) -> list[int]:

@@ -9,54 +9,57 @@ from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.use_cases.select import Selection
 
 
-def selection_result(found: Selection) -> Result:
+def selection_result(selection: Selection) -> Result:
     """What training on each method's choice gave."""
     result, cells = Result(), []
-    sides = {"target": found.on_target, "other test examples": found.on_others}
-    for name, choices in found.choices.items():
+    sides = {"target": selection.on_target, "other test examples": selection.on_others}
+    for name, choices in selection.choices.items():
         row: dict[str, object] = {"method": name, "chosen": choices[0] if name != "random" else choices}
         line = [name]
         for side, values in sides.items():
             each = values.get(name)
             row[side] = None if each is None else each.tolist()
             line.append("-" if each is None else number_text(float(each.mean()), float(each.std())))
-        gain, error = better_than_random(found, name)
-        simulated, doubt = float(found.simulated[name].mean()), float(found.doubt[name].mean())
+        gain, error = better_than_random(selection, name)
+        simulated, doubt = float(selection.simulated[name].mean()), float(selection.doubt[name].mean())
         row |= {"better_than_random": gain, "standard_error": error, "simulated": simulated, "doubt": doubt}
         result.rows.append(row)
         cells.append(
             [*line, "-" if name == "random" else number_text(gain, error), number_text(simulated), number_text(doubt)]
         )
-    about = f"{found.config}: {found.settings.count} examples chosen"
+    about = f"{selection.config}: {selection.settings.count} examples chosen"
     columns = [
         "method",
-        f"{found.metric}, target",
+        f"{selection.metric}, target",
         "other test examples",
         "better than random by",
         "simulated, target",
         "doubt",
     ]
-    result.tables.append(Table(f"{about}, final {found.metric}", columns, cells))
-    names = list(found.choices)
+    result.tables.append(Table(f"{about}, final {selection.metric}", columns, cells))
+    names = list(selection.choices)
     series = [
         Series(method, names, [float(values[name].mean()) for name in names], side)
         for (side, values), method in zip(sides.items(), ("memory", "random"), strict=True)
         if values
     ]
-    result.figures.append(Figure(about, [Panel("", "chosen by", f"final {found.metric}", series, kind="dots")], 1))
-    time = "" if found.seconds is None else f" One training took {number_text(found.seconds)} s of processor time."
+    result.figures.append(Figure(about, [Panel("", "chosen by", f"final {selection.metric}", series, kind="dots")], 1))
+    time = (
+        "" if selection.seconds is None else f" One training took {number_text(selection.seconds)} s of processor time."
+    )
     result.notes.append(
-        f"Means and deviations over {found.settings.random} random choices, and over {found.settings.seeds} orders of "
-        f"each other choice; {found.updates} updates each; {len(found.target)} target and {len(found.others)} other "
-        f"test examples. Better than random: on the target, with the standard error of the difference.{time}"
+        f"Means and deviations over {selection.settings.random} random choices, and over {selection.settings.seeds} "
+        f"orders of each other choice; {selection.updates} updates each; {len(selection.target)} target and "
+        f"{len(selection.others)} other test examples. "
+        f"Better than random: on the target, with the standard error of the difference.{time}"
     )
     return result
 
 
-def better_than_random(found: Selection, name: str) -> tuple[float, float]:
+def better_than_random(selection: Selection, name: str) -> tuple[float, float]:
     """How much better than random choices a method is on the target, in the mean, and the standard error of that."""
-    mine, random = found.on_target[name], found.on_target["random"]
-    gain = float(mine.mean() - random.mean()) * (1 if found.higher_is_better else -1)
+    mine, random = selection.on_target[name], selection.on_target["random"]
+    gain = float(mine.mean() - random.mean()) * (1 if selection.higher_is_better else -1)
     # A single training says nothing of its own spread.
     spreads = [each.var(ddof=1) / len(each) for each in (mine, random) if len(each) > 1]
     return gain, float(np.sqrt(np.sum(spreads)))

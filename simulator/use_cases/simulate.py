@@ -57,16 +57,16 @@ def read_curriculum(path: Path) -> dict[str, list]:
     """
     content = read_json(path)
     content = {"curriculum": content} if isinstance(content, list) else content
-    known = ("curriculum", "learning_rate", "initial")
-    if not isinstance(content, dict) or "curriculum" not in content or set(content) - set(known):
-        raise DataError(f"{path}: must be a list of batches, or an object with {', '.join(known)} and nothing else")
+    fields = ("curriculum", "learning_rate", "initial")
+    if not isinstance(content, dict) or "curriculum" not in content or set(content) - set(fields):
+        raise DataError(f"{path}: must be a list of batches, or an object with {', '.join(fields)} and nothing else")
     batches = content["curriculum"]
     if not isinstance(batches, list) or not batches:
         raise DataError(f"{path}: the curriculum has no steps")
     for step, batch in enumerate(batches, start=1):
         if not isinstance(batch, list) or not batch or not all(type(key) is int for key in batch):
             raise DataError(f"{path}: step {step} must be a list of ids, not empty")
-    for name in known[1:]:
+    for name in fields[1:]:
         values = content.get(name, [0.0])
         if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
             raise DataError(f"{path}: {name} must be a list of numbers")
@@ -95,7 +95,7 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
             if initial is None and fact is not None:
                 initial = fact.values[0, : model.history]
             run = model.what_if(given["curriculum"], pool, test, initial, given.get("learning_rate"))
-        found = run.simulate(settings.interval)
+        simulation = run.simulate(settings.interval)
     except ValueError as error:
         raise SettingsError(f"{settings.model}: {error}") from error
     band = settings.interval is not None
@@ -103,8 +103,8 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
         config=model.config.dataset_config,
         metric=model.config.metric,
         test_ids=run.situation.test_ids,
-        values=found.prediction if band else found,
-        low=found.low if band else None,
-        high=found.high if band else None,
+        values=simulation.prediction if band else simulation,
+        low=simulation.low if band else None,
+        high=simulation.high if band else None,
         beyond=run.beyond,
     )

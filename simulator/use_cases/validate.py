@@ -76,7 +76,7 @@ class _Drawn:
 
     case: Case
     fact: Dynamics
-    places: list[int]
+    test_indices: list[int]
     changes: list[Counterfactual]
     contents: BenchContents
 
@@ -87,10 +87,10 @@ def _draw(settings: ValidateSettings) -> _Drawn:
     count = len(fact.test)
     if settings.test_examples > count:
         raise SettingsError(f"test_examples={settings.test_examples}, but {fact.config} has {count}")
-    places = evenly_spaced(count, settings.test_examples)
-    contents = trial_contents(fact, [fact.test[at] for at in places], settings.measured)
+    test_indices = evenly_spaced(count, settings.test_examples)
+    contents = trial_contents(fact, [fact.test[index] for index in test_indices], settings.measured)
     changes = draw_counterfactuals(case.model.what_if(fact), settings.each, settings.share, settings.seed)
-    return _Drawn(case, fact, places, changes, contents)
+    return _Drawn(case, fact, test_indices, changes, contents)
 
 
 def trainings_of(settings: ValidateSettings) -> tuple[int, int, float]:
@@ -127,18 +127,20 @@ def validate(
     trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
     on_phase("real trainings", len(trials))
     worked = train_all(drawn.contents, trials, settings.output / "trials", settings.workers, on_progress)
-    found = worked.results
-    step = np.array(found[0].generation_step if fact.definition.needs_text else found[0].step)
+    trained = worked.results
+    step = np.array(trained[0].generation_step if fact.definition.needs_text else trained[0].step)
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:
         band = _band(case, alternatives[0], values, level)
         if band is not None:
-            bands[level] = (_at(band[0], step, drawn.places), _at(band[1], step, drawn.places))
+            bands[level] = (_at(band[0], step, drawn.test_indices), _at(band[1], step, drawn.test_indices))
     seen = case.runs.split("train", "validation")
-    mean = np.stack([np.interp(step, fact.step, column) for column in MeanCurve(seen).curve.T], -1)[:, drawn.places]
-    predicted = {case.method: _at(values, step, drawn.places)}
-    predicted["mean_curve"] = np.repeat(mean[None], len(found), 0)
-    traced = tracin(fact, drawn.places, alternatives, step)
+    mean = np.stack([np.interp(step, fact.step, column) for column in MeanCurve(seen).curve.T], -1)[
+        :, drawn.test_indices
+    ]
+    predicted = {case.method: _at(values, step, drawn.test_indices)}
+    predicted["mean_curve"] = np.repeat(mean[None], len(trained), 0)
+    traced = tracin(fact, drawn.test_indices, alternatives, step)
     if traced is not None:
         predicted["tracin_cp_10"] = traced
     return Validation(
@@ -148,7 +150,7 @@ def validate(
         run=fact.runs[0],
         kinds=[change.kind for change in drawn.changes],
         step=step,
-        truth=np.stack([run.metrics[fact.metric] for run in found]),
+        truth=np.stack([run.metrics[fact.metric] for run in trained]),
         predicted=predicted,
         bands=bands,
         simulated_seconds=simulated_seconds,
@@ -160,9 +162,9 @@ def _plain(run: WhatIf) -> list[list[int]]:
     return [list(batch) for batch in run.curriculum]
 
 
-def _at(values: torch.Tensor, step: np.ndarray, places: list[int]) -> np.ndarray:
+def _at(values: torch.Tensor, step: np.ndarray, test_indices: list[int]) -> np.ndarray:
     """`[R, M, T + 1]` at measured steps, of some test examples: `[R, S, M]`."""
-    return values[:, places][:, :, torch.from_numpy(step)].transpose(1, 2).numpy()
+    return values[:, test_indices][:, :, torch.from_numpy(step)].transpose(1, 2).numpy()
 
 
 def _band(case: Case, run: WhatIf, values: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -173,7 +175,7 @@ def _band(case: Case, run: WhatIf, values: torch.Tensor, level: float) -> tuple[
     return low.transpose(1, 2), high.transpose(1, 2)
 
 
-def tracin(fact: Dynamics, places: list[int], alternatives: list[WhatIf], step: np.ndarray) -> np.ndarray | None:
+def tracin(fact: Dynamics, test_indices: list[int], alternatives: list[WhatIf], step: np.ndarray) -> np.ndarray | None:
     """What TracIn predicts of changed runs by the gradients of the run itself: `[R, S, M]`; None if none are recorded.
 
     Each visit changes a test loss by - eta / |batch| times the product of the two gradients at the last of ten
@@ -188,20 +190,20 @@ def tracin(fact: Dynamics, places: list[int], alternatives: list[WhatIf], step: 
     if fact.metric != "loss" or not has_products(fact.source, fact.config, fact.runs[0]):
         return None
     products = read_products(fact.source, fact.config, fact.runs[0])
-    values = products.values[:, :, test_places(fact, products.test_ids, fact.runs[0])][:, :, places]
+    values = products.values[:, :, test_places(fact, products.test_ids, fact.runs[0])][:, :, test_indices]
     checkpoints = products.step[products.step < len(fact.curricula[0])]
     curricula, weights = [each.curriculum for each in alternatives], [each.weights for each in alternatives]
     shares = visit_shares(curricula, products.pool_ids, weights).numpy()
     used = np.searchsorted(checkpoints, np.arange(shares.shape[1]), side="right") - 1
-    moved = np.stack([shares[:, at] @ values[place] for at, place in enumerate(used)], axis=1)
+    moved = np.stack([shares[:, index] @ values[checkpoint] for index, checkpoint in enumerate(used)], axis=1)
     changes = -np.array([each.learning_rate for each in alternatives])[:, :, None] * moved
-    first = fact.values[0, 0, places]
+    first = fact.values[0, 0, test_indices]
     return (first + np.pad(changes.cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, step]).astype(np.float32)
 
 
-def covered(found: Validation, level: float, kinds: tuple[str, ...]) -> tuple[float, float | None]:
+def covered(validation: Validation, level: float, kinds: tuple[str, ...]) -> tuple[float, float | None]:
     """Share of true values inside the band of a level, and its standard error by run; the first step is left out."""
-    chosen = [at for at, kind in enumerate(found.kinds) if kind in kinds]
-    low, high = (each[chosen, 1:] for each in found.bands[level])
-    share = coverage(found.truth[chosen, 1:], low, high)
+    chosen = [index for index, kind in enumerate(validation.kinds) if kind in kinds]
+    low, high = (each[chosen, 1:] for each in validation.bands[level])
+    share = coverage(validation.truth[chosen, 1:], low, high)
     return share.share, share.uncertainty
