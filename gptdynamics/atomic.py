@@ -14,14 +14,9 @@ from gptdynamics.errors import DataError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and move it into place.
+    """Let `write` fill a temporary file beside `path`, flush it to disk and move it into place; folders are made.
 
-    Args:
-        path: the file to make or replace; its folder is made if needed.
-        write: is given the temporary file's path.
-
-    Raises:
-        DataError: the file cannot be written (no space, no right); nothing is left behind.
+    Raises DataError if it cannot be written (no space, no right); nothing is left behind.
     """
     temporary: Path | None = None
     try:

@@ -178,13 +178,7 @@ def settings_from(settings: type, values: Mapping[str, Any]) -> Any:
 
 
 def command_line(program: str, command: str, settings: Any) -> str:
-    """The command, quoted for a shell, that repeats what was done with these settings, with every option.
-
-    Args:
-        program: `gptdynamics` or `gptfluence`.
-        command: its command.
-        settings: an instance of the command's dataclass.
-    """
+    """The command of a program, quoted for a shell, that repeats what was done with these settings."""
     from gptdynamics.tasks.user_tasks import task_files
 
     arguments, words = [], []
@@ -203,9 +197,7 @@ def command_line(program: str, command: str, settings: Any) -> str:
 def read_settings(path: Path, settings: type) -> dict[str, Any]:
     """Values of options, by name, from a TOML file with the same names.
 
-    Raises:
-        DataError: it cannot be read, or is not TOML.
-        SettingsError: there is no setting of a name, or a value is of another type.
+    Raises DataError if it cannot be read, SettingsError if a name or the type of a value is wrong.
     """
     options = {option.name: option for option in options_of(settings)}
     try:

@@ -24,18 +24,11 @@ _DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"), Path("/proc/thread-self/
 
 
 def write_output(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file that a user named.
+    """Write a file that a user named; `write` fills the empty regular file whose path it is given.
 
     A regular or new file is written whole or not at all; a link stays, and what it points to is written. Into anything
     else (a device, a pipe, an open file such as `/dev/stdout`) the content is written, and it is never replaced. `-` is
-    standard output.
-
-    Args:
-        path: where to.
-        write: fills the empty regular file whose path it is given.
-
-    Raises:
-        DataError: it cannot be written.
+    standard output. Raises DataError if it cannot be written.
     """
     with _one_line(path):
         target, descriptor = _resolved(path)
@@ -91,11 +84,7 @@ def plain_value(value: Any) -> Any:
 
 
 def check_output(path: Path) -> None:
-    """Check that a file can be written, before the work whose result it shall hold.
-
-    Raises:
-        DataError: it is a folder, lies in something that is not a folder, or may not be written.
-    """
+    """Check, before the work whose result it shall hold, that a file can be written; raises DataError if not."""
     with _one_line(path):
         target, descriptor = _resolved(path)
         if descriptor is not None:

@@ -20,11 +20,7 @@ _TOO_LONG = f"it has an integer of more than {_MOST_DIGITS} digits"
 
 
 def decode(content: bytes, where: str) -> str:
-    """UTF-8 as text, without a byte order mark; `where` is the file, or file and line, for the message.
-
-    Raises:
-        DataError: it is not UTF-8.
-    """
+    """UTF-8 as text, without a byte order mark; raises DataError, which begins with `where`, if it is not UTF-8."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -33,11 +29,10 @@ def decode(content: bytes, where: str) -> str:
 
 
 def parse_json(text: str | bytes, where: str, what: str = "JSON") -> Any:
-    """A JSON value; bytes are UTF-8. The message of an error names `where` and says that it is not `what`.
+    """A JSON value; bytes are UTF-8. The message of an error begins with `where` and says that it is not `what`.
 
-    Raises:
-        DataError: it is not JSON, has a name twice in one object, is nested deeper than `DEEPEST`, or has an integer
-            of more than 400 digits.
+    Raises DataError if it is not JSON, has a name twice in one object, is nested deeper than `DEEPEST`, or has an
+    integer of more than 400 digits.
     """
     if isinstance(text, bytes):
         text = decode(text, where)
@@ -55,11 +50,7 @@ def parse_json(text: str | bytes, where: str, what: str = "JSON") -> Any:
 
 
 def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        DataError: it is none, or as `parse_json`.
-    """
+    """A JSON object; raises DataError as `parse_json`, and if it is another value."""
     value = parse_json(text, where, "a JSON object")
     if not isinstance(value, dict):
         raise DataError(f"{where}: not a JSON object, but {_kind(value)}")
@@ -67,20 +58,12 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file.
-
-    Raises:
-        DataError: it cannot be read, or as `parse_json`.
-    """
+    """The JSON value in a file; raises DataError if it cannot be read, and as `parse_json`."""
     return parse_json(read_bytes(path), str(path))
 
 
 def read_object(path: Path, remedy: str = "") -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        DataError: it cannot be read, or as `parse_object`; the message ends with `remedy`.
-    """
+    """The JSON object in a file; raises DataError, which ends with `remedy`, if there is none."""
     try:
         return parse_object(read_bytes(path), str(path))
     except DataError as error:
@@ -88,11 +71,7 @@ def read_object(path: Path, remedy: str = "") -> dict[str, Any]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What is in a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """The content of a file; raises DataError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -102,8 +81,7 @@ def read_bytes(path: Path) -> bytes:
 def parse_toml(text: str | bytes, where: str) -> dict[str, Any]:
     """The tables of a TOML file; bytes are UTF-8, and `where` is the file, for the message.
 
-    Raises:
-        DataError: it is not TOML, is nested too deeply, or has an integer of more than 400 digits.
+    Raises DataError if it is not TOML, is nested too deeply, or has an integer of more than 400 digits.
     """
     try:
         if isinstance(text, bytes):

@@ -18,16 +18,9 @@ _DIGEST = "digest"
 
 
 def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any], name: str) -> None:
-    """Write a file whole or not at all.
+    """Write arrays, and plain values as JSON under `name` in the file's metadata, whole or not at all.
 
-    Args:
-        path: the file.
-        arrays: by name.
-        plain: plain values, stored as JSON.
-        name: of the plain values in the file's metadata.
-
-    Raises:
-        DataError: it cannot be written.
+    Raises DataError if the file cannot be written.
     """
     from safetensors.numpy import save_file
 
@@ -38,11 +31,7 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], plain: Mapping[s
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the plain values of such a file; files of older versions without a digest are accepted.
-
-    Raises:
-        DataError: it cannot be read, or is damaged.
-    """
+    """The arrays and the plain values of such a file; raises DataError if it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -12,12 +12,7 @@ _SHOWN = {"\x07": "\\a", "\b": "\\b"}
 
 
 def safe_text(text: object, one_line: bool = True) -> str:
-    """A text whose unsafe characters are written as in Python: `\\x1b` for the escape character.
-
-    Args:
-        text: anything; its text is taken.
-        one_line: also escape line ends.
-    """
+    """The text of anything, with unsafe characters, and line ends if `one_line`, escaped as in Python."""
     return "".join(
         character if _is_safe(character) or (character == "\n" and not one_line) else _escape(character)
         for character in str(text)

@@ -37,11 +37,7 @@ def card_is_ours(card: str) -> bool:
 
 
 def read_card(path: Path) -> str:
-    """The text of a card; empty if there is none.
-
-    Raises:
-        DataError: the card or its YAML cannot be read, so that it could not be merged with a new one.
-    """
+    """The text of a card, or an empty one; raises DataError if it or its YAML cannot be read, and so not merged."""
     if not path.exists():
         return ""
     try:
@@ -94,11 +90,7 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
 
 
 def card_tags(card: str) -> list[str]:
-    """The tags in a card's YAML.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """The tags in a card's YAML; raises DataError if it cannot be read."""
     return _tags_of(_split(card)[0])
 
 

@@ -46,11 +46,7 @@ class RowsLicence:
 
 
 def rows_licences(paths: Iterable[Path]) -> list[RowsLicence]:
-    """Sources and licences of the examples in these files, sorted.
-
-    Raises:
-        DataError: a file is damaged.
-    """
+    """Sources and licences of the examples in these files, sorted; raises DataError if a file is damaged."""
     withheld: dict[tuple[str, str, str], set[bool]] = {}
     for path in paths:
         for row in read_parquet(path, ["task", "source", "prompt"]).to_pylist():
@@ -86,14 +82,8 @@ def render_card(
 def card_files(folder: DatasetFolder, old: str, source: str = HERE, picture: bool = True) -> dict[str, str]:
     """The card, `README.md`, and its picture if there are runs to draw.
 
-    Args:
-        folder: the dataset folder.
-        old: the present card, whose own text is kept (see `merge_card`); empty: there is none.
-        source: as of `render_card`.
-        picture: whether there may be one.
-
-    Raises:
-        DataError: the old card's YAML cannot be read, or a file that the card is about is damaged.
+    `old` is the present card, whose own text is kept (see `merge_card`); empty: there is none. `picture` is whether
+    there may be one. Raises DataError if the old card's YAML or a file that the card is about is damaged.
     """
     licences = rows_licences(sorted(folder.root.glob("data/*_examples/*.parquet")))
     finished = {config: folder.finished(config) for config in folder.configs()}
@@ -106,13 +96,10 @@ def card_files(folder: DatasetFolder, old: str, source: str = HERE, picture: boo
 
 
 def write_card(folder: DatasetFolder) -> None:
-    """Write the card and its picture, if they change.
+    """Write the card and its picture, if they change; a card of an older version is replaced.
 
-    What somebody wrote into the card is kept, and so is another picture of the same name. Only a card of an older
-    version is replaced.
-
-    Raises:
-        DataError: the present card cannot be read, or a file that it is about is damaged.
+    What somebody wrote into the card is kept, and so is another picture of the same name. Raises DataError if the
+    present card cannot be read, or a file that it is about is damaged.
     """
     old = read_card(folder.root / CARD)
     content = card_files(folder, "" if is_older_card(old) else old, picture=may_draw(folder.root / FIGURE))
@@ -147,11 +134,7 @@ def _summary(folder: DatasetFolder, config: str, finished: Sequence[str]) -> dic
 
 
 def drawn_runs(finished: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """The runs in the picture: the first three of each of the first twelve configs.
-
-    Args:
-        finished: names of finished runs by config, in order.
-    """
+    """The runs in the picture, of finished runs by config: the first three of each of the first twelve configs."""
     return dict([(config, runs[:DRAWN_RUNS]) for config, runs in finished.items() if runs][:DRAWN_CONFIGS])
 
 
@@ -160,18 +143,10 @@ def draw_runs(
     path_of: Callable[[str, str], Path],
     own_metrics: Mapping[str, Sequence[Metric]],
 ) -> str | None:
-    """An SVG of the first three test examples in the drawn runs: the loss, and the config's own metrics.
+    """An SVG of the first three test examples in the drawn runs: the loss, and the config's own metrics; None if empty.
 
-    Args:
-        finished: names of finished runs by config.
-        path_of: the trajectories' file of a run of a config.
-        own_metrics: by config, the metrics that are its task's own.
-
-    Returns:
-        None if there is nothing to draw.
-
-    Raises:
-        DataError: a file is damaged.
+    `finished` are names of runs by config, `path_of` gives the trajectories' file of a run of a config. Raises
+    DataError if a file is damaged.
     """
     panels = []
     for config, runs in drawn_runs(finished).items():

@@ -58,11 +58,7 @@ _REMEDIES: dict[Kind, tuple[str, str, str]] = {
 
 
 class DatasetFolder:
-    """Paths and contents of a dataset folder (see the data model in docs/dataset.md).
-
-    Args:
-        root: the folder; it need not exist yet.
-    """
+    """Paths and contents of a dataset folder, which need not exist yet (see the data model in docs/dataset.md)."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -117,11 +113,7 @@ class DatasetFolder:
         return {path.name.split(".")[0]: str(read_object(path, remedy).get("reason")) for path in paths}
 
     def manifest(self, config: str) -> dict[str, Any]:
-        """What a config was begun with: `settings`, `base_revision`, and how many runs were `planned`.
-
-        Raises:
-            DataError: it is damaged.
-        """
+        """What a config was begun with: `settings`, `base_revision`, how many runs were `planned`, and more."""
         return read_manifest(self.manifest_path(config))
 
     def _part(self, config: str, name: str) -> dict[str, Any] | None:
@@ -148,9 +140,6 @@ class DatasetFolder:
         """How prompts and targets of a config's runs were tokenised; `joined` if nothing says so.
 
         For recorded runs whose training has a rule of its own, whether that tokenises both as one text.
-
-        Raises:
-            DataError: its manifest is damaged.
         """
         settings, recording = self._part(config, "settings"), self.recording(config)
         if recording is not None:
@@ -165,11 +154,7 @@ class DatasetFolder:
         return rule
 
     def own_metrics(self, config: str) -> dict[str, Metric]:
-        """The metrics of a config that are its task's own, by name, as its manifest describes them.
-
-        Raises:
-            DataError: its manifest is damaged.
-        """
+        """The metrics of a config that are its task's own, by name; raises DataError if the manifest is damaged."""
         if not self.manifest_path(config).exists():
             return {}
         try:
@@ -206,14 +191,9 @@ class DatasetFolder:
             write_text(path, text)
 
     def check_settings(self, entry: PlanEntry, base_revision: str | None = None) -> None:
-        """Compare with the manifest that the config was begun with, if there is one.
+        """Compare with the manifest that the config was begun with, if there is one; the number of runs may differ.
 
-        Args:
-            entry: what is asked for now; the number of runs may differ.
-            base_revision: weights of the base model; None: not known yet.
-
-        Raises:
-            SettingsError: the config was begun with other settings or weights; the message lists them.
+        Raises SettingsError, with the differences, if it was begun with other settings or (if known) other weights.
         """
         self._check(entry.config, _collected_manifest(entry, base_revision))
 
@@ -222,32 +202,18 @@ class DatasetFolder:
         self._begin(entry.config, _collected_manifest(entry, base_revision))
 
     def begin_imported(self, config: str, base_revision: str, runs: int, origin: dict[str, Any]) -> None:
-        """Begin a config whose runs were made elsewhere, or go on with it.
+        """Begin a config whose runs were made elsewhere, or go on with it; `origin` says where, in plain values.
 
-        Args:
-            config: its name.
-            base_revision: of the model that they start from, `unknown` if that is not said.
-            runs: how many there are to be.
-            origin: where they come from; plain values.
-
-        Raises:
-            SettingsError: the folder holds a config of that name that was not imported.
+        Raises SettingsError if the folder holds a config of that name that was not imported.
         """
         planned = {"runs": runs, "unseen_runs": 0}
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
         self._begin(config, manifest)
 
     def check_recorded(self, config: str, base_revision: str, recording: dict[str, Any], task: Task | Mixture) -> None:
-        """Compare with the manifest that a recorded config was begun with, if there is one.
+        """Compare with the manifest that a recorded config was begun with; `recording` is plain values.
 
-        Args:
-            config: its name.
-            base_revision: of the model that its runs start from.
-            recording: how runs are to be recorded; plain values.
-            task: of the config.
-
-        Raises:
-            SettingsError: the config was begun otherwise; the message lists the differences.
+        Raises SettingsError, with the differences, if the config was begun otherwise.
         """
         self._check(config, _recorded_manifest(base_revision, recording, task))
 
@@ -262,8 +228,7 @@ class DatasetFolder:
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.
 
-        Raises:
-            DataError: an example of the same id has another text.
+        Raises DataError if an example of the same id has another text.
         """
         path = self.examples_path(task, part)
         rows = {example.id: asdict(example) for example in examples}
@@ -286,11 +251,7 @@ class DatasetFolder:
     def add_run(self, settings: RunSettings, base: tuple[str, str], test: list[Example], run: Run) -> None:
         """Write a finished run: its description, gradient products and timing; its trajectories last.
 
-        Args:
-            settings: of the config.
-            base: name and revision of the base model.
-            test: test examples, in the order of the run's columns.
-            run: what was measured.
+        `base` is name and revision of the base model; `test` are the test examples, in the order of the run's columns.
         """
         config = settings.config
         if run.products:

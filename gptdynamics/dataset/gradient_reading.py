@@ -63,10 +63,9 @@ def _matrix(lists: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
-    """The gradient vectors of a config's base model in a dataset folder or Hub id; None if it has none.
+    """The gradient vectors of a config's base model in a dataset folder or Hub id, if it has them.
 
-    Raises:
-        DataError: they are damaged.
+    Raises DataError if they are damaged.
     """
     path = DatasetFolder(local_root(str(source))).vectors_path(config)
     if not path.exists():
@@ -85,11 +84,7 @@ def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
 
 
 def read_products(source: str | Path, config: str, run: str) -> GradientProducts:
-    """The gradient products of a run in a dataset folder or Hub id.
-
-    Raises:
-        DataError: the run recorded none, or they are damaged.
-    """
+    """The gradient products of a run in a dataset folder or Hub id; DataError if there are none, or damaged ones."""
     folder = DatasetFolder(local_root(str(source)))
     path = folder.products_path(config, run)
     if not path.exists():
@@ -134,11 +129,7 @@ def has_products(source: str | Path, config: str, run: str) -> bool:
 
 
 def read_update_products(source: str | Path, config: str, run: str) -> UpdateProducts | None:
-    """The columns `grad_dot` and `update_dot` of a run; None if it recorded none.
-
-    Raises:
-        DataError: they are damaged.
-    """
+    """The columns `grad_dot` and `update_dot` of a run, if it recorded them; raises DataError if they are damaged."""
     path = DatasetFolder(local_root(str(source))).run_path(config, run)
     table = read_trajectories(path, run)
     if not set(GRADIENT_COLUMNS) <= set(table.column_names) or table["grad_dot"].null_count == table.num_rows:

@@ -20,11 +20,7 @@ COUNTS = ("runs", "unseen_runs")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A manifest: `settings`, `base_revision`, `planned`, and perhaps `recording`, `origin` and `metrics`.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
+    """`settings`, `base_revision`, `planned`, and perhaps `recording`, `origin`, `metrics`; DataError if damaged."""
     manifest = read_object(path, "Restore it, or collect into another folder")
     if not all(isinstance(manifest.get(name), dict) for name in ("settings", "planned")):
         raise DataError(f"{path}: not a manifest. Restore it, or collect into another folder")
@@ -41,16 +37,10 @@ def kind_of(manifest: Mapping[str, Any]) -> Kind | None:
 
 
 def manifest_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: str = "now") -> list[str]:
-    """What two manifests of one config say differently: `seed: 0 there, 1 now`.
+    """What two manifests of one config say differently: `seed: 0 there, 1 now`; `here` is another word for `now`.
 
-    Runs that only one of two imports has, and the numbers of planned runs, are no difference.
-
-    Args:
-        theirs, mine: the manifests. A base revision that `mine` lacks is not compared.
-        here: what `mine` is called, where `theirs` is called `there`.
-
-    Raises:
-        SettingsError: the metrics in one of them are damaged.
+    Runs that only one of two imports has, the numbers of planned runs, and a base revision that `mine` lacks, are no
+    difference. Raises SettingsError if the metrics in one of them are damaged.
     """
 
     def compare(part: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[str]:
@@ -111,8 +101,7 @@ def metrics_entry(task: Task | Mixture) -> dict[str, Any]:
 def recorded_metrics(manifest: Mapping[str, Any]) -> tuple[Metric, ...] | None:
     """The metrics of a manifest, without their functions; None: those that are usual for a task of its kind.
 
-    Raises:
-        SettingsError: the entry is damaged.
+    Raises SettingsError if the entry is damaged.
     """
     record = manifest.get("metrics")
     if record is None:
@@ -123,11 +112,7 @@ def recorded_metrics(manifest: Mapping[str, Any]) -> tuple[Metric, ...] | None:
 
 
 def own_metrics(manifest: Mapping[str, Any]) -> dict[str, Metric]:
-    """The metrics of a manifest that are the task's own, by name.
-
-    Raises:
-        SettingsError: the entry is damaged.
-    """
+    """The metrics of a manifest that are the task's own, by name; raises SettingsError if the entry is damaged."""
     return {metric.name: metric for metric in recorded_metrics(manifest) or () if metric.name not in METRICS}
 
 

@@ -18,7 +18,7 @@ _DATA = re.compile(
 
 
 def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, remedy: str) -> None:
-    """Refuse a folder that holds files and was not made by this package.
+    """Refuse a folder that holds files and was not made by this package, or cannot be read: raise DataError.
 
     A missing folder, or one whose files are all hidden (`.git`, `.gitattributes`, caches), counts as empty.
 
@@ -27,9 +27,6 @@ def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, remed
         is_ours: whether it holds what this package has written; asked only if it holds something.
         what: such a folder holds, for the message, e.g. `GPTDynamics dataset`.
         remedy: how to name another folder, e.g. `--output`.
-
-    Raises:
-        DataError: it is a file, cannot be read, or holds files of somebody else.
     """
     try:
         if folder.exists() and not folder.is_dir():
@@ -60,13 +57,10 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 
 def check_dataset_folder(root: Path, remedy: str = REMEDY) -> None:
-    """Check, before any work, that a dataset may be written to a folder.
+    """Check, before any work, that a dataset may be written to a folder; raises DataError if not.
 
     It may if the folder is new or empty, or holds a dataset of this package, whichever version wrote it: manifests,
     files of runs or examples, or a card with a generated part.
-
-    Raises:
-        DataError: the folder holds something else, or a card that cannot be read and so could not be kept.
     """
     for part in (root / name for name in ("data", "manifests", "sidecar")):
         if part.exists() and not part.is_dir():

@@ -83,11 +83,7 @@ class Dynamics:
         return self.own_metric or METRICS[self.metric]
 
     def split(self, *splits: Split) -> Dynamics:
-        """Only the runs of the given splits.
-
-        Raises:
-            DataError: there are none.
-        """
+        """Only the runs of the given splits; raises DataError if there are none."""
         indices = [index for index, run in enumerate(self.runs) if split_of(run) in splits]
         if not indices:
             raise DataError(
@@ -134,8 +130,7 @@ def local_root(source: str) -> Path:
 def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
     """The examples of a task, in the order of their ids; texts that are null are empty. `part` is `pool` or `test`.
 
-    Raises:
-        DataError: the file is missing or damaged.
+    Raises DataError if the file is missing or damaged.
     """
     path = folder.examples_path(task, part)
     if not path.exists():

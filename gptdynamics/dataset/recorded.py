@@ -88,11 +88,7 @@ class Recorded(RecordSettings):
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Recorded:
-        """From the result of `to_dict`.
-
-        Raises:
-            SettingsError: a value is missing, unknown or out of range.
-        """
+        """From the result of `to_dict`; raises SettingsError if a value is missing, unknown or out of range."""
         values = EARLIER_RECORDING | values
         names = {field.name for field in fields(cls)}
         differing = sorted(names ^ values.keys())

@@ -24,8 +24,7 @@ _REQUIRED = ("run", "config", "task", "base_model", "base_revision", "curriculum
 def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
     """What describes a run: the one row of its file, with None for columns that it lacks.
 
-    Raises:
-        DataError: the file is missing or damaged, has not one row, or is of another run than this one of this config.
+    Raises DataError if the file is missing or damaged, has not one row, or is of another run.
     """
     table = read_parquet(path)
     lacking = [name for name in _REQUIRED if name not in table.column_names]
@@ -53,8 +52,7 @@ def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
 def read_trajectories(path: Path, run: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Trajectories of a run: a row for each test example; `columns` None: all of them.
 
-    Raises:
-        DataError: the file is missing or damaged, has no rows, or is another run's.
+    Raises DataError if the file is missing or damaged, has no rows, or is another run's.
     """
     table = read_parquet(path, None if columns is None else list(dict.fromkeys(["run", "test_id", *columns])))
     for name in ("run", "test_id", *(["step"] if columns is None else [])):
@@ -78,13 +76,8 @@ def read_trajectories(path: Path, run: str, columns: Sequence[str] | None = None
 def values_of(table: pa.Table, path: Path, metric: str, step_column: str) -> tuple[np.ndarray, np.ndarray]:
     """A metric of a run as arrays: the steps `[S]` that it was measured at, and its values `[M, S]`.
 
-    Args:
-        table: rows of the M test examples that it is followed for, at least one.
-        path: the file, for messages.
-        metric, step_column: columns of the values and of their steps.
-
-    Raises:
-        DataError: there are not as many values as steps.
+    `table` has the rows of the M test examples that it is followed for, at least one; `path` is for messages. Raises
+    DataError if there are not as many values as steps.
     """
     steps, values = table[step_column].combine_chunks(), table[metric].combine_chunks()
     if steps.null_count:

@@ -143,11 +143,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file.
-
-    Raises:
-        DataError: it is missing, truncated or lacks a column; the message names it and the remedy.
-    """
+    """Read a Parquet file; raises DataError with the remedy if it is missing, damaged, or lacks a column."""
     try:
         return load_parquet(path, columns)
     except DamagedParquet as error:
@@ -155,10 +151,9 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def with_types(table: pa.Table, types: Mapping[str, pa.DataType], path: Path) -> pa.Table:
-    """A table whose columns have these types, by name; what other writers made wider is narrowed.
+    """A table whose columns have these types; what other writers made wider is narrowed.
 
-    Raises:
-        DataError: a column of the file `path` cannot have its type without loss.
+    Raises DataError if a column of the file `path` cannot have its type without loss.
     """
     for index, field in enumerate(table.schema):
         expected = types.get(field.name, field.type)

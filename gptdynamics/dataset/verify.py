@@ -123,14 +123,8 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
 def verify_run(folder: DatasetFolder | Path, config: str, run: str, facts: ConfigFacts | None = None) -> list[Fault]:
     """Check the files of a single run, against its config's manifest.
 
-    Args:
-        folder: the dataset folder.
-        config: name of the config.
-        run: name of the run.
-        facts: what the manifest says, if it was read already; else it is read, and its faults are among those returned.
-
-    Raises:
-        SettingsError: `config` or `run` is no name of one.
+    `facts` is what the manifest says, if it was read already; else it is read, and its faults are among those returned.
+    Raises SettingsError if `config` or `run` is no name of one.
     """
     folder = folder if isinstance(folder, DatasetFolder) else DatasetFolder(folder)
     findings = Findings(folder.root)

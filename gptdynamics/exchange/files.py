@@ -48,12 +48,7 @@ class ReleaseFile:
     def lines(self, parse: Callable[[dict[str, Any]], Value | None], kind: str) -> Iterator[tuple[int, Value]]:
         """Number (from 0) and content of each usable line; the others are noted, one finding for each fault.
 
-        Args:
-            parse: reads a JSON object; returns None if it is not of the right kind.
-            kind: what findings call that kind.
-
-        Raises:
-            DataError: the file cannot be read.
+        `parse` reads a JSON object, and returns None if it is not of the `kind` that findings name.
         """
         faults: dict[str, list[int]] = {"JSON object": [], kind: []}
         replaced_in = 0
@@ -87,9 +82,7 @@ class ReleaseFile:
     def merge(self, pairs: Iterable[tuple[Key, Value]], conflict: str) -> tuple[dict[Key, Value], list[Key], list[Key]]:
         """One value for each key; then the keys that are repeated with the same value, and with different values.
 
-        Raises:
-            DataError: a key has different values, and `last` is not set; the message is `conflict`, with the key for
-                `{}`.
+        Raises DataError, `conflict` with the key for `{}`, if a key has different values and `last` is not set.
         """
         values: dict[Key, Value] = {}
         repeated: tuple[list[Key], list[Key]] = ([], [])
@@ -127,9 +120,6 @@ def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, E
     """Add the examples of a file, lines `{"id", "input"}`, to those of files before it; `part` is `pool` or `test`.
 
     Of repeated ids the first counts. The file does not say where a prompt ends: the target is left empty.
-
-    Raises:
-        DataError: the file cannot be read.
     """
 
     def parse(line: dict[str, Any]) -> tuple[int, str, dict[str, Any]] | None:
@@ -157,9 +147,7 @@ def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, E
 def read_batches(file: ReleaseFile) -> list[list[int]]:
     """The batches of a run, `[T][batch]` ids: lines `{"step", "samples_id"}`, steps from 1.
 
-    Raises:
-        DataError: the curriculum is unknown: there is none; or a step is missing or (without `file.last`) has two
-            different batches.
+    Raises DataError if there is none, or a step is missing or (without `file.last`) has two different batches.
     """
     new_fields: set[str] = set()
 
@@ -193,9 +181,7 @@ def read_metric(file: ReleaseFile) -> MetricFile:
     """The trajectories of one metric: lines `{"id", "loss_trajectory": [{"step", "loss"}]}`, whatever the metric.
 
     Repeated steps with the same value count once. Test examples whose steps are not those that most have are left out.
-
-    Raises:
-        DataError: there are none, or (without `file.last`) a step or a test example has two different values.
+    Raises DataError if there are none, or (without `file.last`) a step or a test example has two different values.
     """
     repeated_steps: Counter[int] = Counter()
     differing: set[int] = set()

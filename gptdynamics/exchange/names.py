@@ -87,8 +87,7 @@ def _plain(text: str) -> str:
 def parse_run_folder(path: PurePosixPath) -> RunFolder:
     """Read the name of a run's folder, `output_<task>_bs-4_..._lr-5e-7_..._seed-1`; `path` is relative to the release.
 
-    Raises:
-        DataError: the name is not of that form, or names no task, learning rate or seed.
+    Raises DataError if the name is not of that form, or names no task, learning rate or seed.
     """
     if not path.name.startswith("output_") or not all(_COMPONENT.fullmatch(part) for part in path.parts):
         raise DataError("it is not named output_<task>_..._lr-<rate>_..._seed-<number>")
@@ -204,11 +203,7 @@ def run_folder_name(settings: RunSettings, run: str, model: str, tags: Iterable[
 
 
 def checked_path(text: Any, first: str) -> PurePosixPath:
-    """A path that a dataset names, inside the folder `first` of a release.
-
-    Raises:
-        DataError: it leads elsewhere, or has characters that it should not have.
-    """
+    """A path that a dataset names, inside the folder `first` of a release; raises DataError if it is not inside."""
     path = PurePosixPath(text) if isinstance(text, str) else PurePosixPath()
     inside = len(path.parts) > 1 and path.parts[0] == first and path.as_posix() == text
     if not inside or not all(_COMPONENT.fullmatch(part) for part in path.parts):

@@ -35,11 +35,7 @@ def origin_of(runs: dict[str, RunOrigin]) -> dict[str, Any]:
 
 
 def run_origins(folder: DatasetFolder, config: str) -> dict[str, RunOrigin]:
-    """The origins of a config's runs, by run; none if they were not imported.
-
-    Raises:
-        DataError: the manifest is damaged.
-    """
+    """The origins of a config's runs, by run; none if they were not imported. DataError if the manifest is damaged."""
     origin = folder.origin(config)
     if origin is None or origin.get("layout") != LAYOUT:
         return {}

@@ -73,11 +73,7 @@ class Release:
         return ReleaseFile(path, path.relative_to(self.root).as_posix(), self.findings, self.last)
 
     def folders(self) -> list[RunFolder]:
-        """The folders `runs/<task>/output_...` whose names can be read; the others are noted.
-
-        Raises:
-            DataError: there is no folder `runs`.
-        """
+        """The folders `runs/<task>/output_...` whose names can be read; the others are noted."""
         if not (self.root / "runs").is_dir():
             raise DataError(f"{self.root}: no folder runs/ in it: not a release in the authors' layout")
         folders = []
@@ -113,12 +109,7 @@ class Release:
     def run(self, folder: RunFolder, examples: TaskExamples) -> ReleasedRun | None:
         """Read the files of a run; None, and a finding, if it has no valid curriculum or no valid loss.
 
-        Args:
-            folder: of the run.
-            examples: of its task.
-
-        Raises:
-            DivergedRunError: its loss is not finite somewhere.
+        `examples` are of its task. Raises DivergedRunError if its loss is not finite somewhere.
         """
         path, findings = self.root / folder.path, self.findings
         names = {each.name for each in path.iterdir() if each.is_file()}
@@ -158,9 +149,7 @@ class Release:
 def _checked(measured: MetricFile, metric: str, updates: int, test: set[int], file: ReleaseFile) -> MetricFile:
     """The trajectories without unknown test examples and without steps whose batch is unknown.
 
-    Raises:
-        DivergedRunError: a value is not finite.
-        DataError: no value is left, or one is out of its range.
+    Raises DivergedRunError if a value is not finite, DataError if no value is left or one is out of its range.
     """
     unknown = [key for key in measured.ids if key not in test]
     late = [step for step in measured.step if step > updates]

@@ -74,13 +74,7 @@ def push_files(
 
 
 def refuse_replacing(repository: Repository, files: Mapping[str, Path], remote: Mapping[str, RemoteFile]) -> None:
-    """Raise DataError if a file of a repository that is not ours would be replaced; a card that is merged is not.
-
-    Args:
-        repository: that is to be changed.
-        files: a local file for each path in it.
-        remote: the files of the repository.
-    """
+    """Raise DataError if a file of a repository that is not ours would be replaced; a merged card is not."""
     for path, file in files.items():
         merged = path == CARD and has_generated_part(file.read_text(encoding="utf-8", errors="replace"))
         if path in remote and not merged and not remote[path].same_as(file):

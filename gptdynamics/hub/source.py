@@ -22,11 +22,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def chosen_source() -> str | None:
-    """The folder (as an absolute path) or Hub id in `$GPTDYNAMICS_DATASET`; None if that is not set.
-
-    Raises:
-        SettingsError: it is neither.
-    """
+    """The folder (as an absolute path) or Hub id in `$GPTDYNAMICS_DATASET`, if set; SettingsError if it is neither."""
     named = os.environ.get(VARIABLE)
     if not named:
         return None
@@ -52,10 +48,8 @@ def bundled_configs() -> list[str]:
 def source_of(config: str, revision: str | None = None) -> str:
     """The folder or Hub id that a configuration of the short name is read from.
 
-    The bundled sample has only one revision, and is left out if `revision` names one.
-
-    Raises:
-        SettingsError: a revision of a folder is asked for, or `$GPTDYNAMICS_DATASET` names nothing.
+    The bundled sample has only one revision, and is left out if `revision` names one. Raises SettingsError if a
+    revision of a folder is asked for, or `$GPTDYNAMICS_DATASET` names nothing.
     """
     chosen = chosen_source()
     if chosen is not None:
@@ -68,14 +62,7 @@ def source_of(config: str, revision: str | None = None) -> str:
 
 
 def not_found(config: str, source: str, error: Exception, available: list[str]) -> SettingsError | DataError:
-    """The error for a configuration that could not be loaded.
-
-    Args:
-        config: that was asked for.
-        source: where it was searched.
-        error: of that.
-        available: configurations of that source, if it could be read; then the config is not among them.
-    """
+    """The error for a configuration that was not found; `available` are those of the source, if it could be read."""
     bundled = [] if chosen_source() is not None else bundled_configs()
     if available:
         listed = ", ".join(dict.fromkeys([*bundled, *available]))

@@ -110,11 +110,7 @@ class Plan:
         return sum(len(entry.run_names) for entry in self.entries)
 
     def only(self, configs: list[str]) -> Plan:
-        """The plan with these configs only, in the order given.
-
-        Raises:
-            SettingsError: one is not in the plan.
-        """
+        """The plan with these configs only, in the order given; raises SettingsError if one is not in the plan."""
         by_name = {entry.config: entry for entry in self.entries}
         for config in configs:
             if config not in by_name:
@@ -198,11 +194,7 @@ def _bundled() -> dict[str, dict[str, Any]]:
 
 
 def known_training(config: str) -> dict[str, Any]:
-    """The hyper-parameters that a bundled plan gives a config.
-
-    Raises:
-        SettingsError: no bundled plan has it.
-    """
+    """The hyper-parameters that a bundled plan gives a config; raises SettingsError if none has it."""
     bundled = _bundled()
     if config not in bundled:
         raise SettingsError(f"no plan of this package has {config}: give --learning-rate")

@@ -22,8 +22,7 @@ class _Declared(Task):
 def declared_task(name: str, labels: Iterable[str]) -> Task:
     """A task that is known by its labels only, and not registered; without labels text is generated and scored.
 
-    Raises:
-        SettingsError: the labels are no texts, or fewer than two different ones.
+    Raises SettingsError if the labels are no texts, or fewer than two different ones.
     """
     values: tuple[Any, ...] = tuple(labels)
     if not all(isinstance(label, str) and label.strip() for label in values):

@@ -16,12 +16,8 @@ class Mixture:
 
     Attributes:
         name: of the mixture, as configs begin with it.
-        parts: the tasks whose rows runs train on.
-        test_parts: the tasks whose rows are followed.
-
-    Raises:
-        SettingsError: there are no parts, a task is listed twice or has no instructions, or one is followed that is not
-            trained on.
+        parts: the tasks whose rows runs train on; each needs instructions.
+        test_parts: the tasks whose rows are followed, some of `parts`.
     """
 
     name: str

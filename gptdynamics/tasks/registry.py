@@ -42,11 +42,7 @@ def task_names() -> list[str]:
 
 
 def get_task(name: str) -> Task | Mixture:
-    """The task or mixture called `name`.
-
-    Raises:
-        SettingsError: there is none; the message lists the known tasks.
-    """
+    """The task or mixture called `name`; raises SettingsError, which lists the known tasks, if there is none."""
     tasks = _registered()
     if name not in tasks:
         raise SettingsError(

@@ -25,16 +25,9 @@ PRODUCTS_AGAIN = (
 class _Gradients:
     """A file of gradients, and what it must hold.
 
-    Attributes:
-        table: its sound columns.
-        facts: of the config.
-        constants: columns with one value in every row.
-        empty: columns that are null.
-        lists: the column of lists, their length (None: that of the first), and what is counted.
-        remedy: for what is wrong with it.
-        updates: of the run, if they are known.
-        unseen: whether the config has runs on the pool rows of `test_unseen`.
-        partial: set if the rows of those runs are not covered yet.
+    `constants` are columns with one value in every row, `empty` columns that are null, `lists` the column of lists with
+    their length (None: that of the first) and what is counted. `unseen`: the config has runs on the pool rows of
+    `test_unseen`; `partial` is set if those rows are not covered yet.
     """
 
     table: pa.Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from tests.gptdynamics.verify.damage import (
+from tests.gptdynamics.dataset.verify.damage import (
     MANIFEST,
     OTHER_ROW,
     OTHER_RUN,

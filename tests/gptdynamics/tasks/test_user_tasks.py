@@ -50,7 +50,7 @@ class Sums(Task):
     def rows(self, split):
         return [{"a": number, "b": 1 if split == "train" else 2} for number in range(20)]
 """
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "tasks.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "tasks.md"
 
 
 @pytest.fixture(autouse=True)

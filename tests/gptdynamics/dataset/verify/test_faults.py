@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gptdynamics.dataset.verify import Fault, verify
-from tests.gptdynamics.verify.damage import Case
-from tests.gptdynamics.verify.folder_cases import FOLDER_CASES
-from tests.gptdynamics.verify.run_cases import RUN_CASES
+from tests.gptdynamics.dataset.verify.damage import Case
+from tests.gptdynamics.dataset.verify.folder_cases import FOLDER_CASES
+from tests.gptdynamics.dataset.verify.run_cases import RUN_CASES
 
 CASES = RUN_CASES | FOLDER_CASES
 

@@ -16,8 +16,8 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.verify import verify
-from tests.gptdynamics.verify.conftest import with_runs
-from tests.gptdynamics.verify.damage import MANIFEST, ROW, at, column, manifest, write
+from tests.gptdynamics.dataset.verify.conftest import with_runs
+from tests.gptdynamics.dataset.verify.damage import MANIFEST, ROW, at, column, manifest, write
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.tasks import Mixture, get_single_task, get_task, load_examples, task_names
 from gptdynamics.tasks.mini_sentiment import MiniSentiment
 
-SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
+SHARED_TASKS = Path(__file__).resolve().parents[4] / "shared" / "data" / "tasks"
 real_rows = pytest.mark.skipif(not SHARED_TASKS.is_dir(), reason="no shared/data/tasks beside the repository")
 
 PARTS = ["rte", "sst2", "boolq", "webnlg", "wmt16", "cnn_dm"]

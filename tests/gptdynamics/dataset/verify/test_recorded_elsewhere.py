@@ -9,8 +9,8 @@ import pytest
 
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.verify import verify
-from tests.gptdynamics.verify.damage import ROW, RUN, at, column, inside, manifest, same_batches_swapped
-from tests.gptdynamics.verify.run_cases import RUN_CASES
+from tests.gptdynamics.dataset.verify.damage import ROW, RUN, at, column, inside, manifest, same_batches_swapped
+from tests.gptdynamics.dataset.verify.run_cases import RUN_CASES
 
 
 def without_settings(root: Path, config: str) -> Path:

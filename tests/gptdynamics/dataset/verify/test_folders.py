@@ -17,8 +17,8 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.verify import verify, verify_run
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError, SettingsError
-from tests.gptdynamics.verify.damage import RUN, TEST, VECTORS, at, column, manifest, rows, write
-from tests.gptdynamics.verify.run_cases import RUN_CASES
+from tests.gptdynamics.dataset.verify.damage import RUN, TEST, VECTORS, at, column, manifest, rows, write
+from tests.gptdynamics.dataset.verify.run_cases import RUN_CASES
 
 
 def test_a_sound_folder_has_no_faults(collected_once: Path) -> None:

@@ -6,7 +6,7 @@ import shutil
 
 import pyarrow as pa
 
-from tests.gptdynamics.verify.damage import (
+from tests.gptdynamics.dataset.verify.damage import (
     MIXED,
     PRODUCTS,
     ROW,

@@ -15,7 +15,7 @@ from gptdynamics.models.tokens import tokenize_example, tokenize_text
 from gptdynamics.tasks import get_single_task, get_task, load_examples, task_names
 from tests.hub.server import Hub
 
-SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
+SHARED_TASKS = Path(__file__).resolve().parents[4] / "shared" / "data" / "tasks"
 real_rows = pytest.mark.skipif(not SHARED_TASKS.is_dir(), reason="no shared/data/tasks beside the repository")
 
 RTE_ROW: dict[str, Any] = {"premise": "The cat sleeps.", "hypothesis": "A cat rests.", "label": "entailment"}

@@ -14,7 +14,7 @@ from gptdynamics.errors import DataError
 from gptdynamics.models.nano import MODEL_FOLDER
 from gptdynamics.tasks import Split, Task, get_single_task, load_examples
 
-SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
+SHARED_TASKS = Path(__file__).resolve().parents[4] / "shared" / "data" / "tasks"
 real_rows = pytest.mark.skipif(not SHARED_TASKS.is_dir(), reason="no shared/data/tasks beside the repository")
 
 REAL = ("rte", "sst2", "boolq", "webnlg", "wmt16", "cnn_dm")
