@@ -14,10 +14,10 @@ from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
 # How prompt and target become one sequence of tokens; see `gptdynamics.models.tokens.tokenize_example`.
 Tokenization = Literal["joined", "separate"]
 TOKENIZATIONS: tuple[Tokenization, ...] = ("joined", "separate")
-# What makes tokens of generated text for BLEU and ROUGE-L; `gptdynamics.measurement.scores` says what each means.
+# The tokenizers of generated text for BLEU and ROUGE-L; `gptdynamics.measurement.scores` says what each means.
 TextTokenizer = Literal["13a", "intl", "zh", "char"]
 TEXT_TOKENIZERS: tuple[TextTokenizer, ...] = ("13a", "intl", "zh", "char")
-# What a manifest means that was written before a setting was recorded.
+# The values of settings that earlier versions did not record.
 EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate", "text_tokenizer": "13a"}
 
 Split = Literal["train", "validation", "test", "test_unseen"]
@@ -25,7 +25,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RUN = re.compile(r"(u?)([0-9]{4,})")
-# What stands behind a config's or a task's name in the folders that belong to it.
+# Folders of a config or a task are its name with one of these endings.
 RESERVED_SIZES = ("examples", "runs", "gradients")
 
 
@@ -100,7 +100,7 @@ _RANGES = {
     **dict.fromkeys(("pool_size", "subset", "batch_size", "epochs", "test_examples"), COUNT),
     **dict.fromkeys(("eval_every", "generate_every", "gradient_width", "lora_alpha", "max_length"), COUNT),
     "gradient_seed": SEED,
-    # Above the width of any model.
+    # No model is wider.
     "lora_rank": Range(0, 2**16),
     "lora_dropout": Range(0, 1, below=True),
     "weight_decay": RATE,
@@ -271,7 +271,7 @@ class RunSettings:
         if self._text_tokenizers(self.text_tokenizer) == self._text_tokenizers(other["text_tokenizer"]):
             other["text_tokenizer"] = self.text_tokenizer
         if isinstance(other.get("base_model"), str):
-            # Manifests of earlier versions have the path.
+            # Earlier versions recorded the path.
             other = other | {"base_model": published_name(other["base_model"])}
         return value_differences(other, mine)
 

@@ -43,7 +43,7 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
     """
     _quiet_libraries()
     for stream in ("stdout", "stderr"):
-        # Closed by whoever started the process.
+        # The parent process may have closed it.
         if getattr(sys, stream) is None:
             setattr(sys, stream, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
     _Places.beside = False
@@ -53,12 +53,12 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
             try:
                 app(args=given, prog_name=name)
             except SystemExit:
-                # Where standard output is a full disk, that shows only now.
+                # If standard output is on a full disk, the error is raised only here.
                 sys.stdout.flush()
                 raise
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             status = error.code if isinstance(error, SystemExit) else 1
-            # Libraries turn an interruption into errors of their own.
+            # Libraries replace an interruption by errors of their own.
             if isinstance(error, KeyboardInterrupt) or status == STATUS or (interruption.happened and status):
                 interruption.tell()
                 sys.exit(STATUS)
@@ -84,7 +84,7 @@ def _is_full_or_closed(error: OSError) -> bool:
     """Whether standard output is a full disk or a closed pipe; a full one is said."""
     if error.errno == errno.ENOSPC and error.filename is None:
         say_error(f"error: cannot write to standard output: {error.strerror}. Make room, or send it elsewhere")
-        # Python would try again when it ends.
+        # Otherwise Python tries to write again when it ends.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         return True
     return False
@@ -193,7 +193,7 @@ def progress_bar() -> Iterator[Progress]:
         try:
             yield progress
         except BaseException:
-            # Take the bars away: what is left to read is the error.
+            # Remove the bars, so that only the error is left to read.
             progress.live.transient = True
             raise
 

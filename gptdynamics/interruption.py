@@ -18,7 +18,7 @@ from typing import NoReturn
 from gptdynamics.terminal_text import safe_text
 
 STATUS = 130
-# What a command has for ending by itself, and what Python has afterwards: together less than two seconds.
+# Time for a command to end by itself, and for Python after that: together less than two seconds.
 GRACE_SECONDS, EXIT_SECONDS = 1.2, 0.6
 _SHOW_CURSOR = "\x1b[?25h"
 
@@ -51,9 +51,9 @@ class Interruption:
         """Say it on standard error, once."""
         if not self._telling.acquire(blocking=False):
             return
-        # Not through Python's stream: the main thread may be holding it.
+        # Not through Python's stream: the main thread may hold its lock.
         with suppress(OSError, ValueError):
-            # On a line of its own, below the `^C` of the terminal; a progress bar had hidden the cursor.
+            # On a new line, below the `^C` of the terminal; a progress bar may have hidden the cursor.
             begin = f"{_SHOW_CURSOR}\n" if os.isatty(2) else ""
             os.write(2, f"{begin}{self.message()}\n".encode("utf-8", "replace"))
 
@@ -103,14 +103,14 @@ def _watched(interruption: Interruption) -> Iterator[None]:
             _end_now(interruption)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # The other thread may not have heard of it yet.
+        # The other thread may not have received the signal yet.
         interruption.happened = True
         raise KeyboardInterrupt
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     before = signal.getsignal(signal.SIGINT)
-    # A shell that starts a command in the background lets it ignore the signal: that is left as it is.
+    # A shell makes background commands ignore the signal: that stays as it is.
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)

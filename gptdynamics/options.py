@@ -135,7 +135,7 @@ class Option:
             return [self.flag if value else self.no_flag]
         values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
         values = [",".join(values)] if self.line.commas else values
-        # What begins with a dash would be taken for another option.
+        # A value that begins with a dash would be read as another option.
         words = [[f"{self.flag}={each}"] if each.startswith("-") else [self.flag, each] for each in values]
         return [word for each in words for word in each]
 
@@ -189,7 +189,7 @@ def command_line(program: str, command: str, settings: Any) -> str:
         else:
             words += option.to_words(value)
     words += [word for path in task_files() for word in ("--task-file", path)]
-    # What begins like an option stands where there are none any more.
+    # Arguments that begin with a dash come after `--`.
     dashes = any(each.startswith("-") for each in arguments)
     return shlex.join([program, command, *([*words, "--", *arguments] if dashes else [*arguments, *words])])
 

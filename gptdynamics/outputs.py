@@ -91,7 +91,7 @@ def check_output(path: Path) -> None:
             os.fstat(descriptor)
             return
         with suppress(FileNotFoundError, NotADirectoryError):
-            # Other reasons, such as a name that is too long, are errors.
+            # Other failures, such as a name that is too long, are errors.
             target.lstat()
         if target.is_dir():
             raise DataError(f"cannot write {path}: it is a folder. Name a file in it")
@@ -141,7 +141,7 @@ def _keep_owner_and_mode(path: Path, before: os.stat_result) -> None:
         try:
             os.chown(path, before.st_uid, before.st_gid)
         except OSError:
-            # Whoever may not give a file away keeps it, and nobody else gets rights of the owner before.
+            # If the owner cannot be restored, neither is the mode: it would give the old owner's rights to the new one.
             return
     path.chmod(stat.S_IMODE(before.st_mode))
 

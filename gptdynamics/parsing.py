@@ -11,7 +11,7 @@ from typing import Any
 
 from gptdynamics.errors import DataError
 
-# Values nested deeper, or integers of more digits, are written by no tool; parsers and printers fail on them.
+# No tool writes deeper nesting or longer integers, and parsers and printers fail on them.
 DEEPEST = 100
 _MOST_DIGITS = 400
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -93,7 +93,7 @@ def parse_toml(text: str | bytes, where: str) -> dict[str, Any]:
     except RecursionError as error:
         raise DataError(f"{where}: it is nested deeper than {DEEPEST}") from error
     except ValueError as error:
-        # Of integers, Python's own limit on their digits.
+        # Python itself limits the digits of integers.
         raise DataError(f"{where}: {_TOO_LONG if 'digits' in str(error) else error}") from error
     return tables
 

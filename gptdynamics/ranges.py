@@ -39,7 +39,7 @@ class Range:
 COUNT = Range(1, INT32)
 SEED = Range(0, INT64)
 RATE = Range(0)
-# More runs than anybody makes, each a file; names of this many still fit into memory.
+# More runs than anybody makes; their names still fit into memory.
 RUNS = Range(1, 10**6)
 
 
@@ -95,6 +95,6 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # an integer of more digits than Python prints
+    except ValueError:  # Python does not print integers of so many digits
         text = "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}..."

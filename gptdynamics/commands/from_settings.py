@@ -16,7 +16,7 @@ from gptdynamics.console import print_beside_json, say
 from gptdynamics.options import Option, options_of, read_settings, settings_from
 from gptdynamics.outputs import check_output, is_standard_output, write_output_json
 
-# Writes figures as JSON where `--json FILE` asks for them.
+# Writes figures as JSON if `--json FILE` is given.
 WriteJson = Callable[..., None]
 _ARGUMENT = "argument_"
 
@@ -137,7 +137,7 @@ def _given(ctx: typer.Context, options: tuple[Option, ...], given: dict[str, Any
     given = {name: value for name, value in given.items() if value is not None and value != []}
     values = {option.name: option.from_words(given[option.name]) for option in options if option.name in given}
     words = [given[f"{_ARGUMENT}{each.name}"] for each in options if f"{_ARGUMENT}{each.name}" in given]
-    # An argument that is given as an option leaves its place to the next one; hidden ones come last.
+    # An argument that is given as an option leaves its position to the next one; hidden ones come last.
     places = [each for each in options if each.line.positional and each.name not in values]
     needed = [each for each in places if each.default is MISSING]
     places = sorted(needed if len(words) == len(needed) else places, key=lambda each: each.line.hidden)
@@ -158,7 +158,7 @@ def _parameters(option: Option, text: str) -> list[inspect.Parameter]:
     plain = f"<{option.kind.__name__}>..." if option.several else None
     flags = [option.flag if option.kind is not bool else f"{option.flag}/{option.no_flag}"]
     flags += [f"--{each}" for each in line.aliases]
-    # A text is shown in brackets; where there is none, the command's help shows the default itself.
+    # Typer prints a text in brackets; without one, `format_help` sets the default itself.
     details: Any = {"help": text, "show_default": line.default or _has_default(option)}
     parameters = []
     if line.positional:

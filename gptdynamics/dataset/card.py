@@ -12,9 +12,9 @@ from gptdynamics.errors import DataError
 CARD = "README.md"
 FIGURE = "trajectories.svg"
 _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
-# As the Hub reads it: its end need not have the end of a line.
+# As the Hub reads it: the closing dashes may be the end of the file.
 _YAML = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.S)
-# Versions before the generated part was marked wrote cards that begin so.
+# The beginning of cards by versions that did not mark the generated part.
 _OLDER = re.compile(r"\s*# GPTDynamics\n\nWhat fine-tuning does to every test example: the loss")
 _PLAIN = re.compile("[A-Za-z][A-Za-z _-]*")
 _NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
@@ -74,7 +74,7 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
         body = f"{old_body.rstrip()}\n\n{generated.group(0)}" if old_body.strip() else new_body
     others = {name: value for name, value in old_metadata.items() if name not in own}
     if others.get("license") not in (None, new_metadata.get("license")):
-        # These belong to the licence that is not taken.
+        # These values belong to the licence that is not used.
         new_metadata = {name: value for name, value in new_metadata.items() if not name.startswith("license_")}
     metadata = new_metadata | others | {"tags": _tags_of(old_metadata, new_metadata)}
     if metadata == new_metadata:
@@ -128,7 +128,12 @@ def _split(card: str) -> tuple[dict[str, Any], str]:
         return {}, card
     try:
         metadata = yaml.safe_load(head.group(1) or "") or {}
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:  # of odd dates, depths and keys
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+        TypeError,
+    ) as error:  # malformed dates, deep nesting, unhashable keys
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"README.md: its YAML cannot be read ({line}). Mend it by hand: the rest is kept") from error
     if not isinstance(metadata, dict):

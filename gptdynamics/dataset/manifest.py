@@ -14,7 +14,7 @@ from gptdynamics.parsing import read_object
 from gptdynamics.tasks import Mixture, Task
 
 Kind = Literal["collected", "recorded", "imported"]
-# What a manifest means that was written before a setting was recorded.
+# The values of settings that earlier versions did not record.
 EARLIER_RECORDING = {name: EARLIER_SETTINGS[name] for name in ("text_tokenizer", "tokenization")}
 COUNTS = ("runs", "unseen_runs")
 
@@ -77,7 +77,7 @@ def _settings(manifest: Mapping[str, Any], part: str, earlier: Mapping[str, Any]
         return {}
     values = {**earlier, **values}
     if isinstance(values.get("base_model"), str):
-        # Manifests of earlier versions have the path of a folder.
+        # Earlier versions recorded the path of a folder.
         values["base_model"] = published_name(values["base_model"])
     return values
 

@@ -54,7 +54,7 @@ def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             problem = _statistics_problem(table, stream.metadata)
     except DamagedParquet:
         raise
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
+    except Exception as error:  # the reader raises nearly any error for a damaged file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DamagedParquet("", f"cannot be read as Parquet ({reason})") from error
     if problem:
@@ -74,7 +74,7 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
             continue
         kind = metadata.schema.column(column).physical_type
         if any(chunk.physical_type != kind for chunk in chunks):
-            # Asked for the statistics of such a column, pyarrow ends the process.
+            # pyarrow ends the process if it is asked for the statistics of such a column.
             return name, f"its footer says {kind} once, and another type in a row group"
         statistics = [chunk.statistics for chunk in chunks]
         if not statistics or not all(each is not None and each.has_min_max for each in statistics):

@@ -122,9 +122,9 @@ def local_root(source: str) -> Path:
 
     try:
         return Path(snapshot_download(source, repo_type="dataset"))
-    except Exception as error:  # of names that are refused, connections, disks, and answers that are not understood
+    except Exception as error:  # a refused name, a lost connection, a full disk, an odd answer
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{source}: neither a folder nor a dataset that can be had from the Hub ({reason})") from error
+        raise DataError(f"{source}: neither a folder nor a dataset that can be read from the Hub ({reason})") from error
 
 
 def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
@@ -224,7 +224,7 @@ def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
     own = folder.own_metrics(config)
     step_column = (METRICS | own)[metric].step_column
-    # One run at a time: all of them may be more than there is memory for.
+    # One run at a time: all of them together may not fit into memory.
     measured: list[str] = []
     values, test_ids, step = np.empty(0), [], np.empty(0)
     for run in finished:

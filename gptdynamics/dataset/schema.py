@@ -13,7 +13,7 @@ from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 from gptdynamics.errors import DataError
 from gptdynamics.metrics import Metric, names_of
 
-# What to do about a file of a dataset that is damaged.
+# What a user can do about a damaged file of a dataset.
 COLLECT_AGAIN = "Move it out of the folder and run the same collect command again"
 
 GRADIENT_COLUMNS = ("grad_dot", "update_dot")
@@ -98,7 +98,7 @@ RUN_SCHEMA = pa.schema(
     ]
 )
 
-# What somebody's own trainer was told has no columns of its own: it is a JSON object.
+# The arguments of somebody's own trainer are one JSON object.
 RECORDED_RUN_SCHEMA = RUN_SCHEMA.append(pa.field("hyperparameters", pa.string()))
 
 EXAMPLE_SCHEMA = pa.schema(

@@ -148,7 +148,7 @@ def _planned(folder: DatasetFolder, config: str) -> list[str]:
 
 
 def _config_status(folder: DatasetFolder, config: str, planned: list[str], held: set[tuple[str, str]]) -> ConfigStatus:
-    # Claims were looked at first: a run that ended meanwhile counts as done.
+    # Claims were read before the files: a run that has ended since then counts as done.
     finished, failed = folder.finished(config), folder.failed(config)
     done, planned_runs = set(finished), set(planned)
     extra = [run for run in finished if run not in planned_runs]

@@ -27,7 +27,7 @@ def may_be_passed_on(task: str) -> bool:
 def _withhold(row: dict[str, Any], task: Task | Mixture) -> dict[str, Any]:
     """The row without texts. The label of a label task stays: it is not a text, and says what a run was taught."""
     label = row["target"] if not isinstance(task, Mixture) and task.labels else None
-    # What an import found beside the texts may be texts, too.
+    # The other fields of an imported example may be texts, too.
     source = {name: value for name, value in json.loads(row["source"]).items() if name != "fields"}
     source_text = json.dumps(source, sort_keys=True)
     return row | {"prompt": None, "target": label, "references": None, "source": source_text}

@@ -23,7 +23,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 UNKNOWN = "unknown"
-# A single greater step would otherwise make a list of all steps before it.
+# Without a limit, a single wrong step would make a list of all steps before it.
 _MOST_STEPS = 10**7
 _LEFT_OUT, _MERGED, _LAST, _SORTED = "left out", "one of them is kept", "the last is kept", "put in order"
 _NEW_FIELDS = "it has fields that the layout does not have"
@@ -218,7 +218,7 @@ def read_metric(file: ReleaseFile) -> MetricFile:
         (repeated, f"test example {some(repeated)} occurs more than once", _MERGED),
         (unordered, f"the steps of {len(unordered)} trajectories are not in order", _SORTED),
     )
-    # Of step lists that are equally frequent and long, the one with the lowest steps.
+    # If several step lists are equally frequent and long, the one with the lowest steps.
     usual = most_frequent(
         (tuple(steps) for steps, _ in rows.values()), lambda steps: (len(steps), [-step for step in steps])
     )

@@ -19,7 +19,7 @@ CURRICULUM_FILE = "train_samples_id.json"
 EXAMPLE_FOLDERS = ("sft_tasks", "it_tasks")
 METRIC_FILE = "all_{}_trajectory.out"
 
-# Tasks of another name: ours by theirs, and the reverse.
+# Tasks that have another name here: our name by theirs, and the reverse.
 OUR_TASKS = {"wmt16_de_en": "wmt16"}
 THEIR_TASKS = {ours: theirs for theirs, ours in OUR_TASKS.items()}
 # What `<part>-<value>` in the name of a folder becomes: the attribute of `RunFolder`.

@@ -9,7 +9,7 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DataError
 
 LAYOUT = "authors_release"
-# The folders do not say it; the paper does.
+# The names of folders do not say it; the paper does.
 _FROM_PAPER = "linear decay to zero without warm-up is that of the paper's tables 5 and 7; the layout does not say it"
 
 

@@ -239,7 +239,7 @@ class Merge:
                     f"{self.repository.id}: example {key} of {path} is another one there. Runs on other rows cannot "
                     "share a config: push to another repository"
                 )
-        # Texts that were passed on once stay; those that were withheld are filled in where they may be.
+        # Published texts stay published; withheld ones are filled in if the folder has them.
         merged = {**mine, **{key: row for key, row in theirs.items() if row["prompt"] is not None or key not in mine}}
         rows = [merged[key] for key in sorted(merged)]
         if rows == [theirs[key] for key in sorted(theirs)]:

@@ -84,7 +84,7 @@ class Repository:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         """Say in one line what the Hub's refusal means for this repository."""
-        # The client has had more than one library for requests; what it imports is the base of its errors.
+        # The client has changed its HTTP library; the error it imports is the base class of the present one.
         from huggingface_hub.errors import (  # type: ignore[attr-defined]
             HfHubHTTPError,
             HTTPError,
@@ -109,14 +109,14 @@ class Repository:
             raise UnreachableError(f"{self.id}: the Hub cannot be reached ({_line(error)})") from error
         except (RecursionError, NotImplementedError) as error:
             raise self._odd_answer(error) from error
-        except RuntimeError as error:  # how the client reports an upload that it gave up
+        except RuntimeError as error:  # the client gave up an upload
             raise UnreachableError(f"{self.id}: {_line(error)} ({_line(error.__cause__ or error)})") from error
         except OSError as error:
             if error.errno is not None:
                 raise DataError(f"{self.id}: {error.filename or 'this machine'}: {error.strerror}") from error
-            # A file that did not come whole.
+            # A file was not transferred completely.
             raise UnreachableError(f"{self.id}: a file could not be fetched ({_line(error)})") from error
-        except Exception as error:  # the client takes answers for what they should be: any error may come of it
+        except Exception as error:  # the client does not check answers: a malformed one may raise anything
             raise self._odd_answer(error) from error
 
     def _odd_answer(self, error: Exception) -> DataError:
@@ -192,7 +192,7 @@ class Repository:
             with self._errors():
                 self._api.create_tag(self.id, tag=name, revision=sha, repo_type=self.kind)
         except OvertakenError as error:
-            # An attempt whose answer was lost may have made it.
+            # An earlier attempt whose answer was lost may have made the tag.
             if self.tags().get(name) != sha:
                 raise SettingsError(f"{self.id} has a tag {name!r} of another commit: give another --tag") from error
 
@@ -287,7 +287,7 @@ def until_done(attempt: Callable[[int], Result], on_wait: Callable[[str], None] 
             return attempt(number)
         except (OvertakenError, UnreachableError) as error:
             on_wait(str(error))
-            # Two that push at once must not go on colliding.
+            # Random pauses: two pushes at the same time must not collide again and again.
             time.sleep(FIRST_PAUSE_SECONDS * 2 ** (number - 1) * random.uniform(0.5, 1.0))
     try:
         return attempt(ATTEMPTS)

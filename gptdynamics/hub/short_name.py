@@ -119,7 +119,7 @@ def _available(source: str, options: dict[str, Any]) -> list[str]:
         names = get_dataset_config_names(source, revision=options.get("revision"), download_config=download)
     except Exception:  # of a source that may hold anything
         return []
-    # What a repository without a card has one of, and the cache of one that cannot be reached.
+    # `default` is reported for a repository without a card, or one that cannot be reached but is cached.
     return [name for name in names if name != "default"]
 
 

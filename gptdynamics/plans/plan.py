@@ -16,7 +16,7 @@ from gptdynamics.ranges import RUNS, Range, check_fields
 _FOLDER = Path(__file__).parent
 PLANS = ("paper", "nano")
 
-# What a config's entry in a bundled plan says of training, as against what is followed.
+# The settings of training, without those of measurement.
 _TRAINING = (
     "learning_rate batch_size epochs subset pool_size max_length base_model "
     "lora_rank lora_alpha lora_dropout weight_decay beta1 beta2 epsilon"

@@ -14,7 +14,7 @@ from gptdynamics.parsing import parse_object, replace_surrogates
 from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.task import HubSource, Row, Split, Task
 
-# In an example's source: how many halves of surrogate pairs its row had, in whose place U+FFFD stands.
+# Key in an example's source: how many halves of surrogate pairs in its row were replaced by U+FFFD.
 REPLACED = "replaced_surrogates"
 _SPLITS: dict[str, Split] = {"pool": "train", "test": "eval"}
 _Located = tuple[Row, str, dict[str, str]]
@@ -61,7 +61,7 @@ def _hub_rows(task: Task, split: Split, count: int) -> Iterator[_Located]:
     try:
         revision = _commit(hub)
         rows = load_dataset(hub.dataset, hub.config, split=hub_split, revision=revision, **files)
-    except Exception as error:  # a download fails in many ways, each an exception of another library
+    except Exception as error:  # a failed download raises errors of several libraries
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"cannot load {name} from the Hub: {reason}. Give local rows with --data DIR") from error
     for number, row in enumerate(islice(rows, count)):

@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from string import Formatter
@@ -17,7 +18,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.metrics import ACCURACY, METRICS
 from gptdynamics.tasks.task import HubSource, Task
 
-# The environment reaches the worker processes, too.
+# Worker processes inherit the environment.
 VARIABLE = "GPTDYNAMICS_TASKS"
 # Files and folders are named for tasks.
 _LONGEST = 80
@@ -61,7 +62,7 @@ def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
     """Add the tasks of these files (see `task_file_texts`), written to a folder, and forget all others."""
     os.environ.pop(VARIABLE, None)
     for number, (name, text) in enumerate(texts):
-        # In a folder each: two may have the same name.
+        # A folder for each file, because two may have the same name.
         path = folder / str(number) / name
         path.parent.mkdir(parents=True)
         path.write_text(text, encoding="utf-8")
@@ -103,86 +104,82 @@ def _tasks_of(path: str) -> tuple[Task, ...]:
 
 
 def _checked(kind: type[Task]) -> Task:
-    """An instance of a task class, once it has all that it needs."""
-    label = kind.__name__
+    """An instance of a task class; raises SettingsError with its first problem."""
+    for problem in _problems(kind):
+        raise SettingsError(f"{kind.__name__}{problem}")
+    return kind()
+
+
+def _problems(kind: type[Task]) -> Iterator[str]:
+    """What is wrong with a task class; later checks need the earlier ones to pass."""
     for attribute in ("name", "fields"):
         value = getattr(kind, attribute, None)
         if value is None or (isinstance(value, str | dict) and not value):
-            raise SettingsError(f"{label} lacks {attribute}")
+            yield f" lacks {attribute}"
     if inspect.isabstract(kind):
-        raise SettingsError(f"{label} lacks {', '.join(sorted(kind.__abstractmethods__))}")
+        yield f" lacks {', '.join(sorted(kind.__abstractmethods__))}"
     if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name) or len(kind.name) > _LONGEST:
-        raise SettingsError(
-            f"{label}.name = {kind.name!r:.90} may have letters, digits and, singly inside, _ . - only, and at most "
-            f"{_LONGEST} of them"
-        )
+        allowed = f"letters, digits and, singly inside, _ . - only, and at most {_LONGEST} of them"
+        yield f".name = {kind.name!r:.90} may have {allowed}"
     pairs = kind.fields.items() if isinstance(kind.fields, dict) else [("", None)]
     if not all(isinstance(name, str) and isinstance(each, type) for name, each in pairs):
-        raise SettingsError(f"{label}.fields = {kind.fields!r} must name fields with their types, as {{'text': str}}")
+        yield f".fields = {kind.fields!r} must name fields with their types, as {{'text': str}}"
     if kind.prompt is Task.prompt and not kind.plain:
-        raise SettingsError(f"{label} lacks plain, the template of its prompt")
+        yield " lacks plain, the template of its prompt"
     if not isinstance(kind.plain, str):
-        raise SettingsError(f"{label}.plain = {kind.plain!r} must be a str, the template of its prompt")
-    for what in ("labels", "instructions"):
-        values = getattr(kind, what)
+        yield f".plain = {kind.plain!r} must be a str, the template of its prompt"
+    for attribute in ("labels", "instructions"):
+        values = getattr(kind, attribute)
         if not isinstance(values, tuple):
-            raise SettingsError(f"{label}.{what} must be a tuple of str: write a comma after a single one")
-        wrong = [text for text in values if not isinstance(text, str) or not text.strip()]
-        if wrong:
-            raise SettingsError(f"{label}.{what}: {wrong[0]!r} must be a text that is not empty")
+            yield f".{attribute} must be a tuple of str: write a comma after a single one"
+        for text in values:
+            if not isinstance(text, str) or not text.strip():
+                yield f".{attribute}: {text!r} must be a text that is not empty"
     if kind.scenario not in ("finetune", "instruct"):
-        raise SettingsError(f"{label}.scenario = {kind.scenario!r} must be 'finetune' or 'instruct'")
+        yield f".scenario = {kind.scenario!r} must be 'finetune' or 'instruct'"
     if kind.scenario == "instruct" and not kind.instructions:
-        raise SettingsError(f"{label} lacks instructions, the templates that scenario 'instruct' draws from")
+        yield " lacks instructions, the templates that scenario 'instruct' draws from"
     if kind.hub is not None:
-        _check_hub(label, kind.hub)
+        yield from _hub_problems(kind.hub)
     for text in (kind.plain, *kind.instructions):
-        _check_template(label, text)
+        try:
+            text.encode()
+            list(Formatter().parse(text))
+        except ValueError as error:
+            yield f": template {text!r}: {error}; write a brace of the text twice"
     if kind.text_tokenizer not in (None, *TEXT_TOKENIZERS):
-        names = ", ".join(TEXT_TOKENIZERS)
-        raise SettingsError(f"{label}.text_tokenizer = {kind.text_tokenizer!r} must be one of {names}, or None")
+        yield f".text_tokenizer = {kind.text_tokenizer!r} must be one of {', '.join(TEXT_TOKENIZERS)}, or None"
     if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
-        raise SettingsError(f"{label}.labels must be different from each other, and at least two")
-    task = kind()
-    _check_metrics(label, task)
-    return task
+        yield ".labels must be different from each other, and at least two"
+    yield from (f".metrics{problem}" for problem in _metric_problems(kind()))
 
 
-def _check_metrics(label: str, task: Task) -> None:
+def _metric_problems(task: Task) -> Iterator[str]:
     if not isinstance(task.metrics, tuple | list):
-        raise SettingsError(f"{label}.metrics must be a tuple of names and metrics: write a comma after a single one")
+        yield " must be a tuple of names and metrics: write a comma after a single one"
     try:
         metrics = task.followed_metrics
     except SettingsError as error:
-        raise SettingsError(f"{label}.metrics: {error}") from error
+        yield f": {error}"
+        return
     for metric in metrics:
         own = METRICS.get(metric.name) != metric
         if own and (metric.score is None or not metric.needs_text):
-            raise SettingsError(
-                f"{label}.metrics: {metric.name} needs score, a function of a text and its references, and needs_text"
-            )
+            yield f": {metric.name} needs score, a function of a text and its references, and needs_text"
         if metric.needs_text and not task.generates:
-            raise SettingsError(f"{label}.metrics: {metric.name} is of generated text, and a task with labels has none")
+            yield f": {metric.name} is of generated text, and a task with labels has none"
         if metric == ACCURACY and task.generates:
-            raise SettingsError(f"{label}.metrics: accuracy needs labels, and the task has none")
+            yield ": accuracy needs labels, and the task has none"
 
 
-def _check_hub(label: str, hub: object) -> None:
+def _hub_problems(hub: object) -> Iterator[str]:
     if not isinstance(hub, HubSource):
-        raise SettingsError(f"{label}.hub = {hub!r} must be a gptdynamics.tasks.HubSource")
+        yield f".hub = {hub!r} must be a gptdynamics.tasks.HubSource"
     for name in ("dataset", "licence", "revision"):
         if not isinstance(getattr(hub, name), str) or not getattr(hub, name):
-            raise SettingsError(f"{label}.hub: {name} = {getattr(hub, name)!r} must be a text")
+            yield f".hub: {name} = {getattr(hub, name)!r} must be a text"
     for name in ("splits", "files"):
         value = getattr(hub, name)
-        whole = isinstance(value, dict) and {"train", "eval"} <= value.keys()
-        if not (whole or (name == "files" and value is None)):
-            raise SettingsError(f"{label}.hub: {name} = {value!r} must say what is train and what is eval")
-
-
-def _check_template(label: str, template: str) -> None:
-    try:
-        template.encode()
-        list(Formatter().parse(template))
-    except ValueError as error:
-        raise SettingsError(f"{label}: template {template!r}: {error}; write a brace of the text twice") from error
+        complete = isinstance(value, dict) and {"train", "eval"} <= value.keys()
+        if not complete and not (name == "files" and value is None):
+            yield f".hub: {name} = {value!r} must say what is train and what is eval"

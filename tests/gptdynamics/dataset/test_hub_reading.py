@@ -40,16 +40,16 @@ def nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("source", "change", "message"),
     [
-        (ID, as_user("ben"), f"{ID}: neither a folder nor a dataset that can be had from the Hub (404 "),
-        (ID, as_user(None), f"{ID}: neither a folder nor a dataset that can be had from the Hub (401 "),
-        (ID, as_user("nobody"), f"{ID}: neither a folder nor a dataset that can be had from the Hub ("),
+        (ID, as_user("ben"), f"{ID}: neither a folder nor a dataset that can be read from the Hub (404 "),
+        (ID, as_user(None), f"{ID}: neither a folder nor a dataset that can be read from the Hub (401 "),
+        (ID, as_user("nobody"), f"{ID}: neither a folder nor a dataset that can be read from the Hub ("),
         ("dynamics", nothing, "dynamics: no such dataset folder"),
-        ("ada/nothing", nothing, "ada/nothing: neither a folder nor a dataset that can be had from the Hub (404 "),
+        ("ada/nothing", nothing, "ada/nothing: neither a folder nor a dataset that can be read from the Hub (404 "),
         ("ada/other", nothing, "ada/other has no runs of config 'rte_tiny'; it has: none"),
         (ID, put(RUN, b"something else"), "train-0001.parquet: cannot be read as Parquet"),
         (ID, put("data/rte_tiny_runs/train-0001.parquet", b""), "train-0001.parquet: cannot be read as Parquet"),
         (ID, put("data/rte_examples/pool.parquet", None), "pool.parquet: no such file"),
-        (ID, put("../../evil.parquet", b"x"), f"{ID}: neither a folder nor a dataset that can be had from the Hub ("),
+        (ID, put("../../evil.parquet", b"x"), f"{ID}: neither a folder nor a dataset that can be read from the Hub ("),
     ],
 )
 def test_what_cannot_be_read_is_one_line(
