@@ -1,4 +1,4 @@
-"""Training one setting of `dynamics="markov"`: AdamW on single steps or whole trajectories, stopped on validation error.
+"""Training one setting of `dynamics="markov"`: AdamW on single steps or whole trajectories, with early stopping.
 
 All pairs of a training and a test example are handled by a few matrix products: nothing loops over examples.
 """
