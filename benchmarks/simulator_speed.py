@@ -21,7 +21,7 @@ from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import Members, visit_shares
 from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.training.markov_data import MarkovData
-from simulator.training.markov_fit import MarkovChoice, MarkovTraining, train_markov
+from simulator.training.markov_training import MarkovChoice, MarkovTraining, train_markov
 
 RUNS, HELD_OUT, STEPS, POOL, TESTS, BATCH, WIDTH, HIDDEN = 25, 5, 96, 200, 200, 4, 384, 64
 ROWS = 128

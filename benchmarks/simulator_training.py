@@ -15,7 +15,8 @@ from rich.table import Table
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import Members
 from simulator.training.markov_data import MarkovData
-from simulator.training.markov_fit import MarkovTraining, fit_markov
+from simulator.training.markov_fit import fit_markov
+from simulator.training.markov_training import MarkovTraining
 from simulator.training.memory_fit import fit_memory
 
 RUNS, VALIDATION, STEPS, POOL, TESTS, BATCH, WIDTH = 25, 2, 96, 200, 200, 4, 384

@@ -10,7 +10,7 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from simulator.baselines.simfluence import free_running, free_running_error, pairs_of
-from simulator.training.schedule import share_of_rate
+from simulator.training.markov_training import share_of_rate
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""What every way of fitting says of itself: how it fits, with runs left out too, and what it accepts."""
+"""The protocol of fitting a kind of dynamics, with runs left out too, and which settings and runs it accepts."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from simulator.training.trained import Fitted
 
 OnPhase = Callable[[str, int], None]
 OnProgress = Callable[[], None]
+# Truth minus prediction `[R, S, M]` of runs left out, of seen and of unseen test examples; NaN where there is none.
+Residuals = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Part:
 
     Attributes:
         runs: the runs.
-        config: what the simulator will say of this part.
+        config: the simulator's configuration of this part; fitting completes it.
         pool, test: `[N, E]` and `[M, E]` encoder vectors.
     """
 
@@ -39,17 +41,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Fits:
-    """What fitting gave.
+    """The result of fitting.
 
     Attributes:
         fitted: how each part was fitted.
-        residuals: of runs left out, of seen and of unseen test examples, for each part; None: no bands are wanted.
+        residuals: of each part; None: no bands are wanted.
         shared: weights that all parts share, by their names in the model.
         own: weights of each part, by their names in a model of that part alone.
     """
 
     fitted: list[Fitted]
-    residuals: list[tuple[np.ndarray, np.ndarray]] | None
+    residuals: list[Residuals] | None
     shared: Mapping[str, torch.Tensor]
     own: Sequence[Mapping[str, torch.Tensor]]
 
@@ -59,9 +61,9 @@ class Fitter(ABC):
 
     Attributes:
         dynamics: name of the kind.
-        has_closed_form: whether no gradient descent is needed, so that its settings are not this kind's.
-        has_checkpoints: whether a training that was killed goes on where it was.
-        checked_on: which runs the error of a setting is of, in short and at length.
+        has_closed_form: whether it is fitted without gradient descent and does not have the settings of that.
+        has_checkpoints: whether a killed training continues where it was.
+        checked_on: the runs that settings are compared on, in short and at length.
     """
 
     dynamics: ClassVar[str]
@@ -71,7 +73,7 @@ class Fitter(ABC):
 
     @classmethod
     def serves(cls, settings: TrainSettings) -> bool:
-        """Whether settings are of this fitter; those of one kind differ in other settings."""
+        """Whether settings are of this fitter; fitters of one kind differ in other settings."""
         return settings.dynamics == cls.dynamics
 
     @classmethod
@@ -93,6 +95,53 @@ class Fitter(ABC):
         Raises:
             GPTDynamicsError: there are too few runs, or a checkpoint does not fit.
         """
+
+
+@dataclass(frozen=True)
+class PartFit:
+    """The result of fitting one part by itself.
+
+    Attributes:
+        choice: the best setting, a dataclass.
+        error: its mean squared error.
+        tried: every setting with its error.
+        weights: of the dynamics, by name.
+        residuals: None: no bands are wanted.
+    """
+
+    choice: Any
+    error: float
+    tried: Sequence[tuple[Any, float]]
+    weights: Mapping[str, torch.Tensor]
+    residuals: Residuals | None
+
+
+class SeparateFitter(Fitter):
+    """A fitter of each config and metric by itself."""
+
+    def ticks(self, settings: TrainSettings) -> int:
+        """How often `fit_part` calls `on_progress`."""
+        return 1
+
+    @abstractmethod
+    def fit_part(self, settings: TrainSettings, part: Part, on_progress: OnProgress) -> PartFit:
+        """Fit one part, and set the shapes in its configuration; see `Fitter.fit`."""
+
+    def fit(
+        self, settings: TrainSettings, parts: list[Part], session: Session, on_phase: OnPhase, on_progress: OnProgress
+    ) -> Fits:
+        """See `Fitter`."""
+        on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(parts) * self.ticks(settings))
+        fitted, residuals, own = [], [], []
+        for part in parts:
+            fit = self.fit_part(settings, part, on_progress)
+            fitted.append(Fitted.of(part.config, fit.choice, fit.error, fit.tried))
+            own.append({f"dynamics.{name}": value for name, value in fit.weights.items()})
+            if fit.residuals is not None:
+                residuals.append(fit.residuals)
+            for number, (_, error) in enumerate(fit.tried):
+                session.log({f"{part.config.dataset_config} {part.config.metric}/error": error}, number)
+        return Fits(fitted, residuals or None, {}, own)
 
 
 def check_order(order: int, runs: Dynamics, name: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from gptdynamics.errors import SettingsError
 from simulator.settings.train import TrainSettings
 from simulator.training.fitter import Fitter
-from simulator.training.markov_fitter import MarkovFitter
+from simulator.training.markov_fit import MarkovFitter
 from simulator.training.memory_fit import MemoryFitter
-from simulator.training.table_fitter import TableFitter
+from simulator.training.table_fit import TableFitter
 
 FITTERS: list[type[Fitter]] = [
     MemoryFitter,

@@ -17,7 +17,7 @@ from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import Scale, scale_of
 from simulator.model.curricula import Members
 from simulator.settings.train import TrainSettings
-from simulator.training.fitter import Fits, Fitter, OnPhase, OnProgress, Part
+from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter
 from simulator.training.leave_one_run_out import leave_one_run_out
 from simulator.training.mean_curve_fit import CURVE_COMPONENTS
 from simulator.training.memory_arrays import Chunk, FittedRuns, fit_arrays
@@ -33,8 +33,6 @@ from simulator.training.memory_states import (
     states_of,
     unit_length,
 )
-from simulator.training.session import Session
-from simulator.training.trained import Fitted
 
 LOSS = scale_of("loss")
 # One of the six runs that a simulator needs is a test run.
@@ -70,16 +68,14 @@ class MemoryFit:
         error: its mean squared error on runs left out, before effects are limited and first values are given.
         tried: every setting with its error.
         arrays: the arrays of `MemoryDynamics` by name.
-        residuals: `[R, S, M]` truth minus prediction of each run by a fit without it; None: not asked for.
-        unseen_residuals: `[R, S, M]` likewise by fits without the run and the test example; NaN where none was made.
+        residuals: of each run by a fit without it, and by fits without the run and the test example.
     """
 
     choice: MemoryChoice
     error: float
     tried: list[tuple[MemoryChoice, float]]
     arrays: dict[str, np.ndarray]
-    residuals: np.ndarray | None
-    unseen_residuals: np.ndarray | None
+    residuals: Residuals | None
 
 
 def choices() -> list[MemoryChoice]:
@@ -169,12 +165,11 @@ def fit_memory(
         error=error,
         tried=tried,
         arrays={name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()},
-        residuals=fitted.seen_residuals(shares) if bands else None,
-        unseen_residuals=fitted.unseen_residuals(share) if bands else None,
+        residuals=(fitted.seen_residuals(shares), fitted.unseen_residuals(share)) if bands else None,
     )
 
 
-class MemoryFitter(Fitter):
+class MemoryFitter(SeparateFitter):
     """Mean curves and ridge regressions; a setting is checked on runs left out."""
 
     dynamics = "memory"
@@ -189,36 +184,24 @@ class MemoryFitter(Fitter):
         if settings.order != 1:
             raise SettingsError(f"order={settings.order} is of markov; memory is given one value")
 
-    def fit(
-        self, settings: TrainSettings, parts: list[Part], session: Session, on_phase: OnPhase, on_progress: OnProgress
-    ) -> Fits:
-        """See `Fitter`."""
-        fitted, residuals, own = [], [], []
-        on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(parts))
-        for part in parts:
-            chosen, config = part.runs.split("train", "validation"), part.config
-            every = range(chosen.learning_rate.shape[1] + 1)
-            visits = Members.between(chosen.curricula, [example.id for example in part.runs.pool], every)
-            fit = fit_memory(
-                visits,
-                chosen.learning_rate,
-                chosen.step,
-                chosen.values,
-                part.pool,
-                part.test,
-                config.scale,
-                settings.bands,
-            )
-            config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
-            for name, values in asdict(fit.choice.filters).items():
-                setattr(config, name, list(values))
-            config.curve_components, config.ridge = CURVE_COMPONENTS, fit.choice.ridge
-            tried = [asdict(choice) | {"error": error} for choice, error in fit.tried]
-            fitted.append(Fitted(config.dataset_config, config.metric, asdict(fit.choice), fit.error, tried))
-            own.append({f"dynamics.{name}": torch.from_numpy(array) for name, array in fit.arrays.items()})
-            if fit.residuals is not None and fit.unseen_residuals is not None:
-                residuals.append((fit.residuals, fit.unseen_residuals))
-            for number, each in enumerate(tried):
-                session.log({f"{config.dataset_config} {config.metric}/error": each["error"]}, number)
-            on_progress()
-        return Fits(fitted, residuals or None, {}, own)
+    def fit_part(self, settings: TrainSettings, part: Part, on_progress: OnProgress) -> PartFit:
+        """See `SeparateFitter`."""
+        chosen, config = part.runs.split("train", "validation"), part.config
+        every = range(chosen.learning_rate.shape[1] + 1)
+        fit = fit_memory(
+            Members.between(chosen.curricula, [example.id for example in part.runs.pool], every),
+            chosen.learning_rate,
+            chosen.step,
+            chosen.values,
+            part.pool,
+            part.test,
+            config.scale,
+            settings.bands,
+        )
+        config.components, config.test_components = fit.choice.components, fit.arrays["test_projection"].shape[1]
+        for name, values in asdict(fit.choice.filters).items():
+            setattr(config, name, list(values))
+        config.curve_components, config.ridge = CURVE_COMPONENTS, fit.choice.ridge
+        on_progress()
+        weights = {name: torch.from_numpy(array) for name, array in fit.arrays.items()}
+        return PartFit(fit.choice, fit.error, fit.tried, weights, fit.residuals)

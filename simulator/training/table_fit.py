@@ -18,6 +18,9 @@ from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import shares_between, visit_shares
 from simulator.model.recurrence import markov_scan
 from simulator.model.table_dynamics import LEARNED, TableDynamics
+from simulator.settings.train import TrainSettings
+from simulator.training.fitter import OnProgress, Part, PartFit, SeparateFitter, check_order
+from simulator.training.mean_curve_fit import FOLDS
 
 # As many pairs as other trained methods try settings.
 RIDGES = (1e-4, 1e-2, 1.0, 100.0)
@@ -144,7 +147,7 @@ def table_residuals(
     """
     shares, values = torch.cat([training.shares, validation.shares]), torch.cat([training.values, validation.values])
     found = np.empty(tuple(values.shape), dtype=np.float32)
-    fold = np.arange(len(values)) % min(5, len(values))
+    fold = np.arange(len(values)) % min(FOLDS, len(values))
     for number in range(fold.max() + 1):
         kept, left = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
         [factors] = solve_tables(kept, kind, order, [choice], range(values.size(-1)))
@@ -200,3 +203,36 @@ def _ridge(inputs: list[torch.Tensor], wanted: torch.Tensor, penalties: torch.Te
     right = wanted.expand(len(penalties), -1).unsqueeze(-1)
     dual = torch.cholesky_solve(right, torch.linalg.cholesky(systems)).squeeze(-1)
     return (dual @ columns).view(-1, blocks, count) / penalties.unsqueeze(-1)
+
+
+class TableFitter(SeparateFitter):
+    """Markov with factors of each pair by itself, of `index` vectors."""
+
+    dynamics = "markov"
+    # Nothing is saved while a table is fitted, but its folder is that of markov.
+    has_checkpoints = True
+    checked_on = ("validation runs", "the validation runs")
+
+    @classmethod
+    def serves(cls, settings: TrainSettings) -> bool:
+        """Whether vectors are places in a table."""
+        return super().serves(settings) and settings.encoder == "index"
+
+    @classmethod
+    def check_runs(cls, settings: TrainSettings, runs: Dynamics, name: str) -> None:
+        """See `Fitter`."""
+        check_order(settings.order, runs, name)
+
+    def ticks(self, settings: TrainSettings) -> int:
+        """One a setting."""
+        return len(choices(settings.kind))
+
+    def fit_part(self, settings: TrainSettings, part: Part, on_progress: OnProgress) -> PartFit:
+        """See `SeparateFitter`."""
+        kind, order = part.config.kind, part.config.order
+        training, validation = (indexed(part.runs.split(split)) for split in ("train", "validation"))
+        fit = fit_table(training, validation, kind, order, on_progress)
+        residuals = table_residuals(training, validation, kind, order, fit.choice) if settings.bands else None
+        return PartFit(
+            fit.choice, fit.error, fit.tried, table_dynamics(part.config, fit.factors).state_dict(), residuals
+        )

@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 
 from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.errors import DataError
+from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.display import Summary, library
 from simulator.model.model_files import write_folder
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
-from simulator.training.markov_fit import Check
+from simulator.training.markov_training import Check
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Fitted:
 
     Attributes:
         config, metric: which.
-        choice: the setting that won, as plain values.
+        choice: the best setting, as plain values.
         error: its mean squared error on validation runs (markov) or runs left out (memory).
         tried: every setting with its error; of markov trained on several, the mean of theirs, each over its variance.
-        checks: the course of the setting that won, of markov.
+        checks: the validations of the best setting, of markov.
     """
 
     config: str
@@ -39,6 +40,19 @@ class Fitted:
     error: float
     tried: list[dict[str, Any]]
     checks: Sequence[Check] = ()
+
+    @classmethod
+    def of(
+        cls,
+        config: GPTfluenceConfig,
+        choice: Any,
+        error: float,
+        tried: Sequence[tuple[Any, float]],
+        checks: Sequence[Check] = (),
+    ) -> Fitted:
+        """From settings that are dataclasses."""
+        plain = [asdict(setting) | {"error": its_error} for setting, its_error in tried]
+        return cls(config.dataset_config, config.metric, asdict(choice), error, plain, checks)
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,7 @@ import torch
 
 from gptdynamics.errors import DataError, SettingsError
 from simulator import GPTfluenceSimulator
-from simulator.training import TrainSettings, markov_fit, train_and_save
+from simulator.training import TrainSettings, markov_training, train_and_save
 from simulator.training.checkpoints import Checkpoints
 from simulator.training.session import make_session
 
@@ -29,7 +29,7 @@ def settings_of(dataset: Path, **changes: object) -> TrainSettings:
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let a training be killed at its so-many-th update, with a checkpoint after each update before."""
     monkeypatch.setattr(Checkpoints, "due", lambda self, name: True)
-    update = markov_fit._update
+    update = markov_training._update
 
     def arrange(count: int) -> None:
         made = [0]
@@ -40,7 +40,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
                 raise KeyboardInterrupt
             return update(*arguments)
 
-        monkeypatch.setattr(markov_fit, "_update", counted)
+        monkeypatch.setattr(markov_training, "_update", counted)
 
     return arrange
 
@@ -63,7 +63,7 @@ def test_a_killed_training_gives_the_same_bits(
     kill_at: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("simulator.training.presets.FINETUNE_EPOCHS", 25)
+    monkeypatch.setattr("simulator.training.markov_fit.FINETUNE_EPOCHS", 25)
     settings = settings_of(dataset, bands=kills != (3,), **changes)
     whole = train_and_save(settings, tmp_path / "whole")
     for count in kills:

@@ -24,7 +24,7 @@ from simulator.experiments.trajectories import chosen_pairs
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.reporting.result_files import Finished, markdown, write_results_page
-from simulator.training import markov_fit, presets
+from simulator.training import markov_fit
 from tests.simulator.conftest import RUNS, write_runs
 
 CONFIG, TRIPLES = "mini_sentiment_nano", "mini_triples_nano"
@@ -353,8 +353,8 @@ def test_an_unknown_experiment_is_refused_with_the_names(bench: Workbench, tmp_p
 
 
 def test_convergence_draws_both_trainings(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets, "FINETUNE_EPOCHS", 12)
-    monkeypatch.setattr(presets, "FINETUNE_RATE", 0.02)
+    monkeypatch.setattr(markov_fit, "FINETUNE_EPOCHS", 12)
+    monkeypatch.setattr(markov_fit, "FINETUNE_RATE", 0.02)
     result = run_experiment("convergence", bench, tmp_path).result
     hows = ["table 9", "table 9 from normal factors", "table 8", "as used elsewhere"]
     assert [row["training"] for row in result.rows] == hows

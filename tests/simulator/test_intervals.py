@@ -23,8 +23,8 @@ from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.trajectories import Band
 from simulator.training import TrainSettings, leave_one_run_out, markov_fit, memory_fit, memory_states, train_simulator
 from simulator.training.markov_data import MarkovData
-from simulator.training.markov_fitter import markov_data
-from simulator.training.markov_residuals import markov_residuals
+from simulator.training.markov_fit import markov_residuals
+from simulator.training.markov_training import train_markov
 from simulator.training.trained import Trained
 
 CONFIG = "mini_sentiment_nano"
@@ -127,7 +127,7 @@ def test_markov_residuals_are_of_runs_and_examples_left_out(dataset: Path) -> No
     pool, test = (rng.normal(size=(len(part), 8)).astype(np.float32) for part in (runs.pool, runs.test))
     config = GPTfluenceConfig(encoder_width=8, batch_size=2)
     choice, how = markov_fit.choices()[0], markov_fit.MarkovTraining()
-    training, validation = (markov_data(runs.split(split), pool, test) for split in ("train", "validation"))
+    training, validation = (MarkovData.of(runs.split(split), pool, test) for split in ("train", "validation"))
     [(seen, unseen)] = markov_residuals(config, [training], [validation], choice, how)
     assert seen.shape == unseen.shape == (7, *runs.values.shape[1:])
     assert (np.isfinite(seen) != np.isfinite(unseen)).all()
@@ -138,10 +138,10 @@ def test_markov_residuals_are_of_runs_and_examples_left_out(dataset: Path) -> No
     kept = [1, 2, 3, 4]
 
     def part(which: list[int]) -> MarkovData:
-        data = markov_data(every.take(which), pool, test)
+        data = MarkovData.of(every.take(which), pool, test)
         return replace(data, values=data.values[..., kept], test=data.test[kept])
 
-    dynamics = markov_fit.train_markov(config, [part([2, 3, 4])], [part([1, 6])], choice, how).dynamics
+    dynamics = train_markov(config, [part([2, 3, 4])], [part([1, 6])], choice, how).dynamics
     shares = visit_shares(every.take([0, 5]).curricula, [example.id for example in runs.pool])
     truth = torch.from_numpy(every.values[[0, 5]])
     with torch.no_grad():

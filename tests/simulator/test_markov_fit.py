@@ -14,10 +14,10 @@ from gptdynamics.curriculum import Curriculum
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import Members, visit_shares
 from simulator.model.markov_dynamics import MarkovDynamics
-from simulator.training import markov_fit
-from simulator.training.markov_data import MarkovData
-from simulator.training.markov_fit import MarkovChoice, MarkovTraining, fit_markov, train_markov
-from simulator.training.markov_objective import free_running_error, row_errors, triple_errors
+from simulator.training import markov_fit, markov_training
+from simulator.training.markov_data import MarkovData, free_running_error, row_errors, triple_errors
+from simulator.training.markov_fit import fit_markov
+from simulator.training.markov_training import MarkovChoice, MarkovTraining, train_markov
 
 POOL, TESTS, STEPS, BATCH = 12, 5, 8, 2
 SHORT = MarkovTraining(most_updates=40, batch_rows=32, check_every=10)
@@ -153,7 +153,7 @@ def test_the_weights_of_the_best_validation_are_returned(learnable: Learnable, m
         checked.append(dynamics.train_side.detach().clone())
         return next(errors)
 
-    monkeypatch.setattr(markov_fit, "free_running_error", told)
+    monkeypatch.setattr(markov_training, "free_running_error", told)
     found = train_markov(config_of(POOL), *learnable, CHOICE, SHORT)
     assert found.error == 1
     assert torch.equal(found.dynamics.train_side, checked[2])
@@ -167,7 +167,7 @@ def test_only_steps_with_a_whole_history_are_trained_on(learnable: Learnable, mo
         trained.append(rows)
         return row_errors(dynamics, data, rows)
 
-    monkeypatch.setattr(markov_fit, "row_errors", noted)
+    monkeypatch.setattr(markov_training, "row_errors", noted)
     train_markov(config_of(POOL, order=3), *learnable, CHOICE, SHORT)
     assert torch.cat(trained).unique().tolist() == list(range(16 * (STEPS - 2)))
 
@@ -184,7 +184,7 @@ def test_training_stops_when_validation_gets_no_better(learnable: Learnable, mon
         checked.append(dynamics)
         return float(len(checked))
 
-    monkeypatch.setattr(markov_fit, "free_running_error", worse)
+    monkeypatch.setattr(markov_training, "free_running_error", worse)
     how = MarkovTraining(most_updates=1000, batch_rows=8, check_every=1, patience=3)
     train_markov(config_of(POOL), *learnable, CHOICE, how)
     assert len(checked) == 1 + how.patience

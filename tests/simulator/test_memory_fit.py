@@ -258,7 +258,7 @@ def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
     covariance = likeness((world.test[: world.seen] - reduction.mean) @ reduction.axes)
     wanted = slow_leave_one_run_out(states.reshape(5, STEPS + 1, -1), values, covariance, 2.0, scale_of("bleu"))
     assert fit.error == pytest.approx(np.square(wanted).mean(), rel=1e-3)
-    np.testing.assert_allclose(fit.residuals, wanted, atol=1e-3 * np.abs(wanted).max())
+    np.testing.assert_allclose(fit.residuals[0], wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_unseen_test_examples_are_predicted_from_their_vectors(make_curricula: MakeCurricula) -> None:
@@ -317,12 +317,12 @@ def test_the_curve_of_an_unseen_example_is_the_ridge_with_the_least_error_on_exa
 def test_residuals_of_unseen_examples_are_those_of_fits_without_them_and_the_run(make_curricula: MakeCurricula) -> None:
     world, curricula = make_world((1.0,)), make_curricula(0, 10, STEPS, POOL)
     fit = fit_world(world, curricula)
-    known = np.isfinite(fit.unseen_residuals)
+    known = np.isfinite(fit.residuals[1])
     for run, test in np.ndindex(10, world.seen):
         assert known[run, :, test].all() if run % 5 == test % 5 else not known[run, :, test].any()
     truth = world.values(curricula, RATES)[:, :, : world.seen]
     change = truth - truth[:, :1]
-    assert np.nanmean(np.square(fit.unseen_residuals)) < 0.2 * np.square(change - change.mean((0, 2))[:, None]).mean()
+    assert np.nanmean(np.square(fit.residuals[1])) < 0.2 * np.square(change - change.mean((0, 2))[:, None]).mean()
 
 
 def test_runs_measured_now_and_then_give_a_curve_for_every_step(

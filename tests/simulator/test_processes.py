@@ -16,7 +16,8 @@ import numpy as np, torch
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import Members
 from simulator.training.markov_data import MarkovData
-from simulator.training.markov_fit import MarkovChoice, MarkovTraining, fit_markov
+from simulator.training.markov_fit import fit_markov
+from simulator.training.markov_training import MarkovChoice, MarkovTraining
 from simulator.training.session import make_session
 
 session = make_session({})

@@ -15,7 +15,7 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import read_dynamics, reading
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import Members
-from simulator.training import TrainSettings, markov_residuals, memory_arrays, memory_fit, train_simulator
+from simulator.training import TrainSettings, markov_data, memory_arrays, memory_fit, train_simulator
 from simulator.training.markov_data import draw
 from simulator.training.memory_fit import fit_memory
 from simulator.training.memory_states import spread
@@ -72,7 +72,7 @@ def test_curves_and_responses_are_of_all_runs_however_many_are_taken_at_once(
     monkeypatch.setattr(memory_fit, "TUNED_RUNS", 8)
     some = fit_memory(visits, *arguments)
     assert max(asked) == 8
-    assert some.residuals.shape[0] == 8
+    assert some.residuals[0].shape[0] == 8
     # What is chosen on eight runs differs; what is fitted to all differs by no more than their scales do.
     scale = some.arrays["state_scale"] / whole.arrays["state_scale"]
     assert np.abs(np.log(scale)).max() < 0.2
@@ -100,7 +100,7 @@ def test_runs_are_accumulated_to_the_same_normal_equations(make_curricula: MakeC
 def test_bands_of_markov_are_made_of_some_runs_where_there_are_many(
     dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(markov_residuals, "TUNED_RUNS", 5)
+    monkeypatch.setattr(markov_data, "TUNED_RUNS", 5)
     settings = TrainSettings(str(dataset), CONFIG, dynamics="markov", encoder="label")
     assert train_simulator(settings).model.config.calibration_runs == 5
 

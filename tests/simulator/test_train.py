@@ -23,7 +23,7 @@ from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import content_key
 from simulator.model.recurrence import markov_scan
 from simulator.training import TrainSettings, markov_fit, memory_fit, train_simulator
-from simulator.training.markov_fitter import markov_data
+from simulator.training.markov_data import MarkovData
 
 CONFIG = "mini_sentiment_nano"
 
@@ -151,7 +151,7 @@ def test_markov_of_a_metric_measured_every_four_updates_steps_from_one_measureme
 def test_markov_data_has_one_step_for_each_interval(dataset: Path) -> None:
     runs = read_dynamics(dataset, "mini_triples_nano", "bleu")
     pool, test = np.zeros((len(runs.pool), 3)), np.zeros((len(runs.test), 3))
-    data = markov_data(runs, pool, test)
+    data = MarkovData.of(runs, pool, test)
     assert data.members.places.shape == (8, 3, 4 * 2)
     assert data.values.shape == (8, 4, len(runs.test))
     torch.testing.assert_close(data.members.shares.sum(-1), torch.ones(8, 3))
