@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gptdynamics.configs import RunSettings, run_parts
 
+if TYPE_CHECKING:
+    from gptdynamics.dataset.recorded import RecordSettings
+
 Curriculum = list[list[int]]
 
 
-class Seeded(Protocol):
-    """Settings with a seed."""
-
-    @property
-    def seed(self) -> int:
-        """Of all that is random in a config's runs."""
-        ...
-
-
-def run_seed(settings: Seeded, run: str) -> list[int]:
+def run_seed(settings: RunSettings | RecordSettings, run: str) -> list[int]:
     """Entropy of a run: the config's seed, the run's number, and 1 if it trains on unseen pool rows."""
     index, unseen = run_parts(run)
     return [settings.seed, index, 1] if unseen else [settings.seed, index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,30 +15,13 @@ if TYPE_CHECKING:
 _ROUTE = "_gptdynamics_decoder"
 
 
-class Decoder(Protocol):
-    """A batch of prompts that grow by one token at a time."""
-
-    def logits(self) -> torch.Tensor:
-        """Logits of the next token of each row: `[rows, vocabulary]`."""
-        ...
-
-    def append(self, token: torch.Tensor, keep: torch.Tensor | None) -> None:
-        """Add a token to every row, and go on with some rows only.
-
-        Args:
-            token: `[rows]`.
-            keep: indices of the rows that go on; None: all.
-        """
-        ...
-
-
 class CachedDecoder:
-    """Prompts padded on the left; keys and values of earlier tokens are kept.
+    """A batch of prompts that grow by one token at a time, padded on the left; earlier keys and values are cached.
 
     Args:
         model: in evaluation mode.
         prompts: token ids of each row.
-        new_tokens: at most so many are added.
+        new_tokens: largest number of tokens that are added.
     """
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
@@ -68,7 +51,7 @@ class CachedDecoder:
         return out.logits[:, -1]
 
     def append(self, token: torch.Tensor, keep: torch.Tensor | None) -> None:
-        """Add a token to every row, and go on with some rows only."""
+        """Add a token to every row, `[rows]`, and continue with the rows whose indices `keep` has; None: with all."""
         position = self.position[:, -1:] + 1
         if keep is not None:
             self.cache.batch_select_indices(keep)
@@ -78,13 +61,7 @@ class CachedDecoder:
 
 
 class RecomputingDecoder:
-    """Each row's whole text goes through the model for every token: exact for any causal model, and slow.
-
-    Args:
-        model: in evaluation mode.
-        prompts: token ids of each row.
-        new_tokens: not used; as of `CachedDecoder`.
-    """
+    """As `CachedDecoder`, but each whole text goes through the model for every token: exact for any model, and slow."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         self.model = model
@@ -95,9 +72,12 @@ class RecomputingDecoder:
         return last_logits(self.model, self.texts)
 
     def append(self, token: torch.Tensor, keep: torch.Tensor | None) -> None:
-        """Add a token to every row, and go on with some rows only."""
+        """Add a token to every row, and continue with some rows only."""
         longer = [[*text, one] for text, one in zip(self.texts, token.tolist(), strict=True)]
         self.texts = longer if keep is None else [longer[row] for row in keep.tolist()]
+
+
+Decoder = CachedDecoder | RecomputingDecoder
 
 
 @torch.no_grad()

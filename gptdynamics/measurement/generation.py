@@ -107,10 +107,10 @@ class Generator:
         texts = [""] * len(self.prompts)
         self.sampled = self.tied = 0
         for rows in self.batches:
-            most = max(self.new_tokens[at] for at in rows)
-            draws = np.stack([np.random.default_rng(list(seeds[at])).random(most) for at in rows])
-            for at, ids in zip(rows, self._sample_batch(model, rows, torch.from_numpy(draws)), strict=True):
-                texts[at] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            most = max(self.new_tokens[row] for row in rows)
+            draws = np.stack([np.random.default_rng(list(seeds[row])).random(most) for row in rows])
+            for row, ids in zip(rows, self._sample_batch(model, rows, torch.from_numpy(draws)), strict=True):
+                texts[row] = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
         return texts
 
     @torch.no_grad()
@@ -128,10 +128,10 @@ class Generator:
             for row, one, stop in zip(active, token.tolist(), ended.tolist(), strict=True):
                 if not stop:
                     sampled[row].append(one)
-            going = ~ended & (limit > new + 1)
-            if not going.any():
+            unfinished = ~ended & (limit > new + 1)
+            if not unfinished.any():
                 break
-            keep = None if going.all() else going.nonzero().squeeze(-1)
+            keep = None if unfinished.all() else unfinished.nonzero().squeeze(-1)
             decoder.append(token, keep)
             if keep is not None:
                 active = [active[index] for index in keep.tolist()]

@@ -89,18 +89,17 @@ class _Choices:
 
 
 def _choices(batch: TargetBatch, labels: Sequence[Sequence[int]], device: torch.device) -> _Choices | None:
-    with_labels = [place for place, row in enumerate(batch.rows) if labels[row]]
+    with_labels = [index for index, row in enumerate(batch.rows) if labels[row]]
     if not with_labels:
         return None
-    most = max(len(labels[batch.rows[place]]) for place in with_labels)
-    # A task with fewer labels than another repeats its first: that changes nothing in which is likeliest.
-    ids = [
-        [*labels[row], *[labels[row][0]] * (most - len(labels[row]))] for row in (batch.rows[at] for at in with_labels)
-    ]
+    rows = [batch.rows[index] for index in with_labels]
+    most = max(len(labels[row]) for row in rows)
+    # A task with fewer labels repeats its first, which does not change the likeliest label.
+    ids = [[*labels[row], *[labels[row][0]] * (most - len(labels[row]))] for row in rows]
     first_target = torch.cumsum(batch.counts, 0) - batch.counts
     place = first_target[torch.tensor(with_labels, device=device)]
     return _Choices(
-        rows=[batch.rows[at] for at in with_labels],
+        rows=rows,
         place=place,
         ids=torch.tensor(ids, device=device),
         answer=batch.target[place],

@@ -52,8 +52,8 @@ class UnicodeWords:
         """
         words, characters = _patterns()
         text = _composed(text.lower())
-        found: list[str] = words.findall(text)
-        return found or [each for each in characters.findall(text) if not each.isspace()]
+        tokens: list[str] = words.findall(text)
+        return tokens or [each for each in characters.findall(text) if not each.isspace()]
 
 
 @cache

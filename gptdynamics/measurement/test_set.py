@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,15 +21,13 @@ from gptdynamics.tasks import Task, get_single_task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from gptdynamics.configs import RunSettings
+    from gptdynamics.dataset.recorded import RecordSettings
     from gptdynamics.models.base_model import BaseModel
 
 
-class Tokenize(Protocol):
-    """Makes the token ids of an example."""
-
-    def __call__(self, example: Example, target: str | None = None) -> TokenizedExample:
-        """Tokenise it, or the same prompt with another target."""
-        ...
+# Called with an example, and with another target than its own.
+Tokenize = Callable[..., TokenizedExample]
 
 
 def new_token_limits(pool: Sequence[Example], tokenized: Sequence[TokenizedExample]) -> dict[str, int]:
@@ -40,52 +38,28 @@ def new_token_limits(pool: Sequence[Example], tokenized: Sequence[TokenizedExamp
     return {task: int(np.ceil(np.percentile(each, 99))) for task, each in lengths.items()}
 
 
-class MeasurementSettings(Protocol):
-    """How examples are cut and texts are sampled."""
-
-    @property
-    def max_length(self) -> int:
-        """Longer inputs are cut from the left of the prompt."""
-        ...
-
-    @property
-    def temperature(self) -> float:
-        """Of sampled text."""
-        ...
-
-    @property
-    def top_p(self) -> float:
-        """Share of the probability that sampled tokens have together."""
-        ...
-
-    @property
-    def text_tokenizer(self) -> Literal["auto", "13a", "intl", "zh", "char"]:
-        """What makes tokens of sampled text for its scores; see `text_tokenizers`."""
-        ...
-
-
 def text_tokenizers(
     examples: Sequence[Example],
     setting: Literal["auto", "13a", "intl", "zh", "char"],
     tasks: Mapping[str, Task] | None = None,
 ) -> dict[str, TextTokenizer]:
-    """What makes tokens of generated text, by the task of the examples.
+    """Names of text tokenizers, by the task of the examples.
 
     Args:
         examples: a test set.
         setting: of its runs; `auto`: what the task says, else what its references ask for.
         tasks: by name, those that are not registered.
     """
-    known = tasks or {}
-    found: dict[str, TextTokenizer] = {}
+    own = tasks or {}
+    tokenizers: dict[str, TextTokenizer] = {}
     for name in dict.fromkeys(example.task for example in examples):
         if setting != "auto":
-            found[name] = setting
+            tokenizers[name] = setting
             continue
-        own = [text for example in examples if example.task == name for text in example.references]
-        task = known[name] if name in known else get_single_task(name)
-        found[name] = task.text_tokenizer or text_tokenizer_of(own)
-    return found
+        references = [text for example in examples if example.task == name for text in example.references]
+        task = own[name] if name in own else get_single_task(name)
+        tokenizers[name] = task.text_tokenizer or text_tokenizer_of(references)
+    return tokenizers
 
 
 class TestSet:
@@ -111,7 +85,7 @@ class TestSet:
         self,
         examples: Sequence[Example],
         base: BaseModel,
-        settings: MeasurementSettings,
+        settings: RunSettings | RecordSettings,
         limits: Mapping[str, int],
         tokenize: Tokenize | None = None,
         generate: bool = True,
@@ -169,7 +143,7 @@ class TestSet:
                 )
         return sequences
 
-    def _generator(self, settings: MeasurementSettings, limits: Mapping[str, int]) -> Generator:
+    def _generator(self, settings: RunSettings | RecordSettings, limits: Mapping[str, int]) -> Generator:
         prompts, new_tokens = [], []
         for index in self.generated:
             task = self.examples[index].task
@@ -190,13 +164,14 @@ class TestSet:
         return sum(example.cut > 0 for example in self.tokenized)
 
     def measure(self, model: PreTrainedModel) -> dict[str, np.ndarray]:
-        """`loss` and, if there are label tasks, `accuracy`: `[examples]` float32 each, NaN where not followed."""
+        """`loss` and, if there are label tasks, `accuracy`: `[examples]` float32; NaN for other tasks' examples."""
         loss, accuracy = self.losses.measure(model)
         if self.label_losses:
             each = self.label_losses.measure(model)[0]
-            for at, rows in self.rivals.items():
-                # A loss that is not a number is reported as one by the run, not as a wrong answer.
-                accuracy[at] = each[rows].argmin() == self.answers[at] if np.isfinite(each[rows]).all() else np.nan
+            for index, rows in self.rivals.items():
+                # A loss that is not finite makes the run fail; it is no wrong answer.
+                finite = np.isfinite(each[rows]).all()
+                accuracy[index] = each[rows].argmin() == self.answers[index] if finite else np.nan
         if not self.followed["accuracy"].any():
             return {"loss": loss}
         return {"loss": loss, "accuracy": np.where(self.followed["accuracy"], accuracy, np.float32(np.nan))}
@@ -209,33 +184,33 @@ class TestSet:
             seed: of the run and the step; each example adds its own id.
 
         Returns:
-            `bleu`, `rougeL` and metrics of the tasks' own, as far as they are followed; NaN where they are not.
+            `bleu`, `rougeL` and the tasks' own metrics; NaN where an example does not have the metric.
 
         Raises:
             SettingsError: the function of a task's own metric fails, or leaves the metric's range.
         """
         if self.generator is None:
             return {}
-        chosen = [self.examples[at] for at in self.generated]
+        chosen = [self.examples[index] for index in self.generated]
         texts = self.generator.sample(model, [[*seed, example.id] for example in chosen])
         scores: dict[str, np.ndarray] = {}
         for task, tokenizer in self.text_tokenizers.items():
-            own = [place for place, example in enumerate(chosen) if example.task == task]
-            examples, sampled = [chosen[at] for at in own], [texts[at] for at in own]
-            found: dict[str, np.ndarray] = {}
+            own = [index for index, example in enumerate(chosen) if example.task == task]
+            examples, sampled = [chosen[index] for index in own], [texts[index] for index in own]
+            by_metric: dict[str, np.ndarray] = {}
             for metric in self.metrics[task]:
                 if metric.score is not None:
-                    found[metric.name] = score_own_metric(metric, sampled, examples)
-                elif metric.needs_text and metric.name not in found:
-                    found |= score_texts(sampled, [example.references for example in examples], tokenizer)
+                    by_metric[metric.name] = score_own_metric(metric, sampled, examples)
+                elif metric.needs_text and metric.name not in by_metric:
+                    by_metric |= score_texts(sampled, [example.references for example in examples], tokenizer)
             for name in names_of(self.metrics[task], needs_text=True):
                 values = scores.setdefault(name, np.full(len(self.examples), np.nan, dtype=np.float32))
-                values[[self.generated[at] for at in own]] = found[name]
+                values[[self.generated[index] for index in own]] = by_metric[name]
         return scores
 
 
 def _differ_in_last_token(sequences: Sequence[TokenizedExample]) -> bool:
-    """Whether one forward pass serves all labels: only the last token of each is scored, and only that differs."""
+    """Whether one forward pass is enough for all labels: only the last token is scored, and only it differs."""
     return bool(sequences) and all(
         each.scored == [len(each) - 1] and each.ids[:-1] == sequences[0].ids[:-1] for each in sequences
     )

@@ -99,10 +99,10 @@ def adapter_base(config_file: Path) -> tuple[str, str | None]:
     if not isinstance(base, str) or not base:
         raise UnusableModelError(f"its {ADAPTER_CONFIG} names no base model: write base_model_name_or_path there")
     beside = config_file.parent / base
-    # A relative path is the adapter's own neighbour where it is not one from here.
-    found = str(beside) if not Path(base).exists() and beside.is_dir() else base
+    # A relative path may be meant from the adapter's folder.
+    source = str(beside) if not Path(base).exists() and beside.is_dir() else base
     revision = values.get("revision")
-    return found, revision if isinstance(revision, str) else None
+    return source, revision if isinstance(revision, str) else None
 
 
 def _adapter_values(config_file: Path) -> dict[str, Any]:

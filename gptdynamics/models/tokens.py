@@ -200,10 +200,10 @@ class ExampleTokenizer:
         """
         tokens = tokenize_example(self.tokenizer, example, self.context, generates(example), target, self.rule)
         if max(tokens.ids) >= self.vocabulary:
-            unknown = max(tokens.ids)
+            largest = max(tokens.ids)
             raise DataError(
-                f"{example.task} example {example.id}: its token {self.tokenizer.convert_ids_to_tokens(unknown)!r} has "
-                f"id {unknown}, the model has embeddings of {self.vocabulary} tokens only: its tokenizer is another "
+                f"{example.task} example {example.id}: its token {self.tokenizer.convert_ids_to_tokens(largest)!r} has "
+                f"id {largest}, the model has embeddings of {self.vocabulary} tokens only: its tokenizer is another "
                 "model's, or tokens were added. Enlarge the model (resize_token_embeddings) and save it, or give the "
                 "tokenizer that belongs to it"
             )
@@ -270,7 +270,7 @@ def make_target_batch(examples: Sequence[TokenizedExample], rows: list[int], pad
     for index, example in enumerate(chosen):
         input_ids[index, : example.input_length] = torch.tensor(example.ids[: example.input_length])
         row += [index] * len(example.scored)
-        position += [place - 1 for place in example.scored]
+        position += [scored - 1 for scored in example.scored]
         target += example.target
     return TargetBatch(
         rows=rows,

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 def measured_model(model: torch.nn.Module, precision: str) -> PreTrainedModel:
     """The causal language model within wrappers for compilation, data parallelism and adapters. Nothing is copied.
 
-    Args:
-        model: as it is trained.
-        precision: that passes are to be made in.
-
     Raises:
         SettingsError: it is no causal language model of transformers, this process has only a part of its weights, or
             they are not fp32 and `precision` is.
@@ -45,10 +41,10 @@ def measured_model(model: torch.nn.Module, precision: str) -> PreTrainedModel:
     if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
         raise SettingsError(f"{type(inner).__name__} is not a causal language model of transformers")
     _refuse_parts(inner)
-    kinds = {value.dtype for value in inner.parameters() if value.dtype.is_floating_point}
-    if precision == "fp32" and kinds != {torch.float32}:
-        named = ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-        raise SettingsError(f'the weights are {named}: give RecordSettings(precision="bf16"), or load them as float32')
+    dtypes = {value.dtype for value in inner.parameters() if value.dtype.is_floating_point}
+    if precision == "fp32" and dtypes != {torch.float32}:
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise SettingsError(f'the weights are {names}: give RecordSettings(precision="bf16"), or load them as float32')
     return inner
 
 
@@ -72,12 +68,11 @@ def started_from(model: PreTrainedModel, tokenizer: Any, name: str | None, resum
     Args:
         model: as `measured_model` gives it.
         tokenizer: of the model.
-        name: what the user calls the base model; None: what the model says of itself.
-        resumed: the revision that was recorded before the checkpoint that training goes on from, if it does. Weights
-            that have been trained since do not say what they were.
+        name: what the user calls the base model; None: the name in the model's configuration.
+        resumed: the revision that was recorded before the checkpoint, if training resumes from one.
 
     Raises:
-        SettingsError: neither says it, or the tokenizer is none.
+        SettingsError: there is no name, or the tokenizer cannot be used.
     """
     if not callable(tokenizer) or getattr(tokenizer, "eos_token_id", None) is None:
         raise SettingsError("a tokenizer with an end-of-text token is needed: give the trainer its processing_class")
@@ -96,12 +91,7 @@ def _revision(model: PreTrainedModel, name: str, resumed: str | None) -> str:
 
 
 def weights_digest(model: torch.nn.Module, adapters: bool = False) -> str:
-    """The first 12 hex digits of the SHA-256 of a model's weights as they are now.
-
-    Args:
-        model: with or without adapters in its layers.
-        adapters: whether theirs count, too. Else it is that of the model without them.
-    """
+    """The first 12 hex digits of the SHA-256 of a model's weights now; with `adapters`, also those of its adapters."""
     digest = hashlib.sha256()
     state = dict(model.state_dict()) if adapters else _base_state(model)
     for key, value in sorted(state.items()):
@@ -120,11 +110,11 @@ def _base_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
     for name, module in reversed(list(model.named_modules())):
         inner = {BaseTunerLayer: "base_layer", AuxiliaryTrainingWrapper: "original_module"}
-        kept = next((part for kind, part in inner.items() if isinstance(module, kind)), None)
-        if kept is None:
+        part = next((part for kind, part in inner.items() if isinstance(module, kind)), None)
+        if part is None:
             continue
-        own = f"{name}." if name else ""
-        within = {key: state.pop(key) for key in list(state) if key.startswith(own)}
-        begin = f"{own}{kept}."
-        state |= {own + key.removeprefix(begin): value for key, value in within.items() if key.startswith(begin)}
+        prefix = f"{name}." if name else ""
+        within = {key: state.pop(key) for key in list(state) if key.startswith(prefix)}
+        base = f"{prefix}{part}."
+        state |= {prefix + key.removeprefix(base): value for key, value in within.items() if key.startswith(base)}
     return state

@@ -19,15 +19,15 @@ _WHAT_TO_PASS = (
 
 
 class CarryNumbers:
-    """A collator that adds to the batch of another one the numbers of its rows' pool examples.
+    """A collator that adds to a batch the numbers of its rows' pool examples.
 
-    Batches may be made ahead, in other processes, skipped or thrown away: the numbers are those of the very rows.
+    So it does not matter whether batches are made ahead, in other processes, skipped or thrown away.
 
     Args:
         collate: the user's own.
-        examples: what the ids mean.
-        id_column: what rows call their ids.
-        added: whether the rows have that column only for us; then `collate` does not see it.
+        examples: the pool.
+        id_column: the column of rows that has their ids.
+        added: whether the column is there only for us; then `collate` does not see it.
     """
 
     def __init__(self, collate: Callable[[Any], Any], examples: RecordedExamples, id_column: str, added: bool) -> None:
@@ -38,10 +38,7 @@ class CarryNumbers:
         self.problem = ""
 
     def __call__(self, rows: list[Any]) -> Any:
-        """The batch, and in it the numbers: `[rows]` int64, -1 where a row has no pool example.
-
-        Such a row is no error here: training may long have begun.
-        """
+        """The batch with the numbers, `[rows]` int64; -1 where a row has no pool example."""
         numbers = []
         for row in rows:
             try:
@@ -73,16 +70,10 @@ class CarryNumbers:
 
 
 def check_column(dataset: Any, examples: RecordedExamples, id_column: str, packed: bool = False) -> None:
-    """Check the ids of a whole training dataset of `datasets`, before the first step. Of others nothing is asked.
-
-    Args:
-        dataset: of the trainer.
-        examples: what the ids mean.
-        id_column: what rows call their ids.
-        packed: whether the trainer packs several examples into a row.
+    """Check the ids of a training dataset before the first step, if it is one of `datasets`.
 
     Raises:
-        DataError: it has no ids, or one that no pool example has.
+        DataError: it is packed, has no ids, or has one that no pool example has.
     """
     columns = getattr(dataset, "column_names", None)
     if packed or (columns is not None and "seq_lengths" in columns):
@@ -103,24 +94,20 @@ def check_column(dataset: Any, examples: RecordedExamples, id_column: str, packe
 
 @contextmanager
 def keeping_column(trainer: Any, id_column: str) -> Iterator[list[bool]]:
-    """Within, the trainer leaves the ids in its dataset where it removes the columns that the model does not take.
-
-    Args:
-        trainer: whose dataloader is made within.
-        id_column: what rows call their ids.
+    """Within, the trainer keeps the ids when it removes the columns that the model does not take.
 
     Yields:
-        A list that is not empty once the column was kept.
+        A list that is not empty once the trainer would have removed the column.
     """
     kept: list[bool] = []
     remove = getattr(trainer, "_remove_unused_columns", None)
 
     def without_others(dataset: Any, *arguments: Any, **named: Any) -> Any:
-        left = remove(dataset, *arguments, **named)  # type: ignore[misc]
-        if id_column in left.column_names or id_column not in dataset.column_names:
-            return left
+        reduced = remove(dataset, *arguments, **named)  # type: ignore[misc]
+        if id_column in reduced.column_names or id_column not in dataset.column_names:
+            return reduced
         kept.append(True)
-        return dataset.select_columns([*left.column_names, id_column])
+        return dataset.select_columns([*reduced.column_names, id_column])
 
     if remove is not None:
         trainer._remove_unused_columns = without_others
@@ -131,16 +118,10 @@ def keeping_column(trainer: Any, id_column: str) -> Iterator[list[bool]]:
 
 
 def carry_numbers(loader: Any, examples: RecordedExamples, id_column: str, added: bool) -> tuple[Any, CarryNumbers]:
-    """Let the batches of a dataloader have the numbers of their pool examples.
-
-    Args:
-        loader: of torch, or of accelerate around one.
-        examples: what the ids mean.
-        id_column: what rows call their ids.
-        added: whether the rows have that column only for us.
+    """Wrap the collator of a dataloader (of torch, or of accelerate around one) in `CarryNumbers`.
 
     Returns:
-        The dataset that it reads, and its collator now.
+        The dataset that it reads, and its new collator.
 
     Raises:
         SettingsError: it has no collator that could be wrapped.

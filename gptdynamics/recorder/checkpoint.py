@@ -1,4 +1,4 @@
-"""What a recording knows so far, kept where training goes on from and where a crash leaves it."""
+"""The record of a run so far, saved with each checkpoint and, against crashes, in the dataset folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNFINISHED = ".recordings"
 
 @dataclass(frozen=True)
 class Partial:
-    """What a recording knows after some updates; it is kept with a checkpoint of the training.
+    """The record of a run after some updates.
 
     Attributes:
         config, run: which run it is.
@@ -46,12 +46,12 @@ _PLAIN = [field.name for field in fields(Partial) if field.name != "values"]
 
 
 def unfinished_path(folder: Path, config: str, run: str) -> Path:
-    """Where the record of a run that has not ended is kept in a dataset folder."""
+    """The file of an unfinished run's record in a dataset folder."""
     return folder / UNFINISHED / f"{config}.{run}.safetensors"
 
 
 def save_partial(path: Path, partial: Partial) -> None:
-    """Write what is known into a file, whole or not at all.
+    """Write a record into a file, whole or not at all.
 
     Raises:
         DataError: it cannot be written.
@@ -61,10 +61,10 @@ def save_partial(path: Path, partial: Partial) -> None:
 
 
 def read_partial(path: Path) -> Partial:
-    """Read such a file.
+    """Read a record.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the file is damaged.
     """
     try:
         values, plain = read_tensors(path, "recording")
@@ -74,11 +74,11 @@ def read_partial(path: Path) -> Partial:
 
 
 def load_partial(checkpoint: Path, updates: int) -> Partial:
-    """Read what was known when a checkpoint was made.
+    """Read the record that was saved with a checkpoint.
 
     Args:
         checkpoint: its folder.
-        updates: that training had made by then.
+        updates: number of updates before it.
 
     Raises:
         SettingsError: nothing was recorded then.

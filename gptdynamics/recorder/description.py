@@ -1,4 +1,4 @@
-"""The row that describes a recorded run: what its training was told, as far as our columns have a place for it."""
+"""The row that describes a recorded run: the settings of its training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LIBRARIES = ("accelerate", "trl")
 
 
 def optimizer_columns(optimizer: Any) -> dict[str, Any]:
-    """Columns that an optimiser knows: its name, and for AdamW and its kin decay, betas and epsilon."""
+    """Columns about the optimiser: its name, and for AdamW and the like weight decay, betas and epsilon."""
     inner = getattr(optimizer, "optimizer", optimizer)
     groups: list[dict[str, Any]] = inner.param_groups
     betas = groups[0].get("betas")
@@ -45,7 +45,7 @@ def optimizer_columns(optimizer: Any) -> dict[str, Any]:
 
 
 def optimizer_defaults(optimizer: Any) -> dict[str, Any]:
-    """What an optimiser was told, as plain values."""
+    """Settings of an optimiser, as plain values."""
     inner = getattr(optimizer, "optimizer", optimizer)
     return plain_values({name: value for name, value in getattr(inner, "defaults", {}).items() if value is not None})
 
@@ -53,8 +53,7 @@ def optimizer_defaults(optimizer: Any) -> dict[str, Any]:
 def learning_rate(optimizer: Any) -> float | None:
     """The rate of an optimiser's next update, of its first group; None where the optimiser does not say it.
 
-    An Adafactor that sets its own rate has one that all weights share, which each multiplies by its own size; it is
-    the first.
+    Of an Adafactor that sets its own rate, it is the one that all weights share.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
     group = inner.param_groups[0]
@@ -79,18 +78,18 @@ def adapter_columns(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def adapter_hyperparameters(model: torch.nn.Module) -> dict[str, Any]:
-    """What adapters were told, by their names, as plain values."""
+    """Settings of adapters by their names, as plain values."""
     configs = dict(getattr(model, "peft_config", {}))
-    # Where the base model lies is nobody's business.
-    told = {
+    # The path of the base model is private.
+    settings = {
         name: {key: value for key, value in config.to_dict().items() if key != "base_model_name_or_path"}
         for name, config in configs.items()
     }
-    return {"adapters": plain_values(told)} if configs else {}
+    return {"adapters": plain_values(settings)} if configs else {}
 
 
 def trainer_columns(arguments: Any) -> dict[str, Any]:
-    """Columns that a `TrainingArguments` knows."""
+    """Columns about a `TrainingArguments`."""
     schedule = getattr(arguments.lr_scheduler_type, "value", str(arguments.lr_scheduler_type))
     whole = arguments.max_steps <= 0 and float(arguments.num_train_epochs).is_integer()
     return {
@@ -101,9 +100,9 @@ def trainer_columns(arguments: Any) -> dict[str, Any]:
 
 
 def trainer_hyperparameters(arguments: Any) -> dict[str, Any]:
-    """What a `TrainingArguments` says of the training, as plain values; what is left at None is left out."""
-    found = {name: value for name in _ARGUMENTS if (value := getattr(arguments, name, None)) is not None}
-    return plain_values(found) | {"processes": arguments.world_size, "devices_per_process": max(1, arguments.n_gpu)}
+    """Settings of a `TrainingArguments` other than None, as plain values."""
+    values = {name: value for name in _ARGUMENTS if (value := getattr(arguments, name, None)) is not None}
+    return plain_values(values) | {"processes": arguments.world_size, "devices_per_process": max(1, arguments.n_gpu)}
 
 
 def run_table(
@@ -115,16 +114,15 @@ def run_table(
     columns: Mapping[str, Any],
     hyperparameters: Mapping[str, Any],
 ) -> pa.Table:
-    """The row of a recorded run. What nobody knows is null.
+    """The row of a recorded run; unknown values are null.
 
     Args:
-        config: that it belongs to.
-        scenario: of its task.
+        config, scenario: of the run.
         recorded: what the config's runs share.
         base: name and revision of the base model.
         run: what was recorded.
-        columns: that the training knows.
-        hyperparameters: everything else that it was told.
+        columns: values that the training knows, by column.
+        hyperparameters: its other settings.
     """
     shared = recorded.to_dict()
     task = config.rpartition("_")[0]

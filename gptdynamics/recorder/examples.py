@@ -30,25 +30,21 @@ class RecordedExamples:
     test_numbers: dict[Hashable, int]
 
     def number(self, own_id: Any, where: str) -> int:
-        """The number of a pool example.
-
-        Args:
-            own_id: the id that the user's rows have; a scalar of torch or numpy counts as its value.
-            where: it was met, for the message.
+        """The number of the pool example with an id of the user's rows; `where` the id stands is for the message.
 
         Raises:
             DataError: no pool example has this id.
         """
         key = plain_id(own_id)
         if not isinstance(key, Hashable) or key not in self.numbers:
-            known = list(self.numbers)
-            shown = ", ".join(map(repr, known[:3])) + (f", ... {known[-1]!r}" if len(known) > 3 else "")
-            raise DataError(f"{where}: {key!r} is not the id of a pool example (they are {shown})")
+            ids = list(self.numbers)
+            excerpt = ", ".join(map(repr, ids[:3])) + (f", ... {ids[-1]!r}" if len(ids) > 3 else "")
+            raise DataError(f"{where}: {key!r} is not the id of a pool example (they are {excerpt})")
         return self.numbers[key]
 
 
 def plain_id(own_id: Any) -> Any:
-    """An id as a plain value: scalars of torch and numpy, which equal no dictionary key, become Python's."""
+    """An id as a plain value: scalars of torch and numpy become those of Python, which can be dictionary keys."""
     return own_id.item() if hasattr(own_id, "item") and callable(own_id.item) else own_id
 
 
@@ -61,7 +57,7 @@ def recorded_examples(
         pool, test: `Example`s, or rows such as those of a `datasets.Dataset`: texts (see `row_texts`) and, if they have
             them, an id, `references`, `source` and, in a mixture, `task`.
         task: of the config.
-        id_column: what the id is called in rows. Rows without one are known by their number.
+        id_column: the column of rows that has their ids. The id of a row without one is its number.
         chat: makes a text of the messages of conversational rows.
 
     Raises:
@@ -116,7 +112,6 @@ def _example(
 
 
 def _own(texts: RowTexts) -> tuple[str, ...]:
-    """The references of a text without a prompt: itself."""
     return (texts.target.strip(),) if texts.whole and texts.target.strip() else ()
 
 

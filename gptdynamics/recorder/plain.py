@@ -1,4 +1,4 @@
-"""Whatever a training was told, as values that JSON has a place for."""
+"""Settings of any type as values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _DEPTH, _LONGEST = 8, 1000
 
 
 def plain_value(value: Any, depth: int = 0) -> Any:
-    """A value as JSON has it; what JSON has no place for is its text.
+    """A value as JSON can hold it.
 
     Sets become sorted lists, scalars and short arrays of numpy and torch numbers, data classes objects, members of an
-    enumeration their values. Numbers that are not finite, long arrays and what is nested deeply are texts.
+    enumeration their values. Everything else, also infinite numbers, long arrays and deep nesting, becomes text.
     """
     if isinstance(value, Enum):
         value = value.value
@@ -45,7 +45,7 @@ def plain_value(value: Any, depth: int = 0) -> Any:
 
 
 def plain_values(values: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
-    """A mapping as JSON has it; names become texts."""
+    """A mapping as JSON can hold it; names become texts."""
     return {_text(name): plain_value(value, depth) for name, value in values.items()}
 
 
@@ -60,7 +60,7 @@ def plain_number(value: Any) -> float | None:
 
 def _text(value: Any) -> str:
     try:
-        said = str(value)
+        text = str(value)
     except Exception:
-        said = f"<{type(value).__name__}>"
-    return said.encode("utf-8", "replace").decode()
+        text = f"<{type(value).__name__}>"
+    return text.encode("utf-8", "replace").decode()

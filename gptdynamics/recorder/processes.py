@@ -1,4 +1,4 @@
-"""One training in several processes: they know their own batches only, and one of them writes."""
+"""One training in several processes: each knows only its own batches, and the main one measures and writes."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def together(ids: list[int]) -> list[int]:
         return ids
     parts: list[list[int] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, ids)
-    return [at for part in parts for at in part or []]
+    return [own_id for part in parts for own_id in part or []]
 
 
-def in_main(do: Callable[[], None]) -> None:
-    """Do something in the main process; what is wrong there is raised in all, so that none waits for it.
+def in_main(action: Callable[[], None]) -> None:
+    """Do something in the main process. An error there is raised in all processes, so that none waits for ever.
 
     Raises:
-        Exception: `do` raised it; in other processes it is a `SettingsError` with its message.
+        Exception: `action` raised it; in other processes it is a `SettingsError` with its message.
     """
     problem: Exception | None = None
     if is_main():
         try:
-            do()
+            action()
         except Exception as error:
             problem = error
     if several():
-        said = [None if problem is None else str(problem)]
-        dist.broadcast_object_list(said, src=0)
-        if problem is None and said[0] is not None:
-            raise SettingsError(said[0])
+        message = [None if problem is None else str(problem)]
+        dist.broadcast_object_list(message, src=0)
+        if problem is None and message[0] is not None:
+            raise SettingsError(message[0])
     if problem is not None:
         raise problem

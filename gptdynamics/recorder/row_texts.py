@@ -1,9 +1,9 @@
-"""Prompt and target of a row, in any of the forms that people keep fine-tuning data in."""
+"""Prompt and target of a row, in any of the usual forms of fine-tuning data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from gptdynamics.errors import DataError, SettingsError
 
@@ -14,7 +14,7 @@ FORMS = (
     "rows need prompt and target (or completion), both texts or both lists of messages; messages; or text. "
     "Rename the columns"
 )
-# What a model sees besides the text is not measured.
+# Only text is measured.
 _NOT_MEASURED = ("image", "images", "video", "videos", "audio", "tools")
 _ASSISTANTS = ("assistant", "gpt", "model")
 
@@ -35,22 +35,12 @@ class RowTexts(NamedTuple):
     whole: bool = False
 
 
-class Chat(Protocol):
-    """Makes a text of messages."""
-
-    def __call__(self, messages: Messages, add_generation_prompt: bool, options: Mapping[str, Any]) -> str:
-        """Apply the chat template.
-
-        Args:
-            messages: roles and contents.
-            add_generation_prompt: whether the text ends with what an assistant's turn begins with.
-            options: more that the template is given.
-        """
-        ...
+# Makes a text of messages, with the beginning of an answer if asked for, by options of the chat template.
+Chat = Callable[[Messages, bool, Mapping[str, Any]], str]
 
 
 def has_messages(row: Any) -> bool:
-    """Whether a row is conversational: its texts are known once a chat template is."""
+    """Whether a row is conversational, so that its texts depend on the chat template."""
     if not isinstance(row, Mapping):
         return False
     return any(
@@ -59,17 +49,12 @@ def has_messages(row: Any) -> bool:
 
 
 def plain_chat(messages: Messages, add_generation_prompt: bool, options: Mapping[str, Any]) -> str:
-    """Roles and contents, a line each: what stands for the text until the tokenizer's chat template is known."""
+    """Roles and contents, a line each: a placeholder until the tokenizer's chat template is known."""
     return "".join(f"{each['role']}: {each['content']}\n" for each in messages) + "assistant: " * add_generation_prompt
 
 
 class TemplateChat:
-    """Applies a tokenizer's chat template.
-
-    Args:
-        tokenizer: of the model.
-        template: another template than the tokenizer's own; None: its own.
-    """
+    """Applies a tokenizer's chat template, or another `template` in its place."""
 
     def __init__(self, tokenizer: Any, template: str | None = None) -> None:
         self.tokenizer = tokenizer
@@ -102,15 +87,15 @@ class TemplateChat:
 def row_texts(row: Mapping[str, Any], where: str, chat: Chat) -> RowTexts:
     """Prompt and target of a row.
 
-    Of messages, the target is what the last one says, and the prompt is all that the chat template puts before it.
+    Of messages, the target is the content of the last one, and the prompt is all that the chat template puts before it.
 
     Args:
         row: see `FORMS`.
-        where: it stands, for messages.
+        where: it stands, for errors.
         chat: applies the chat template.
 
     Raises:
-        DataError: it has none of the forms, or things that are not measured.
+        DataError: it has none of the forms, or holds more than text.
     """
     if extra := [name for name in _NOT_MEASURED if row.get(name) not in (None, "", [])]:
         raise DataError(f"{where}: it has {extra[0]!r}, and only text is recorded. Leave such rows out")
@@ -162,17 +147,14 @@ def _conversation(asked: Messages, answered: Messages, where: str, chat: Chat, o
             f"{where}: its last message is not an assistant's answer to another one, so there is nothing to measure. "
             "Leave out what follows the last answer"
         )
-    # Many templates strip what is said.
-    said = answered[-1]["content"].strip()
+    # Many templates strip the content.
+    content = answered[-1]["content"].strip()
     whole = chat([*asked, *answered], False, options)
     begun = chat(asked, True, options)
-    place = whole.find(said, len(begun)) if whole.startswith(begun) and len(answered) == 1 else whole.rfind(said)
-    if not said or place < 0:
+    continues = whole.startswith(begun) and len(answered) == 1
+    place = whole.find(content, len(begun)) if continues else whole.rfind(content)
+    if not content or place < 0:
         raise DataError(f"{where}: the chat template does not show what its last message says. Leave the row out")
-    if (
-        whole.startswith(begun)
-        and len(answered) == 1
-        and answered[-1]["content"] == whole[len(begun) :][: len(answered[-1]["content"])]
-    ):
+    if continues and whole.startswith(answered[-1]["content"], len(begun)):
         return RowTexts(begun, answered[-1]["content"])
-    return RowTexts(whole[:place], said)
+    return RowTexts(whole[:place], content)

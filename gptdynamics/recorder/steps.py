@@ -25,28 +25,28 @@ from gptdynamics.recorder.recording import Recorder, Recording
 
 
 class StepRecorder(Recorder):
-    """Makes a training loop a run of a dataset folder. The training itself is as it would be without.
+    """Records a training loop as a run of a dataset folder. The training itself is not changed.
 
     Within `with StepRecorder(...) as recorder:`, each update is made in a block `with recorder.step(ids):`. The model
     is measured when the recorder is entered and after updates; the run is written when it is left without an error.
 
     Args:
-        out: the dataset folder; it need not be there.
+        out: the dataset folder, which may not exist yet.
         config: `<task>_<size>`: a known task or a name for your own, and a name for the base model.
-        pool: examples that training draws from: `Example`s, or rows with `prompt` and `target` (or `completion`).
-        test: examples that are followed, likewise.
+        pool: training examples: `Example`s, or rows with `prompt` and `target` (or `completion`).
+        test: examples to measure, in the same form.
         model: that is trained.
         tokenizer: of the model.
         optimizer: that trains it; the learning rate of an update is that of its first group at its `step()`.
-        run: name of the run, such as `0004`; it says which split the run belongs to. None: the next that is free.
+        run: name of the run, such as `0004`, which decides its split. None: the next free one.
         settings: how runs are measured.
-        hyperparameters: what else is worth knowing of the training; what JSON has no place for is kept as its text.
+        hyperparameters: further settings of the training to record; values that JSON cannot hold become text.
         seed: of the training, if it has one.
-        id_column: what pool rows call their ids; rows without one are known by their number.
+        id_column: the column of pool rows that has their ids. The id of a row without one is its number.
 
     Raises:
-        SettingsError: a name or a setting is not sound.
-        DataError: an example is not.
+        SettingsError: a name or a setting is wrong.
+        DataError: an example is wrong.
     """
 
     def __init__(
@@ -70,22 +70,30 @@ class StepRecorder(Recorder):
         self.seed = seed
         self._updates = 0
         self._rates: list[float | None] = []
-        self._hook: Any = None
+        self._depth = 0
+        self._hooks: list[Any] = []
 
     def __enter__(self) -> StepRecorder:
-        if self.recording.finished or self._hook is not None:
+        if self.recording.finished or self._hooks:
             raise SettingsError("a recorder records one run: make another one for another run")
         in_main(lambda: self.recording.begin(self.model, self.tokenizer, steps=None))
         # That of accelerate is around one of torch's, which is called only where the weights change.
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
-        self._hook = inner.register_step_pre_hook(self._note_rate)
+        self._hooks = [inner.register_step_pre_hook(self._before_step), inner.register_step_post_hook(self._after_step)]
         return self
 
-    def _note_rate(self, optimizer: Any, arguments: Any, named: Any) -> None:
+    def _before_step(self, optimizer: Any, arguments: Any, named: Any) -> None:
+        # The `step` of a subclass may call that of its base class, which torch's hooks see as another call.
+        self._depth += 1
+        if self._depth > 1:
+            return
         try:
             self._rates.append(learning_rate(optimizer))
         except Exception:
             self._rates.append(None)
+
+    def _after_step(self, optimizer: Any, arguments: Any, named: Any) -> None:
+        self._depth -= 1
 
     @contextmanager
     def step(self, ids: Iterable[Any]) -> Iterator[None]:
@@ -99,22 +107,22 @@ class StepRecorder(Recorder):
             DataError: there are none, or one is not of the pool.
             SettingsError: `optimizer.step()` was not called exactly once within.
         """
-        if self._hook is None:
+        if not self._hooks:
             raise SettingsError("recorder.step is for use within `with recorder:`")
         update = self._updates + 1
         numbers, problem = self._numbers(ids, update)
         if problem and not self._updates:
             raise DataError(problem)
-        self._rates = []
+        self._rates, self._depth = [], 0
         yield
         if len(self._rates) != 1:
-            said = (
+            message = (
                 f"update {update}: optimizer.step() was called {len(self._rates)} times within the block; a block "
                 "holds one whole update"
             )
             if not self._updates:
-                raise SettingsError(said)
-            problem = problem or said
+                raise SettingsError(message)
+            problem = problem or message
         self._updates = update
         numbers = together(numbers)
         if problem:
@@ -133,8 +141,9 @@ class StepRecorder(Recorder):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hook.remove()
-        self._hook = None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
         try:
             if error is None:
                 self.recording.attempt(self._finish)

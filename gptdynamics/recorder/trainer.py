@@ -48,24 +48,24 @@ _UNSUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
 
 
 class DynamicsRecorder(Recorder, TrainerCallback):
-    """Makes a trainer's next training a run of a dataset folder. The training itself is as it would be without.
+    """Records a trainer's next training as a run of a dataset folder. The training itself is not changed.
 
-    `attach` it to the trainer. Each row of the training dataset says by its id which pool example it is; in which batch
-    a row ends up, and what is trained after what, is then seen in the training itself: samplers, accumulation, workers,
-    several processes and resuming are the trainer's own affair.
+    `attach` it to the trainer. Each row of the training dataset has the id of its pool example, and the ids travel with
+    the batches to the training step. So samplers, accumulation, workers, several processes and resuming all work.
 
     Args:
-        out: the dataset folder; it need not be there.
+        out: the dataset folder, which may not exist yet.
         config: `<task>_<size>`: a known task or a name for your own, and a name for the base model.
-        pool: examples that training draws from: `Example`s, or rows with `prompt` and `target` (or `completion`).
-        test: examples that are followed, likewise.
-        run: name of the run, such as `0004`; it says which split the run belongs to. None: the next that is free.
+        pool: training examples: `Example`s, or rows with `prompt` and `target` (or `completion`).
+        test: examples to measure, in the same form.
+        run: name of the run, such as `0004`, which decides its split. None: the next free one.
         settings: how runs are measured.
-        id_column: what rows of pool and training dataset call their ids; pool rows without are known by their number.
+        id_column: the column of pool and training rows that has their ids. The id of a pool row without one is its
+            number.
 
     Raises:
-        SettingsError: a name or a setting is not sound.
-        DataError: an example is not.
+        SettingsError: a name or a setting is wrong.
+        DataError: an example is wrong.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         def training_step(model: Any, inputs: Any, *arguments: Any, **named: Any) -> Any:
             numbers = inputs.pop(KEY, None)
             if numbers is None:
-                self._cannot_go_on(
+                self._cannot_continue(
                     trainer,
                     "a batch lost the ids of its pool examples between the dataloader and the training step: something "
                     "makes other batches of it. Record with StepRecorder, which is told the ids",
@@ -164,7 +164,7 @@ class DynamicsRecorder(Recorder, TrainerCallback):
 
         return training_step
 
-    def _cannot_go_on(self, trainer: Trainer, reason: str) -> None:
+    def _cannot_continue(self, trainer: Trainer, reason: str) -> None:
         """Refuse a training that has not begun; of one that has, only the recording ends."""
         if not trainer.state.global_step:
             raise DataError(reason)
@@ -174,7 +174,7 @@ class DynamicsRecorder(Recorder, TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
     ) -> None:
-        """Measure before the first update, or go on where the checkpoint was made."""
+        """Measure before the first update, or continue from the checkpoint."""
         trainer = self._trainer
         if trainer is None:
             raise SettingsError(
@@ -264,8 +264,8 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         self._rate = learning_rate(optimizer)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
-        """Note the update, and measure if it is time."""
-        numbers = together([at for batch in self._batches for at in batch.tolist()])
+        """Note the update, and measure if a measurement is due."""
+        numbers = together([number for batch in self._batches for number in batch.tolist()])
         self._batches = []
         if self._trainer is not None and self._trainer.accelerator.optimizer_step_was_skipped:
             # Gradients of 16 bits overflowed: the weights were left as they are.
@@ -279,7 +279,7 @@ class DynamicsRecorder(Recorder, TrainerCallback):
             self.recording.attempt(lambda: self.recording.measure_if_due(last=True))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
-        """Keep what is known with the checkpoint."""
+        """Save the record so far with the checkpoint."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
             self.recording.attempt(lambda: save_partial(folder / NAME, self.recording.partial()))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchContents:
-    """What a bench is made of, in a form that other processes and machines can be sent.
+    """What a bench is made of, in a form that can be sent to other processes and machines.
 
     Attributes:
         settings: of the runs; they name the base model.
@@ -38,7 +38,7 @@ class BenchContents:
 
     @classmethod
     def load(cls, settings: RunSettings, data: Path | None, unseen: bool = False) -> BenchContents:
-        """Load what the runs of a config train on and what is followed.
+        """Load the pool and the test set of a config.
 
         Args:
             settings: of the config.
@@ -73,7 +73,7 @@ class Bench:
         cut: examples of pool and test set whose prompts were cut to fit the context.
 
     Raises:
-        SettingsError: the base model cannot be had.
+        SettingsError: the base model cannot be loaded.
         DataError: an example cannot be tokenised.
     """
 

@@ -20,11 +20,11 @@ CHECKPOINTS = 10
 
 def product_steps(updates: int) -> list[int]:
     """The steps at which pool x test products are taken: ten evenly spaced from 0 on, and the end."""
-    return sorted({round(at * updates / CHECKPOINTS) for at in range(CHECKPOINTS)} | {updates})
+    return sorted({round(index * updates / CHECKPOINTS) for index in range(CHECKPOINTS)} | {updates})
 
 
 class GradientRecord:
-    """What the gradients of each update and of single pool examples say about every test example.
+    """Products of the gradients of each update, and of single pool examples, with those of every test example.
 
     For update t, with G the batch's gradient and D the change of the weights that the optimiser made of it, both at
     the weights before the update: `grad_dot` = <G, grad loss(z')> and `update_dot` = <D, grad loss(z')>. The learning
@@ -33,7 +33,7 @@ class GradientRecord:
     Args:
         model: the model that is trained.
         pool: the pool's examples, in id order.
-        test_set: whose losses.
+        test_set: whose losses' gradients.
         updates: of the run.
     """
 
@@ -57,16 +57,13 @@ class GradientRecord:
         return {"grad_dot": each[:, 0], "update_dot": each[:, 1]}
 
     def take_products(self, done: int) -> None:
-        """Take the pool x test products now, if they are wanted after `done` updates."""
+        """Take the pool x test products, if they are due after `done` updates."""
         if done in self.steps:
             self.products[done] = gradient_products(self.model, self.pool, self.test_set.tokenized)
 
     @torch.no_grad()
     def before_update(self) -> None:
-        """Keep the batch's gradient and the weights; call it between backward and the optimiser's step.
-
-        The gradient is kept itself, not a copy of it: the optimiser reads it, and then lets go of it.
-        """
+        """Hold the batch's gradient (not a copy of it) and the weights, between backward and the optimiser's step."""
         self._gradient = {
             name: torch.zeros_like(value) if value.grad is None else value.grad for name, value in self._trained.items()
         }

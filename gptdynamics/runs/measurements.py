@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,31 +16,9 @@ from gptdynamics.runs.run import Run, RunTiming
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from gptdynamics.configs import RunSettings
+    from gptdynamics.dataset.recorded import RecordSettings
     from gptdynamics.runs.gradient_record import GradientRecord
-
-
-class MeasuringSettings(Protocol):
-    """When, and in which precision, a run is measured."""
-
-    @property
-    def eval_every(self) -> int:
-        """Updates between measurements of loss and accuracy."""
-        ...
-
-    @property
-    def generate_every(self) -> int:
-        """Updates between measurements of sampled text."""
-        ...
-
-    @property
-    def precision(self) -> str:
-        """`fp32` or `bf16`."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """Of sampled text, together with the run's number, the step and the example."""
-        ...
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
@@ -65,7 +43,12 @@ class Measurements:
     """
 
     def __init__(
-        self, test_set: TestSet, settings: MeasuringSettings, run: str, device: torch.device, timing: RunTiming
+        self,
+        test_set: TestSet,
+        settings: RunSettings | RecordSettings,
+        run: str,
+        device: torch.device,
+        timing: RunTiming,
     ) -> None:
         self.test_set = test_set
         self.settings = settings

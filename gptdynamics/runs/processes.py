@@ -1,4 +1,4 @@
-"""Where trainings are made: in this process, or in processes of this machine with one thread each."""
+"""Where trainings run: in this process, or in processes of this machine with one thread each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OnStep = Callable[[str], None]
 
 
 class Job(Protocol):
-    """Something to do on a bench; it is sent to a process, and its result is sent back."""
+    """Work on a bench; it is sent to a process, and its result is sent back."""
 
     @property
     def bench_key(self) -> Any:
@@ -30,12 +30,7 @@ class Job(Protocol):
         ...
 
     def do(self, bench: Bench, on_step: OnStep) -> Any:
-        """Do it.
-
-        Args:
-            bench: from `open_bench`, of this job or of another with the same key.
-            on_step: called after each measured step.
-        """
+        """Do it on a bench of this job's key; `on_step` is called after each measured step."""
         ...
 
 
@@ -53,11 +48,7 @@ class Executor(Protocol[AnyJob]):
 
 
 class BenchKeeper:
-    """The bench of the last job: the next one is mostly of the same config.
-
-    Args:
-        device: of its base model.
-    """
+    """Holds the bench of the last job for the next one, which mostly has the same config."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -73,12 +64,7 @@ class BenchKeeper:
 
 
 class InProcess:
-    """Does each job at once, here, with one thread: a run's numbers may depend on the number of threads.
-
-    Args:
-        device: of the base model.
-        on_step: called with what the jobs call it with.
-    """
+    """Does each job here when it is submitted, with one thread: results may depend on the number of threads."""
 
     workers = 1
 
@@ -118,8 +104,8 @@ class Processes:
     """Processes of this machine with one thread each, every one with its own device.
 
     Args:
-        pool: whose workers were started with `_start_worker`.
-        workers: how many it has.
+        pool: its workers were started with `_start_worker`.
+        workers: number of them.
     """
 
     def __init__(self, pool: WorkerPool, workers: int) -> None:
@@ -136,7 +122,7 @@ def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor[Job
 
     Args:
         devices: one for each worker.
-        on_step: called in this process with what the jobs call it with.
+        on_step: called in this process with the arguments that the jobs give.
 
     Raises:
         GPTDynamicsError: a worker process died.

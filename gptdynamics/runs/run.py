@@ -1,4 +1,4 @@
-"""What one run leaves behind."""
+"""The results of one run."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RunTiming:
         gradients: on gradient products of each update.
         products: on pool x test gradient products.
         forward: of one forward pass over as many tokens as the test set has, without padding and without logits.
-        evaluations: how often loss was measured.
-        sampled, tied: tokens of generated texts, and those of them that rounding could have made others.
+        evaluations: number of loss measurements.
+        sampled, tied: tokens of generated texts, and those among them that rounding could have changed.
     """
 
     update: float = 0.0
@@ -39,14 +39,14 @@ class RunTiming:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Add the time that passes within to one of the parts."""
+        """Add the time spent within to one of the parts."""
         began = time.perf_counter()
         yield
         setattr(self, part, getattr(self, part) + time.perf_counter() - began)
 
     @property
     def seconds(self) -> float:
-        """All of them, without what came before the first step."""
+        """All of them, except what came before the first step."""
         return self.update + self.loss + self.generation + self.gradients + self.products
 
     @property
@@ -57,7 +57,7 @@ class RunTiming:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run leaves behind. T updates, M test examples, N pool examples.
+    """The results of one run. T updates, M test examples, N pool examples.
 
     Attributes:
         name: of the run in its config.
@@ -65,8 +65,8 @@ class Run:
         learning_rate: `[T]` the rate of each update.
         step: steps at which loss (and accuracy) were measured; 0 is before the first update.
         generation_step: steps at which text was generated; empty for label tasks.
-        metrics: `[len(step) or len(generation_step), M]` float32 by metric; NaN where a metric is not followed for
-            an example.
+        metrics: `[len(step) or len(generation_step), M]` float32 by metric; NaN where an example does not have the
+            metric.
         gradients: `grad_dot`, `update_dot`: `[T, M]` float32, for each update; empty if not recorded.
         products: for the step after which they were taken, `[N, M]` float32 inner products of the gradients of pool
             and test examples; empty if not recorded.

@@ -43,7 +43,7 @@ def train_run(
     on_step: Callable[[int], None] = lambda step: None,
     curriculum: Curriculum | None = None,
 ) -> Run:
-    """Train a copy of `base` on a run's curriculum and measure every test example on the way.
+    """Train a copy of `base` on a run's curriculum and measure every test example meanwhile.
 
     The training loss is the mean of the batch's own mean losses; AdamW with linear decay (tables 5 and 7).
 
@@ -67,7 +67,7 @@ def train_run(
         timing = RunTiming(forward=_forward_seconds(model, test_set.losses.tokens, test_set.losses.lengths))
     record: GradientRecord | None = None
     if settings.follows_gradients(run):
-        examples = [pool[at] for at in settings.pool_ids]
+        examples = [pool[pool_id] for pool_id in settings.pool_ids]
         record = GradientRecord(model, examples, test_set, len(curriculum))
     measurements = Measurements(test_set, settings, run, model.device, timing)
     for done in updates.iterate(pool, curriculum, rates, timing, record):

@@ -1,4 +1,4 @@
-"""The optimiser's updates of a run, apart from what is measured between them."""
+"""The optimiser's updates of a run; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Updates:
     """AdamW on the mean of the batch's own mean losses (tables 5 and 7): `loss`, backward, `step`.
 
     Attributes:
-        model: a trainable copy of the base model, in evaluation mode but within `loss`.
+        model: a trainable copy of the base model, in evaluation mode except within `loss`.
         mixed: the precision that passes are made in.
 
     Args:
@@ -100,7 +100,7 @@ class Updates:
             yield update
 
     def step(self, rate: float) -> None:
-        """Change the weights along the gradients that are there, and forget them."""
+        """Update the weights by their gradients, and clear the gradients."""
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad()

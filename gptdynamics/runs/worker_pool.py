@@ -1,4 +1,4 @@
-"""Processes that do work side by side, and that end at once when nobody waits for them any more."""
+"""Processes that work in parallel, and that end when nobody waits for them any more."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """A pool of new processes that do not hear Ctrl-C: this process ends them.
+    """A pool of new processes that ignore Ctrl-C: this process ends them.
 
     Args:
-        workers: how many.
+        workers: number of processes.
         initializer: called in each before its first work, after `begin_worker`.
         initargs: its arguments.
     """
@@ -27,7 +27,7 @@ class WorkerPool(ProcessPoolExecutor):
         super().__init__(workers, mp_context=context, initializer=_begin, initargs=(initializer, initargs))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Hand out work. Processes begin here, and inherit that the signal is blocked: imports could not ignore it."""
+        """Submit work. Processes start here and inherit the blocked signal: Ctrl-C cannot break their imports."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return super().submit(function, *args, **kwargs)
@@ -35,7 +35,7 @@ class WorkerPool(ProcessPoolExecutor):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def end_workers(self) -> None:
-        """End the processes in the middle of what they do; what they had to do fails."""
+        """Kill the processes; their unfinished work fails."""
         for process in list((self._processes or {}).values()):
             process.kill()
         self.shutdown(wait=False, cancel_futures=True)
@@ -43,11 +43,7 @@ class WorkerPool(ProcessPoolExecutor):
 
 @contextmanager
 def worker_pool(workers: int, initializer: Callable[..., None], initargs: tuple[Any, ...] = ()) -> Iterator[WorkerPool]:
-    """A pool that is closed in the end: in an orderly way, or, after an error or an interruption, at once.
-
-    Args:
-        workers, initializer, initargs: as of `WorkerPool`.
-    """
+    """A `WorkerPool` that is closed at the end, or killed after an error or an interruption."""
     pool = WorkerPool(workers, initializer, initargs)
     try:
         yield pool
@@ -63,7 +59,7 @@ def _begin(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
 
 
 def begin_worker() -> None:
-    """What a worker process does first: deaf to Ctrl-C, one thread, and an end with the process that it works for."""
+    """Set up a worker process: it ignores Ctrl-C, has one thread, and ends with its parent."""
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -72,7 +68,7 @@ def begin_worker() -> None:
 
 
 def _end_with_the_parent() -> None:
-    """A worker whose parent was killed would finish its work for nobody, and then wait for ever."""
+    """Otherwise a worker whose parent was killed would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

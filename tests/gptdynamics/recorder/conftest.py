@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gptdynamics.configs import RunSettings
 from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
+from tests.gptdynamics.recorder.training import NotingTrainer, make_trainer, tokenised
 
 Examples = tuple[list[Example], list[Example]]
 
@@ -93,3 +95,19 @@ def llama_folder(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFacto
 def webnlg(rows_folder: Path) -> Examples:
     task = get_task("webnlg")
     return load_examples(task, "pool", 12, rows_folder), load_examples(task, "test", 5, rows_folder)
+
+
+@pytest.fixture
+def trainer_of(tiny_model_folder: Path, tmp_path: Path) -> Callable[..., NotingTrainer]:
+    """A trainer on rows of a pool."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder)
+
+    def make(examples: list[Example], **arguments: Any) -> NotingTrainer:
+        rows, folder = arguments.pop("rows", None), arguments.pop("folder", tiny_model_folder)
+        return make_trainer(
+            folder, tokenised(tokenizer, examples) if rows is None else rows, tmp_path / "t", **arguments
+        )
+
+    return make

@@ -124,6 +124,8 @@ def test_rates_of_any_optimiser_are_recorded_as_far_as_they_are_known(
 
     loop = Loop(tiny_model_folder, rte[0], 1)
     weights = list(loop.model.parameters())
+    # Once there is an SGD, torch calls hooks for its `step`, too, when that of a subclass calls it.
+    torch.optim.SGD(weights, lr=0.1)
     made: dict[str, Callable[[], Any]] = {
         "adafactor": lambda: Adafactor(weights, lr=1e-3, relative_step=False, scale_parameter=False),
         "relative adafactor": lambda: Adafactor(weights, relative_step=True),

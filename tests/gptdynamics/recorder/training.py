@@ -10,6 +10,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
+from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.schema import read_parquet
+from gptdynamics.dataset.verify import verify
 from gptdynamics.examples import Example
 from gptdynamics.models.tokens import make_target_batch, tokenize_example
 from gptdynamics.tasks import get_single_task
@@ -125,3 +128,11 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.done += 1
+
+
+def curriculum(folder: Path, config: str, run: str = "0000") -> list[list[int]]:
+    return read_parquet(DatasetFolder(folder).run_row_path(config, run))["curriculum"][0].as_py()
+
+
+def faults(folder: Path) -> list[str]:
+    return [str(fault) for fault in verify(folder).faults]
