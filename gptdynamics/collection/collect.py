@@ -11,7 +11,7 @@ from typing import Any
 
 from gptdynamics.collection.claims import Claims
 from gptdynamics.collection.jobs import VECTORS, RunJob
-from gptdynamics.collection.settings import Collected, CollectSettings, missing_runs
+from gptdynamics.collection.settings import Collected, CollectSettings, missing_kernels, missing_runs
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.ownership import check_dataset_folder
 from gptdynamics.errors import DivergedRunError
@@ -66,11 +66,21 @@ class _Collector:
         self.bases[config] = (published_name(bench.base.name), bench.base.revision)
         self.test[config] = bench.test
         self.pool_ids[config] = [example.id for example in bench.pool]
-        names = list(missing)
+        kernels = missing_kernels(self.settings.out, entry)
+        names = [*missing, *(run for run in kernels if run not in missing)]
         if entry.settings.gradients != "none" and not self.folder.has_vectors(config, self.pool_ids[config]):
             names.insert(0, VECTORS)
-        self.on_start(config, len(missing) * (entry.settings.run_steps + 1))
-        return [RunJob(entry.settings, self.settings.data, entry.unseen_runs > 0, name) for name in names]
+        self.on_start(config, sum(name != VECTORS for name in names) * (entry.settings.run_steps + 1))
+        return [
+            RunJob(
+                entry.settings,
+                self.settings.data,
+                entry.unseen_runs > 0,
+                name,
+                entry.kernel if name in kernels else None,
+            )
+            for name in names
+        ]
 
     def _jobs(self) -> Iterator[RunJob]:
         for entry in self.settings.plan:
@@ -80,7 +90,10 @@ class _Collector:
         config = job.settings.config
         if job.name == VECTORS:
             return self.folder.has_vectors(config, self.pool_ids[config])
-        return job.name in self.folder.finished(config) or job.name in self.folder.failed(config)
+        if job.name in self.folder.failed(config):
+            return True
+        has_kernel = job.kernels is None or self.folder.products_path(config, job.name).exists()
+        return has_kernel and job.name in self.folder.finished(config)
 
     def _keep(self, job: RunJob, future: Future[Any]) -> None:
         config, collected = job.settings.config, self.collected
@@ -98,9 +111,18 @@ class _Collector:
                 if self.folder.finished(config):
                     self._write_card()
                 return
+            if job.name in self.folder.finished(config):
+                # It was made again for its kernel alone.
+                self.folder.add_products(job.settings, result)
+                self._write_card()
+                collected.kernels.append(label)
+                self.on_run(label)
+                return
             self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
             self._write_card()
             collected.done.append(label)
+            if job.kernels is not None:
+                collected.kernels.append(label)
             collected.forward_passes.append(result.timing.forward_passes)
             collected.sampled += result.timing.sampled
             collected.tied += result.timing.tied

@@ -9,6 +9,7 @@ from typing import Any
 from gptdynamics.configs import RunSettings
 from gptdynamics.runs.bench import Bench, BenchContents
 from gptdynamics.runs.processes import OnStep
+from gptdynamics.settings.kernels import KernelSettings
 
 VECTORS = "base"
 
@@ -22,12 +23,14 @@ class RunJob:
         data: folder with local rows, or None.
         unseen: whether runs of the config train on the pool rows of `test_unseen`.
         name: of the run, or `VECTORS`.
+        kernels: take the run's kernel, too.
     """
 
     settings: RunSettings
     data: Path | None
     unseen: bool
     name: str
+    kernels: KernelSettings | None = None
 
     @property
     def claim(self) -> str:
@@ -51,4 +54,4 @@ class RunJob:
         """A `Run`, or pool and test vectors. `on_step` is called with the config's name."""
         if self.name == VECTORS:
             return bench.vectors()
-        return bench.run(self.name, lambda step: on_step(self.settings.config))
+        return bench.run(self.name, lambda step: on_step(self.settings.config), kernels=self.kernels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gptdynamics.errors import SettingsError
@@ -73,7 +73,7 @@ def collect_settings(asked: CollectCommand, plan: Plan | None = None) -> Collect
         GPTDynamicsError: the plan cannot be read, a config is unknown, or a setting does not fit.
     """
     ray = RaySettings(**asked.ray) if asked.executor == "ray" else None
-    chosen = _plan_of(asked) if plan is None else plan
+    chosen = _with_kernels(_plan_of(asked) if plan is None else plan, asked)
     return CollectSettings(chosen, asked.output, asked.data, asked.workers, asked.device, ray)
 
 
@@ -86,12 +86,30 @@ def _plan_of(asked: CollectCommand) -> Plan:
     return Plan.of(*asked.configs, name="command line", runs=runs, **asked.run)
 
 
+def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:
+    """The plan with what is asked of kernels in the place of what it says itself."""
+    entries = [
+        replace(
+            entry,
+            kernels=entry.kernels if asked.kernels is None else asked.kernels,
+            kernels_of=asked.kernels_of or entry.kernels_of,
+            kernel=replace(entry.kernel, **asked.kernel),
+        )
+        for entry in plan
+    ]
+    for entry in entries:
+        # Refuses what there is no run for.
+        _ = entry.kernel_runs
+    return Plan(plan.name, tuple(entries))
+
+
 @dataclass
 class Collected:
     """What a collection did. Runs are named `<config>/<run>`.
 
     Attributes:
         done: runs made now.
+        kernels: runs whose kernels were taken now.
         skipped: runs that were already there, or that another collector made meanwhile.
         failed: reasons of runs that diverged.
         cut: test and pool examples whose prompts were cut from the left to fit the context, by config.
@@ -101,6 +119,7 @@ class Collected:
     """
 
     done: list[str] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
@@ -116,3 +135,14 @@ def missing_runs(out: Path, entry: PlanEntry) -> list[str]:
     folder = DatasetFolder(out)
     there = {*folder.finished(entry.config), *folder.failed(entry.config)}
     return [run for run in entry.run_names if run not in there]
+
+
+def missing_kernels(out: Path, entry: PlanEntry) -> list[str]:
+    """Names of the runs whose kernels a collection would take; a finished one is made again for it."""
+    from gptdynamics.dataset.folder import DatasetFolder
+
+    folder = DatasetFolder(out)
+    failed = folder.failed(entry.config)
+    # Runs that record exact products need no projected ones.
+    wanted = [run for run in entry.kernel_runs if run not in failed and not entry.settings.follows_gradients(run)]
+    return [run for run in wanted if not folder.products_path(entry.config, run).exists()]

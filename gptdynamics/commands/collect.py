@@ -14,12 +14,12 @@ from gptdynamics.settings.collect import CollectCommand
 def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None:
     """Train base models on seeded curricula and measure every test example at every step.
 
-    JSON: `done`, `skipped`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with --dry-run
-    `missing` (runs to make by config).
+    JSON: `done`, `skipped`, `kernels`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with
+    --dry-run `missing` (runs to make) and `kernels` (runs whose kernels are to be taken) by config.
     """
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.collection import missing_runs
-    from gptdynamics.collection.settings import collect_settings
+    from gptdynamics.collection.settings import collect_settings, missing_kernels
     from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.dataset.ownership import check_dataset_folder
     from gptdynamics.hub.push import RunPusher
@@ -36,8 +36,14 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
             f"rate {run.learning_rate:g}), {run.test_examples} test examples; "
             f"{len(missing_runs(out, entry))} to make in {out}"
         )
+        if entry.kernel_runs:
+            say(
+                f"{entry.config}: kernels of {len(entry.kernel_runs)} runs, at steps "
+                f"{', '.join(map(str, entry.kernel.steps(run.run_steps)))}; {len(missing_kernels(out, entry))} to take"
+            )
     if dry_run:
-        write_json({"missing": {entry.config: missing_runs(out, entry) for entry in chosen}})
+        missing = {entry.config: missing_runs(out, entry) for entry in chosen}
+        write_json({"missing": missing, "kernels": {entry.config: missing_kernels(out, entry) for entry in chosen}})
         return
     keeps(f"finished runs are kept in {out}")
     pusher = RunPusher(out, asked.push_to, asked.no_texts, say, lambda line: say_error(line))

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.kernel_metadata import read_kernel
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.run_files import read_trajectories
 from gptdynamics.dataset.schema import COLLECT_AGAIN, GRADIENT_COLUMNS, GRADIENT_SCHEMA, read_parquet, with_types
 from gptdynamics.errors import DataError
+from gptdynamics.runs.run import RunKernel
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class GradientProducts:
         pool_ids: the N pool examples.
         test_ids: the M test examples.
         values: `[S, N, M]` float32.
+        kernel: how they were projected; None: they are exact.
     """
 
     step: np.ndarray
     pool_ids: list[int]
     test_ids: list[int]
     values: np.ndarray
+    kernel: RunKernel | None = None
 
 
 def _read(path: Path, columns: list[str]) -> pa.Table:
@@ -88,7 +92,9 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     folder = DatasetFolder(local_root(str(source)))
     path = folder.products_path(config, run)
     if not path.exists():
-        raise DataError(f"{source}: run {run} of {config} has no gradient products; collect with --gradients test")
+        raise DataError(
+            f"{source}: run {run} of {config} has no gradient products; collect with --gradients test or --kernels"
+        )
     table = _read(path, ["run", "step", "id", "products"])
     if set(table["run"].to_pylist()) - {run}:
         raise DataError(
@@ -107,7 +113,7 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     test_ids = read_trajectories(folder.run_path(config, run), run, [])["test_id"].to_pylist()
     if len(test_ids) != values.shape[2]:
         raise DataError(f"{path}: products with {values.shape[2]} test examples; the run has {len(test_ids)}")
-    return GradientProducts(steps, ids[0].tolist(), test_ids, values)
+    return GradientProducts(steps, ids[0].tolist(), test_ids, values, read_kernel(path))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from gptdynamics.configs import RunSettings, run_parts
+from gptdynamics.dataset.kernel_metadata import kernel_metadata
 from gptdynamics.dataset.schema import GRADIENT_SCHEMA, RUN_SCHEMA, trajectory_schema
 from gptdynamics.examples import Example
 from gptdynamics.runs import Run
@@ -72,12 +73,14 @@ def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gr
 
 def product_table(settings: RunSettings, run: Run) -> pa.Table:
     """A row for each (step, pool example) of a run: its gradient's inner products with those of the test examples."""
+    same = {"run": run.name, "part": "pool", "projection_seed": None if run.kernel is None else run.kernel.seed}
     rows = [
-        {"run": run.name, "step": step, "part": "pool", "id": pool_id, "products": products[index]}
+        same | {"step": step, "id": pool_id, "products": products[index]}
         for step, products in run.products.items()
         for index, pool_id in enumerate(settings.pool_ids)
     ]
-    return pa.Table.from_pylist(rows, schema=GRADIENT_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=GRADIENT_SCHEMA)
+    return table if run.kernel is None else table.replace_schema_metadata(kernel_metadata(run.kernel))
 
 
 def vector_table(

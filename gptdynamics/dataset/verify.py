@@ -12,7 +12,7 @@ from gptdynamics.dataset.checks.card import check_card
 from gptdynamics.dataset.checks.examples import check_examples
 from gptdynamics.dataset.checks.facts import ConfigFacts, config_facts
 from gptdynamics.dataset.checks.findings import NOT_OURS, Fault, Findings, some
-from gptdynamics.dataset.checks.gradients import check_products, check_vectors
+from gptdynamics.dataset.checks.gradients import check_products, check_vectors, is_kernel
 from gptdynamics.dataset.checks.layout import ConfigFiles, Layout, read_layout
 from gptdynamics.dataset.checks.runs import check_run_row
 from gptdynamics.dataset.checks.trajectories import check_trajectories
@@ -153,7 +153,7 @@ def _check_run(folder: DatasetFolder, facts: ConfigFacts, files: ConfigFiles, ru
     if run in files.trajectories:
         check_trajectories(findings, trajectories, facts, run, updates)
     follows = settings.follows_gradients(run) if settings else None
-    if run in files.products and follows is not False:
+    if run in files.products and (follows is not False or is_kernel(products)):
         check_products(findings, products, facts, run, updates)
     elif settings and run in files.products:
         what = f"gradients = {settings.gradients!r} records none for run {run}"

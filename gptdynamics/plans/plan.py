@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.configs import RunSettings, is_of_type, run_name
+from gptdynamics.configs import RunSettings, is_of_type, run_name, split_of
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.parsing import parse_toml
 from gptdynamics.ranges import RUNS, Range, check_fields
+from gptdynamics.settings.kernels import KernelSettings
 
 _FOLDER = Path(__file__).parent
-PLANS = ("paper", "nano")
+PLANS = ("paper", "nano", "smollm2")
 
 # The settings of training, without those of measurement.
 _TRAINING = (
@@ -31,15 +32,21 @@ class PlanEntry:
         settings: of its runs.
         runs: runs 0000, 0001, ... on the pool.
         unseen_runs: runs u0000, u0001, ... on as many pool rows again, which no other run sees.
+        kernels: take the kernels of so many training runs, the first ones.
+        kernels_of: take the kernels of these runs, too.
+        kernel: how kernels are taken.
     """
 
     settings: RunSettings
     runs: int = 32
     unseen_runs: int = 0
+    kernels: int = 0
+    kernels_of: tuple[str, ...] = ()
+    kernel: KernelSettings = field(default_factory=KernelSettings)
 
     def __post_init__(self) -> None:
         try:
-            check_fields(self, {"runs": RUNS, "unseen_runs": Range(0, RUNS.most)})
+            check_fields(self, {"runs": RUNS, "unseen_runs": Range(0, RUNS.most), "kernels": Range(0, RUNS.most)})
         except SettingsError as error:
             raise SettingsError(f"{self.config}: {error}") from error
 
@@ -47,6 +54,28 @@ class PlanEntry:
     def config(self) -> str:
         """Name of the config."""
         return self.settings.config
+
+    @property
+    def kernel_runs(self) -> list[str]:
+        """Names of the runs whose kernels are taken, in order.
+
+        Raises:
+            SettingsError: there are not so many training runs, or a named run is not one of the entry's.
+        """
+        names = self.run_names
+        training = [name for name in names if split_of(name) == "train"]
+        if self.kernels > len(training):
+            raise SettingsError(
+                f"{self.config}: kernels of {self.kernels} training runs are asked for, and there are {len(training)}. "
+                "Collect more runs, or ask for fewer kernels"
+            )
+        for name in self.kernels_of:
+            if name not in names:
+                raise SettingsError(
+                    f"{self.config}: there is no run {name} to take kernels of. Its runs are {names[0]} to {names[-1]}"
+                )
+        wanted = {*training[: self.kernels], *self.kernels_of}
+        return [name for name in names if name in wanted]
 
     @property
     def run_names(self) -> list[str]:
@@ -125,14 +154,17 @@ class Plan:
 
 
 def _entry(values: dict[str, Any], where: str) -> PlanEntry:
-    counts = {name: values.pop(name) for name in ("runs", "unseen_runs") if name in values}
-    settings = {field.name: field for field in fields(RunSettings)}
+    counts = {name: values.pop(name) for name in ("runs", "unseen_runs", "kernels") if name in values}
+    kernel_of = values.pop("kernels_of", [])
+    kernel_fields = {f"kernel_{each.name}": each.name for each in fields(KernelSettings)}
+    kernel = {own: values.pop(name) for name, own in kernel_fields.items() if name in values}
+    settings = {each.name: each for each in fields(RunSettings)}
     config = values.get("config")
     if not isinstance(config, str):
         raise DataError(f'{where}: every [[config]] needs config = "<task>_<size>"')
     for name, value in values.items():
         if name not in settings:
-            expected = ", ".join(["runs", "unseen_runs", *settings])
+            expected = ", ".join(["runs", "unseen_runs", "kernels", "kernels_of", *kernel_fields, *settings])
             raise DataError(f"{where}: {config} has an unknown setting {name!r}; known are {expected}")
         kind = str(settings[name].type)
         if not is_of_type(value, kind):
@@ -142,14 +174,16 @@ def _entry(values: dict[str, Any], where: str) -> PlanEntry:
             raise DataError(f"{where}: {config}: {name} = {value!r} is not a whole number")
     if "learning_rate" not in values:
         values |= {"learning_rate": known_training(config)["learning_rate"]}
-    return PlanEntry(RunSettings(**values), **counts)
+    if not isinstance(kernel_of, list) or not all(isinstance(name, str) for name in kernel_of):
+        raise DataError(f'{where}: {config}: kernels_of = {kernel_of!r} is not a list of runs, such as ["0004"]')
+    return PlanEntry(RunSettings(**values), **counts, kernels_of=tuple(kernel_of), kernel=KernelSettings(**kernel))
 
 
 def read_plan(source: str | Path) -> Plan:
-    """Read a plan: `paper`, `nano`, or a TOML file.
+    """Read a plan: `paper`, `nano`, `smollm2`, or a TOML file.
 
     A plan file has a table `[defaults]` and a `[[config]]` for each config, with the names of `RunSettings` and
-    `runs`, `unseen_runs`.
+    `runs`, `unseen_runs`, `kernels`, `kernels_of`, and those of `KernelSettings` after `kernel_`.
 
     Raises:
         DataError: the file is missing, is not TOML, or has unknown settings or values.

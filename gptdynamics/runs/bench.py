@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gptdynamics.models.base_model import BaseModel
     from gptdynamics.models.tokens import TokenizedExample
     from gptdynamics.runs.run import Run
+    from gptdynamics.settings.kernels import KernelSettings
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Bench:
         on_step: Callable[[int], None] = lambda step: None,
         curriculum: Curriculum | None = None,
         targets: Mapping[int, str] | None = None,
+        kernels: KernelSettings | None = None,
     ) -> Run:
         """Make a run.
 
@@ -114,6 +116,7 @@ class Bench:
             on_step: called with the number of updates done, after each measurement.
             curriculum: `[steps][batch]` pool ids to train on instead of those that the run's name draws.
             targets: other targets than the pool's, by id.
+            kernels: take the run's kernel, too.
 
         Raises:
             DivergedRunError: a loss is not finite.
@@ -121,9 +124,8 @@ class Bench:
         from gptdynamics.runs.training import train_run
 
         run_parts(run)
-        return train_run(
-            self.base, self.relabelled(targets or {}), self.test_set, self.settings, run, on_step, curriculum
-        )
+        pool = self.relabelled(targets or {})
+        return train_run(self.base, pool, self.test_set, self.settings, run, on_step, curriculum, kernels)
 
     def relabelled(self, targets: Mapping[int, str]) -> dict[int, TokenizedExample]:
         """The pool's tokenised examples by id, with other targets for some of them."""

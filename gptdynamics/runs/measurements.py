@@ -11,14 +11,15 @@ import torch
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import TestSet
-from gptdynamics.runs.run import Run, RunTiming
+from gptdynamics.runs.gradient_record import GradientRecord
+from gptdynamics.runs.kernel_record import KernelRecord
+from gptdynamics.runs.run import Run, RunKernel, RunTiming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from gptdynamics.configs import RunSettings
     from gptdynamics.dataset.recorded import RecordSettings
-    from gptdynamics.runs.gradient_record import GradientRecord
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
@@ -107,7 +108,9 @@ class Measurements:
                 raise DivergedRunError(f"{name} of test example {example} is not finite after {done} updates")
             self.values.setdefault(name, []).append(values)
 
-    def as_run(self, curriculum: Curriculum, learning_rate: list[float], record: GradientRecord | None = None) -> Run:
+    def as_run(
+        self, curriculum: Curriculum, learning_rate: list[float], record: GradientRecord | KernelRecord | None = None
+    ) -> Run:
         """The run that was measured.
 
         Args:
@@ -122,8 +125,11 @@ class Measurements:
             step=self.step,
             generation_step=self.generation_step,
             metrics=self.metrics,
-            gradients=record.columns if record else {},
+            gradients=record.columns if isinstance(record, GradientRecord) else {},
             products=record.products if record else {},
+            kernel=RunKernel(record.settings.columns, record.settings.seed, tuple(record.checkpoints))
+            if isinstance(record, KernelRecord)
+            else None,
             timing=self.timing,
         )
 

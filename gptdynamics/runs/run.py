@@ -56,6 +56,39 @@ class RunTiming:
 
 
 @dataclass(frozen=True)
+class KernelCheckpoint:
+    """How exact the projected gradient products at one step of a run are.
+
+    Attributes:
+        step: after so many updates.
+        error: root mean square error of a product over the product of the two gradients' norms, estimated with a second
+            seed on a sample of pairs.
+        covered: share of the squared gradient that the products are of.
+        not_covered: names of trainable parameters that the products leave out.
+    """
+
+    step: int
+    error: float
+    covered: float
+    not_covered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunKernel:
+    """How the gradient products of a run were projected.
+
+    Attributes:
+        columns: of the random matrices.
+        seed: of the random matrices.
+        checkpoints: how exact the products are, in the order of their steps.
+    """
+
+    columns: int
+    seed: int
+    checkpoints: tuple[KernelCheckpoint, ...]
+
+
+@dataclass(frozen=True)
 class Run:
     """The results of one run. T updates, M test examples, N pool examples.
 
@@ -70,6 +103,7 @@ class Run:
         gradients: `grad_dot`, `update_dot`: `[T, M]` float32, for each update; empty if not recorded.
         products: for the step after which they were taken, `[N, M]` float32 inner products of the gradients of pool
             and test examples; empty if not recorded.
+        kernel: how `products` were projected; None: they are exact, or there are none.
         timing: where the time went.
     """
 
@@ -81,4 +115,5 @@ class Run:
     metrics: dict[str, np.ndarray]
     gradients: dict[str, np.ndarray] = field(default_factory=dict)
     products: dict[int, np.ndarray] = field(default_factory=dict)
+    kernel: RunKernel | None = None
     timing: RunTiming = field(default_factory=RunTiming)

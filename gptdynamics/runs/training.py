@@ -15,9 +15,11 @@ from gptdynamics.measurement.logits import pass_forward
 from gptdynamics.models.base_model import BaseModel
 from gptdynamics.models.tokens import TokenizedExample
 from gptdynamics.runs.gradient_record import GradientRecord
+from gptdynamics.runs.kernel_record import KernelRecord
 from gptdynamics.runs.measurements import Measurements
 from gptdynamics.runs.run import Run, RunTiming
 from gptdynamics.runs.updates import Updates
+from gptdynamics.settings.kernels import KernelSettings
 
 
 def _forward_seconds(model: torch.nn.Module, tokens: int, lengths: list[int]) -> float:
@@ -42,6 +44,7 @@ def train_run(
     run: str,
     on_step: Callable[[int], None] = lambda step: None,
     curriculum: Curriculum | None = None,
+    kernels: KernelSettings | None = None,
 ) -> Run:
     """Train a copy of `base` on a run's curriculum and measure every test example meanwhile.
 
@@ -55,6 +58,7 @@ def train_run(
         run: name of the run.
         on_step: called with the number of updates done, after each measurement.
         curriculum: `[steps][batch]` pool ids to train on instead of those that the run's name draws.
+        kernels: take the run's kernel, where it does not record exact products.
 
     Raises:
         DivergedRunError: the loss of a batch or of a test example is not finite.
@@ -65,12 +69,15 @@ def train_run(
     rates = linear_decay(settings.learning_rate, len(curriculum))
     with mixed:
         timing = RunTiming(forward=_forward_seconds(model, test_set.losses.tokens, test_set.losses.lengths))
-    record: GradientRecord | None = None
+    exact: GradientRecord | None = None
+    record: GradientRecord | KernelRecord | None = None
+    examples = [pool[pool_id] for pool_id in settings.pool_ids] if settings.follows_gradients(run) or kernels else []
     if settings.follows_gradients(run):
-        examples = [pool[pool_id] for pool_id in settings.pool_ids]
-        record = GradientRecord(model, examples, test_set, len(curriculum))
+        record = exact = GradientRecord(model, examples, test_set, len(curriculum))
+    elif kernels:
+        record = KernelRecord(model, examples, test_set.tokenized, len(curriculum), kernels)
     measurements = Measurements(test_set, settings, run, model.device, timing)
-    for done in updates.iterate(pool, curriculum, rates, timing, record):
+    for done in updates.iterate(pool, curriculum, rates, timing, exact):
         measurements.take(model, done, last=done == len(curriculum))
         if record:
             with timing.timed("products"):

@@ -11,6 +11,7 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.errors import SettingsError
 from gptdynamics.options import ChangesOf, CommandLine
 from gptdynamics.ranges import RATE, check_fields
+from gptdynamics.settings.kernels import KernelSettings
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ class CollectCommand:
     Attributes:
         configs: <task>_<size>, e.g. rte_nano; or see --plan.
         output: dataset folder to write to, or to go on with.
-        plan: `paper`, `nano`, or a TOML file: its configs, all or those named.
+        plan: `paper`, `nano`, `smollm2`, or a TOML file: its configs, all or those named.
         runs: collect runs 0 to RUNS-1.
+        kernels: take the kernels (products of all pool and test gradients) of so many training runs, the first ones.
+        kernels_of: take the kernels of these runs, too, e.g. 0004.
+        kernel: how kernels are taken, by name.
         data: folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.
         run: settings of the runs that are not those of the config in the bundled plans, by name.
         workers: processes, one thread each.
@@ -76,6 +80,9 @@ class CollectCommand:
     configs: Annotated[tuple[str, ...], CommandLine(positional=True)] = ()
     plan: str | None = None
     runs: Annotated[int | None, CommandLine(default="32")] = None
+    kernels: Annotated[int | None, CommandLine(default="the plan's, else none")] = None
+    kernels_of: tuple[str, ...] = ()
+    kernel: Annotated[Mapping[str, Any], ChangesOf(KernelSettings, prefix="kernel_")] = field(default_factory=dict)
     data: Path | None = None
     run: Annotated[Mapping[str, Any], ChangesOf(RunSettings, omit=("config",), defaults=_RUN_DEFAULTS)] = field(
         default_factory=dict

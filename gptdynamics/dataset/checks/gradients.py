@@ -12,8 +12,11 @@ import pyarrow.compute as pc
 from gptdynamics.dataset.checks.facts import ConfigFacts
 from gptdynamics.dataset.checks.findings import AGAIN, Findings, Problem, Problems, first_row, ids_problem
 from gptdynamics.dataset.checks.parquet import Lists, checked_table
+from gptdynamics.dataset.kernel_metadata import read_kernel
 from gptdynamics.dataset.schema import GRADIENT_SCHEMA
+from gptdynamics.errors import DataError
 from gptdynamics.runs.gradient_record import product_steps
+from gptdynamics.runs.run import RunKernel
 
 # A run that has its trajectories is not made again.
 PRODUCTS_AGAIN = (
@@ -27,7 +30,8 @@ class _Gradients:
 
     `constants` are columns with one value in every row, `empty` columns that are null, `lists` the column of lists with
     their length (None: that of the first) and what is counted. `unseen`: the config has runs on the pool rows of
-    `test_unseen`; `partial` is set if those rows are not covered yet.
+    `test_unseen`; `partial` is set if those rows are not covered yet. `kernel`: how products were projected; None: they
+    are exact.
     """
 
     table: pa.Table
@@ -38,6 +42,7 @@ class _Gradients:
     remedy: str = AGAIN
     updates: int | None = None
     unseen: bool = False
+    kernel: RunKernel | None = None
     partial: bool = False
 
 
@@ -45,10 +50,27 @@ def check_products(findings: Findings, path: Path, facts: ConfigFacts, run: str,
     """Check a run's pool x test gradient products: a row for each step and pool example, a number for each test one."""
     table = checked_table(findings, path, GRADIENT_SCHEMA, PRODUCTS_AGAIN)
     if table is not None:
+        try:
+            kernel = read_kernel(path)
+        except DataError as error:
+            findings.add(path, "", str(error).removeprefix(f"{path}: "), PRODUCTS_AGAIN)
+            return
         lists = ("products", None if facts.test_ids is None else len(facts.test_ids), "test examples")
         constants: dict[str, str | int] = {"run": run, "part": "pool"}
-        file = _Gradients(table, facts, constants, ("vector", "projection_seed"), lists, PRODUCTS_AGAIN, updates)
+        empty: tuple[str, ...] = ("vector", "projection_seed")
+        if kernel is not None:
+            constants["projection_seed"] = kernel.seed
+            empty = ("vector",)
+        file = _Gradients(table, facts, constants, empty, lists, PRODUCTS_AGAIN, updates, kernel=kernel)
         findings.apply((_constants, _empty, _steps_and_pool, _numbers), path, file)
+
+
+def is_kernel(path: Path) -> bool:
+    """Whether a file of gradient products says that it is a kernel, sound or not."""
+    try:
+        return read_kernel(path) is not None
+    except DataError:
+        return True
 
 
 def check_vectors(findings: Findings, path: Path, facts: ConfigFacts, unseen: bool) -> bool:
@@ -93,6 +115,11 @@ def _steps_and_pool(file: _Gradients) -> Problems:
     if settings is None or file.updates is None or not {"step", "id"} <= set(file.table.column_names):
         return
     steps, pool = product_steps(file.updates), np.array(settings.pool_ids)
+    if file.kernel is not None:
+        steps = [each.step for each in file.kernel.checkpoints]
+        if steps[-1] > file.updates:
+            yield Problem("step", f"its kernel is of step {steps[-1]}, the run has {file.updates} updates", file.remedy)
+            return
     expected = np.stack([np.repeat(steps, len(pool)), np.tile(pool, len(steps))])
     present = np.stack([file.table[name].to_numpy().astype(float) for name in ("step", "id")])
     shape = f"{len(steps)} steps ({', '.join(map(str, steps))}) x {len(pool)} pool examples"

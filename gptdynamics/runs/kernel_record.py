@@ -1,0 +1,63 @@
+"""Kernels taken while a run trains: gradient products of all pool and test examples at a few of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gptdynamics.gradients import gradient_kernel
+from gptdynamics.models.tokens import TokenizedExample
+from gptdynamics.runs.run import KernelCheckpoint
+from gptdynamics.settings.kernels import KernelSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class KernelRecord:
+    """Projected kernels of one run. N pool examples, M test examples.
+
+    Args:
+        model: the model that is trained.
+        pool: the pool's examples, in id order.
+        test: the test examples.
+        updates: of the run.
+        settings: how kernels are taken.
+
+    Attributes:
+        products: `[N, M]` float32 by step.
+        checkpoints: how exact they are, in the order of the steps.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        pool: Sequence[TokenizedExample],
+        test: Sequence[TokenizedExample],
+        updates: int,
+        settings: KernelSettings,
+    ) -> None:
+        self.model = model
+        self.pool, self.test = pool, test
+        self.settings = settings
+        self.steps = settings.steps(updates)
+        self.products: dict[int, np.ndarray] = {}
+        self.checkpoints: list[KernelCheckpoint] = []
+
+    def take_products(self, done: int) -> None:
+        """Take the kernel now, if it is wanted after `done` updates."""
+        if done not in self.steps:
+            return
+        settings = self.settings
+        kernel = gradient_kernel(
+            self.model,
+            self.pool,
+            self.test,
+            columns=settings.columns,
+            seed=settings.seed,
+            memory_limit=int(settings.memory * 2**30),
+        )
+        self.products[done] = kernel.products
+        self.checkpoints.append(KernelCheckpoint(done, kernel.cosine_error, kernel.covered, kernel.not_covered))

@@ -1,0 +1,31 @@
+"""How kernels are taken along a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gptdynamics.ranges import COUNT, SEED, Range, check_fields
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """How the gradient products of all pool and test examples, a kernel, are taken along a run.
+
+    Attributes:
+        checkpoints: of a run at which its kernel is taken: before the first update, then evenly spread.
+        columns: of the random matrices that gradients are projected by. More columns make the error smaller.
+        seed: of these matrices.
+        memory: GiB that projected gradients may take beside the model.
+    """
+
+    checkpoints: int = 6
+    columns: int = 96
+    seed: int = 0
+    memory: float = 4.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"checkpoints": COUNT, "columns": COUNT, "seed": SEED, "memory": Range(above=True)})
+
+    def steps(self, updates: int) -> list[int]:
+        """The steps, in a run of so many updates, at which its kernel is taken."""
+        return sorted({round(index * updates / self.checkpoints) for index in range(self.checkpoints)})
