@@ -12,10 +12,10 @@ from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub import repository as repositories
 from gptdynamics.hub.push import PushOptions, push
 from gptdynamics.hub.repository import ATTEMPTS, UnreachableError
+from tests.gptdynamics.hub.pushing import ID
 from tests.hub.faults import Fault
 from tests.hub.server import Hub
 
-ID = "ada/dynamics"
 REPO = "/api/datasets/ada/dynamics"
 # What a push asks, in its order.
 REQUESTS = {
@@ -28,13 +28,6 @@ REQUESTS = {
     "lfs": "POST /datasets/ada/dynamics.git/info/lfs",
     "commit": f"POST {REPO}/commit",
 }
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repositories, "FIRST_PAUSE_SECONDS", 0.001)
-    # The client's own pauses before it asks again.
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
 
 
 def one_line(error: BaseException) -> None:
