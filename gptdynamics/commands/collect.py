@@ -38,7 +38,7 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
         )
         if entry.kernel_runs:
             say(
-                f"{entry.config}: kernels of {len(entry.kernel_runs)} runs, at steps "
+                f"{entry.config}: kernels of {', '.join(entry.kernel_runs)} at steps "
                 f"{', '.join(map(str, entry.kernel.steps(run.run_steps)))}; {len(missing_kernels(out, entry))} to take"
             )
     if dry_run:

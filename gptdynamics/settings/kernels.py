@@ -12,9 +12,9 @@ class KernelSettings:
     """How the gradient products of all pool and test examples, a kernel, are taken along a run.
 
     Attributes:
-        checkpoints: of a run at which its kernel is taken: before the first update, then evenly spread.
-        columns: of the random matrices that gradients are projected by. More columns make the error smaller.
-        seed: of these matrices.
+        checkpoints: steps of a run at which its kernel is taken: before the first update, then evenly spread.
+        columns: columns of the random matrices that gradients are projected by; more make the error smaller.
+        seed: seed of these matrices.
         memory: GiB that projected gradients may take beside the model.
     """
 
