@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from gptdynamics.errors import SettingsError
 from gptdynamics.gradients.uses import MatrixUse, Use, VectorUse
 from gptdynamics.measurement.logits import target_logits
 from gptdynamics.measurement.loss import example_losses
@@ -249,7 +250,13 @@ class _Watch(TorchFunctionMode):
         rows = self._shape[0]
         value = value.float()
         if place is None:
-            # Without a row for each token the leading dimension must be the rows.
+            # Without a row for each token the leading dimension must be the rows, or all tokens in their order.
+            leading = value.shape[:-1]
+            if leading[0] != rows and leading.numel() not in (rows, self._shape[0] * self._shape[1]):
+                raise SettingsError(
+                    f"gradient products: a part of this model makes {tuple(value.shape)} of a batch of {self._shape}, "
+                    "and which example each of them is of cannot be told. Leave kernels out for this model"
+                )
             return value.reshape(rows, -1, value.size(-1))
         order = torch.argsort(place, stable=True)
         counts = torch.bincount(place, minlength=rows)
