@@ -54,12 +54,12 @@ class CollectSettings:
             _, _, number = self.device.partition(":")
             if int(number or 0) >= gpus:
                 raise SettingsError(f"device {self.device} is not there: torch sees {gpus} GPUs")
-            places = [self.device] if number else [f"cuda:{at}" for at in range(gpus)]
+            places = [self.device] if number else [f"cuda:{index}" for index in range(gpus)]
         else:
-            places = [f"cuda:{at}" for at in range(gpus)]
+            places = [f"cuda:{index}" for index in range(gpus)]
         if not places:
             return ["cpu"] * (self.workers or os.cpu_count() or 1)
-        return [places[at % len(places)] for at in range(self.workers or len(places))]
+        return [places[index % len(places)] for index in range(self.workers or len(places))]
 
 
 def collect_settings(asked: CollectCommand, plan: Plan | None = None) -> CollectSettings:

@@ -46,8 +46,8 @@ def capture(model: PreTrainedModel, batch: TargetBatch, names: Collection[str], 
             losses = example_losses(target_logits(model, batch), batch)
         for row in range(len(batch.rows)) if apart else ():
             watch.row = row
-            found = torch.autograd.grad(losses[row], list(apart.values()), retain_graph=True, allow_unused=True)
-            for (name, value), gradient in zip(apart.items(), found, strict=True):
+            result = torch.autograd.grad(losses[row], list(apart.values()), retain_graph=True, allow_unused=True)
+            for (name, value), gradient in zip(apart.items(), result, strict=True):
                 each = torch.zeros_like(value) if gradient is None else gradient
                 watch.add_row(name, each.flatten().float())
         watch.row = None

@@ -85,14 +85,14 @@ def forward_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: 
     def of(values: dict[str, torch.Tensor]) -> torch.Tensor:
         return torch.func.functional_call(losses, values, (batch,))
 
-    found = []
+    result = []
     # Only this attention kernel knows forward mode; torch's own rules for it still come through a deprecated door.
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         for direction in directions:
             tangent = {name: direction[name.removeprefix("model.")] for name in weights}
-            found.append(torch.func.jvp(of, (weights,), (tangent,))[1].detach())
-    return torch.stack(found)
+            result.append(torch.func.jvp(of, (weights,), (tangent,))[1].detach())
+    return torch.stack(result)
 
 
 class _Losses(torch.nn.Module):
@@ -178,12 +178,12 @@ def local_derivatives(
             if type(call.module) is torch.nn.Linear and delta.dim() == 3 and delta.size(1) >= LONG_INPUT:
                 found += _by_gradients(call.given, delta, tangents)
                 continue
-            for at, tangent in enumerate(tangents):
+            for index, tangent in enumerate(tangents):
                 change = torch.func.functional_call(call.module, tangent, (call.given,))
                 if change.dim() == 3:
-                    found[at] += torch.linalg.vecdot(change.flatten(1), delta.flatten(1))
+                    found[index] += torch.linalg.vecdot(change.flatten(1), delta.flatten(1))
                 else:
-                    found[at].index_add_(0, batch.row, torch.linalg.vecdot(change, delta))
+                    found[index].index_add_(0, batch.row, torch.linalg.vecdot(change, delta))
     return found
 
 
@@ -215,7 +215,7 @@ def _by_gradients(given: torch.Tensor, delta: torch.Tensor, tangents: list[dict[
         weights @ torch.bmm(some_delta.mT, some_given).flatten(1).T
         for some_given, some_delta in zip(given.split(at_once), delta.split(at_once), strict=True)
     ]
-    found = torch.cat(parts, 1)
+    result = torch.cat(parts, 1)
     if "bias" in tangents[0]:
-        found += torch.stack([tangent["bias"] for tangent in tangents]) @ delta.sum(1).T
-    return found
+        result += torch.stack([tangent["bias"] for tangent in tangents]) @ delta.sum(1).T
+    return result

@@ -64,8 +64,8 @@ def add_products(
         if block >= 0 and _pairs_cost_less(mine, others):
             for rows, uses in mine:
                 for columns, other_uses in others:
-                    found = sum(_pairs(use, other) for use in uses for other in other_uses if _matrices(use, other))
-                    _add(products, rows, columns, found)
+                    result = sum(_pairs(use, other) for use in uses for other in other_uses if _matrices(use, other))
+                    _add(products, rows, columns, result)
         else:
             # One matrix of a stack alone has no others that its gradients could be told from.
             _add_whole(products, _alone(mine), _alone(others), shape[-2:] if block >= 0 else shape, memory)

@@ -107,10 +107,10 @@ def gradient_kernel(
         else:
             engine = _Projected(model, trained, scales, coverage, memory_limit, columns, seed)
         count = _Counter(progress)
-        found = engine.products(pool, tests, count)
-        error, cosine_error = engine.errors(pool, tests, found)
+        result = engine.products(pool, tests, count)
+        error, cosine_error = engine.errors(pool, tests, result)
     projected = method == "projected"
-    products, pool_norms, test_norms = found
+    products, pool_norms, test_norms = result
     return Kernel(
         products=_to_array(products),
         pool_norms=_to_array(pool_norms),
@@ -214,7 +214,7 @@ class _Projected:
         count: Callable[[int], None] = lambda count: None,
     ) -> dict[str, torch.Tensor]:
         """Projected gradients of some examples, by parameter: `[rows, numbers]`."""
-        place = {row: at for at, row in enumerate(rows)}
+        place = {row: index for index, row in enumerate(rows)}
         features = {
             name: torch.zeros(len(rows), projection.width(name), device=projection.device) for name in self.names
         }
@@ -325,18 +325,18 @@ def _make_scales(
 
 def _even_blocks(count: int, most: int) -> list[range]:
     blocks = -(-count // most)
-    edges = [round(at * count / blocks) for at in range(blocks + 1)]
+    edges = [round(index * count / blocks) for index in range(blocks + 1)]
     return [range(start, stop) for start, stop in pairwise(edges)]
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    return sorted({round(at * (count - 1) / max(1, most - 1)) for at in range(most)})
+    return sorted({round(index * (count - 1) / max(1, most - 1)) for index in range(most)})
 
 
 def _sample(examples: Sequence[TokenizedExample], most: int) -> list[TokenizedExample]:
     """A few examples, of lengths as different as there are."""
     order = sorted(range(len(examples)), key=lambda row: (examples[row].input_length, row))
-    return [examples[order[at]] for at in _evenly(len(order), most)]
+    return [examples[order[index]] for index in _evenly(len(order), most)]
 
 
 def _too_little(limit: float, needed: float, instead: str) -> str:

@@ -83,7 +83,7 @@ class Passes:
         route = logit_route(self.model)
         with _without_gradients(self.model, [*self.coverage.factored, *self.coverage.left_out]):
             for batch in length_sorted_batches([examples[row].input_length for row in rows], self.batch_tokens):
-                chosen = [rows[at] for at in batch]
+                chosen = [rows[index] for index in batch]
                 longest = max(len(examples[row]) for row in chosen)
                 for some in [[row] for row in chosen] if route.needs_alone(longest) else [chosen]:
                     self._run_batch(examples, some, receive)
@@ -108,19 +108,19 @@ def find_coverage(model: PreTrainedModel, sample: Sequence[TokenizedExample], wh
     """
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
     everything = Coverage(list(trained), [], [], 1.0, 0.0)
-    found: list[tuple[list[int], dict[str, list[Use]]]] = []
+    result: list[tuple[list[int], dict[str, list[Use]]]] = []
 
     def keep(rows: list[int], name: str, uses: list[Use]) -> None:
-        if not found or found[-1][0] is not rows:
-            found.append((rows, {}))
-        found[-1][1][name] = uses
+        if not result or result[-1][0] is not rows:
+            result.append((rows, {}))
+        result[-1][1][name] = uses
 
     passes = Passes(model, {}, everything, 0)
     passes.batch_tokens = len(sample) * max(each.input_length for each in sample)
     passes.run(sample, range(len(sample)), keep)
-    token_bytes = _bytes_held([uses for _, batch in found for uses in batch.values()])
+    token_bytes = _bytes_held([uses for _, batch in result for uses in batch.values()])
     token_bytes /= sum(each.input_length for each in sample)
-    place = {row: (batch, rows.index(row)) for rows, batch in found for row in rows}
+    place = {row: (batch, rows.index(row)) for rows, batch in result for row in rows}
 
     wrong: set[str] = set()
     squares = dict.fromkeys(trained, 0.0)

@@ -27,9 +27,9 @@ def example_gradients(
         batch = make_target_batch([example], [0]).to(model.device)
         with torch.enable_grad():
             loss = example_losses(target_logits(model, batch), batch).sum()
-            found = torch.autograd.grad(loss, weights, allow_unused=True)
+            result = torch.autograd.grad(loss, weights, allow_unused=True)
         yield tuple(
-            torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, found, strict=True)
+            torch.zeros_like(weight) if each is None else each for weight, each in zip(weights, result, strict=True)
         )
 
 

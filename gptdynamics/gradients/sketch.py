@@ -41,9 +41,9 @@ class GradientSketch:
         trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
         draws = [tuple(each.to(model.device) for each in self._draws(name, value.numel())) for name, value in trained]
         vectors = np.zeros((len(examples), self.width), dtype=np.float32)
-        for at, gradient in enumerate(example_gradients(model, examples)):
+        for index, gradient in enumerate(example_gradients(model, examples)):
             vector = torch.zeros(self.width, device=model.device)
             for (bucket, sign), each in zip(draws, gradient, strict=True):
                 vector.index_add_(0, bucket, each.flatten() * sign)
-            vectors[at] = vector.cpu().numpy()
+            vectors[index] = vector.cpu().numpy()
         return vectors

@@ -50,9 +50,9 @@ def summed_sides(
         change = log_probabilities.exp() * weight.unsqueeze(1)
         places = torch.arange(len(batch.target), device=change.device)
         change[places, batch.target] -= weight
-        for at, row in enumerate(rows):
-            activations[row] = hidden[at, : len(examples[row]) - 1].float().sum(0).cpu()
-            mine = batch.row == at
+        for index, row in enumerate(rows):
+            activations[row] = hidden[index, : len(examples[row]) - 1].float().sum(0).cpu()
+            mine = batch.row == index
             gradients[row] = change[mine].sum(0).cpu()
             losses[row] = -(log_probabilities[places, batch.target] * weight)[mine].sum().cpu()
     return activations, gradients, losses

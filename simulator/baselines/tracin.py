@@ -55,7 +55,7 @@ def test_places(runs: Dynamics, recorded: list[int], run: str) -> list[int]:
     Raises:
         NotApplicableError: one is not among them.
     """
-    place = {key: at for at, key in enumerate(recorded)}
+    place = {key: index for index, key in enumerate(recorded)}
     missing = [example.id for example in runs.test if example.id not in place]
     if missing:
         raise NotApplicableError(f"run {run} of {runs.config} has no gradient products of test example {missing[0]}")
@@ -73,12 +73,12 @@ def update_changes(runs: Dynamics, at: int, column: str) -> np.ndarray:
     Raises:
         NotApplicableError: the run has none.
     """
-    found = read_update_products(runs.source, runs.config, runs.runs[at])
-    if found is None:
+    result = read_update_products(runs.source, runs.config, runs.runs[at])
+    if result is None:
         raise NotApplicableError(
             f"run {runs.runs[at]} of {runs.config} has no {column} column; collect with --gradients test"
         )
-    return found.values[column][:, test_places(runs, found.test_ids, runs.runs[at])]
+    return result.values[column][:, test_places(runs, result.test_ids, runs.runs[at])]
 
 
 def checkpoint_changes(runs: Dynamics, at: int, at_the_end: bool) -> np.ndarray:
@@ -128,7 +128,7 @@ class FirstOrder:
     def predict(self, runs: Dynamics) -> np.ndarray:
         """The first value plus all predicted changes: `[R, S, M]`."""
         check_loss(self.name, runs)
-        return add_up(runs, np.stack([self.changes(runs, at) for at in range(len(runs.runs))]))
+        return add_up(runs, np.stack([self.changes(runs, index) for index in range(len(runs.runs))]))
 
 
 def tracin_cp_all(runs: Dynamics) -> FirstOrder:

@@ -23,12 +23,12 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         write_influence_page,
     )
 
-    found = find_influence(settings)
-    say(summary(found))
-    for table in influence_tables(found):
+    result = find_influence(settings)
+    say(summary(result))
+    for table in influence_tables(result):
         show(table)
-    say(NO_UNCERTAINTY if found.error is None else UNCERTAINTY)
-    write_json(influence_record(found))
+    say(NO_UNCERTAINTY if result.error is None else UNCERTAINTY)
+    write_json(influence_record(result))
     if settings.output is not None:
-        write_influence_page(found, settings.output)
+        write_influence_page(result, settings.output)
         say(f"wrote {settings.output}")

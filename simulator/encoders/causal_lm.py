@@ -78,8 +78,8 @@ class CausalLMEncoder:
             lengths = torch.tensor([len(tokens[row]) for row in rows])
             # Padded on the right, which a causal model does not see from the left.
             padded = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-            for at, row in enumerate(rows):
-                padded[at, : lengths[at]] = torch.tensor(tokens[row])
+            for index, row in enumerate(rows):
+                padded[index, : lengths[index]] = torch.tensor(tokens[row])
             states = body(input_ids=padded.to(device), use_cache=False).last_hidden_state.float().cpu()
             vectors.update(zip(rows, self._pooled(states, lengths).numpy(), strict=True))
         return np.stack([vectors[row] for row in range(len(examples))])

@@ -32,7 +32,7 @@ def rows_by_task(evaluation: Evaluation, config: str, seen: Any) -> list[dict[st
     tasks = list(dict.fromkeys(example.task for example in runs.test))
     rows = []
     for task in tasks:
-        tests = [at for at, example in enumerate(runs.test) if example.task == task]
+        tests = [index for index, example in enumerate(runs.test) if example.task == task]
         for row in evaluation.rows:
             figures = score_part(evaluation.predictions.get(row.method), runs, seen, evaluation.history, tests)
             about = {"config": config, "size": size, "task": task, "metric": runs.metric, "method": row.method}
@@ -78,12 +78,12 @@ def average_rows(rows: list[dict[str, Any]], reference: str = "mean_curve") -> l
     things.
     """
     tasks = list(dict.fromkeys((row["config"], row["task"]) for row in rows))
-    at = {(row["config"], row["task"], row["method"]): row for row in rows}
-    divided_by = [at[(*task, reference)] for task in tasks]
-    found = []
+    index = {(row["config"], row["task"], row["method"]): row for row in rows}
+    divided_by = [index[(*task, reference)] for task in tasks]
+    result = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [at.get((*task, method)) for task in tasks]
-        found.append(
+        mine = [index.get((*task, method)) for task in tasks]
+        result.append(
             {
                 "method": method,
                 "mse_ratio": _mean(mine, "mse", divided_by),
@@ -93,7 +93,7 @@ def average_rows(rows: list[dict[str, Any]], reference: str = "mean_curve") -> l
                 "tasks": len(tasks),
             }
         )
-    return found
+    return result
 
 
 def average_table(table: str, title: str, metric: str, size: str, rows: list[dict[str, Any]]) -> Table:
@@ -112,14 +112,16 @@ def average_table(table: str, title: str, metric: str, size: str, rows: list[dic
 
 def _averages(table: str, metric: str, size: str, rows: list[dict[str, Any]]) -> list[Table]:
     """Over all tasks, and over those for which no method was skipped."""
-    found = []
+    result = []
     lacking = {(row["config"], row["task"]) for row in rows if row["note"]}
     whole = [row for row in rows if (row["config"], row["task"]) not in lacking]
     for mine in [rows] if not lacking or not whole else [rows, whole]:
         names = list(dict.fromkeys(row["task"] for row in mine))
         if len(names) > 1:
-            found.append(average_table(table, f"Average over {', '.join(names)}: {metric}, {size}", metric, size, mine))
-    return found
+            result.append(
+                average_table(table, f"Average over {', '.join(names)}: {metric}, {size}", metric, size, mine)
+            )
+    return result
 
 
 def _about(row: dict[str, Any]) -> str:
@@ -132,8 +134,8 @@ def _about(row: dict[str, Any]) -> str:
 
 
 def _wanted(bench: Workbench, config: str, kind: str) -> list[str]:
-    found = bench.metrics(config)
-    return ["loss"] if kind == "loss" else [metric for metric in found if metric != "loss"]
+    result = bench.metrics(config)
+    return ["loss"] if kind == "loss" else [metric for metric in result if metric != "loss"]
 
 
 def estimate(bench: Workbench, scenario: Scenario, kind: str) -> Result:

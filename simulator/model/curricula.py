@@ -47,7 +47,7 @@ class Members:
         Raises:
             ValueError: an id is not in the pool; the message says where.
         """
-        place = {key: at for at, key in enumerate(ids)}
+        place = {key: index for index, key in enumerate(ids)}
         ranges = list(pairwise(step))
         most = max(
             (sum(map(len, curriculum[begin:end])) for curriculum in curricula for begin, end in ranges), default=0
@@ -57,14 +57,14 @@ class Members:
         for run, curriculum in enumerate(curricula):
             for interval, (begin, end) in enumerate(ranges):
                 filled = 0
-                for at in range(begin, end):
-                    batch = curriculum[at]
+                for index in range(begin, end):
+                    batch = curriculum[index]
                     to = filled + len(batch)
                     try:
                         places[run, interval, filled:to] = [place[key] for key in batch]
                     except KeyError as error:
                         raise ValueError(
-                            f"run {run}, step {at + 1}: example {error.args[0]} is not in the pool"
+                            f"run {run}, step {index + 1}: example {error.args[0]} is not in the pool"
                         ) from error
                     shares[run, interval, filled:to] = 1 / (len(batch) * (end - begin))
                     filled = to
@@ -122,6 +122,6 @@ def measured_steps(steps: int, stride: int, first: int = 0) -> list[int]:
 
 def shares_between(shares: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
     """Mean share of each pool example between measured steps: `[runs, steps, N]` -> `[runs, len(step) - 1, N]`."""
-    at = torch.tensor(list(step))
-    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, at]
-    return summed.diff(dim=1) / at.diff().view(1, -1, 1)
+    index = torch.tensor(list(step))
+    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, index]
+    return summed.diff(dim=1) / index.diff().view(1, -1, 1)

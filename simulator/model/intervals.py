@@ -129,8 +129,8 @@ def _band_scores(scores: np.ndarray) -> np.ndarray:
         order = np.argsort(ranks, kind="stable")
         passed = weights[order].cumsum() / len(runs)
         levels = ranks[order][np.searchsorted(passed, levels - 1e-12).clip(max=len(order) - 1)]
-    found: np.ndarray = every[np.ceil(levels * len(every) - 1e-9).astype(int).clip(1, len(every)) - 1]
-    return found
+    result: np.ndarray = every[np.ceil(levels * len(every) - 1e-9).astype(int).clip(1, len(every)) - 1]
+    return result
 
 
 def _ranks(own: np.ndarray, every: np.ndarray) -> np.ndarray:

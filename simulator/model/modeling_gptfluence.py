@@ -164,9 +164,9 @@ class GPTfluenceSimulator(PreTrainedModel):
             at = {key: row for row, key in enumerate(getattr(self.config, f"{name}_keys"))}
             rows = [at[key] for key in getattr(own, f"{name}_keys")]
             state[f"{name}_vectors"] = kind_of(own).part_vectors(getattr(self, f"{name}_vectors")[rows])
-        found = GPTfluenceSimulator(own).to(self.device)
-        found.load_state_dict(state)
-        return found.eval()
+        result = GPTfluenceSimulator(own).to(self.device)
+        result.load_state_dict(state)
+        return result.eval()
 
     @property
     def history(self) -> int:
@@ -242,19 +242,19 @@ class GPTfluenceSimulator(PreTrainedModel):
 
     def places(self, test: Sequence[Any]) -> torch.Tensor:
         """Where each test example stands among those trained on, or -1: `[M]`."""
-        place = {key: at for at, key in enumerate(self.config.test_keys)}
+        place = {key: index for index, key in enumerate(self.config.test_keys)}
         return torch.tensor([place.get(content_key(example), -1) for example in test])
 
     def vectors(self, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
         """Encoder vectors `[n, E]`: stored ones by content key, others encoded now."""
-        place = {key: at for at, key in enumerate(keys)}
+        place = {key: index for index, key in enumerate(keys)}
         wanted = [content_key(example) for example in examples]
-        new = [at for at, key in enumerate(wanted) if key not in place]
+        new = [index for index, key in enumerate(wanted) if key not in place]
         vectors = stored.new_zeros(len(examples), stored.size(1))
-        known = [at for at, key in enumerate(wanted) if key in place]
-        vectors[known] = stored[[place[wanted[at]] for at in known]]
+        known = [index for index, key in enumerate(wanted) if key in place]
+        vectors[known] = stored[[place[wanted[index]] for index in known]]
         if new:
-            vectors[new] = torch.from_numpy(self._encode([examples[at] for at in new])).to(vectors)
+            vectors[new] = torch.from_numpy(self._encode([examples[index] for index in new])).to(vectors)
         return vectors
 
     def _encode(self, examples: Sequence[Any]) -> np.ndarray:

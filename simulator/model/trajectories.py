@@ -76,7 +76,7 @@ class Trajectories(torch.Tensor):
     def _values(self, test_ids: Sequence[int] | None) -> tuple[list[int], torch.Tensor]:
         """The rows of these test examples; by default all, or of many a few from the most fallen to the most risen."""
         values = self.as_subclass(torch.Tensor)
-        place = {key: at for at, key in enumerate(self.test_ids)}
+        place = {key: index for index, key in enumerate(self.test_ids)}
         if test_ids is not None:
             unknown = [key for key in test_ids if key not in place]
             if unknown:
@@ -87,7 +87,7 @@ class Trajectories(torch.Tensor):
         else:
             order = (values[:, -1] - values[:, 0]).argsort(stable=True)
             chosen = order[torch.linspace(0, len(order) - 1, _SHOWN).round().long()].tolist()
-        return [self.test_ids[at] for at in chosen], values[chosen]
+        return [self.test_ids[index] for index in chosen], values[chosen]
 
     def to_pandas(self) -> Any:
         """A `DataFrame` with a row for each test example and step: `test_id`, `step` and the quantity."""
@@ -114,8 +114,8 @@ class Trajectories(torch.Tensor):
         """
         ids, values = self._values(test_ids)
         figure = line_figure(with_unit(self.quantity, self.unit))
-        for at, (key, row) in enumerate(zip(ids, values.tolist(), strict=True)):
-            figure.add_scatter(y=row, name=f"test example {key}", mode="lines", line={"color": COLOURS[at % 6]})
+        for index, (key, row) in enumerate(zip(ids, values.tolist(), strict=True)):
+            figure.add_scatter(y=row, name=f"test example {key}", mode="lines", line={"color": COLOURS[index % 6]})
         return figure
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
@@ -163,7 +163,7 @@ class Band:
         ids, _ = self.prediction._values(test_ids)
         lines = self.prediction.plot(ids)
         figure = line_figure(with_unit(self.prediction.quantity, self.prediction.unit))
-        place = {key: at for at, key in enumerate(self.prediction.test_ids)}
+        place = {key: index for index, key in enumerate(self.prediction.test_ids)}
         for line, key in zip(lines.data, ids, strict=True):
             low, high = (end[place[key]].tolist() for end in (self.low, self.high))
             steps = list(range(len(low)))

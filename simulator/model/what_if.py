@@ -119,7 +119,7 @@ class WhatIf:
         gone, where = self._known(ids), self._steps(steps)
         visits = self._visits()
         return self._changed(
-            [[v for v in batch if at not in where or v[0] not in gone] for at, batch in enumerate(visits)]
+            [[v for v in batch if index not in where or v[0] not in gone] for index, batch in enumerate(visits)]
         )
 
     def add(self, ids: Iterable[int], steps: Iterable[int]) -> WhatIf:
@@ -127,7 +127,7 @@ class WhatIf:
         more, where = list(ids), self._steps(steps)
         self._known(more)
         new = [(key, 1.0) for key in more]
-        return self._changed([batch + new if at in where else batch for at, batch in enumerate(self._visits())])
+        return self._changed([batch + new if index in where else batch for index, batch in enumerate(self._visits())])
 
     def replace(self, others: Mapping[int, int], steps: Iterable[int] | None = None) -> WhatIf:
         """Each of these examples by another, at these steps or everywhere: `{old id: new id}`."""
@@ -135,8 +135,8 @@ class WhatIf:
         where = self._steps(steps)
         return self._changed(
             [
-                [(others.get(key, key), weight) if at in where else (key, weight) for key, weight in batch]
-                for at, batch in enumerate(self._visits())
+                [(others.get(key, key), weight) if index in where else (key, weight) for key, weight in batch]
+                for index, batch in enumerate(self._visits())
             ]
         )
 
@@ -153,8 +153,8 @@ class WhatIf:
             raise ValueError(f"times={times} must be at least 1")
         steps = len(self.learning_rate)
         # The middle of each update of the old schedule, along the new one.
-        at = (np.arange(steps * times) + 0.5) / times - 0.5
-        rates = np.interp(at, np.arange(steps), self.learning_rate)
+        index = (np.arange(steps * times) + 0.5) / times - 0.5
+        rates = np.interp(index, np.arange(steps), self.learning_rate)
         longer = self._changed(self._visits() * times)
         return longer.schedule(rates.tolist())
 
@@ -167,8 +167,8 @@ class WhatIf:
         where = self._steps(steps)
         return self._changed(
             [
-                [(key, weights.get(key, weight) if at in where else weight) for key, weight in batch]
-                for at, batch in enumerate(self._visits())
+                [(key, weights.get(key, weight) if index in where else weight) for key, weight in batch]
+                for index, batch in enumerate(self._visits())
             ]
         )
 
@@ -188,23 +188,23 @@ class WhatIf:
         """In which ways this goes beyond the runs that the model was trained on; nothing: it is like them."""
         config = self.situation.simulator.config
         known = config.learning_rate
-        found = []
+        result = []
         if len(self.curriculum) != config.steps:
-            found.append(f"{len(self.curriculum)} steps, trained on {config.steps}")
+            result.append(f"{len(self.curriculum)} steps, trained on {config.steps}")
         # Rates are stored as float32.
         same = len(self.learning_rate) == len(known) and np.allclose(self.learning_rate, known, rtol=1e-5, atol=0)
         if not same:
             most, total = max(self.learning_rate, default=0.0), sum(self.learning_rate)
             if most > 1.001 * max(known, default=0.0):
-                found.append(f"learning rate {most:.3g}, trained on at most {max(known, default=0.0):.3g}")
+                result.append(f"learning rate {most:.3g}, trained on at most {max(known, default=0.0):.3g}")
             if total > 1.001 * sum(known):
-                found.append(f"sum of learning rates {total:.3g}, trained on {sum(known):.3g}")
-            if not found:
-                found.append("another learning-rate schedule")
+                result.append(f"sum of learning rates {total:.3g}, trained on {sum(known):.3g}")
+            if not result:
+                result.append("another learning-rate schedule")
         sizes = {len(batch) for batch in self.curriculum} - {config.batch_size}
         if sizes:
-            found.append(f"batches of {', '.join(map(str, sorted(sizes)))}, trained on {config.batch_size}")
-        return tuple(found)
+            result.append(f"batches of {', '.join(map(str, sorted(sizes)))}, trained on {config.batch_size}")
+        return tuple(result)
 
     def shares(self) -> torch.Tensor:
         """`[1, steps, N]` share of each pool example in each batch."""
@@ -293,7 +293,7 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
     if any(len(each.curriculum) != len(alternatives[0].curriculum) for each in alternatives):
         raise ValueError("alternatives of different lengths cannot be simulated together")
     steps, tests = len(alternatives[0].curriculum), len(situation.seen)
-    found = situation.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
+    result = situation.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
     for begin in range(0, len(alternatives), CHUNK):
         part = alternatives[begin : begin + CHUNK]
         visits = torch.zeros(len(part), 0, len(situation.pool_ids))
@@ -304,5 +304,5 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
         # One schedule for all is taken along the mean curve once.
         rates = rates[:1] if len(set(rates)) == 1 else rates
         predicted = situation.trajectories(visits, torch.tensor(rates).reshape(len(rates), steps))
-        found[begin : begin + len(part)] = predicted[:, -1] if final else predicted
-    return found if final else found.transpose(1, 2)
+        result[begin : begin + len(part)] = predicted[:, -1] if final else predicted
+    return result if final else result.transpose(1, 2)

@@ -24,15 +24,15 @@ def groups_of(dataset: str, configs: Sequence[str], metrics: Sequence[str]) -> l
         DataError: a file is damaged.
     """
     known = {config: metrics_of(dataset, config) for config in configs}
-    found = [(config, metric) for config in configs for metric in metrics if metric in known[config]]
+    result = [(config, metric) for config in configs for metric in metrics if metric in known[config]]
     for config in configs:
-        if config not in dict(found):
+        if config not in dict(result):
             wanted = ", ".join(map(repr, metrics))
             raise SettingsError(f"{config} has no metric {wanted}; it has: {', '.join(known[config])}")
     for metric in metrics:
-        if metric not in {of for _, of in found}:
+        if metric not in {of for _, of in result}:
             raise SettingsError(f"no metric {metric!r} in {', '.join(configs)}")
-    return found
+    return result
 
 
 def read_parts(settings: TrainSettings) -> list[Dynamics]:

@@ -116,7 +116,7 @@ def fit_table(
         on_choice: called after each setting.
     """
     tests = training.values.size(-1)
-    tuned = sorted({round(at) for at in np.linspace(0, tests - 1, min(tests, TUNED_TESTS)).tolist()})
+    tuned = sorted({round(index) for index in np.linspace(0, tests - 1, min(tests, TUNED_TESTS)).tolist()})
     few = IndexedRuns(validation.shares, validation.values[..., tuned])
     grid = choices(kind)
     tried = []
@@ -146,13 +146,13 @@ def table_residuals(
         of which these dynamics know nothing.
     """
     shares, values = torch.cat([training.shares, validation.shares]), torch.cat([training.values, validation.values])
-    found = np.empty(tuple(values.shape), dtype=np.float32)
+    result = np.empty(tuple(values.shape), dtype=np.float32)
     fold = np.arange(len(values)) % min(FOLDS, len(values))
     for number in range(fold.max() + 1):
         kept, left = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
         [factors] = solve_tables(kept, kind, order, [choice], range(values.size(-1)))
-        found[fold == number] = (left.values - table_trajectories(factors, left)).numpy()
-    return found, np.full_like(found, np.nan)
+        result[fold == number] = (left.values - table_trajectories(factors, left)).numpy()
+    return result, np.full_like(result, np.nan)
 
 
 def solve_tables(
@@ -161,7 +161,7 @@ def solve_tables(
     """Factors as of `TableFit` for each setting, of some test examples: `[n + 1, N, len(tests)]` each."""
     intervals = data.shares.size(1)
     shares = data.shares[:, order - 1 :].flatten(0, 1).double()
-    found = [torch.zeros(order + 1, shares.size(1), len(tests)) for _ in grid]
+    result = [torch.zeros(order + 1, shares.size(1), len(tests)) for _ in grid]
     unit = shares.square().sum(0).mean()
     lags = range(order + 1)[LEARNED[kind]]
     for place, test in enumerate(tests):
@@ -175,9 +175,9 @@ def solve_tables(
         ) * torch.stack([unit if lag == order else unit * scale for lag in lags])
         inputs = [shares * before[lag].unsqueeze(1) for lag in lags]
         solved = _ridge(inputs, values[:, order:].flatten() - before[0], penalties)
-        for factors, solution in zip(found, solved, strict=True):
+        for factors, solution in zip(result, solved, strict=True):
             factors[LEARNED[kind], :, place] = solution.float()
-    return found
+    return result
 
 
 def _ridge(inputs: list[torch.Tensor], wanted: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:

@@ -65,11 +65,11 @@ def train_simulator(
     began = time.perf_counter()
     fits = fitter_of(settings).fit(settings, parts, session, on_phase, on_progress)
     own = []
-    for at, part in enumerate(parts):
-        state = dict(fits.own[at])
+    for index, part in enumerate(parts):
+        state = dict(fits.own[index])
         if fits.residuals is not None:
-            part.config.calibration_runs = len(fits.residuals[at][0])
-            bands = band_arrays(*fits.residuals[at], part.runs.step, kind_of(part.config).history(part.config))
+            part.config.calibration_runs = len(fits.residuals[index][0])
+            bands = band_arrays(*fits.residuals[index], part.runs.step, kind_of(part.config).history(part.config))
             state |= {name: torch.from_numpy(array).float() for name, array in bands.items()}
         own.append(state)
     seconds = time.perf_counter() - began
@@ -175,6 +175,6 @@ def _model(
         test = {key: row for part in parts for key, row in zip(part.config.test_keys, part.test, strict=True)}
         state["pool_vectors"] = torch.from_numpy(np.stack([pool[key] for key in config.pool_keys]))
         state["test_vectors"] = torch.from_numpy(np.stack([test[key] for key in config.test_keys]))
-        state |= {f"parts.{at}.{name}": value for at, each in enumerate(own) for name, value in each.items()}
+        state |= {f"parts.{index}.{name}": value for index, each in enumerate(own) for name, value in each.items()}
     model.load_state_dict(state)
     return model.eval()
