@@ -206,6 +206,27 @@ def test_parameters_of_other_kinds_are_taken_whole(method: str) -> None:
     assert kernel.covered == 1.0
 
 
+def test_parameters_too_large_to_be_taken_whole_are_named() -> None:
+    # Falcon multiplies by transposed weights in a way of its own.
+    model = model_of("falcon")
+    pool, tests = make_examples(5, 1), make_examples(4, 2)
+    kernel = gradient_kernel(model, pool, tests, method="exact", memory_limit=600_000)
+    trained = dict(model.named_parameters())
+    assert kernel.not_covered
+    assert 0 < kernel.covered < 1
+    squares = {"covered": 0.0, "all": 0.0}
+    by_length = sorted([*pool, *tests], key=lambda example: example.input_length)
+    for example in (by_length[0], by_length[4], by_length[8]):
+        for name, gradient in slow_gradient(model, example).items():
+            squares["all"] += float(gradient.square().sum())
+            squares["covered"] += 0.0 if name in kernel.not_covered else float(gradient.square().sum())
+    assert kernel.covered == pytest.approx(squares["covered"] / squares["all"], rel=1e-3)
+    for name in kernel.not_covered:
+        trained[name].requires_grad_(False)
+    slow, norms = slow_products(model, pool, tests)
+    assert (np.abs(kernel.products - slow) / norms).max() < 1e-5
+
+
 def test_what_cannot_be_given_is_refused() -> None:
     model = model_of("llama")
     pool, tests = make_examples(2, 1), make_examples(2, 2)
