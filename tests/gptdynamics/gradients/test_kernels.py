@@ -194,11 +194,24 @@ class Scaled(torch.nn.Module):
         return self.inner(value) * self.scale.exp()
 
 
+class Joined(torch.nn.Module):
+    """Passes the tokens of all rows together, and one of them twice."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        tokens = value.flatten(0, 1)
+        return self.inner(torch.cat([tokens, tokens[:1]]))[:-1].view_as(value)
+
+
+@pytest.mark.parametrize("wrapper", [Scaled, Joined])
 @pytest.mark.parametrize("method", ["projected", "exact"])
-def test_parameters_of_other_kinds_are_taken_whole(method: str) -> None:
+def test_parameters_of_other_kinds_are_taken_whole(method: str, wrapper: type[torch.nn.Module]) -> None:
     model = model_of("gpt_neox")
     layer = model.base_model.layers[0]
-    layer.mlp = Scaled(layer.mlp)
+    layer.mlp = wrapper(layer.mlp)
     pool, tests = make_examples(5, 1), make_examples(4, 2)
     slow, norms = slow_products(model, pool, tests)
     kernel = gradient_kernel(model, pool, tests, method=method, columns=512)  # type: ignore[arg-type]
