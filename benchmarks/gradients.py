@@ -1,10 +1,11 @@
 """Cost of gradient products of a pool and test examples at one checkpoint: `python benchmarks/gradients.py`.
 
 Projected and exact products, beside a plain forward and backward pass of the same examples in the same batches, and
-beside one whole gradient at a time (timed on a few examples and scaled to all of them: the products of whole gradients,
-which do not fit in memory, are left out in its favour). By processor time of one thread: the ratios do not depend on
-what else the machine does. Weights and tokens are random; sequences have 15 to 50 tokens, the last one to four of which
-are the target. `--captum` adds the way of captum's TracInCP, on few examples, scaled to all pairs.
+beside one whole gradient at a time, timed on a few examples and scaled: to one of each example, which would take 160 GB
+at 135 million parameters, and to as many as their products take within the memory (test gradients again for every few
+pool rows). The products themselves are left out, in their favour. By processor time of one thread: the ratios do not
+depend on what else the machine does. Weights and tokens are random; sequences have 15 to 50 tokens, the last one to
+four of which are the target. `--captum` adds the way of captum's TracInCP, on few examples, scaled to all pairs.
 """
 
 from __future__ import annotations
@@ -90,6 +91,14 @@ def take_whole(model: Any, examples: list[TokenizedExample]) -> None:
         torch.cat([each.flatten() for each in gradient])
 
 
+def gradients_taken(model: Any, pool: int, tests: int, memory: int) -> int:
+    """How many whole gradients their products take, where the memory holds a few: as `gradient_products` does."""
+    rows = max(2, memory // (4 * model.num_parameters()))
+    columns = min(max(1, rows // 9), tests)
+    at_once = min(rows - columns, pool)
+    return pool + -(-pool // at_once) * tests
+
+
 def captum_seconds(model: Any, pool: list[TokenizedExample], tests: list[TokenizedExample]) -> float:
     """Seconds of TracInCP for these pairs, which must all have one length; it takes gradients of each row by hooks."""
     from captum.influence import TracInCP
@@ -138,7 +147,8 @@ def main() -> None:
     both = [*pool, *tests]
     limit = int(given.memory * 2**30)
     # Loads what the first pass of a process loads.
-    gradient_kernel(model, pool[:2], tests[:2], columns=8, memory_limit=limit)
+    some = make_examples(4, SHAPES["small"]["vocab_size"], 3)
+    gradient_kernel(make_model("small"), some, some, columns=8)
     before = peak_bytes()
     kernels: dict[str, Any] = {}
     spent: dict[str, float] = {}
@@ -152,6 +162,8 @@ def main() -> None:
         peaks[method] = peak_bytes() - before
     spent["plain"] = seconds(lambda: pass_plainly(model, both))
     spent["whole"] = seconds(lambda: take_whole(model, both[: given.sample])) * len(both) / given.sample
+    repeated = gradients_taken(model, len(pool), len(tests), limit)
+    spent["within memory"] = spent["whole"] * repeated / len(both)
     if given.captum:
         pairs = given.captum**2
         found = captum_seconds(model, pool[: given.captum], tests[: given.captum])
@@ -163,14 +175,19 @@ def main() -> None:
         "exact": "exact",
         "plain": "plain forward and backward",
         "whole": f"one whole gradient at a time (scaled from {given.sample})",
+        "within memory": f"whole gradients within the memory: {repeated} of them",
         "captum": f"captum's TracInCP (scaled from {given.captum} x {given.captum})",
     }
     table = Table(title=f"{given.size}: {given.pool} pool x {given.tests} test examples; one thread")
-    for heading in ("way", "CPU s", "over plain", "whole gradients take", "peak memory, GiB"):
+    for heading in ("way", "CPU s", "over plain", "all whole gradients", "within memory", "peak memory, GiB"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
     for name, each in spent.items():
         peak = f"{peaks[name] / 2**30:.2f}" if name in peaks else ""
-        ratios = f"{each / spent['plain']:.2f}", f"{spent['whole'] / each:.1f} x"
+        ratios = (
+            f"{each / spent['plain']:.2f}",
+            f"{spent['whole'] / each:.1f} x",
+            f"{spent['within memory'] / each:.1f} x",
+        )
         table.add_row(names[name], f"{each:.1f}", *ratios, peak)
     Console(width=120).print(table)
     projected = kernels["projected"]

@@ -28,7 +28,13 @@ Receive = Callable[[str, list[Use]], None]
 TALL = 4
 
 
-def capture(model: PreTrainedModel, batch: TargetBatch, names: Collection[str], receive: Receive) -> None:
+class _UnplacedError(Exception):
+    """It cannot be told which row each token is of."""
+
+
+def capture(
+    model: PreTrainedModel, batch: TargetBatch, names: Collection[str], receive: Receive, strict: bool = True
+) -> None:
     """Hand over the uses of parameters in a batch, as soon as each parameter's are complete.
 
     Args:
@@ -37,6 +43,10 @@ def capture(model: PreTrainedModel, batch: TargetBatch, names: Collection[str], 
         batch: on the model's device.
         names: of the parameters.
         receive: takes a name and uses, in no fixed order.
+        strict: whether uses are refused that cannot be told apart by row; else they are left out.
+
+    Raises:
+        SettingsError: such a use.
     """
     parameters = dict(model.named_parameters())
     apart = {name: value for name, value in parameters.items() if value.requires_grad}
@@ -54,6 +64,11 @@ def capture(model: PreTrainedModel, batch: TargetBatch, names: Collection[str], 
         if watch.start.requires_grad and losses.requires_grad:
             torch.autograd.grad(losses.sum(), [watch.start, *apart.values()], allow_unused=True)
     watch.finish()
+    if strict and watch.unplaced:
+        raise SettingsError(
+            f"gradient products: which example each token is of cannot be told within {min(watch.unplaced)}. "
+            "Leave kernels out for this model"
+        )
 
 
 class _Watch(TorchFunctionMode):
@@ -77,6 +92,7 @@ class _Watch(TorchFunctionMode):
         # Views of parameters by id: the view (so that the id stays its own), the parameter's name, the block.
         self.views: dict[int, tuple[torch.Tensor, str, int]] = {}
         self.gathered: torch.Tensor | None = None
+        self.unplaced: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -90,7 +106,8 @@ class _Watch(TorchFunctionMode):
     def finish(self) -> None:
         """Hand over what no later gradient completes."""
         for name, uses in self.uses.items():
-            self.receive(name, uses)
+            if name not in self.unplaced:
+                self.receive(name, uses)
         for name, rows in self.apart.items():
             self.receive(name, [VectorUse(torch.stack(rows))])
         self.uses, self.apart = {}, {}
@@ -118,10 +135,15 @@ class _Watch(TorchFunctionMode):
             with torch.no_grad():
                 for name, make in makers.items():
                     uses = self.uses.setdefault(name, [])
-                    uses.append(make(gradient.detach()))
+                    try:
+                        uses.append(make(gradient.detach()))
+                    except _UnplacedError:
+                        self.unplaced.add(name)
                     self.expected[name] -= 1
                     if not self.expected[name]:
-                        self.receive(name, self.uses.pop(name))
+                        done = self.uses.pop(name)
+                        if name not in self.unplaced:
+                            self.receive(name, done)
 
         result.register_hook(take)
         return result
@@ -252,11 +274,8 @@ class _Watch(TorchFunctionMode):
         if place is None:
             # Without a row for each token the leading dimension must be the rows, or all tokens in their order.
             leading = value.shape[:-1]
-            if leading[0] != rows and leading.numel() not in (rows, self._shape[0] * self._shape[1]):
-                raise SettingsError(
-                    f"gradient products: a part of this model makes {tuple(value.shape)} of a batch of {self._shape}, "
-                    "and which example each of them is of cannot be told. Leave kernels out for this model"
-                )
+            if rows > 1 and leading[0] != rows and leading.numel() not in (rows, rows * self._shape[1]):
+                raise _UnplacedError
             return value.reshape(rows, -1, value.size(-1))
         order = torch.argsort(place, stable=True)
         counts = torch.bincount(place, minlength=rows)

@@ -62,6 +62,8 @@ class Passes:
     ) -> None:
         self.model = model
         self.scales = scales
+        # Whether uses that cannot be told apart by example are refused.
+        self.strict = True
         self.coverage = coverage
         self.batch_tokens = min(_MOST_TOKENS, int(batch_bytes / (_ACTIVATIONS * coverage.token_bytes + 1)))
 
@@ -95,7 +97,8 @@ class Passes:
                 uses = [self.scales[name].apply(use) for use in uses]
             receive(rows, name, uses)
 
-        capture(self.model, make_target_batch(examples, rows).to(self.model.device), self.coverage.factored, scaled)
+        batch = make_target_batch(examples, rows).to(self.model.device)
+        capture(self.model, batch, self.coverage.factored, scaled, self.strict)
 
 
 def find_coverage(model: PreTrainedModel, sample: Sequence[TokenizedExample], whole_bytes: float) -> Coverage:
@@ -116,6 +119,7 @@ def find_coverage(model: PreTrainedModel, sample: Sequence[TokenizedExample], wh
         result[-1][1][name] = uses
 
     passes = Passes(model, {}, everything, 0)
+    passes.strict = False
     passes.batch_tokens = len(sample) * max(each.input_length for each in sample)
     passes.run(sample, range(len(sample)), keep)
     token_bytes = _bytes_held([uses for _, batch in result for uses in batch.values()])

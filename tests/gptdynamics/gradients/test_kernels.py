@@ -194,16 +194,50 @@ class Scaled(torch.nn.Module):
         return self.inner(value) * self.scale.exp()
 
 
+class Joined(torch.nn.Module):
+    """Passes the tokens of all rows together, and one of them twice."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        tokens = value.flatten(0, 1)
+        return self.inner(torch.cat([tokens, tokens[:1]]))[:-1].view_as(value)
+
+
+@pytest.mark.parametrize("wrapper", [Scaled, Joined])
 @pytest.mark.parametrize("method", ["projected", "exact"])
-def test_parameters_of_other_kinds_are_taken_whole(method: str) -> None:
+def test_parameters_of_other_kinds_are_taken_whole(method: str, wrapper: type[torch.nn.Module]) -> None:
     model = model_of("gpt_neox")
     layer = model.base_model.layers[0]
-    layer.mlp = Scaled(layer.mlp)
+    layer.mlp = wrapper(layer.mlp)
     pool, tests = make_examples(5, 1), make_examples(4, 2)
     slow, norms = slow_products(model, pool, tests)
     kernel = gradient_kernel(model, pool, tests, method=method, columns=512)  # type: ignore[arg-type]
     assert (np.abs(kernel.products - slow) / norms).max() < 1e-5
     assert kernel.covered == 1.0
+
+
+def test_parameters_too_large_to_be_taken_whole_are_named() -> None:
+    # Falcon multiplies by transposed weights in a way of its own.
+    model = model_of("falcon")
+    pool, tests = make_examples(5, 1), make_examples(4, 2)
+    kernel = gradient_kernel(model, pool, tests, method="exact", memory_limit=600_000)
+    trained = dict(model.named_parameters())
+    assert kernel.not_covered
+    assert 0 < kernel.covered < 1
+    squares = {"covered": 0.0, "all": 0.0}
+    by_length = sorted([*pool, *tests], key=lambda example: example.input_length)
+    for example in (by_length[0], by_length[4], by_length[8]):
+        for name, gradient in slow_gradient(model, example).items():
+            squares["all"] += float(gradient.square().sum())
+            squares["covered"] += 0.0 if name in kernel.not_covered else float(gradient.square().sum())
+    assert kernel.covered == pytest.approx(squares["covered"] / squares["all"], rel=1e-3)
+    for name in kernel.not_covered:
+        trained[name].requires_grad_(False)
+    slow, norms = slow_products(model, pool, tests)
+    assert (np.abs(kernel.products - slow) / norms).max() < 1e-5
 
 
 def test_what_cannot_be_given_is_refused() -> None:
