@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from transformers import PretrainedConfig
 
+from .dynamics import Field
 from .kinds import DYNAMICS, kind_named
 
 # Least and greatest value of metrics, for models saved before their configuration said it.
@@ -49,61 +51,37 @@ def scale_of(metric: str) -> Scale:
 PROJECTIONS = ("linear", "mlp", "table")
 KINDS = ("linear", "additive", "multiplicative")
 
-
+# What every configuration has, whatever the kind of dynamics.
+_COMMON: dict[str, Field] = {
+    "dynamics": Field("text", default="markov"),
+    "metric": Field("text", default="loss"),
+    **dict.fromkeys(("latent", "direction"), Field("text")),
+    **dict.fromkeys(("least", "greatest"), Field("number", -(2**31))),
+    **dict.fromkeys(("dataset_config", "base_model", "base_revision"), Field("text", default="")),
+    "encoder": Field("object", default={}),
+    **dict.fromkeys(("encoder_width", "steps", "stride"), Field("whole number", 1, 1)),
+    "batch_size": Field("whole number", 1, 4),
+    **dict.fromkeys(("first_step", "calibration_runs"), Field("whole number", 0, 0)),
+    **dict.fromkeys(("pool_ids", "test_ids"), Field("list of whole numbers", default=[])),
+    **dict.fromkeys(("pool_keys", "test_keys"), Field("list of texts", default=[])),
+    "learning_rate": Field("list of numbers", default=[]),
+    "parts": Field("list of objects", default=[]),
+}
+FIELDS = _COMMON | {name: field for kind in DYNAMICS for name, field in kind.fields.items()}
 # What all parts of a simulator of several configs or metrics have in common.
 SHARED = ("dynamics", "encoder", "encoder_width", "order", "projection", "kind", "hidden")
-# What each has of its own.
+# What each part has of its own.
 PART = (
-    "metric",
-    "latent",
-    "least",
-    "greatest",
-    "direction",
-    "dataset_config",
-    "base_model",
-    "base_revision",
-    "pool_ids",
-    "pool_keys",
-    "test_ids",
-    "test_keys",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "stride",
-    "first_step",
+    *(name for name in _COMMON if name not in SHARED and name != "parts"),
     *(name for kind in DYNAMICS if not kind.shares_weights for name in kind.fields if name not in SHARED),
-    "calibration_runs",
-)
-
-# What a field may hold: a kind of value, and of numbers the least.
-FIELDS: dict[str, tuple[str, float]] = {
-    **dict.fromkeys(("latent", "direction"), ("text", 0)),
-    **dict.fromkeys(("least", "greatest"), ("number", -(2**31))),
-    **dict.fromkeys(("dynamics", "metric", "dataset_config", "base_model", "base_revision"), ("text", 0)),
-    "encoder": ("object", 0),
-    **dict.fromkeys(("encoder_width", "steps", "batch_size", "stride"), ("whole number", 1)),
-    **dict.fromkeys(("first_step", "calibration_runs"), ("whole number", 0)),
-    **dict.fromkeys(("pool_ids", "test_ids"), ("list of whole numbers", 0)),
-    **dict.fromkeys(("pool_keys", "test_keys"), ("list of texts", 0)),
-    "learning_rate": ("list of numbers", 0),
-    "parts": ("list of objects", 0),
-    **{name: field[:2] for kind in DYNAMICS for name, field in kind.fields.items()},
-}
-# Those that may be null.
-OPTIONAL = (
-    "latent least greatest direction encoder pool_ids pool_keys test_ids test_keys learning_rate decays fadings "
-    "momenta forgettings ridge parts"
 )
 MOST = 2**31 - 1
 ONE = {"texts": "text", "whole numbers": "whole number", "numbers": "number", "objects": "object"}
 
 
-def _field(name: str) -> tuple[str, float]:
-    """What a field may hold; kinds of dynamics may have been added after this module was loaded."""
-    if name in FIELDS:
-        return FIELDS[name]
-    what, least, _ = next(kind.fields[name] for kind in DYNAMICS if name in kind.fields)
-    return what, least
+def _field(name: str) -> Field:
+    """A field; kinds of dynamics may have been added after this module was loaded."""
+    return FIELDS.get(name) or next(kind.fields[name] for kind in DYNAMICS if name in kind.fields)
 
 
 def part_fields(dynamics: str) -> tuple[str, ...]:
@@ -113,20 +91,23 @@ def part_fields(dynamics: str) -> tuple[str, ...]:
 
 
 def check_fields(values: Mapping[str, Any]) -> None:
-    """Raise ValueError, with the name of the field, where a value is of another kind than its field or out of range."""
+    """Raise ValueError, with the name of the field, where a value is of another type than its field or out of range.
+
+    A field that has no default, or a list or an object, may be null.
+    """
     for name, value in values.items():
-        kind, least = _field(name)
-        if value is None and (name in OPTIONAL.split() or name not in FIELDS):
+        kind, least, default = _field(name)
+        if value is None and (default is None or isinstance(default, list | dict)):
             continue
         each = kind.removeprefix("list of ")
         fits = fits_kind(value, kind, least) if each == kind else isinstance(value, list | tuple)
         if fits and each != kind:
             fits = all(fits_kind(item, ONE[each], least) for item in value)
         if not fits:
-            said = repr(value)
+            text = repr(value)
             article = "an" if kind == "object" else "a"
             bound = f" of at least {least:g}" if "number" in kind and least > 0 else ""
-            raise ValueError(f"{name}={said if len(said) < 80 else said[:60] + '...'} must be {article} {kind}{bound}")
+            raise ValueError(f"{name}={text if len(text) < 80 else text[:60] + '...'} must be {article} {kind}{bound}")
 
 
 def fits_kind(value: Any, kind: str, least: float) -> bool:
@@ -164,17 +145,17 @@ def check_metric(values: Mapping[str, Any]) -> None:
 
 
 class GPTfluenceConfig(PretrainedConfig):
-    """Shapes and provenance of a simulator.
+    """Shapes and provenance of a simulator; all fields are keyword arguments with defaults (`FIELDS`).
 
     A simulator of several configs or metrics has a part for each pair of them that it was trained on. An entry of
-    `parts` holds what is that part's own (`PART`). Then `pool_keys` and `test_keys` are those of all parts, and
-    everything else of `PART` has its default.
+    `parts` holds that part's own fields (`PART`). Then `pool_keys` and `test_keys` are those of all parts, and the
+    other fields of `PART` have their defaults.
 
     Args:
         dynamics: `markov` (the paper, eq. 4-8) or `memory`.
         metric: what is predicted.
-        latent: what effects are added to: `value` or `log-odds`, see `Scale`; None: what the metric's name says, as of
-            models saved before.
+        latent: what effects are added to: `value` or `log-odds`, see `Scale`; None: as the metric's name says, for
+            models of earlier versions.
         least, greatest: the metric's range; None: no bound, where `latent` is given.
         direction: which values of the metric are better, `higher` or `lower`; None: what its name says.
         dataset_config: `<task>_<size>` of the runs it was trained on.
@@ -203,97 +184,29 @@ class GPTfluenceConfig(PretrainedConfig):
 
     model_type = "gptfluence"
 
-    def __init__(
-        self,
-        dynamics: str = "markov",
-        metric: str = "loss",
-        latent: str | None = None,
-        least: float | None = None,
-        greatest: float | None = None,
-        direction: str | None = None,
-        dataset_config: str = "",
-        base_model: str = "",
-        base_revision: str = "",
-        encoder: dict[str, Any] | None = None,
-        encoder_width: int = 1,
-        pool_ids: list[int] | None = None,
-        pool_keys: list[str] | None = None,
-        test_ids: list[int] | None = None,
-        test_keys: list[str] | None = None,
-        steps: int = 1,
-        batch_size: int = 4,
-        learning_rate: list[float] | None = None,
-        stride: int = 1,
-        first_step: int = 0,
-        order: int = 1,
-        projection: str = "linear",
-        kind: str = "linear",
-        hidden: int = 64,
-        components: int = 1,
-        test_components: int = 1,
-        curve_components: int = 1,
-        decays: list[float] | None = None,
-        fadings: list[float] | None = None,
-        momenta: list[float] | None = None,
-        forgettings: list[float] | None = None,
-        ridge: float | None = None,
-        calibration_runs: int = 0,
-        parts: list[dict[str, Any]] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        # It is of the saved files, not of what is made of them.
-        kwargs.pop("digest", None)
-        given = {name: value for name, value in locals().items() if name in FIELDS}
-        check_fields(given)
+    def __init__(self, **values: Any) -> None:
+        # The digest is of the saved files, not of the configuration.
+        values.pop("digest", None)
+        dynamics = values.get("dynamics", FIELDS["dynamics"].default)
+        check_fields({name: value for name, value in values.items() if name in FIELDS})
         own = kind_named(dynamics).fields
-        for each in parts or []:
-            check_part(each, dynamics)
-        for name, field in own.items():
-            if name not in given:
-                check_fields({name: kwargs.setdefault(name, field.default)})
-        for name, value, known in (("projection", projection, PROJECTIONS), ("kind", kind, KINDS)):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} must be one of {', '.join(known)}")
-        check_metric(given)
+        for name, field in (FIELDS | own).items():
+            if values.get(name) is None:
+                values[name] = copy.deepcopy(field.default)
+        check_fields({name: values[name] for name in own})
+        for part in values["parts"]:
+            check_part(part, dynamics)
+        for name, choices in (("projection", PROJECTIONS), ("kind", KINDS)):
+            if values[name] not in choices:
+                raise ValueError(f"{name}={values[name]!r} must be one of {', '.join(choices)}")
+        check_metric(values)
         for name in ("pool", "test"):
-            ids, keys = given[f"{name}_ids"] or [], given[f"{name}_keys"] or []
-            if not parts and ids and len(ids) != len(keys):
+            ids, keys = values[f"{name}_ids"], values[f"{name}_keys"]
+            if not values["parts"] and ids and len(ids) != len(keys):
                 raise ValueError(f"{name}_ids has {len(ids)} entries and {name}_keys {len(keys)}")
-        self.dynamics = dynamics
-        self.metric = metric
-        self.latent = latent
-        self.least = least
-        self.greatest = greatest
-        self.direction = direction
-        self.dataset_config = dataset_config
-        self.base_model = base_model
-        self.base_revision = base_revision
-        self.encoder = encoder or {}
-        self.encoder_width = encoder_width
-        self.pool_ids = pool_ids or []
-        self.pool_keys = pool_keys or []
-        self.test_ids = test_ids or []
-        self.test_keys = test_keys or []
-        self.steps = steps
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate or []
-        self.stride = stride
-        self.first_step = first_step
-        self.order = order
-        self.projection = projection
-        self.kind = kind
-        self.hidden = hidden
-        self.components = components
-        self.test_components = test_components
-        self.curve_components = curve_components
-        self.decays = [1.0] if decays is None else decays
-        self.fadings = [0.0] if fadings is None else fadings
-        self.momenta = momenta or []
-        self.forgettings = forgettings or []
-        self.ridge = ridge
-        self.calibration_runs = calibration_runs
-        self.parts = parts or []
-        super().__init__(**kwargs)
+        for name in FIELDS | own:
+            setattr(self, name, values.pop(name))
+        super().__init__(**values)
 
     @classmethod
     def of_parts(cls, parts: Sequence[GPTfluenceConfig]) -> GPTfluenceConfig:

@@ -36,8 +36,9 @@ class MarkovDynamics(DynamicsModule):
 
     name = "markov"
     fields = {
-        **dict.fromkeys(("order", "hidden"), Field("whole number", 1)),
-        **dict.fromkeys(("projection", "kind"), Field("text")),
+        "order": Field("whole number", 1, 1),
+        "hidden": Field("whole number", 1, 64),
+        **dict.fromkeys(("projection", "kind"), Field("text", default="linear")),
     }
     shares_weights = True
     is_table: ClassVar[bool] = False

@@ -42,9 +42,9 @@ class MemoryDynamics(MeanCurveDynamics):
     fields = {
         "components": Field("whole number", 0, 1),
         **MeanCurveDynamics.fields,
-        **dict.fromkeys(("momenta", "forgettings"), Field("list of numbers")),
-        "decays": Field("list of numbers"),
-        "fadings": Field("list of numbers", -(2**31)),
+        **dict.fromkeys(("momenta", "forgettings"), Field("list of numbers", default=[])),
+        "decays": Field("list of numbers", default=[1.0]),
+        "fadings": Field("list of numbers", -(2**31), [0.0]),
         "ridge": Field("number"),
     }
     has_linear_responses = True
