@@ -52,9 +52,9 @@ def summed_sides(
         change[places, batch.target] -= weight
         for index, row in enumerate(rows):
             activations[row] = hidden[index, : len(examples[row]) - 1].float().sum(0).cpu()
-            mine = batch.row == index
-            gradients[row] = change[mine].sum(0).cpu()
-            losses[row] = -(log_probabilities[places, batch.target] * weight)[mine].sum().cpu()
+            of_example = batch.row == index
+            gradients[row] = change[of_example].sum(0).cpu()
+            losses[row] = -(log_probabilities[places, batch.target] * weight)[of_example].sum().cpu()
     return activations, gradients, losses
 
 
@@ -107,11 +107,11 @@ class PublishedTracIn:
             test, gradients, losses = summed_sides(model, bench.test_set.tokenized)
             if update in measured:
                 recorded = runs.values[index, measured.index(update)]
-                apart = float(np.abs(losses.numpy() - recorded).max())
-                if apart > TOLERANCE:
+                difference = float(np.abs(losses.numpy() - recorded).max())
+                if difference > TOLERANCE:
                     raise NotApplicableError(
                         f"run {runs.runs[index]} of {runs.config}, trained again, has other losses after {update} "
-                        f"updates (by up to {apart:.2g})"
+                        f"updates (by up to {difference:.2g})"
                     )
             if update == len(runs.curricula[index]):
                 break

@@ -62,41 +62,41 @@ def test_places(runs: Dynamics, recorded: list[int], run: str) -> list[int]:
     return [place[example.id] for example in runs.test]
 
 
-def update_changes(runs: Dynamics, at: int, column: str) -> np.ndarray:
+def update_changes(runs: Dynamics, index: int, column: str) -> np.ndarray:
     """Recorded product of each update with every test gradient, `[T, M]`.
 
     Args:
         runs: of which.
-        at: place of the run.
+        index: of the run.
         column: `grad_dot` or `update_dot`.
 
     Raises:
         NotApplicableError: the run has none.
     """
-    result = read_update_products(runs.source, runs.config, runs.runs[at])
-    if result is None:
+    products = read_update_products(runs.source, runs.config, runs.runs[index])
+    if products is None:
         raise NotApplicableError(
-            f"run {runs.runs[at]} of {runs.config} has no {column} column; collect with --gradients test"
+            f"run {runs.runs[index]} of {runs.config} has no {column} column; collect with --gradients test"
         )
-    return result.values[column][:, test_places(runs, result.test_ids, runs.runs[at])]
+    return products.values[column][:, test_places(runs, products.test_ids, runs.runs[index])]
 
 
-def checkpoint_changes(runs: Dynamics, at: int, at_the_end: bool) -> np.ndarray:
+def checkpoint_changes(runs: Dynamics, index: int, at_the_end: bool) -> np.ndarray:
     """- eta_t times the mean over the batch of <grad loss(z_i), grad loss(z')> at checkpoints, `[T, M]`.
 
     Args:
         runs: of which.
-        at: place of the run.
+        index: of the run.
         at_the_end: take all gradients at the end; else each at the last checkpoint before its update.
 
     Raises:
         NotApplicableError: the run has no products.
     """
-    run = runs.runs[at]
+    run = runs.runs[index]
     if not has_products(runs.source, runs.config, run):
         raise NotApplicableError(f"run {run} of {runs.config} has no gradient products; collect with --gradients test")
     products = read_products(runs.source, runs.config, run)
-    shares = visit_shares([runs.curricula[at]], products.pool_ids)[0].numpy()
+    shares = visit_shares([runs.curricula[index]], products.pool_ids)[0].numpy()
     updates = len(shares)
     values = products.values[:, :, test_places(runs, products.test_ids, run)]
     checkpoints = products.step[products.step < updates]
@@ -105,7 +105,7 @@ def checkpoint_changes(runs: Dynamics, at: int, at_the_end: bool) -> np.ndarray:
     else:
         used = np.searchsorted(checkpoints, np.arange(updates), side="right") - 1
     each = np.stack([shares[update] @ values[used[update]] for update in range(updates)])
-    return -runs.learning_rate[at][:, None] * each
+    return -runs.learning_rate[index][:, None] * each
 
 
 class FirstOrder:
@@ -135,21 +135,21 @@ def tracin_cp_all(runs: Dynamics) -> FirstOrder:
     """TracIn with a checkpoint at every step."""
     return FirstOrder(
         "tracin_cp_all",
-        lambda runs, at: -runs.learning_rate[at][:, None] * update_changes(runs, at, "grad_dot"),
+        lambda runs, index: -runs.learning_rate[index][:, None] * update_changes(runs, index, "grad_dot"),
         runs,
     )
 
 
 def tracin_cp_10(runs: Dynamics) -> FirstOrder:
     """TracIn with ten checkpoints."""
-    return FirstOrder("tracin_cp_10", lambda runs, at: checkpoint_changes(runs, at, at_the_end=False), runs)
+    return FirstOrder("tracin_cp_10", lambda runs, index: checkpoint_changes(runs, index, at_the_end=False), runs)
 
 
 def grad_dot(runs: Dynamics) -> FirstOrder:
     """Grad-Dot: TracIn with gradients at the end of training only."""
-    return FirstOrder("grad_dot", lambda runs, at: checkpoint_changes(runs, at, at_the_end=True), runs)
+    return FirstOrder("grad_dot", lambda runs, index: checkpoint_changes(runs, index, at_the_end=True), runs)
 
 
 def update_dot(runs: Dynamics) -> FirstOrder:
     """TracIn along the changes that the optimiser really made."""
-    return FirstOrder("update_dot", lambda runs, at: update_changes(runs, at, "update_dot"), runs)
+    return FirstOrder("update_dot", lambda runs, index: update_changes(runs, index, "update_dot"), runs)

@@ -59,15 +59,15 @@ def encode_cached(
     return np.stack([vectors[key] for key in keys])
 
 
-def _load(parts: Entries, wanted: set[bytes]) -> dict[bytes, np.ndarray]:
+def _load(parts: Entries, keys: set[bytes]) -> dict[bytes, np.ndarray]:
     """The vectors of these keys, as far as they are there."""
     vectors: dict[bytes, np.ndarray] = {}
-    if wanted:
+    if keys:
         for rows in parts.load_all(lambda path: np.load(path, allow_pickle=False)):
             vectors |= {
-                key: vector for key, vector in zip(rows["key"].tolist(), rows["vector"], strict=True) if key in wanted
+                key: vector for key, vector in zip(rows["key"].tolist(), rows["vector"], strict=True) if key in keys
             }
-            if len(vectors) == len(wanted):
+            if len(vectors) == len(keys):
                 break
     return vectors
 

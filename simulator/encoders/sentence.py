@@ -25,10 +25,10 @@ _WEIGHTS_BEGIN, _WEIGHTS_END = "53aa5117", "28d9db"
 
 def _offline_folder() -> Path | None:
     """Where the offline extra keeps MiniLM, or None; its weights are checked to be the real ones."""
-    result = importlib.util.find_spec(OFFLINE_PACKAGE)
-    if result is None or not result.submodule_search_locations:
+    package = importlib.util.find_spec(OFFLINE_PACKAGE)
+    if package is None or not package.submodule_search_locations:
         return None
-    folder = Path(result.submodule_search_locations[0]) / "model"
+    folder = Path(package.submodule_search_locations[0]) / "model"
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if not (digest.startswith(_WEIGHTS_BEGIN) and digest.endswith(_WEIGHTS_END)):
         raise DataError(f"{folder}: model.safetensors is not all-MiniLM-L6-v2 (sha256 {digest[:8]}...)")

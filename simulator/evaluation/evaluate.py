@@ -26,20 +26,20 @@ def simulators_to_train(settings: EvaluateSettings, runs: Dynamics) -> list[Trai
     """
     if any(example.withheld for example in (*runs.pool, *runs.test)):
         stored = read_vectors(runs.source, runs.config) is not None
-        wanted = [("markov", "gradient"), ("memory", "gradient")] if stored else [("markov", "index")]
-        return [] if settings.models else _settings(settings, wanted)
+        kinds = [("markov", "gradient"), ("memory", "gradient")] if stored else [("markov", "index")]
+        return [] if settings.models else _settings(settings, kinds)
     have_targets = all(example.target for example in runs.pool)
-    wanted = [("memory", "label")] if have_targets and not runs.test[0].references else []
+    kinds = [("memory", "label")] if have_targets and not runs.test[0].references else []
     if not settings.models:
-        wanted = [("markov", "sentence"), *wanted, ("memory", "sentence")]
-        wanted += [("memory", "gradient")] if have_targets else []
-    return _settings(settings, wanted)
+        kinds = [("markov", "sentence"), *kinds, ("memory", "sentence")]
+        kinds += [("memory", "gradient")] if have_targets else []
+    return _settings(settings, kinds)
 
 
-def _settings(settings: EvaluateSettings, wanted: Sequence[tuple[str, str]]) -> list[TrainSettings]:
+def _settings(settings: EvaluateSettings, kinds: Sequence[tuple[str, str]]) -> list[TrainSettings]:
     return [
         TrainSettings(settings.dataset, settings.config, settings.metric, dynamics=dynamics, encoder=encoder)
-        for dynamics, encoder in wanted
+        for dynamics, encoder in kinds
     ]
 
 
@@ -85,12 +85,13 @@ def evaluate(
         _check_unseen(models, held_out.runs)
     simulators: list[Simulated] = []
     untrained: list[Method] = []
-    for wanted in _to_train(settings, training, unseen):
+    train = train or (lambda wanted: train_simulator(wanted, on_phase, on_progress, runs=training))
+    for training_settings in _to_train(settings, training, unseen):
         try:
-            trained = train(wanted) if train else train_simulator(wanted, on_phase, on_progress, runs=training)
+            trained = train(training_settings)
             simulators.append(Simulated(trained.model))
         except GPTDynamicsError as error:
-            untrained.append(Method(name_of(wanted, wanted.encoder), None, note=str(error)))
+            untrained.append(Method(name_of(training_settings, training_settings.encoder), None, note=str(error)))
     simulators += models
     history = max((method.history for method in simulators), default=1)
     if unseen.beyond_runs:

@@ -88,9 +88,9 @@ def simulated_of(model: GPTfluenceSimulator, source: str | None, runs: Dynamics)
             model = model.part(runs.config, runs.metric)
         except ValueError as error:
             raise SettingsError(f"{source} does not fit the data ({error})") from error
-    result = Simulated(model, source)
-    result.check(runs)
-    return result
+    method = Simulated(model, source)
+    method.check(runs)
+    return method
 
 
 class Simulated:

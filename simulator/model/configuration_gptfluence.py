@@ -281,10 +281,10 @@ class GPTfluenceConfig(PretrainedConfig):
             for place, group in enumerate(self.groups)
             if config in (None, group[0]) and metric in (None, group[1])
         ]
-        known = ", ".join(f"{metric} of {config}" for config, metric in self.groups)
+        groups = ", ".join(f"{metric} of {config}" for config, metric in self.groups)
         if not fit:
             wanted = f"{metric or 'any metric'} of {config or 'any config'}"
-            raise ValueError(f"the model knows nothing of {wanted}; it was trained on: {known}")
+            raise ValueError(f"the model knows nothing of {wanted}; it was trained on: {groups}")
         if len(fit) > 1:
-            raise ValueError(f"the model has several parts; give config and metric of one: {known}")
+            raise ValueError(f"the model has several parts; give config and metric of one: {groups}")
         return fit[0]

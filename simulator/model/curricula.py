@@ -57,14 +57,14 @@ class Members:
         for run, curriculum in enumerate(curricula):
             for interval, (begin, end) in enumerate(ranges):
                 filled = 0
-                for index in range(begin, end):
-                    batch = curriculum[index]
+                for update in range(begin, end):
+                    batch = curriculum[update]
                     to = filled + len(batch)
                     try:
                         places[run, interval, filled:to] = [place[key] for key in batch]
                     except KeyError as error:
                         raise ValueError(
-                            f"run {run}, step {index + 1}: example {error.args[0]} is not in the pool"
+                            f"run {run}, step {update + 1}: example {error.args[0]} is not in the pool"
                         ) from error
                     shares[run, interval, filled:to] = 1 / (len(batch) * (end - begin))
                     filled = to
@@ -95,9 +95,9 @@ def visit_shares(
     visited = np.fromiter(chain.from_iterable(batches), dtype=np.int64, count=int(sizes.sum()))
     row = np.repeat(np.arange(len(batches)), sizes)
     order = np.argsort(np.asarray(ids, dtype=np.int64), kind="stable")
-    known = np.asarray(ids, dtype=np.int64)[order]
-    place = np.searchsorted(known, visited).clip(max=max(len(known) - 1, 0))
-    wrong = known[place] != visited if len(known) else np.ones(len(visited), dtype=bool)
+    sorted_ids = np.asarray(ids, dtype=np.int64)[order]
+    place = np.searchsorted(sorted_ids, visited).clip(max=max(len(sorted_ids) - 1, 0))
+    wrong = sorted_ids[place] != visited if len(sorted_ids) else np.ones(len(visited), dtype=bool)
     if wrong.any():
         first = int(wrong.argmax())
         run, step = divmod(int(row[first]), steps)
@@ -111,8 +111,8 @@ def visit_shares(
     if (total <= 0).any():
         run, step = divmod(int((total <= 0).argmax()), steps)
         raise ValueError(f"run {run}, step {step + 1}: nothing is left in this batch: give it an example to train on")
-    flat = np.bincount(row * len(known) + order[place], weight / total[row], len(batches) * len(known))
-    return torch.from_numpy(flat.astype(np.float32)).view(len(curricula), steps, len(known))
+    flat = np.bincount(row * len(sorted_ids) + order[place], weight / total[row], len(batches) * len(sorted_ids))
+    return torch.from_numpy(flat.astype(np.float32)).view(len(curricula), steps, len(sorted_ids))
 
 
 def measured_steps(steps: int, stride: int, first: int = 0) -> list[int]:
@@ -122,6 +122,6 @@ def measured_steps(steps: int, stride: int, first: int = 0) -> list[int]:
 
 def shares_between(shares: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
     """Mean share of each pool example between measured steps: `[runs, steps, N]` -> `[runs, len(step) - 1, N]`."""
-    index = torch.tensor(list(step))
-    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, index]
-    return summed.diff(dim=1) / index.diff().view(1, -1, 1)
+    measured = torch.tensor(list(step))
+    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, measured]
+    return summed.diff(dim=1) / measured.diff().view(1, -1, 1)

@@ -69,10 +69,10 @@ def band_arrays(residuals: np.ndarray, unseen: np.ndarray, step: np.ndarray, his
         return np.stack([np.interp(every, step[history:], column) for column in rows.T], axis=1)
 
     square, square_unseen = (np.square(each[:, history:].astype(np.float64)) for each in (residuals, unseen))
-    known, known_unseen = np.isfinite(square), np.isfinite(square_unseen)
+    finite, finite_unseen = np.isfinite(square), np.isfinite(square_unseen)
     total = max(float(np.nanmean(square)), 1e-12)
-    size, others = _sizes(square, known, total)
-    size_unseen, others_unseen = _step_sizes(square_unseen, known_unseen, total)
+    size, others = _sizes(square, finite, total)
+    size_unseen, others_unseen = _step_sizes(square_unseen, finite_unseen, total)
     return {
         "band_scale": scale(size),
         "band_scores": _band_scores(np.sqrt(square) / others),
@@ -91,14 +91,14 @@ def _mean_with_and_without(sums: np.ndarray, counts: np.ndarray) -> tuple[np.nda
     return mean, np.where(left > 0, mean_others, mean)
 
 
-def _sizes(square: np.ndarray, known: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
+def _sizes(square: np.ndarray, finite: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
     """Usual sizes of residuals `[S, M]`, and those of the other runs `[R, S, M]`, from squares `[R, S, M]`.
 
     One size a step and one an example: with few runs, a size for each pair would be noise.
     """
-    squares = np.where(known, square, 0.0)
+    squares = np.where(finite, square, 0.0)
     (step, step_others), (example, example_others), (mean, mean_others) = (
-        _mean_with_and_without(squares.sum(axes), known.sum(axes)) for axes in (2, 1, (1, 2))
+        _mean_with_and_without(squares.sum(axes), finite.sum(axes)) for axes in (2, 1, (1, 2))
     )
     least = 1e-3 * total**0.5
     size = np.sqrt(step[:, None] * example / max(float(mean), 1e-12))
@@ -106,9 +106,9 @@ def _sizes(square: np.ndarray, known: np.ndarray, total: float) -> tuple[np.ndar
     return size.clip(min=least), others.clip(min=least)
 
 
-def _step_sizes(square: np.ndarray, known: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
+def _step_sizes(square: np.ndarray, finite: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
     """Usual sizes of residuals of unseen test examples `[S]`, and those of the other runs `[R, S]`."""
-    sums, counts = np.where(known, square, 0.0).sum(2), known.sum(2)
+    sums, counts = np.where(finite, square, 0.0).sum(2), finite.sum(2)
     least = 1e-3 * total**0.5
     size, others = (np.sqrt(np.nan_to_num(each)) for each in _mean_with_and_without(sums, counts))
     return size.clip(min=least), others.clip(min=least)
@@ -129,8 +129,8 @@ def _band_scores(scores: np.ndarray) -> np.ndarray:
         order = np.argsort(ranks, kind="stable")
         passed = weights[order].cumsum() / len(runs)
         levels = ranks[order][np.searchsorted(passed, levels - 1e-12).clip(max=len(order) - 1)]
-    result: np.ndarray = every[np.ceil(levels * len(every) - 1e-9).astype(int).clip(1, len(every)) - 1]
-    return result
+    band_scores: np.ndarray = every[np.ceil(levels * len(every) - 1e-9).astype(int).clip(1, len(every)) - 1]
+    return band_scores
 
 
 def _ranks(own: np.ndarray, every: np.ndarray) -> np.ndarray:

@@ -161,12 +161,12 @@ class GPTfluenceSimulator(PreTrainedModel):
             head = self.dynamics.head_state(self.config.heads.index(own.metric))
             state |= {f"dynamics.{name}": value for name, value in head.items()}
         for name in ("pool", "test"):
-            at = {key: row for row, key in enumerate(getattr(self.config, f"{name}_keys"))}
-            rows = [at[key] for key in getattr(own, f"{name}_keys")]
+            row_of = {key: row for row, key in enumerate(getattr(self.config, f"{name}_keys"))}
+            rows = [row_of[key] for key in getattr(own, f"{name}_keys")]
             state[f"{name}_vectors"] = kind_of(own).part_vectors(getattr(self, f"{name}_vectors")[rows])
-        result = GPTfluenceSimulator(own).to(self.device)
-        result.load_state_dict(state)
-        return result.eval()
+        model = GPTfluenceSimulator(own).to(self.device)
+        model.load_state_dict(state)
+        return model.eval()
 
     @property
     def history(self) -> int:
@@ -248,13 +248,14 @@ class GPTfluenceSimulator(PreTrainedModel):
     def vectors(self, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
         """Encoder vectors `[n, E]`: stored ones by content key, others encoded now."""
         place = {key: index for index, key in enumerate(keys)}
-        wanted = [content_key(example) for example in examples]
-        new = [index for index, key in enumerate(wanted) if key not in place]
+        example_keys = [content_key(example) for example in examples]
+        new_indices = [index for index, key in enumerate(example_keys) if key not in place]
         vectors = stored.new_zeros(len(examples), stored.size(1))
-        known = [index for index, key in enumerate(wanted) if key in place]
-        vectors[known] = stored[[place[wanted[index]] for index in known]]
-        if new:
-            vectors[new] = torch.from_numpy(self._encode([examples[index] for index in new])).to(vectors)
+        stored_indices = [index for index, key in enumerate(example_keys) if key in place]
+        vectors[stored_indices] = stored[[place[example_keys[index]] for index in stored_indices]]
+        if new_indices:
+            encoded = self._encode([examples[index] for index in new_indices])
+            vectors[new_indices] = torch.from_numpy(encoded).to(vectors)
         return vectors
 
     def _encode(self, examples: Sequence[Any]) -> np.ndarray:
@@ -350,16 +351,16 @@ class GPTfluenceSimulator(PreTrainedModel):
     def band_width(self, values: int, seen: torch.Tensor, level: float) -> torch.Tensor:
         """How far the band reaches to either side of a prediction of so many values: `[values, M]`; see `band`."""
         config = self.config
-        # Beyond the length trained on the last width is kept: there is nothing to know a later one by.
+        # After the length trained on, the last width is used: residuals say nothing of later ones.
         steps = torch.arange(values).clamp(max=config.steps)
         width = self.band_scale.new_zeros(values, len(seen))
-        for which, what in ((seen >= 0, "seen test examples"), (seen < 0, "unseen test examples")):
+        for which, group in ((seen >= 0, "seen test examples"), (seen < 0, "unseen test examples")):
             if not bool(which.any()):
                 continue
-            known = what.startswith("seen")
-            scale = self.band_scale[steps][:, seen[which]] if known else self.unseen_band_scale[steps].unsqueeze(1)
-            scores = self.band_scores if known else self.unseen_band_scores
-            width[:, which] = half_width(level, config.calibration_runs, scale, scores, what)
+            is_seen = group.startswith("seen")
+            scale = self.band_scale[steps][:, seen[which]] if is_seen else self.unseen_band_scale[steps].unsqueeze(1)
+            scores = self.band_scores if is_seen else self.unseen_band_scores
+            width[:, which] = half_width(level, config.calibration_runs, scale, scores, group)
         given = measured_steps(values - 1, config.stride, config.first_step)[: self.history]
         width[: given[-1] + 1] = 0
         return width

@@ -55,7 +55,7 @@ class TableDynamics(MarkovDynamics):
     def factors(self, pool: torch.Tensor, test: torch.Tensor, head: int = 0) -> torch.Tensor:
         """A_1..A_n and B of every pair: `[n + 1, N, M]` from places `[N, 1]` and `[M, 1]`; of one head."""
         differences = self.table[:, pool[:, 0].long()][:, :, test[:, 0].long()]
-        result = differences.new_zeros(self.order + 1, len(pool), len(test))
-        result[0] = 1 / self.batch_size
-        result[self.learned] += differences
-        return result
+        factors = differences.new_zeros(self.order + 1, len(pool), len(test))
+        factors[0] = 1 / self.batch_size
+        factors[self.learned] += differences
+        return factors

@@ -116,27 +116,28 @@ class WhatIf:
         Raises:
             ValueError: an id or a step is unknown, or a batch is left empty. So of every change.
         """
-        gone, where = self._known(ids), self._steps(steps)
+        dropped, chosen_steps = self._known(ids), self._steps(steps)
         visits = self._visits()
         return self._changed(
-            [[v for v in batch if index not in where or v[0] not in gone] for index, batch in enumerate(visits)]
+            [[v for v in batch if step not in chosen_steps or v[0] not in dropped] for step, batch in enumerate(visits)]
         )
 
     def add(self, ids: Iterable[int], steps: Iterable[int]) -> WhatIf:
         """These examples besides what is in the batches of these steps."""
-        more, where = list(ids), self._steps(steps)
+        more, chosen_steps = list(ids), self._steps(steps)
         self._known(more)
         new = [(key, 1.0) for key in more]
-        return self._changed([batch + new if index in where else batch for index, batch in enumerate(self._visits())])
+        visits = enumerate(self._visits())
+        return self._changed([batch + new if step in chosen_steps else batch for step, batch in visits])
 
     def replace(self, others: Mapping[int, int], steps: Iterable[int] | None = None) -> WhatIf:
         """Each of these examples by another, at these steps or everywhere: `{old id: new id}`."""
         self._known([*others.keys(), *others.values()])
-        where = self._steps(steps)
+        chosen_steps = self._steps(steps)
         return self._changed(
             [
-                [(others.get(key, key), weight) if index in where else (key, weight) for key, weight in batch]
-                for index, batch in enumerate(self._visits())
+                [(others.get(key, key), weight) if step in chosen_steps else (key, weight) for key, weight in batch]
+                for step, batch in enumerate(self._visits())
             ]
         )
 
@@ -153,8 +154,8 @@ class WhatIf:
             raise ValueError(f"times={times} must be at least 1")
         steps = len(self.learning_rate)
         # The middle of each update of the old schedule, along the new one.
-        index = (np.arange(steps * times) + 0.5) / times - 0.5
-        rates = np.interp(index, np.arange(steps), self.learning_rate)
+        positions = (np.arange(steps * times) + 0.5) / times - 0.5
+        rates = np.interp(positions, np.arange(steps), self.learning_rate)
         longer = self._changed(self._visits() * times)
         return longer.schedule(rates.tolist())
 
@@ -164,11 +165,11 @@ class WhatIf:
         wrong = [weight for weight in weights.values() if not 0 <= weight < float("inf")]
         if wrong:
             raise ValueError(f"weight {wrong[0]} must be finite and at least 0")
-        where = self._steps(steps)
+        chosen_steps = self._steps(steps)
         return self._changed(
             [
-                [(key, weights.get(key, weight) if index in where else weight) for key, weight in batch]
-                for index, batch in enumerate(self._visits())
+                [(key, weights.get(key, weight) if step in chosen_steps else weight) for key, weight in batch]
+                for step, batch in enumerate(self._visits())
             ]
         )
 
@@ -187,24 +188,26 @@ class WhatIf:
     def beyond(self) -> tuple[str, ...]:
         """In which ways this goes beyond the runs that the model was trained on; nothing: it is like them."""
         config = self.situation.simulator.config
-        known = config.learning_rate
-        result = []
+        trained_rates = config.learning_rate
+        differences = []
         if len(self.curriculum) != config.steps:
-            result.append(f"{len(self.curriculum)} steps, trained on {config.steps}")
+            differences.append(f"{len(self.curriculum)} steps, trained on {config.steps}")
         # Rates are stored as float32.
-        same = len(self.learning_rate) == len(known) and np.allclose(self.learning_rate, known, rtol=1e-5, atol=0)
-        if not same:
+        same_length = len(self.learning_rate) == len(trained_rates)
+        if not same_length or not np.allclose(self.learning_rate, trained_rates, rtol=1e-5, atol=0):
             most, total = max(self.learning_rate, default=0.0), sum(self.learning_rate)
-            if most > 1.001 * max(known, default=0.0):
-                result.append(f"learning rate {most:.3g}, trained on at most {max(known, default=0.0):.3g}")
-            if total > 1.001 * sum(known):
-                result.append(f"sum of learning rates {total:.3g}, trained on {sum(known):.3g}")
-            if not result:
-                result.append("another learning-rate schedule")
+            if most > 1.001 * max(trained_rates, default=0.0):
+                differences.append(
+                    f"learning rate {most:.3g}, trained on at most {max(trained_rates, default=0.0):.3g}"
+                )
+            if total > 1.001 * sum(trained_rates):
+                differences.append(f"sum of learning rates {total:.3g}, trained on {sum(trained_rates):.3g}")
+            if not differences:
+                differences.append("another learning-rate schedule")
         sizes = {len(batch) for batch in self.curriculum} - {config.batch_size}
         if sizes:
-            result.append(f"batches of {', '.join(map(str, sorted(sizes)))}, trained on {config.batch_size}")
-        return tuple(result)
+            differences.append(f"batches of {', '.join(map(str, sorted(sizes)))}, trained on {config.batch_size}")
+        return tuple(differences)
 
     def shares(self) -> torch.Tensor:
         """`[1, steps, N]` share of each pool example in each batch."""
@@ -293,7 +296,7 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
     if any(len(each.curriculum) != len(alternatives[0].curriculum) for each in alternatives):
         raise ValueError("alternatives of different lengths cannot be simulated together")
     steps, tests = len(alternatives[0].curriculum), len(situation.seen)
-    result = situation.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
+    trajectories = situation.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
     for begin in range(0, len(alternatives), CHUNK):
         part = alternatives[begin : begin + CHUNK]
         visits = torch.zeros(len(part), 0, len(situation.pool_ids))
@@ -304,5 +307,5 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
         # One schedule for all is taken along the mean curve once.
         rates = rates[:1] if len(set(rates)) == 1 else rates
         predicted = situation.trajectories(visits, torch.tensor(rates).reshape(len(rates), steps))
-        result[begin : begin + len(part)] = predicted[:, -1] if final else predicted
-    return result if final else result.transpose(1, 2)
+        trajectories[begin : begin + len(part)] = predicted[:, -1] if final else predicted
+    return trajectories if final else trajectories.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: where it was, bit for bit, so that a killed one goes on as if it had not been.
+"""Checkpoints of a training: a killed one continues and gives the same bits as an undisturbed one.
 
 A folder holds `settings.json`, what the training is of, and for each fit a `<name>.safetensors` whose tensors are
 weights, optimiser and random state, and whose metadata hold the rest as JSON.
@@ -27,7 +27,7 @@ class Checkpoints:
     """The checkpoints of one training.
 
     Attributes:
-        folder: where they are; it is made when there is something to keep.
+        folder: made at the first checkpoint.
         settings: everything that the result depends on, as plain values.
         seconds: the least time between two checkpoints of a fit.
     """
@@ -47,16 +47,16 @@ class Checkpoints:
         path = self.folder / "settings.json"
         if not path.exists():
             return
-        wanted = json.loads(json.dumps(dict(self.settings)))
+        current = json.loads(json.dumps(dict(self.settings)))
         try:
-            there = parse_object(read_bytes(path), "not of a training")
+            saved = parse_object(read_bytes(path), "not of a training")
         except DataError as error:
             raise self._damaged(path, error) from error
-        names = sorted(there.keys() | wanted.keys())
+        names = sorted(saved.keys() | current.keys())
         differ = [
-            f"{name}: there {there.get(name)!r}, now {wanted.get(name)!r}"
+            f"{name}: there {saved.get(name)!r}, now {current.get(name)!r}"
             for name in names
-            if there.get(name) != wanted.get(name)
+            if saved.get(name) != current.get(name)
         ]
         if differ:
             raise SettingsError(
@@ -69,7 +69,7 @@ class Checkpoints:
         return time.monotonic() - self._saved.setdefault(name, time.monotonic()) >= self.seconds
 
     def save(self, name: str, tensors: Mapping[str, torch.Tensor], progress: Mapping[str, Any]) -> None:
-        """Keep where a fit is, in the place of what was kept before.
+        """Save the state of a fit over that saved before.
 
         Raises:
             DataError: it cannot be written.
@@ -77,12 +77,12 @@ class Checkpoints:
         about = self.folder / "settings.json"
         if not about.exists():
             write_text(about, json.dumps(dict(self.settings), indent=1) + "\n")
-        kept = {key: value.detach().cpu().contiguous().numpy() for key, value in tensors.items()}
-        write_tensors(self._path(name), kept, progress, "progress")
+        arrays = {key: value.detach().cpu().contiguous().numpy() for key, value in tensors.items()}
+        write_tensors(self._path(name), arrays, progress, "progress")
         self._saved[name] = time.monotonic()
 
     def load(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """What was kept of a fit: tensors and progress; None if it has not begun.
+        """The saved state of a fit, tensors and progress; None if there is none.
 
         Raises:
             DataError: it is damaged.

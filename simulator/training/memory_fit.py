@@ -179,7 +179,7 @@ class MemoryFitter(SeparateFitter):
         """See `Fitter`."""
         if settings.encoder == "index":
             raise SettingsError(
-                "memory needs vectors that say which examples are alike; index is for --dynamics markov"
+                "memory needs vectors that say which examples are similar; index is for --dynamics markov"
             )
         if settings.order != 1:
             raise SettingsError(f"order={settings.order} is of markov; memory is given one value")

@@ -23,16 +23,16 @@ def groups_of(dataset: str, configs: Sequence[str], metrics: Sequence[str]) -> l
         SettingsError: a config is unknown or has none of the metrics, or a metric is of none of the configs.
         DataError: a file is damaged.
     """
-    known = {config: metrics_of(dataset, config) for config in configs}
-    result = [(config, metric) for config in configs for metric in metrics if metric in known[config]]
+    metrics_by_config = {config: metrics_of(dataset, config) for config in configs}
+    groups = [(config, metric) for config in configs for metric in metrics if metric in metrics_by_config[config]]
     for config in configs:
-        if config not in dict(result):
+        if config not in dict(groups):
             wanted = ", ".join(map(repr, metrics))
-            raise SettingsError(f"{config} has no metric {wanted}; it has: {', '.join(known[config])}")
+            raise SettingsError(f"{config} has no metric {wanted}; it has: {', '.join(metrics_by_config[config])}")
     for metric in metrics:
-        if metric not in {of for _, of in result}:
+        if metric not in {name for _, name in groups}:
             raise SettingsError(f"no metric {metric!r} in {', '.join(configs)}")
-    return result
+    return groups
 
 
 def read_parts(settings: TrainSettings) -> list[Dynamics]:

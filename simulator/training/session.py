@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """One training's surroundings. As it is made by default: one process, its CPU, nothing kept or told.
+    """Processes, device, checkpoints and trackers of a training; by default one process on the CPU without either.
 
     Attributes:
         accelerator: of accelerate; None: this process alone, on the CPU.
-        checkpoints: where fits are kept, or None.
+        checkpoints: None: there are none.
     """
 
     accelerator: Accelerator | None = None
@@ -101,8 +101,8 @@ def make_session(
     """A session on what accelerate finds: one CPU, one GPU, or the processes of `accelerate launch`.
 
     Args:
-        settings: plain values that the trackers are told.
-        checkpoints: where fits are kept.
+        settings: plain values for the trackers.
+        checkpoints: of the training.
         report_to: trackers by accelerate's names, e.g. `tensorboard` or `trackio`.
         logs: folder of the trackers that write files.
 
@@ -114,11 +114,11 @@ def make_session(
     from accelerate.tracking import get_available_trackers
     from accelerate.utils import LoggerType
 
-    known = sorted(each.value for each in LoggerType if each != LoggerType.ALL)
+    trackers_of_accelerate = sorted(each.value for each in LoggerType if each != LoggerType.ALL)
     installed = {str(getattr(each, "value", each)) for each in get_available_trackers()}
     for name in report_to:
-        if name not in known:
-            raise SettingsError(f"report_to={name!r} must be one of {', '.join(known)}")
+        if name not in trackers_of_accelerate:
+            raise SettingsError(f"report_to={name!r} must be one of {', '.join(trackers_of_accelerate)}")
         if name not in installed:
             raise SettingsError(f"report_to={name!r} needs the package {name}: pip install {name}")
     trackers: Any = list(report_to) or None
@@ -132,6 +132,6 @@ def make_session(
         accelerator.wait_for_everyone()
     if report_to:
         plain = int | float | str | bool
-        told = {key: value if isinstance(value, plain) else str(value) for key, value in settings.items()}
-        accelerator.init_trackers("gptfluence", config=told)
+        plain_settings = {key: value if isinstance(value, plain) else str(value) for key, value in settings.items()}
+        accelerator.init_trackers("gptfluence", config=plain_settings)
     return Session(accelerator, checkpoints)

@@ -29,7 +29,7 @@ TUNED_TESTS = 32
 
 @dataclass(frozen=True)
 class IndexedRuns:
-    """Runs whose examples are known by their places alone. R runs, S measured steps, N pool and M test examples.
+    """Runs whose examples are indices alone. R runs, S measured steps, N pool and M test examples.
 
     Attributes:
         shares: `[R, S - 1, N]` mean share of each pool example in the batches between two measurements.
@@ -61,7 +61,7 @@ class TableChoice:
 
 @dataclass(frozen=True)
 class TableFit:
-    """Factors `[n + 1, N, M]` of means over a batch, as deviations from persistence, and how they were found.
+    """Factors `[n + 1, N, M]` of means over a batch, as deviations from persistence, and how they were fitted.
 
     Attributes:
         factors: of the setting that won.
@@ -94,8 +94,8 @@ def table_trajectories(factors: torch.Tensor, data: IndexedRuns) -> torch.Tensor
 def table_error(factors: torch.Tensor, data: IndexedRuns) -> float:
     """All-steps MSE of free-running trajectories; infinite where they blow up, whose squares may overflow."""
     order = len(factors) - 1
-    wanted = data.values[:, order:]
-    error = float((table_trajectories(factors, data)[:, order:] - wanted).square().mean())
+    truth = data.values[:, order:]
+    error = float((table_trajectories(factors, data)[:, order:] - truth).square().mean())
     return error if np.isfinite(error) else float("inf")
 
 
@@ -146,13 +146,13 @@ def table_residuals(
         of which these dynamics know nothing.
     """
     shares, values = torch.cat([training.shares, validation.shares]), torch.cat([training.values, validation.values])
-    result = np.empty(tuple(values.shape), dtype=np.float32)
+    residuals = np.empty(tuple(values.shape), dtype=np.float32)
     fold = np.arange(len(values)) % min(FOLDS, len(values))
     for number in range(fold.max() + 1):
-        kept, left = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
-        [factors] = solve_tables(kept, kind, order, [choice], range(values.size(-1)))
-        result[fold == number] = (left.values - table_trajectories(factors, left)).numpy()
-    return result, np.full_like(result, np.nan)
+        fitted, left = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
+        [factors] = solve_tables(fitted, kind, order, [choice], range(values.size(-1)))
+        residuals[fold == number] = (left.values - table_trajectories(factors, left)).numpy()
+    return residuals, np.full_like(residuals, np.nan)
 
 
 def solve_tables(
@@ -161,7 +161,7 @@ def solve_tables(
     """Factors as of `TableFit` for each setting, of some test examples: `[n + 1, N, len(tests)]` each."""
     intervals = data.shares.size(1)
     shares = data.shares[:, order - 1 :].flatten(0, 1).double()
-    result = [torch.zeros(order + 1, shares.size(1), len(tests)) for _ in grid]
+    tables = [torch.zeros(order + 1, shares.size(1), len(tests)) for _ in grid]
     unit = shares.square().sum(0).mean()
     lags = range(order + 1)[LEARNED[kind]]
     for place, test in enumerate(tests):
@@ -175,12 +175,12 @@ def solve_tables(
         ) * torch.stack([unit if lag == order else unit * scale for lag in lags])
         inputs = [shares * before[lag].unsqueeze(1) for lag in lags]
         solved = _ridge(inputs, values[:, order:].flatten() - before[0], penalties)
-        for factors, solution in zip(result, solved, strict=True):
+        for factors, solution in zip(tables, solved, strict=True):
             factors[LEARNED[kind], :, place] = solution.float()
-    return result
+    return tables
 
 
-def _ridge(inputs: list[torch.Tensor], wanted: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
+def _ridge(inputs: list[torch.Tensor], targets: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
     """Ridge regression with a penalty for each block of columns, for several settings.
 
     Args:
@@ -195,12 +195,12 @@ def _ridge(inputs: list[torch.Tensor], wanted: torch.Tensor, penalties: torch.Te
     columns = torch.cat(inputs, 1)
     if rows >= columns.size(1):
         systems = columns.T @ columns + torch.diag_embed(penalties.repeat_interleave(count, dim=1))
-        right = (columns.T @ wanted).expand(len(penalties), -1).unsqueeze(-1)
+        right = (columns.T @ targets).expand(len(penalties), -1).unsqueeze(-1)
         return torch.cholesky_solve(right, torch.linalg.cholesky(systems)).view(-1, blocks, count)
     # Fewer rows than unknowns: the same solution by way of a system as large as the rows.
     grams = torch.stack([block @ block.T for block in inputs]).flatten(1)
     systems = ((1 / penalties) @ grams).view(-1, rows, rows) + torch.eye(rows, dtype=grams.dtype)
-    right = wanted.expand(len(penalties), -1).unsqueeze(-1)
+    right = targets.expand(len(penalties), -1).unsqueeze(-1)
     dual = torch.cholesky_solve(right, torch.linalg.cholesky(systems)).squeeze(-1)
     return (dual @ columns).view(-1, blocks, count) / penalties.unsqueeze(-1)
 

@@ -116,7 +116,7 @@ def train_and_save(
 
 
 def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -> Part:
-    """A part with its vectors and what is known of it before fitting."""
+    """A part with its vectors and its configuration before fitting."""
     encoder = make_encoder(
         settings.encoder,
         runs.base_model,

@@ -57,7 +57,7 @@ class Fitted:
 
 @dataclass(frozen=True, repr=False)
 class Trained:
-    """A simulator and how it was found.
+    """A simulator and how it was fitted.
 
     Attributes:
         model: the simulator.
@@ -130,6 +130,6 @@ class Trained:
             write_folder(folder, fill)
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise DataError(f"cannot write {folder}: {reason}; what was there is as it was") from error
+            raise DataError(f"cannot write {folder}: {reason}; its files are unchanged") from error
         except ValueError as error:
             raise DataError(f"{folder}: training gave a model that cannot be used: {error}") from error

@@ -47,7 +47,7 @@ def check_targets(kind: str, runs: Dynamics) -> None:
 
 
 def run_vectors(encoder: Encoder, runs: Dynamics, on_part: Callable[[], None] = lambda: None) -> RunVectors:
-    """Encode, or read what is known already.
+    """Encode the examples of runs; vectors in the cache are read.
 
     Where a release leaves texts out, gradient vectors are those that it has.
 
@@ -71,18 +71,18 @@ def run_vectors(encoder: Encoder, runs: Dynamics, on_part: Callable[[], None] = 
 
 
 def _published(description: dict[str, Any], runs: Dynamics) -> RunVectors:
-    result = read_vectors(runs.source, runs.config)
-    if result is None:
+    stored = read_vectors(runs.source, runs.config)
+    if stored is None:
         raise DataError(
             f"{runs.config}: its texts are withheld and it has no gradient vectors; fill the texts in, or train with "
             "--dynamics markov --encoder index, which needs neither"
         )
     sides = []
-    for part, examples, vectors in (("pool", runs.pool, result.pool), ("test", runs.test, result.test)):
+    for part, examples, vectors in (("pool", runs.pool, stored.pool), ("test", runs.test, stored.test)):
         missing = [example.id for example in examples if example.id not in vectors]
         if missing:
             raise DataError(f"{runs.config}: {part} example {missing[0]} has neither a text nor a gradient vector")
         sides.append(np.stack([vectors[example.id] for example in examples]).astype(np.float32))
-    said = description | {"revision": runs.base_revision, "width": result.width, "seed": result.seed}
-    said["tokenization"] = runs.tokenization
-    return RunVectors(said, *sides)
+    described = description | {"revision": runs.base_revision, "width": stored.width, "seed": stored.seed}
+    described["tokenization"] = runs.tokenization
+    return RunVectors(described, *sides)

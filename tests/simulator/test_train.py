@@ -219,7 +219,7 @@ def test_values_that_are_given_are_not_searched(dataset: Path, monkeypatch: pyte
     [
         ({"dynamics": "lstm"}, r"dynamics='lstm'.*memory, markov"),
         ({"encoder": "bert"}, r"encoder 'bert'.*sentence, causal_lm, gradient, label, index"),
-        ({"encoder": "index"}, "memory needs vectors that say which examples are alike"),
+        ({"encoder": "index"}, "memory needs vectors that say which examples are similar"),
         ({"kind": "additive"}, "one of Simfluence's: give encoder index"),
         ({"encoder": "label", "pooling": "mean"}, "pooling='mean' is a setting of sentence"),
         ({"projection": "cubic"}, r"projection='cubic'.*linear, mlp"),
