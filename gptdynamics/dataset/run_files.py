@@ -42,6 +42,8 @@ def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
     )
     if not sound:
         raise DataError(f"{path}: its curriculum is not a list of batches of ids. {_AGAIN}")
+    if curriculum and not any(curriculum):
+        raise DataError(f"{path}: all batches of its curriculum are empty. {_AGAIN}")
     if not isinstance(rates, list) or len(rates) != len(curriculum):
         raise DataError(f"{path}: it has not one learning rate for each of its {len(curriculum)} updates. {_AGAIN}")
     if not all(rate is not None and np.isfinite(rate) for rate in rates):

@@ -113,8 +113,8 @@ def _curriculum(row: _RunRow) -> Problems:
     ids = batches.flatten().to_numpy(zero_copy_only=False)
     if facts.settings is None:
         row.updates = len(sizes)
-        if (ids < 0).any() or not sizes.all():
-            yield Problem("curriculum", "it has empty batches or ids below 0")
+        if not len(ids) or (ids < 0).any():
+            yield Problem("curriculum", "it has ids below 0" if len(ids) else "all its batches are empty")
         elif facts.pool is not None and ids.max() >= facts.pool:
             yield Problem("curriculum", f"id {ids.max()} is not one of the {facts.pool} examples of the pool")
     elif problem := _curriculum_problem(sizes, ids, facts.settings, row.run):
