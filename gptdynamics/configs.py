@@ -20,11 +20,13 @@ TEXT_TOKENIZERS: tuple[TextTokenizer, ...] = ("13a", "intl", "zh", "char")
 # The values of settings that earlier versions did not record.
 EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate", "text_tokenizer": "13a"}
 
-Split = Literal["train", "validation", "test", "test_unseen"]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen")
+Split = Literal["train", "validation", "test", "test_unseen", "counterfactual"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen", "counterfactual")
+# Splits that are read only where they are asked for.
+SPLITS_ON_REQUEST: tuple[Split, ...] = ("test_unseen", "counterfactual")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_RUN = re.compile(r"(u?)([0-9]{4,})")
+_RUN = re.compile(r"(?:(u)|c([0-9]{4,})-)?([0-9]{4,})")
 # Folders of a config or a task are its name with one of these endings.
 RESERVED_SIZES = ("examples", "runs", "gradients")
 
@@ -34,23 +36,62 @@ def run_name(index: int, unseen: bool = False) -> str:
     return f"u{index:04d}" if unseen else f"{index:04d}"
 
 
-def run_parts(run: str) -> tuple[int, bool]:
-    """A run's number and whether it trains on unseen pool rows, from its name.
+def counterfactual_name(base: str, index: int) -> str:
+    """The name of a run that repeats the run `base` with rows left out: `c0004-0007`."""
+    return f"c{base}-{index:04d}"
+
+
+def planned_names(runs: int, unseen_runs: int = 0, counterfactuals: Mapping[str, int] | None = None) -> list[str]:
+    """Names of planned runs, in order: on the pool, on unseen rows, and those that repeat a run, by its name."""
+    names = [run_name(index) for index in range(runs)]
+    names += [run_name(index, unseen=True) for index in range(unseen_runs)]
+    repeated = (counterfactuals or {}).items()
+    return names + [counterfactual_name(base, index) for base, count in repeated for index in range(count)]
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """What the name of a run says.
+
+    Attributes:
+        index: its number; of a counterfactual run among those of its base run.
+        unseen: whether it trains on unseen pool rows.
+        base: the run that it repeats with rows left out; None: it is no counterfactual run.
+    """
+
+    index: int
+    unseen: bool = False
+    base: str | None = None
+
+    @property
+    def order(self) -> tuple[bool, bool, int, int]:
+        """What runs are sorted by: those on the pool, those on unseen rows, counterfactual runs by their base runs."""
+        return self.base is not None, self.unseen, int(self.base or 0), self.index
+
+
+def run_parts(run: str) -> RunParts:
+    """What the name of a run says of it.
 
     Raises:
         SettingsError: it is not a run's name.
     """
     match = _RUN.fullmatch(run)
-    if not match or run != run_name(int(match[2]), bool(match[1])):
-        raise SettingsError(f"{run!r} is not the name of a run, such as 0007 or u0007")
-    return int(match[2]), bool(match[1])
+    if match:
+        parts = RunParts(int(match[3]), bool(match[1]), match[2] and run_name(int(match[2])))
+        name = counterfactual_name(parts.base, parts.index) if parts.base else run_name(parts.index, parts.unseen)
+        if run == name:
+            return parts
+    raise SettingsError(f"{run!r} is not the name of a run, such as 0007 or u0007")
 
 
 def split_of(run: str) -> Split:
     """Which split a run belongs to: of every 32, 25 / 2 / 5; adding runs never moves one."""
-    index, unseen = run_parts(run)
-    if unseen:
+    parts = run_parts(run)
+    if parts.base is not None:
+        return "counterfactual"
+    if parts.unseen:
         return "test_unseen"
+    index = parts.index
     if index % 32 in (4, 10, 16, 22, 28):
         return "test"
     return "validation" if index % 32 in (3, 19) else "train"

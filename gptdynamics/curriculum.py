@@ -12,21 +12,56 @@ if TYPE_CHECKING:
     from gptdynamics.dataset.recorded import RecordSettings
 
 Curriculum = list[list[int]]
+# Share of the rows that a run visits which a counterfactual run leaves out.
+LEAVE_OUT = 0.2
 
 
 def run_seed(settings: RunSettings | RecordSettings, run: str) -> list[int]:
-    """Entropy of a run: the config's seed, the run's number, and 1 if it trains on unseen pool rows."""
-    index, unseen = run_parts(run)
-    return [settings.seed, index, 1] if unseen else [settings.seed, index]
+    """Entropy of a run: the config's seed, the run's number, and 1 if it trains on unseen pool rows.
+
+    All that is random in a counterfactual run is as in the run that it repeats.
+    """
+    parts = run_parts(run)
+    if parts.base is not None:
+        return run_seed(settings, parts.base)
+    return [settings.seed, parts.index, 1] if parts.unseen else [settings.seed, parts.index]
+
+
+def left_out(settings: RunSettings, run: str, leave_out: float = LEAVE_OUT) -> list[int]:
+    """The pool rows that a counterfactual run leaves out, ascending: a random share of those that its base run visits.
+
+    They follow from the config's seed, the base run and the run's number; of any other run there are none.
+
+    Args:
+        settings: of the config.
+        run: its name.
+        leave_out: the share.
+    """
+    parts = run_parts(run)
+    if parts.base is None:
+        return []
+    visited = sorted({pool_id for batch in draw_curriculum(settings, parts.base) for pool_id in batch})
+    rng = np.random.default_rng([settings.seed, run_parts(parts.base).index, 2, parts.index])
+    chosen: list[int] = rng.choice(visited, size=round(leave_out * len(visited)), replace=False).tolist()
+    return sorted(chosen)
 
 
 def draw_curriculum(settings: RunSettings, run: str) -> Curriculum:
-    """The batches of a run, `[steps][batch]` pool ids: a seeded subset, equal for each task, shuffled in each epoch."""
+    """The batches of a run, `[steps][batch]` pool ids: a seeded subset, equal for each task, shuffled in each epoch.
+
+    A counterfactual run has the batches of its base run without the rows that it leaves out; some may be empty.
+    """
+    parts = run_parts(run)
+    if parts.base is not None:
+        gone = set(left_out(settings, run))
+        return [
+            [pool_id for pool_id in batch if pool_id not in gone] for batch in draw_curriculum(settings, parts.base)
+        ]
     rng = np.random.default_rng(run_seed(settings, run))
-    ids = np.array(settings.unseen_pool_ids if run_parts(run)[1] else settings.pool_ids)
-    parts = settings.parts
+    ids = np.array(settings.unseen_pool_ids if parts.unseen else settings.pool_ids)
+    tasks = settings.parts
     subset = np.concatenate(
-        [rng.choice(ids[ids % parts == part], size=settings.subset, replace=False) for part in range(parts)]
+        [rng.choice(ids[ids % tasks == part], size=settings.subset, replace=False) for part in range(tasks)]
     )
     size = settings.batch_size
     batches: Curriculum = []

@@ -87,10 +87,11 @@ def _plan_of(asked: CollectCommand) -> Plan:
 
 
 def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:
-    """The plan with what is asked of kernels in the place of what it says itself."""
+    """The plan with what is asked of kernels and counterfactual runs in the place of what it says itself."""
     entries = [
         replace(
             entry,
+            counterfactuals=_counts(asked.counterfactuals) or entry.counterfactuals,
             kernels=entry.kernels if asked.kernels is None else asked.kernels,
             kernels_of=asked.kernels_of or entry.kernels_of,
             kernel=replace(entry.kernel, **asked.kernel),
@@ -101,6 +102,17 @@ def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:
         # Refuses what there is no run for.
         _ = entry.kernel_runs
     return Plan(plan.name, tuple(entries))
+
+
+def _counts(words: tuple[str, ...]) -> dict[str, int]:
+    """How often each run is repeated, of words `RUN=COUNT`."""
+    counts = {}
+    for word in words:
+        run, _, count = word.partition("=")
+        if not run or not count.isdecimal():
+            raise SettingsError(f"--counterfactuals {word!r} is not of the form RUN=COUNT, such as 0004=24")
+        counts[run] = int(count)
+    return counts
 
 
 @dataclass

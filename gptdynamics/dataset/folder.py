@@ -34,7 +34,7 @@ from gptdynamics.dataset.manifest import (
     own_metrics,
     read_manifest,
 )
-from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
+from gptdynamics.dataset.schema import COUNTERFACTUAL_COLUMNS, EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.tables import product_table, run_row, trajectory_table, vector_table
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
@@ -44,7 +44,8 @@ from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
 from gptdynamics.tasks import Mixture, Task, get_task
 
-_RUN_FILE = re.compile(r"(train|validation|test|test_unseen)-(u?(?:[0-9]{4}|[1-9][0-9]{4,}))\.parquet")
+_NUMBER = r"(?:[0-9]{4}|[1-9][0-9]{4,})"
+_RUN_FILE = re.compile(rf"({'|'.join(SPLITS)})-((?:u|c{_NUMBER}-)?{_NUMBER})\.parquet")
 # For each kind of runs: what differs if their manifests do, and what a user can do about it.
 _REMEDIES: dict[Kind, tuple[str, str, str]] = {
     "collected": ("made with other settings", "Give the same settings, or another --output", "give another --output"),
@@ -100,11 +101,11 @@ class DatasetFolder:
         )
 
     def finished(self, config: str) -> list[str]:
-        """Names of the runs that have both files: those on the pool, then those on unseen rows."""
+        """Names of the runs that have both files: those on the pool, on unseen rows, then counterfactual runs."""
         matches = (_RUN_FILE.fullmatch(path.name) for path in (self.root / "data" / config).glob("*.parquet"))
         runs = {match.group(2) for match in matches if match}
         whole = [run for run in runs if self.run_path(config, run).exists() and self.run_row_path(config, run).exists()]
-        return sorted(whole, key=lambda run: run_parts(run)[::-1])
+        return sorted(whole, key=lambda run: run_parts(run).order)
 
     def failed(self, config: str) -> dict[str, str]:
         """Reasons of runs that diverged, by run."""
@@ -221,7 +222,7 @@ class DatasetFolder:
         self, config: str, base_revision: str, run: str, recording: dict[str, Any], task: Task | Mixture
     ) -> None:
         """Begin a config whose run `run` is recorded in somebody's own training; raises as `check_recorded`."""
-        index, unseen = run_parts(run)
+        index, unseen = run_parts(run).index, run_parts(run).unseen
         planned = {"runs": 0 if unseen else index + 1, "unseen_runs": index + 1 if unseen else 0}
         self._begin(config, _recorded_manifest(base_revision, recording, task) | {"planned": planned})
 
@@ -271,9 +272,27 @@ class DatasetFolder:
 
     def add_tables(self, config: str, run: str, row: pa.Table, trajectories: pa.Table) -> None:
         """Write a run from its tables: one row of `RUN_SCHEMA` or `RECORDED_RUN_SCHEMA`, then the trajectories."""
-        write_parquet(row, self.run_row_path(config, run))
+        write_parquet(self._with_columns_of(config, row), self.run_row_path(config, run))
         write_parquet(trajectories, self.run_path(config, run))
         self.sidecar_path(config, run, "failed").unlink(missing_ok=True)
+
+    def _with_columns_of(self, config: str, row: pa.Table) -> pa.Table:
+        """A run's row with the columns that the config's other rows have: one configuration has one schema.
+
+        Rows of earlier versions lack what counterfactual runs need: with the first such run they get it, with nulls.
+        """
+        others = [path for path in self.root.glob(f"data/{config}_runs/*.parquet") if _RUN_FILE.fullmatch(path.name)]
+        earlier = [path for path in others if not set(COUNTERFACTUAL_COLUMNS) & set(read_parquet(path).column_names)]
+        if not earlier or not set(COUNTERFACTUAL_COLUMNS) <= set(row.column_names):
+            return row
+        if row["repeats"].null_count == row.num_rows:
+            return row.drop_columns(list(COUNTERFACTUAL_COLUMNS))
+        for path in earlier:
+            old = read_parquet(path)
+            for name in COUNTERFACTUAL_COLUMNS:
+                old = old.append_column(row.schema.field(name), pa.nulls(old.num_rows, row.schema.field(name).type))
+            write_parquet(old, path)
+        return row
 
     def add_failure(self, config: str, run: str, reason: str) -> None:
         """Record that a run diverged; it gets no numbers."""
@@ -325,7 +344,9 @@ class DatasetFolder:
 
 
 def _collected_manifest(entry: PlanEntry, base_revision: str | None) -> dict[str, Any]:
-    planned = {"runs": entry.runs, "unseen_runs": entry.unseen_runs}
+    planned: dict[str, Any] = {"runs": entry.runs, "unseen_runs": entry.unseen_runs}
+    if entry.counterfactuals:
+        planned["counterfactuals"] = dict(entry.counterfactuals)
     manifest = {"settings": entry.settings.to_dict(), "base_revision": base_revision, "planned": planned}
     return manifest | metrics_entry(get_task(entry.settings.task))
 

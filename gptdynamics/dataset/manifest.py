@@ -61,9 +61,13 @@ def manifest_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], her
 
 def merge_manifests(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:
     """`mine`, with the runs that only `theirs` has: the greater numbers of planned runs, the origins of all."""
-    counts = {
+    counts: dict[str, Any] = {
         name: max(int(mine["planned"].get(name, 0)), int((theirs.get("planned") or {}).get(name, 0))) for name in COUNTS
     }
+    repeated: list[dict[str, int]] = [each["planned"].get("counterfactuals") or {} for each in (theirs, mine)]
+    if any(repeated):
+        names = sorted(repeated[0].keys() | repeated[1].keys())
+        counts["counterfactuals"] = {base: max(each.get(base, 0) for each in repeated) for base in names}
     merged = {**mine, "planned": counts}
     if mine.get("origin") and theirs.get("origin"):
         merged["origin"] = mine["origin"] | {"runs": theirs["origin"]["runs"] | mine["origin"]["runs"]}

@@ -13,7 +13,7 @@ from gptdynamics.parsing import read_object
 
 REMEDY = "--output"
 _DATA = re.compile(
-    r"[^/]+_examples/(pool|test)\.parquet|[^/]+/(train|validation|test|test_unseen)-u?[0-9]{4,}\.parquet"
+    r"[^/]+_examples/(pool|test)\.parquet|[^/]+/(train|validation|test|test_unseen|counterfactual)-(u|c[0-9]{4,}-)?[0-9]{4,}\.parquet"
 )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gptdynamics.configs import Split, Tokenization, config_parts, split_of
+from gptdynamics.configs import SPLITS_ON_REQUEST, Split, Tokenization, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
@@ -178,11 +178,13 @@ def metrics_of(source: str | Path, config: str) -> list[str]:
     if str(source) == SHORT_NAME:
         source = source_of(config)
     folder = DatasetFolder(local_root(str(source)))
-    return _metrics(folder, config, _finished(folder, source, config, False))
+    return _metrics(folder, config, _finished(folder, source, config))
 
 
-def _finished(folder: DatasetFolder, source: str | Path, config: str, unseen: bool) -> list[str]:
-    finished = [run for run in folder.finished(config) if unseen or split_of(run) != "test_unseen"]
+def _finished(folder: DatasetFolder, source: str | Path, config: str, *asked: Split) -> list[str]:
+    finished = [
+        run for run in folder.finished(config) if split_of(run) not in SPLITS_ON_REQUEST or split_of(run) in asked
+    ]
     if not finished:
         available = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
         raise SettingsError(f"{source} has no runs of config {config!r}; it has: {available}")
@@ -194,7 +196,9 @@ def _metrics(folder: DatasetFolder, config: str, finished: list[str]) -> list[st
     return [name for name in folder.metrics(config) if name in columns]
 
 
-def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen: bool = False) -> Dynamics:
+def read_dynamics(
+    source: str | Path, config: str, metric: str = "loss", unseen: bool = False, counterfactual: bool = False
+) -> Dynamics:
     """Read every finished run of a config.
 
     Args:
@@ -203,6 +207,7 @@ def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen:
         metric: one of `gptdynamics.metrics.METRICS`, or one of the task's own. Only test examples that it is followed
             for are read, and only runs that it was measured in: imported runs may lack some.
         unseen: read the runs of `test_unseen`, too; then the pool has their rows as well.
+        counterfactual: read the runs of `counterfactual`, too: runs made again with pool rows left out.
 
     Raises:
         SettingsError: the config or the metric is unknown; the message lists those there are.
@@ -218,7 +223,8 @@ def read_dynamics(source: str | Path, config: str, metric: str = "loss", unseen:
         source = source_of(config)
     folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
-    finished = _finished(folder, source, config, unseen)
+    asked = [split for split, wanted in zip(SPLITS_ON_REQUEST, (unseen, counterfactual), strict=True) if wanted]
+    finished = _finished(folder, source, config, *asked)
     available = _metrics(folder, config, finished)
     if metric not in available:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gptdynamics.dataset.schema import GRADIENT_COLUMNS, RECORDED_RUN_SCHEMA, read_parquet, with_types
+from gptdynamics.dataset.schema import GRADIENT_COLUMNS, RECORDED_RUN_SCHEMA, RUN_SCHEMA, read_parquet, with_types
 from gptdynamics.errors import DataError
 from gptdynamics.metrics import METRICS
 
@@ -33,7 +33,7 @@ def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
     if table.num_rows != 1:
         raise DataError(f"{path}: it has {table.num_rows} rows, and must have the one of run {run}. {_AGAIN}")
     table = _typed(table, path)
-    row: dict[str, Any] = dict.fromkeys(RECORDED_RUN_SCHEMA.names) | table.to_pylist()[0]
+    row: dict[str, Any] = dict.fromkeys([*RUN_SCHEMA.names, *RECORDED_RUN_SCHEMA.names]) | table.to_pylist()[0]
     if (row["config"], row["run"]) != (config, run):
         raise DataError(f"{path}: it is of run {row['run']} of {row['config']}, not of run {run} of {config}. {_AGAIN}")
     curriculum, rates = row["curriculum"], row["learning_rate"]
@@ -42,6 +42,8 @@ def read_run_row(path: Path, config: str, run: str) -> dict[str, Any]:
     )
     if not sound:
         raise DataError(f"{path}: its curriculum is not a list of batches of ids. {_AGAIN}")
+    if curriculum and not any(curriculum):
+        raise DataError(f"{path}: all batches of its curriculum are empty. {_AGAIN}")
     if not isinstance(rates, list) or len(rates) != len(curriculum):
         raise DataError(f"{path}: it has not one learning rate for each of its {len(curriculum)} updates. {_AGAIN}")
     if not all(rate is not None and np.isfinite(rate) for rate in rates):
@@ -94,7 +96,7 @@ def values_of(table: pa.Table, path: Path, metric: str, step_column: str) -> tup
 
 def _typed(table: pa.Table, path: Path, metrics: Sequence[str] = ()) -> pa.Table:
     """The table with the types that its columns are to have; wider ones of other writers become those."""
-    own = dict(zip(RECORDED_RUN_SCHEMA.names, RECORDED_RUN_SCHEMA.types, strict=True))
+    own = {field.name: field.type for schema in (RUN_SCHEMA, RECORDED_RUN_SCHEMA) for field in schema}
     if "test_id" in table.column_names:
         lists = pa.list_(pa.int32())
         own = {"run": pa.string(), "test_id": pa.int32(), "task": pa.string(), **dict.fromkeys(_STEPS, lists)}

@@ -61,7 +61,7 @@ GRADIENT_SCHEMA = pa.schema(
     ]
 )
 
-RUN_SCHEMA = pa.schema(
+_RUN_COLUMNS = pa.schema(
     [
         ("run", pa.string()),
         ("config", pa.string()),
@@ -98,8 +98,12 @@ RUN_SCHEMA = pa.schema(
     ]
 )
 
+# The run that a counterfactual run repeats, and the pool rows that it leaves out. Earlier releases lack both columns.
+COUNTERFACTUAL_COLUMNS = ("repeats", "left_out")
+RUN_SCHEMA = _RUN_COLUMNS.append(pa.field("repeats", pa.string())).append(pa.field("left_out", pa.list_(pa.int32())))
+
 # The arguments of somebody's own trainer are one JSON object.
-RECORDED_RUN_SCHEMA = RUN_SCHEMA.append(pa.field("hyperparameters", pa.string()))
+RECORDED_RUN_SCHEMA = _RUN_COLUMNS.append(pa.field("hyperparameters", pa.string()))
 
 EXAMPLE_SCHEMA = pa.schema(
     [

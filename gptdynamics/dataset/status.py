@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptdynamics.configs import SPLITS, Split, run_name, split_of
+from gptdynamics.configs import SPLITS, Split, planned_names, split_of
 from gptdynamics.dataset.checks.findings import some
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.manifest import COUNTS
 from gptdynamics.errors import DataError
 from gptdynamics.parsing import read_object
 from gptdynamics.plans import Plan
@@ -140,11 +141,11 @@ def _planned(folder: DatasetFolder, config: str) -> list[str]:
         return folder.finished(config)
     counts = folder.manifest(config)["planned"]
     try:
-        runs, unseen = (range(int(counts.get(name, 0))) for name in ("runs", "unseen_runs"))
-    except (TypeError, ValueError) as error:
+        runs, unseen = (int(counts.get(name, 0)) for name in COUNTS)
+        return planned_names(runs, unseen, counts.get("counterfactuals"))
+    except (AttributeError, TypeError, ValueError) as error:
         path = folder.manifest_path(config)
         raise DataError(f"{path}: planned {counts!r} are no counts of runs. Restore it, or give --plan") from error
-    return [*map(run_name, runs), *(run_name(index, unseen=True) for index in unseen)]
 
 
 def _config_status(folder: DatasetFolder, config: str, planned: list[str], held: set[tuple[str, str]]) -> ConfigStatus:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from gptdynamics.configs import RunSettings, run_parts
+from gptdynamics.curriculum import left_out
 from gptdynamics.dataset.kernel_metadata import kernel_metadata
 from gptdynamics.dataset.schema import GRADIENT_SCHEMA, RUN_SCHEMA, trajectory_schema
 from gptdynamics.examples import Example
@@ -32,10 +33,10 @@ def library_versions(others: Sequence[str] = ()) -> str:
 
 def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
     """The row that describes a run: curriculum, rates, base model (name and revision), every setting, versions."""
-    values = settings.to_dict()
+    values, parts = settings.to_dict(), run_parts(run.name)
     row = {name: values[name] for name in RUN_SCHEMA.names if name in values} | {
         "run": run.name,
-        "index": run_parts(run.name)[0],
+        "index": parts.index,
         "task": settings.task,
         "scenario": get_task(settings.task).scenario,
         "base_model": base[0],
@@ -46,6 +47,8 @@ def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
         "optimizer": "adamw",
         "schedule": "linear",
         "versions": library_versions(),
+        "repeats": parts.base,
+        "left_out": left_out(settings, run.name) if parts.base else None,
     }
     return pa.Table.from_pylist([row], schema=RUN_SCHEMA)
 

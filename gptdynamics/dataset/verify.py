@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.configs import config_parts, run_name, run_parts
+from gptdynamics.configs import config_parts, planned_names, run_parts
 from gptdynamics.dataset.checks.card import check_card
 from gptdynamics.dataset.checks.examples import check_examples
 from gptdynamics.dataset.checks.facts import ConfigFacts, config_facts
@@ -197,8 +197,7 @@ def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str,
 def _missing(facts: ConfigFacts, files: ConfigFiles, failed: dict[str, str], held: set[tuple[str, str]]) -> list[str]:
     """Planned runs that are neither there nor being made."""
     counts = facts.planned or {}
-    planned = [run_name(index) for index in range(counts.get("runs", 0))]
-    planned += [run_name(index, unseen=True) for index in range(counts.get("unseen_runs", 0))]
+    planned = planned_names(counts.get("runs", 0), counts.get("unseen_runs", 0), facts.counterfactuals)
     if facts.settings is not None and facts.settings.gradients != "none":
         planned.append(VECTORS)
     present = {*files.runs, *files.misnamed, *failed, *([VECTORS] if files.vectors else [])}
@@ -242,6 +241,6 @@ def _needed_examples(facts: ConfigFacts, files: ConfigFiles) -> dict[str, int]:
     shared = facts.settings or facts.recorded
     if shared is None or facts.task is None or facts.test_ids is None:
         return {"pool": 1, "test": 1}
-    unseen = facts.settings is not None and any(run_parts(run)[1] for run in files.runs)
+    unseen = facts.settings is not None and any(run_parts(run).unseen for run in files.runs)
     pools = 2 if unseen else 1
     return {"pool": shared.pool_size * len(facts.task.parts) * pools, "test": len(facts.test_ids)}

@@ -225,7 +225,7 @@ def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:
         "config": config,
         "scenario": get_task(folder.task).scenario,
         "base_revision": UNKNOWN,
-        "index": run_parts(name)[0],
+        "index": run_parts(name).index,
         "curriculum": run.batches[:updates],
         "learning_rate": linear_decay(folder.learning_rate, len(run.batches))[:updates],
         "optimizer": UNKNOWN,

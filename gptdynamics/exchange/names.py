@@ -183,7 +183,7 @@ def run_folder_name(settings: RunSettings, run: str, model: str, tags: Iterable[
         model: name of the base model: of `410m` theirs is `pythia-410m-deduped`; of a Hub id or folder the last part.
         tags: what else it should say.
     """
-    index, unseen = run_parts(run)
+    own = run_parts(run)
     pythia = model in PYTHIA_REVISIONS
     parts = [
         f"output_{THEIR_TASKS.get(settings.task, settings.task)}",
@@ -195,9 +195,10 @@ def run_folder_name(settings: RunSettings, run: str, model: str, tags: Iterable[
         f"weight-decay-{short_number(settings.weight_decay)}",
         f"epoch-{settings.epochs}",
         *([f"lora-{settings.lora_rank}"] if settings.lora_rank else []),
-        *(["unseen-rows"] if unseen else []),
+        *(["unseen-rows"] if own.unseen else []),
+        *([f"without-rows-of-{own.base}"] if own.base else []),
         *tags,
-        f"seed-{index}",
+        f"seed-{own.index}",
     ]
     return "_".join(parts)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.configs import RunSettings, is_of_type, run_name, split_of
+from gptdynamics.configs import RunSettings, is_of_type, planned_names, run_name, split_of
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.parsing import parse_toml
 from gptdynamics.ranges import RUNS, Range, check_fields
@@ -32,6 +32,7 @@ class PlanEntry:
         settings: of its runs.
         runs: runs 0000, 0001, ... on the pool.
         unseen_runs: runs u0000, u0001, ... on as many pool rows again, which no other run sees.
+        counterfactuals: how many runs repeat a run with pool rows left out, by the name of that run.
         kernels: take the kernels of so many training runs, the first ones.
         kernels_of: take the kernels of these runs, too.
         kernel: how kernels are taken.
@@ -40,6 +41,7 @@ class PlanEntry:
     settings: RunSettings
     runs: int = 32
     unseen_runs: int = 0
+    counterfactuals: Mapping[str, int] = field(default_factory=dict, hash=False)
     kernels: int = 0
     kernels_of: tuple[str, ...] = ()
     kernel: KernelSettings = field(default_factory=KernelSettings)
@@ -49,6 +51,12 @@ class PlanEntry:
             check_fields(self, {"runs": RUNS, "unseen_runs": Range(0, RUNS.most), "kernels": Range(0, RUNS.most)})
         except SettingsError as error:
             raise SettingsError(f"{self.config}: {error}") from error
+        for base, count in self.counterfactuals.items():
+            if base not in planned_names(self.runs):
+                last = run_name(self.runs - 1)
+                raise SettingsError(f"{self.config}: there is no run {base} to repeat. Name one of 0000 to {last}")
+            if not 0 <= count <= RUNS.most:
+                raise SettingsError(f"{self.config}: counterfactuals of {base}: {count} is not from 0 to {RUNS.most}")
 
     @property
     def config(self) -> str:
@@ -80,8 +88,7 @@ class PlanEntry:
     @property
     def run_names(self) -> list[str]:
         """Names of its runs, in order."""
-        on_pool = [run_name(index) for index in range(self.runs)]
-        return on_pool + [run_name(index, unseen=True) for index in range(self.unseen_runs)]
+        return planned_names(self.runs, self.unseen_runs, self.counterfactuals)
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ class Plan:
 
 def _entry(values: dict[str, Any], where: str) -> PlanEntry:
     counts = {name: values.pop(name) for name in ("runs", "unseen_runs", "kernels") if name in values}
-    kernel_of = values.pop("kernels_of", [])
+    kernel_of, repeated = values.pop("kernels_of", []), values.pop("counterfactuals", {})
     kernel_fields = {f"kernel_{each.name}": each.name for each in fields(KernelSettings)}
     kernel = {own: values.pop(name) for name, own in kernel_fields.items() if name in values}
     settings = {each.name: each for each in fields(RunSettings)}
@@ -164,7 +171,9 @@ def _entry(values: dict[str, Any], where: str) -> PlanEntry:
         raise DataError(f'{where}: every [[config]] needs config = "<task>_<size>"')
     for name, value in values.items():
         if name not in settings:
-            expected = ", ".join(["runs", "unseen_runs", "kernels", "kernels_of", *kernel_fields, *settings])
+            expected = ", ".join(
+                ["runs", "unseen_runs", "counterfactuals", "kernels", "kernels_of", *kernel_fields, *settings]
+            )
             raise DataError(f"{where}: {config} has an unknown setting {name!r}; known are {expected}")
         kind = str(settings[name].type)
         if not is_of_type(value, kind):
@@ -176,14 +185,22 @@ def _entry(values: dict[str, Any], where: str) -> PlanEntry:
         values |= {"learning_rate": known_training(config)["learning_rate"]}
     if not isinstance(kernel_of, list) or not all(isinstance(name, str) for name in kernel_of):
         raise DataError(f'{where}: {config}: kernels_of = {kernel_of!r} is not a list of runs, such as ["0004"]')
-    return PlanEntry(RunSettings(**values), **counts, kernels_of=tuple(kernel_of), kernel=KernelSettings(**kernel))
+    if not isinstance(repeated, dict) or not all(type(count) is int for count in repeated.values()):
+        raise DataError(f'{where}: {config}: counterfactuals = {repeated!r} is not of the form {{ "0004" = 24 }}')
+    return PlanEntry(
+        RunSettings(**values),
+        **counts,
+        counterfactuals=repeated,
+        kernels_of=tuple(kernel_of),
+        kernel=KernelSettings(**kernel),
+    )
 
 
 def read_plan(source: str | Path) -> Plan:
     """Read a plan: `paper`, `nano`, `smollm2`, or a TOML file.
 
     A plan file has a table `[defaults]` and a `[[config]]` for each config, with the names of `RunSettings` and
-    `runs`, `unseen_runs`, `kernels`, `kernels_of`, and those of `KernelSettings` after `kernel_`.
+    `runs`, `unseen_runs`, `counterfactuals`, `kernels`, `kernels_of`, and those of `KernelSettings` after `kernel_`.
 
     Raises:
         DataError: the file is missing, is not TOML, or has unknown settings or values.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gptdynamics.configs import SPLITS, split_of
+from gptdynamics.configs import SPLITS, SPLITS_ON_REQUEST, split_of
 from gptdynamics.plans.plan import Plan
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def plan_table(plan: Plan, hours: Mapping[str, float] | None = None) -> Table:
         table.add_row(
             entry.config,
             str(len(entry.run_names)),
-            "/".join(str(splits[split]) for split in SPLITS if splits[split] or split != "test_unseen"),
+            "/".join(str(splits[split]) for split in SPLITS if splits[split] or split not in SPLITS_ON_REQUEST),
             f"{run.examples}/{len(run.pool_ids)}",
             str(run.batch_size),
             str(run.run_steps),

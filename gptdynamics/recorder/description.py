@@ -134,7 +134,7 @@ def run_table(
         "config": config,
         "task": task,
         "scenario": scenario,
-        "index": run_parts(run.name)[0],
+        "index": run_parts(run.name).index,
         "base_model": base[0],
         "base_revision": base[1],
         "curriculum": run.curriculum,

@@ -73,8 +73,8 @@ class Recording:
         self.folder = DatasetFolder(Path(out))
         self.config, task = config, config_parts(config)[0]
         self.wanted = run
-        if run is not None:
-            run_parts(run)
+        if run is not None and run_parts(run).base is not None:
+            raise SettingsError(f"run={run!r}: only collect makes counterfactual runs. Name another, such as 0007")
         self.settings = settings or RecordSettings()
         self.declared = not is_registered(task)
         if not self.declared and self.settings.labels is not None:

@@ -69,6 +69,10 @@ class GradientRecord:
         }
         self._weights = {name: value.detach().clone() for name, value in self._trained.items()}
 
+    def no_update(self) -> None:
+        """Note an update that was not made, of a batch without examples: nothing moves along any direction."""
+        self._rows.append(np.zeros((2, len(self.test_set.losses.examples)), dtype=np.float32))
+
     @torch.no_grad()
     def after_update(self) -> None:
         """Take the derivatives of every test loss at the weights before the update, along both directions."""

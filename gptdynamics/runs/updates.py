@@ -68,6 +68,8 @@ class Updates:
     ) -> Iterator[int]:
         """Make the updates of a curriculum, one after the other.
 
+        An empty batch makes no update: weights and optimiser stay as they are, and its learning rate passes.
+
         Args:
             pool: tokenised examples by id.
             curriculum: `[steps][batch]` ids.
@@ -76,7 +78,7 @@ class Updates:
             record: takes gradient products around each update.
 
         Yields:
-            The number of updates made: 0, and then after each one.
+            The number of batches trained on: 0, and then after each one.
 
         Raises:
             DivergedRunError: the loss of a batch is not finite.
@@ -84,6 +86,11 @@ class Updates:
         timing = timing or RunTiming()
         yield 0
         for update, (ids, rate) in enumerate(zip(curriculum, learning_rate, strict=True), start=1):
+            if not len(ids):
+                if record:
+                    record.no_update()
+                yield update
+                continue
             with timing.timed("update"):
                 loss = self.loss([pool[pool_id] for pool_id in ids])
                 if not torch.isfinite(loss):

@@ -66,6 +66,7 @@ class CollectCommand:
         kernels: take the kernels (products of all pool and test gradients) of so many training runs, the first ones.
         kernels_of: take the kernels of these runs, too, e.g. 0004.
         kernel: how kernels are taken, by name.
+        counterfactuals: repeat a run with random rows left out, so many times: RUN=COUNT, e.g. 0004=24.
         data: folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.
         run: settings of the runs that are not those of the config in the bundled plans, by name.
         workers: processes, one thread each.
@@ -83,6 +84,7 @@ class CollectCommand:
     kernels: Annotated[int | None, CommandLine(default="the plan's, else none")] = None
     kernels_of: tuple[str, ...] = ()
     kernel: Annotated[Mapping[str, Any], ChangesOf(KernelSettings, prefix="kernel_")] = field(default_factory=dict)
+    counterfactuals: tuple[str, ...] = ()
     data: Path | None = None
     run: Annotated[Mapping[str, Any], ChangesOf(RunSettings, omit=("config",), defaults=_RUN_DEFAULTS)] = field(
         default_factory=dict

@@ -210,6 +210,7 @@ def visit_derivatives(run: WhatIf, test_ids: Sequence[int] | None = None) -> Vis
     visit_step = torch.tensor([step for step, _ in visits])
     rows = torch.tensor([pool_index[key] for _, key in visits])
     total = torch.tensor([sum(weights) for weights in run.weights]).to(factors)
+    total[total <= 0] = 1  # of steps that make no update, whose slopes are 0
     # More of one visit is less of the others in its batch: its share is its weight over the sum of weights.
     moved = (factors[:, rows] - inputs.detach()[:, visit_step]) / total[visit_step].view(1, -1, 1)
     final, whole = (torch.einsum("fvm,fvm->vm", moved, slope[:, visit_step]) for slope in slopes)

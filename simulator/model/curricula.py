@@ -16,7 +16,7 @@ class Members:
     """Curricula as lists of visits: what `visit_shares` spreads over the whole pool, in a hundredth of the memory.
 
     W is the most visits between two measurements. Shares of an interval add up to 1; where it has fewer visits, the
-    rest are of the first pool example, with a share of 0.
+    rest are of the first pool example, with a share of 0. An interval without any visit has shares of 0 alone.
 
     Attributes:
         places: `[runs, intervals, W]` places of pool examples.
@@ -37,7 +37,7 @@ class Members:
 
     @classmethod
     def between(cls, curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int], step: Sequence[int]) -> Members:
-        """The batches between measured steps, each batch of an interval with the same weight.
+        """The batches between measured steps, each batch of an interval that has examples with the same weight.
 
         Args:
             curricula: `[runs][steps][batch]` ids.
@@ -57,6 +57,7 @@ class Members:
         for run, curriculum in enumerate(curricula):
             for interval, (begin, end) in enumerate(ranges):
                 filled = 0
+                updates = sum(map(bool, curriculum[begin:end]))
                 for update in range(begin, end):
                     batch = curriculum[update]
                     to = filled + len(batch)
@@ -66,7 +67,8 @@ class Members:
                         raise ValueError(
                             f"run {run}, step {update + 1}: example {error.args[0]} is not in the pool"
                         ) from error
-                    shares[run, interval, filled:to] = 1 / (len(batch) * (end - begin))
+                    if batch:
+                        shares[run, interval, filled:to] = 1 / (len(batch) * updates)
                     filled = to
         return cls(torch.from_numpy(places), torch.from_numpy(shares))
 
@@ -78,6 +80,8 @@ def visit_shares(
 ) -> torch.Tensor:
     """Curricula of equal length as the share of each pool example in each batch: `[runs, steps, N]`.
 
+    A batch that is empty or weighs nothing has shares of 0: it makes no update.
+
     Args:
         curricula: `[runs][steps][batch]` ids.
         ids: of the N pool examples.
@@ -85,7 +89,7 @@ def visit_shares(
             batch's. Default: 1 each.
 
     Raises:
-        ValueError: an id is not in the pool, lengths differ, or a batch weighs nothing.
+        ValueError: an id is not in the pool, or lengths differ.
     """
     steps = len(curricula[0])
     if any(len(curriculum) != steps for curriculum in curricula):
@@ -108,9 +112,7 @@ def visit_shares(
         given = chain.from_iterable(chain.from_iterable(weights))
         weight = np.fromiter(given, dtype=np.float64, count=len(visited))
     total = np.bincount(row, weight, len(batches))
-    if (total <= 0).any():
-        run, step = divmod(int((total <= 0).argmax()), steps)
-        raise ValueError(f"run {run}, step {step + 1}: nothing is left in this batch: give it an example to train on")
+    total[total <= 0] = 1
     flat = np.bincount(row * len(sorted_ids) + order[place], weight / total[row], len(batches) * len(sorted_ids))
     return torch.from_numpy(flat.astype(np.float32)).view(len(curricula), steps, len(sorted_ids))
 
@@ -121,7 +123,26 @@ def measured_steps(steps: int, stride: int, first: int = 0) -> list[int]:
 
 
 def shares_between(shares: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
-    """Mean share of each pool example between measured steps: `[runs, steps, N]` -> `[runs, len(step) - 1, N]`."""
+    """Mean share of each pool example between measured steps: `[runs, steps, N]` -> `[runs, len(step) - 1, N]`.
+
+    Means are over the updates that were made: a batch without examples does not count.
+    """
     measured = torch.tensor(list(step))
-    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, measured]
-    return summed.diff(dim=1) / measured.diff().view(1, -1, 1)
+    summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, measured].diff(dim=1)
+    made = updates_made(shares)
+    if made is None:
+        return summed / measured.diff().view(1, -1, 1)
+    # Differences of cumulative sums are not exactly 0 where nothing was added.
+    count = updates_between(made, step).unsqueeze(-1)
+    return torch.where(count > 0, summed / count.clamp(min=1), 0.0)
+
+
+def updates_made(shares: torch.Tensor) -> torch.Tensor | None:
+    """Which batches have examples, so that an update is made, `[runs, steps]` of shares; None: all of them."""
+    made = (shares != 0).any(-1)
+    return None if bool(made.all()) else made
+
+
+def updates_between(made: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
+    """How many updates were made between measured steps, `[runs, len(step) - 1]`, of `[runs, steps]` marks."""
+    return torch.nn.functional.pad(made.long().cumsum(1), (1, 0))[:, list(step)].diff(dim=1)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
+
+from .curricula import updates_made
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
@@ -37,7 +40,8 @@ class SimulationInputs:
     """What trajectories are predicted from. N pool examples, M test examples, E encoder width.
 
     Attributes:
-        visits: `[runs, steps, N]` share of each pool example in each batch; rows sum to 1.
+        visits: `[runs, steps, N]` share of each pool example in each batch; rows sum to 1, those of batches without
+            examples to 0: such a step makes no update, so nothing changes at it.
         rates: `[runs or 1, steps]` learning rates.
         pool: `[N, E]` encoder vectors.
         test: `[M, E]` encoder vectors.
@@ -51,6 +55,16 @@ class SimulationInputs:
     test: torch.Tensor
     seen: torch.Tensor
     initial: torch.Tensor | None = None
+
+    @cached_property
+    def made(self) -> torch.Tensor | None:
+        """`[runs, steps]` whether there was an update; None: at every step."""
+        return updates_made(self.visits)
+
+    @cached_property
+    def made_rates(self) -> torch.Tensor:
+        """The rates `[runs or 1, steps]` that updates were made with: 0 where there was none."""
+        return self.rates if self.made is None else self.rates * self.made
 
 
 class DynamicsModule(nn.Module, ABC):
@@ -112,7 +126,7 @@ class DynamicsModule(nn.Module, ABC):
 
         Args:
             factors: `[F, steps, M]` `input_factors` summed over the shares of each batch.
-            inputs: of the run; its `visits` and `pool` are not used.
+            inputs: of the run; its `visits` only say where there is an update, its `pool` is not used.
         """
 
     def page_arrays(

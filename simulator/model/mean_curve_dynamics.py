@@ -116,7 +116,8 @@ class MeanCurveDynamics(DynamicsModule):
     def schedule_match(self, rates: torch.Tensor) -> torch.Tensor:
         """Share of effects that holds under these rates `[runs, steps]`: `[runs, steps + 1]`.
 
-        It is 1 under the schedule trained on; updates after its end count as a difference.
+        It is 1 under the schedule trained on; updates after its end count as a difference. The rate of a step without
+        an update counts as it is given: it passes, so the schedule is no other one.
         """
         steps = rates.size(1)
         trained = self.tau.diff()[:steps]
@@ -131,7 +132,7 @@ class MeanCurveDynamics(DynamicsModule):
         Raises:
             ValueError: a test example is unseen and there are no first values.
         """
-        tau, seen = self.progress(inputs.rates), inputs.seen
+        tau, seen = self.progress(inputs.made_rates), inputs.seen
         own = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)], tau)
         if bool((seen >= 0).all()):
             return own
@@ -151,9 +152,9 @@ class MeanCurveDynamics(DynamicsModule):
         """Trajectories `[runs, steps + 1, M]` from effects of that shape; up to the first measured step, its value."""
         initial = None if inputs.initial is None else inputs.initial[:, 0]
         first = None if initial is None else to_latent(initial, self.scale)
-        rates, seen = inputs.rates, inputs.seen
-        shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(rates))
-        share = shown * self.schedule_match(rates).unsqueeze(-1)
+        seen = inputs.seen
+        shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(inputs.made_rates))
+        share = shown * self.schedule_match(inputs.rates).unsqueeze(-1)
         latent = self.curve(inputs, first) + share * limited(effect, self.effect_limits(seen))
         if initial is None or first is None:
             return from_latent(latent, self.scale)
@@ -161,7 +162,11 @@ class MeanCurveDynamics(DynamicsModule):
         # The curve of an unseen example was predicted from its first value already.
         offset = torch.where(seen >= 0, first - latent[:, given], 0.0).unsqueeze(1)
         before = initial.unsqueeze(1).expand(len(latent), given + 1, -1)
-        return torch.cat([before, from_latent(latent[:, given + 1 :] + self.carry * offset, self.scale)], dim=1)
+        values = torch.cat([before, from_latent(latent[:, given + 1 :] + self.carry * offset, self.scale)], dim=1)
+        if inputs.made is None:
+            return values
+        begun = nn.functional.pad(inputs.made.cumsum(1) > 0, (1, 0), value=False)
+        return torch.where(begun.unsqueeze(-1), values, initial.unsqueeze(1))
 
     def page_arrays(
         self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor

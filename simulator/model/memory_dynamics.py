@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from .curricula import updates_made
 from .dynamics import Field, SimulationInputs
 from .mean_curve_dynamics import MeanCurveDynamics
 from .recurrence import FilterBank
@@ -88,7 +89,8 @@ class MemoryDynamics(MeanCurveDynamics):
 
     def states(self, visits: torch.Tensor, rates: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
         """m and n of every step: `[runs, steps + 1, F * K]`, scaled to comparable size."""
-        states = self.filters.states(visits @ self.train_components(pool), self.relative(rates))
+        made = updates_made(visits)
+        states = self.filters.states(visits @ self.train_components(pool), self.relative(rates), made)
         return (states / self.state_scale[:, None]).flatten(2)
 
     def responses(self, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -112,7 +114,7 @@ class MemoryDynamics(MeanCurveDynamics):
 
     def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
-        return self.filters.sum_of_filtered(factors, self.relative(inputs.rates))
+        return self.filters.sum_of_filtered(factors, self.relative(inputs.rates), inputs.made)
 
     def page_arrays(
         self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor

@@ -7,13 +7,16 @@ from typing import NamedTuple
 import torch
 
 
-def markov_scan(alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor) -> torch.Tensor:
+def markov_scan(
+    alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor, made: torch.Tensor | None = None
+) -> torch.Tensor:
     """Free-running recurrence of eq. 4: phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t).
 
     Args:
         alpha: `[n, runs, steps, M]` factor of each order j = 1..n.
         beta: `[runs, steps, M]`.
         history: `[runs, n, M]` the first n values, oldest first; steps 1..n-1 are taken as given.
+        made: `[runs, steps]` whether there was an update: without one the value stays. None: at every step.
 
     Returns:
         `[runs, steps + 1, M]`, beginning with `history`.
@@ -24,16 +27,17 @@ def markov_scan(alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor) 
         value = beta[:, step]
         for lag in range(1, order + 1):
             value = value + alpha[lag - 1, :, step] * values[-lag]
-        values.append(value)
+        values.append(value if made is None else torch.where(made[:, step, None], value, values[-1]))
     return torch.stack(values, dim=1)
 
 
-def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
+def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
     """m_t = rho m_{t-1} + u_t for several rho at once, m_0 = 0.
 
     Args:
         inputs: u, `[runs, steps, width]`.
         decays: rho, `[P]`.
+        made: `[runs, steps]` whether there was an update: without one the sum stays. None: at every step.
 
     Returns:
         `[runs, steps + 1, P, width]`, zero at step 0.
@@ -43,13 +47,18 @@ def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
     state = inputs.new_zeros(runs, len(decays), width)
     states = [state]
     for step in range(steps):
-        state = rho * state + inputs[:, step].unsqueeze(1)
+        new = rho * state + inputs[:, step].unsqueeze(1)
+        state = new if made is None else torch.where(made[:, step, None, None], new, state)
         states.append(state)
     return torch.stack(states, dim=1)
 
 
 def optimiser_sums(
-    inputs: torch.Tensor, rates: torch.Tensor, momenta: torch.Tensor, forgettings: torch.Tensor
+    inputs: torch.Tensor,
+    rates: torch.Tensor,
+    momenta: torch.Tensor,
+    forgettings: torch.Tensor,
+    made: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sums of an optimiser with momentum, forgotten in proportion to the learning rate.
 
@@ -60,11 +69,12 @@ def optimiser_sums(
         rates: eta, `[runs or 1, steps]`.
         momenta: b, `[Q]`.
         forgettings: lambda, `[G]`.
+        made: `[runs, steps]` whether there was an update; None: at every step. Without one the rate must be 0.
 
     Returns:
         n, `[runs, steps + 1, Q * G, width]`, zero at step 0.
     """
-    pushed = (1 - momenta).view(-1, 1) * decayed_sums(inputs, momenta)[:, 1:] * rates[..., None, None]
+    pushed = (1 - momenta).view(-1, 1) * decayed_sums(inputs, momenta, made)[:, 1:] * rates[..., None, None]
     remaining = torch.exp(-rates.unsqueeze(-1) * forgettings)[:, :, None, :, None]
     state = inputs.new_zeros(len(inputs), len(momenta), len(forgettings), inputs.size(2))
     states = [state]
@@ -98,44 +108,52 @@ class FilterBank(NamedTuple):
         tau = torch.nn.functional.pad(rates.cumsum(-1), (1, 0))[:, :-1, None].clamp(max=self.end)
         return rates.unsqueeze(-1) * torch.exp(-self.fadings * tau)
 
-    def states(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+    def states(self, inputs: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
         """Every filter of every input.
 
         Args:
             inputs: `[runs, steps, width]`, e.g. mean over each batch.
             rates: `[runs or 1, steps]`, relative.
+            made: `[runs, steps]` whether there was an update: without one every filter stays. None: at every step.
 
         Returns:
             `[runs, steps + 1, F, width]`, zero at step 0.
         """
+        rates = rates if made is None else rates * made
         weighted = self.strengths(rates).unsqueeze(-1) * inputs.unsqueeze(-2)
-        summed = decayed_sums(weighted.flatten(2), self.decays).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
-        return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.forgettings)], 2)
+        summed = decayed_sums(weighted.flatten(2), self.decays, made).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
+        return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.forgettings, made)], 2)
 
-    def sum_of_filtered(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
+    def sum_of_filtered(
+        self, inputs: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The sum over filters of each filter's own input, of one run: differentiable, without states in memory.
 
         Args:
             inputs: `[F, steps, M]`.
             rates: `[1, steps]`, relative.
+            made: `[1, steps]` as of `states`.
 
         Returns:
             `[steps + 1, M]`, zero at step 0.
         """
+        rates = rates if made is None else rates * made
+        there = [True] * rates.size(1) if made is None else made[0].tolist()
         decaying = len(self.decays) * len(self.fadings)
         rho = self.decays.repeat_interleave(len(self.fadings)).view(-1, 1)
         strength = self.strengths(rates)[0].T.repeat(len(self.decays), 1).unsqueeze(-1)
         state = torch.zeros_like(inputs[:decaying, 0])
         effects = [state.sum(0)]
-        for pushed in (inputs[:decaying] * strength).unbind(1):
-            state = rho * state + pushed
+        for pushed, update in zip((inputs[:decaying] * strength).unbind(1), there, strict=True):
+            state = rho * state + pushed if update else state
             effects.append(state.sum(0))
         momentum = self.momenta.repeat_interleave(len(self.forgettings)).view(-1, 1)
         forgetting = self.forgettings.repeat(len(self.momenta)).view(-1, 1)
         velocity = torch.zeros_like(inputs[decaying:, 0])
         state = velocity
         for step, (pushed, rate) in enumerate(zip(inputs[decaying:].unbind(1), rates[0], strict=True), start=1):
-            velocity = momentum * velocity + (1 - momentum) * pushed
+            if there[step - 1]:
+                velocity = momentum * velocity + (1 - momentum) * pushed
             state = torch.exp(-forgetting * rate) * state + rate * velocity
             effects[step] = effects[step] + state.sum(0)
         return torch.stack(effects)

@@ -1,8 +1,8 @@
 """What a run would have been with other data: edits of a curriculum, simulated one or thousands at a time.
 
 The weight of a visit multiplies the example's part of its batch; the batch's step is the weighted mean, so a
-weight of zero is the same as dropping the example from the batch. Steps are numbered from 1: step t ends with
-the metric after t updates.
+weight of zero is the same as dropping the example from the batch. A batch left empty makes no update. Steps are
+numbered from 1: step t ends with the metric after t updates.
 """
 
 from __future__ import annotations
@@ -97,9 +97,6 @@ class WhatIf:
         return wanted
 
     def _changed(self, visits: list[list[tuple[int, float]]]) -> WhatIf:
-        for step, batch in enumerate(visits, start=1):
-            if not any(weight > 0 for _, weight in batch):
-                raise ValueError(f"step {step}: nothing is left in its batch; replace its examples instead")
         return replace(
             self,
             curriculum=tuple(tuple(key for key, _ in batch) for batch in visits),
@@ -113,8 +110,10 @@ class WhatIf:
     def drop(self, ids: Iterable[int], steps: Iterable[int] | None = None) -> WhatIf:
         """Without these examples, at these steps or everywhere; the rest of a batch makes up its mean.
 
+        A batch that is left empty makes no update, and its learning rate passes.
+
         Raises:
-            ValueError: an id or a step is unknown, or a batch is left empty. So of every change.
+            ValueError: an id or a step is unknown. So of every change.
         """
         dropped, chosen_steps = self._known(ids), self._steps(steps)
         visits = self._visits()
@@ -204,7 +203,7 @@ class WhatIf:
                 differences.append(f"sum of learning rates {total:.3g}, trained on {sum(trained_rates):.3g}")
             if not differences:
                 differences.append("another learning-rate schedule")
-        sizes = {len(batch) for batch in self.curriculum} - {config.batch_size}
+        sizes = {len(batch) for batch in self.curriculum} - {config.batch_size, 0}
         if sizes:
             differences.append(f"batches of {', '.join(map(str, sorted(sizes)))}, trained on {config.batch_size}")
         return tuple(differences)

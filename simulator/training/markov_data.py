@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.model.curricula import Members
+from simulator.model.curricula import Members, updates_made
 from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.model.recurrence import markov_scan
 from simulator.training.memory_states import TUNED_RUNS, spread
@@ -148,7 +148,16 @@ def row_errors(dynamics: MarkovDynamics, data: MarkovData, rows: torch.Tensor) -
     predicted = factors[:, -1]
     for lag in range(1, order + 1):
         predicted = predicted + factors[:, lag - 1] * data.values[run, interval + 1 - lag].to(device)
+    predicted = _where_made(predicted, data.values[run, interval].to(device), data.members.shares[run, interval])
     return (predicted - data.values[run, interval + 1].to(device)).square().sum()
+
+
+def _where_made(predicted: torch.Tensor, before: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Predictions `[rows, ...]`, and the values before in rows whose batches have no examples."""
+    made = updates_made(shares)
+    if made is None:
+        return predicted
+    return torch.where(made.to(predicted.device).view(-1, *[1] * (predicted.dim() - 1)), predicted, before)
 
 
 def triple_errors(dynamics: MarkovDynamics, data: MarkovData, triples: torch.Tensor) -> torch.Tensor:
@@ -168,6 +177,8 @@ def triple_errors(dynamics: MarkovDynamics, data: MarkovData, triples: torch.Ten
     predicted = factors[-1]
     for lag in range(1, order + 1):
         predicted = predicted + factors[lag - 1] * data.values[run, interval + 1 - lag, test].to(device)
+    before = data.values[run, interval, test].to(device)
+    predicted = _where_made(predicted, before, data.members.shares[run, interval])
     return (predicted - data.values[run, interval + 1, test].to(device)).square().sum()
 
 
@@ -175,7 +186,9 @@ def rollout(dynamics: MarkovDynamics, data: MarkovData, runs: torch.Tensor) -> t
     """Free-running trajectories of some runs from their first n values: `[len(runs), S, M]` (eq. 4)."""
     factors = data.batch_sums(runs, dynamics.factors(data.pool, data.test, data.head))
     by_factor = factors.unflatten(0, (len(runs), data.intervals)).permute(2, 0, 1, 3)
-    return markov_scan(by_factor[:-1], by_factor[-1], data.values[runs, : dynamics.order].to(data.pool.device))
+    made, device = updates_made(data.members.shares[runs]), data.pool.device
+    history = data.values[runs, : dynamics.order].to(device)
+    return markov_scan(by_factor[:-1], by_factor[-1], history, None if made is None else made.to(device))
 
 
 def rollout_errors(dynamics: MarkovDynamics, data: MarkovData, runs: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from simulator.model.curricula import Members
+from simulator.model.curricula import Members, updates_made
 from simulator.model.recurrence import FilterBank
 
 # Settings, scales, bands and the predictions for unseen test examples are chosen on at most so many runs. Mean curves
@@ -116,7 +116,8 @@ def states_of(
     end = float(relative.cumsum()[-1]) if len(relative) else 0.0
     constants = {name: torch.from_numpy(array) for name, array in filters.arrays(end).items()}
     bank = FilterBank(**constants, end=torch.tensor(end, dtype=torch.float64))
-    states = bank.states(means, torch.from_numpy(relative.astype(np.float64))[None]).numpy()
+    rates = torch.from_numpy(relative.astype(np.float64))[None]
+    states = bank.states(means, rates, updates_made(visits.shares)).numpy()
     if scale is None:
         scale = np.sqrt(np.square(states).mean((0, 1, 3)))
         scale = np.where(scale > 0, scale, 1.0)

@@ -15,7 +15,7 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
-from simulator.model.curricula import shares_between, visit_shares
+from simulator.model.curricula import shares_between, updates_made, visit_shares
 from simulator.model.recurrence import markov_scan
 from simulator.model.table_dynamics import LEARNED, TableDynamics
 from simulator.settings.train import TrainSettings
@@ -88,7 +88,7 @@ def table_trajectories(factors: torch.Tensor, data: IndexedRuns) -> torch.Tensor
     order = len(factors) - 1
     values = torch.einsum("rtn,fnm->frtm", data.shares, factors)
     values[0] += 1
-    return markov_scan(values[:-1], values[-1], data.values[:, :order])
+    return markov_scan(values[:-1], values[-1], data.values[:, :order], updates_made(data.shares))
 
 
 def table_error(factors: torch.Tensor, data: IndexedRuns) -> float:

@@ -138,7 +138,10 @@ CONFIG = '[[config]]\nconfig = "rte_nano"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (CONFIG + "batch = 4\n", "rte_nano has an unknown setting 'batch'; known are runs, unseen_runs, config, learn"),
+        (
+            CONFIG + "batch = 4\n",
+            "rte_nano has an unknown setting 'batch'; known are runs, unseen_runs, counterfactuals, kernels, ",
+        ),
         ("[defaults]\nworkers = 4\n" + CONFIG, "rte_nano has an unknown setting 'workers'"),
         (CONFIG + 'batch_size = "4"\n', "rte_nano: batch_size = '4' is not of type int"),
         (CONFIG + "batch_size = 4.0\n", "rte_nano: batch_size = 4.0 is not of type int"),

@@ -50,6 +50,7 @@ def same(found: WhatIf, model: GPTfluenceSimulator, curriculum: Curriculum, rate
 
 def test_drop(run: WhatIf, model: GPTfluenceSimulator) -> None:
     same(run.drop([0, 5]), model, [[1], [2, 3], [4], [6], [1, 2], [3, 3]])
+    same(run.drop([0, 1]), model, [[], [2, 3], [4], [5, 6], [2], [3, 3]])
     same(run.drop([0], steps=[3]), model, [[0, 1], [2, 3], [4], [5, 6], [1, 2], [3, 3]])
 
 
@@ -129,6 +130,7 @@ def test_what_goes_beyond_training_is_said(run: WhatIf) -> None:
     assert run.beyond == ()
     assert run.reorder([2, 1, 3, 4, 5, 6]).beyond == ()
     assert run.drop([0]).beyond == ("batches of 1, trained on 2",)
+    assert run.drop([0, 1], steps=[1]).beyond == ()
     assert run.schedule([1e-4] * STEPS).beyond == ("another learning-rate schedule",)
     longer = run.repeat(2).beyond
     assert longer[0] == "12 steps, trained on 6"
@@ -140,7 +142,6 @@ def test_what_goes_beyond_training_is_said(run: WhatIf) -> None:
     ("change", "message"),
     [
         (lambda run: run.drop([99]), "example 99 is not in the pool"),
-        (lambda run: run.drop([0, 1]), "step 1: nothing is left in its batch"),
         (lambda run: run.drop([0], steps=[7]), "there is no step 7; the run has steps 1 to 6"),
         (lambda run: run.drop([0], steps=[0]), "there is no step 0"),
         (lambda run: run.add([99], [1]), "example 99 is not in the pool"),
@@ -148,7 +149,6 @@ def test_what_goes_beyond_training_is_said(run: WhatIf) -> None:
         (lambda run: run.reorder([1, 1, 2, 3, 4, 5]), "each step from 1 to 6 once"),
         (lambda run: run.repeat(0), "times=0"),
         (lambda run: run.reweigh({0: -1.0}), "weight -1.0 must be finite and at least 0"),
-        (lambda run: run.reweigh({3: 0.0}, steps=[6]), "step 6: nothing is left"),
         (lambda run: run.schedule([1e-3]), "the curriculum has 6 steps, the learning rates 1"),
         (lambda run: run.schedule([float("nan")] * 6), "finite and at least 0"),
         (lambda run: simulate_many([]), "at least one alternative"),
@@ -185,6 +185,6 @@ def test_shares_with_weights_equal_a_loop(batches: list[list[tuple[int, float]]]
     np.testing.assert_allclose(found[0], wanted, rtol=1e-5)
 
 
-def test_an_empty_batch_is_named() -> None:
-    with pytest.raises(ValueError, match="run 1, step 2: nothing is left"):
-        visit_shares([[[0], [1]], [[0], []]], range(2))
+def test_an_empty_batch_has_no_shares() -> None:
+    found = visit_shares([[[0], [1]], [[0], []]], range(2))
+    assert found.tolist() == [[[1, 0], [0, 1]], [[1, 0], [0, 0]]]

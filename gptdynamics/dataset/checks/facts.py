@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class ConfigFacts:
             checked for consistency with each other.
         base_revision: of the model that its runs start from.
         planned: how many `runs` and `unseen_runs` it shall have.
+        counterfactuals: how many runs shall repeat which run.
         recorded: what its runs share, if they were recorded in training of somebody's own.
         imported: whether its runs are of another layout. Then they may lack metrics other than the loss, have any
             ascending steps and ids of examples, 64-bit metrics, and examples whose prompt and target are one text.
@@ -47,6 +49,7 @@ class ConfigFacts:
     settings: RunSettings | None = None
     base_revision: str | None = None
     planned: dict[str, int] | None = None
+    counterfactuals: dict[str, int] | None = None
     recorded: Recorded | None = None
     imported: bool = False
     metrics: tuple[Metric, ...] | None = None
@@ -106,6 +109,11 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
         findings.add(path, "base_revision", f"{revision!r} does not identify a base model", RESTORE)
         revision = None
     planned = manifest.get("planned")
+    repeated = planned.pop("counterfactuals", None) if isinstance(planned, dict) else None
+    if repeated is not None and not _are_counterfactuals(repeated):
+        what = f"counterfactuals {repeated!r} do not say how many runs shall repeat which run"
+        findings.add(path, "planned", what, RESTORE)
+        repeated = None
     if (
         not isinstance(planned, dict)
         or set(planned) != set(COUNTS)
@@ -118,7 +126,14 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
     except SettingsError as error:
         findings.add(path, "metrics", str(error), RESTORE)
     imported = isinstance(manifest.get("origin"), dict)
-    return ConfigFacts(config, task, settings, revision, planned, recorded, imported, metrics)
+    return ConfigFacts(config, task, settings, revision, planned, repeated, recorded, imported, metrics)
+
+
+def _are_counterfactuals(values: Any) -> bool:
+    return isinstance(values, dict) and all(
+        re.fullmatch("[0-9]{4,}", base) and type(count) is int and 0 <= count <= _MOST_RUNS
+        for base, count in values.items()
+    )
 
 
 def _manifest(path: Path, findings: Findings) -> dict[str, Any] | None:

@@ -35,8 +35,8 @@ class ConfigFiles:
 
     @property
     def runs(self) -> list[str]:
-        """Runs that have a file: those on the pool, then those on unseen rows."""
-        return sorted(self.trajectories | self.rows | self.products, key=lambda run: run_parts(run)[::-1])
+        """Runs that have a file: those on the pool, on unseen rows, then counterfactual runs."""
+        return sorted(self.trajectories | self.rows | self.products, key=lambda run: run_parts(run).order)
 
 
 @dataclass
@@ -124,7 +124,7 @@ def _add_files(path: Path, layout: Layout, findings: Findings) -> bool:
 
 def _run_of(file: Path, files: ConfigFiles, findings: Findings) -> str | None:
     """The run that a file is of, by its name; None, and a fault, if it is not named as it should be."""
-    split, _, run = file.stem.rpartition("-")
+    split, _, run = file.stem.partition("-")
     try:
         correct = split_of(run)
     except SettingsError:

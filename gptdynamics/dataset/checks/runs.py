@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from gptdynamics.configs import RunSettings, run_parts
-from gptdynamics.curriculum import draw_curriculum, linear_decay
+from gptdynamics.curriculum import draw_curriculum, left_out, linear_decay
 from gptdynamics.dataset.checks.facts import ConfigFacts
 from gptdynamics.dataset.checks.findings import Findings, Problem, Problems, some
-from gptdynamics.dataset.checks.parquet import Lists, checked_table
-from gptdynamics.dataset.schema import RUN_SCHEMA
+from gptdynamics.dataset.checks.parquet import Lists, readable_table, sound_columns
+from gptdynamics.dataset.schema import COUNTERFACTUAL_COLUMNS, RUN_SCHEMA
 
 # Wherever a run was recorded, its rates are stored as float32.
 _RATE_ERROR = 1e-6
@@ -39,7 +39,13 @@ class _RunRow:
 def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) -> int | None:
     """Check the row of a run: names, settings, curriculum, rates. Returns its updates, if they are known."""
     updates = None if facts.settings is None else facts.settings.run_steps
-    table = checked_table(findings, path, facts.run_schema)
+    table = readable_table(findings, path)
+    schema = facts.run_schema
+    if table is not None:
+        if not set(COUNTERFACTUAL_COLUMNS) & set(table.column_names) and run_parts(run).base is None:
+            # As in earlier releases.
+            schema = pa.schema([field for field in schema if field.name not in COUNTERFACTUAL_COLUMNS])
+        table = sound_columns(findings, path, table, schema)
     if table is None:
         return updates
     if table.num_rows != 1:
@@ -52,7 +58,8 @@ def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) 
 
 def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
     """What a run's row must say, by column."""
-    expected: dict[str, Any] = {"run": run, "index": run_parts(run)[0], "config": facts.config}
+    parts = run_parts(run)
+    expected: dict[str, Any] = {"run": run, "index": parts.index, "config": facts.config, "repeats": parts.base}
     if facts.task:
         expected |= {"task": facts.task.name, "scenario": facts.task.scenario}
     if facts.base_revision:
@@ -76,7 +83,7 @@ def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
 def _values_of_the_manifest(row: _RunRow) -> Problems:
     for name, expected in row.expected.items():
         if name in row.values and row.values[name] != expected:
-            named = name in ("run", "index")
+            named = name in ("run", "index", "repeats")
             source = "its file's name says" if named else f"the manifest of {row.facts.config} says"
             yield Problem(name, f"{row.values[name]!r}, where {source} {expected!r}")
 
@@ -113,8 +120,8 @@ def _curriculum(row: _RunRow) -> Problems:
     ids = batches.flatten().to_numpy(zero_copy_only=False)
     if facts.settings is None:
         row.updates = len(sizes)
-        if (ids < 0).any() or not sizes.all():
-            yield Problem("curriculum", "it has empty batches or ids below 0")
+        if not len(ids) or (ids < 0).any():
+            yield Problem("curriculum", "it has ids below 0" if len(ids) else "all its batches are empty")
         elif facts.pool is not None and ids.max() >= facts.pool:
             yield Problem("curriculum", f"id {ids.max()} is not one of the {facts.pool} examples of the pool")
     elif problem := _curriculum_problem(sizes, ids, facts.settings, row.run):
@@ -124,10 +131,16 @@ def _curriculum(row: _RunRow) -> Problems:
 def _curriculum_problem(sizes: np.ndarray, ids: np.ndarray, settings: RunSettings, run: str) -> str:
     if len(sizes) != settings.run_steps:
         return f"it has {len(sizes)} batches, the settings make {settings.run_steps}"
+    parts = run_parts(run)
+    if parts.base is not None:
+        batches = [batch.tolist() for batch in np.split(ids, np.cumsum(sizes)[:-1])]
+        pairs = enumerate(zip(batches, draw_curriculum(settings, run), strict=True))
+        wrong = next((at for at, (batch, drawn) in pairs if batch != drawn), None)
+        return "" if wrong is None else f"batch {wrong} is not that of run {parts.base} without the rows left out"
     if (sizes != settings.batch_size).any():
         batch = int(np.argmax(sizes != settings.batch_size))
         return f"batch {batch} has {sizes[batch]} ids, batch_size is {settings.batch_size}"
-    unseen = run_parts(run)[1]
+    unseen = parts.unseen
     pool = settings.unseen_pool_ids if unseen else settings.pool_ids
     outside = (ids < pool.start) | (ids >= pool.stop)
     if outside.any():
@@ -144,6 +157,17 @@ def _curriculum_problem(sizes: np.ndarray, ids: np.ndarray, settings: RunSetting
     if differs.any():
         return f"batch {int(np.argmax(differs))} is not the one that seed {settings.seed} draws for run {run}"
     return ""
+
+
+def _left_out(row: _RunRow) -> Problems:
+    if "left_out" not in row.table.column_names:
+        return
+    [rows] = row.table["left_out"].to_pylist()
+    if run_parts(row.run).base is None:
+        if rows is not None:
+            yield Problem("left_out", "it has rows, but the run repeats none")
+    elif row.facts.settings is not None and rows != left_out(row.facts.settings, row.run):
+        yield Problem("left_out", f"not the rows that seed {row.facts.settings.seed} leaves out in run {row.run}")
 
 
 def _rates(row: _RunRow) -> Problems:
@@ -167,4 +191,4 @@ def _rates(row: _RunRow) -> Problems:
             yield Problem("learning_rate", f"{what}, linear decay makes it {expected[update]:.6g}")
 
 
-RULES = (_values_of_the_manifest, _base_model_is_named, _objects_are_json, _curriculum, _rates)
+RULES = (_values_of_the_manifest, _base_model_is_named, _objects_are_json, _curriculum, _left_out, _rates)

@@ -87,8 +87,8 @@ def test_only_the_wanted_test_examples(run: WhatIf) -> None:
 
 
 def test_leaving_out_equals_simulating_without(run: WhatIf) -> None:
-    found = leave_out(run, [0, 2, 5], run.situation.test_ids[1:3])
-    assert found.pool_ids == (0, 2, 5)
+    found = leave_out(run, [0, 2, 3], run.situation.test_ids[1:3])
+    assert found.pool_ids == (0, 2, 3)
     with_it = run.simulate()
     for at, key in enumerate(found.pool_ids):
         without = run.drop([key]).simulate()
@@ -101,5 +101,3 @@ def test_what_is_unknown_is_refused(run: WhatIf) -> None:
         visit_derivatives(run, [99])
     with pytest.raises(ValueError, match="example 99 is not in the pool"):
         leave_out(run, [99])
-    with pytest.raises(ValueError, match="step 6: nothing is left"):
-        leave_out(run, [3])
