@@ -37,15 +37,10 @@ class Members:
 
     @classmethod
     def between(cls, curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int], step: Sequence[int]) -> Members:
-        """The batches between measured steps, each batch of an interval with the same weight.
-
-        Args:
-            curricula: `[runs][steps][batch]` ids.
-            ids: of the pool examples.
-            step: measured steps, ascending.
+        """The batches between measured steps `step`, ascending, each batch of an interval with the same weight.
 
         Raises:
-            ValueError: an id is not in the pool; the message says where.
+            ValueError: an id of the curricula `[runs][steps][batch]` is not among the `ids` of the pool.
         """
         place = {key: index for index, key in enumerate(ids)}
         ranges = list(pairwise(step))

@@ -10,13 +10,8 @@ import torch
 def markov_scan(alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor) -> torch.Tensor:
     """Free-running recurrence of eq. 4: phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t).
 
-    Args:
-        alpha: `[n, runs, steps, M]` factor of each order j = 1..n.
-        beta: `[runs, steps, M]`.
-        history: `[runs, n, M]` the first n values, oldest first; steps 1..n-1 are taken as given.
-
-    Returns:
-        `[runs, steps + 1, M]`, beginning with `history`.
+    From alpha `[n, runs, steps, M]`, beta `[runs, steps, M]` and the first n values, oldest first, `[runs, n, M]`:
+    `[runs, steps + 1, M]`, beginning with those values.
     """
     order = alpha.size(0)
     values = list(history.unbind(1))
@@ -29,15 +24,7 @@ def markov_scan(alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor) 
 
 
 def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor) -> torch.Tensor:
-    """m_t = rho m_{t-1} + u_t for several rho at once, m_0 = 0.
-
-    Args:
-        inputs: u, `[runs, steps, width]`.
-        decays: rho, `[P]`.
-
-    Returns:
-        `[runs, steps + 1, P, width]`, zero at step 0.
-    """
+    """m_t = rho m_{t-1} + u_t, m_0 = 0, for P rho: `[runs, steps + 1, P, width]` from u `[runs, steps, width]`."""
     runs, steps, width = inputs.shape
     rho = decays.view(1, -1, 1)
     state = inputs.new_zeros(runs, len(decays), width)
@@ -53,16 +40,8 @@ def optimiser_sums(
 ) -> torch.Tensor:
     """Sums of an optimiser with momentum, forgotten in proportion to the learning rate.
 
-    v_t = b v_{t-1} + (1 - b) x_t and n_t = exp(-lambda eta_t) n_{t-1} + eta_t v_t, for every b with every lambda.
-
-    Args:
-        inputs: x, `[runs, steps, width]`.
-        rates: eta, `[runs or 1, steps]`.
-        momenta: b, `[Q]`.
-        forgettings: lambda, `[G]`.
-
-    Returns:
-        n, `[runs, steps + 1, Q * G, width]`, zero at step 0.
+    v_t = b v_{t-1} + (1 - b) x_t and n_t = exp(-lambda eta_t) n_{t-1} + eta_t v_t, n_0 = 0, for Q b with each of G
+    lambda: n `[runs, steps + 1, Q * G, width]` from x `[runs, steps, width]` and eta `[runs or 1, steps]`.
     """
     pushed = (1 - momenta).view(-1, 1) * decayed_sums(inputs, momenta)[:, 1:] * rates[..., None, None]
     remaining = torch.exp(-rates.unsqueeze(-1) * forgettings)[:, :, None, :, None]
@@ -99,28 +78,18 @@ class FilterBank(NamedTuple):
         return rates.unsqueeze(-1) * torch.exp(-self.fadings * tau)
 
     def states(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
-        """Every filter of every input.
+        """Every filter of every input: `[runs, steps + 1, F, width]`, zero at step 0.
 
-        Args:
-            inputs: `[runs, steps, width]`, e.g. mean over each batch.
-            rates: `[runs or 1, steps]`, relative.
-
-        Returns:
-            `[runs, steps + 1, F, width]`, zero at step 0.
+        Of inputs `[runs, steps, width]`, e.g. means over batches, and relative rates `[runs or 1, steps]`.
         """
         weighted = self.strengths(rates).unsqueeze(-1) * inputs.unsqueeze(-2)
         summed = decayed_sums(weighted.flatten(2), self.decays).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
         return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.forgettings)], 2)
 
     def sum_of_filtered(self, inputs: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
-        """The sum over filters of each filter's own input, of one run: differentiable, without states in memory.
+        """The sum over filters of each filter's own input: `[steps + 1, M]`, zero at step 0, of one run.
 
-        Args:
-            inputs: `[F, steps, M]`.
-            rates: `[1, steps]`, relative.
-
-        Returns:
-            `[steps + 1, M]`, zero at step 0.
+        Of inputs `[F, steps, M]` and relative rates `[1, steps]`; differentiable, without all states in memory.
         """
         decaying = len(self.decays) * len(self.fadings)
         rho = self.decays.repeat_interleave(len(self.fadings)).view(-1, 1)
