@@ -15,13 +15,7 @@ class NotApplicableError(DataError):
 
 
 class Predictor(Protocol):
-    """A fitted method.
-
-    Attributes:
-        name: in tables and figures.
-        model: folder or Hub id it was loaded from, or None.
-        history: how many first values it is given.
-    """
+    """A fitted method: its name in tables, where it was loaded from, and how many first values it is given."""
 
     name: str
     model: str | None

@@ -46,12 +46,7 @@ SLOW = ("tracin_cp_published",)
 
 
 def fit_baseline(name: str, seen: Dynamics, history: int = 1) -> Predictor:
-    """Fit a baseline.
-
-    Args:
-        name: one of `BASELINES`.
-        seen: training and validation runs.
-        history: the longest history of any method that it is compared with.
+    """Fit a baseline on training and validation runs; `history` is the longest of any method it is compared with.
 
     Raises:
         SettingsError: there is no such baseline.

@@ -52,11 +52,8 @@ def open_bench(runs: Dynamics) -> Bench:
 def replay(bench: Bench, runs: Dynamics, index: int, repeat: int = 0) -> Iterator[PreTrainedModel]:
     """The model before the first update and after each one, in evaluation mode: the same object, changing.
 
-    Args:
-        bench: from `open_bench`.
-        runs: of which.
-        index: of the run among them.
-        repeat: 0 for the random numbers that the run was recorded with, else others (dropout, adapters' first values).
+    `index` is that of the run among `runs`; `repeat` 0 takes the random numbers that the run was recorded with, another
+    number others (dropout, adapters' first values).
     """
     entropy = [*run_seed(bench.settings, runs.runs[index]), *([repeat] if repeat else [])]
     return bench.weights(runs.curricula[index], runs.learning_rate[index].tolist(), entropy)

@@ -30,15 +30,7 @@ Changes = Callable[[Dynamics, int], np.ndarray]
 
 
 def add_up(runs: Dynamics, changes: np.ndarray) -> np.ndarray:
-    """The first value plus all changes up to each measured step.
-
-    Args:
-        runs: R runs, S measured steps.
-        changes: `[R, T, M]` change of each update.
-
-    Returns:
-        `[R, S, M]`.
-    """
+    """The first value plus all changes `[R, T, M]` of updates up to each measured step: `[R, S, M]`."""
     sums = np.pad(changes.astype(np.float64).cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, runs.step]
     return (runs.values[:, :1] + sums - sums[:, :1]).astype(np.float32)
 
@@ -109,13 +101,7 @@ def checkpoint_changes(runs: Dynamics, index: int, at_the_end: bool) -> np.ndarr
 
 
 class FirstOrder:
-    """A method of this module.
-
-    Args:
-        name: of the method.
-        changes: what it adds up.
-        runs: that it will be compared on, or any of the same config; nothing is fitted, but the metric is checked.
-    """
+    """A method that adds up `changes`; nothing is fitted, but the metric of `runs` is checked."""
 
     model: str | None = None
     history = 1

@@ -56,11 +56,7 @@ def some_tests(runs: Dynamics, tests: list[int]) -> Dynamics:
 def mean_curves(training: Dynamics, runs: Dynamics, seen_tests: list[int], unseen_tests: bool) -> np.ndarray:
     """The reference of skill: mean curves, or for unseen test examples the first value plus the seen ones' mean change.
 
-    Args:
-        training: training and validation runs, with all test examples.
-        runs: that are predicted, `[R, S, M]`.
-        seen_tests: indices of the test examples that were trained on.
-        unseen_tests: whether the test examples of `runs` are others.
+    `training` has all test examples, `seen_tests` are indices of those trained on; `runs` are predicted, `[R, S, M]`.
     """
     if not unseen_tests:
         return np.broadcast_to(some_tests(training, seen_tests).values.mean(0), runs.values.shape)
@@ -70,26 +66,14 @@ def mean_curves(training: Dynamics, runs: Dynamics, seen_tests: list[int], unsee
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Runs that methods are scored on.
-
-    Attributes:
-        runs: R runs, with only the M test examples that are scored.
-        reference: `[R, S, M]`, the mean curve's predictions.
-    """
+    """R runs with the M test examples that are scored, and the mean curve's predictions `[R, S, M]`."""
 
     runs: Dynamics
     reference: np.ndarray
 
     @classmethod
     def of(cls, training: Dynamics, runs: Dynamics, seen: list[int], tests: list[int]) -> HeldOut:
-        """Hold out runs.
-
-        Args:
-            training: training and validation runs, with all test examples.
-            runs: that are held out, with all test examples.
-            seen: indices of the test examples that are trained on.
-            tests: indices of those that are scored: these, or others.
-        """
+        """Hold out runs; `seen` are indices of the test examples trained on, `tests` those that are scored."""
         scored = some_tests(runs, tests)
         return cls(scored, mean_curves(training, scored, seen, tests != seen))
 

@@ -90,16 +90,10 @@ def undefined_scores(truth: np.ndarray, history: int) -> Scores:
 
 
 def score_prediction(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, history: int = 1) -> Scores:
-    """Score one method's predictions against ground truth.
+    """Score predictions `[R, S, M]` against the truth and the mean curve's predictions, the reference of skill.
 
-    Args:
-        predicted: `[R, S, M]`.
-        truth: `[R, S, M]`.
-        mean_curve: `[R, S, M]` predictions of the mean curve, the reference of skill.
-        history: how many first values any method was given; they are not scored.
-
-    Returns:
-        The scores; all None where a prediction is not finite (it blew up).
+    The first `history` values, which any method was given, are not scored. All scores are None where a prediction is
+    not finite.
     """
     if not np.isfinite(predicted[:, history:]).all():
         return undefined_scores(truth, history)
@@ -123,14 +117,9 @@ def score_prediction(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.nd
 
 @dataclass(frozen=True)
 class Method:
-    """A method with what it predicts of the runs that are scored.
+    """A method with its prediction `[R, S, M]` of the scored runs, or None and a note that says why.
 
-    Attributes:
-        name: in tables and figures.
-        prediction: `[R, S, M]`, or None where there is none.
-        model: folder or Hub id it was loaded from, or None.
-        coverage: how often true values lie in its 90% band, or None.
-        note: why there is no prediction, or None.
+    `model` is the folder or Hub id it was loaded from; `coverage` is that of its 90% band.
     """
 
     name: str
@@ -141,13 +130,7 @@ class Method:
 
     @classmethod
     def of(cls, predictor: Predictor, runs: Dynamics, history: int, name: str | None = None) -> Method:
-        """Predict runs.
-
-        Args:
-            predictor: a baseline or a simulator.
-            runs: R held-out runs.
-            history: how many first values are not scored.
-            name: another name than the predictor's.
+        """Predict R held-out runs, under the predictor's name or another.
 
         Raises:
             NotApplicableError: the runs lack what the method needs.
@@ -159,14 +142,9 @@ class Method:
 def score(
     methods: Sequence[Method], runs: Dynamics, reference: np.ndarray, history: int = 1, split: str = "test"
 ) -> list[Row]:
-    """Score methods on the same runs: a row for each.
+    """Score methods on the same runs: a row for each, with `split` as its name of them.
 
-    Args:
-        methods: with their predictions.
-        runs: R held-out runs of M test examples.
-        reference: `[R, S, M]` predictions of the mean curve, the reference of skill.
-        history: how many first values any method was given; they are not scored.
-        split: what the runs are called in the rows.
+    `reference` `[R, S, M]` is what the mean curve predicts; the first `history` values are not scored.
     """
     rows = []
     for method in methods:

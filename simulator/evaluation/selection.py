@@ -11,12 +11,9 @@ def evenly_spaced(count: int, most: int) -> list[int]:
 
 
 def at_quantiles(errors: np.ndarray, parts: int, among: np.ndarray | None = None) -> list[tuple[int, int]]:
-    """The (run, test example) pairs whose errors are at the quantiles 1/parts to (parts - 1)/parts, each pair once.
+    """The (run, test example) pairs whose errors `[R, M]` are at the quantiles 1/parts to (parts - 1)/parts, each once.
 
-    Args:
-        errors: `[R, M]`.
-        parts: number of parts that the quantiles cut the errors into.
-        among: `[R, M]`, whether a pair may be chosen; default: all may.
+    `among` `[R, M]` says whether a pair may be chosen; by default all may.
     """
     pairs = np.argwhere(np.ones(errors.shape, bool) if among is None else among)
     pairs = pairs[np.argsort(errors[tuple(pairs.T)], kind="stable")]

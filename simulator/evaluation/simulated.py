@@ -68,12 +68,7 @@ def method_name(model: GPTfluenceSimulator) -> str:
 
 
 def name_of(config: GPTfluenceConfig | TrainSettings, encoder: str) -> str:
-    """The method's name of what is trained, or was.
-
-    Args:
-        config: with `dynamics`, `order`, `kind` and `projection`.
-        encoder: its name.
-    """
+    """The method's name, from a configuration or training settings and the encoder's name."""
     return kind_named(config.dynamics).method_name(config, encoder)
 
 
@@ -127,13 +122,7 @@ class Simulated:
             raise SettingsError(f"{self.model or self.name} does not fit the data ({'; '.join(differ)})")
 
     def coverage(self, runs: Dynamics, history: int, level: float = 0.9) -> Coverage | None:
-        """How often the runs lie inside the band, after the first `history` values; None: the model has no such band.
-
-        Args:
-            runs: held-out runs.
-            history: first values that are not counted.
-            level: of the band.
-        """
+        """How often runs lie inside the band of this level, after the first `history` values; None without a band."""
         model = self.simulator
         if model.config.calibration_runs / (model.config.calibration_runs + 1) < level:
             return None

@@ -146,15 +146,9 @@ class DynamicsModule(nn.Module, ABC):
 
 
 def interpolate(grid: torch.Tensor, values: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Linear interpolation along a grid, constant outside it.
+    """Linear interpolation `[..., width]` of values `[G, width]` along an ascending grid `[G]`, constant outside it.
 
-    Args:
-        grid: `[G]` ascending; it may begin or end with equal points (updates of rate zero).
-        values: `[G, width]`.
-        points: `[...]`.
-
-    Returns:
-        `[..., width]`.
+    The grid may begin or end with equal points (updates of rate zero).
     """
     if len(grid) == 1:
         return values[0].expand(*points.shape, values.size(-1))

@@ -21,13 +21,7 @@ QUANTILES = 513
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often truth lies inside a band.
-
-    Attributes:
-        share: mean over runs of the share of values inside.
-        uncertainty: standard error of that mean by run; None of a single run.
-        runs: shares of the single runs.
-    """
+    """Mean over runs of the share of true values inside a band, its standard error or None, and each run's share."""
 
     share: float
     uncertainty: float | None
@@ -35,13 +29,10 @@ class Coverage:
 
 
 def coverage(truth: np.ndarray, low: np.ndarray, high: np.ndarray) -> Coverage:
-    """The share of values inside a band, with its uncertainty by run.
-
-    Args:
-        truth, low, high: `[R, S, M]`, without the values that were given.
+    """The share of values inside a band, with its uncertainty by run; arrays `[R, S, M]` without the values given.
 
     Raises:
-        ValueError: shapes differ, or nothing is to be compared.
+        ValueError: shapes differ, or are empty.
     """
     if truth.shape != low.shape or truth.shape != high.shape or truth.size == 0:
         raise ValueError(f"truth {truth.shape}, low {low.shape} and high {high.shape} must have one shape, not empty")
@@ -51,17 +42,11 @@ def coverage(truth: np.ndarray, low: np.ndarray, high: np.ndarray) -> Coverage:
 
 
 def band_arrays(residuals: np.ndarray, unseen: np.ndarray, step: np.ndarray, history: int) -> dict[str, np.ndarray]:
-    """What a simulator stores for bands, from residuals of runs left out.
+    """What a simulator stores for bands, from residuals `[R, S, M]` of runs left out, NaN where there is none.
 
-    Args:
-        residuals: `[R, S, M]`, NaN where there is none.
-        unseen: likewise of test examples that were left out, too.
-        step: `[S]` measured steps.
-        history: first values that were given; their residuals are not used.
-
-    Returns:
-        `band_scale` `[T + 1, M]`, `band_scores` `[513]` at levels from 0 to R / (R + 1), and both for unseen test
-        examples, with scales `[T + 1]`.
+    `unseen` are those of test examples left out, too; the first `history` of the measured steps `step` were given.
+    Returns `band_scale` `[T + 1, M]`, `band_scores` `[513]` at levels from 0 to R / (R + 1), and both for unseen test
+    examples, with scales `[T + 1]`.
     """
     every = np.arange(int(step[-1]) + 1)
 
@@ -134,12 +119,7 @@ def _band_scores(scores: np.ndarray) -> np.ndarray:
 
 
 def _ranks(own: np.ndarray, every: np.ndarray) -> np.ndarray:
-    """The share of the other runs' scores up to the first that reaches each score of a run: `[own]`, at most 1.
-
-    Args:
-        own: scores of the run.
-        every: sorted scores of all runs.
-    """
+    """The share of the other runs' scores up to the first that reaches each of `own`, at most 1; `every` is sorted."""
     below = np.searchsorted(every, own) - np.searchsorted(np.sort(own), own)
     share: np.ndarray = ((below + 1) / (len(every) - len(own))).clip(max=1)
     return share

@@ -96,13 +96,7 @@ class MarkovDynamics(DynamicsModule):
         return {name: value[self._rows(head)] for name, value in self.state_dict().items()}
 
     def project(self, vectors: torch.Tensor, side: str, head: int = 0) -> torch.Tensor:
-        """W_j^T h or U_j^T h' of every factor of a head: `[n + 1, count, H]` from `[count, E]`.
-
-        Args:
-            vectors: of encoders.
-            side: `train` or `test`.
-            head: place of the metric among `GPTfluenceConfig.heads`.
-        """
+        """W_j^T h (`side` is `train`) or U_j^T h' (`test`) of every factor of a head: `[n + 1, count, H]`, from `[count, E]`."""
         rows = self._rows(head)
         if self.projection == "linear":
             return vectors @ (self.train_side if side == "train" else self.test_side)[rows]

@@ -29,14 +29,10 @@ _PLACE = ("cache_dir", "force_download", "local_files_only", "proxies", "revisio
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write files into an empty folder, and move them into `folder` when all are on disk.
 
-    If the process is killed while they are moved, `finish_writing` moves the rest.
-
-    Args:
-        folder: made if it is not there; its other files stay.
-        fill: is given the empty folder.
+    If the process is killed while they are moved, `finish_writing` moves the rest. Other files in `folder` stay.
 
     Raises:
-        OSError: there is no space, or no right; the files in `folder` are as they were.
+        OSError: there is no space, or no right; the files in `folder` are unchanged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     finish_writing(folder)
@@ -95,14 +91,10 @@ def seal(folder: Path, variant: str | None = None) -> None:
 
 
 def locate(source: str | os.PathLike, options: dict[str, Any]) -> tuple[Path, Path, str | None]:
-    """Where configuration and weights of a model are on this machine, and of which commit, if they are the Hub's.
-
-    Args:
-        source: a folder or a Hub id.
-        options: of `from_pretrained`.
+    """Where configuration and weights of a folder or Hub id are on this machine, and of which commit of the Hub.
 
     Raises:
-        OSError: one is missing, or cannot be had.
+        OSError: one is missing, or cannot be downloaded.
     """
     given = {name: options[name] for name in _PLACE if options.get(name) is not None}
     config = cached_file(source, CONFIG, **given)
@@ -117,11 +109,7 @@ def locate(source: str | os.PathLike, options: dict[str, Any]) -> tuple[Path, Pa
 def check(config_path: Path, weights_path: Path, model_type: str) -> None:
     """See that configuration and weights are whole, and belong together.
 
-    Models that were saved without a digest have none in either file, and are not compared.
-
-    Args:
-        config_path, weights_path: the files.
-        model_type: that the configuration must name.
+    Models of earlier versions have no digest in either file, and are not compared.
 
     Raises:
         ValueError: they are damaged, of different savings, of another kind of model, or have weights that are not

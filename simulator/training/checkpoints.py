@@ -24,12 +24,9 @@ from gptdynamics.tensor_files import read_tensors, write_tensors
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one training.
+    """The checkpoints of one training, in a folder, at least `seconds` apart for each fit.
 
-    Attributes:
-        folder: made at the first checkpoint.
-        settings: everything that the result depends on, as plain values.
-        seconds: the least time between two checkpoints of a fit.
+    `settings` are everything that the result depends on, as plain values.
     """
 
     folder: Path

@@ -25,13 +25,7 @@ Residuals = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Part:
-    """Runs of one config and metric with the vectors of their examples.
-
-    Attributes:
-        runs: the runs.
-        config: the simulator's configuration of this part; fitting completes it.
-        pool, test: `[N, E]` and `[M, E]` encoder vectors.
-    """
+    """Runs of one config and metric, their configuration, which fitting completes, and `[N, E]`, `[M, E]` vectors."""
 
     runs: Dynamics
     config: GPTfluenceConfig
@@ -44,8 +38,7 @@ class Fits:
     """The result of fitting.
 
     Attributes:
-        fitted: how each part was fitted.
-        residuals: of each part; None: no bands are wanted.
+        fitted, residuals: of each part; residuals are None where no bands are wanted.
         shared: weights that all parts share, by their names in the model.
         own: weights of each part, by their names in a model of that part alone.
     """
@@ -99,14 +92,9 @@ class Fitter(ABC):
 
 @dataclass(frozen=True)
 class PartFit:
-    """The result of fitting one part by itself.
+    """The result of fitting one part: the best setting, a dataclass, and every setting with its error.
 
-    Attributes:
-        choice: the best setting, a dataclass.
-        error: its mean squared error.
-        tried: every setting with its error.
-        weights: of the dynamics, by name.
-        residuals: None: no bands are wanted.
+    `weights` are of the dynamics, by name; `residuals` are None where no bands are wanted.
     """
 
     choice: Any

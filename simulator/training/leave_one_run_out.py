@@ -78,9 +78,7 @@ def growth_of(runs: int) -> float:
 def shrinkage(products: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """The share of predicted effects that is real at every step, between 0 and 1: a regression of truth on prediction.
 
-    Args:
-        products: `[..., S]` sums of truth times prediction.
-        squares: `[..., S]` sums of squared predictions.
+    From sums `[..., S]` of truth times prediction, and of squared predictions.
     """
     steps = products.shape[-1]
     # As a matrix of ones near the diagonal: at the ends the window is what is left of it.
@@ -118,14 +116,10 @@ def shrunk_residuals(
 def leave_one_run_out(
     states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridges: Sequence[float], scale: Scale
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`shrunk_residuals` of ridge regressions on states that all test examples share.
+    """`shrunk_residuals` of ridge regressions with K relative penalties on states that all test examples share.
 
-    Args:
-        states: `[R, S, D]`.
-        values: `[R, S, M]`, whose latents are a mean curve and a linear response to the states.
-        covariance: `[M, M]` prior covariance of the responses.
-        ridges: K relative penalties.
-        scale: of the metric.
+    `states` is `[R, S, D]`, `values` `[R, S, M]`, whose latents are a mean curve and a linear response to the states;
+    `covariance` `[M, M]` is the prior covariance of the responses.
     """
     latent = to_latent(torch.from_numpy(values), scale).numpy()
     fits = RunSums.of(states, latent, covariance).without_each_run(ridges)

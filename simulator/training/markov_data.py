@@ -33,8 +33,7 @@ class MarkovData:
         values: `[R, S, M]`.
         pool, test: `[N, E]` and `[M, E]` encoder vectors.
         batch_size: examples in an update; sums of factors over a batch are scaled to it.
-        head: index of the metric among the heads of the dynamics.
-        weight: of squared errors next to those of other configs and metrics.
+        head, weight: index of the metric among the heads of the dynamics, and weight of its squared errors.
     """
 
     members: Members
@@ -88,15 +87,7 @@ class MarkovData:
         return replace(mine, members=Members(places, shares), values=torch.cat([mine.values, others.values]))
 
     def batch_sums(self, index: Any, values: torch.Tensor) -> torch.Tensor:
-        """Sums over batches of values of pool examples.
-
-        Args:
-            index: of runs and intervals, into `[R, S - 1]`; it selects n batches.
-            values: `[F, N, width]`.
-
-        Returns:
-            `[n, F, width]`.
-        """
+        """Sums `[n, F, width]` of values of pool examples `[F, N, width]` over n batches, given by an index into `members`."""
         places, shares = (
             each[index].flatten(0, -2).to(self.pool.device) for each in (self.members.places, self.members.shares)
         )
@@ -137,10 +128,7 @@ def _locate(rows: torch.Tensor, data: MarkovData, order: int) -> tuple[torch.Ten
 def row_errors(dynamics: MarkovDynamics, data: MarkovData, rows: torch.Tensor) -> torch.Tensor:
     """Sum of squared errors of one step from true history, for all test examples (eq. 9 without the penalty).
 
-    Args:
-        dynamics: the model.
-        data: runs.
-        rows: which (run, interval) pairs, counting those with a whole history, run by run.
+    `rows` are (run, interval) pairs, counting those with a whole history, run by run.
     """
     order, device = dynamics.order, data.pool.device
     run, interval = _locate(rows, data, order)
@@ -163,10 +151,7 @@ def _where_made(predicted: torch.Tensor, before: torch.Tensor, shares: torch.Ten
 def triple_errors(dynamics: MarkovDynamics, data: MarkovData, triples: torch.Tensor) -> torch.Tensor:
     """The same for single (run, interval, test example) triples, as the authors draw their batches.
 
-    Args:
-        dynamics: the model.
-        data: runs.
-        triples: row times M plus the index of the test example, with rows as of `row_errors`.
+    A triple is its row times M plus the index of the test example.
     """
     order, device = dynamics.order, data.pool.device
     run, interval = _locate(triples // data.tests, data, order)

@@ -59,7 +59,7 @@ class Preset:
 
 
 def preset_of(name: str, configs: Sequence[str], objective: str, seed: int) -> Preset:
-    """How markov is trained, by name.
+    """How markov is trained, by one of the names of `TrainSettings`.
 
     `tuned`: sixteen settings, at most 1,000 updates of 256 rows with all test examples, stopped early.
     `paper-finetune` (table 8): AdamW of rate 1e-4, at most 300 epochs. `paper-instruct` (table 6): of rate 1e-6, or
@@ -67,11 +67,6 @@ def preset_of(name: str, configs: Sequence[str], objective: str, seed: int) -> P
     updates of warm-up, linear decay, lambda 1e-5 as weight decay, stopped after 10 epochs without a better validation
     (the paper does not say how many), random first weights. `paper-finetune-rows`: table 8, but for batches of 8 rows
     with all test examples, which train several times as fast.
-
-    Args:
-        name: one of those of `TrainSettings`.
-        configs: `<task>_<size>` of each.
-        objective, seed: of `MarkovTraining`.
     """
     if name == "tuned":
         return Preset(choices(), replace(MarkovTraining(seed=seed), objective=objective))
@@ -92,16 +87,7 @@ def preset_of(name: str, configs: Sequence[str], objective: str, seed: int) -> P
 
 @dataclass(frozen=True)
 class MarkovFit:
-    """The best model.
-
-    Attributes:
-        dynamics: its weights.
-        choice: its setting.
-        error: its validation error.
-        errors: the free-running MSE of each config and metric.
-        tried: every setting's validation error.
-        checks: the validations of its training.
-    """
+    """The best model, its setting and validation error; `errors` are the free-running MSE of each config and metric."""
 
     dynamics: MarkovDynamics
     choice: MarkovChoice
@@ -120,16 +106,10 @@ def fit_markov(
     wanted: Sequence[MarkovChoice] = (),
     session: Session | None = None,
 ) -> MarkovFit:
-    """Train several settings and return the one with the least free-running validation error.
+    """Train the `wanted` settings, by default all of `choices`, and return the one with the least validation error.
 
     On one CPU settings are trained in parallel, one thread each; each has its own random numbers. On a GPU, or with
-    several processes, they are trained one after another.
-
-    Args:
-        config, training, validation, session: as of `train_markov`.
-        how: how each setting is trained.
-        on_choice: called after each.
-        wanted: the settings; default: those of `choices`.
+    several processes, they are trained one after another. Other arguments are those of `train_markov`.
     """
     how, session, wanted = how or MarkovTraining(), session or Session(), list(wanted) or choices()
 
@@ -161,21 +141,11 @@ def markov_residuals(
     session: Session | None = None,
     on_fold: Callable[[], None] = lambda: None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Truth minus free-running prediction of runs that a fit with this setting did not see.
+    """Truth minus free-running prediction of runs that a fit with this setting did not see, of each config and metric.
 
     A fit takes too long to leave out one run at a time: a fifth of the runs and a fifth of the test examples are left
-    out together, so that five fits give residuals of seen and of unseen test examples. Of many runs, 64 are taken.
-
-    Args:
-        config, session: as for `fit_markov`.
-        training, validation: as for `fit_markov`; a fold's fit is stopped by the runs of the next fold.
-        choice: the setting.
-        how: how it is trained.
-        on_fold: called after each fit.
-
-    Returns:
-        For each config and metric, residuals `[R, S, M]` of training, then validation runs, of test examples that were
-        trained on, and of those that were not; NaN where there is none.
+    out together, so that five fits give residuals of seen and of unseen test examples. Of many runs, 64 are taken. The
+    runs are training, then validation runs; a fold's fit is stopped by the runs of the next fold.
     """
     every = [data.joined(others) for data, others in zip(training, validation, strict=True)]
     folds = min(FOLDS, *(data.runs for data in every)) if len(every) > 1 else min(FOLDS, every[0].runs)

@@ -31,12 +31,9 @@ LARGEST_ROLLOUT_GRADIENT = 1.0
 
 
 def share_of_rate(done: int, total: int, warmup: int = 0) -> float:
-    """The share of the learning rate that an update has (tables 6, 8 and 9): a linear rise, then a linear fall to zero.
+    """The share of the learning rate that update `done` of `total` has: a linear rise, then a linear fall to zero.
 
-    Args:
-        done: updates before this one.
-        total: updates in all.
-        warmup: updates in which the rate rises.
+    As tables 6, 8 and 9 say; updates are counted from 0.
     """
     rising = (done + 1) / warmup if done < warmup else 1.0
     return min(rising, (total - done) / max(1, total - warmup))
@@ -44,13 +41,7 @@ def share_of_rate(done: int, total: int, warmup: int = 0) -> float:
 
 @dataclass(frozen=True)
 class MarkovChoice:
-    """One setting of markov training.
-
-    Attributes:
-        learning_rate: of AdamW.
-        penalty: weight decay, the lambda of eq. 9.
-        hidden: width of the projections.
-    """
+    """One setting: AdamW's learning rate, its weight decay (the lambda of eq. 9), and the width of the projections."""
 
     learning_rate: float
     penalty: float
@@ -113,13 +104,9 @@ class MarkovTraining:
 
 @dataclass(frozen=True)
 class Batches:
-    """What the updates of a training draw from: rows, triples or runs of each config and metric.
+    """What the updates of a training draw from: `sizes` of the sets of rows, triples or runs of each config and metric.
 
-    Attributes:
-        sizes: how many there are, for each config and metric.
-        count: how many of them make up an update.
-        errors: the sum of squared errors of some of them.
-        values: how many values each of them predicts, for each config and metric.
+    `count` of them make up an update; `errors` sums their squared errors, and each predicts so many `values`.
     """
 
     sizes: list[int]
@@ -225,15 +212,9 @@ def train_markov(
     session: Session | None = None,
     name: str = "fit",
 ) -> MarkovResult:
-    """Train one setting.
+    """Train one setting `choice` on the runs of each config and metric.
 
-    Args:
-        config: shapes; `hidden` is the setting's.
-        training, validation: runs of each config and metric.
-        choice: the setting.
-        how: how it is trained.
-        session: what it runs on and reports to.
-        name: of the fit, in checkpoints and trackers.
+    `config` gives the shapes, but for `hidden`; `name` is that of the fit in checkpoints and trackers.
 
     Raises:
         DataError: its checkpoint is damaged or cannot be written.

@@ -57,14 +57,8 @@ def unseen_curves(baseline: np.ndarray, initial: np.ndarray, psi: np.ndarray) ->
     An unseen example has the first value of a single run, not a mean of several. So the fit is on first values of
     single runs: where they are noise, they are trusted as little as they deserve.
 
-    Args:
-        baseline: `[T + 1, M]` mean curves of the seen, as latents.
-        initial: `[R, M]` first latents of each run.
-        psi: `[M, L]`.
-
-    Returns:
-        `curve_basis` `[B, T + 1]`, `curve_coefficients` `[2 + L, B]` of 1, first value and psi', and
-        `curve_range` `[2, B]`, a little more than the range of the seen.
+    From mean curves of the seen `[T + 1, M]`, first latents of each run `[R, M]` and psi `[M, L]`: `curve_basis`
+    `[B, T + 1]`, `curve_coefficients` `[2 + L, B]` of 1, first value and psi', and `curve_range` `[2, B]`.
     """
     change = baseline.T - initial[..., None]
     _, _, axes = np.linalg.svd(change.mean(0), full_matrices=False)
@@ -89,14 +83,9 @@ def unseen_curves(baseline: np.ndarray, initial: np.ndarray, psi: np.ndarray) ->
 
 
 def ridge_by_left_out(features: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Ridge regression whose penalty is chosen by leaving out a fifth of the test examples at a time.
+    """Ridge regression `[F, C]` whose penalty is chosen by leaving out a fifth of the test examples at a time.
 
-    Args:
-        features: `[R, M, F]` of each run and test example; the first is constant and not penalised.
-        targets: `[R, M, C]`.
-
-    Returns:
-        `[F, C]`.
+    Of features `[R, M, F]`, the first of which is constant and not penalised, and targets `[R, M, C]`.
     """
     penalised = np.ones(features.shape[-1])
     penalised[0] = 0.0

@@ -37,13 +37,8 @@ def fit_arrays(
 ) -> dict[str, np.ndarray]:
     """Mean curve and responses of seen test examples, and what predicts both for unseen ones.
 
-    Args:
-        chunks: gives all runs, some at a time; called three times.
-        psi_test: `[M, L]`.
-        ridge: relative penalty.
-        share: `[S]` shrinkage of effects.
-        step: `[S]` measured steps.
-        scale: of the metric.
+    `chunks` gives all runs, some at a time, and is called three times. `psi_test` is `[M, L]`, `share` `[S]` the
+    shrinkage of effects at the measured steps `step` `[S]`.
     """
 
     def latents() -> Iterator[Chunk]:
@@ -100,15 +95,11 @@ class FittedRuns:
     """The runs of a fit, some of which are left out in turn, and its setting. R runs, S measured steps.
 
     Attributes:
-        visits: of each update, `[R, T, W]`.
-        rates: `[T]` learning rates.
+        visits, rates: of each update, `[R, T, W]` and `[T]`.
         step: `[S]` measured steps.
-        states: `[R, S, D]` of the setting.
-        values: `[R, S, M]`.
-        pool, test: `[N, E]` and `[M, E]` encoder vectors.
-        psi_test: `[M, L]` components of the test examples.
-        ridge: penalty of the setting.
-        scale: of the metric.
+        states, values: `[R, S, D]` and `[R, S, M]`.
+        pool, test, psi_test: `[N, E]` and `[M, E]` encoder vectors, and `[M, L]` components.
+        ridge, scale: penalty of the setting, scale of the metric.
         common: the arrays of `MemoryDynamics` that do not depend on the runs, by name.
     """
 

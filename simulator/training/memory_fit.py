@@ -46,13 +46,7 @@ RIDGES = (1e-6, 1e-4, 1e-2, 1.0)
 
 @dataclass(frozen=True)
 class MemoryChoice:
-    """One setting of memory dynamics.
-
-    Attributes:
-        components: principal components of the pool's encoder vectors.
-        filters: time constants.
-        ridge: penalty on the responses, relative to the mean eigenvalue of the states' scatter.
-    """
+    """One setting: principal components of the pool's vectors, time constants, and relative penalty on responses."""
 
     components: int
     filters: Filters
@@ -61,15 +55,7 @@ class MemoryChoice:
 
 @dataclass(frozen=True)
 class MemoryFit:
-    """A fitted model.
-
-    Attributes:
-        choice: the best setting.
-        error: its mean squared error on runs left out, before effects are limited and first values are given.
-        tried: every setting with its error.
-        arrays: the arrays of `MemoryDynamics` by name.
-        residuals: of each run by a fit without it, and by fits without the run and the test example.
-    """
+    """The best setting, its error on runs left out before effects are limited, and the arrays of `MemoryDynamics`."""
 
     choice: MemoryChoice
     error: float
@@ -99,11 +85,10 @@ def fit_memory(
         visits: pool examples of each batch and their shares, `[R, T, W]`.
         rates: `[R, T]` learning rates, the same in every run.
         step: `[S]` measured steps.
-        values: `[R, S, M]`; at most `TUNED_RUNS` runs of them are in memory at once, so it may be a mapped file.
-        pool: `[N, E]` encoder vectors.
-        test: `[M, E]` encoder vectors.
-        scale: of the metric; by default of the loss.
-        bands: whether runs are left out once more, for residuals of the fitted model.
+        values: `[R, S, M]`; it may be a mapped file, of which at most `TUNED_RUNS` runs are in memory at once.
+        pool, test: `[N, E]` and `[M, E]` encoder vectors.
+        scale: of the metric.
+        bands: whether to compute residuals of fits without some of the runs.
 
     Raises:
         DataError: there are too few runs, or their learning rates differ.

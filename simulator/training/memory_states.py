@@ -99,17 +99,9 @@ def spread(count: int, most: int) -> np.ndarray:
 def states_of(
     visits: Members, relative: np.ndarray, psi: np.ndarray, filters: Filters, scale: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled m and n, and the scales.
+    """m and n `[R, T + 1, F * K]` over their scales, and the scales `[F]`; by default every filter's mean square is 1.
 
-    Args:
-        visits: of each update, `[R, T, W]`.
-        relative: `[T]` rates over the largest.
-        psi: `[N, K]` of the pool, centred.
-        filters: time constants.
-        scale: `[F]`; default: so that the mean square of every filter is 1.
-
-    Returns:
-        `[R, T + 1, F * K]` and `[F]`.
+    `visits` are those of each update, `relative` `[T]` rates over the largest, `psi` `[N, K]` of the pool, centred.
     """
     places, shares = visits.places.numpy(), visits.shares.numpy().astype(np.float64)
     means = torch.from_numpy((psi[places] * shares[..., None]).sum(2))

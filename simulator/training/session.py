@@ -100,11 +100,7 @@ def make_session(
 ) -> Session:
     """A session on what accelerate finds: one CPU, one GPU, or the processes of `accelerate launch`.
 
-    Args:
-        settings: plain values for the trackers.
-        checkpoints: of the training.
-        report_to: trackers by accelerate's names, e.g. `tensorboard` or `trackio`.
-        logs: folder of the trackers that write files.
+    Trackers are named as in accelerate, e.g. `tensorboard` or `trackio`; they get the settings, and write into `logs`.
 
     Raises:
         SettingsError: a tracker is unknown or not installed.

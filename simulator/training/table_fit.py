@@ -48,12 +48,7 @@ def indexed(runs: Dynamics) -> IndexedRuns:
 
 @dataclass(frozen=True)
 class TableChoice:
-    """Penalties, relative to the mean square of what they are of; None where there is nothing to draw.
-
-    Attributes:
-        alpha: of the multiplicative factors.
-        beta: of the additive ones.
-    """
+    """Penalties of multiplicative and of additive factors, relative to the mean square of their inputs, or None."""
 
     alpha: float | None
     beta: float | None
@@ -63,11 +58,7 @@ class TableChoice:
 class TableFit:
     """Factors `[n + 1, N, M]` of means over a batch, as deviations from persistence, and how they were fitted.
 
-    Attributes:
-        factors: of the setting that won.
-        choice: that setting.
-        error: its free-running error on validation runs, of the test examples it was chosen by.
-        tried: every setting with its error.
+    `error` is free-running on validation runs, of the test examples that settings are chosen by.
     """
 
     factors: torch.Tensor
@@ -108,12 +99,7 @@ def fit_table(
 ) -> TableFit:
     """Choose penalties on validation runs, of `TUNED_TESTS` test examples where there are more, and fit.
 
-    Args:
-        training: runs to fit.
-        validation: runs to choose on.
-        kind: of factors, see `TableDynamics`.
-        order: n.
-        on_choice: called after each setting.
+    `kind` is that of `TableDynamics`; `on_choice` is called after each setting.
     """
     tests = training.values.size(-1)
     tuned = sorted({round(index) for index in np.linspace(0, tests - 1, min(tests, TUNED_TESTS)).tolist()})
@@ -139,11 +125,9 @@ def table_dynamics(config: GPTfluenceConfig, factors: torch.Tensor) -> TableDyna
 def table_residuals(
     training: IndexedRuns, validation: IndexedRuns, kind: str, order: int, choice: TableChoice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Truth minus free-running prediction of runs left out, a fifth at a time, for bands.
+    """Truth minus free-running prediction `[R, S, M]` of training, then validation runs, a fifth left out at a time.
 
-    Returns:
-        Residuals `[R, S, M]` of training, then validation runs; and NaN in their shape for unseen test examples,
-        of which these dynamics know nothing.
+    Those of unseen test examples, which these dynamics cannot predict, are NaN.
     """
     shares, values = torch.cat([training.shares, validation.shares]), torch.cat([training.values, validation.values])
     residuals = np.empty(tuple(values.shape), dtype=np.float32)
@@ -181,16 +165,7 @@ def solve_tables(
 
 
 def _ridge(inputs: list[torch.Tensor], targets: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
-    """Ridge regression with a penalty for each block of columns, for several settings.
-
-    Args:
-        inputs: k blocks `[rows, N]`.
-        wanted: `[rows]`.
-        penalties: `[settings, k]`.
-
-    Returns:
-        `[settings, k, N]`.
-    """
+    """Ridge regression `[settings, k, N]` of targets `[rows]` on k blocks `[rows, N]`, with penalties `[settings, k]`."""
     blocks, (rows, count) = len(inputs), inputs[0].shape
     columns = torch.cat(inputs, 1)
     if rows >= columns.size(1):

@@ -24,14 +24,10 @@ from simulator.training.markov_training import Check
 
 @dataclass(frozen=True)
 class Fitted:
-    """How one config and metric was fitted.
+    """How one config and metric was fitted: the best setting, its error, every setting with its error.
 
-    Attributes:
-        config, metric: which.
-        choice: the best setting, as plain values.
-        error: its mean squared error on validation runs (markov) or runs left out (memory).
-        tried: every setting with its error; of markov trained on several, the mean of theirs, each over its variance.
-        checks: the validations of the best setting, of markov.
+    Errors are mean squared ones on validation runs (markov) or runs left out (memory); of markov trained on several
+    configs, the mean of theirs, each over its variance. `checks` are markov's validations of the best setting.
     """
 
     config: str
@@ -57,14 +53,7 @@ class Fitted:
 
 @dataclass(frozen=True, repr=False)
 class Trained:
-    """A simulator and how it was fitted.
-
-    Attributes:
-        model: the simulator.
-        fitted: how, for each config and metric.
-        seconds: of fitting, without encoding.
-        encode_seconds: of encoding.
-    """
+    """A simulator, how each config and metric was fitted, and the seconds of fitting and of encoding."""
 
     model: GPTfluenceSimulator
     fitted: tuple[Fitted, ...]

@@ -16,12 +16,7 @@ from simulator.encoders import PART, Encoder, encode_cached
 
 @dataclass(frozen=True)
 class RunVectors:
-    """Vectors of the examples of a config. N pool, M test examples, E numbers each.
-
-    Attributes:
-        encoder: what the encoder says of itself.
-        pool, test: `[N, E]` and `[M, E]` float32.
-    """
+    """The encoder's description, and float32 vectors of pool and test examples, `[N, E]` and `[M, E]`."""
 
     encoder: dict[str, Any]
     pool: np.ndarray
@@ -47,14 +42,9 @@ def check_targets(kind: str, runs: Dynamics) -> None:
 
 
 def run_vectors(encoder: Encoder, runs: Dynamics, on_part: Callable[[], None] = lambda: None) -> RunVectors:
-    """Encode the examples of runs; vectors in the cache are read.
+    """Encode the examples of runs; vectors in the cache are read. `on_part` is called `parts_of(runs)` times.
 
     Where a release leaves texts out, gradient vectors are those that it has.
-
-    Args:
-        encoder: of the examples.
-        runs: whose pool and test examples.
-        on_part: called after each of `parts_of(runs)` parts.
 
     Raises:
         DataError: examples have no texts, and there are no vectors of them.
