@@ -87,7 +87,7 @@ class MarkovData:
         return replace(mine, members=Members(places, shares), values=torch.cat([mine.values, others.values]))
 
     def batch_sums(self, index: Any, values: torch.Tensor) -> torch.Tensor:
-        """Sums `[n, F, width]` of values of pool examples `[F, N, width]` over n batches, given by an index into `members`."""
+        """Sums `[n, F, width]` of values of pool examples `[F, N, width]` over the n batches at `index`."""
         places, shares = (
             each[index].flatten(0, -2).to(self.pool.device) for each in (self.members.places, self.members.shares)
         )

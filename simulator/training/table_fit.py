@@ -165,7 +165,7 @@ def solve_tables(
 
 
 def _ridge(inputs: list[torch.Tensor], targets: torch.Tensor, penalties: torch.Tensor) -> torch.Tensor:
-    """Ridge regression `[settings, k, N]` of targets `[rows]` on k blocks `[rows, N]`, with penalties `[settings, k]`."""
+    """Ridge regression `[settings, k, N]` of targets `[rows]` on k blocks `[rows, N]`, penalties `[settings, k]`."""
     blocks, (rows, count) = len(inputs), inputs[0].shape
     columns = torch.cat(inputs, 1)
     if rows >= columns.size(1):
