@@ -96,7 +96,7 @@ class MarkovDynamics(DynamicsModule):
         return {name: value[self._rows(head)] for name, value in self.state_dict().items()}
 
     def project(self, vectors: torch.Tensor, side: str, head: int = 0) -> torch.Tensor:
-        """W_j^T h (`side` is `train`) or U_j^T h' (`test`), each factor of a head: `[count, E]` -> `[n + 1, count, H]`."""
+        """W_j^T h (`side` is `train`) or U_j^T h' (`test`) of each factor: `[count, E]` -> `[n + 1, count, H]`."""
         rows = self._rows(head)
         if self.projection == "linear":
             return vectors @ (self.train_side if side == "train" else self.test_side)[rows]
