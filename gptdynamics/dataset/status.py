@@ -184,11 +184,24 @@ def status_table(statuses: list[ConfigStatus]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0))
     table.add_column("config", overflow="fold")
-    for heading in ("train", "val", "test", "unseen", "running", "failed", "missing", "spent", "left"):
+    # Most folders have no counterfactual runs: their column is left out, so that the table fits.
+    splits = [
+        split
+        for split in SPLITS
+        if split != "counterfactual" or any(sum(status.counts(split).values()) for status in statuses)
+    ]
+    for heading in (
+        *("train", "val", "test", "unseen", "repeated")[: len(splits)],
+        "running",
+        "failed",
+        "missing",
+        "spent",
+        "left",
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     for status in statuses:
         cells = []
-        for split in SPLITS:
+        for split in splits:
             counts = status.counts(split)
             total = sum(counts.values())
             cells.append(f"{counts['done']}/{total}" if total else "-")

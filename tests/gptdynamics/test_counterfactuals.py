@@ -20,7 +20,7 @@ from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.ownership import holds_dataset
 from gptdynamics.dataset.run_files import read_run_row
 from gptdynamics.dataset.schema import COUNTERFACTUAL_COLUMNS, read_parquet, write_parquet
-from gptdynamics.dataset.status import folder_status
+from gptdynamics.dataset.status import folder_status, status_table
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub.merge import _OURS
@@ -90,6 +90,9 @@ def test_a_folder_with_counterfactual_runs_is_sound(repeated: Path, make_setting
     assert folder.finished("rte_tiny")[-3:] == ["0005", "c0004-0000", "c0004-0001"]
     status = next(each for each in folder_status(repeated) if each.config == "rte_tiny")
     assert status.done[-2:] == ["c0004-0000", "c0004-0001"] and status.counts("counterfactual")["done"] == 2
+    table = status_table([status])
+    assert [str(column.header) for column in table.columns[1:6]] == ["train", "val", "test", "unseen", "repeated"]
+    assert list(table.columns[5].cells) == ["2/2"] and len(table.columns) == 11
     assert holds_dataset(repeated)
     paths = ["data/rte_tiny_runs/counterfactual-c0004-0001.parquet", "sidecar/rte_tiny/c0004-0001.failed.json"]
     assert all(_OURS.fullmatch(path) for path in paths)
