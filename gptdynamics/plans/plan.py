@@ -171,9 +171,8 @@ def _entry(values: dict[str, Any], where: str) -> PlanEntry:
         raise DataError(f'{where}: every [[config]] needs config = "<task>_<size>"')
     for name, value in values.items():
         if name not in settings:
-            expected = ", ".join(
-                ["runs", "unseen_runs", "counterfactuals", "kernels", "kernels_of", *kernel_fields, *settings]
-            )
+            others = ["counterfactuals", "kernels", "kernels_of", *kernel_fields]
+            expected = ", ".join(["runs", "unseen_runs", *settings, *others])
             raise DataError(f"{where}: {config} has an unknown setting {name!r}; known are {expected}")
         kind = str(settings[name].type)
         if not is_of_type(value, kind):

@@ -130,10 +130,10 @@ def test_other_rows_on_the_same_folder_are_refused(
 def fail_run_1(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Bench.run
 
-    def run(bench: Bench, name: str, on_step: Callable[[int], None]) -> Any:
+    def run(bench: Bench, name: str, on_step: Callable[[int], None], **options: Any) -> Any:
         if name == "0001":
             raise DivergedRunError("training loss is not finite at update 2")
-        return whole(bench, name, on_step)
+        return whole(bench, name, on_step, **options)
 
     monkeypatch.setattr(Bench, "run", run)
 

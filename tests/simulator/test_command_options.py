@@ -22,6 +22,7 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.console import run_app
 from gptdynamics.options import ChangesOf, CommandLine
 from gptdynamics.settings.collect import CollectCommand, RaySettings
+from gptdynamics.settings.kernels import KernelSettings
 from simulator.settings.evaluate import EvaluateSettings
 
 COMMANDS = {
@@ -56,7 +57,8 @@ def test_options_are_the_fields_of_the_settings(program: str, command: str) -> N
     settings = settings_of(COMMANDS[program, command])
     expected = {each.name for each in fields(settings)}
     if settings is CollectCommand:
-        expected -= {"run", "ray"}
+        expected -= {"run", "ray", "kernel"}
+        expected |= {f"kernel_{each.name}" for each in fields(KernelSettings)}
         expected |= {each.name for each in fields(RunSettings)} - {"config"}
         expected |= {f"ray_{each.name}" for each in fields(RaySettings)}
     general = GENERAL - {f"--{name.replace('_', '-')}" for name in expected}
