@@ -125,8 +125,11 @@ def test_projected_products_are_unbiased_and_say_their_error(kind: str) -> None:
     model = model_of(kind)
     pool, tests = make_examples(12, 1), make_examples(10, 2)
     moments = make_moments(model) if kind == "gpt2" else None
+    if moments is not None:
+        # Spread less: else a few numbers, which are not projected, make up nearly all of each product.
+        moments = {name: moment + 0.05 for name, moment in moments.items()}
     slow, norms = slow_products(model, pool, tests, moments)
-    kernels = [gradient_kernel(model, pool, tests, columns=8, seed=seed, second_moments=moments) for seed in range(40)]
+    kernels = [gradient_kernel(model, pool, tests, columns=8, seed=seed, second_moments=moments) for seed in range(24)]
     products = np.stack([kernel.products for kernel in kernels])
     standard_error = products.std(0, ddof=1) / np.sqrt(len(products))
     distance = (products.mean(0) - slow) / standard_error
