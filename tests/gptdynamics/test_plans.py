@@ -140,7 +140,7 @@ CONFIG = '[[config]]\nconfig = "rte_nano"\n'
     [
         (
             CONFIG + "batch = 4\n",
-            "rte_nano has an unknown setting 'batch'; known are runs, unseen_runs, counterfactuals, kernels, ",
+            "rte_nano has an unknown setting 'batch'; known are runs, unseen_runs, config, learn",
         ),
         ("[defaults]\nworkers = 4\n" + CONFIG, "rte_nano has an unknown setting 'workers'"),
         (CONFIG + 'batch_size = "4"\n', "rte_nano: batch_size = '4' is not of type int"),
