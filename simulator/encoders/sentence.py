@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptdynamics.cache import file_digest
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
 
@@ -29,7 +29,7 @@ def _offline_folder() -> Path | None:
     if package is None or not package.submodule_search_locations:
         return None
     folder = Path(package.submodule_search_locations[0]) / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    digest = file_digest(folder / "model.safetensors")
     if not (digest.startswith(_WEIGHTS_BEGIN) and digest.endswith(_WEIGHTS_END)):
         raise DataError(f"{folder}: model.safetensors is not all-MiniLM-L6-v2 (sha256 {digest[:8]}...)")
     return folder

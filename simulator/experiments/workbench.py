@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gptdynamics.cache import file_digest
 from gptdynamics.configs import split_of
 from gptdynamics.dataset import DatasetFolder, Dynamics, metrics_of, read_dynamics
 from gptdynamics.dataset.reading import local_root
@@ -56,9 +57,7 @@ class Workbench:
         """What tells its runs from others: a hash of names and contents of the dataset's files."""
         whole = hashlib.sha256()
         for path in sorted(self.folder.root.glob("data/*/*.parquet")):
-            with path.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            whole.update(f"{path.relative_to(self.folder.root).as_posix()} {content}\n".encode())
+            whole.update(f"{path.relative_to(self.folder.root).as_posix()} {file_digest(path)}\n".encode())
         return whole.hexdigest()[:16]
 
     def configs(self, scenario: Scenario | None = None) -> tuple[list[str], list[str]]:

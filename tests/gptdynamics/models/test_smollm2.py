@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gptdynamics.cache import file_digest
 from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder
@@ -35,7 +36,7 @@ def small_copy(own_empty_cache: Path, tiny_model_folder: Path) -> Path:
     folder.mkdir(parents=True)
     for file in tiny_model_folder.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    (folder / "model.safetensors.sha256").write_text(smollm2._sha256(folder / "model.safetensors"))
+    (folder / "model.safetensors.sha256").write_text(file_digest(folder / "model.safetensors"))
     return folder
 
 
