@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 
-from simulator.model.display import COLOURS, Summary, library, line_figure, unit_of, with_unit
+from simulator.model.display import COLOURS, Summarised, Summary, library, line_figure, unit_of, with_unit
 from simulator.model.dynamics import SimulationInputs
 from simulator.model.what_if import WhatIf, simulate_many
 
 
 @dataclass(frozen=True, repr=False)
-class VisitDerivatives:
+class VisitDerivatives(Summarised):
     """Derivatives for V visits and m test examples.
 
     Attributes:
@@ -58,12 +58,6 @@ class VisitDerivatives:
         figure.add_scatter(x=self.steps, y=values, text=names, mode="markers", name="", marker={"color": COLOURS[0]})
         return figure.update_layout(hovermode="closest")
 
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
-
     def _summary(self) -> Summary:
         names = [f"step {step}, training example {key}" for step, key in zip(self.steps, self.pool_ids, strict=True)]
         title = (
@@ -74,7 +68,7 @@ class VisitDerivatives:
 
 
 @dataclass(frozen=True, repr=False)
-class LeaveOneOut:
+class LeaveOneOut(Summarised):
     """The effects of n training examples on m test examples, by leaving each out of a run.
 
     Attributes:
@@ -118,12 +112,6 @@ class LeaveOneOut:
         figure = line_figure("").add_trace(bars)
         title = f"effect on the final {self.metric} (with the example minus without it), {which}"
         return figure.update_layout(hovermode="closest", xaxis_title=title)
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         names = [f"training example {key}" for key in self.pool_ids]

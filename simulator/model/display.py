@@ -41,6 +41,19 @@ def with_unit(quantity: str, unit: str) -> str:
     return f"{quantity} ({unit})" if unit else quantity
 
 
+class Summarised:
+    """A result that shows a summary of itself in a terminal and in a notebook."""
+
+    def _summary(self) -> Summary:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._summary().text()
+
+    def _repr_html_(self) -> str:
+        return self._summary().html()
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a result shows of itself.

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from .display import COLOURS, Summary, library, line_figure, with_unit
+from .display import COLOURS, Summarised, Summary, library, line_figure, with_unit
 
 # Of more test examples than this only some are drawn or listed, unless they are asked for.
 _SHOWN = 6
 
 
-class Trajectories(torch.Tensor):
+class Trajectories(Summarised, torch.Tensor):
     """Trajectories of one simulated run, `[M, steps + 1]`: a tensor like any other, with test examples and a metric.
 
     The difference of two runs is of this kind, too. Whatever else is computed from it is a plain tensor.
@@ -118,12 +118,6 @@ class Trajectories(torch.Tensor):
             figure.add_scatter(y=row, name=f"test example {key}", mode="lines", line={"color": COLOURS[index % 6]})
         return figure
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
-
     def _summary(self) -> Summary:
         """The values of some test examples, and of the mean over all, at five steps."""
         last = self.size(1) - 1
@@ -139,7 +133,7 @@ class Trajectories(torch.Tensor):
 
 
 @dataclass(frozen=True, repr=False)
-class Band:
+class Band(Summarised):
     """A predicted run with a band that each value lies in with probability `level`.
 
     Attributes:
@@ -183,12 +177,6 @@ class Band:
             line.legendgroup = str(key)
             figure.add_trace(line)
         return figure
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         width = (self.high - self.low).as_subclass(torch.Tensor)[:, -1].mean()

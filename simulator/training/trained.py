@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from gptdynamics.atomic import leftovers, write_text
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
-from simulator.model.display import Summary, library
+from simulator.model.display import Summarised, Summary, library
 from simulator.model.model_files import write_folder
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
@@ -52,7 +52,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, repr=False)
-class Trained:
+class Trained(Summarised):
     """A simulator, how each config and metric was fitted, and the seconds of fitting and of encoding."""
 
     model: GPTfluenceSimulator
@@ -74,12 +74,6 @@ class Trained:
     def tried(self) -> list[dict[str, Any]]:
         """See `Fitted`."""
         return self.fitted[0].tried
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         rows = [(f"{each.config}, {each.metric}", [each.error, len(each.tried)]) for each in self.fitted]

@@ -16,7 +16,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.attribution import LeaveOneOut, VisitDerivatives, leave_out, visit_derivatives
 from simulator.attribution.effect_errors import left_out_errors
-from simulator.model.display import Summary, unit_of, with_unit
+from simulator.model.display import Summarised, Summary, unit_of, with_unit
 from simulator.model.what_if import simulate_many
 from simulator.settings.use_cases import InfluenceSettings
 from simulator.use_cases.case import load_case
@@ -44,7 +44,7 @@ class Effect:
 
 
 @dataclass(frozen=True, repr=False)
-class InfluenceFound:
+class InfluenceFound(Summarised):
     """Effects in one run. n training examples, m test examples.
 
     Attributes:
@@ -102,12 +102,6 @@ class InfluenceFound:
             test_id: of which test example; default: in the mean over all.
         """
         return self.left_out.plot(test_id)
-
-    def __repr__(self) -> str:
-        return self._summary().text()
-
-    def _repr_html_(self) -> str:
-        return self._summary().html()
 
     def _summary(self) -> Summary:
         """The training examples that helped and harmed the whole test set most."""
