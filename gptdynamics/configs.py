@@ -27,6 +27,9 @@ SPLITS_ON_REQUEST: tuple[Split, ...] = ("test_unseen", "counterfactual")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RUN = re.compile(r"(?:(u)|c([0-9]{4,})-)?([0-9]{4,})")
+# What the name of a run, and of its file, may look like; `run_parts` says which of these are names.
+RUN_PATTERN = r"(u|c[0-9]{4,}-)?[0-9]{4,}"
+RUN_FILE_PATTERN = rf"({'|'.join(SPLITS)})-{RUN_PATTERN}\.parquet"
 # Folders of a config or a task are its name with one of these endings.
 RESERVED_SIZES = ("examples", "runs", "gradients")
 

@@ -6,15 +6,13 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gptdynamics.configs import config_parts
+from gptdynamics.configs import RUN_FILE_PATTERN, config_parts
 from gptdynamics.dataset.card import CARD, card_is_ours, read_card
 from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.parsing import read_object
 
 REMEDY = "--output"
-_DATA = re.compile(
-    r"[^/]+_examples/(pool|test)\.parquet|[^/]+/(train|validation|test|test_unseen|counterfactual)-(u|c[0-9]{4,}-)?[0-9]{4,}\.parquet"
-)
+_DATA = re.compile(rf"[^/]+_examples/(pool|test)\.parquet|[^/]+/{RUN_FILE_PATTERN}")
 
 
 def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, remedy: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from gptdynamics.atomic import write_text
-from gptdynamics.configs import SPLITS, config_parts, split_of, value_differences
+from gptdynamics.configs import RUN_FILE_PATTERN, RUN_PATTERN, config_parts, split_of, value_differences
 from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
 from gptdynamics.dataset.card_content import card_files, drawn_runs, may_draw
 from gptdynamics.dataset.checks.facts import config_facts
@@ -27,13 +27,12 @@ from gptdynamics.models.base_model import unpublished_note
 
 # Only files of these names are read or written: none of them leads out of a folder.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_RUN = r"(u|c[0-9]{4,}-)?[0-9]{4,}"
 _FILES = (
     rf"manifests/{_NAME}_{_NAME}\.json",
     rf"data/{_NAME}_examples/(pool|test)\.parquet",
     rf"data/{_NAME}_gradients/base\.parquet",
-    rf"data/{_NAME}/({'|'.join(SPLITS)})-{_RUN}\.parquet",
-    rf"sidecar/{_NAME}/{_RUN}\.failed\.json",
+    rf"data/{_NAME}/{RUN_FILE_PATTERN}",
+    rf"sidecar/{_NAME}/{RUN_PATTERN}\.failed\.json",
 )
 _OURS = re.compile("|".join(f"(?:{each})" for each in _FILES))
 
