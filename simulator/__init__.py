@@ -29,16 +29,9 @@ __all__ = [
 
 __getattr__, __dir__ = lazy_names(
     __name__,
-    {
+    dict.fromkeys(__all__, "simulator.api")
+    | {
         "GPTfluenceConfig": "simulator.model.configuration_gptfluence",
         "GPTfluenceSimulator": "simulator.model.modeling_gptfluence",
-        "evaluate": "simulator.api",
-        "influence": "simulator.api",
-        "mislabel": "simulator.api",
-        "report": "simulator.api",
-        "select": "simulator.api",
-        "train": "simulator.api",
-        "validate": "simulator.api",
-        "what_if": "simulator.api",
     },
 )

@@ -88,7 +88,7 @@ def _plan_of(asked: CollectCommand) -> Plan:
 
 def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:
     """The plan with what is asked of kernels and counterfactual runs in the place of what it says itself."""
-    entries = [
+    entries = (
         replace(
             entry,
             counterfactuals=_counts(asked.counterfactuals) or entry.counterfactuals,
@@ -97,10 +97,7 @@ def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:
             kernel=replace(entry.kernel, **asked.kernel),
         )
         for entry in plan
-    ]
-    for entry in entries:
-        # Refuses what there is no run for.
-        _ = entry.kernel_runs
+    )
     return Plan(plan.name, tuple(entries))
 
 

@@ -57,6 +57,18 @@ class PlanEntry:
                 raise SettingsError(f"{self.config}: there is no run {base} to repeat. Name one of 0000 to {last}")
             if not 0 <= count <= RUNS.most:
                 raise SettingsError(f"{self.config}: counterfactuals of {base}: {count} is not from 0 to {RUNS.most}")
+        training = len(self._training_runs)
+        if self.kernels > training:
+            raise SettingsError(
+                f"{self.config}: kernels of {self.kernels} training runs are asked for, and there are {training}. "
+                "Collect more runs, or ask for fewer kernels"
+            )
+        names = self.run_names
+        for name in self.kernels_of:
+            if name not in names:
+                raise SettingsError(
+                    f"{self.config}: there is no run {name} to take kernels of. Its runs are {names[0]} to {names[-1]}"
+                )
 
     @property
     def config(self) -> str:
@@ -65,25 +77,13 @@ class PlanEntry:
 
     @property
     def kernel_runs(self) -> list[str]:
-        """Names of the runs whose kernels are taken, in order.
+        """Names of the runs whose kernels are taken, in order."""
+        wanted = {*self._training_runs[: self.kernels], *self.kernels_of}
+        return [name for name in self.run_names if name in wanted]
 
-        Raises:
-            SettingsError: there are not so many training runs, or a named run is not one of the entry's.
-        """
-        names = self.run_names
-        training = [name for name in names if split_of(name) == "train"]
-        if self.kernels > len(training):
-            raise SettingsError(
-                f"{self.config}: kernels of {self.kernels} training runs are asked for, and there are {len(training)}. "
-                "Collect more runs, or ask for fewer kernels"
-            )
-        for name in self.kernels_of:
-            if name not in names:
-                raise SettingsError(
-                    f"{self.config}: there is no run {name} to take kernels of. Its runs are {names[0]} to {names[-1]}"
-                )
-        wanted = {*training[: self.kernels], *self.kernels_of}
-        return [name for name in names if name in wanted]
+    @property
+    def _training_runs(self) -> list[str]:
+        return [name for name in self.run_names if split_of(name) == "train"]
 
     @property
     def run_names(self) -> list[str]:
