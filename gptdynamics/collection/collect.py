@@ -111,21 +111,18 @@ class _Collector:
                 if self.folder.finished(config):
                     self._write_card()
                 return
+            if job.kernels is not None:
+                collected.kernels.append(label)
             if job.name in self.folder.finished(config):
                 # It was made again for its kernel alone.
                 self.folder.add_products(job.settings, result)
-                self._write_card()
-                collected.kernels.append(label)
-                self.on_run(label)
-                return
-            self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
+            else:
+                self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
+                collected.done.append(label)
+                collected.forward_passes.append(result.timing.forward_passes)
+                collected.sampled += result.timing.sampled
+                collected.tied += result.timing.tied
             self._write_card()
-            collected.done.append(label)
-            if job.kernels is not None:
-                collected.kernels.append(label)
-            collected.forward_passes.append(result.timing.forward_passes)
-            collected.sampled += result.timing.sampled
-            collected.tied += result.timing.tied
         self.on_run(label)
 
     def _write_card(self) -> None:

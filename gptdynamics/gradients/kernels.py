@@ -126,7 +126,8 @@ def gradient_kernel(
     )
 
 
-Found = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+# `[pool, tests]` products, and the squared norms of both sides.
+Products = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class _Projected:
@@ -152,7 +153,9 @@ class _Projected:
             needed = (matrices + self.test_bytes) / 0.7
             raise SettingsError(_too_little(memory_limit, needed, "or fewer columns"))
 
-    def products(self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], count: _Counter) -> Found:
+    def products(
+        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], count: _Counter
+    ) -> Products:
         blocks = _even_blocks(len(tests), self.tests_at_once)
         count.total = len(tests) + len(blocks) * len(pool)
         device = self.projection.device
@@ -180,7 +183,7 @@ class _Projected:
         return products, pool_norms, test_norms
 
     def errors(
-        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], found: Found
+        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], taken: Products
     ) -> tuple[float, float]:
         """`relative_error` and `cosine_error`, from a second seed.
 
@@ -197,7 +200,7 @@ class _Projected:
         second = torch.zeros(len(pool_rows), len(test_rows), dtype=torch.float64, device=self.projection.device)
         for name in self.names:
             second += left[name] @ right[name].T
-        products, pool_norms, test_norms = found
+        products, pool_norms, test_norms = taken
         first = products[torch.tensor(pool_rows).unsqueeze(1), torch.tensor(test_rows)]
         norms = torch.outer(pool_norms[pool_rows], test_norms[test_rows])
         square = (first - second).square() / 2
@@ -245,7 +248,9 @@ class _Exact:
         self.token_bytes = coverage.token_bytes * (2 if scales else 1)
         self.example_bytes = 4 * sum(shapes[name].numel() for name in coverage.whole)
 
-    def products(self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], count: _Counter) -> Found:
+    def products(
+        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], count: _Counter
+    ) -> Products:
         pool_blocks, test_blocks = self._blocks(pool), self._blocks(tests)
         count.total = len(tests) + len(test_blocks) * len(pool)
         products = torch.zeros(len(pool), len(tests), dtype=torch.float64, device=self.device)
@@ -260,7 +265,7 @@ class _Exact:
         return products, norms[0], norms[1]
 
     def errors(
-        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], found: Found
+        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], taken: Products
     ) -> tuple[float, float]:
         return 0.0, 0.0
 

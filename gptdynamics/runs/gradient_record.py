@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from gptdynamics.gradients import directional_derivatives, gradient_products
 from gptdynamics.measurement import TestSet
 from gptdynamics.models.tokens import TokenizedExample
+from gptdynamics.settings.kernels import spaced_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,7 +21,7 @@ CHECKPOINTS = 10
 
 def product_steps(updates: int) -> list[int]:
     """The steps at which pool x test products are taken: ten evenly spaced from 0 on, and the end."""
-    return sorted({round(index * updates / CHECKPOINTS) for index in range(CHECKPOINTS)} | {updates})
+    return sorted({*spaced_steps(updates, CHECKPOINTS), updates})
 
 
 class GradientRecord:
@@ -36,6 +37,9 @@ class GradientRecord:
         test_set: whose losses' gradients.
         updates: of the run.
     """
+
+    # Products are exact.
+    kernel: ClassVar[None] = None
 
     def __init__(
         self, model: PreTrainedModel, pool: Sequence[TokenizedExample], test_set: TestSet, updates: int

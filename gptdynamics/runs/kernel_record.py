@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from gptdynamics.gradients import gradient_kernel
 from gptdynamics.models.tokens import TokenizedExample
-from gptdynamics.runs.run import KernelCheckpoint
+from gptdynamics.runs.run import KernelCheckpoint, RunKernel
 from gptdynamics.settings.kernels import KernelSettings
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ class KernelRecord:
 
     Attributes:
         products: `[N, M]` float32 by step.
-        checkpoints: how exact they are, in the order of the steps.
+        columns: nothing is recorded of updates.
     """
+
+    columns: ClassVar[dict[str, np.ndarray]] = {}
 
     def __init__(
         self,
@@ -44,7 +46,12 @@ class KernelRecord:
         self.settings = settings
         self.steps = settings.steps(updates)
         self.products: dict[int, np.ndarray] = {}
-        self.checkpoints: list[KernelCheckpoint] = []
+        self._checkpoints: list[KernelCheckpoint] = []
+
+    @property
+    def kernel(self) -> RunKernel:
+        """How the products were projected, and how exact they are."""
+        return RunKernel(self.settings.columns, self.settings.seed, tuple(self._checkpoints))
 
     def take_products(self, done: int) -> None:
         """Take the kernel now, if it is wanted after `done` updates."""
@@ -60,4 +67,4 @@ class KernelRecord:
             memory_limit=int(settings.memory * 2**30),
         )
         self.products[done] = kernel.products
-        self.checkpoints.append(KernelCheckpoint(done, kernel.cosine_error, kernel.covered, kernel.not_covered))
+        self._checkpoints.append(KernelCheckpoint(done, kernel.cosine_error, kernel.covered, kernel.not_covered))

@@ -11,15 +11,15 @@ import torch
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import TestSet
-from gptdynamics.runs.gradient_record import GradientRecord
-from gptdynamics.runs.kernel_record import KernelRecord
-from gptdynamics.runs.run import Run, RunKernel, RunTiming
+from gptdynamics.runs.run import Run, RunTiming
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from gptdynamics.configs import RunSettings
     from gptdynamics.dataset.recorded import RecordSettings
+    from gptdynamics.runs.gradient_record import GradientRecord
+    from gptdynamics.runs.kernel_record import KernelRecord
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
@@ -125,11 +125,9 @@ class Measurements:
             step=self.step,
             generation_step=self.generation_step,
             metrics=self.metrics,
-            gradients=record.columns if isinstance(record, GradientRecord) else {},
+            gradients=record.columns if record else {},
             products=record.products if record else {},
-            kernel=RunKernel(record.settings.columns, record.settings.seed, tuple(record.checkpoints))
-            if isinstance(record, KernelRecord)
-            else None,
+            kernel=record.kernel if record else None,
             timing=self.timing,
         )
 

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from gptdynamics.ranges import COUNT, SEED, Range, check_fields
 
 
+def spaced_steps(updates: int, count: int) -> list[int]:
+    """At most `count` steps of a run, evenly spaced: 0 is the first, and the last is before the end."""
+    return sorted({round(index * updates / count) for index in range(count)})
+
+
 @dataclass(frozen=True)
 class KernelSettings:
     """How the gradient products of all pool and test examples, a kernel, are taken along a run.
@@ -28,4 +33,4 @@ class KernelSettings:
 
     def steps(self, updates: int) -> list[int]:
         """The steps, in a run of so many updates, at which its kernel is taken."""
-        return sorted({round(index * updates / self.checkpoints) for index in range(self.checkpoints)})
+        return spaced_steps(updates, self.checkpoints)
