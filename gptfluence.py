@@ -13,7 +13,31 @@ from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from simulator import *  # noqa: F403
+    from simulator import (
+        GPTfluenceConfig,
+        GPTfluenceSimulator,
+        evaluate,
+        influence,
+        mislabel,
+        report,
+        select,
+        train,
+        validate,
+        what_if,
+    )
+
+__all__ = [
+    "GPTfluenceConfig",
+    "GPTfluenceSimulator",
+    "evaluate",
+    "influence",
+    "mislabel",
+    "report",
+    "select",
+    "train",
+    "validate",
+    "what_if",
+]
 
 
 class ShadowedPackageError(GPTDynamicsError, ImportError):
@@ -38,8 +62,6 @@ def _check_simulator() -> None:
 
 
 _check_simulator()
-from simulator import __all__  # noqa: E402
-
 __getattr__, __dir__ = lazy_names(__name__, dict.fromkeys(__all__, "simulator"))
 
 
