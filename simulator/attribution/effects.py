@@ -223,7 +223,7 @@ def leave_out(run: WhatIf, pool_ids: Sequence[int] | None = None, test_ids: Sequ
         test_ids: on whom; default: all test examples.
 
     Raises:
-        ValueError: an example is unknown, or is alone in one of its batches.
+        ValueError: an example is unknown.
     """
     chosen = _test_indices(run, test_ids)
     wanted = sorted(set().union(*run.curriculum)) if pool_ids is None else list(pool_ids)

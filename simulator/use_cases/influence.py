@@ -161,8 +161,7 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
     """Simulate a run without each of its training examples.
 
     Raises:
-        GPTDynamicsError: model and dataset do not fit, the run or a test example is unknown, or an example is alone in
-            a batch, so that there is no run without it.
+        GPTDynamicsError: model and dataset do not fit, or the run or a test example is unknown.
     """
     case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run(settings.run)
@@ -174,10 +173,7 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         )
     run = case.model.what_if(fact)
     visited = sorted(set().union(*run.curriculum))
-    try:
-        effects = leave_out(run, visited)
-    except ValueError as error:
-        raise SettingsError(f"run {fact.runs[0]} cannot be had without one of its examples: {error}") from error
+    effects = leave_out(run, visited)
     seen, alternatives = case.runs.split("train", "validation"), [run.drop([key]) for key in visited]
     errors = left_out_errors(case.model, seen, run, alternatives, simulate_many([run], final=True)[0])
     by_id = {example.id: example for example in fact.pool}

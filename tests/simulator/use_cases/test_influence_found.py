@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.outputs import write_output_json
 from simulator.attribution.effect_errors import informative
-from simulator.model.configuration_gptfluence import GPTfluenceConfig, scale_of
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.configuration_gptfluence import scale_of
 from simulator.training.leave_one_run_out import responses_without_runs
 from simulator.use_cases.case import load_case
 from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, find_influence
@@ -139,22 +137,25 @@ def test_texts_left_out_are_named_by_their_source() -> None:
     assert visible("a\nb\tc") == "a\nb\tc"
 
 
-def test_unknown_ids_and_batches_of_one_are_refused(
-    memory: str,
-    collected: str,
-    make_config: Callable[..., GPTfluenceConfig],
-    make_model: Callable[[GPTfluenceConfig], GPTfluenceSimulator],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_unknown_ids_are_refused(memory: str, collected: str) -> None:
     with pytest.raises(SettingsError, match="no test example 42"):
         find_influence(InfluenceSettings(memory, collected, test_ids=(42,)))
     with pytest.raises(SettingsError, match="top=0"):
         InfluenceSettings(memory, collected, top=0)
+
+
+def test_an_example_alone_in_its_batch_leaves_a_run_without_that_update(
+    memory: str, collected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = load_case(memory, collected)
     alone = [[key] for key in range(8)]
     monkeypatch.setattr(
         "simulator.use_cases.influence.load_case",
         lambda *_: replace(case, runs=replace(case.runs, curricula=[alone] * 6)),
     )
-    with pytest.raises(SettingsError, match="cannot be had without one of its examples"):
-        find_influence(InfluenceSettings(memory, collected))
+    found = find_influence(InfluenceSettings(memory, collected))
+    run = case.model.what_if(replace(case.run(None), curricula=[alone]))
+    difference = run.simulate() - run.drop([3]).simulate()
+    assert found.pool[3].id == 3
+    np.testing.assert_allclose(found.final[3], difference[:, -1], rtol=1e-4, atol=1e-6)
+    assert np.abs(found.final[3]).max() > 0
