@@ -57,6 +57,7 @@ def test_the_first_training_runs_and_named_runs_get_kernels(
         [each.step for each in products.kernel.checkpoints] == list(products.step) == KERNEL.steps(settings.run_steps)
     )
     assert all(each.covered == pytest.approx(1) and each.error > 0 for each in products.kernel.checkpoints)
+    assert all(each.not_covered == () for each in products.kernel.checkpoints)
     with pytest.raises(DataError, match="no gradient products"):
         read_products(tmp_path, CONFIG, "0001")
     assert missing_kernels(tmp_path, entry) == make(entry, tmp_path, rows_folder) == []
