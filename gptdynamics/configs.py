@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from gptdynamics.errors import SettingsError
@@ -143,6 +143,7 @@ _RANGES = {
     "seed": SEED,
     **dict.fromkeys(("pool_size", "subset", "batch_size", "epochs", "test_examples"), COUNT),
     **dict.fromkeys(("eval_every", "generate_every", "gradient_width", "lora_alpha", "max_length"), COUNT),
+    "counterfactual_every": COUNT,
     "gradient_seed": SEED,
     # No model is wider.
     "lora_rank": Range(0, 2**16),
@@ -174,6 +175,8 @@ class RunSettings:
         test_examples: the test set is the first rows of the task's eval split.
         eval_every: updates between measurements of loss and accuracy.
         generate_every: updates between measurements of sampled text: BLEU, ROUGE-L and a task's own metrics.
+        counterfactual_every: updates between measurements, of loss and of text, in runs that repeat another one with
+            rows left out. Default: as in the others.
         gradients: which runs also record gradient products: `none`, `test` (the held-out ones) or `all`.
         gradient_width: columns of the projected gradients of the base model.
         gradient_seed: seed of their projection.
@@ -203,6 +206,7 @@ class RunSettings:
     test_examples: int = 200
     eval_every: int = 1
     generate_every: int = 1
+    counterfactual_every: int | None = None
     gradients: Literal["none", "test", "all"] = "none"
     gradient_width: int = 2048
     gradient_seed: int = 0
@@ -289,6 +293,13 @@ class RunSettings:
     def run_steps(self) -> int:
         """Updates in one run."""
         return self.all_steps if self.steps is None else self.steps
+
+    def for_run(self, run: str) -> RunSettings:
+        """The settings as they hold for one run: one that repeats another may be measured less often."""
+        every = self.counterfactual_every
+        if every is None or run_parts(run).base is None:
+            return self
+        return replace(self, eval_every=every, generate_every=every)
 
     def follows_gradients(self, run: str) -> bool:
         """Whether gradient products of this run are recorded."""

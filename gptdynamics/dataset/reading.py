@@ -207,7 +207,8 @@ def read_dynamics(
         metric: one of `gptdynamics.metrics.METRICS`, or one of the task's own. Only test examples that it is followed
             for are read, and only runs that it was measured in: imported runs may lack some.
         unseen: read the runs of `test_unseen`, too; then the pool has their rows as well.
-        counterfactual: read the runs of `counterfactual`, too: runs made again with pool rows left out.
+        counterfactual: read the runs of `counterfactual`, too: runs made again with pool rows left out. Where they
+            were measured less often, all runs are read at their steps.
 
     Raises:
         SettingsError: the config or the metric is unknown; the message lists those there are.
@@ -243,6 +244,8 @@ def read_dynamics(
         if not measured:
             test_ids, step = table["test_id"].to_pylist(), own_step
             values = run_array((len(finished), len(step), len(test_ids)))
+        if split_of(run) == "counterfactual" and set(own_step) < set(step):
+            values, step = values[:, np.isin(step, own_step)], own_step
         if table["test_id"].to_pylist() != test_ids or own_step.tolist() != step.tolist():
             raise DataError(f"{path}: its test examples or steps differ from those of run {measured[0]}")
         if not np.isfinite(own_values).all():

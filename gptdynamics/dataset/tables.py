@@ -33,7 +33,7 @@ def library_versions(others: Sequence[str] = ()) -> str:
 
 def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
     """The row that describes a run: curriculum, rates, base model (name and revision), every setting, versions."""
-    values, parts = settings.to_dict(), run_parts(run.name)
+    values, parts = settings.for_run(run.name).to_dict(), run_parts(run.name)
     row = {name: values[name] for name in RUN_SCHEMA.names if name in values} | {
         "run": run.name,
         "index": parts.index,

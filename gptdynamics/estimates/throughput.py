@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from gptdynamics.errors import SettingsError
@@ -75,11 +76,10 @@ def plan_hours(plan: Plan, tera_flops_per_second: float) -> list[tuple[str, floa
     for entry in plan:
         settings = entry.settings
         shape, lengths = base_shape(settings.base), task_lengths(get_task(settings.task), settings.base)
-        recorded = sum(settings.follows_gradients(run) for run in entry.run_names)
+        alike = Counter((settings.for_run(run), settings.follows_gradients(run)) for run in entry.run_names)
         seconds = sum(
-            count * run_flops(shape, settings, lengths, follows).seconds(tera_flops_per_second * 1e12)
-            for count, follows in ((len(entry.run_names) - recorded, False), (recorded, True))
-            if count
+            count * run_flops(shape, each, lengths, follows).seconds(tera_flops_per_second * 1e12)
+            for (each, follows), count in alike.items()
         )
         hours.append((entry.config, seconds / 3600))
     return hours

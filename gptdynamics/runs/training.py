@@ -63,6 +63,7 @@ def train_run(
     Raises:
         DivergedRunError: the loss of a batch or of a test example is not finite.
     """
+    settings = settings.for_run(run)
     updates = Updates(base.model, settings, run_seed(settings, run))
     model, mixed = updates.model, updates.mixed
     curriculum = draw_curriculum(settings, run) if curriculum is None else curriculum

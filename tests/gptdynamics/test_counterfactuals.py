@@ -177,3 +177,16 @@ def test_the_manifest_keeps_the_greater_counts(repeated: Path, make_settings: Ma
     collect(CollectSettings(plan_of(make_settings(), 1), repeated, rows_folder, workers=1))
     manifest = json.loads((repeated / "manifests/rte_tiny.json").read_text(encoding="utf-8"))
     assert manifest["planned"] == {"runs": 6, "unseen_runs": 0, "counterfactuals": {"0004": 2}}
+
+
+def test_counterfactual_runs_can_be_measured_less_often(tmp_path: Path, make_settings: Make, rows_folder: Path) -> None:
+    settings = make_settings(counterfactual_every=3, epochs=3)
+    collect(CollectSettings(plan_of(settings, 1), tmp_path, rows_folder, workers=1))
+    assert verify(tmp_path).faults == []
+    config, steps = settings.config, list(range(7))
+    assert read_dynamics(tmp_path, config).step.tolist() == steps
+    every, dense = read_dynamics(tmp_path, config, counterfactual=True), read_dynamics(tmp_path, config)
+    assert every.step.tolist() == [0, 3, 6]
+    assert (every.split("train", "validation", "test").values == dense.values[:, [0, 3, 6]]).all()
+    row = read_run_row(DatasetFolder(tmp_path).run_row_path(config, "c0004-0000"), config, "c0004-0000")
+    assert (row["eval_every"], settings.for_run("0004").eval_every) == (3, 1)

@@ -69,7 +69,7 @@ def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
         # The seed of the training is its own.
         expected |= {name: values[name] for name in facts.run_schema.names if name in values.keys() - {"seed"}}
     if facts.settings:
-        values = facts.settings.to_dict()
+        values = facts.settings.for_run(run).to_dict()
         others = {"learning_rate", "base_model"}
         expected |= {name: values[name] for name in RUN_SCHEMA.names if name in values.keys() - others}
         expected |= {

@@ -106,7 +106,7 @@ def _tasks_of_the_test_examples(rows: _Trajectories) -> Problems:
 def _steps_and_values(rows: _Trajectories) -> Problems:
     """Each group of columns with its steps."""
     facts = rows.facts
-    shared = facts.settings or facts.recorded
+    shared = facts.settings.for_run(rows.run) if facts.settings else facts.recorded
     every = (shared.eval_every, shared.generate_every, 1) if shared else (None, None, 1)
     losses, texts = (names_of(rows.metrics.values(), needs_text=needs) for needs in (False, True))
     groups = {"step": losses, "generation_step": texts, "gradient_step": GRADIENT_COLUMNS}
