@@ -55,22 +55,22 @@ def left_out_errors(
         `[n, M]`, and `[n]` of the mean over test examples; None for a simulator that has no such errors: markov, one
         whose penalty is not recorded, or one asked about test examples that it was not fitted on.
     """
-    config, dynamics, situation = model.config, model.dynamics, run.situation
-    if not dynamics.has_linear_responses or config.ridge is None or bool((situation.seen < 0).any()):
+    config, dynamics, examples = model.config, model.dynamics, run.situation.examples
+    if not dynamics.has_linear_responses or config.ridge is None or bool((examples.seen < 0).any()):
         return None
     rates = torch.tensor([run.learning_rate], dtype=torch.float32)
 
     def last_states(curricula: list[WhatIf]) -> torch.Tensor:
         shares = visit_shares(
-            [each.curriculum for each in curricula], situation.pool_ids, [each.weights for each in curricula]
+            [each.curriculum for each in curricula], run.situation.pool_ids, [each.weights for each in curricula]
         )
-        return dynamics.states(shares.to(situation.pool), rates.to(situation.pool), situation.pool)[:, -1]
+        return dynamics.states(shares.to(examples.pool), rates.to(examples.pool), examples.pool)[:, -1]
 
     with torch.no_grad():
         states = last_states([run, *alternatives])
         moved = (states[1:] - states[:1]).double().numpy()
-        fitted = visit_shares(runs.curricula, [example.id for example in runs.pool]).to(situation.pool)
-        seen_states = dynamics.states(fitted, rates.to(situation.pool), situation.pool)[:, torch.from_numpy(runs.step)]
+        fitted = visit_shares(runs.curricula, [example.id for example in runs.pool]).to(examples.pool)
+        seen_states = dynamics.states(fitted, rates.to(examples.pool), examples.pool)[:, torch.from_numpy(runs.step)]
         psi = dynamics.test_components(model.test_vectors).double().numpy()
         shrinkage = float(dynamics.shown[-1])
     run_states, similarities = seen_states.double().numpy(), likeness(psi)
@@ -83,9 +83,7 @@ def left_out_errors(
     moved = moved @ basis
     # How far the metric moves with its latent: of log-odds s, log(1 + exp(s)), by 1 - exp(-value).
     slope = 1 - np.exp(-final.double().numpy()) if config.scale.latent == "log-odds" else np.ones(len(final))
-    effects = (
-        shrinkage * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, situation.seen.numpy()], optimize=True)
-    )
+    effects = shrinkage * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, examples.seen.numpy()], optimize=True)
     count = len(effects)
 
     def error(each: np.ndarray) -> np.ndarray:

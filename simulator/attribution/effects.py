@@ -179,16 +179,16 @@ def visit_derivatives(run: WhatIf, test_ids: Sequence[int] | None = None) -> Vis
     chosen = _test_indices(run, test_ids)
     situation = run.situation
     model, dynamics = situation.simulator, situation.simulator.dynamics
-    test, seen = situation.test[chosen], situation.seen[chosen]
+    examples = situation.examples.of_tests(chosen)
     initial = None if situation.initial is None else situation.initial[..., chosen]
-    shares, rates = run.shares(), torch.tensor([run.learning_rate]).to(situation.pool)
+    shares, rates = run.shares(), torch.tensor([run.learning_rate]).to(examples.pool)
     with torch.no_grad():
-        factors = dynamics.input_factors(situation.pool, test, seen)
+        factors = dynamics.input_factors(examples)
         # What the batch of each step gives to each factor: `[F, steps, m]`.
         inputs = torch.einsum("tn,fnm->ftm", shares[0], factors)
     inputs.requires_grad_(True)
     with torch.enable_grad():
-        simulation = SimulationInputs(shares, rates, situation.pool, test, seen, initial)
+        simulation = SimulationInputs(shares, rates, examples, initial)
         values = dynamics.from_factors(inputs, simulation)
         change = values[1:] - values[0]
         outcomes = (change[-1], change.mean(0))

@@ -11,6 +11,7 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import visit_shares
+from simulator.model.dynamics import SimulationInputs
 from simulator.model.intervals import Coverage, coverage
 from simulator.model.kinds import kind_named
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
@@ -137,11 +138,10 @@ class Simulated:
     def _trajectories(self, runs: Dynamics) -> torch.Tensor:
         """Trajectories `[R, T + 1, M]`."""
         self.check(runs)
-        model = self.simulator
         shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
-        pool = model.vectors(runs.pool, model.config.pool_keys, model.pool_vectors)
-        test = model.vectors(runs.test, model.config.test_keys, model.test_vectors)
-        seen = model.places(runs.test)
         history = torch.from_numpy(runs.values[:, : self.history])
         rates = torch.from_numpy(runs.learning_rate).float()
-        return model.trajectories(shares, rates, pool, test, seen, history)
+        inputs = SimulationInputs(shares, rates, self.simulator.encode(runs.pool, runs.test), history)
+        with torch.no_grad():
+            values: torch.Tensor = self.simulator.dynamics.trajectories(inputs)
+        return values

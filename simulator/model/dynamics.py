@@ -36,24 +36,42 @@ class Field(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class EncodedExamples:
+    """What is known of pool and test examples. N pool examples, M test examples, E encoder width.
+
+    Attributes:
+        pool: `[N, E]` encoder vectors.
+        test: `[M, E]` encoder vectors.
+        seen: `[M]` index among the test examples trained on, or -1.
+        kernels: `[G, N, M]` products of the gradients of each pool and test example, of kinds that predict from these.
+    """
+
+    pool: torch.Tensor
+    test: torch.Tensor
+    seen: torch.Tensor
+    kernels: torch.Tensor | None = None
+
+    def of_tests(self, which: torch.Tensor) -> EncodedExamples:
+        """The same with only these test examples, by their places."""
+        kernels = None if self.kernels is None else self.kernels[..., which]
+        return EncodedExamples(self.pool, self.test[which], self.seen[which], kernels)
+
+
+@dataclass(frozen=True, eq=False)
 class SimulationInputs:
-    """What trajectories are predicted from. N pool examples, M test examples, E encoder width.
+    """What trajectories are predicted from. N pool examples, M test examples.
 
     Attributes:
         visits: `[runs, steps, N]` share of each pool example in each batch; rows sum to 1, those of batches without
             examples to 0: such a step makes no update, so nothing changes at it.
         rates: `[runs or 1, steps]` learning rates.
-        pool: `[N, E]` encoder vectors.
-        test: `[M, E]` encoder vectors.
-        seen: `[M]` index among the test examples trained on, or -1.
+        examples: pool and test examples.
         initial: `[runs or 1, n, M]` the first n measured values, oldest first; None where they are not known.
     """
 
     visits: torch.Tensor
     rates: torch.Tensor
-    pool: torch.Tensor
-    test: torch.Tensor
-    seen: torch.Tensor
+    examples: EncodedExamples
     initial: torch.Tensor | None = None
 
     @cached_property
@@ -77,6 +95,8 @@ class DynamicsModule(nn.Module, ABC):
         needs_initial: whether first values are needed even where all test examples were trained on.
         has_linear_responses: whether effects are linear in `states`, with responses fitted by ridge regression, so that
             they have standard errors.
+        has_kernels: whether it predicts from products of gradients, its buffer `kernels` `[G, N, M]`, and not from
+            encoder vectors.
     """
 
     name: ClassVar[str]
@@ -84,6 +104,7 @@ class DynamicsModule(nn.Module, ABC):
     shares_weights: ClassVar[bool] = False
     needs_initial: ClassVar[bool] = True
     has_linear_responses: ClassVar[bool] = False
+    has_kernels: ClassVar[bool] = False
 
     @classmethod
     def serves(cls, config: GPTfluenceConfig) -> bool:
@@ -117,7 +138,7 @@ class DynamicsModule(nn.Module, ABC):
         """Predicted values `[runs, steps + 1, M]`, as `GPTfluenceSimulator.trajectories` returns them."""
 
     @abstractmethod
-    def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
         """What a pool example adds to each of F factors at a full share of a batch, by test example: `[F, N, M]`."""
 
     @abstractmethod
@@ -126,12 +147,17 @@ class DynamicsModule(nn.Module, ABC):
 
         Args:
             factors: `[F, steps, M]` `input_factors` summed over the shares of each batch.
-            inputs: of the run; its `visits` only say where there is an update, its `pool` is not used.
+            inputs: of the run; its `visits` only say where there is an update, its pool is not used.
         """
 
-    def page_arrays(
-        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
-    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def last_effects_without_runs(self, inputs: SimulationInputs) -> torch.Tensor | None:
+        """The effect at the last step by fits without each of the K training runs, in the latent: `[K, runs, M]`.
+
+        None: a simulator of this kind does not carry such fits.
+        """
+        return None
+
+    def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Numbers and arrays that the explorer's page simulates from.
 
         Raises:

@@ -8,6 +8,7 @@ from .dynamics import DynamicsModule
 from .markov_dynamics import MarkovDynamics
 from .memory_dynamics import MemoryDynamics
 from .table_dynamics import TableDynamics
+from .tangent_dynamics import TangentDynamics
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
@@ -16,6 +17,7 @@ DYNAMICS: list[type[DynamicsModule]] = [
     MemoryDynamics,
     MarkovDynamics,
     TableDynamics,
+    TangentDynamics,
 ]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .curricula import measured_steps, shares_between, updates_between, updates_made
-from .dynamics import DynamicsModule, Field, SimulationInputs, interpolate
+from .dynamics import DynamicsModule, EncodedExamples, Field, SimulationInputs, interpolate
 from .recurrence import markov_scan
 
 if TYPE_CHECKING:
@@ -129,16 +129,17 @@ class MarkovDynamics(DynamicsModule):
         visits = inputs.visits
         measured = measured_steps(visits.size(1), self.stride, self.first_step)
         history = inputs.initial.expand(len(visits), -1, -1)
-        values: torch.Tensor = self(shares_between(visits, measured), inputs.pool, inputs.test, history)
+        shares = shares_between(visits, measured)
+        values: torch.Tensor = self(shares, inputs.examples.pool, inputs.examples.test, history)
         if len(measured) == visits.size(1) + 1:
             return values[:, : len(measured)]
         grid = torch.tensor(measured, dtype=values.dtype)
         every = torch.arange(visits.size(1) + 1, dtype=values.dtype)
         return torch.stack([interpolate(grid, run, every) for run in values])
 
-    def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
         """See `DynamicsModule`; the factors are A_1..A_n and B."""
-        return self.factors(pool, test) * self.batch_size
+        return self.factors(examples.pool, examples.test) * self.batch_size
 
     def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`."""
@@ -154,11 +155,9 @@ class MarkovDynamics(DynamicsModule):
         grid, every = torch.tensor(measured), torch.arange(steps + 1)
         return interpolate(grid.to(scanned), scanned, every.to(scanned))
 
-    def page_arrays(
-        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
-    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """See `DynamicsModule`; projected vectors, or factors where there is nothing else."""
-        arrays = self._page_factors(pool, test)
+        arrays = self._page_factors(examples.pool, examples.test)
         factors, _, size = arrays["train"].shape
         scalars = {"factorScale": float(self.batch_size), "stride": self.stride, "table": self.is_table}
         return scalars | {"sides": factors, "filters": factors, "size": size}, arrays

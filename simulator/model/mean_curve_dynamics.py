@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .dynamics import DynamicsModule, Field, SimulationInputs, interpolate
+from .dynamics import DynamicsModule, EncodedExamples, Field, SimulationInputs, interpolate
 from .latent import from_latent, limited, to_latent
+from .recurrence import FilterBank
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
@@ -38,7 +39,7 @@ ROUNDING = 1e-4
 
 
 class MeanCurveDynamics(DynamicsModule):
-    """A kind of dynamics is the effect that it adds to the mean curve.
+    """A kind of dynamics is the effect that it adds to the mean curve, made by filters of what batches hold.
 
     E encoder width, L components of test examples, M seen test examples, B curve components.
 
@@ -46,7 +47,13 @@ class MeanCurveDynamics(DynamicsModule):
         config: shapes; the values are set by fitting or loaded.
     """
 
-    fields = dict.fromkeys(("test_components", "curve_components"), Field("whole number", 0, 1))
+    fields = {
+        **dict.fromkeys(("test_components", "curve_components"), Field("whole number", 0, 1)),
+        **dict.fromkeys(("momenta", "forgettings"), Field("list of numbers", default=[])),
+        "decays": Field("list of numbers", default=[1.0]),
+        "fadings": Field("list of numbers", -(2**31), [0.0]),
+        "ridge": Field("number"),
+    }
     needs_initial = False
 
     encoder_mean: torch.Tensor
@@ -61,6 +68,10 @@ class MeanCurveDynamics(DynamicsModule):
     curve_range: torch.Tensor
     reference_rate: torch.Tensor
     carry: torch.Tensor
+    decays: torch.Tensor
+    fadings: torch.Tensor
+    momenta: torch.Tensor
+    forgettings: torch.Tensor
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
@@ -82,8 +93,17 @@ class MeanCurveDynamics(DynamicsModule):
                 "curve_range": (2, curves),
                 "reference_rate": (),
                 "carry": (),
+                "decays": (len(config.decays),),
+                "fadings": (len(config.fadings),),
+                "momenta": (len(config.momenta),),
+                "forgettings": (len(config.forgettings),),
             }
         )
+
+    @property
+    def filters(self) -> FilterBank:
+        """The filters, for rates relative to the reference rate."""
+        return FilterBank(self.decays, self.fadings, self.momenta, self.forgettings, self.tau[-1])
 
     @abstractmethod
     def effects(self, inputs: SimulationInputs) -> torch.Tensor:
@@ -132,13 +152,13 @@ class MeanCurveDynamics(DynamicsModule):
         Raises:
             ValueError: a test example is unseen and there are no first values.
         """
-        tau, seen = self.progress(inputs.made_rates), inputs.seen
+        tau, seen = self.progress(inputs.made_rates), inputs.examples.seen
         own = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)], tau)
         if bool((seen >= 0).all()):
             return own
         if first is None:
             raise ValueError("unseen test examples need their first value: give initial")
-        psi = self.test_components(inputs.test).expand(len(first), -1, -1)
+        psi = self.test_components(inputs.examples.test).expand(len(first), -1, -1)
         features = torch.cat([torch.ones_like(first).unsqueeze(-1), first.unsqueeze(-1), psi], -1)
         coefficients = (features @ self.curve_coefficients).clamp(self.curve_range[0], self.curve_range[1])
         change = interpolate(self.tau, self.curve_basis.T, tau) @ coefficients.transpose(1, 2)
@@ -152,7 +172,7 @@ class MeanCurveDynamics(DynamicsModule):
         """Trajectories `[runs, steps + 1, M]` from effects of that shape; up to the first measured step, its value."""
         initial = None if inputs.initial is None else inputs.initial[:, 0]
         first = None if initial is None else to_latent(initial, self.scale)
-        seen = inputs.seen
+        seen = inputs.examples.seen
         shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(inputs.made_rates))
         share = shown * self.schedule_match(inputs.rates).unsqueeze(-1)
         latent = self.curve(inputs, first) + share * limited(effect, self.effect_limits(seen))
@@ -168,11 +188,9 @@ class MeanCurveDynamics(DynamicsModule):
         begun = nn.functional.pad(inputs.made.cumsum(1) > 0, (1, 0), value=False)
         return torch.where(begun.unsqueeze(-1), values, initial.unsqueeze(1))
 
-    def page_arrays(
-        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
-    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Of the mean curve; a kind adds what its effect is made of."""
-        psi = self.test_components(test)
+        seen, psi = examples.seen, self.test_components(examples.test)
         scalars = {
             "referenceRate": float(self.reference_rate),
             "carry": float(self.carry),
@@ -188,5 +206,9 @@ class MeanCurveDynamics(DynamicsModule):
             "curveSlope": self.curve_coefficients[1],
             "curveRange": self.curve_range,
             "curveBasis": self.curve_basis.T,
+            "decays": self.decays,
+            "fadings": self.fadings,
+            "momenta": self.momenta,
+            "forgettings": self.forgettings,
         }
         return scalars, arrays

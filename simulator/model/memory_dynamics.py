@@ -22,9 +22,8 @@ import torch
 from torch import nn
 
 from .curricula import updates_made
-from .dynamics import Field, SimulationInputs
+from .dynamics import EncodedExamples, Field, SimulationInputs
 from .mean_curve_dynamics import MeanCurveDynamics
-from .recurrence import FilterBank
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
@@ -43,19 +42,11 @@ class MemoryDynamics(MeanCurveDynamics):
     fields = {
         "components": Field("whole number", 0, 1),
         **MeanCurveDynamics.fields,
-        **dict.fromkeys(("momenta", "forgettings"), Field("list of numbers", default=[])),
-        "decays": Field("list of numbers", default=[1.0]),
-        "fadings": Field("list of numbers", -(2**31), [0.0]),
-        "ridge": Field("number"),
     }
     has_linear_responses = True
 
     train_projection: torch.Tensor
     pool_centre: torch.Tensor
-    decays: torch.Tensor
-    fadings: torch.Tensor
-    momenta: torch.Tensor
-    forgettings: torch.Tensor
     state_scale: torch.Tensor
     weights: torch.Tensor
     response: torch.Tensor
@@ -63,25 +54,16 @@ class MemoryDynamics(MeanCurveDynamics):
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__(config)
         width, count = config.encoder_width, config.components
-        filters = len(config.decays) * len(config.fadings) + len(config.momenta) * len(config.forgettings)
+        filters = self.filters.size
         self.register_zeros(
             {
                 "train_projection": (width, count),
                 "pool_centre": (count,),
-                "decays": (len(config.decays),),
-                "fadings": (len(config.fadings),),
-                "momenta": (len(config.momenta),),
-                "forgettings": (len(config.forgettings),),
                 "state_scale": (filters,),
                 "weights": (len(config.test_keys), filters * count),
                 "response": (1 + config.test_components, filters * count),
             }
         )
-
-    @property
-    def filters(self) -> FilterBank:
-        """The filters, for rates relative to the reference rate."""
-        return FilterBank(self.decays, self.fadings, self.momenta, self.forgettings, self.tau[-1])
 
     def train_components(self, pool: torch.Tensor) -> torch.Tensor:
         """psi - psi_mean of pool examples: `[N, E]` encoder vectors -> `[N, K]`."""
@@ -101,28 +83,25 @@ class MemoryDynamics(MeanCurveDynamics):
 
     def effects(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
-        states = self.states(inputs.visits, inputs.rates, inputs.pool)
-        return states @ self.responses(inputs.test, inputs.seen).T
+        states = self.states(inputs.visits, inputs.rates, inputs.examples.pool)
+        return states @ self.responses(inputs.examples.test, inputs.examples.seen).T
 
-    def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
         """See `DynamicsModule`; a factor is what a filter gets at the reference rate."""
-        return torch.einsum("nk,mfk->fnm", self.train_components(pool), self._unscaled_responses(test, seen))
+        return torch.einsum("nk,mfk->fnm", self.train_components(examples.pool), self._unscaled_responses(examples))
 
-    def _unscaled_responses(self, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def _unscaled_responses(self, examples: EncodedExamples) -> torch.Tensor:
         """w by filter and component, `[M, F, K]`, for states that are not scaled."""
-        return self.responses(test, seen).unflatten(-1, (-1, len(self.pool_centre))) / self.state_scale[:, None]
+        responses = self.responses(examples.test, examples.seen)
+        return responses.unflatten(-1, (-1, len(self.pool_centre))) / self.state_scale[:, None]
 
     def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
         return self.filters.sum_of_filtered(factors, self.relative(inputs.rates), inputs.made)
 
-    def page_arrays(
-        self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor
-    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """See `DynamicsModule`; parts, since factors of every pair would be twenty-five times as large."""
-        scalars, arrays = super().page_arrays(pool, test, seen)
-        components, responses = self.train_components(pool), self._unscaled_responses(test, seen)
+        scalars, arrays = super().page_arrays(examples)
+        components, responses = self.train_components(examples.pool), self._unscaled_responses(examples)
         scalars |= {"sides": 1, "size": components.size(1), "filters": responses.size(1), "factorScale": 1.0}
-        arrays |= {"train": components, "test": responses}
-        arrays |= {name: getattr(self, name) for name in ("decays", "fadings", "momenta", "forgettings")}
-        return scalars, arrays
+        return scalars, arrays | {"train": components, "test": responses}

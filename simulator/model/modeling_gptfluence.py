@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from .configuration_gptfluence import GPTfluenceConfig
 from .curricula import measured_steps
-from .dynamics import DynamicsModule, SimulationInputs
+from .dynamics import DynamicsModule, EncodedExamples, SimulationInputs
 from .intervals import half_width
 from .kinds import kind_of
 from .model_files import check, finish_writing, locate, seal, write_folder
@@ -70,8 +70,9 @@ class GPTfluenceSimulator(PreTrainedModel):
         self.parts = torch.nn.ModuleList(PartState(config.part(place)) for place in range(len(config.parts)))
         if not config.parts or kind_of(config).shares_weights:
             self.dynamics = kind_of(config)(config)
-        self.register_buffer("pool_vectors", torch.zeros(len(config.pool_keys), config.encoder_width))
-        self.register_buffer("test_vectors", torch.zeros(len(config.test_keys), config.encoder_width))
+        width = 0 if kind_of(config).has_kernels else config.encoder_width
+        self.register_buffer("pool_vectors", torch.zeros(len(config.pool_keys), width))
+        self.register_buffer("test_vectors", torch.zeros(len(config.test_keys), width))
         if not config.parts:
             register_bands(self, config)
         self.post_init()
@@ -195,6 +196,7 @@ class GPTfluenceSimulator(PreTrainedModel):
         test: torch.Tensor | None = None,
         seen: torch.Tensor | None = None,
         initial: torch.Tensor | None = None,
+        kernels: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         return_dict: bool | None = None,
     ) -> GPTfluenceOutput | tuple[torch.Tensor, ...]:
@@ -207,7 +209,8 @@ class GPTfluenceSimulator(PreTrainedModel):
             test: `[M, E]` encoder vectors; default: those of the test examples trained on.
             seen: `[M]` place among the test examples trained on, or -1; default: as `test`'s.
             initial: `[runs or 1, n, M]` the first n measured values, oldest first (n = 1 for memory). May be left out
-                for memory where all test examples were trained on.
+                where all test examples were trained on, but for markov.
+            kernels: `[G, N, M]` of a model that has kernels, where `pool` or `test` is given; see `encode`.
             labels: `[runs, steps + 1, M]` true values; those that are NaN do not count.
             return_dict: False: a tuple; default: as the configuration says.
 
@@ -224,11 +227,14 @@ class GPTfluenceSimulator(PreTrainedModel):
             raise ValueError("test is given without seen: give the place of each test example trained on, or -1")
         if rates is None:
             rates = visits.new_tensor([self.rates_of(None, visits.size(1))])
-        pool = self.pool_vectors if pool is None else pool
-        if seen is None:
-            seen = torch.arange(len(self.test_vectors), device=self.device)
-        test = self.test_vectors if test is None else test
-        values = self.dynamics.trajectories(SimulationInputs(visits, rates, pool, test, seen, initial))
+        stored = self.encode()
+        examples = EncodedExamples(
+            stored.pool if pool is None else pool,
+            stored.test if test is None else test,
+            stored.seen if seen is None else seen,
+            stored.kernels if kernels is None else kernels,
+        )
+        values = self.dynamics.trajectories(SimulationInputs(visits, rates, examples, initial))
         loss = None if labels is None else (values - labels)[~labels.isnan()].square().mean()
         output = GPTfluenceOutput(loss=loss, trajectories=values)
         as_dict = self.config.return_dict if return_dict is None else return_dict
@@ -245,7 +251,44 @@ class GPTfluenceSimulator(PreTrainedModel):
         place = {key: index for index, key in enumerate(self.config.test_keys)}
         return torch.tensor([place.get(content_key(example), -1) for example in test])
 
-    def vectors(self, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
+    def encode(self, pool: Sequence[Any] | None = None, test: Sequence[Any] | None = None) -> EncodedExamples:
+        """What the dynamics need of pool and test examples: stored by content key, or made now for new ones.
+
+        Args:
+            pool: examples with `id`, `prompt` and `target`; default: the pool trained on.
+            test: likewise; default: the test examples trained on.
+
+        Raises:
+            ValueError: an example is new, and nothing can be made of it here.
+            ImportError: an example is new, and the gptdynamics package is not installed.
+        """
+        seen = torch.arange(len(self.config.test_keys), device=self.device) if test is None else self.places(test)
+        if kind_of(self.config).has_kernels:
+            return self._with_kernels(pool, test, seen)
+        pool_vectors, test_vectors = self.pool_vectors, self.test_vectors
+        if pool is not None:
+            pool_vectors = self._vectors(pool, self.config.pool_keys, pool_vectors)
+        if test is not None:
+            test_vectors = self._vectors(test, self.config.test_keys, test_vectors)
+        return EncodedExamples(pool_vectors, test_vectors, seen)
+
+    def _with_kernels(
+        self, pool: Sequence[Any] | None, test: Sequence[Any] | None, seen: torch.Tensor
+    ) -> EncodedExamples:
+        """Kernels of the examples. A pool example's vector is its row, a test example's the column of the own pool."""
+        own = self.dynamics.kernels
+        rows = torch.arange(own.size(1), device=self.device)
+        if pool is not None:
+            place = {key: index for index, key in enumerate(self.config.pool_keys)}
+            rows = torch.tensor([place.get(content_key(example), -1) for example in pool])
+        if bool((rows < 0).any()) or bool((seen < 0).any()):
+            columns, kernels = self._new_kernels(pool, test)
+        else:
+            columns = own[..., seen]
+            kernels = columns[:, rows]
+        return EncodedExamples(kernels.transpose(0, 1).flatten(1), columns.mean(0).T, seen, kernels)
+
+    def _vectors(self, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
         """Encoder vectors `[n, E]`: stored ones by content key, others encoded now."""
         place = {key: index for index, key in enumerate(keys)}
         example_keys = [content_key(example) for example in examples]

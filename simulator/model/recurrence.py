@@ -103,6 +103,11 @@ class FilterBank(NamedTuple):
     forgettings: torch.Tensor
     end: torch.Tensor
 
+    @property
+    def size(self) -> int:
+        """F, how many filters there are."""
+        return len(self.decays) * len(self.fadings) + len(self.momenta) * len(self.forgettings)
+
     def strengths(self, rates: torch.Tensor) -> torch.Tensor:
         """How much each update counts for each kappa, `[runs, steps, H]`, from relative rates `[runs, steps]`."""
         tau = torch.nn.functional.pad(rates.cumsum(-1), (1, 0))[:, :-1, None].clamp(max=self.end)

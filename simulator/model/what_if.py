@@ -16,6 +16,7 @@ import torch
 
 from .curricula import visit_shares
 from .display import unit_of
+from .dynamics import EncodedExamples, SimulationInputs
 from .trajectories import Band, Trajectories
 
 if TYPE_CHECKING:
@@ -32,25 +33,24 @@ class Situation:
     Attributes:
         simulator: the model.
         pool_ids: N ids.
-        pool: `[N, E]` encoder vectors.
         test_ids: M ids.
-        test: `[M, E]` encoder vectors.
-        seen: `[M]` place of each test example among those trained on, or -1.
+        examples: what the model knows of them.
         initial: `[1, n, M]` first values, or None.
     """
 
     simulator: GPTfluenceSimulator
     pool_ids: tuple[int, ...]
-    pool: torch.Tensor
     test_ids: tuple[int, ...]
-    test: torch.Tensor
-    seen: torch.Tensor
+    examples: EncodedExamples
     initial: torch.Tensor | None
 
+    @torch.no_grad()
     def trajectories(self, visits: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
         """`[runs, steps + 1, M]` from shares `[runs, steps, N]` and rates `[runs or 1, steps]`."""
-        visits, rates = visits.to(self.pool), rates.to(self.pool)
-        return self.simulator.trajectories(visits, rates, self.pool, self.test, self.seen, self.initial)
+        like = self.examples.pool
+        inputs = SimulationInputs(visits.to(like), rates.to(like), self.examples, self.initial)
+        values: torch.Tensor = self.simulator.dynamics.trajectories(inputs)
+        return values
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -210,7 +210,7 @@ class WhatIf:
 
     def shares(self) -> torch.Tensor:
         """`[1, steps, N]` share of each pool example in each batch."""
-        return visit_shares([self.curriculum], self.situation.pool_ids, [self.weights]).to(self.situation.pool)
+        return visit_shares([self.curriculum], self.situation.pool_ids, [self.weights]).to(self.situation.examples.pool)
 
     def simulate(self, interval: float | None = None) -> Any:
         """`Trajectories` `[M, steps + 1]`; with `interval` a `Band` of three of them.
@@ -224,7 +224,7 @@ class WhatIf:
         named = Trajectories.of(predicted[0], *names)
         if interval is None:
             return named
-        low, high = model.band(predicted.transpose(1, 2), self.situation.seen, interval)
+        low, high = model.band(predicted.transpose(1, 2), self.situation.examples.seen, interval)
         low, high = (Trajectories.of(end[0].T, *names) for end in (low, high))
         return Band(named, low, high, interval)
 
@@ -250,24 +250,13 @@ def what_if(
         pool, test = run.pool if pool is None else pool, run.test if test is None else test
         initial = run.values[0, : simulator.history] if initial is None else initial
         learning_rate = run.learning_rate[0].tolist() if learning_rate is None else learning_rate
-    if test is None:
-        test_ids, test_vectors = config.test_ids, simulator.test_vectors
-        seen = torch.arange(len(config.test_keys))
-    else:
-        test_ids, seen = [example.id for example in test], simulator.places(test)
-        test_vectors = simulator.vectors(test, config.test_keys, simulator.test_vectors)
-    pool_vectors = simulator.pool_vectors
-    if pool is not None:
-        pool_vectors = simulator.vectors(pool, config.pool_keys, pool_vectors)
-    pool_ids = config.pool_ids if pool is None else [example.id for example in pool]
+    examples = simulator.encode(pool, test)
     situation = Situation(
         simulator=simulator,
-        pool_ids=tuple(pool_ids),
-        pool=pool_vectors,
-        test_ids=tuple(test_ids),
-        test=test_vectors,
-        seen=seen,
-        initial=simulator.initial_of(initial, seen),
+        pool_ids=tuple(config.pool_ids if pool is None else [example.id for example in pool]),
+        test_ids=tuple(config.test_ids if test is None else [example.id for example in test]),
+        examples=examples,
+        initial=simulator.initial_of(initial, examples.seen),
     )
     rates = simulator.rates_of(learning_rate, len(curriculum))
     batches = tuple(tuple(int(key) for key in batch) for batch in curriculum)
@@ -294,8 +283,8 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
         raise ValueError("only changes of one what_if(run) can be simulated together")
     if any(len(each.curriculum) != len(alternatives[0].curriculum) for each in alternatives):
         raise ValueError("alternatives of different lengths cannot be simulated together")
-    steps, tests = len(alternatives[0].curriculum), len(situation.seen)
-    trajectories = situation.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
+    steps, tests = len(alternatives[0].curriculum), len(situation.test_ids)
+    trajectories = situation.examples.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
     for begin in range(0, len(alternatives), CHUNK):
         part = alternatives[begin : begin + CHUNK]
         visits = torch.zeros(len(part), 0, len(situation.pool_ids))

@@ -8,11 +8,13 @@ from simulator.training.fitter import Fitter
 from simulator.training.markov_fit import MarkovFitter
 from simulator.training.memory_fit import MemoryFitter
 from simulator.training.table_fit import TableFitter
+from simulator.training.tangent_fit import TangentFitter
 
 FITTERS: list[type[Fitter]] = [
     MemoryFitter,
     MarkovFitter,
     TableFitter,
+    TangentFitter,
 ]
 
 

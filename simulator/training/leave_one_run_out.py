@@ -58,6 +58,12 @@ class RunSums:
         scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
         return cls(scatter, np.einsum("rsd,rsm->rdm", x, y, optimize=True), covariance)
 
+    def solution(self, ridge: float) -> np.ndarray:
+        """The coefficients of the fit to all runs: `[D, C]`."""
+        prior, basis = np.linalg.eigh(self.covariance)
+        scatter = np.linalg.eigh(self.scatter.sum(0))
+        return ridge_solution(scatter, self.cross.sum(0) @ basis, ridge, prior) @ basis.T
+
     def without_each_run(self, ridges: Sequence[float]) -> Iterator[np.ndarray]:
         """For each run the coefficients of the fits without it: `[len(ridges), D, C]`."""
         prior, basis = np.linalg.eigh(self.covariance)

@@ -16,11 +16,14 @@ import torch
 from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import Scale, scale_of
 from simulator.model.curricula import Members
+from simulator.model.dynamics import EncodedExamples
+from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.settings.train import TrainSettings
 from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter
 from simulator.training.leave_one_run_out import leave_one_run_out
+from simulator.training.left_out_residuals import LeftOutResiduals
 from simulator.training.mean_curve_fit import CURVE_COMPONENTS
-from simulator.training.memory_arrays import Chunk, FittedRuns, fit_arrays
+from simulator.training.memory_arrays import Chunk, fit_arrays, memory_dynamics
 from simulator.training.memory_states import (
     FEW,
     MANY,
@@ -144,13 +147,21 @@ def fit_memory(
         **choice.filters.arrays(float(tau[-1])),
     }
     arrays = fit_arrays(chunks, psi_test, choice.ridge, share, step, scale) | common
-    fitted = FittedRuns(few_visits, rates[0], step, *few, pool, test, psi_test, choice.ridge, scale, common)
+
+    def fit_some(runs: np.ndarray, tests: np.ndarray, share: np.ndarray) -> MemoryDynamics:
+        part = [(few[0][runs], few_values[runs][..., tests])]
+        some = fit_arrays(lambda: iter(part), psi_test[tests], choice.ridge, share, step, scale)
+        return memory_dynamics(some | common, scale, int(step[0]))
+
+    pool_vectors, test_vectors = (torch.from_numpy(each).float() for each in (pool, test))
+    examples = EncodedExamples(pool_vectors, test_vectors, torch.arange(len(test)))
+    left_out = LeftOutResiduals(fit_some, few_visits, rates[0], step, few_values, examples)
     return MemoryFit(
         choice=MemoryChoice(train_axes.shape[1], choice.filters, choice.ridge),
         error=error,
         tried=tried,
         arrays={name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()},
-        residuals=(fitted.seen_residuals(shares), fitted.unseen_residuals(share)) if bands else None,
+        residuals=(left_out.of_seen(shares), left_out.of_unseen(share)) if bands else None,
     )
 
 

@@ -17,7 +17,7 @@ from gptdynamics.metrics import Metric
 from simulator.encoders import make_encoder
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.model.intervals import band_arrays
-from simulator.model.kinds import kind_of
+from simulator.model.kinds import kind_named, kind_of
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
@@ -27,7 +27,7 @@ from simulator.training.fitting import fitter_of
 from simulator.training.parts import check_part, fingerprint, read_parts, stride_of
 from simulator.training.session import Session, make_session
 from simulator.training.trained import Trained
-from simulator.training.vectors import parts_of, run_vectors
+from simulator.training.vectors import RunVectors, parts_of, run_vectors
 
 
 def train_simulator(
@@ -117,6 +117,9 @@ def train_and_save(
 
 def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -> Part:
     """A part with its vectors and its configuration before fitting."""
+    if kind_named(settings.dynamics).has_kernels:
+        empty = (np.empty((len(each), 0), dtype=np.float32) for each in (runs.pool, runs.test))
+        return _part(settings, runs, RunVectors({"encoder": "kernel"}, *empty), len(runs.pool))
     encoder = make_encoder(
         settings.encoder,
         runs.base_model,
@@ -125,6 +128,11 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
         tokenization=runs.tokenization,
     )
     vectors = run_vectors(encoder, runs, on_progress)
+    return _part(settings, runs, vectors, vectors.pool.shape[1])
+
+
+def _part(settings: TrainSettings, runs: Dynamics, vectors: RunVectors, width: int) -> Part:
+    """A part with these vectors; `width` of what test examples are told apart by."""
     first_step, stride = stride_of(runs)
     config = GPTfluenceConfig(
         dynamics=settings.dynamics,
@@ -134,7 +142,7 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
         base_model=runs.base_model,
         base_revision=runs.base_revision,
         encoder=vectors.encoder,
-        encoder_width=vectors.pool.shape[1],
+        encoder_width=width,
         pool_ids=[example.id for example in runs.pool],
         pool_keys=[content_key(example) for example in runs.pool],
         test_ids=[example.id for example in runs.test],

@@ -99,7 +99,7 @@ def mixture_bound(case: Case, fact: Dynamics, target: Sequence[int]) -> MixtureB
     run = case.model.what_if(fact)
     pool_ids = list(run.situation.pool_ids)
     centre = _mean_shares(case.runs.split("train", "validation"), pool_ids).mean(0)
-    vectors = torch.nn.functional.normalize(run.situation.pool, dim=1)
+    vectors = torch.nn.functional.normalize(run.situation.examples.pool, dim=1)
     kernel = vectors @ vectors.T
     held = case.runs.split("test")
     missed = np.array([_missed(case.model, held.take([index]), target) for index in range(len(held.runs))])

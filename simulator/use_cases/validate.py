@@ -171,7 +171,7 @@ def _band(case: Case, run: WhatIf, values: torch.Tensor, level: float) -> tuple[
     """Ends of the band, `[R, M, T + 1]` each; None if the simulator has none of this level."""
     if case.model.config.calibration_runs / (case.model.config.calibration_runs + 1) < level:
         return None
-    low, high = case.model.band(values.transpose(1, 2), run.situation.seen, level)
+    low, high = case.model.band(values.transpose(1, 2), run.situation.examples.seen, level)
     return low.transpose(1, 2), high.transpose(1, 2)
 
 

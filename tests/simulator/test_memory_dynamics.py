@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gptdynamics.curriculum import Curriculum
 from simulator.model.configuration_gptfluence import METRIC_RANGES, GPTfluenceConfig, scale_of
 from simulator.model.curricula import visit_shares
-from simulator.model.dynamics import SimulationInputs, interpolate
+from simulator.model.dynamics import EncodedExamples, SimulationInputs, interpolate
 from simulator.model.latent import from_latent, limited, to_latent
 from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
@@ -116,8 +116,8 @@ def test_forward_equals_the_formulas(
     initial = rng.uniform(1, 2, size=len(seen))
     inputs = SimulationInputs(
         visit_shares(curricula, range(POOL)),
-        *(torch.from_numpy(array).float() for array in (rates, pool, test)),
-        torch.tensor(seen),
+        torch.from_numpy(rates).float(),
+        EncodedExamples(*(torch.from_numpy(array).float() for array in (pool, test)), torch.tensor(seen)),
         torch.from_numpy(initial).float()[None, None],
     )
     found = dynamics.trajectories(inputs)
@@ -170,9 +170,7 @@ def test_an_unseen_example_needs_its_first_value(dynamics: MemoryDynamics) -> No
             SimulationInputs(
                 torch.full((1, 3, POOL), 1 / POOL),
                 torch.ones(1, 3),
-                torch.zeros(POOL, WIDTH),
-                torch.zeros(1, WIDTH),
-                torch.tensor([-1]),
+                EncodedExamples(torch.zeros(POOL, WIDTH), torch.zeros(1, WIDTH), torch.tensor([-1])),
             )
         )
 

@@ -16,7 +16,7 @@ from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale, scale_of
 from simulator.model.curricula import Members, visit_shares
-from simulator.model.dynamics import SimulationInputs
+from simulator.model.dynamics import EncodedExamples, SimulationInputs
 from simulator.model.latent import from_latent, to_latent
 from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.training import memory_fit, memory_states
@@ -182,9 +182,11 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
     inputs = SimulationInputs(
         visit_shares(curricula, range(POOL)),
         torch.tensor([RATES] * len(curricula)),
-        torch.from_numpy(world.pool).float(),
-        torch.from_numpy(test).float(),
-        torch.arange(len(test)) if seen else torch.full((len(test),), -1),
+        EncodedExamples(
+            torch.from_numpy(world.pool).float(),
+            torch.from_numpy(test).float(),
+            torch.arange(len(test)) if seen else torch.full((len(test),), -1),
+        ),
         torch.from_numpy(initial).float()[None, None],
     )
     return dynamics.trajectories(inputs).numpy()

@@ -16,7 +16,7 @@ from simulator.attribution import leave_out, visit_derivatives
 from simulator.evaluation.simulated import Simulated
 from simulator.hub.card import render_model_card
 from simulator.model import kinds
-from simulator.model.dynamics import DynamicsModule, Field, SimulationInputs
+from simulator.model.dynamics import DynamicsModule, EncodedExamples, Field, SimulationInputs
 from simulator.training import TrainSettings, fitting, train_simulator
 from simulator.training.fitter import Fits, Fitter, OnPhase, OnProgress, Part
 from simulator.training.session import Session
@@ -38,13 +38,13 @@ class SlopeDynamics(DynamicsModule):
         self.register_buffer("slope", torch.zeros(len(config.test_keys)))
 
     def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
-        factors = self.input_factors(inputs.pool, inputs.test, inputs.seen)
+        factors = self.input_factors(inputs.examples)
         summed = torch.einsum("rtn,fnm->frtm", inputs.visits, factors)
         return torch.stack([self.from_factors(summed[:, run], inputs) for run in range(len(inputs.visits))])
 
-    def input_factors(self, pool: torch.Tensor, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-        odd = (torch.arange(len(pool)) % 2).to(pool)
-        return (self.sharpness * odd[:, None] * self.slope[seen]).unsqueeze(0)
+    def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
+        odd = (torch.arange(len(examples.pool)) % 2).to(examples.pool)
+        return (self.sharpness * odd[:, None] * self.slope[examples.seen]).unsqueeze(0)
 
     def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         assert inputs.initial is not None

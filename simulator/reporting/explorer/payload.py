@@ -111,20 +111,20 @@ def _model(simulated: Simulated, runs: Dynamics) -> dict[str, Any]:
     situation = model.what_if(runs.take([0])).situation
     with torch.no_grad():
         try:
-            scalars, arrays = model.dynamics.page_arrays(situation.pool, situation.test, situation.seen)
+            scalars, arrays = model.dynamics.page_arrays(situation.examples)
         except ValueError as error:
             raise SettingsError(f"{simulated.name}: {error}") from error
     # A model that too few runs were left out for has no band; the page then shows none.
     with suppress(ValueError):
-        arrays["width"] = model.band_width(len(runs.curricula[0]) + 1, situation.seen, BAND)
+        arrays["width"] = model.band_width(len(runs.curricula[0]) + 1, situation.examples.seen, BAND)
     return {
         "name": simulated.name,
         "colour": method_colour(simulated.name),
         "dynamics": model.config.dynamics,
         **_scale(model.config.scale),
         "firstStep": model.config.first_step,
-        "pool": len(situation.pool),
-        "tests": len(situation.test),
+        "pool": len(situation.pool_ids),
+        "tests": len(situation.test_ids),
         "widthSteps": len(runs.curricula[0]),
         **scalars,
         "arrays": {name: _floats(values) for name, values in arrays.items()},

@@ -46,7 +46,7 @@ def run(
         model.config.test_keys = ["of no example"] * 4
     made = model.what_if(CURRICULUM, initial=[INITIAL] * model.config.order)
     if "unseen" in request.param:
-        made.situation.seen.fill_(-1)
+        made.situation.examples.seen.fill_(-1)
     return made.reweigh({2: 0.7, 5: 1.8})
 
 

@@ -93,7 +93,7 @@ def test_doubt_grows_with_the_distance_as_held_out_runs_were_missed(memory: str,
     case = load_case(memory, collected)
     target = [1, 2, 4]
     bound = mixture_bound(case, case.run(), target)
-    vectors = case.model.vectors(case.runs.pool, case.model.config.pool_keys, case.model.pool_vectors)
+    vectors = case.model.encode(case.runs.pool).pool
     vectors = torch.nn.functional.normalize(vectors, dim=1)
 
     def mean(run: int) -> torch.Tensor:

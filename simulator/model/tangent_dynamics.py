@@ -1,0 +1,166 @@
+"""`dynamics="tangent"`: gradients say what a row does to a test example, a few shared numbers what becomes of it.
+
+    x_g,t(z')  = mean over i in c_t of K_g(z_i, z')
+    effect     = sum over g, h of w_g,h filter_h(x_g)_t
+
+K_g are products of the gradients of pool and test examples at checkpoints of reference runs: kernels, in groups of
+checkpoints (`group_kernels`). What training makes of an example later (momentum, decay, being undone by others) is the
+same for all pairs: so w is shared by all test examples, and serves those that no coefficient was fitted on.
+
+The filters are those of `memory`. `mean_curve_dynamics.py` adds the effect to the mean curve.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .dynamics import EncodedExamples, Field, SimulationInputs
+from .mean_curve_dynamics import MeanCurveDynamics
+
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig
+
+# Which checkpoints of a reference run are one group, by the share of its updates that was made before.
+GROUPINGS: dict[str, tuple[tuple[float, float], ...]] = {
+    "all": ((0.0, 1.0),),
+    "trained": ((1e-9, 1.0),),
+    "base_early_late": ((0.0, 0.0), (1e-9, 0.5 - 1e-9), (0.5, 1.0)),
+}
+
+
+def group_kernels(
+    products: torch.Tensor,
+    progress: torch.Tensor,
+    grouping: str,
+    scaling: float,
+    own: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The kernels of one reference run, centred and scaled for each test example, in the mean over each group.
+
+    Args:
+        products: `[C, N, M]` products of gradients at each checkpoint.
+        progress: `[C]` share of the run's updates that was made before each checkpoint.
+        grouping: one of `GROUPINGS`.
+        scaling: exponent of the root mean square that products of a test example are divided by: with 1, all test
+            examples are moved alike; with 0, as their gradients say.
+        own: `[n]` places of the pool rows whose mean and mean square count; default: all.
+
+    Returns:
+        `[G, N, M]`.
+
+    Raises:
+        ValueError: a group has no checkpoint.
+    """
+    rows = products if own is None else products[:, own]
+    centre = rows.mean(1, keepdim=True)
+    size = (rows - centre).square().mean(1, keepdim=True).sqrt()
+    # A test example whose gradient is zero is moved by nothing.
+    scaled = (products - centre) / torch.where(size > 0, size, 1.0) ** scaling
+    groups = [(progress >= first) & (progress <= last) for first, last in GROUPINGS[grouping]]
+    if not all(bool(group.any()) for group in groups):
+        raise ValueError(f"grouping={grouping!r} needs kernels at other steps of the reference run than it has")
+    return torch.stack([scaled[group].mean(0) for group in groups])
+
+
+class TangentDynamics(MeanCurveDynamics):
+    """Prediction with fitted tangent dynamics.
+
+    G groups of checkpoints, F filters, N pool examples, M seen test examples, R runs of the fit.
+
+    Args:
+        config: shapes; the values are set by fitting or loaded.
+    """
+
+    name = "tangent"
+    has_kernels = True
+    fields = {
+        **MeanCurveDynamics.fields,
+        "grouping": Field("text", default="all"),
+        "scaling": Field("number", default=1.0),
+        "references": Field("list of objects", default=[]),
+        "fitted_runs": Field("whole number", 0, 0),
+    }
+
+    kernels: torch.Tensor
+    weights: torch.Tensor
+    weights_without: torch.Tensor
+
+    def __init__(self, config: GPTfluenceConfig) -> None:
+        super().__init__(config)
+        groups, filters = len(GROUPINGS[config.grouping]), self.filters.size
+        self.register_zeros(
+            {
+                "kernels": (groups, len(config.pool_keys), len(config.test_keys)),
+                "weights": (groups, filters),
+                "weights_without": (config.fitted_runs, groups, filters),
+            }
+        )
+
+    @classmethod
+    def method_name(cls, config: Any, encoder: str) -> str:
+        """See `DynamicsModule`."""
+        return cls.name
+
+    def responses(self, weights: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
+        """What one unit of x at each update adds to the effect at each step, of one run.
+
+        Args:
+            weights: `[..., G, F]`.
+            rates: `[1, T]` learning rates.
+            made: `[1, T]` whether there was an update; None: at every step.
+
+        Returns:
+            `[..., G, T + 1, T]`.
+        """
+        updates = torch.eye(rates.size(1), dtype=rates.dtype, device=rates.device).unsqueeze(0)
+        states = self.filters.states(updates, self.relative(rates), made)[0]
+        return torch.einsum("...gf,tfs->...gts", weights, states)
+
+    def effects(self, inputs: SimulationInputs) -> torch.Tensor:
+        """See `MeanCurveDynamics`."""
+        batches = self._batches(inputs)
+        runs, made = len(batches), inputs.made
+        rates = inputs.rates.expand(runs, -1)
+        which = torch.zeros(runs, dtype=torch.long)
+        if made is not None or len(inputs.rates) > 1:
+            told = rates if made is None else torch.cat([rates, made.to(rates)], 1)
+            which = torch.unique(told, dim=0, return_inverse=True)[1]
+        effects = batches.new_empty(runs, rates.size(1) + 1, batches.size(-1))
+        for schedule in which.unique().tolist():
+            chosen = torch.nonzero(which == schedule)[:, 0]
+            first = chosen[:1]
+            response = self.responses(self.weights, rates[first], None if made is None else made[first])
+            effects[chosen] = torch.einsum("gts,rgsm->rtm", response, batches[chosen])
+        return effects
+
+    def _batches(self, inputs: SimulationInputs) -> torch.Tensor:
+        """x of every batch: `[runs, G, T, M]`."""
+        return torch.einsum("rtn,gnm->rgtm", inputs.visits, self.input_factors(inputs.examples))
+
+    def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
+        """See `DynamicsModule`; a factor is a group's kernel."""
+        if examples.kernels is None:
+            raise ValueError("tangent needs the kernels of pool and test examples: take them from encode")
+        return examples.kernels
+
+    def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
+        """See `MeanCurveDynamics`."""
+        return torch.einsum("gts,gsm->tm", self.responses(self.weights, inputs.rates, inputs.made), factors)
+
+    def last_effects_without_runs(self, inputs: SimulationInputs) -> torch.Tensor:
+        """See `DynamicsModule`."""
+        batches, made = self._batches(inputs), inputs.made
+        effects = []
+        for run, batch in enumerate(batches):
+            rates = inputs.rates[run if len(inputs.rates) > 1 else 0][None]
+            response = self.responses(self.weights_without, rates, None if made is None else made[run : run + 1])
+            effects.append(torch.einsum("kgs,gsm->km", response[:, :, -1], batch))
+        return torch.stack(effects, 1)
+
+    def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """See `DynamicsModule`."""
+        scalars, arrays = super().page_arrays(examples)
+        kernels = self.input_factors(examples)
+        return scalars | {"groups": len(kernels)}, arrays | {"kernels": kernels, "weights": self.weights}

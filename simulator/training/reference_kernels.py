@@ -1,0 +1,83 @@
+"""The kernels that `tangent` is fitted with: recorded ones of a dataset's training runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gptdynamics.configs import split_of
+from gptdynamics.dataset import Dynamics
+from gptdynamics.dataset.gradient_reading import has_products, read_products
+from gptdynamics.errors import DataError
+from simulator.model.tangent_dynamics import group_kernels
+
+# More reference runs made predictions no better, and each needs gradients of its own.
+MOST_REFERENCES = 2
+
+
+@dataclass(frozen=True)
+class ReferenceKernels:
+    """Products of the gradients of all pool and test examples along one run.
+
+    Attributes:
+        run: its name.
+        step: `[C]` updates made before each checkpoint.
+        updates: of the whole run.
+        products: `[C, N, M]`.
+    """
+
+    run: str
+    step: np.ndarray
+    updates: int
+    products: np.ndarray
+
+    def grouped(self, grouping: str, scaling: float, own: torch.Tensor | None = None) -> torch.Tensor:
+        """`[G, N, M]`; arguments and errors as of `group_kernels`."""
+        progress = torch.from_numpy(self.step / self.updates)
+        return group_kernels(torch.from_numpy(self.products).double(), progress, grouping, scaling, own)
+
+
+def recorded_kernels(runs: Dynamics, run: str) -> ReferenceKernels:
+    """The recorded kernels of one run, for the pool and test examples of `runs`.
+
+    Raises:
+        DataError: there are none, or they lack an example.
+    """
+    recorded = read_products(runs.source, runs.config, run)
+    sides = []
+    for part, examples, ids in (("pool", runs.pool, recorded.pool_ids), ("test", runs.test, recorded.test_ids)):
+        place = {key: index for index, key in enumerate(ids)}
+        missing = [example.id for example in examples if example.id not in place]
+        if missing:
+            raise DataError(
+                f"{runs.config}: the kernels of run {run} lack {part} example {missing[0]}: take them again with "
+                "gptdynamics collect --kernels, or train with --dynamics memory"
+            )
+        sides.append([place[example.id] for example in examples])
+    products = recorded.values[:, sides[0]][:, :, sides[1]]
+    return ReferenceKernels(run, recorded.step, runs.learning_rate.shape[1], products)
+
+
+def reference_kernels(runs: Dynamics) -> list[ReferenceKernels]:
+    """The recorded kernels of the first training runs that have some: they look into no run that is predicted.
+
+    Raises:
+        DataError: no training run has kernels.
+    """
+    training = [run for run in runs.runs if split_of(run) == "train"]
+    chosen = [run for run in training if has_products(runs.source, runs.config, run)][:MOST_REFERENCES]
+    if not chosen:
+        raise DataError(
+            f"{runs.config}: none of its training runs has kernels, which tangent predicts from: take them with "
+            "gptdynamics collect --kernels 2, or train with --dynamics memory"
+        )
+    return [recorded_kernels(runs, run) for run in chosen]
+
+
+def mean_of_references(
+    references: list[ReferenceKernels], grouping: str, scaling: float, own: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The grouped kernels in the mean over reference runs, `[G, N, M]`; arguments and errors as of `group_kernels`."""
+    return torch.stack([each.grouped(grouping, scaling, own) for each in references]).mean(0)
