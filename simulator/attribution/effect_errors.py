@@ -1,8 +1,8 @@
-"""How uncertain an influence is: the jackknife over the runs that a memory simulator was fitted on.
+"""How uncertain an influence is: the jackknife over the runs that a simulator was fitted on.
 
-Each run is left out in turn, the responses are fitted again with the same settings, and the effect of leaving an
-example out is computed with each of these fits. It says how far the effect depends on which runs were made. It does not
-say whether memory dynamics are the right model: `gptfluence validate` trains the base model for that.
+Each run is left out in turn, coefficients are fitted again with the same settings, and the effect of leaving an example
+out is computed with each of these fits. It says how far the effect depends on which runs were made. It does not say
+whether the dynamics are the right model: `gptfluence validate` trains the base model for that.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from simulator.model.curricula import visit_shares
+from simulator.model.dynamics import SimulationInputs
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.what_if import WhatIf
 from simulator.training.leave_one_run_out import responses_without_runs
@@ -42,7 +43,7 @@ def informative(states: np.ndarray, ridge: float) -> np.ndarray:
 def left_out_errors(
     model: GPTfluenceSimulator, runs: Dynamics, run: WhatIf, alternatives: list[WhatIf], final: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Standard errors of final effects, for seen test examples, to first order in the latent.
+    """Standard errors of final effects, to first order in the latent.
 
     Args:
         model: the simulator.
@@ -53,40 +54,45 @@ def left_out_errors(
 
     Returns:
         `[n, M]`, and `[n]` of the mean over test examples; None for a simulator that has no such errors: markov, one
-        whose penalty is not recorded, or one asked about test examples that it was not fitted on.
+        whose penalty is not recorded, or memory that is asked about test examples that it was not fitted on.
     """
-    config, dynamics, examples = model.config, model.dynamics, run.situation.examples
-    if not dynamics.has_linear_responses or config.ridge is None or bool((examples.seen < 0).any()):
-        return None
-    rates = torch.tensor([run.learning_rate], dtype=torch.float32)
-
-    def last_states(curricula: list[WhatIf]) -> torch.Tensor:
-        shares = visit_shares(
-            [each.curriculum for each in curricula], run.situation.pool_ids, [each.weights for each in curricula]
-        )
-        return dynamics.states(shares.to(examples.pool), rates.to(examples.pool), examples.pool)[:, -1]
-
-    with torch.no_grad():
-        states = last_states([run, *alternatives])
-        moved = (states[1:] - states[:1]).double().numpy()
-        fitted = visit_shares(runs.curricula, [example.id for example in runs.pool]).to(examples.pool)
-        seen_states = dynamics.states(fitted, rates.to(examples.pool), examples.pool)[:, torch.from_numpy(runs.step)]
-        psi = dynamics.test_components(model.test_vectors).double().numpy()
-        shrinkage = float(dynamics.shown[-1])
-    run_states, similarities = seen_states.double().numpy(), likeness(psi)
-    basis = informative(run_states, config.ridge / float(np.linalg.eigvalsh(similarities)[-1]))
-    # The penalty is relative to the mean eigenvalue, which is a sum over fewer directions now.
-    ridge = config.ridge * basis.shape[1] / len(basis)
-    responses = responses_without_runs(
-        run_states @ basis, runs.values.astype(np.float64), similarities, ridge, config.scale
+    dynamics, examples = model.dynamics, run.situation.examples
+    changes = [run, *alternatives]
+    shares = visit_shares(
+        [each.curriculum for each in changes], run.situation.pool_ids, [each.weights for each in changes]
     )
-    moved = moved @ basis
+    rates = torch.tensor([run.learning_rate]).to(examples.pool)
+    inputs = SimulationInputs(shares.to(examples.pool), rates, examples)
+    with torch.no_grad():
+        carried = dynamics.last_effects_without_runs(inputs)
+        last = _refitted(model, runs, inputs) if carried is None else carried.double().numpy()
+    if last is None:
+        return None
     # How far the metric moves with its latent: of log-odds s, log(1 + exp(s)), by 1 - exp(-value).
-    slope = 1 - np.exp(-final.double().numpy()) if config.scale.latent == "log-odds" else np.ones(len(final))
-    effects = shrinkage * slope * np.einsum("nd,rdm->rnm", moved, responses[:, :, examples.seen.numpy()], optimize=True)
+    slope = 1 - np.exp(-final.double().numpy()) if model.config.scale.latent == "log-odds" else np.ones(len(final))
+    effects = float(dynamics.shown[-1]) * slope * (last[:, 1:] - last[:, :1])
     count = len(effects)
 
     def error(each: np.ndarray) -> np.ndarray:
         return np.sqrt((count - 1) / count * np.square(each - each.mean(0)).sum(0))
 
     return error(effects), error(effects.mean(-1))
+
+
+def _refitted(model: GPTfluenceSimulator, runs: Dynamics, inputs: SimulationInputs) -> np.ndarray | None:
+    """The effect at the last step `[R, n, M]` by responses that are fitted again without each run, where that goes."""
+    config, dynamics, examples = model.config, model.dynamics, inputs.examples
+    if not dynamics.has_linear_responses or config.ridge is None or bool((examples.seen < 0).any()):
+        return None
+    asked = dynamics.states(inputs.visits, inputs.rates, examples.pool)[:, -1].double().numpy()
+    fitted = visit_shares(runs.curricula, [example.id for example in runs.pool]).to(examples.pool)
+    states = dynamics.states(fitted, inputs.rates, examples.pool)[:, torch.from_numpy(runs.step)].double().numpy()
+    similarities = likeness(dynamics.test_components(model.test_vectors).double().numpy())
+    basis = informative(states, config.ridge / float(np.linalg.eigvalsh(similarities)[-1]))
+    # The penalty is relative to the mean eigenvalue, which is a sum over fewer directions now.
+    ridge = config.ridge * basis.shape[1] / len(basis)
+    responses = responses_without_runs(
+        states @ basis, runs.values.astype(np.float64), similarities, ridge, config.scale
+    )
+    effects: np.ndarray = np.einsum("nd,rdm->rnm", asked @ basis, responses[:, :, examples.seen.numpy()], optimize=True)
+    return effects

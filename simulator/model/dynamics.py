@@ -94,7 +94,7 @@ class DynamicsModule(nn.Module, ABC):
         shares_weights: whether several configs and metrics are fitted together, with one set of weights.
         needs_initial: whether first values are needed even where all test examples were trained on.
         has_linear_responses: whether effects are linear in `states`, with responses fitted by ridge regression, so that
-            they have standard errors.
+            they can be fitted again without a run: their standard errors.
         has_kernels: whether it predicts from products of gradients, its buffer `kernels` `[G, N, M]`, and not from
             encoder vectors.
     """

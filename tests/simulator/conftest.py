@@ -17,6 +17,7 @@ from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.examples import Example
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Bench, Run
+from gptdynamics.runs.run import KernelCheckpoint, RunKernel
 from gptdynamics.tasks import get_task, load_examples
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
@@ -124,14 +125,15 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
         with torch.no_grad():
             for _, tensor in sorted(model.state_dict().items()):
                 tensor.copy_(torch.randn(tensor.shape, generator=random) * 0.5)
-            if config.dynamics == "memory":
+            if config.dynamics in ("memory", "tangent"):
                 rates = torch.tensor(config.learning_rate)
                 model.dynamics.decays.copy_(torch.tensor(config.decays))
                 tau = rates.sum() / rates.max() if len(rates) else 1.0
                 model.dynamics.fadings.copy_(torch.tensor(config.fadings) / tau)
                 model.dynamics.momenta.copy_(torch.tensor(config.momenta))
                 model.dynamics.forgettings.copy_(torch.tensor(config.forgettings) / tau)
-                model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(model.dynamics.state_scale)))
+                if config.dynamics == "memory":
+                    model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(model.dynamics.state_scale)))
                 model.dynamics.shown.copy_(torch.linspace(0.5, 1, config.steps + 1))
                 model.dynamics.limit.fill_(50.0)
                 model.dynamics.unseen_limit.fill_(50.0)
@@ -149,8 +151,8 @@ RUNS, STEPS, POOL, TESTS = 8, 10, 24, 6
 REVISION = "0123456789ab"
 
 
-def write_runs(root: Path, config: str, base_model: str, runs: int, generate_every: int = 1) -> None:
-    """Runs whose loss falls, and is pushed by the label (or id) balance of recent batches."""
+def write_runs(root: Path, config: str, base_model: str, runs: int, generate_every: int = 1, kernels: int = 0) -> None:
+    """Runs whose loss falls, and is pushed by the label (or id) balance of recent batches; some with kernels."""
     settings = RunSettings(
         config=config,
         learning_rate=1e-3,
@@ -191,7 +193,22 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
             metrics |= {"bleu": 20 - 10 * values[generation_step], "rougeL": 1 - values[generation_step] / 2}
         else:
             metrics["accuracy"] = (values < 0.9).astype(np.float32)
-        run = Run(run_name(index), curriculum, rates, list(range(STEPS + 1)), generation_step, metrics)
+        products, kernel = {}, None
+        if index < kernels:
+            noise = np.random.default_rng(index).normal(size=(2, POOL, TESTS)) / 4
+            pairs = np.outer([sign[example.id] for example in pool], side)
+            products = {at: (pairs + each).astype(np.float32) for at, each in zip((0, 5), noise, strict=True)}
+            kernel = RunKernel(8, 0, tuple(KernelCheckpoint(at, 0.1, 1.0) for at in products))
+        run = Run(
+            run_name(index),
+            curriculum,
+            rates,
+            list(range(STEPS + 1)),
+            generation_step,
+            metrics,
+            products=products,
+            kernel=kernel,
+        )
         folder.add_run(settings, (base_model, REVISION), test, run)
     folder.write_card()
 
@@ -212,7 +229,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -
     """A dataset folder: two label configs, one of them on the tiny model, a generation config measured
     every 4 updates, and configs with too few runs."""
     root = tmp_path_factory.mktemp("dataset")
-    write_runs(root, "mini_sentiment_nano", "nano", RUNS)
+    write_runs(root, "mini_sentiment_nano", "nano", RUNS, kernels=2)
     write_runs(root, "mini_sentiment_tiny", str(tiny_model_folder), RUNS)
     write_runs(root, "mini_triples_nano", "nano", RUNS, generate_every=4)
     write_runs(root, "mini_sentiment_few", "nano", 3)

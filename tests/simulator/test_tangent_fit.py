@@ -1,0 +1,141 @@
+"""Fitting tangent dynamics: the closed form equals refitting, a known truth is recovered, settings are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gptdynamics.curriculum import Curriculum, linear_decay
+from gptdynamics.dataset import read_dynamics
+from gptdynamics.errors import DataError
+from simulator.evaluation.simulated import Simulated
+from simulator.model.configuration_gptfluence import scale_of
+from simulator.model.curricula import Members, visit_shares
+from simulator.model.dynamics import EncodedExamples, SimulationInputs
+from simulator.training import TrainSettings, tangent_fit, train_simulator
+from simulator.training.memory_states import Filters
+from simulator.training.reference_kernels import ReferenceKernels, reference_kernels
+from simulator.training.tangent_fit import (
+    FittedRuns,
+    Regression,
+    filtered_kernels,
+    fit_tangent,
+    left_out_effects,
+    strongest_ridge,
+    tangent_dynamics,
+)
+
+POOL, TESTS, STEPS, RUNS = 20, 15, 12, 7
+RATES = np.array(linear_decay(1e-3, STEPS))
+OWN = Filters((0.5, 1.0), (0.0,), (0.9,), (0.0, 4.0))
+MakeCurricula = Callable[..., list[Curriculum]]
+
+
+def make_references(seed: int = 0, tests: int = TESTS) -> list[ReferenceKernels]:
+    rng = np.random.default_rng(seed)
+    lasting = rng.normal(size=(POOL, tests))
+    products = np.stack([lasting + 0.3 * rng.normal(size=(POOL, tests)) for _ in range(4)])
+    return [ReferenceKernels("0000", np.array([0, 3, 6, 9]), STEPS, products)]
+
+
+def make_runs(curricula: list[Curriculum], values: np.ndarray, step: list[int] | None = None) -> FittedRuns:
+    visits = Members.between(curricula, range(POOL), range(STEPS + 1))
+    return FittedRuns(visits, RATES, np.array(step or range(STEPS + 1)), values, scale_of("bleu"))
+
+
+def true_values(curricula: list[Curriculum], kernels: np.ndarray) -> np.ndarray:
+    """A mean curve, and decaying sums of `[N, M]` kernels of each batch: `[R, T + 1, M]`."""
+    values = np.zeros((len(curricula), STEPS + 1, kernels.shape[1]))
+    curve = 30 + 5 * (1 - np.exp(-np.arange(STEPS + 1) / 4))
+    for run, curriculum in enumerate(curricula):
+        state = np.zeros(kernels.shape[1])
+        values[run, 0] = curve[0]
+        for t, batch in enumerate(curriculum, start=1):
+            state = 0.5 * state + RATES[t - 1] / RATES[0] * kernels[batch].mean(0)
+            values[run, t] = curve[t] + 0.7 * state
+    return values
+
+
+def test_runs_left_out_equal_refitting(make_curricula: MakeCurricula) -> None:
+    curricula = make_curricula(1, RUNS, STEPS, POOL)
+    curricula[2][4] = []
+    kernels = make_references()[0].grouped("base_early_late", 1.0)
+    rng = np.random.default_rng(0)
+    values = true_values([[batch or [0] for batch in each] for each in curricula], kernels[0].numpy())
+    runs = make_runs(curricula, values + rng.normal(size=values.shape))
+    features = filtered_kernels(runs, kernels, OWN)
+    ridges = (1e-3, 0.1)
+    computed = left_out_effects(Regression.of(features.copy(), runs.latent), ridges)
+    scaled = features / np.sqrt(np.square(features.astype(np.float64)).mean((0, 1, 3)))[:, None]
+    for out in range(RUNS):
+        x, y = np.delete(scaled, out, 0), np.delete(runs.latent, out, 0)
+        centred = (x - x.mean(0)).transpose(0, 1, 3, 2).reshape(-1, x.shape[2])
+        target = (y - y.mean(0)).reshape(-1)
+        for place, ridge in enumerate(ridges):
+            unit = np.linalg.eigvalsh(centred.T @ centred).mean()
+            weights = np.linalg.solve(centred.T @ centred + ridge * unit * np.eye(x.shape[2]), centred.T @ target)
+            wanted = np.einsum("sdm,d->sm", scaled[out] - x.mean(0), weights)
+            np.testing.assert_allclose(computed[place, out], wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("step", [None, [0, 4, 8, 12]])
+def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
+    make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch, step: list[int] | None
+) -> None:
+    monkeypatch.setattr(tangent_fit, "RIDGES", (1e-9,))
+    monkeypatch.setattr(tangent_fit, "FILTERS", (OWN,))
+    tests = 2 * TESTS
+    references = make_references(tests=tests)
+    kernels = references[0].grouped("base_early_late", 1.0).float()
+    truth = kernels[2].numpy()
+    curricula = make_curricula(3, RUNS + 2, STEPS, POOL)
+    values = true_values(curricula, truth)
+    seen = [ReferenceKernels("0000", references[0].step, STEPS, references[0].products[:, :, :TESTS])]
+    measured = list(range(STEPS + 1)) if step is None else step
+    runs = make_runs(curricula[:RUNS], values[:RUNS, measured, :TESTS], measured)
+    fit = fit_tangent(runs, seen, np.arange(RUNS) == 0)
+    assert (fit.choice.grouping, fit.choice.scaling) == ("base_early_late", 1.0)
+    assert fit.error < 1e-6 and len(fit.tried) == 6
+    assert fit.residuals is not None
+    # Only effects that are half as large again as those of all other runs are limited.
+    assert np.median(np.abs(fit.residuals[0])) < 1e-4 and np.abs(fit.residuals[0]).max() < 0.1
+    dynamics = tangent_dynamics(
+        {name: array for name, array in fit.arrays.items() if name != "weights_without"}, fit.choice, runs.scale, 0
+    )
+    examples = EncodedExamples(
+        kernels[2], kernels.mean(0).T, torch.cat([torch.arange(TESTS), torch.full((TESTS,), -1)]), kernels
+    )
+    visits = visit_shares(curricula[RUNS:], range(POOL))
+    initial = torch.from_numpy(values[RUNS:, :1]).float()
+    inputs = SimulationInputs(visits, torch.from_numpy(RATES).float()[None], examples, initial)
+    predicted = dynamics.trajectories(inputs).numpy()
+    np.testing.assert_allclose(predicted[:, measured], values[RUNS:][:, measured], atol=0.05)
+
+
+def test_the_strongest_ridge_within_a_standard_error_is_taken() -> None:
+    errors = np.array([[1.0, 1.0, 1.0, 1.0], [0.9, 1.1, 1.0, 0.8], [0.9, 1.2, 0.9, 1.0], [2.0, 2.1, 2.0, 2.0]])
+    assert strongest_ridge(errors) == 2
+    assert strongest_ridge(errors[[0, 3]]) == 0
+    assert strongest_ridge(np.array([[1.0], [1.0], [2.0]])) == 1
+
+
+def test_a_dataset_with_kernels_is_trained_on_and_its_held_out_run_predicted(dataset: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(str(dataset), "mini_sentiment_nano", dynamics="tangent")
+    trained = train_simulator(settings)
+    config = trained.model.config
+    assert [each["run"] for each in config.references] == ["0000", "0001"]
+    held_out = read_dynamics(dataset, "mini_sentiment_nano").split("test")
+    missed = Simulated(trained.model).predict(held_out) - held_out.values
+    mean = read_dynamics(dataset, "mini_sentiment_nano").split("train", "validation").values.mean(0)
+    assert np.square(missed).mean() < 0.3 * np.square(mean - held_out.values).mean()
+    trained.save(tmp_path / "model", settings)
+    assert Simulated(trained.model).coverage(held_out, 1, 0.5) is not None
+
+
+def test_without_kernels_the_way_out_is_said(dataset: Path) -> None:
+    with pytest.raises(DataError, match=r"none of its training runs has kernels.*collect --kernels 2.*memory"):
+        reference_kernels(read_dynamics(dataset, "mini_triples_nano"))
