@@ -77,8 +77,8 @@ class RunSums:
 
 
 def growth_of(runs: int) -> float:
-    """What centred values of a run are multiplied by to be centred over the other runs."""
-    return runs / (runs - 1)
+    """What centred values of a run are multiplied by to be centred over the other runs; 1 where there are none."""
+    return runs / (runs - 1) if runs > 1 else 1.0
 
 
 def shrinkage(products: np.ndarray, squares: np.ndarray) -> np.ndarray:

@@ -19,15 +19,8 @@ from simulator.model.dynamics import EncodedExamples, SimulationInputs
 from simulator.training import TrainSettings, tangent_fit, train_simulator
 from simulator.training.memory_states import Filters
 from simulator.training.reference_kernels import ReferenceKernels, reference_kernels
-from simulator.training.tangent_fit import (
-    FittedRuns,
-    Regression,
-    filtered_kernels,
-    fit_tangent,
-    left_out_effects,
-    strongest_ridge,
-    tangent_dynamics,
-)
+from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
+from simulator.training.tangent_fit import fit_tangent, strongest_ridge, tangent_dynamics
 
 POOL, TESTS, STEPS, RUNS = 20, 15, 12, 7
 RATES = np.array(linear_decay(1e-3, STEPS))
@@ -69,7 +62,7 @@ def test_runs_left_out_equal_refitting(make_curricula: MakeCurricula) -> None:
     runs = make_runs(curricula, values + rng.normal(size=values.shape))
     features = filtered_kernels(runs, kernels, OWN)
     ridges = (1e-3, 0.1)
-    computed = left_out_effects(Regression.of(features.copy(), runs.latent), ridges)
+    computed = Regression.of(features.copy(), runs.latent).left_out_effects(ridges)
     scaled = features / np.sqrt(np.square(features.astype(np.float64)).mean((0, 1, 3)))[:, None]
     for out in range(RUNS):
         x, y = np.delete(scaled, out, 0), np.delete(runs.latent, out, 0)

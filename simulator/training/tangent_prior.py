@@ -1,0 +1,29 @@
+"""Coefficients of tangent dynamics that our releases had in common: what few runs are drawn towards."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from simulator.training.memory_states import MANY, Filters
+
+_FILE = Path(__file__).with_suffix(".json")
+
+
+@cache
+def _shipped() -> np.ndarray:
+    """`[base, early, late][filters of MANY]`, for kernels of unit mean square."""
+    return np.array(json.loads(_FILE.read_text(encoding="utf-8"))["weights"])
+
+
+def prior_weights(grouping: str, scaling: float, filters: Filters) -> np.ndarray | None:
+    """The coefficients `[G * F]` of a setting, for features that are not scaled; None: there are none for it."""
+    if filters != MANY or scaling != 1.0:
+        return None
+    if not _FILE.exists():
+        return None
+    weights = _shipped()
+    return (weights if grouping == "base_early_late" else weights.sum(0, keepdims=True)).flatten()
