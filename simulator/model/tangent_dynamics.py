@@ -162,5 +162,5 @@ class TangentDynamics(MeanCurveDynamics):
     def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """See `DynamicsModule`."""
         scalars, arrays = super().page_arrays(examples)
-        kernels = self.input_factors(examples)
-        return scalars | {"groups": len(kernels)}, arrays | {"kernels": kernels, "weights": self.weights}
+        scalars |= {"sides": 1, "size": examples.pool.size(1), "filters": self.filters.size, "factorScale": 1.0}
+        return scalars, arrays | {"train": examples.pool, "weights": self.weights}

@@ -1,10 +1,11 @@
 "use strict";
-// The simulator, as in simulator/model/markov_dynamics.py and simulator/model/memory_dynamics.py: one curriculum, one test example.
+// The simulator, as in simulator/model/{markov,memory,tangent}_dynamics.py: one curriculum, one test example.
 //
-// Both dynamics begin alike. Each training example has a vector, one for all filters (memory) or one for each
+// All dynamics begin alike. Each training example has a vector, one for all filters (memory) or one for each
 // factor (markov); each test example has a vector for each of them. What a batch gives a filter is the product
 // of the batch's mean vector and the test example's; of a table (Simfluence) the vector of a training example has the
-// numbers of all test examples. Then a loop over the steps.
+// numbers of all test examples, and so it has with kernels (tangent), of which each filter weighs those of a test
+// example. Then a loop over the steps.
 //
 // N training examples, M test examples, F filters or factors, K numbers in a vector, T updates. Batches are lists of
 // places in the pool: [[3, 17], ...]. Arrays are flat; [F, T] means that the value of (f, t) is at f * T + t.
@@ -42,6 +43,11 @@ function stepFactors(model, means, steps, test, step, factors) {
     const against = (test * filters + filter) * size;
     let sum = 0;
     if (model.table) sum = means[from + test];
+    else if (model.weights) {
+      for (let group = 0; group * model.tests < size; group++) {
+        sum += means[from + group * model.tests + test] * model.weights[group * filters + filter];
+      }
+    }
     else for (let k = 0; k < size; k++) sum += means[from + k] * model.test[against + k];
     factors[filter * steps + step] = sum * model.factorScale;
   }
@@ -50,6 +56,7 @@ function stepFactors(model, means, steps, test, step, factors) {
 /** The kinds of dynamics that the page can simulate. */
 const DYNAMICS_KINDS = {
   memory: { schedule: memorySchedule, trajectory: memoryTrajectory },
+  tangent: { schedule: memorySchedule, trajectory: memoryTrajectory },
   markov: { schedule: (model, rates) => markovSchedule(model, rates.length), trajectory: markovTrajectory },
 };
 
@@ -148,7 +155,7 @@ function markovTrajectory(model, schedule, factors, test, initial) {
   return Float64Array.from({ length: steps + 1 }, (_, step) => along(values, 1, 0, placeOf(measured, step)));
 }
 
-// memory: a mean curve along tau, plus what the recent batches left behind.
+// memory and tangent: a mean curve along tau, plus what the recent batches left behind.
 const FOREIGN = 0.25, ROUNDING = 1e-4;
 
 // Share of effects that holds before the first and after each update: 1 under the schedule trained on.
