@@ -15,24 +15,28 @@ from simulator.evaluation.scoring import Method, score
 from simulator.evaluation.simulated import Simulated, load_simulator, name_of, simulated_of
 from simulator.settings.evaluate import EvaluateSettings
 from simulator.training import TrainSettings, train_simulator
+from simulator.training.reference_kernels import has_reference_kernels
 from simulator.training.trained import Trained
 
 
 def simulators_to_train(settings: EvaluateSettings, runs: Dynamics) -> list[TrainSettings]:
     """What is trained for the table: label-only vectors on label tasks, and everything where no model is given.
 
+    Tangent is where a training run has recorded kernels.
+
     Examples without targets of their own, as imported ones may be, have neither label nor gradient vectors; where texts
     are withheld there are the gradient vectors of the release, or nothing but which example is which.
     """
+    tangent = [("tangent", "gradient")] if has_reference_kernels(runs) else []
     if any(example.withheld for example in (*runs.pool, *runs.test)):
         stored = read_vectors(runs.source, runs.config) is not None
         kinds = [("markov", "gradient"), ("memory", "gradient")] if stored else [("markov", "index")]
-        return [] if settings.models else _settings(settings, kinds)
+        return [] if settings.models else _settings(settings, kinds + tangent)
     have_targets = all(example.target for example in runs.pool)
     kinds = [("memory", "label")] if have_targets and not runs.test[0].references else []
     if not settings.models:
         kinds = [("markov", "sentence"), *kinds, ("memory", "sentence")]
-        kinds += [("memory", "gradient")] if have_targets else []
+        kinds += [("memory", "gradient"), *tangent] if have_targets else tangent
     return _settings(settings, kinds)
 
 

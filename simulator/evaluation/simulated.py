@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import visit_shares
-from simulator.model.dynamics import SimulationInputs
+from simulator.model.dynamics import EncodedExamples, SimulationInputs
 from simulator.model.intervals import Coverage, coverage
-from simulator.model.kinds import kind_named
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.model.kinds import kind_named, kind_of
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.settings.train import TrainSettings
+from simulator.training.reference_kernels import recorded_examples
 
 
 class OpenSimulator(str):
@@ -131,6 +133,15 @@ class Simulated:
         counted = torch.from_numpy(runs.step[history:])
         return coverage(runs.values[:, history:], low[:, counted].numpy(), high[:, counted].numpy())
 
+    def _examples(self, runs: Dynamics) -> EncodedExamples:
+        """The examples of runs; of new ones, recorded kernels serve before others are made."""
+        model = self.simulator
+        new = {content_key(each) for each in runs.pool} - set(model.config.pool_keys)
+        if kind_of(model.config).has_kernels and (new or bool((model.places(runs.test) < 0).any())):
+            with suppress(DataError):
+                return recorded_examples(model, runs)
+        return model.encode(runs.pool, runs.test)
+
     def predict(self, runs: Dynamics) -> np.ndarray:
         """Trajectories `[R, S, M]` at the measured steps."""
         return self._trajectories(runs)[:, torch.from_numpy(runs.step)].numpy()
@@ -141,7 +152,7 @@ class Simulated:
         shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
         history = torch.from_numpy(runs.values[:, : self.history])
         rates = torch.from_numpy(runs.learning_rate).float()
-        inputs = SimulationInputs(shares, rates, self.simulator.encode(runs.pool, runs.test), history)
+        inputs = SimulationInputs(shares, rates, self._examples(runs), history)
         with torch.no_grad():
             values: torch.Tensor = self.simulator.dynamics.trajectories(inputs)
         return values

@@ -21,6 +21,7 @@ from .kinds import kind_of
 from .model_files import check, finish_writing, locate, seal, write_folder
 from .output import GPTfluenceOutput
 from .part_state import PartState, register_bands
+from .tangent_dynamics import kernel_examples
 
 if TYPE_CHECKING:
     from .what_if import WhatIf
@@ -275,18 +276,18 @@ class GPTfluenceSimulator(PreTrainedModel):
     def _with_kernels(
         self, pool: Sequence[Any] | None, test: Sequence[Any] | None, seen: torch.Tensor
     ) -> EncodedExamples:
-        """Kernels of the examples. A pool example's vector is its row, a test example's the column of the own pool."""
+        """Kernels of the examples: stored ones by content key, or made now where one is new."""
         own = self.dynamics.kernels
         rows = torch.arange(own.size(1), device=self.device)
         if pool is not None:
             place = {key: index for index, key in enumerate(self.config.pool_keys)}
             rows = torch.tensor([place.get(content_key(example), -1) for example in pool])
         if bool((rows < 0).any()) or bool((seen < 0).any()):
-            columns, kernels = self._new_kernels(pool, test)
+            kernels, columns = self._new_kernels(pool, test)
         else:
             columns = own[..., seen]
             kernels = columns[:, rows]
-        return EncodedExamples(kernels.transpose(0, 1).flatten(1), columns.mean(0).T, seen, kernels)
+        return kernel_examples(kernels, columns, seen)
 
     def _vectors(self, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
         """Encoder vectors `[n, E]`: stored ones by content key, others encoded now."""

@@ -64,6 +64,17 @@ def group_kernels(
     return torch.stack([scaled[group].mean(0) for group in groups])
 
 
+def kernel_examples(kernels: torch.Tensor, own: torch.Tensor, seen: torch.Tensor) -> EncodedExamples:
+    """Examples with kernels. A pool example's vector is its row of them, a test example's its column.
+
+    Args:
+        kernels: `[G, N, M]`.
+        own: `[G, n, M]` those of the pool that the simulator was trained on, which test examples are told apart by.
+        seen: `[M]` place of each test example among those trained on, or -1.
+    """
+    return EncodedExamples(kernels.transpose(0, 1).flatten(1), own.mean(0).T, seen, kernels)
+
+
 class TangentDynamics(MeanCurveDynamics):
     """Prediction with fitted tangent dynamics.
 

@@ -33,6 +33,7 @@ METHOD_COLOURS: dict[str, str] = {
     "memory_label": "#B0A000",
     "memory_sentence": "#CC79A7",
     "memory_gradient": "#009E73",
+    "tangent": "#3B3BD6",
 }
 """Method name -> colour as #RRGGBB."""
 

@@ -28,6 +28,7 @@ METHOD_NOTES: dict[str, str] = {
     "memory_label": "memory that sees labels only",
     "memory_sentence": "memory with sentence vectors",
     "memory_gradient": "memory with gradient vectors",
+    "tangent": "gradients along a training run, filtered over time",
 }
 """Method -> a few words on what it is."""
 

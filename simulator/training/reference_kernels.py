@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import DataError
-from simulator.model.tangent_dynamics import group_kernels
+from simulator.model.dynamics import EncodedExamples
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.tangent_dynamics import group_kernels, kernel_examples
 
 # More reference runs made predictions no better, and each needs gradients of its own.
 MOST_REFERENCES = 2
@@ -60,20 +63,57 @@ def recorded_kernels(runs: Dynamics, run: str) -> ReferenceKernels:
     return ReferenceKernels(run, recorded.step, runs.learning_rate.shape[1], products)
 
 
+def has_reference_kernels(runs: Dynamics) -> bool:
+    """Whether a training run has recorded kernels."""
+    return bool(_with_kernels(runs))
+
+
+def _with_kernels(runs: Dynamics) -> list[str]:
+    training = [run for run in runs.runs if split_of(run) == "train"]
+    return [run for run in training if has_products(runs.source, runs.config, run)]
+
+
 def reference_kernels(runs: Dynamics) -> list[ReferenceKernels]:
     """The recorded kernels of the first training runs that have some: they look into no run that is predicted.
 
     Raises:
         DataError: no training run has kernels.
     """
-    training = [run for run in runs.runs if split_of(run) == "train"]
-    chosen = [run for run in training if has_products(runs.source, runs.config, run)][:MOST_REFERENCES]
+    chosen = _with_kernels(runs)[:MOST_REFERENCES]
     if not chosen:
         raise DataError(
             f"{runs.config}: none of its training runs has kernels, which tangent predicts from: take them with "
             "gptdynamics collect --kernels 2, or train with --dynamics memory"
         )
     return [recorded_kernels(runs, run) for run in chosen]
+
+
+def recorded_examples(model: GPTfluenceSimulator, runs: Dynamics, of: Sequence[str] = ()) -> EncodedExamples:
+    """What a tangent simulator needs of the pool and test examples of `runs`, by recorded kernels.
+
+    Args:
+        model: the simulator.
+        runs: of the config that it was trained on; their examples may be new to it.
+        of: runs whose kernels are taken; default: its reference runs.
+
+    Raises:
+        DataError: a run has no kernels, they are at other steps than the simulator's, or `runs` lack an example of the
+            pool that it was trained on.
+    """
+    config = model.config
+    references = [recorded_kernels(runs, run) for run in of or [each["run"] for each in config.references]]
+    place = {content_key(example): index for index, example in enumerate(runs.pool)}
+    lacking = [key for key in config.pool_keys if key not in place]
+    if lacking:
+        raise DataError(
+            f"{runs.config}: {len(lacking)} examples of the pool that the simulator was trained on are gone"
+        )
+    own = torch.tensor([place[key] for key in config.pool_keys])
+    try:
+        kernels = mean_of_references(references, config.grouping, config.scaling, own).float()
+    except ValueError as error:
+        raise DataError(f"{runs.config}: {error}") from error
+    return kernel_examples(kernels, kernels[:, own], model.places(runs.test))
 
 
 def mean_of_references(

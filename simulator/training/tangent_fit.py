@@ -17,8 +17,7 @@ import torch
 
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
-from simulator.model.dynamics import EncodedExamples
-from simulator.model.tangent_dynamics import GROUPINGS, TangentDynamics
+from simulator.model.tangent_dynamics import GROUPINGS, TangentDynamics, kernel_examples
 from simulator.settings.train import TrainSettings
 from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter
 from simulator.training.leave_one_run_out import shrunk_residuals
@@ -169,7 +168,7 @@ class ChosenFit:
         """Of runs left out, of seen and of unseen test examples, `[R, S, M]` each."""
         runs, kernels = self.runs, self.kernels.float()
         seen = torch.arange(kernels.size(2))
-        examples = EncodedExamples(kernels.transpose(0, 1).flatten(1), kernels.mean(0).T, seen, kernels)
+        examples = kernel_examples(kernels, kernels, seen)
         left_out = LeftOutResiduals(self._dynamics, runs.visits, runs.rates, runs.step, runs.values, examples)
         share, shares = self._shrinkage
         return left_out.of_seen(shares), left_out.of_unseen(share)
