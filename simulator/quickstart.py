@@ -58,12 +58,12 @@ def quickstart(
     for part in parts():
         config = part.settings.config
         collect(
-            CollectSettings(Plan("quickstart", (PlanEntry(part.settings, part.runs),)), dataset),
+            CollectSettings(Plan("quickstart", (PlanEntry(part.settings, part.runs, kernels=1),)), dataset),
             on_start=lambda name, total: on_phase(f"collecting {name}", total),
             on_step=lambda name: on_progress(),
         )
         models = []
-        for dynamics, encoder in (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient")):
+        for dynamics, encoder in (("markov", "sentence"), ("memory", "sentence"), ("tangent", "gradient")):
             settings = TrainSettings(str(dataset), config, part.metric, dynamics=dynamics, encoder=encoder)
             folder = out / f"{config}-{part.metric}-{dynamics}-{encoder}"
             train_simulator(settings, on_phase, on_progress).save(folder, settings)

@@ -18,7 +18,7 @@ def train(settings: TrainCommand, write_json: WriteJson) -> None:
     `choice`, `tried`.
     """
     from simulator.training import train_and_save
-    from simulator.training.fitting import fitter_of
+    from simulator.training.fitting import fitter_named
 
     keeps("encodings, and fits of markov that ended, are kept")
     with phases() as (on_phase, on_progress):
@@ -27,10 +27,11 @@ def train(settings: TrainCommand, write_json: WriteJson) -> None:
     fits = [{name: getattr(each, name) for name in names} for each in trained.fitted]
     spent = {"seconds": trained.seconds, "encode_seconds": trained.encode_seconds}
     write_json({"output": settings.output, **spent, "fits": fits})
-    where = fitter_of(settings).checked_on[0]
+    config = trained.model.config
+    where = fitter_named(config.dynamics).checked_on[0]
     for each in trained.fitted:
         say(
-            f"{each.config} {each.metric}: {settings.dynamics}, {settings.encoder} vectors: all-steps MSE "
+            f"{each.config} {each.metric}: {config.dynamics}, {config.encoder.get('encoder')} vectors: all-steps MSE "
             f"{each.error:.4g} on {where}, best of {len(each.tried)} settings {each.choice}"
         )
     say(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {settings.output}")

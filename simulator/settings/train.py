@@ -11,6 +11,8 @@ from gptdynamics.metrics import METRICS
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
 
+# Dynamics that are chosen by what the runs have.
+AUTO = "auto"
 # What `--help` says of every option that names a metric.
 METRIC_NAMES = f"There are {', '.join(METRICS)}, and metrics of a task's own."
 _RANGES = {
@@ -52,7 +54,8 @@ class TrainSettings(RunsSettings):
     Attributes:
         config: <task>_<size>, e.g. rte_nano; or several, which are trained together.
         metric: what to predict; or several: each config is trained on those that it has.
-        dynamics: `memory`, or `markov` (the paper).
+        dynamics: `tangent`, `memory`, `markov` (the paper), or `auto`: tangent where training runs have kernels, else
+            memory.
         encoder: `gradient`, `sentence`, `causal_lm`, `label` or `index`. Markov of order 1 with `index` is Simfluence.
         order: previous values that a step of markov uses.
         projection: of markov: `linear` (eq. 7-8) or `mlp` (the published code). With `index` a table takes its place.
@@ -69,7 +72,7 @@ class TrainSettings(RunsSettings):
         kind: of `index`: `linear`, or `additive` or `multiplicative` for only one kind of factors.
     """
 
-    dynamics: str = "memory"
+    dynamics: str = "auto"
     encoder: str = "gradient"
     order: int = 1
     projection: Literal["linear", "mlp"] = "linear"
@@ -89,16 +92,16 @@ class TrainSettings(RunsSettings):
         from simulator.encoders import check_encoder
         from simulator.model.configuration_gptfluence import KINDS
         from simulator.model.kinds import kind_names
-        from simulator.training.fitting import fitter_of
+        from simulator.training.fitting import fitter_named, fitter_of
 
         check_fields(self, _RANGES)
-        for name, known in (("dynamics", kind_names()), ("kind", KINDS)):
+        for name, known in (("dynamics", (AUTO, *kind_names())), ("kind", KINDS)):
             if getattr(self, name) not in known:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
         check_encoder(self.encoder, self.encoder_model, self.pooling)
         if self.kind != "linear" and self.encoder != "index":
             raise SettingsError(f"kind={self.kind!r} is one of Simfluence's: give encoder index")
-        fitter = fitter_of(self)
+        fitter = fitter_named("memory") if self.dynamics == AUTO else type(fitter_of(self))
         fitter.check_settings(self)
         for name, values in (("config", self.configs), ("metric", self.metrics)):
             if not values or len(set(values)) < len(values):

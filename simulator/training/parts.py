@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from gptdynamics.dataset import Dynamics, metrics_of, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.model.curricula import measured_steps
-from simulator.settings.train import TrainSettings
+from simulator.settings.train import AUTO, TrainSettings
 from simulator.training.fitting import fitter_of
+from simulator.training.reference_kernels import has_reference_kernels
 from simulator.training.vectors import check_targets
 
 
@@ -43,6 +45,17 @@ def read_parts(settings: TrainSettings) -> list[Dynamics]:
     """
     groups = groups_of(settings.dataset, settings.configs, settings.metrics)
     return [read_dynamics(settings.dataset, *group) for group in groups]
+
+
+def with_dynamics(settings: TrainSettings, parts: Sequence[Dynamics]) -> TrainSettings:
+    """The settings with a kind of dynamics in the place of `auto`: tangent if a training run of each part has kernels.
+
+    Vectors other than the default ones are of memory.
+    """
+    if settings.dynamics != AUTO:
+        return settings
+    usual = settings.encoder == "gradient" and all(map(has_reference_kernels, parts))
+    return replace(settings, dynamics="tangent" if usual else "memory")
 
 
 def stride_of(runs: Dynamics) -> tuple[int, int]:

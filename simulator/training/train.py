@@ -24,7 +24,7 @@ from simulator.settings.train import TrainSettings
 from simulator.training.checkpoints import Checkpoints
 from simulator.training.fitter import OnPhase, OnProgress, Part
 from simulator.training.fitting import fitter_of
-from simulator.training.parts import check_part, fingerprint, read_parts, stride_of
+from simulator.training.parts import check_part, fingerprint, read_parts, stride_of, with_dynamics
 from simulator.training.session import Session, make_session
 from simulator.training.trained import Trained
 from simulator.training.vectors import RunVectors, parts_of, run_vectors
@@ -51,6 +51,7 @@ def train_simulator(
     """
     session = session or Session()
     every = [runs] if isinstance(runs, Dynamics) else list(runs) if runs else read_parts(settings)
+    settings = with_dynamics(settings, every)
     for each in every:
         check_part(settings, each)
     on_phase(f"{settings.dynamics}, {settings.encoder} vectors: encoding", sum(map(parts_of, every)))
@@ -101,6 +102,7 @@ def train_and_save(
     """
     prepare_model_folder(folder)
     runs = read_parts(settings)
+    settings = with_dynamics(settings, runs)
     plain = asdict(settings) | {f"runs of {each.config}, {each.metric}": fingerprint(each) for each in runs}
     checkpoints = Checkpoints(folder / "checkpoints", plain) if fitter_of(settings).has_checkpoints else None
     session = make_session(plain, checkpoints, report_to, folder / "logs")
