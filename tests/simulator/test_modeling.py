@@ -107,6 +107,7 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "intervals.py",
         "trajectories.py",
         "table_dynamics.py",
+        "tangent_dynamics.py",
         "what_if.py",
     }
     with safe_open(tmp_path / "model.safetensors", "pt") as weights:

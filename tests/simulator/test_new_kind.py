@@ -168,13 +168,13 @@ def test_several_configs_keep_its_own_fields(trained: Trained) -> None:
 
 
 def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(SettingsError, match="one of memory, markov, slope"):
-        TrainSettings("made/up", "mini_sentiment_nano", dynamics="tangent", encoder="label")
-    with pytest.raises(ValueError, match="'memory', 'markov', 'slope'"):
-        GPTfluenceConfig(dynamics="tangent")
-    with pytest.raises(SettingsError, match="'tangent' must be one of 'memory', 'markov', 'slope'"):
-        fitting.fitter_named("tangent")
+    with pytest.raises(SettingsError, match="one of auto, memory, markov, tangent, slope"):
+        TrainSettings("made/up", "mini_sentiment_nano", dynamics="other", encoder="label")
+    with pytest.raises(ValueError, match="'memory', 'markov', 'tangent', 'slope'"):
+        GPTfluenceConfig(dynamics="other")
+    with pytest.raises(SettingsError, match="'other' must be one of 'memory', 'markov', 'tangent', 'slope'"):
+        fitting.fitter_named("other")
     config = GPTfluenceConfig(dynamics="slope")
-    config.dynamics = "tangent"
-    with pytest.raises(ValueError, match="'tangent' must be one of 'memory', 'markov', 'slope'"):
+    config.dynamics = "other"
+    with pytest.raises(ValueError, match="'other' must be one of 'memory', 'markov', 'tangent', 'slope'"):
         kinds.kind_of(config)
