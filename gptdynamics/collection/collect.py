@@ -115,7 +115,7 @@ class _Collector:
                 collected.kernels.append(label)
             if job.name in self.folder.finished(config):
                 # It was made again for its kernel alone.
-                self.folder.add_products(job.settings, result)
+                self.folder.add_products(config, job.settings.pool_ids, result)
             else:
                 self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
                 collected.done.append(label)
