@@ -11,6 +11,7 @@ from typing import Any
 
 from gptdynamics.collection.claims import Claims
 from gptdynamics.collection.jobs import VECTORS, RunJob
+from gptdynamics.collection.memory import check_memory
 from gptdynamics.collection.settings import Collected, CollectSettings, missing_kernels, missing_runs
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.ownership import check_dataset_folder
@@ -205,9 +206,11 @@ def collect(
             that was lost, a long wait.
 
     Raises:
-        GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used.
+        GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used, or the workers do not
+            fit into the memory that is free.
     """
     check_dataset_folder(settings.out)
+    check_memory(settings)
     folder = DatasetFolder(settings.out)
     for entry in settings.plan:
         folder.check_settings(entry)

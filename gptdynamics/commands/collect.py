@@ -15,10 +15,11 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
     """Train base models on seeded curricula and measure every test example at every step.
 
     JSON: `done`, `skipped`, `kernels`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with
-    --dry-run `missing` (runs to make) and `kernels` (runs whose kernels are to be taken) by config.
+    --dry-run `missing` (runs to make), `kernels` (runs whose kernels are to be taken) and `memory` by config.
     """
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.collection import missing_runs
+    from gptdynamics.collection.memory import memory_needs
     from gptdynamics.collection.settings import collect_settings, missing_kernels
     from gptdynamics.dataset.folder import DatasetFolder
     from gptdynamics.dataset.ownership import check_dataset_folder
@@ -43,7 +44,16 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
             )
     if dry_run:
         missing = {entry.config: missing_runs(out, entry) for entry in chosen}
-        write_json({"missing": missing, "kernels": {entry.config: missing_kernels(out, entry) for entry in chosen}})
+        needs = memory_needs(settings)
+        for need in needs:
+            say(str(need))
+            if not need.fits:
+                say_error(f"note: that is too little memory, and would be refused. {need.advice}")
+        memory: dict[str, list[Any]] = {}
+        for need in needs:
+            memory.setdefault(need.entry.config, []).append(need.to_dict())
+        kernels = {entry.config: missing_kernels(out, entry) for entry in chosen}
+        write_json({"missing": missing, "kernels": kernels, "memory": memory})
         return
     keeps(f"finished runs are kept in {out}")
     pusher = RunPusher(out, asked.push_to, asked.no_texts, say, lambda line: say_error(line))
