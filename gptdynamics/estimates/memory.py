@@ -135,7 +135,7 @@ def kernel_bytes(
     """What taking a kernel needs: one whole gradient, by which coverage is found out, or what is projected."""
     limit = kernel.memory * GIB
     trained = shape.adapter_weights(settings.lora_rank) if settings.lora_rank else shape.weights
-    matrices, feature = _projected_bytes(shape, settings, kernel)
+    matrices, feature = (_NUMBER * each for each in shape.projected_numbers(kernel.columns, settings.lora_rank))
     narrow = shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
     captured = shape.layers * (8 * shape.hidden + 2 * narrow + shape.mlp_matrices * shape.intermediate)
     longest = max(each.pool.fed for each in lengths.values())
@@ -148,13 +148,4 @@ def kernel_bytes(
 
 def smallest_kernel_memory(shape: ModelShape, settings: RunSettings, kernel: KernelSettings) -> float:
     """The GiB below which a kernel is refused: its random matrices and one example's projected gradients."""
-    return sum(_projected_bytes(shape, settings, kernel)) / 0.7 / GIB
-
-
-def _projected_bytes(shape: ModelShape, settings: RunSettings, kernel: KernelSettings) -> tuple[float, float]:
-    """Memory of the random matrices, and of the projected gradients of one example."""
-    rank, columns = settings.lora_rank, kernel.columns
-    sides = shape.adapter_sides(rank) if rank else shape.matrix_sides
-    matrices = columns * sum(count * side for both, count in sides for side in both if side > columns)
-    feature = sum(count * min(rows, columns) * min(wide, columns) for (rows, wide), count in sides)
-    return _NUMBER * matrices, _NUMBER * feature
+    return _NUMBER * sum(shape.projected_numbers(kernel.columns, settings.lora_rank)) / 0.7 / GIB
