@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -52,6 +52,15 @@ class KernelRecord:
     def kernel(self) -> RunKernel:
         """How the products were projected, and how exact they are."""
         return RunKernel(self.settings.columns, self.settings.seed, tuple(self._checkpoints))
+
+    @property
+    def checkpoints(self) -> list[KernelCheckpoint]:
+        """How exact the kernels so far are."""
+        return list(self._checkpoints)
+
+    def restore(self, products: Mapping[int, np.ndarray], checkpoints: Sequence[KernelCheckpoint]) -> None:
+        """Go on from kernels that were taken earlier in the same run."""
+        self.products, self._checkpoints = dict(products), list(checkpoints)
 
     def take_products(self, done: int) -> None:
         """Take the kernel now, if it is wanted after `done` updates."""
