@@ -7,12 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from gptdynamics.estimates import base_shape, task_lengths
 from gptdynamics.estimates.flops import KERNEL_PASSES, forward_flops, update_flops
 from gptdynamics.estimates.lengths import Lengths, TaskLengths
-from gptdynamics.estimates.shapes import ModelShape
 from gptdynamics.estimates.throughput import CPU_UTILISATION, matmul_rate
 from gptdynamics.examples import Example
+from gptdynamics.gradients.kernels import ERROR_SAMPLE
 from gptdynamics.reference.kept import KeptKernels
 from gptdynamics.reference.kernels import check_texts, checkpoint_steps
 from gptdynamics.reference.run import ReferenceRun
@@ -52,6 +54,9 @@ def estimate_reference_kernels(
 ) -> KernelEstimate:
     """What `reference_kernels` would take for these examples, from operations and the typical lengths of their tasks.
 
+    The time is without loading the model. Models of a few million parameters, whose matrices are small, take up to
+    twice of it.
+
     Args:
         reference, pool, test, settings, steps: as of `reference_kernels`.
         rate: operations a second in training. Default: those of one thread of this machine, measured.
@@ -69,8 +74,6 @@ def estimate_reference_kernels(
     new_pool, new_test = found.missing_pool, found.missing_test
     if not new_pool:
         return KernelEstimate(0.0, 0, 0, 0, 0)
-    import torch
-
     shape, run = base_shape(reference.settings.base), reference.settings
     threads = torch.get_num_threads() if rate is None else 1
     rate = 1e12 * CPU_UTILISATION * matmul_rate() if rate is None else rate
@@ -78,11 +81,14 @@ def estimate_reference_kernels(
     mixed = Lengths(tuple(pair for part in get_task(run.task).parts for pair in lengths[part.name].pool.pairs))
     batches = Counter(len(batch) for batch in reference.curriculum[: steps[-1]] if batch)
     training = sum(count * update_flops(shape, size, mixed, run.lora_rank) for size, count in batches.items())
-    passes = _passes(shape, run.lora_rank, ((example, lengths[example.task].pool) for example in new_pool))
-    passes += _passes(shape, run.lora_rank, ((example, lengths[example.task].test) for example in new_test))
+    sides = ((lengths[each.task].pool for each in new_pool), (lengths[each.task].test for each in new_test))
+    passes = [
+        [forward_flops(shape, each.fed, each.square, each.target, run.lora_rank) for each in side] for side in sides
+    ]
+    each_step = sum(map(sum, passes)) + sum(sum(side[:ERROR_SAMPLE]) for side in passes)
     copies = _ADAPTER_COPIES if run.lora_rank else _COPIES
     return KernelEstimate(
-        seconds=(training + len(steps) * KERNEL_PASSES * passes / threads) / rate,
+        seconds=(training + len(steps) * KERNEL_PASSES * each_step / threads) / rate,
         memory=4 * copies * shape.weights + int(settings.memory * 2**30),
         disk=4 * len(steps) * len(new_pool) * len(new_test),
         pool=len(new_pool),
@@ -100,8 +106,3 @@ def _lengths(reference: ReferenceRun, examples: Iterable[Example]) -> dict[str, 
         for name, each in task_lengths(task, run.base).items():
             lengths.setdefault(name, each.cut(context))
     return lengths
-
-
-def _passes(shape: ModelShape, lora_rank: int, examples: Iterable[tuple[Example, Lengths]]) -> float:
-    """Operations of a forward pass of each example."""
-    return sum(forward_flops(shape, each.fed, each.square, each.target, lora_rank) for _, each in examples)

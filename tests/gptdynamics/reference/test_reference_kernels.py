@@ -24,6 +24,7 @@ from gptdynamics.examples import Example
 from gptdynamics.gradients import gradient_kernel
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.reference import (
+    KernelEstimate,
     NotRepeatableError,
     ReferenceRun,
     estimate_reference_kernels,
@@ -197,6 +198,24 @@ def test_what_a_kernel_depends_on_is_taken_anew(dataset: Path, rows_folder: Path
         found = reference_kernels(run, pool[:2], test[:2], settings, steps=steps)
         assert found.values[-1].tolist() != first.values[-1].tolist()
     assert estimate_reference_kernels(reference, pool[:2], test[:2], replace(KERNEL, memory=2.0)).seconds == 0
+
+
+def test_an_estimate_grows_with_what_is_asked_for(dataset: Path, rows_folder: Path) -> None:
+    reference = ReferenceRun.of(dataset, "rte_tiny", "0000")
+    pool, test = examples_of(reference.settings, rows_folder)
+
+    def estimate(examples: int, rate: float = 1e9, steps: list[int] | None = None) -> KernelEstimate:
+        return estimate_reference_kernels(
+            reference, pool[:examples], [*test[:2], *new_examples()], KERNEL, steps=steps, rate=rate
+        )
+
+    few = estimate(1)
+    assert (few.pool, few.test, few.disk) == (1, 4, 4 * 3 * 1 * 4)
+    assert estimate(3).seconds > few.seconds == 2 * estimate(1, 2e9).seconds
+    assert estimate(1, steps=[0]).seconds < estimate(1, steps=[1]).seconds < estimate(1, steps=[0, 1]).seconds
+    adapters = estimate_reference_kernels(ReferenceRun.of(dataset, "webnlg_tiny", "0000"), pool[:1], test[:1], KERNEL)
+    assert 2**32 < adapters.memory < few.memory
+    assert adapters.seconds > 0
 
 
 def test_progress_grows_to_its_end(dataset: Path, rows_folder: Path) -> None:
