@@ -15,6 +15,7 @@ from gptdynamics.examples import Example
 from gptdynamics.reference.run import ReferenceRun
 from gptdynamics.runs.run import KernelCheckpoint, RunKernel
 from gptdynamics.settings.kernels import KernelSettings
+from gptdynamics.tasks import generates
 from gptdynamics.tensor_files import read_tensors, write_tensors
 
 _NAME = "kernels"
@@ -40,7 +41,7 @@ class KernelPart:
 
 def example_keys(examples: Sequence[Example]) -> list[str]:
     """What each example's gradient depends on beside model and tokenizer: its texts, and how its task ends them."""
-    return [f"{example.task}/{example.digest}" for example in examples]
+    return [f"{'text' if generates(example) else 'label'}/{example.digest}" for example in examples]
 
 
 class KeptKernels:
@@ -58,7 +59,9 @@ class KeptKernels:
     ) -> None:
         self.columns, self.seed = settings.columns, settings.seed
         self.steps = list(steps)
-        run = [reference.settings.to_dict(), reference.run, reference.curriculum, reference.learning_rate]
+        # The base model is known by its revision: one and the same may be a folder here, and on the Hub elsewhere.
+        settings_of_run = reference.settings.to_dict() | {"base_model": None}
+        run = [settings_of_run, reference.run, reference.curriculum, reference.learning_rate]
         trained = [[example.id, key] for example, key in zip(pool, example_keys(pool), strict=True)]
         self._entries: Entries = KERNELS.entries(
             [reference.base_revision, run, trained, self.columns, self.seed, self.steps]
