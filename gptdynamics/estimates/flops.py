@@ -24,8 +24,6 @@ from gptdynamics.metrics import names_of
 DERIVATIVE_PASSES = 3
 # A forward and a full backward pass.
 GRADIENT_PASSES = 3
-# Projected gradients of examples, for products of them: measured 1.1 times a forward and a backward pass.
-KERNEL_PASSES = 3.3
 # Sampling token by token reaches this share of the rate of whole inputs: its matrices are narrow, and softmax and
 # top-p go over the whole vocabulary. Measured on one CPU thread, Pythia-14m's shape, a hundred texts of WebNLG.
 GENERATION_SHARE = 0.4

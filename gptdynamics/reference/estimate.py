@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from gptdynamics.estimates import base_shape, task_lengths
-from gptdynamics.estimates.flops import KERNEL_PASSES, forward_flops, update_flops
+from gptdynamics.estimates.flops import forward_flops, update_flops
 from gptdynamics.estimates.lengths import Lengths, TaskLengths
 from gptdynamics.estimates.throughput import matmul_rate
 from gptdynamics.examples import Example
 from gptdynamics.gradients.kernels import ERROR_SAMPLE
 from gptdynamics.reference.kept import KeptKernels
-from gptdynamics.reference.kernels import check_texts, checkpoint_steps
+from gptdynamics.reference.kernels import KERNEL_WORK, check_texts, checkpoint_steps
 from gptdynamics.reference.run import ReferenceRun
 from gptdynamics.settings.kernels import KernelSettings
 from gptdynamics.tasks import get_single_task, get_task
@@ -89,7 +89,7 @@ def estimate_reference_kernels(
     each_step = sum(map(sum, passes)) + sum(sum(side[:ERROR_SAMPLE]) for side in passes)
     copies = _ADAPTER_COPIES if run.lora_rank else _COPIES
     return KernelEstimate(
-        seconds=(training + len(steps) * KERNEL_PASSES * each_step / threads) / rate,
+        seconds=(training + len(steps) * KERNEL_WORK * each_step / threads) / rate,
         memory=4 * copies * shape.weights + int(settings.memory * 2**30),
         disk=4 * len(steps) * len(new_pool) * len(new_test),
         pool=len(new_pool),
