@@ -26,6 +26,7 @@ from simulator.training.leave_one_run_out import shrunk_residuals
 from simulator.training.left_out_residuals import LeftOutResiduals
 from simulator.training.mean_curve_fit import CURVE_COMPONENTS, FOLDS, mean_curve_arrays, unseen_curves
 from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, unit_length
+from simulator.training.new_kernels import example_sources, reference_record
 from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
 from simulator.training.tangent_prior import prior_weights
@@ -305,7 +306,10 @@ class TangentFitter(SeparateFitter):
         for name, values in asdict(fit.choice.filters).items():
             setattr(config, name, list(values))
         config.grouping, config.scaling, config.ridge = fit.choice.grouping, fit.choice.scaling, fit.choice.ridge
-        config.references = [{"run": each.run, "step": each.step.tolist()} for each in references]
+        config.references = [reference_record(part.runs, each) for each in references]
+        config.pool_sources, config.test_sources = (
+            example_sources(examples) for examples in (part.runs.pool, part.runs.test)
+        )
         config.fitted_runs = len(chosen.runs)
         config.test_components, config.curve_components = fit.arrays["test_projection"].shape[1], CURVE_COMPONENTS
         on_progress()
