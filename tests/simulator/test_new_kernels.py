@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import Dynamics, read_dynamics
-from gptdynamics.errors import DataError
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.reference import NotRepeatableError
 from gptdynamics.settings.kernels import KernelSettings
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
+from simulator.settings.use_cases import InfluenceSettings
 from simulator.training import TrainSettings, train_simulator
+from simulator.use_cases.case import Case
+from simulator.use_cases.influence import find_influence
 
 POOL, TESTS, STEPS = 12, 6, 6
 NEW_ROW = Example(90, "Review: a dull, long film.\nSentiment:", " negative", task="mini_sentiment")
@@ -87,6 +91,25 @@ def test_a_run_with_new_rows_is_simulated_for_new_test_examples(
     assert predicted.shape == (2, STEPS + 1) and bool(torch.isfinite(predicted).all())
     same = model.simulate(curriculum, pool, [runs.test[0]], initial=[float(runs.values[0, 0, 0])])
     torch.testing.assert_close(predicted[1], same[0], rtol=1e-4, atol=1e-5)
+
+
+def test_influence_on_a_text_of_ones_own(
+    runs: Dynamics, model: GPTfluenceSimulator, tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GPTDYNAMICS_CACHE", str(tmp_path))
+    model = with_base(model, tiny_model_folder)
+    monkeypatch.chdir(tiny_model_folder.parent)
+    monkeypatch.setattr("simulator.use_cases.influence.load_case", lambda *_: Case(model, "tangent", runs))
+    settings = InfluenceSettings("model", runs.source, prompt=NEW_TEST.prompt, target=NEW_TEST.target)
+    found = find_influence(settings)
+    assert [example.prompt for example in found.test] == [NEW_TEST.prompt]
+    assert found.final.shape == (POOL, 1) and found.error is not None and np.ptp(found.final) > 0
+    known = InfluenceSettings("model", runs.source, prompt=runs.test[2].prompt, target=runs.test[2].target)
+    same = find_influence(known)
+    recorded = find_influence(InfluenceSettings("model", runs.source))
+    assert np.corrcoef(same.final[:, 0], recorded.final[:, 2])[0, 1] > 0.99
+    with pytest.raises(SettingsError, match="needs both"):
+        InfluenceSettings("model", runs.source, prompt="Review:")
 
 
 def test_what_cannot_be_made_again_is_said(model: GPTfluenceSimulator) -> None:
