@@ -29,9 +29,9 @@ def coefficients_of(dataset: str, config: str) -> tuple[np.ndarray, float]:
     kernels = mean_of_references(reference_kernels(runs), "base_early_late", 1.0)
     fitted = FittedRuns.of(runs.split("train", "validation"), scale_of("loss"))
     regression = Regression.of(filtered_kernels(fitted, kernels, MANY), fitted.latent)
-    every = np.arange(len(fitted.values))
-    weights = regression.weights(RIDGE, every, np.arange(FOLDS))
-    effects = np.stack([regression.effects(run, weights[None])[0] for run in every])
+    count = len(fitted.values)
+    weights = regression.weights(RIDGE, np.arange(count), np.arange(FOLDS))
+    effects = np.stack([regression.effects(run, weights[None])[0] for run in range(count)])
     size = float(np.sqrt(np.square(effects - effects.mean(0)).mean()))
     return weights / regression.size / size, size
 

@@ -20,6 +20,8 @@ from simulator.training.memory_states import likeness
 
 # Directions in which states vary by this share of the least penalty: responses there are as good as zero.
 NEGLIGIBLE = 1e-4
+# Of two runs, either is all that is left without the other.
+FEWEST_FITS = 3
 
 
 def informative(states: np.ndarray, ridge: float) -> np.ndarray:
@@ -54,7 +56,8 @@ def left_out_errors(
 
     Returns:
         `[n, M]`, and `[n]` of the mean over test examples; None for a simulator that has no such errors: markov, one
-        whose penalty is not recorded, or memory that is asked about test examples that it was not fitted on.
+        whose penalty is not recorded, one of fewer than three runs, or memory that is asked about test examples that
+        it was not fitted on.
     """
     dynamics, examples = model.dynamics, run.situation.examples
     changes = [run, *alternatives]
@@ -66,7 +69,7 @@ def left_out_errors(
     with torch.no_grad():
         carried = dynamics.last_effects_without_runs(inputs)
         last = _refitted(model, runs, inputs) if carried is None else carried.double().numpy()
-    if last is None:
+    if last is None or len(last) < FEWEST_FITS:
         return None
     # How far the metric moves with its latent: of log-odds s, log(1 + exp(s)), by 1 - exp(-value).
     slope = 1 - np.exp(-final.double().numpy()) if model.config.scale.latent == "log-odds" else np.ones(len(final))

@@ -8,6 +8,9 @@ from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
 from simulator.settings.train import TrainCommand
 
+# With fewer, coefficients are mostly those that come with the package.
+ENOUGH_RUNS = 4
+
 
 def train(settings: TrainCommand, write_json: WriteJson) -> None:
     """Train a simulator on the training and validation runs of one config and metric, or of several.
@@ -33,5 +36,11 @@ def train(settings: TrainCommand, write_json: WriteJson) -> None:
         say(
             f"{each.config} {each.metric}: {config.dynamics}, {config.encoder.get('encoder')} vectors: all-steps MSE "
             f"{each.error:.4g} on {where}, best of {len(each.tried)} settings {each.choice}"
+        )
+    if 0 < config.fitted_runs < ENOUGH_RUNS:
+        count = f"{config.fitted_runs} run{'s' if config.fitted_runs > 1 else ''}"
+        say(
+            f"it rests on {count} and on coefficients of our own releases: it ranks training examples; how large effects "
+            "are needs more runs"
         )
     say(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {settings.output}")

@@ -34,7 +34,7 @@ from simulator.training.validation_retrainings import Retrainings, validation_re
 
 SCALINGS = (0.5, 1.0)
 FILTERS = (FEW, MANY)
-RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Settings are compared at so many measured steps, evenly spread.
 TUNED_STEPS = 25
 TEST_COMPONENTS = 64

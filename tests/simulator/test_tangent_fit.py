@@ -12,15 +12,19 @@ import torch
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.errors import DataError
+from simulator.attribution import leave_out
+from simulator.attribution.effect_errors import left_out_errors
 from simulator.evaluation.simulated import Simulated
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import Members, visit_shares
 from simulator.model.dynamics import EncodedExamples, SimulationInputs
+from simulator.model.tangent_dynamics import kernel_examples
 from simulator.training import TrainSettings, tangent_fit, train_simulator
-from simulator.training.memory_states import Filters
-from simulator.training.reference_kernels import ReferenceKernels, reference_kernels
+from simulator.training.memory_states import MANY, Filters
+from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
 from simulator.training.tangent_fit import Tried, choose_setting, fit_tangent, tangent_dynamics
+from simulator.training.tangent_prior import prior_weights
 
 POOL, TESTS, STEPS, RUNS = 20, 15, 12, 7
 RATES = np.array(linear_decay(1e-3, STEPS))
@@ -139,3 +143,49 @@ def test_a_dataset_with_kernels_is_trained_on_and_its_held_out_run_predicted(dat
 def test_without_kernels_the_way_out_is_said(dataset: Path) -> None:
     with pytest.raises(DataError, match=r"none of its training runs has kernels.*collect --kernels 2.*memory"):
         reference_kernels(read_dynamics(dataset, "mini_triples_nano"))
+
+
+def test_one_run_is_ranked_by_the_shipped_coefficients(make_curricula: MakeCurricula) -> None:
+    curricula = make_curricula(5, 1, STEPS, POOL)
+    references = make_references()
+    kernels = references[0].grouped("base_early_late", 1.0)
+    runs = make_runs(curricula, true_values(curricula, kernels[0].numpy()))
+    fit = fit_tangent(runs, references, np.array([True]))
+    assert fit.choice.prior and fit.residuals is None
+    shipped = prior_weights(fit.choice.grouping, fit.choice.scaling, fit.choice.filters)
+    assert shipped is not None
+    np.testing.assert_allclose(fit.arrays["weights"].flatten(), shipped)
+    # The run itself is predicted as it was.
+    dynamics = tangent_dynamics(
+        {name: array for name, array in fit.arrays.items() if name != "weights_without"}, fit.choice, runs.scale, 0
+    )
+    grouped = mean_of_references(references, fit.choice.grouping, fit.choice.scaling).float()
+    examples = kernel_examples(grouped, grouped, torch.arange(TESTS))
+    inputs = SimulationInputs(visit_shares(curricula, range(POOL)), torch.from_numpy(RATES).float()[None], examples)
+    np.testing.assert_allclose(dynamics.trajectories(inputs).numpy(), runs.values, rtol=1e-4)
+
+
+def test_a_prior_is_scaled_as_the_runs_say_and_drawn_towards(make_curricula: MakeCurricula) -> None:
+    curricula = make_curricula(6, RUNS, STEPS, POOL)
+    kernels = make_references()[0].grouped("base_early_late", 1.0)
+    runs = make_runs(curricula, np.ones((RUNS, STEPS + 1, TESTS)))
+    features = filtered_kernels(runs, kernels, MANY)
+    shipped = prior_weights("base_early_late", 1.0, MANY)
+    assert shipped is not None
+    truth = 30 + 3 * np.einsum("rdsm,d->rsm", features, shipped)
+    prior = Regression.of(features, make_runs(curricula, truth).latent).towards(shipped)
+    every, folds = np.arange(RUNS), np.arange(5)
+    for ridge in (1e-3, 1.0, 1e6):
+        np.testing.assert_allclose(prior.weights(ridge, every, folds) / prior.size, 3 * shipped, rtol=1e-3, atol=1e-6)
+
+
+def test_a_single_run_of_a_dataset_is_enough_to_begin(dataset: Path, tmp_path: Path) -> None:
+    every = read_dynamics(dataset, "mini_sentiment_nano")
+    settings = TrainSettings(str(dataset), "mini_sentiment_nano")
+    trained = train_simulator(settings, runs=every.take([0]))
+    trained.save(tmp_path / "model", settings)
+    assert (trained.model.config.dynamics, trained.model.config.fitted_runs) == ("tangent", 1)
+    run = trained.model.what_if(every.take([0]))
+    effects = leave_out(run)
+    assert float(effects.final.std()) > 0
+    assert left_out_errors(trained.model, every, run, [run.drop([0])], run.simulate()[:, -1]) is None
