@@ -40,7 +40,7 @@ def train(settings: TrainCommand, write_json: WriteJson) -> None:
     if 0 < config.fitted_runs < ENOUGH_RUNS:
         count = f"{config.fitted_runs} run{'s' if config.fitted_runs > 1 else ''}"
         say(
-            f"it rests on {count} and on coefficients of our own releases: it ranks training examples; how large effects "
-            "are needs more runs"
+            f"it rests on {count} and on coefficients of our own releases: it ranks training examples; how large their "
+            "effects are needs more runs"
         )
     say(f"fitted in {trained.seconds:.1f} s (encoding {trained.encode_seconds:.1f} s); saved in {settings.output}")
