@@ -9,6 +9,7 @@ the ratio does not depend on what else the machine does.
 The model is a GPT-NeoX of a Pythia size with random weights, its output matrix ten times as wide as transformers makes
 it, which gives sampling about as few likely tokens as a trained model has. Inputs are random tokens of the lengths
 recorded for each task; `--data` and `--tokenizer` take real rows. `--device cuda` times ours only, on one GPU.
+`--size smollm2` times the loss at every step of a real model instead, see `loss_at_every_step.py`.
 """
 
 from __future__ import annotations
@@ -279,6 +280,9 @@ def on_gpu(sizes: Sizes, console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--size", choices=("small", "smollm2"), help="the loss at every step of this model alone")
+    parser.add_argument("--steps", type=int, default=3, help="with --size: updates that are measured")
+    parser.add_argument("--json", type=Path, help="with --size: write the figures there")
     parser.add_argument("--quick", action="store_true", help="a fifth of the examples, one step")
     parser.add_argument("--shape", default="14m", choices=PYTHIA_SHAPES)
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda")
@@ -287,6 +291,12 @@ def main() -> None:
     given = parser.parse_args()
     if (given.data is None) != (given.tokenizer is None):
         parser.error("--data and --tokenizer go together")
+    if given.size is not None:
+        import loss_at_every_step
+
+        chosen = loss_at_every_step.Settings(steps=given.steps, size=given.size)
+        loss_at_every_step.run(chosen, Console(width=120), given.json)
+        return
     sizes = Sizes(given.shape, given.device, data=given.data, tokenizer=given.tokenizer)
     if given.quick:
         sizes = replace(sizes, examples=40, texts=6, steps=1, memory=(2, 6))

