@@ -54,4 +54,9 @@ def gradient_changes(
         warnings.simplefilter("ignore", DeprecationWarning)
         named = {name: directions[name.removeprefix("model.")] for name in values}
         found, changes = torch.func.vmap(along, out_dims=(None, 0))(named, row_changes)
-    return tuple({name.removeprefix("model."): value for name, value in each.items()} for each in (found, changes))
+    return _plain(found), _plain(changes)
+
+
+def _plain(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """By the names of the model's own parameters."""
+    return {name.removeprefix("model."): value for name, value in values.items()}

@@ -16,7 +16,7 @@ from gptdynamics.runs.updates import Updates
 TOLERANCE = 1e-3
 # Numbers held for each direction and trainable weight at the most: weight, two moments, gradient, and what a batch's
 # activations and the sums of gradients take meanwhile.
-HELD = 8
+HELD = 11
 
 
 class WeightDerivatives:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +26,9 @@ MEASURED = [0, 1, 2, 3, 4, 6, 7]
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A tiny model in double precision, as differences of retrainings need it."""
-    from gptdynamics.models.base_model import load_base_model
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    from gptdynamics.models.base_model import load_base_model
 
     settings = RunSettings("mini_sentiment_nano", 2e-3, pool_size=8, subset=8, test_examples=4, weight_decay=0.1)
     nano = load_base_model("nano")
