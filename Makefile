@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-sizes nano-release sample
+.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -48,22 +48,17 @@ round-trip: $(INSTALLED)
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" docs/round_trip.sh out/round-trip/xet
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_DISABLE_XET=1 docs/round_trip.sh out/round-trip/lfs
 
-# Two further sizes of our own, a quarter and four times nano's weights outside the vocabulary.
-nano-sizes: $(INSTALLED) out/sizes/pico/model.safetensors out/sizes/micro/model.safetensors
-
-out/sizes/pico/model.safetensors:
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.nano.pretrain $(DATA)/corpus out/sizes/pico --hidden 64 --tokens 4000000
-
-out/sizes/micro/model.safetensors:
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tools.nano.pretrain $(DATA)/corpus out/sizes/micro --hidden 256 --heads 8 --tokens 2000000
-
-nano-release: nano-sizes
+nano-release: $(INSTALLED)
 	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --output out/nano
 
-# The bundled sample: the nano release without the texts of public tasks.
+# Hours of two cores; it goes on where it was interrupted.
+smollm2-release: smollm2
+	$(VENV)/bin/gptdynamics collect --plan smollm2 --data $(DATA)/tasks --output out/smollm2
+
+# The bundled sample: the releases without the texts of public tasks.
 sample: $(INSTALLED)
 	rm -rf gptdynamics/README.md gptdynamics/trajectories.svg gptdynamics/data gptdynamics/manifests
-	$(VENV)/bin/python -m tools.sample out/nano gptdynamics
+	$(VENV)/bin/python -m tools.sample gptdynamics out/nano out/smollm2
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

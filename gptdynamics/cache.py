@@ -3,8 +3,8 @@
 An entry is a file, named for a digest of everything that its content depends on, in the folder of its kind. A digest of
 its bytes lies beside it: a file that was cut short or changed is never read, but made again. A new kind is a line:
 
-    KERNELS = Kind("kernels", "products of a base model's gradients")
-    path = KERNELS.entries(base.revision).get([layer, width], Path, write)
+    ENCODINGS = Kind("encodings", "vectors of examples, by encoder", ".npy")
+    path = ENCODINGS.entries(base.revision).get([layer, width], Path, write)
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ class Kind:
 ENCODINGS = Kind("encodings", "vectors of examples, by encoder", ".npy")
 BASE_MODELS = Kind("base_models", "where folders of base models are", ".txt")
 DOWNLOADED_MODELS = Kind("downloaded_models", "base models from elsewhere than the Hub")
-KINDS = (ENCODINGS, BASE_MODELS, DOWNLOADED_MODELS)
+KERNELS = Kind("kernels", "gradient products of examples along runs that were made again")
+KINDS = (ENCODINGS, BASE_MODELS, DOWNLOADED_MODELS, KERNELS)
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,8 @@ class RunSettings:
         max_length: longer inputs are cut from the left of the prompt.
         tokenization: prompt and target are tokenised `joined`, as one text with the tokenizer's own start of text, or
             `separate`, as in releases made before there was a choice.
-        precision: `fp32`, or `bf16` for forward and backward passes over fp32 weights.
+        precision: of passes over fp32 weights: `fp32`; `tf32`, which is fp32 but for matrix products on GPUs, of which
+            it has TF32's mantissa; or `bf16`.
         temperature, top_p: of sampled text.
         text_tokenizer: tokens of BLEU and ROUGE-L, as sacrebleu calls them: `13a`, `intl`, `zh`, `char`, or `auto` for
             what the task says, else what its references ask for by their script.
@@ -220,7 +221,7 @@ class RunSettings:
     epsilon: float = 1e-6
     max_length: int = 2048
     tokenization: Literal["joined", "separate"] = "joined"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     temperature: float = 0.2
     top_p: float = 0.95
     text_tokenizer: Literal["auto", "13a", "intl", "zh", "char"] = "auto"

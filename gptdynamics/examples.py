@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 
@@ -30,3 +31,8 @@ class Example:
     def withheld(self) -> bool:
         """Whether the release that this example was read from leaves its texts out."""
         return not self.prompt and not self.references
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that stand for prompt and target."""
+        return hashlib.sha256(f"{self.prompt}\0{self.target}".encode()).hexdigest()[:16]

@@ -1,8 +1,10 @@
-"""The sample that comes with the package: a release without texts, its gradients rounded to few bits."""
+"""The sample that comes with the package: releases without texts, their gradients rounded to few bits."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,11 @@ from gptdynamics.atomic import write_text
 from gptdynamics.dataset.card import CARD
 from gptdynamics.dataset.card_content import card_files
 from gptdynamics.dataset.folder import DatasetFolder
-from gptdynamics.dataset.schema import read_parquet, write_parquet
+from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.dataset.withheld import copy_without_texts
+from gptdynamics.errors import DataError
 from gptdynamics.hub.source import SHORT_NAME
+from gptdynamics.scratch import scratch_folder
 
 # A product is one of thousands that are added up; a vector is compared with others as it stands.
 SIGNIFICANT_BITS = {"products": 6, "vector": 8}
@@ -28,7 +32,7 @@ products are rounded to {products} significant bits and gradient vectors to {vec
 collected. It was made by:
 
 ```bash
-make nano-release sample DATA=<folder with corpus/ and tasks/>
+make nano-release smollm2-release sample DATA=<folder with corpus/ and tasks/>
 ```
 """
 
@@ -60,29 +64,62 @@ def _round_gradients(path: Path) -> None:
     write_parquet(table, path)
 
 
-def make_sample(source: Path, out: Path) -> None:
-    """Make the sample of a dataset folder.
+def combine(sources: Sequence[Path], out: Path) -> None:
+    """Copy dataset folders into one. They have different configs; tasks may be the same, of the same rows.
+
+    Raises:
+        DataError: two have the same config, or other rows of a task.
+    """
+    for source in sources:
+        for path in sorted([*source.glob("data/*/*.parquet"), *source.glob("manifests/*.json")]):
+            target = out / path.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                shutil.copyfile(path, target)
+            elif path.parent.name.endswith("_examples"):
+                _add_examples(path, target)
+            else:
+                raise DataError(f"{path}: another folder has it, too. Leave the config out of one of them")
+
+
+def _add_examples(path: Path, target: Path) -> None:
+    """Add the rows of a file of examples to another; of those that both have, texts stay."""
+    rows = {row["id"]: row for row in read_parquet(target).to_pylist()}
+    for row in read_parquet(path).to_pylist():
+        known = rows.setdefault(row["id"], row)
+        if known["source"] != row["source"]:
+            raise DataError(f"{path}: example {row['id']} is another row than in {target}")
+        if not known["prompt"]:
+            rows[row["id"]] = row
+    ordered = [rows[key] for key in sorted(rows)]
+    write_parquet(pa.Table.from_pylist(ordered, schema=EXAMPLE_SCHEMA), target)
+
+
+def make_sample(sources: Sequence[Path], out: Path) -> None:
+    """Make the sample of some dataset folders.
 
     Args:
-        source: the dataset folder.
+        sources: the dataset folders; no config is in two of them.
         out: where README.md, its picture, data/ and manifests/ are written.
 
     Raises:
-        DataError: `out` holds a dataset already, or a file is damaged.
+        DataError: `out` holds a dataset already, a file is damaged, or the folders do not fit together.
     """
-    copy_without_texts(source, out)
+    with scratch_folder() as scratch:
+        combine(sources, scratch)
+        copy_without_texts(scratch, out)
     for path in sorted(out.glob("data/*_gradients/*.parquet")):
         _round_gradients(path)
     write_text(out / CARD, card_files(DatasetFolder(out), "", SHORT_NAME)[CARD] + NOTE.format(**SIGNIFICANT_BITS))
 
 
 def main() -> None:
-    """`python -m tools.sample SOURCE OUT`."""
+    """`python -m tools.sample OUT SOURCE...`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="dataset folder")
     parser.add_argument("out", type=Path, help="folder that gets README.md, its picture, data/ and manifests/")
+    parser.add_argument("sources", type=Path, nargs="+", help="dataset folders")
     given = parser.parse_args()
-    make_sample(given.source, given.out)
+    make_sample(given.sources, given.out)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 from gptdynamics.collection.claims import Claims
 from gptdynamics.collection.jobs import VECTORS, RunJob
+from gptdynamics.collection.memory import check_memory
 from gptdynamics.collection.settings import Collected, CollectSettings, missing_kernels, missing_runs
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.ownership import check_dataset_folder
@@ -115,7 +116,7 @@ class _Collector:
                 collected.kernels.append(label)
             if job.name in self.folder.finished(config):
                 # It was made again for its kernel alone.
-                self.folder.add_products(job.settings, result)
+                self.folder.add_products(config, job.settings.pool_ids, result)
             else:
                 self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
                 collected.done.append(label)
@@ -205,9 +206,11 @@ def collect(
             that was lost, a long wait.
 
     Raises:
-        GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used.
+        GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used, or the workers do not
+            fit into the memory that is free.
     """
     check_dataset_folder(settings.out)
+    check_memory(settings)
     folder = DatasetFolder(settings.out)
     for entry in settings.plan:
         folder.check_settings(entry)

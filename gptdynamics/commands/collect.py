@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import progress_bar, say, say_error
+from gptdynamics.errors import SettingsError
 from gptdynamics.interruption import keeps
 from gptdynamics.settings.collect import CollectCommand
+
+if TYPE_CHECKING:
+    from gptdynamics.collection.settings import CollectSettings
+
+
+def _say_estimates(settings: CollectSettings) -> dict[str, Any]:
+    """Say how long kernels take, and how much memory the workers need; the same by config, in seconds and bytes."""
+    from gptdynamics.collection.memory import memory_needs
+    from gptdynamics.collection.settings import missing_kernels
+    from gptdynamics.dataset.status import short_time
+    from gptdynamics.estimates import kernel_seconds
+
+    seconds: dict[str, float] = {}
+    for entry in settings.plan:
+        if missing_kernels(settings.out, entry):
+            # A base model that cannot be read is refused where it is loaded.
+            with suppress(SettingsError):
+                seconds[entry.config] = kernel_seconds(entry, settings.devices()[0])
+                took = short_time(seconds[entry.config])
+                say(f"{entry.config}: the kernel of a run takes about {took} of one worker")
+    memory: dict[str, list[dict[str, Any]]] = {}
+    for need in memory_needs(settings):
+        say(str(need))
+        if not need.fits:
+            say_error(f"note: that is too little memory, and would be refused. {need.advice}")
+        memory.setdefault(need.entry.config, []).append(need.to_dict())
+    return {"kernel_seconds": seconds, "memory": memory}
 
 
 def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None:
     """Train base models on seeded curricula and measure every test example at every step.
 
     JSON: `done`, `skipped`, `kernels`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with
-    --dry-run `missing` (runs to make) and `kernels` (runs whose kernels are to be taken) by config.
+    --dry-run `missing` (runs to make), `kernels` (runs whose kernels are to be taken), `kernel_seconds` (what one
+    takes) and `memory` (of the workers) by config.
     """
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.collection import missing_runs
@@ -43,7 +73,8 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
             )
     if dry_run:
         missing = {entry.config: missing_runs(out, entry) for entry in chosen}
-        write_json({"missing": missing, "kernels": {entry.config: missing_kernels(out, entry) for entry in chosen}})
+        kernels = {entry.config: missing_kernels(out, entry) for entry in chosen}
+        write_json({"missing": missing, "kernels": kernels} | _say_estimates(settings))
         return
     keeps(f"finished runs are kept in {out}")
     pusher = RunPusher(out, asked.push_to, asked.no_texts, say, lambda line: say_error(line))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -255,15 +255,15 @@ class DatasetFolder:
         `base` is name and revision of the base model; `test` are the test examples, in the order of the run's columns.
         """
         config = settings.config
-        self.add_products(settings, run)
+        self.add_products(config, settings.pool_ids, run)
         self.add_timing(config, run)
         trajectories = trajectory_table(get_task(settings.task), test, run, settings.gradients != "none")
         self.add_tables(config, run.name, run_row(settings, base, run), trajectories)
 
-    def add_products(self, settings: RunSettings, run: Run) -> None:
+    def add_products(self, config: str, pool_ids: Sequence[int], run: Run) -> None:
         """Write a run's gradient products, if it has any."""
         if run.products:
-            write_parquet(product_table(settings, run), self.products_path(settings.config, run.name))
+            write_parquet(product_table(pool_ids, run), self.products_path(config, run.name))
 
     def add_timing(self, config: str, run: Run) -> None:
         """Write how long the parts of a run took."""

@@ -34,9 +34,7 @@ def read_kernel(path: Path) -> RunKernel | None:
         return None
     values = parse_object(text, str(path))
     try:
-        steps = [
-            KernelCheckpoint(**(each | {"not_covered": tuple(each["not_covered"])})) for each in values["checkpoints"]
-        ]
+        steps = [KernelCheckpoint.of(each) for each in values["checkpoints"]]
         kernel = RunKernel(int(values["columns"]), int(values["seed"]), tuple(steps))
         numbers = all(type(each.step) is int and each.error >= 0 and 0 <= each.covered <= 1.01 for each in steps)
     except (KeyError, TypeError, ValueError) as error:

@@ -74,13 +74,13 @@ def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gr
     return pa.table({name: columns.get(name, [None] * rows) for name in schema.names}, schema=schema)
 
 
-def product_table(settings: RunSettings, run: Run) -> pa.Table:
+def product_table(pool_ids: Sequence[int], run: Run) -> pa.Table:
     """A row for each (step, pool example) of a run: its gradient's inner products with those of the test examples."""
     same = {"run": run.name, "part": "pool", "projection_seed": None if run.kernel is None else run.kernel.seed}
     rows = [
         same | {"step": step, "id": pool_id, "products": products[index]}
         for step, products in run.products.items()
-        for index, pool_id in enumerate(settings.pool_ids)
+        for index, pool_id in enumerate(pool_ids)
     ]
     table = pa.Table.from_pylist(rows, schema=GRADIENT_SCHEMA)
     return table if run.kernel is None else table.replace_schema_metadata(kernel_metadata(run.kernel))

@@ -18,15 +18,20 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.estimates.lengths import Lengths, TaskLengths
 from gptdynamics.estimates.shapes import ModelShape
 from gptdynamics.metrics import names_of
+from gptdynamics.settings.kernels import KernelSettings
 
 # Forward passes that two derivatives of every test loss cost: one, one backward to activations, and one for gradients
 # that serve both.
 DERIVATIVE_PASSES = 3
+# A forward pass and a backward pass to activations only, whose gradients a kernel is made of.
+KERNEL_PASSES = 2
 # A forward and a full backward pass.
 GRADIENT_PASSES = 3
 # Sampling token by token reaches this share of the rate of whole inputs: its matrices are narrow, and softmax and
 # top-p go over the whole vocabulary. Measured on one CPU thread, Pythia-14m's shape, a hundred texts of WebNLG.
 GENERATION_SHARE = 0.4
+# Of a kernel's memory, the share in which random matrices and projected test gradients are held.
+KERNEL_TESTS_SHARE = 0.7
 # Of `measurement.loss` and `measurement.generation`, written here again so that an estimate needs no torch.
 LOSS_BATCH_TOKENS = 2048
 TEXT_BATCH_TOKENS = 8192
@@ -111,15 +116,56 @@ def product_flops(shape: ModelShape, pool: int, test: int, passes: float, lora_r
     return GRADIENT_PASSES * passes + 2 * pool * test * weights
 
 
+def kernel_flops(
+    shape: ModelShape,
+    pool: int,
+    tests: int,
+    tokens: tuple[float, float],
+    passes: tuple[float, float],
+    kernel: KernelSettings,
+    lora_rank: int = 0,
+) -> float:
+    """Operations of a kernel at one step: 2 forward passes of each example, what projects it, and pool x test products.
+
+    Where the projected gradients of the test examples do not fit into the memory, the pool is passed for each part.
+
+    Args:
+        shape: of the model.
+        pool, tests: how many examples.
+        tokens: mean tokens of a pool and of a test example.
+        passes: operations of a forward pass over the pool and over the test examples.
+        kernel: how it is taken.
+        lora_rank: of adapters.
+    """
+    matrices, feature = shape.projected_numbers(kernel.columns, lora_rank)
+    at_once = max(1.0, (KERNEL_TESTS_SHARE * kernel.memory * 2**30 / 4 - matrices) // feature)
+    parts = -(-tests // at_once)
+    # A token's input and its gradient, multiplied by a random matrix each, then their outer product.
+    projected = 2 * (matrices + feature) * (parts * pool * tokens[0] + tests * tokens[1])
+    return KERNEL_PASSES * (parts * passes[0] + passes[1]) + projected + 2 * pool * tests * feature
+
+
 def measurements(steps: int, every: int) -> int:
     """How often something is measured: at step 0, after each `every` updates, and after the last."""
     return 1 + -(-steps // every)
 
 
 def run_flops(
-    shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], follows_gradients: bool = False
+    shape: ModelShape,
+    settings: RunSettings,
+    lengths: Mapping[str, TaskLengths],
+    follows_gradients: bool = False,
+    kernel: KernelSettings | None = None,
 ) -> RunFlops:
-    """Operations of one run; `lengths` are those of the tasks that it trains on and is measured by."""
+    """Operations of one run.
+
+    Args:
+        shape: of the model.
+        settings: of the run.
+        lengths: of the tasks that it trains on and is measured by.
+        follows_gradients: whether it records exact gradient products.
+        kernel: how its kernel is taken; None: it is not.
+    """
     from gptdynamics.tasks import get_task
 
     task = get_task(settings.task)
@@ -137,16 +183,20 @@ def run_flops(
         if names_of(part.followed_metrics, needs_text=True)
     )
     gradients = products = 0.0
+    rows = settings.pool_size * settings.parts
+    pool_pass = rows * forward_flops(shape, pool.fed, pool.square, pool.target, rank)
+    test_pass = sum(each * forward_flops(shape, test.fed, test.square, test.target, rank) for test in tests)
     if follows_gradients:
         from gptdynamics.runs.gradient_record import product_steps
 
         gradients = steps * DERIVATIVE_PASSES * losses
-        rows = settings.pool_size * settings.parts
-        passes = sum(
-            count * forward_flops(shape, one.fed, one.square, one.target, rank)
-            for count, one in [(rows, pool), *((each, test) for test in tests)]
+        products = len(product_steps(steps)) * product_flops(
+            shape, rows, each * len(tests), pool_pass + test_pass, rank
         )
-        products = len(product_steps(steps)) * product_flops(shape, rows, each * len(tests), passes, rank)
+    elif kernel is not None:
+        tokens = pool.fed, sum(test.fed for test in tests) / len(tests)
+        once = kernel_flops(shape, rows, each * len(tests), tokens, (pool_pass, test_pass), kernel, rank)
+        products = len(kernel.steps(steps)) * once
     return RunFlops(
         update=steps * update_flops(shape, settings.batch_size, pool, rank),
         loss=measurements(steps, settings.eval_every) * losses,

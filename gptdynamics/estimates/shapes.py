@@ -72,6 +72,36 @@ class ModelShape:
         """Weights of all matrices, embeddings too; biases and norms, under one percent, are left out."""
         return self.block_weights + self.head_weights * (1 if self.tied else 2)
 
+    @property
+    def matrix_sides(self) -> list[tuple[tuple[int, int], int]]:
+        """Rows and columns of the matrices, and how many there are; query, key and value count as three."""
+        narrow = self.hidden * (self.key_value_heads or self.heads) // self.heads
+        return [
+            ((self.hidden, self.hidden), 2 * self.layers),
+            ((narrow, self.hidden), 2 * self.layers),
+            ((self.intermediate, self.hidden), self.mlp_matrices * self.layers),
+            ((self.vocabulary, self.hidden), 1 if self.tied else 2),
+        ]
+
+    def adapter_sides(self, rank: int) -> list[tuple[tuple[int, int], int]]:
+        """The same of adapters of a rank on query, key and value, as if these were one matrix of the hidden width."""
+        return [((rank, self.hidden), self.layers), ((3 * self.hidden, rank), self.layers)]
+
+    def projected_numbers(self, columns: int, rank: int = 0) -> tuple[int, int]:
+        """Numbers in the random matrices that gradients are projected by, and in one example's projected gradients.
+
+        Args:
+            columns: of the random matrices.
+            rank: of adapters on query, key and value, of which alone gradients are taken; 0: of all weights.
+        """
+        sides = self.adapter_sides(rank) if rank else self.matrix_sides
+        matrices = columns * sum(count * side for both, count in sides for side in both if side > columns)
+        return matrices, sum(count * min(rows, columns) * min(wide, columns) for (rows, wide), count in sides)
+
+    def adapter_weights(self, rank: int) -> int:
+        """Weights of adapters of a rank on query, key and value."""
+        return sum(rows * columns * count for (rows, columns), count in self.adapter_sides(rank))
+
 
 PYTHIA_SHAPES = {
     size: ModelShape(**shape, vocabulary=50304, context=2048)

@@ -14,7 +14,7 @@ from gptdynamics.estimates.lengths import task_lengths
 from gptdynamics.estimates.shapes import base_shape
 
 if TYPE_CHECKING:
-    from gptdynamics.plans import Plan
+    from gptdynamics.plans import Plan, PlanEntry
 
 # fp32 peaks of the SXM boards' public data sheets, tensor cores unused, in TFLOP/s.
 PEAKS = {"v100": 15.7, "a100": 19.5, "h100": 66.9}
@@ -68,6 +68,21 @@ def throughput(name: str | float) -> float:
     return rate
 
 
+def kernel_seconds(entry: PlanEntry, device: str = "cpu") -> float:
+    """How long one worker takes for the kernel of one run, at all of its steps; its device's rate is measured.
+
+    Raises:
+        SettingsError: the config of the base model cannot be read.
+    """
+    from gptdynamics.tasks import get_task
+
+    settings = entry.settings
+    lengths = task_lengths(get_task(settings.task), settings.base)
+    flops = run_flops(base_shape(settings.base), settings, lengths, kernel=entry.kernel)
+    share = CPU_UTILISATION if device == "cpu" else GPU_UTILISATION
+    return flops.products / (matmul_rate(device) * share * 1e12)
+
+
 def plan_hours(plan: Plan, tera_flops_per_second: float) -> list[tuple[str, float]]:
     """Hours that each config of a plan takes on one device; for configs in bf16 give the device's rate in bf16."""
     from gptdynamics.tasks import get_task
@@ -76,10 +91,16 @@ def plan_hours(plan: Plan, tera_flops_per_second: float) -> list[tuple[str, floa
     for entry in plan:
         settings = entry.settings
         shape, lengths = base_shape(settings.base), task_lengths(get_task(settings.task), settings.base)
-        alike = Counter((settings.for_run(run), settings.follows_gradients(run)) for run in entry.run_names)
+        kinds = Counter(
+            (settings.for_run(run), settings.follows_gradients(run), run in entry.kernel_runs)
+            for run in entry.run_names
+        )
         seconds = sum(
-            count * run_flops(shape, each, lengths, follows).seconds(tera_flops_per_second * 1e12)
-            for (each, follows), count in alike.items()
+            count
+            * run_flops(shape, each, lengths, follows, entry.kernel if kernel else None).seconds(
+                tera_flops_per_second * 1e12
+            )
+            for (each, follows, kernel), count in kinds.items()
         )
         hours.append((entry.config, seconds / 3600))
     return hours

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 MEMORY_LIMIT = 2**32
 # Examples that coverage is found out on, and examples of each side whose products are taken with a second seed.
-_COVERAGE_SAMPLE, _ERROR_SAMPLE = 3, 10
+COVERAGE_SAMPLE, ERROR_SAMPLE = 3, 10
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def gradient_kernel(
     scales = _make_scales(trained, second_moments, epsilon, model.device)
     with undisturbed(model):
         # Whole gradients of parameters that cannot be factored may take an eighth of the memory for each example.
-        coverage = find_coverage(model, _sample([*pool, *tests], _COVERAGE_SAMPLE), memory_limit / 8)
+        coverage = find_coverage(model, _sample([*pool, *tests], COVERAGE_SAMPLE), memory_limit / 8)
         if method == "exact":
             engine: _Exact | _Projected = _Exact(model, trained, scales, coverage, memory_limit)
         else:
@@ -194,7 +194,7 @@ class _Projected:
         other = Projection(
             self.projection.shapes, self.projection.columns, self.projection.seed + 2**32, self.projection.device
         )
-        pool_rows, test_rows = (_evenly(len(each), _ERROR_SAMPLE) for each in (pool, tests))
+        pool_rows, test_rows = (_evenly(len(each), ERROR_SAMPLE) for each in (pool, tests))
         left = self._features(pool, pool_rows, other)
         right = self._features(tests, test_rows, other)
         second = torch.zeros(len(pool_rows), len(test_rows), dtype=torch.float64, device=self.projection.device)

@@ -15,7 +15,7 @@ from gptdynamics.ranges import RUNS, Range, check_fields
 from gptdynamics.settings.kernels import KernelSettings
 
 _FOLDER = Path(__file__).parent
-PLANS = ("paper", "nano", "smollm2")
+PLANS = ("paper", "nano", "smollm2", "smollm2_gpu")
 
 # The settings of training, without those of measurement.
 _TRAINING = (
@@ -196,7 +196,7 @@ def _entry(values: dict[str, Any], where: str) -> PlanEntry:
 
 
 def read_plan(source: str | Path) -> Plan:
-    """Read a plan: `paper`, `nano`, `smollm2`, or a TOML file.
+    """Read a plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file.
 
     A plan file has a table `[defaults]` and a `[[config]]` for each config, with the names of `RunSettings` and
     `runs`, `unseen_runs`, `counterfactuals`, `kernels`, `kernels_of`, and those of `KernelSettings` after `kernel_`.

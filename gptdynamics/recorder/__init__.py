@@ -3,5 +3,6 @@
 from gptdynamics.dataset.recorded import RecordSettings
 from gptdynamics.recorder.steps import StepRecorder
 from gptdynamics.recorder.trainer import DynamicsRecorder
+from gptdynamics.settings.kernels import KernelSettings
 
-__all__ = ["DynamicsRecorder", "RecordSettings", "StepRecorder"]
+__all__ = ["DynamicsRecorder", "KernelSettings", "RecordSettings", "StepRecorder"]

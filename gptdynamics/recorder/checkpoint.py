@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.runs.run import KernelCheckpoint
 from gptdynamics.tensor_files import read_tensors, write_tensors
 
 NAME = "gptdynamics_recording.safetensors"
@@ -28,6 +29,9 @@ class Partial:
         step, generation_step: at which loss, and text, were measured.
         values: `[measured steps, test examples]` float32 by metric.
         failure: why the run has no numbers; empty if it has.
+        kernels: how its kernels are taken, as of `kernel_plan`; None: they are not.
+        kernel_checkpoints: how exact the kernels so far are.
+        products: `[pool, test examples]` float32 by step: the kernels so far.
     """
 
     config: str
@@ -40,9 +44,15 @@ class Partial:
     generation_step: list[int]
     values: dict[str, np.ndarray]
     failure: str
+    kernels: dict[str, Any] | None = None
+    kernel_checkpoints: list[KernelCheckpoint] = field(default_factory=list)
+    products: dict[int, np.ndarray] = field(default_factory=dict)
 
 
-_PLAIN = [field.name for field in fields(Partial) if field.name != "values"]
+_ARRAYS = ("values", "products")
+_PLAIN = [each.name for each in fields(Partial) if each.name not in _ARRAYS]
+# What the names of a kernel's array begin with; no metric has a dot in its name.
+_PRODUCTS = "products."
 
 
 def unfinished_path(folder: Path, config: str, run: str) -> Path:
@@ -57,7 +67,10 @@ def save_partial(path: Path, partial: Partial) -> None:
         DataError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(path, partial.values, {name: getattr(partial, name) for name in _PLAIN}, "recording")
+    plain = {name: getattr(partial, name) for name in _PLAIN}
+    plain["kernel_checkpoints"] = [asdict(each) for each in partial.kernel_checkpoints]
+    products = {f"{_PRODUCTS}{step}": each for step, each in partial.products.items()}
+    write_tensors(path, partial.values | products, plain, "recording")
 
 
 def read_partial(path: Path) -> Partial:
@@ -67,9 +80,13 @@ def read_partial(path: Path) -> Partial:
         DataError: the file is damaged.
     """
     try:
-        values, plain = read_tensors(path, "recording")
-        return Partial(**plain, values=values)
-    except (TypeError, DataError) as error:
+        arrays, plain = read_tensors(path, "recording")
+        values = {name: each for name, each in arrays.items() if not name.startswith(_PRODUCTS)}
+        products = {int(name.removeprefix(_PRODUCTS)): arrays[name] for name in arrays.keys() - values.keys()}
+        # Records of earlier versions say nothing of kernels.
+        checkpoints = [KernelCheckpoint.of(each) for each in plain.pop("kernel_checkpoints", [])]
+        return Partial(**plain, values=values, kernel_checkpoints=checkpoints, products=dict(sorted(products.items())))
+    except (TypeError, ValueError, KeyError, DataError) as error:
         raise DataError(f"{path}: it is damaged ({error}). Resume from another checkpoint") from error
 
 

@@ -52,7 +52,7 @@ def check_resumed(resumed: Partial, now: Mapping[str, Any]) -> None:
         SettingsError: something differs; the message lists it.
     """
     names = {"run": resumed.run, "config": resumed.config, "base_revision": resumed.base_revision}
-    then = names | EARLIER_RECORDING | resumed.recorded
+    then = names | EARLIER_RECORDING | resumed.recorded | {"kernels": resumed.kernels}
     differ = [f"{name}: {then.get(name)!r} then, {now[name]!r} now" for name in now if then.get(name) != now[name]]
     if differ:
         raise SettingsError(f"before the checkpoint the run was recorded otherwise ({'; '.join(differ)})")

@@ -27,13 +27,17 @@ from gptdynamics.recorder.checks import check_first_loss, check_resumed, check_u
 from gptdynamics.recorder.description import run_table
 from gptdynamics.recorder.examples import RecordedExamples, Rows, recorded_examples
 from gptdynamics.recorder.find_tokens import Training, find_test_tokens
+from gptdynamics.recorder.kernels import begin_kernels, kernel_plan, kernel_settings, pool_tokens
 from gptdynamics.recorder.measured_tokens import MeasuredTokens
 from gptdynamics.recorder.processes import is_main
 from gptdynamics.recorder.row_texts import TemplateChat, has_messages
 from gptdynamics.recorder.run_claim import RunClaim
+from gptdynamics.recorder.trained_tokens import given_tokens
 from gptdynamics.recorder.undisturbed import undisturbed
 from gptdynamics.runs import RunTiming
+from gptdynamics.runs.kernel_record import KernelRecord
 from gptdynamics.runs.measurements import Measurements
+from gptdynamics.settings.kernels import KernelSettings
 from gptdynamics.tasks import Mixture, Task, get_task, is_registered
 from gptdynamics.tasks.declared import declared_task
 
@@ -68,6 +72,7 @@ class Recording:
         run: str | None = None,
         settings: RecordSettings | None = None,
         id_column: str = "id",
+        kernels: KernelSettings | bool = False,
     ) -> None:
         check_dataset_folder(Path(out), "out")
         self.folder = DatasetFolder(Path(out))
@@ -81,6 +86,7 @@ class Recording:
             raise SettingsError(f"{task} is a known task and has its own labels: leave labels out")
         self.task: Task | Mixture = declared_task(task, self.settings.labels or ()) if self.declared else get_task(task)
         self.id_column = id_column
+        self.kernel_settings = kernel_settings(kernels)
         self.rows = (list(pool), list(test))
         self.examples: RecordedExamples = recorded_examples(*self.rows, self.task, id_column)
         self.failure: str | None = None
@@ -123,6 +129,7 @@ class Recording:
         """
         self.claim.give_back()
         self.failure = None
+        self.kernel_plan = kernel_plan(self.kernel_settings, steps)
         self.trained, self.model = model, measured_model(model, self.settings.precision)
         revision = None if resumed is None else resumed.base_revision
         base = started_from(self.model, tokenizer, self.settings.base_model, revision)
@@ -140,9 +147,11 @@ class Recording:
             tokenization=tokens.tokenization,
         )
         self.test_set = self._test_set(base, tokens)
+        self.kernels = self._begin_kernels(tokens, steps, resumed, training is not None)
         self.folder.check_recorded(self.config, self.base_revision, self.recorded.to_dict(), self.task)
         if resumed is not None:
             now = {"config": self.config, "base_revision": self.base_revision} | self.recorded.to_dict()
+            now["kernels"] = self.kernel_plan
             check_resumed(resumed, now if self.wanted is None else now | {"run": self.wanted})
         self.claim.take(self.wanted if resumed is None else resumed.run, resumed is not None)
         try:
@@ -176,6 +185,21 @@ class Recording:
         limits = new_token_limits(generating, [tokens.for_limit(example) for example in generating])
         return TestSet(self.examples.test, base, self.recorded, limits, tokens, tasks=self._tasks)
 
+    def _begin_kernels(
+        self, tokens: MeasuredTokens, updates: int | None, resumed: Partial | None, inferred: bool
+    ) -> KernelRecord | None:
+        if self.kernel_settings is None or updates is None:
+            return None
+        pool = pool_tokens(tokens, self.examples.pool, given_tokens(self.rows[0], "pool"), inferred)
+        return begin_kernels(self.model, pool, self.test_set.tokenized, updates, self.kernel_settings, resumed)
+
+    def _take_kernel(self) -> None:
+        """Take the kernel, if it is wanted after the updates so far."""
+        if self.kernels is None or self.failure is not None:
+            return
+        with undisturbed(self.model), self.measurements.timing.timed("products"):
+            self.kernels.take_products(len(self.curriculum))
+
     def _write_shared(self) -> None:
         """Write what the config's runs share, unless another process has begun the config differently meanwhile."""
         self.folder.remove_leftovers()
@@ -200,6 +224,7 @@ class Recording:
         check_first_loss(
             self.folder, self.config, self._name, self.base_name, self.measurements, self.model, self.trained
         )
+        self._take_kernel()
 
     def after_update(self, numbers: Sequence[int], rate: float | None, last: bool = False) -> None:
         """Note an update, and measure if a measurement is due.
@@ -223,6 +248,7 @@ class Recording:
         self.curriculum.append(list(numbers))
         self.rates.append(rate or 0.0)
         self.measure_if_due(last)
+        self._take_kernel()
         self._save_sometimes()
 
     def _save_sometimes(self) -> None:
@@ -306,6 +332,9 @@ class Recording:
             generation_step=self.measurements.generation_step,
             values=self.measurements.metrics,
             failure=self.failure or "",
+            kernels=self.kernel_plan,
+            kernel_checkpoints=self.kernels.checkpoints if self.kernels else [],
+            products=self.kernels.products if self.kernels else {},
         )
 
     def finish(self, columns: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
@@ -329,13 +358,14 @@ class Recording:
         self._end()
 
     def _write(self, columns: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
-        run = self.measurements.as_run(self.curriculum, self.rates)
+        run = self.measurements.as_run(self.curriculum, self.rates, self.kernels)
         if self._unknown_rate:
             hyperparameters = dict(hyperparameters) | {"learning_rate": "unknown, recorded as 0"}
         base = (self.base_name, self.base_revision)
         row = run_table(self.config, self.task.scenario, self.recorded, base, run, columns, hyperparameters)
         trajectories = trajectory_table(self.task, self.examples.test, run)
         with self.claim.whole_folder():
+            self.folder.add_products(self.config, range(len(self.examples.pool)), run)
             self.folder.add_timing(self.config, run)
             self.folder.add_tables(self.config, self._name, row, trajectories)
             self.folder.write_card()

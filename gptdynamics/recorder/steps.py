@@ -20,8 +20,10 @@ from gptdynamics.recorder.description import (
     optimizer_defaults,
 )
 from gptdynamics.recorder.examples import Rows
+from gptdynamics.recorder.kernels import kernel_plan
 from gptdynamics.recorder.processes import in_main, together
 from gptdynamics.recorder.recording import Recorder, Recording
+from gptdynamics.settings.kernels import KernelSettings
 
 
 class StepRecorder(Recorder):
@@ -43,6 +45,10 @@ class StepRecorder(Recorder):
         hyperparameters: further settings of the training to record; values that JSON cannot hold become text.
         seed: of the training, if it has one.
         id_column: the column of pool rows that has their ids. The id of a row without one is its number.
+        kernels: take the run's kernels (products of the gradients of all pool and test examples, over what is
+            trainable) at steps spread evenly over it, as `collect --kernels` does: `KernelSettings`, or True for its
+            defaults.
+        updates: that the loop will make, as far as it is known; `kernels` need it.
 
     Raises:
         SettingsError: a name or a setting is wrong.
@@ -63,8 +69,13 @@ class StepRecorder(Recorder):
         hyperparameters: Mapping[str, Any] | None = None,
         seed: int | None = None,
         id_column: str = "id",
+        kernels: KernelSettings | bool = False,
+        updates: int | None = None,
     ) -> None:
-        self.recording = Recording(out, config, pool, test, run, settings, id_column)
+        self.recording = Recording(out, config, pool, test, run, settings, id_column, kernels)
+        # Refused here, and not after the model was prepared for training.
+        kernel_plan(self.recording.kernel_settings, updates)
+        self._planned = updates
         self.model, self.tokenizer, self.optimizer = model, tokenizer, optimizer
         self.hyperparameters = dict(hyperparameters or {})
         self.seed = seed
@@ -76,7 +87,7 @@ class StepRecorder(Recorder):
     def __enter__(self) -> StepRecorder:
         if self.recording.finished or self._hooks:
             raise SettingsError("a recorder records one run: make another one for another run")
-        in_main(lambda: self.recording.begin(self.model, self.tokenizer, steps=None))
+        in_main(lambda: self.recording.begin(self.model, self.tokenizer, self._planned))
         # That of accelerate is around one of torch's, which is called only where the weights change.
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         self._hooks = [inner.register_step_pre_hook(self._before_step), inner.register_step_post_hook(self._after_step)]

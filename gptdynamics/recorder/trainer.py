@@ -43,6 +43,7 @@ from gptdynamics.recorder.trained_tokens import (
     rows_of_dataset,
     rows_of_first_batch,
 )
+from gptdynamics.settings.kernels import KernelSettings
 
 _UNSUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
 
@@ -62,6 +63,9 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         settings: how runs are measured.
         id_column: the column of pool and training rows that has their ids. The id of a pool row without one is its
             number.
+        kernels: take the run's kernels (products of the gradients of all pool and test examples, over what is
+            trainable) at steps spread evenly over it, as `collect --kernels` does: `KernelSettings`, or True for its
+            defaults.
 
     Raises:
         SettingsError: a name or a setting is wrong.
@@ -77,8 +81,9 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         run: str | None = None,
         settings: RecordSettings | None = None,
         id_column: str = "id",
+        kernels: KernelSettings | bool = False,
     ) -> None:
-        self.recording = Recording(out, config, pool, test, run, settings, id_column)
+        self.recording = Recording(out, config, pool, test, run, settings, id_column, kernels)
         self.id_column = id_column
         self._trainer: Trainer | None = None
         self._checkpoint: Path | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -25,6 +26,8 @@ class KernelRecord:
         test: the test examples.
         updates: of the run.
         settings: how kernels are taken.
+        steps: at which they are taken. Default: those of the settings.
+        progress: takes the step, how many passes of an example are done at it, and how many there are.
 
     Attributes:
         products: `[N, M]` float32 by step.
@@ -40,11 +43,14 @@ class KernelRecord:
         test: Sequence[TokenizedExample],
         updates: int,
         settings: KernelSettings,
+        steps: Sequence[int] | None = None,
+        progress: Callable[[int, int, int], None] = lambda step, done, total: None,
     ) -> None:
         self.model = model
         self.pool, self.test = pool, test
         self.settings = settings
-        self.steps = settings.steps(updates)
+        self.steps = settings.steps(updates) if steps is None else list(steps)
+        self.progress = progress
         self.products: dict[int, np.ndarray] = {}
         self._checkpoints: list[KernelCheckpoint] = []
 
@@ -52,6 +58,15 @@ class KernelRecord:
     def kernel(self) -> RunKernel:
         """How the products were projected, and how exact they are."""
         return RunKernel(self.settings.columns, self.settings.seed, tuple(self._checkpoints))
+
+    @property
+    def checkpoints(self) -> list[KernelCheckpoint]:
+        """How exact the kernels so far are."""
+        return list(self._checkpoints)
+
+    def restore(self, products: Mapping[int, np.ndarray], checkpoints: Sequence[KernelCheckpoint]) -> None:
+        """Go on from kernels that were taken earlier in the same run."""
+        self.products, self._checkpoints = dict(products), list(checkpoints)
 
     def take_products(self, done: int) -> None:
         """Take the kernel now, if it is wanted after `done` updates."""
@@ -65,6 +80,7 @@ class KernelRecord:
             columns=settings.columns,
             seed=settings.seed,
             memory_limit=int(settings.memory * 2**30),
+            progress=partial(self.progress, done),
         )
         self.products[done] = kernel.products
         self._checkpoints.append(KernelCheckpoint(done, kernel.cosine_error, kernel.covered, kernel.not_covered))

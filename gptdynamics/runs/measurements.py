@@ -11,6 +11,7 @@ import torch
 from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement import TestSet
+from gptdynamics.runs.precision import forward_precision
 from gptdynamics.runs.run import Run, RunTiming
 
 if TYPE_CHECKING:
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from gptdynamics.dataset.recorded import RecordSettings
     from gptdynamics.runs.gradient_record import GradientRecord
     from gptdynamics.runs.kernel_record import KernelRecord
-
-
-def mixed_precision(precision: str, device: torch.device) -> torch.autocast:
-    """The context of forward passes in a precision, `fp32` or `bf16`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 class Measurements:
@@ -55,7 +51,7 @@ class Measurements:
         self.settings = settings
         self.run = run
         self.seed = run_seed(settings, run)
-        self.mixed = mixed_precision(settings.precision, device)
+        self.mixed = forward_precision(settings.precision, device)
         self.timing = timing
         self.step: list[int] = []
         self.generation_step: list[int] = []

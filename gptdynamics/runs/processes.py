@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.runs.bench import Bench
+from gptdynamics.runs.threads import torch_threads
 from gptdynamics.runs.worker_pool import WorkerPool, worker_pool
 
 OnStep = Callable[[str], None]
@@ -74,17 +75,12 @@ class InProcess:
 
     def submit(self, job: Job) -> Future[Any]:
         """Do a job; the future is done when this returns."""
-        import torch
-
         future: Future[Any] = Future()
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            future.set_result(job.do(self._keeper.bench(job), self._on_step))
-        except Exception as error:
-            future.set_exception(error)
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(1):
+            try:
+                future.set_result(job.do(self._keeper.bench(job), self._on_step))
+            except Exception as error:
+                future.set_exception(error)
         return future
 
 

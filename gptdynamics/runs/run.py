@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,11 @@ class KernelCheckpoint:
     error: float
     covered: float
     not_covered: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> KernelCheckpoint:
+        """From the result of `dataclasses.asdict`, also after it was JSON."""
+        return cls(**(dict(values) | {"not_covered": tuple(values["not_covered"])}))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement.logits import target_logits
 from gptdynamics.measurement.loss import example_losses
 from gptdynamics.models.tokens import TokenizedExample, make_target_batch
-from gptdynamics.runs.measurements import mixed_precision
+from gptdynamics.runs.precision import backward_precision, forward_precision
 from gptdynamics.runs.run import RunTiming
 from gptdynamics.runs.trainable import trainable_copy
 
@@ -53,7 +53,8 @@ class Updates:
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.model = trainable_copy(base, settings)
         self.model.eval()
-        self.mixed = mixed_precision(settings.precision, base.device)
+        self.mixed = forward_precision(settings.precision, base.device)
+        self._backward = backward_precision(settings.precision, base.device)
         self.optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=settings.learning_rate,
@@ -108,7 +109,8 @@ class Updates:
                 loss = self.loss([pool[pool_id] for pool_id in ids])
                 if not torch.isfinite(loss):
                     raise DivergedRunError(f"training loss is not finite at update {update} (learning rate {rate:.3g})")
-                loss.backward()
+                with self._backward:
+                    loss.backward()
             if record:
                 with timing.timed("gradients"):
                     record.before_update()

@@ -61,7 +61,7 @@ class CollectCommand:
     Attributes:
         configs: <task>_<size>, e.g. rte_nano; or see --plan.
         output: dataset folder to write to, or to go on with.
-        plan: `paper`, `nano`, `smollm2`, or a TOML file: its configs, all or those named.
+        plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file: its configs, all or those named.
         runs: collect runs 0 to RUNS-1.
         kernels: take the kernels (products of all pool and test gradients) of so many training runs, the first ones.
         kernels_of: take the kernels of these runs, too, e.g. 0004.

@@ -18,7 +18,7 @@ class PlanSettings:
     """Which plan is shown, and how.
 
     Attributes:
-        plan: `paper`, `nano`, `smollm2`, or a TOML file.
+        plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file.
         each: list every run with its split and seed.
         throughput: estimate hours on `v100`, `a100`, `h100`, this machine's `cpu`, or at so many TFLOP/s.
     """
@@ -34,7 +34,7 @@ class StatusSettings:
 
     Attributes:
         dataset: dataset folder that is collected into.
-        plan: `paper`, `nano`, `smollm2`, or a TOML file: its configs.
+        plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file: its configs.
     """
 
     dataset: Folder

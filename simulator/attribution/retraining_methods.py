@@ -126,9 +126,11 @@ def by_kernels(retrainings: Retrainings, summed: bool) -> np.ndarray:
         kernels = recorded_kernels(runs, run)
         chosen = retrainings.places(run)
         mine = runs.take(chosen.tolist())
-        products = kernels.products.mean(0, keepdims=True) if summed else kernels.products
+        products, step = kernels.products, kernels.step
+        if summed:
+            products, step = products.mean(0, keepdims=True), step[:1]
         shares = visit_shares(mine.curricula, [example.id for example in runs.pool]).numpy()
-        predicted[chosen] = add_up(mine, product_changes(products, kernels.step, shares, mine.learning_rate))
+        predicted[chosen] = add_up(mine, product_changes(products, step, shares, mine.learning_rate))
     return predicted
 
 

@@ -9,7 +9,8 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics
 from gptdynamics.dataset.reading import local_root
-from gptdynamics.models.base_model import BaseModel, load_base_model
+from gptdynamics.models.base_model import BaseModel
+from gptdynamics.reference.run import NotRepeatableError, load_trained_base, trained_settings
 from gptdynamics.runs import Bench, BenchContents
 from simulator.baselines.predictor import NotApplicableError
 
@@ -24,18 +25,15 @@ def trained_with(runs: Dynamics) -> tuple[RunSettings, BaseModel]:
         NotApplicableError: the dataset has no manifest or no texts, or the base model is another one here.
         SettingsError: the base model cannot be had.
     """
-    folder = DatasetFolder(local_root(runs.source))
-    if not folder.manifest_path(runs.config).exists() or not folder.manifest(runs.config)["settings"]:
-        raise NotApplicableError(f"{runs.config} has no manifest with the settings that its runs were trained with")
     for example in (*runs.pool, *runs.test):
         if example.withheld:
             raise NotApplicableError(f"{example.task} example {example.id} has no text: the release leaves texts out")
-    settings = RunSettings.from_dict(folder.manifest(runs.config)["settings"])
-    base = load_base_model(runs.base_model)
-    if base.revision != runs.base_revision:
-        raise NotApplicableError(
-            f"the runs of {runs.config} started from {runs.base_model} {runs.base_revision}, here it is {base.revision}"
-        )
+    folder = DatasetFolder(local_root(runs.source))
+    try:
+        settings = trained_settings(folder, runs.config)
+        base = load_trained_base(runs.base_model, runs.base_revision, f"the runs of {runs.config}")
+    except NotRepeatableError as error:
+        raise NotApplicableError(str(error)) from error
     return settings, base
 
 

@@ -116,6 +116,7 @@ def render_model_card(
         training=training,
         checked_on=fitter_named(config.dynamics).checked_on[1],
         base_models=sorted(filter(is_hub_id, bases)),
+        kernels=kind_of(config).has_kernels,
         arguments=_arguments(config),
         results=results,
         figure=figure,

@@ -67,6 +67,8 @@ class GPTfluenceSimulator(PreTrainedModel):
         super().__init__(config)
         # Settings and fits, set by the training; the card says them.
         self.training_record: dict[str, Any] | None = None
+        # Folder with the rows of its tasks, for kernels of new examples; None: generated rows or the Hub.
+        self.data: Path | None = None
         self.dynamics: Any = None
         self.parts = torch.nn.ModuleList(PartState(config.part(place)) for place in range(len(config.parts)))
         if not config.parts or kind_of(config).shares_weights:
@@ -288,6 +290,17 @@ class GPTfluenceSimulator(PreTrainedModel):
             columns = own[..., seen]
             kernels = columns[:, rows]
         return kernel_examples(kernels, columns, seen)
+
+    def _new_kernels(self, pool: Sequence[Any] | None, test: Sequence[Any] | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Kernels of examples of which some are new, and those of the own pool: reference runs are made again."""
+        try:
+            training = importlib.import_module("simulator.training.new_kernels")
+        except ImportError as error:
+            raise ImportError(
+                "examples are new to this model; taking their gradients needs the gptdynamics package"
+            ) from error
+        kernels, own = training.new_kernels(self.config, pool, test, self.data)
+        return kernels.to(self.device), own.to(self.device)
 
     def _vectors(self, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
         """Encoder vectors `[n, E]`: stored ones by content key, others encoded now."""

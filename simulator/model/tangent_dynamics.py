@@ -90,7 +90,7 @@ class TangentDynamics(MeanCurveDynamics):
         **MeanCurveDynamics.fields,
         "grouping": Field("text", default="all"),
         "scaling": Field("number", default=1.0),
-        "references": Field("list of objects", default=[]),
+        **dict.fromkeys(("references", "pool_sources", "test_sources"), Field("list of objects", default=[])),
         "fitted_runs": Field("whole number", 0, 0),
     }
 

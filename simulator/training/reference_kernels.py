@@ -12,6 +12,7 @@ from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import DataError
+from gptdynamics.runs.run import RunKernel
 from simulator.model.dynamics import EncodedExamples
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
 from simulator.model.tangent_dynamics import group_kernels, kernel_examples
@@ -29,12 +30,14 @@ class ReferenceKernels:
         step: `[C]` updates made before each checkpoint.
         updates: of the whole run.
         products: `[C, N, M]`.
+        kernel: how they were projected; None: they are exact, or that does not matter.
     """
 
     run: str
     step: np.ndarray
     updates: int
     products: np.ndarray
+    kernel: RunKernel | None = None
 
     def grouped(self, grouping: str, scaling: float, own: torch.Tensor | None = None) -> torch.Tensor:
         """`[G, N, M]`; arguments and errors as of `group_kernels`."""
@@ -60,7 +63,7 @@ def recorded_kernels(runs: Dynamics, run: str) -> ReferenceKernels:
             )
         sides.append([place[example.id] for example in examples])
     products = recorded.values[:, sides[0]][:, :, sides[1]]
-    return ReferenceKernels(run, recorded.step, runs.learning_rate.shape[1], products)
+    return ReferenceKernels(run, recorded.step, runs.learning_rate.shape[1], products, recorded.kernel)
 
 
 def has_reference_kernels(runs: Dynamics) -> bool:

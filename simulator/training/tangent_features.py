@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.reading import run_array
 from gptdynamics.errors import DataError
@@ -30,6 +31,7 @@ class FittedRuns:
         step: `[S]` measured steps.
         values: `[R, S, M]`.
         scale: of the metric.
+        pool_ids: of the N pool examples.
     """
 
     visits: Members
@@ -37,6 +39,7 @@ class FittedRuns:
     step: np.ndarray
     values: np.ndarray
     scale: Scale
+    pool_ids: Sequence[int]
 
     @classmethod
     def of(cls, runs: Dynamics, scale: Scale) -> FittedRuns:
@@ -48,9 +51,9 @@ class FittedRuns:
         rates = runs.learning_rate
         if np.abs(rates - rates[0]).max() > 1e-6 * rates.max():
             raise DataError("runs with different learning rates cannot be fitted together")
-        every = range(rates.shape[1] + 1)
-        visits = Members.between(runs.curricula, [example.id for example in runs.pool], every)
-        return cls(visits, rates[0], runs.step, runs.values.astype(np.float64), scale)
+        pool_ids = [example.id for example in runs.pool]
+        visits = Members.between(runs.curricula, pool_ids, range(rates.shape[1] + 1))
+        return cls(visits, rates[0], runs.step, runs.values.astype(np.float64), scale, pool_ids)
 
     @property
     def reference_rate(self) -> float:
@@ -64,11 +67,17 @@ class FittedRuns:
 
     def at_steps(self, chosen: np.ndarray) -> FittedRuns:
         """The same at some of the measured steps, by their places."""
-        return FittedRuns(self.visits, self.rates, self.step[chosen], self.values[:, chosen], self.scale)
+        return replace(self, step=self.step[chosen], values=self.values[:, chosen])
+
+    def of_curricula(self, curricula: Sequence[Curriculum], step: np.ndarray) -> FittedRuns:
+        """Other runs on the same pool at the same rates, whose values at the steps `[S]` are not known."""
+        visits = Members.between(curricula, self.pool_ids, range(len(self.rates) + 1))
+        values = np.full((len(curricula), len(step), self.values.shape[2]), np.nan)
+        return replace(self, visits=visits, step=step, values=values)
 
 
 def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, filters: Filters) -> np.ndarray:
-    """The features of each run, step and test example, `[R, S, G * F, M]` float32, of kernels `[G, N, M]`."""
+    """The features of each run, step and test example, `[R, G * F, S, M]` float32, of kernels `[G, N, M]`."""
     relative = torch.from_numpy(runs.rates / runs.reference_rate).double()[None]
     end = float(relative.sum())
     constants = {name: torch.from_numpy(array).double() for name, array in filters.arrays(end).items()}
@@ -77,12 +86,12 @@ def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, filters: Filters) 
     updates = torch.eye(relative.size(1), dtype=torch.float64)[None]
     every = bank.states(updates, relative)[0, runs.step] if made is None else None
     count, steps, tests = runs.values.shape
-    features = run_array((count, steps, len(kernels) * bank.size, tests))
+    features = run_array((count, len(kernels) * bank.size, steps, tests))
     for run in range(count):
         shares = runs.visits.take([run]).spread(kernels.size(1))[0].double()
         batches = torch.einsum("tn,gnm->gtm", shares, kernels)
         own = bank.states(updates, relative, made[run : run + 1])[0, runs.step] if made is not None else every
-        features[run] = torch.einsum("sft,gtm->sgfm", own, batches).flatten(1, 2).float().numpy()
+        features[run] = torch.einsum("sft,gtm->gfsm", own, batches).flatten(0, 1).float().numpy()
     return features
 
 
@@ -90,10 +99,11 @@ def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, filters: Filters) 
 class Regression:
     """Ridge regression of latents on features, by run and fold of test examples. D features, R runs, V folds.
 
-    What is fitted is how far coefficients are from `prior`.
+    What is fitted is how far coefficients are from `prior`. Each measured step counts alike, however far runs are apart
+    at it: else the ends of runs, where they are near each other, would hardly count.
 
     Attributes:
-        features: `[R, S, D, M]` float32, divided by `size`.
+        features: `[R, D, S, M]` float32, divided by `size`.
         size: `[D]` root mean square of each feature.
         scatter: `[R, V, D, D]` sums of products of features, centred over runs.
         cross: `[R, V, D, 1]` sums of features times targets, less what the prior predicts.
@@ -108,26 +118,28 @@ class Regression:
 
     @classmethod
     def of(cls, features: np.ndarray, latent: np.ndarray) -> Regression:
-        """Without a prior; of features `[R, S, D, M]`, which are changed in place, and latents `[R, S, M]`."""
-        count, _, width, tests = features.shape
+        """Without a prior; of features `[R, D, S, M]`, which are changed in place, and latents `[R, S, M]`."""
+        count, width, _, tests = features.shape
         squares, mean = np.zeros(width), np.zeros(features.shape[1:])
         for run in features:
-            squares += np.square(run).sum((0, 2), dtype=np.float64)
+            squares += np.square(run).sum((1, 2), dtype=np.float64)
             mean += run / count
         size = np.sqrt(squares / (features.size / width))
         size = np.where(size > 0, size, 1.0)
         for run in range(count):
-            features[run] /= size[:, None]
-        mean /= size[:, None]
+            features[run] /= size[:, None, None]
+        mean /= size[:, None, None]
         target = latent - latent.mean(0)
+        spread = np.sqrt(np.square(target).mean((0, 2)))
+        share = np.where(spread > 0, spread.mean() / np.where(spread > 0, spread, 1.0), 0.0)[:, None]
         fold = np.arange(tests) % FOLDS
         scatter, cross = np.zeros((count, FOLDS, width, width)), np.zeros((count, FOLDS, width, 1))
         for run in range(count):
-            centred = (features[run] - mean).transpose(2, 0, 1)
+            centred = (features[run] - mean) * share
             for number in range(FOLDS):
-                rows = centred[fold == number].reshape(-1, width)
-                scatter[run, number] = rows.T @ rows
-                cross[run, number, :, 0] = rows.T @ target[run].T[fold == number].reshape(-1)
+                part = centred[..., fold == number].reshape(width, -1)
+                scatter[run, number] = part @ part.T
+                cross[run, number, :, 0] = part @ (target[run] * share)[:, fold == number].reshape(-1)
         return cls(features, size, scatter, cross, np.zeros(width))
 
     def towards(self, weights: np.ndarray) -> Regression:
@@ -159,18 +171,19 @@ class Regression:
         chosen = np.ix_(runs, folds)
         return RunSums(self.scatter[chosen].sum(1), self.cross[chosen].sum(1), np.eye(1))
 
-    def effects(self, weights: np.ndarray) -> Iterator[np.ndarray]:
-        """Of each run its effects `[K, S, M]` by its own weights, of `[R, K, D]`; not centred."""
-        for run, own in zip(self.features, weights, strict=True):
-            yield np.einsum("sdm,kd->ksm", run, own, optimize=True)
+    def effects(self, run: int, weights: np.ndarray, tests: np.ndarray | None = None) -> np.ndarray:
+        """Effects `[K, S, M]` in one run by coefficients `[K, D]`, not centred; of some test examples or all."""
+        features = self.features[run] if tests is None else self.features[run][..., tests]
+        flat = weights.astype(np.float32) @ features.reshape(len(features), -1)
+        return flat.reshape(-1, *features.shape[1:]).astype(np.float64)
 
     def left_out_effects(self, ridges: Sequence[float]) -> np.ndarray:
         """Effects `[K, R, S, M]` in each run by the fit without it, centred over the other runs, for K ridges."""
         weights = self.weights_without_runs(ridges)
-        count, steps, _, tests = self.features.shape
-        mean = self.features.mean(0, dtype=np.float64)
-        effects = np.empty((len(ridges), count, steps, tests))
-        for run, own in enumerate(self.effects(weights)):
-            centre = np.einsum("sdm,kd->ksm", mean, weights[run], optimize=True)
-            effects[:, run] = growth_of(count) * (own - centre)
+        count, width, *shape = self.features.shape
+        mean = self.features.mean(0, dtype=np.float64).reshape(width, -1)
+        effects = np.empty((len(ridges), count, *shape))
+        for run, own in enumerate(weights):
+            centre = (own @ mean).reshape(-1, *shape)
+            effects[:, run] = growth_of(count) * (self.effects(run, own) - centre)
         return effects

@@ -8,6 +8,7 @@ single run has nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 
 from gptdynamics.errors import DataError
+from simulator.attribution.datamodelling import rank_correlations
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.model.tangent_dynamics import GROUPINGS, TangentDynamics, kernel_examples
 from simulator.settings.train import TrainSettings
@@ -24,9 +26,11 @@ from simulator.training.leave_one_run_out import shrunk_residuals
 from simulator.training.left_out_residuals import LeftOutResiduals
 from simulator.training.mean_curve_fit import CURVE_COMPONENTS, FOLDS, mean_curve_arrays, unseen_curves
 from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, unit_length
+from simulator.training.new_kernels import example_sources, reference_record
 from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
 from simulator.training.tangent_prior import prior_weights
+from simulator.training.validation_retrainings import Retrainings, validation_retrainings
 
 SCALINGS = (0.5, 1.0)
 FILTERS = (FEW, MANY)
@@ -66,19 +70,54 @@ class TangentFit:
     residuals: Residuals | None
 
 
-def strongest_ridge(errors: np.ndarray) -> int:
-    """The last of K ridges, which ascend, whose error is within a standard error of the best: errors `[K, R]` by run.
+Setting = tuple[str, float, Filters, bool]
 
-    The ridge of the least error predicts skill best, but ranks retrainings worse than stronger ones do.
+
+@dataclass(frozen=True)
+class Tried:
+    """How good a setting was with each of K ridges, which ascend.
+
+    Attributes:
+        errors: `[K, R]` mean squared error of each run that was left out.
+        scores: `[K]` mean LDS over retrainings of validation runs; None: there are none.
     """
-    best = int(errors.mean(1).argmin())
-    worse = errors - errors[best]
-    allowed = worse.std(1, ddof=1) / np.sqrt(errors.shape[1]) if errors.shape[1] > 1 else np.zeros(len(errors))
-    return int(np.flatnonzero(worse.mean(1) <= allowed)[-1])
+
+    errors: np.ndarray
+    scores: np.ndarray | None
+
+
+def choose_setting(tried: Mapping[Setting, Tried]) -> tuple[Setting, int]:
+    """The setting and the place of its ridge.
+
+    What predicts runs left out best does not rank retrainings best. So of all whose error is within a standard error of
+    the best, that with the highest score is taken; without scores, the strongest ridge of the best setting.
+    """
+    best = min(tried, key=lambda setting: tried[setting].errors.mean(1).min())
+    least = tried[best].errors[tried[best].errors.mean(1).argmin()]
+    allowed = {}
+    for setting, each in tried.items():
+        worse = each.errors - least
+        runs = len(least)
+        margin = worse.std(1, ddof=1) / np.sqrt(runs) if runs > 1 else np.zeros(len(worse))
+        allowed[setting] = np.flatnonzero(worse.mean(1) <= margin)
+    if tried[best].scores is None:
+        return best, int(allowed[best][-1])
+    ranked = [
+        (float(each.scores[place]), int(place), setting)
+        for setting, each in tried.items()
+        if each.scores is not None
+        for place in allowed[setting]
+    ]
+    _, place, setting = max(ranked, key=lambda one: one[:2])
+    return setting, place
 
 
 def fit_tangent(
-    runs: FittedRuns, references: list[ReferenceKernels], reference_runs: np.ndarray, bands: bool = True
+    runs: FittedRuns,
+    references: list[ReferenceKernels],
+    reference_runs: np.ndarray,
+    bands: bool = True,
+    retrainings: Sequence[Retrainings] = (),
 ) -> TangentFit:
     """Choose settings by leaving one run out, then fit on all runs.
 
@@ -87,20 +126,20 @@ def fit_tangent(
         references: kernels of some of them.
         reference_runs: `[R]` whether a run is one of these.
         bands: whether to compute residuals of fits without some of the runs; of at least three.
+        retrainings: of validation runs; they choose among what predicts runs left out about as well as the best.
 
     Raises:
         DataError: no grouping fits the checkpoints of the kernels.
     """
-    tried = _tried(runs, references, reference_runs)
+    tried = _tried(runs, references, reference_runs, retrainings)
     if not tried:
         raise DataError("the kernels have no checkpoint that can be used: take them again with more checkpoints")
-    setting = min(tried, key=lambda each: tried[each].mean(1).min())
-    errors = tried[setting]
-    choice = TangentChoice(*setting[:3], RIDGES[strongest_ridge(errors)], setting[3])
+    setting, place = choose_setting(tried)
+    choice = TangentChoice(*setting[:3], RIDGES[place], setting[3])
     listed = [
         (TangentChoice(*each[:3], ridge, each[3]), float(error))
-        for each, by_run in tried.items()
-        for ridge, error in zip(RIDGES, by_run.mean(1), strict=True)
+        for each, results in tried.items()
+        for ridge, error in zip(RIDGES, results.errors.mean(1), strict=True)
     ]
     fitted = ChosenFit(runs, references, choice)
     residuals = fitted.residuals() if bands and len(runs.values) > 2 else None
@@ -108,9 +147,12 @@ def fit_tangent(
 
 
 def _tried(
-    runs: FittedRuns, references: list[ReferenceKernels], reference_runs: np.ndarray
-) -> dict[tuple[str, float, Filters, bool], np.ndarray]:
-    """Of each grouping, scaling, filters and prior, the errors on runs left out, `[ridges, R]`."""
+    runs: FittedRuns,
+    references: list[ReferenceKernels],
+    reference_runs: np.ndarray,
+    retrainings: Sequence[Retrainings],
+) -> dict[Setting, Tried]:
+    """Every grouping, scaling and filters, with and without a prior."""
     judged = ~reference_runs if (~reference_runs).sum() > 1 else np.ones_like(reference_runs)
     places = np.unique(np.linspace(0, len(runs.step) - 1, min(TUNED_STEPS, len(runs.step))).round().astype(int))
     few = runs.at_steps(places)
@@ -122,14 +164,30 @@ def _tried(
             continue
         for filters in FILTERS:
             plain = Regression.of(filtered_kernels(few, kernels, filters), few.latent)
+            repeated = [few.of_curricula(each.curricula, each.step) for each in retrainings]
+            asked = [filtered_kernels(each, kernels, filters) for each in repeated]
             prior = prior_weights(grouping, scaling, filters)
             candidates = {False: plain} if len(few.values) > 2 else {}
             if prior is not None:
                 candidates[True] = plain.towards(prior)
             for drawn, regression in candidates.items():
                 residuals, _, _ = shrunk_residuals(regression.left_out_effects(RIDGES), few.values, few.scale)
-                tried[grouping, scaling, filters, drawn] = np.square(residuals).mean((2, 3))[:, judged]
+                errors = np.square(residuals).mean((2, 3))[:, judged]
+                scores = _scores(regression, asked, retrainings) if retrainings else None
+                tried[grouping, scaling, filters, drawn] = Tried(errors, scores)
     return tried
+
+
+def _scores(regression: Regression, features: list[np.ndarray], retrainings: Sequence[Retrainings]) -> np.ndarray:
+    """The mean LDS with each ridge, over base runs, test examples and measured steps, of features `[n, D, S, M]`."""
+    every, folds = np.arange(len(regression.features)), np.arange(FOLDS)
+    weights = np.stack([regression.weights(ridge, every, folds) for ridge in RIDGES]) / regression.size
+    scores = np.zeros(len(RIDGES))
+    for each, asked in zip(retrainings, features, strict=True):
+        effects = np.einsum("rdsm,kd->krsm", asked, weights, optimize=True)
+        correlations = rank_correlations(effects.reshape(*effects.shape[:2], -1), each.values.reshape(len(asked), -1))
+        scores += np.nan_to_num(correlations).mean(1) / len(retrainings)
+    return scores
 
 
 class ChosenFit:
@@ -181,9 +239,7 @@ class ChosenFit:
         """The arrays of the fit to some runs and test examples, by their places."""
         runs, regression = self.runs, self.regression
         weights = regression.weights(self.choice.ridge, which, np.unique(tests % FOLDS))
-        effects = [
-            np.einsum("sdm,d->sm", regression.features[run][..., tests], weights, optimize=True) for run in which
-        ]
+        effects = [regression.effects(run, weights[None], tests)[0] for run in which]
         latent = runs.latent[which][..., tests]
         pairs = ((effect[None], each[None]) for effect, each in zip(effects, latent, strict=True))
         curves = mean_curve_arrays(pairs, np.mean(effects, axis=0), latent.mean(0), share, runs.step)
@@ -240,11 +296,20 @@ class TangentFitter(SeparateFitter):
         chosen, config = part.runs.split("train", "validation"), part.config
         references = reference_kernels(part.runs)
         is_reference = np.array([run in {each.run for each in references} for run in chosen.runs])
-        fit = fit_tangent(FittedRuns.of(chosen, config.scale), references, is_reference, settings.bands)
+        fit = fit_tangent(
+            FittedRuns.of(chosen, config.scale),
+            references,
+            is_reference,
+            settings.bands,
+            validation_retrainings(part.runs),
+        )
         for name, values in asdict(fit.choice.filters).items():
             setattr(config, name, list(values))
         config.grouping, config.scaling, config.ridge = fit.choice.grouping, fit.choice.scaling, fit.choice.ridge
-        config.references = [{"run": each.run, "step": each.step.tolist()} for each in references]
+        config.references = [reference_record(part.runs, each) for each in references]
+        config.pool_sources, config.test_sources = (
+            example_sources(examples) for examples in (part.runs.pool, part.runs.test)
+        )
         config.fitted_runs = len(chosen.runs)
         config.test_components, config.curve_components = fit.arrays["test_projection"].shape[1], CURVE_COMPONENTS
         on_progress()

@@ -6,20 +6,23 @@ without each (`simulator.attribution.leave_out`): for a loss, below zero means t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from gptdynamics.configs import Tokenization, config_parts
+from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.attribution import LeaveOneOut, VisitDerivatives, leave_out, visit_derivatives
 from simulator.attribution.effect_errors import left_out_errors
 from simulator.model.display import Summarised, Summary, unit_of, with_unit
-from simulator.model.what_if import simulate_many
+from simulator.model.what_if import WhatIf, simulate_many
 from simulator.settings.use_cases import InfluenceSettings
-from simulator.use_cases.case import load_case
+from simulator.use_cases.case import Case, load_case
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,41 @@ class InfluenceFound(Summarised):
         return effect.final > 0 if self.higher_is_better else effect.final < 0
 
 
+def _asked(case: Case, settings: InfluenceSettings, fact: Dynamics) -> tuple[list[Example], WhatIf]:
+    """Whom influence is asked on: the run's test examples, or a text of the user's own, whose first loss is measured.
+
+    Raises:
+        SettingsError: a text has a loss only, and the simulator is of another metric.
+    """
+    if settings.prompt is None or settings.target is None:
+        return fact.test, case.model.what_if(fact)
+    if fact.metric != "loss":
+        raise SettingsError(f"--prompt asks of the loss of a text; this simulator predicts {fact.metric}")
+    number = max(example.id for example in fact.test) + 1
+    text = Example(number, settings.prompt, settings.target, task=config_parts(fact.config)[0])
+    case.model.data = settings.data
+    first = base_losses(fact.base_model, fact.base_revision, fact.tokenization, [text])
+    rates = fact.learning_rate[0].tolist()
+    return [text], case.model.what_if(fact.curricula[0], fact.pool, [text], first, rates)
+
+
+def base_losses(name: str, revision: str, tokenization: Tokenization, examples: Sequence[Example]) -> np.ndarray:
+    """The loss `[n]` of examples before any training.
+
+    Raises:
+        SettingsError: the base model cannot be loaded, or is of another revision than the runs'.
+    """
+    from gptdynamics.measurement.loss import TargetLosses
+    from gptdynamics.models.base_model import load_base_model
+    from gptdynamics.models.tokens import ExampleTokenizer
+
+    base = load_base_model(name)
+    if base.revision != revision:
+        raise SettingsError(f"{name} is {base.revision} here, the runs started from {revision}: get that one")
+    tokenize = ExampleTokenizer(base, base.context, tokenization)
+    return TargetLosses([tokenize(example) for example in examples]).measure(base.model)[0]
+
+
 def find_influence(settings: InfluenceSettings) -> InfluenceFound:
     """Simulate a run without each of its training examples.
 
@@ -171,7 +209,7 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         raise SettingsError(
             f"no test example {unknown[0]} in {fact.config}; it has {len(known)}: {known[0]} to {known[-1]}"
         )
-    run = case.model.what_if(fact)
+    test, run = _asked(case, settings, fact)
     visited = sorted(set().union(*run.curriculum))
     effects = leave_out(run, visited)
     seen, alternatives = case.runs.split("train", "validation"), [run.drop([key]) for key in visited]
@@ -184,7 +222,7 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         method=case.method,
         run=fact.runs[0],
         pool=tuple(by_id[key] for key in visited),
-        test=tuple(fact.test),
+        test=tuple(test),
         final=effects.final.numpy(),
         whole=effects.whole.numpy(),
         error=None if errors is None else errors[0],

@@ -148,7 +148,7 @@ def test_other_forms_of_config_are_refused(config: str) -> None:
         ({"base_model": "a\0b"}, "must not hold NUL or half of a surrogate pair"),
         ({"config": 7}, "config=7 must be a text"),
         ({"gradients": "some"}, "gradients='some' must be one of none, test, all"),
-        ({"precision": "fp16"}, "precision='fp16' must be one of fp32, bf16"),
+        ({"precision": "fp16"}, "precision='fp16' must be one of fp32, tf32, bf16"),
         ({"precision": "bf16", "gradients": "test"}, "exact only in fp32: give precision fp32, or gradients none"),
         ({"config": "flan_nano", "batch_size": 769}, "batch_size=769 is larger than subset=768"),
         ({"config": "rtx_nano"}, "unknown task 'rtx'"),

@@ -22,6 +22,7 @@ from gptdynamics.estimates import (
     ModelShape,
     RunFlops,
     base_shape,
+    kernel_seconds,
     plan_hours,
     run_flops,
     shape_of,
@@ -35,13 +36,14 @@ from gptdynamics.estimates.flops import (
     TEXT_BATCH_TOKENS,
     forward_flops,
     generation_flops,
+    kernel_flops,
     loss_flops,
     measurements,
     product_flops,
     update_flops,
 )
 from gptdynamics.estimates.throughput import GPU_UTILISATION, PEAKS
-from gptdynamics.gradients import directional_derivatives, gradient_products
+from gptdynamics.gradients import directional_derivatives, gradient_kernel, gradient_products
 from gptdynamics.measurement import generation, loss
 from gptdynamics.measurement.generation import Generator
 from gptdynamics.measurement.logits import logit_route
@@ -49,6 +51,7 @@ from gptdynamics.measurement.loss import TargetLosses, example_losses, target_lo
 from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 from gptdynamics.plans import Plan, PlanEntry, read_plan
 from gptdynamics.runs.trainable import trainable_copy
+from gptdynamics.settings.kernels import KernelSettings
 from gptdynamics.tasks import get_task
 
 CONFIG = GPTNeoXConfig(
@@ -247,6 +250,26 @@ def test_gradients_cost_three_measurements_an_update() -> None:
     assert followed.products > 11 * 3 * 1.9 * plain.loss / 97
 
 
+@pytest.mark.parametrize("columns", [16, 64])
+def test_a_kernel_takes_what_torch_counts(columns: int, model: PreTrainedModel) -> None:
+    pool, tests = examples(120), examples(40)
+    with FlopCounterMode(display=False) as counter:
+        gradient_kernel(model, pool, tests, columns=columns)
+    passes = [len(each) * forward_flops(SHAPE, 24, 24**2, 5) for each in (pool, tests)]
+    found = kernel_flops(SHAPE, 120, 40, (24, 24), (passes[0], passes[1]), KernelSettings(columns=columns))
+    # torch counts the samples, too, by which coverage and errors are found out.
+    assert 0.8 < found / counter.get_total_flops() < 1
+
+
+def test_a_kernel_passes_the_pool_for_each_part_of_the_test_examples() -> None:
+    passes = (1e9, 1e9)
+    few = KernelSettings(columns=16, memory=1e-3)
+    once, often = (
+        kernel_flops(SHAPE, 1000, 1000, (24, 24), passes, each) for each in (KernelSettings(columns=16), few)
+    )
+    assert often > 10 * once
+
+
 def test_mixture_counts_each_task() -> None:
     lengths = task_lengths(get_task("flan"))
     assert list(lengths) == ["rte", "sst2", "boolq", "webnlg", "wmt16", "cnn_dm"]
@@ -317,6 +340,17 @@ def test_plan_hours_count_runs_with_gradients() -> None:
     plain, followed = (run_flops(shape, settings, lengths, each).total for each in (False, True))
     ((_, hours),) = plan_hours(Plan("one", (PlanEntry(settings, runs=32),)), 1.0)
     assert hours == pytest.approx((27 * plain + 5 * followed) / 1e12 / 3600)
+
+
+def test_plan_hours_count_kernels() -> None:
+    settings = RunSettings("rte_14m", 1e-6)
+    shape, lengths = PYTHIA_SHAPES["14m"], task_lengths(get_task("rte"))
+    entry = PlanEntry(settings, runs=32, kernels=2)
+    plain, with_kernel = (run_flops(shape, settings, lengths, kernel=each) for each in (None, entry.kernel))
+    assert (plain.products, with_kernel.total - plain.total) == (0, pytest.approx(with_kernel.products))
+    ((_, hours),) = plan_hours(Plan("one", (entry,)), 1.0)
+    assert hours == pytest.approx((30 * plain.total + 2 * with_kernel.total) / 1e12 / 3600)
+    assert kernel_seconds(entry) > 0
 
 
 def test_generation_takes_longer_than_its_operations() -> None:

@@ -207,7 +207,7 @@ def test_a_plan_that_is_not_there_is_named_with_the_bundled_ones(name: str) -> N
     with pytest.raises(DataError) as error:
         read_plan(name)
     assert str(error.value).startswith(f"{name}: cannot be read (")
-    assert str(error.value).endswith("a plan is a TOML file or one of paper, nano, smollm2")
+    assert str(error.value).endswith("a plan is a TOML file or one of paper, nano, smollm2, smollm2_gpu")
 
 
 def test_a_plan_may_be_cut_to_some_of_its_configs_in_the_order_given() -> None:

@@ -20,7 +20,7 @@ from simulator.training import TrainSettings, tangent_fit, train_simulator
 from simulator.training.memory_states import Filters
 from simulator.training.reference_kernels import ReferenceKernels, reference_kernels
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
-from simulator.training.tangent_fit import fit_tangent, strongest_ridge, tangent_dynamics
+from simulator.training.tangent_fit import Tried, choose_setting, fit_tangent, tangent_dynamics
 
 POOL, TESTS, STEPS, RUNS = 20, 15, 12, 7
 RATES = np.array(linear_decay(1e-3, STEPS))
@@ -37,7 +37,7 @@ def make_references(seed: int = 0, tests: int = TESTS) -> list[ReferenceKernels]
 
 def make_runs(curricula: list[Curriculum], values: np.ndarray, step: list[int] | None = None) -> FittedRuns:
     visits = Members.between(curricula, range(POOL), range(STEPS + 1))
-    return FittedRuns(visits, RATES, np.array(step or range(STEPS + 1)), values, scale_of("bleu"))
+    return FittedRuns(visits, RATES, np.array(step or range(STEPS + 1)), values, scale_of("bleu"), range(POOL))
 
 
 def true_values(curricula: list[Curriculum], kernels: np.ndarray) -> np.ndarray:
@@ -63,15 +63,18 @@ def test_runs_left_out_equal_refitting(make_curricula: MakeCurricula) -> None:
     features = filtered_kernels(runs, kernels, OWN)
     ridges = (1e-3, 0.1)
     computed = Regression.of(features.copy(), runs.latent).left_out_effects(ridges)
-    scaled = features / np.sqrt(np.square(features.astype(np.float64)).mean((0, 1, 3)))[:, None]
+    scaled = features / np.sqrt(np.square(features.astype(np.float64)).mean((0, 2, 3)))[:, None, None]
     for out in range(RUNS):
         x, y = np.delete(scaled, out, 0), np.delete(runs.latent, out, 0)
-        centred = (x - x.mean(0)).transpose(0, 1, 3, 2).reshape(-1, x.shape[2])
-        target = (y - y.mean(0)).reshape(-1)
+        # Each step counts as much as runs are near each other at it.
+        spread = np.sqrt(np.square(runs.latent - runs.latent.mean(0)).mean((0, 2)))
+        share = spread.mean() / spread[:, None]
+        centred = ((x - x.mean(0)) * share).transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+        target = ((y - y.mean(0)) * share).reshape(-1)
         for place, ridge in enumerate(ridges):
             unit = np.linalg.eigvalsh(centred.T @ centred).mean()
-            weights = np.linalg.solve(centred.T @ centred + ridge * unit * np.eye(x.shape[2]), centred.T @ target)
-            wanted = np.einsum("sdm,d->sm", scaled[out] - x.mean(0), weights)
+            weights = np.linalg.solve(centred.T @ centred + ridge * unit * np.eye(x.shape[1]), centred.T @ target)
+            wanted = np.einsum("dsm,d->sm", scaled[out] - x.mean(0), weights)
             np.testing.assert_allclose(computed[place, out], wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -109,11 +112,15 @@ def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
     np.testing.assert_allclose(predicted[:, measured], values[RUNS:][:, measured], atol=0.05)
 
 
-def test_the_strongest_ridge_within_a_standard_error_is_taken() -> None:
+def test_settings_within_a_standard_error_are_chosen_by_retrainings_or_by_the_strongest_ridge() -> None:
+    few, many = ("all", 1.0, OWN, False), ("trained", 1.0, OWN, False)
     errors = np.array([[1.0, 1.0, 1.0, 1.0], [0.9, 1.1, 1.0, 0.8], [0.9, 1.2, 0.9, 1.0], [2.0, 2.1, 2.0, 2.0]])
-    assert strongest_ridge(errors) == 2
-    assert strongest_ridge(errors[[0, 3]]) == 0
-    assert strongest_ridge(np.array([[1.0], [1.0], [2.0]])) == 1
+    worse = errors + 0.01
+    assert choose_setting({few: Tried(errors, None), many: Tried(worse, None)}) == (few, 2)
+    assert choose_setting({few: Tried(errors[[0, 3]], None)}) == (few, 0)
+    assert choose_setting({few: Tried(np.array([[1.0], [1.0], [2.0]]), None)}) == (few, 1)
+    scored = {few: Tried(errors, np.array([0.1, 0.2, 0.3, 0.9])), many: Tried(worse, np.array([0.1, 0.1, 0.4, 0.9]))}
+    assert choose_setting(scored) == (many, 2)
 
 
 def test_a_dataset_with_kernels_is_trained_on_and_its_held_out_run_predicted(dataset: Path, tmp_path: Path) -> None:

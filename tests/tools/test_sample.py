@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import gptdynamics
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products, read_vectors
+from gptdynamics.dataset.reading import read_examples
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.verify import verify
+from gptdynamics.errors import DataError
+from gptdynamics.examples import Example
 from gptdynamics.metrics import METRICS
 from gptdynamics.runs import Bench
 from tests.cards import check_whole, code, lines_of, tables
-from tools.sample import make_sample, round_bits
+from tools.sample import combine, make_sample, round_bits
 
 BUNDLED = Path(gptdynamics.__file__).parent
 SHARED_TASKS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
@@ -30,6 +34,23 @@ def test_rounding_keeps_so_many_significant_bits(value: float, bits: int, sign: 
     assert abs(rounded - sign * value) <= value * 2.0**-bits
     mantissa, _ = np.frexp(rounded)
     assert mantissa * 2**bits == np.round(mantissa * 2**bits)
+
+
+def test_examples_of_one_task_become_one_file(tmp_path: Path) -> None:
+    def example(key: int, prompt: str, row: str = "") -> Example:
+        return Example(key, prompt, " positive" if prompt else "", task="sst2", source={"row": row or str(key)})
+
+    few, more, other, both = (tmp_path / name for name in ("few", "more", "other", "both"))
+    DatasetFolder(few).add_examples("sst2", "pool", [example(0, ""), example(1, "one")])
+    DatasetFolder(more).add_examples("sst2", "pool", [example(0, "nought"), example(1, ""), example(2, "two")])
+    DatasetFolder(other).add_examples("sst2", "pool", [example(0, "nought", row="9")])
+    combine([few, more], both)
+    assert [each.prompt for each in read_examples(DatasetFolder(both), "sst2", "pool")] == ["nought", "one", "two"]
+    with pytest.raises(DataError, match="example 0 is another row"):
+        combine([few, other], tmp_path / "wrong")
+    shutil.copytree(few / "data/sst2_examples", few / "data/sst2_tiny")
+    with pytest.raises(DataError, match="another folder has it, too"):
+        combine([few, few], tmp_path / "twice")
 
 
 def test_zero_stays_zero() -> None:
@@ -46,14 +67,14 @@ def test_the_bundled_sample_is_sound_small_and_without_texts() -> None:
         *BUNDLED.glob("manifests/*"),
         *BUNDLED.glob("data/*/*"),
     ]
-    assert sum(path.stat().st_size for path in parts) < 12e6
+    assert sum(path.stat().st_size for path in parts) < 16e6
     dynamics = read_dynamics(BUNDLED, "rte_nano", "loss")
     assert all(example.withheld for example in dynamics.pool + dynamics.test)
 
 
 @bundled
 def test_a_sample_of_the_sample_is_the_same(tmp_path: Path) -> None:
-    make_sample(BUNDLED, tmp_path / "again")
+    make_sample([BUNDLED], tmp_path / "again")
     for path in [*BUNDLED.glob("data/**/*.parquet"), BUNDLED / "README.md", BUNDLED / "trajectories.svg"]:
         assert (tmp_path / "again" / path.relative_to(BUNDLED)).read_bytes() == path.read_bytes(), path
     assert verify(tmp_path / "again").faults == []
@@ -70,7 +91,7 @@ def test_the_card_of_the_sample_is_whole_and_plots_by_the_short_name(
     check_whole(card, ["How it was made", "Load and plot", "Limits", "Licences", "Citation", "This sample"])
     assert lines_of((BUNDLED / "trajectories.svg").read_bytes()) == 9 * 10
     assert {row[3] for row in tables(card)[1][1:] if not row[0].startswith("mini_")} == {"left out"}
-    assert code(card, "bash") == ["make nano-release sample DATA=<folder with corpus/ and tasks/>\n"]
+    assert code(card, "bash") == ["make nano-release smollm2-release sample DATA=<folder with corpus/ and tasks/>\n"]
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     names: dict[str, Any] = {}
     (plot,) = code(card, "python")

@@ -65,6 +65,15 @@ class ConfigFacts:
         return range(shared.test_examples * len(self.task.test_parts))
 
     @property
+    def pool_ids(self) -> range | None:
+        """Ids of the pool that its runs draw from."""
+        if self.settings is not None:
+            return self.settings.pool_ids
+        if self.recorded is None or self.task is None:
+            return None
+        return range(self.recorded.pool_size * len(self.task.parts))
+
+    @property
     def own_metrics(self) -> dict[str, Metric]:
         """The metrics that are its task's own, by name."""
         return {metric.name: metric for metric in self.metrics or () if metric.name not in METRICS}

@@ -111,10 +111,10 @@ def _empty(file: _Gradients) -> Problems:
 
 def _steps_and_pool(file: _Gradients) -> Problems:
     """A row for each step and pool example, in order."""
-    settings = file.facts.settings
-    if settings is None or file.updates is None or not {"step", "id"} <= set(file.table.column_names):
+    ids = file.facts.pool_ids
+    if ids is None or file.updates is None or not {"step", "id"} <= set(file.table.column_names):
         return
-    steps, pool = product_steps(file.updates), np.array(settings.pool_ids)
+    steps, pool = product_steps(file.updates), np.array(ids)
     if file.kernel is not None:
         steps = [each.step for each in file.kernel.checkpoints]
         if steps[-1] > file.updates:

@@ -109,14 +109,14 @@ function drawStrip(canvas, { effects, changedSteps, chosen, left, width }) {
   canvas.height = Math.round(height * ratio);
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  const most = Math.max(...effects.flat().map((effect) => Math.abs(effect || 0))) || 1;
-  const slot = width / effects.length, colours = { down: styleOf("--down"), up: styleOf("--up"), none: styleOf("--rule") };
+  const most = Math.max(...effects.flat().map((effect) => Math.abs(effect))) || 1;
+  const slot = width / effects.length, colours = { down: styleOf("--down"), up: styleOf("--up") };
   effects.forEach((batch, at) => {
     // The batch of step t leads from t - 1 to t.
     const x = left + at * slot, gap = slot > 4 ? 1 : 0;
     batch.forEach((effect, row) => {
-      pen.globalAlpha = effect === null ? 1 : 0.12 + 0.88 * Math.sqrt(Math.abs(effect) / most);
-      pen.fillStyle = effect === null ? colours.none : effect < 0 ? colours.down : colours.up;
+      pen.globalAlpha = 0.12 + 0.88 * Math.sqrt(Math.abs(effect) / most);
+      pen.fillStyle = effect < 0 ? colours.down : colours.up;
       pen.fillRect(x, 4 + row * cell, slot - gap, cell - 1);
     });
     pen.globalAlpha = 1;

@@ -1,13 +1,7 @@
 "use strict";
 // Changes of a curriculum, as in simulator/model/what_if.py. Each gives a new one and leaves the old as it is. Batches are
-// lists of places in the pool; steps are numbered from 1, visits within a batch from 0.
-
-/** Raised where a change would leave a batch with nothing to train on. */
-class EmptyBatchError extends Error {
-  constructor(step) {
-    super(`Step ${step} would have nothing left to train on. Repeat or move something into it first.`);
-  }
-}
+// lists of places in the pool; steps are numbered from 1, visits within a batch from 0. A batch may become empty: it
+// makes no update.
 
 /** Without one visit. */
 function dropVisit(batches, step, visit) {
@@ -16,7 +10,7 @@ function dropVisit(batches, step, visit) {
 
 /** Without an example, in all steps. */
 function dropExample(batches, place) {
-  return batches.map((batch, at) => checked(at + 1, batch.filter((other) => other !== place)));
+  return batches.map((batch) => batch.filter((other) => other !== place));
 }
 
 /** A visit once more in its batch: it counts twice in the batch's mean. */
@@ -36,10 +30,5 @@ function addExample(batches, step, place) {
 }
 
 function changedAt(batches, step, change) {
-  return batches.map((batch, at) => (at + 1 === step ? checked(step, change(batch)) : batch));
-}
-
-function checked(step, batch) {
-  if (batch.length === 0) throw new EmptyBatchError(step);
-  return batch;
+  return batches.map((batch, at) => (at + 1 === step ? change(batch) : batch));
 }

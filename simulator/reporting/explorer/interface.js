@@ -25,7 +25,7 @@
   };
   const batches = () => (history().length ? history()[history().length - 1].batches : run().batches);
   const visitsOf = (at) => batches().reduce((sum, batch) => sum + batch.filter((other) => other === at).length, 0);
-  const schedule = () => (known.schedule ||= scheduleOf(model(), view().rates[run().rates]));
+  const schedule = () => (known.schedule ||= scheduleOf(model(), view().rates[run().rates], run().batches));
 
   const chart = new TrajectoryChart(byId("chart"), {
     chosen: () => chosen.step,
@@ -111,7 +111,7 @@
     fillChanges(byId("changes"), labels);
     byId("no-changes").hidden = labels.length > 0;
     for (const id of ["undo", "reset"]) byId(id).disabled = labels.length === 0;
-    const sizes = [...new Set(batches().map((batch) => batch.length))].filter((size) => size !== view().batchSize);
+    const sizes = [...new Set(batches().map((batch) => batch.length))].filter((size) => size && size !== view().batchSize);
     byId("beyond").textContent = labels.length && sizes.length
       ? `Batches of ${sizes.sort((a, b) => a - b).join(", ")}; the simulator was trained on batches of ${view().batchSize}.` : "";
   }
@@ -181,10 +181,10 @@
   }
 
   function* finals(of) {
-    const means = batchMeans(model(), of), steps = of.length, values = [];
+    const means = batchMeans(model(), of), steps = of.length, values = [], own = scheduleFor(model(), schedule(), of);
     for (let at = 0; at < view().test.length; at++) {
       const factors = batchFactors(model(), means, steps, at);
-      values.push(trajectoryOf(model(), schedule(), factors, at, initial(at))[steps]);
+      values.push(trajectoryOf(model(), own, factors, at, initial(at))[steps]);
       yield;
     }
     return values;
@@ -211,16 +211,9 @@
   // Changing.
 
   function change(label, changed) {
-    try {
-      history().push({ label: label, batches: changed(batches()) });
-    } catch (error) {
-      if (!(error instanceof EmptyBatchError)) throw error;
-      say(error.message);
-      return false;
-    }
+    history().push({ label: label, batches: changed(batches()) });
     say("");
     answer();
-    return true;
   }
 
   function say(message) {
@@ -236,15 +229,18 @@
   const act = {
     drop(visit) {
       const { step } = chosen, at = batches()[step - 1][visit];
-      if (change(`Step ${step}: without ${named(at)}`, (now) => dropVisit(now, step, visit))) focusBatch(visit);
+      change(`Step ${step}: without ${named(at)}`, (now) => dropVisit(now, step, visit));
+      focusBatch(visit);
     },
     dropAll(at) {
       const times = visitsOf(at);
-      if (change(`Everywhere (${times} visits): without ${named(at)}`, (now) => dropExample(now, at))) byId("changes-title").focus({ preventScroll: true });
+      change(`Everywhere (${times} visits): without ${named(at)}`, (now) => dropExample(now, at));
+      byId("changes-title").focus({ preventScroll: true });
     },
     repeat(visit) {
       const { step } = chosen, at = batches()[step - 1][visit];
-      if (change(`Step ${step}: ${named(at)} once more`, (now) => repeatVisit(now, step, visit))) focusBatch(visit + 1);
+      change(`Step ${step}: ${named(at)} once more`, (now) => repeatVisit(now, step, visit));
+      focusBatch(visit + 1);
     },
     move(visit, to) {
       const { step } = chosen, at = batches()[step - 1][visit], steps = batches().length;
@@ -252,7 +248,8 @@
         say(`There is no other step ${to}: give one from 1 to ${steps} but ${step}.`);
         return;
       }
-      if (change(`${named(at)} from step ${step} to step ${to}`, (now) => moveVisit(now, step, visit, to))) focusBatch(visit);
+      change(`${named(at)} from step ${step} to step ${to}`, (now) => moveVisit(now, step, visit, to));
+      focusBatch(visit);
     },
   };
 

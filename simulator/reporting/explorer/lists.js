@@ -23,13 +23,12 @@ function exampleTitle(example, length) {
 /** What a visit or an example does to the end of the trajectory, as words. */
 function effectText(effect, metric) {
   if (effect === undefined) return "";
-  if (effect === null) return "alone in its batch";
   const size = numberText(Math.abs(effect), 4);
   return Number(size) === 0 ? `final ${metric} stays` : `${effect < 0 ? "lowers" : "raises"} final ${metric} by ${size}`;
 }
 
 function effectMark(effect, metric) {
-  const none = effect === null || effect === undefined || Math.abs(effect) < 5e-5;
+  const none = effect === undefined || Math.abs(effect) < 5e-5;
   const kind = none ? "" : effect < 0 ? " down" : " up";
   return made("span", { class: "effect" + kind, text: effectText(effect, metric) });
 }
@@ -42,6 +41,10 @@ function actionButton(text, label, action) {
 
 /** Cards of the visits of one step; `act` has the changes: drop, dropAll, repeat, move. */
 function fillBatch(list, { step, steps, batch, pool, visits, effects, metric, act }) {
+  if (batch.length === 0) {
+    list.replaceChildren(made("li", { class: "soft", text: "No examples: no update is made at this step, and its learning rate passes." }));
+    return;
+  }
   list.replaceChildren(...batch.map((place, visit) => {
     const example = pool(place), id = example[1], what = `training example ${id}`, times = visits(place);
     const target = made("input", {

@@ -7,6 +7,8 @@
 // numbers of all test examples, and so it has with kernels (tangent), of which each filter weighs those of a test
 // example. Then a loop over the steps.
 //
+// A batch without examples makes no update and its learning rate passes: nothing changes at its step.
+//
 // N training examples, M test examples, F filters or factors, K numbers in a vector, T updates. Batches are lists of
 // places in the pool: [[3, 17], ...]. Arrays are flat; [F, T] means that the value of (f, t) is at f * T + t.
 
@@ -57,12 +59,25 @@ function stepFactors(model, means, steps, test, step, factors) {
 const DYNAMICS_KINDS = {
   memory: { schedule: memorySchedule, trajectory: memoryTrajectory },
   tangent: { schedule: memorySchedule, trajectory: memoryTrajectory },
-  markov: { schedule: (model, rates) => markovSchedule(model, rates.length), trajectory: markovTrajectory },
+  markov: { schedule: (model, rates, made) => markovSchedule(model, made), trajectory: markovTrajectory },
 };
 
-/** What depends on the learning rates alone, so that it is computed once for a run. */
-function scheduleOf(model, rates) {
-  return DYNAMICS_KINDS[model.dynamics].schedule(model, rates);
+/** Whether each batch makes an update: not one without examples. */
+function updatesMade(batches) {
+  return batches.map((batch) => batch.length > 0);
+}
+
+/** What depends on the learning rates and on which batches make an update, so that it is computed once for a run. */
+function scheduleOf(model, rates, batches) {
+  const made = updatesMade(batches);
+  return { rates: rates, made: made, ...DYNAMICS_KINDS[model.dynamics].schedule(model, rates, made) };
+}
+
+/** A run's schedule for changed batches: the same, unless other ones make an update. */
+function scheduleFor(model, schedule, batches) {
+  const made = updatesMade(batches);
+  const same = made.length === schedule.made.length && made.every((update, step) => update === schedule.made[step]);
+  return same ? schedule : scheduleOf(model, schedule.rates, batches);
 }
 
 /** The trajectory of one test example from what its batches give: [T + 1]. `initial` are its first values. */
@@ -73,35 +88,36 @@ function trajectoryOf(model, schedule, factors, test, initial) {
 /** The trajectory of one test example in a run of these batches. */
 function simulate(model, schedule, batches, test, initial) {
   const factors = batchFactors(model, batchMeans(model, batches), batches.length, test);
-  return trajectoryOf(model, schedule, factors, test, initial);
+  return trajectoryOf(model, scheduleFor(model, schedule, batches), factors, test, initial);
 }
 
 /**
  * The last value if one visit of a step (from 1) were not there, for each of its visits; `factors` are those of the
- * whole run. An only example of a batch cannot be left out: null.
+ * whole run. Without its only example a batch makes no update.
  */
 function finalsWithout(model, schedule, batches, factors, step, test, initial) {
   const steps = batches.length, batch = batches[step - 1], one = new Float64Array(model.filters);
   const changed = Float64Array.from(factors);
   return batch.map((_, at) => {
-    if (batch.length === 1) return null;
     const kept = batch.filter((_, other) => other !== at);
+    const without = scheduleFor(model, schedule, kept.length ? batches : dropVisit(batches, step, at));
     stepFactors(model, batchMeans(model, [kept]), 1, test, 0, one);
     for (let filter = 0; filter < model.filters; filter++) changed[filter * steps + step - 1] = one[filter];
-    return trajectoryOf(model, schedule, changed, test, initial)[steps];
+    return trajectoryOf(model, without, changed, test, initial)[steps];
   });
 }
 
 /**
  * The effect of each visit of each step on the last value, as `simulator.influence.leave_out` has it: with the visit
- * minus without it. One step at a time, so that a page can answer meanwhile; null as of `finalsWithout`.
+ * minus without it. One step at a time, so that a page can answer meanwhile.
  */
 function* visitEffects(model, schedule, batches, test, initial) {
   const factors = batchFactors(model, batchMeans(model, batches), batches.length, test);
-  const final = trajectoryOf(model, schedule, factors, test, initial)[batches.length];
+  const own = scheduleFor(model, schedule, batches);
+  const final = trajectoryOf(model, own, factors, test, initial)[batches.length];
   for (let step = 1; step <= batches.length; step++) {
-    const without = finalsWithout(model, schedule, batches, factors, step, test, initial);
-    yield without.map((value) => (value === null ? null : final - value));
+    const without = finalsWithout(model, own, batches, factors, step, test, initial);
+    yield without.map((value) => final - value);
   }
 }
 
@@ -109,7 +125,6 @@ function* visitEffects(model, schedule, batches, test, initial) {
 function* exampleEffects(model, schedule, batches, test, initial) {
   const final = simulate(model, schedule, batches, test, initial)[batches.length];
   for (const place of new Set(batches.flat())) {
-    if (batches.some((batch) => batch.every((other) => other === place))) continue;
     const without = simulate(model, schedule, dropExample(batches, place), test, initial);
     yield [place, final - without[without.length - 1]];
   }
@@ -133,21 +148,28 @@ function withinRange(model, value) {
 
 // markov: phi_t = sum_j alpha_j phi_{t-j} + beta, a step for each interval between two measurements.
 
-function markovSchedule(model, steps) {
-  const measured = [];
+function markovSchedule(model, made) {
+  const steps = made.length, measured = [];
   for (let step = model.firstStep; step < steps; step += model.stride) measured.push(step);
-  return { measured: [...measured, steps] };
+  measured.push(steps);
+  // How many updates were made in each interval; without one its value stays.
+  const counts = measured.slice(1).map((end, at) => made.slice(measured[at], end).filter((update) => update).length);
+  return { measured: measured, counts: counts };
 }
 
 function markovTrajectory(model, schedule, factors, test, initial) {
-  const { measured } = schedule, order = model.filters - 1, steps = factors.length / model.filters;
+  const { measured, counts } = schedule, order = model.filters - 1, steps = factors.length / model.filters;
   const between = (filter, interval) => {
     let sum = 0;
     for (let step = measured[interval]; step < measured[interval + 1]; step++) sum += factors[filter * steps + step];
-    return sum / (measured[interval + 1] - measured[interval]);
+    return sum / counts[interval];
   };
   const values = initial.slice(0, order);
   for (let interval = order - 1; interval < measured.length - 1; interval++) {
+    if (counts[interval] === 0) {
+      values.push(values[values.length - 1]);
+      continue;
+    }
     let value = between(order, interval);
     for (let lag = 1; lag <= order; lag++) value += between(lag - 1, interval) * values[values.length - lag];
     values.push(value);
@@ -172,14 +194,15 @@ function knownShare(model, relative) {
   return known;
 }
 
-
-function memorySchedule(model, rates) {
+function memorySchedule(model, rates, made) {
   const { fadings, forgettings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
+  // Where no update is made nothing moves along the mean curve, but the run's schedule is no other one.
+  const spent = rates.map((rate, step) => (made[step] ? rate : 0));
   const tau = [0];
   // Rounded as torch does it, so that a run's own schedule meets the grid of the mean curve.
   let sum = 0;
-  rates.forEach((rate) => tau.push(Math.fround((sum += Math.fround(rate / referenceRate)))));
-  const relative = Float64Array.from(rates, (rate) => rate / referenceRate);
+  spent.forEach((rate) => tau.push(Math.fround((sum += Math.fround(rate / referenceRate)))));
+  const relative = Float64Array.from(spent, (rate) => rate / referenceRate);
   const strengths = new Float64Array(fadings.length * steps), kept = new Float64Array(forgettings.length * steps);
   for (let step = 0; step < steps; step++) {
     fadings.forEach((fading, at) => {
@@ -188,9 +211,11 @@ function memorySchedule(model, rates) {
     forgettings.forEach((forgetting, at) => { kept[at * steps + step] = Math.exp(-forgetting * relative[step]); });
   }
   const places = tau.map((at) => placeOf(model.tau, at));
-  const known = knownShare(model, relative);
+  const known = knownShare(model, Float64Array.from(rates, (rate) => rate / referenceRate));
   const shown = places.map((at, step) => along(model.shown, 1, 0, at) * known[step]);
-  return { relative: relative, strengths: strengths, kept: kept, places: places, shown: shown };
+  // Before the first update there is nothing but the first value.
+  const begun = made.includes(true) ? made.indexOf(true) + 1 : Infinity;
+  return { relative: relative, strengths: strengths, kept: kept, places: places, shown: shown, begun: begun };
 }
 
 function memoryTrajectory(model, schedule, factors, test, initial) {
@@ -203,42 +228,44 @@ function memoryTrajectory(model, schedule, factors, test, initial) {
   // The curve of an unseen example was predicted from its first value already.
   const offset = model.seen[test] ? first - latent[given] : 0;
   return Float64Array.from(latent, (value, step) =>
-    step <= given ? initial[0] : fromLatent(model, value + model.carry * offset));
+    step <= given || step < schedule.begun ? initial[0] : fromLatent(model, value + model.carry * offset));
 }
 
 /** <w, [m_t, n_t]>: what all filters hold after each step. */
 function effectsOf(model, schedule, factors) {
   const steps = factors.length / model.filters, effects = new Float64Array(steps + 1);
-  const { decays, fadings, momenta, forgettings } = model;
+  const { decays, fadings, momenta, forgettings } = model, { made } = schedule;
   let from = 0;
   for (const decay of decays) {
     for (let fading = 0; fading < fadings.length; fading++, from += steps) {
-      addMemory(effects, factors, from, decay, schedule.strengths, fading * steps);
+      addMemory(effects, factors, from, decay, schedule.strengths, fading * steps, made);
     }
   }
   for (const momentum of momenta) {
     for (let forgetting = 0; forgetting < forgettings.length; forgetting++, from += steps) {
-      addOptimiser(effects, factors, from, momentum, schedule.relative, schedule.kept, forgetting * steps);
+      addOptimiser(effects, factors, from, momentum, schedule.relative, schedule.kept, forgetting * steps, made);
     }
   }
   return effects;
 }
 
-/** m: a filter keeps the share `decay` of what it had and gets what the batch gives it. */
-function addMemory(effects, factors, from, decay, strengths, at) {
+/** m: with each update a filter keeps the share `decay` of what it had and gets what the batch gives it. */
+function addMemory(effects, factors, from, decay, strengths, at, made) {
   let state = 0;
   for (let step = 0; step < effects.length - 1; step++) {
-    state = decay * state + strengths[at + step] * factors[from + step];
+    if (made[step]) state = decay * state + strengths[at + step] * factors[from + step];
     effects[step + 1] += state;
   }
 }
 
 /** n: what an optimiser with momentum adds up, and forgets as fast as it learns. */
-function addOptimiser(effects, factors, from, momentum, relative, kept, at) {
+function addOptimiser(effects, factors, from, momentum, relative, kept, at, made) {
   let velocity = 0, state = 0;
   for (let step = 0; step < effects.length - 1; step++) {
-    velocity = momentum * velocity + (1 - momentum) * factors[from + step];
-    state = kept[at + step] * state + relative[step] * velocity;
+    if (made[step]) {
+      velocity = momentum * velocity + (1 - momentum) * factors[from + step];
+      state = kept[at + step] * state + relative[step] * velocity;
+    }
     effects[step + 1] += state;
   }
 }

@@ -153,7 +153,7 @@ def test_the_explorer(effects: Effects) -> None:
     page = Scripts(View(effects.run, (simulated,)))
     places = {example.id: at for at, example in enumerate(effects.run.pool)}
     code = """(() => {
-      const run = view.runs[0], model = view.model(0), schedule = scheduleOf(model, view.rates[run.rates]);
+      const run = view.runs[0], model = view.model(0), schedule = scheduleOf(model, view.rates[run.rates], run.batches);
       return [...%s(model, schedule, run.batches, 3, view.initial(0, 3))];
     })()"""
     found = dict(page.value(code % "exampleEffects"))

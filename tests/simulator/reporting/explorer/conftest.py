@@ -34,7 +34,7 @@ class Scripts:
         """`[M, steps + 1]` of changed batches, given as code in which `batches` are those of the run."""
         code = f"""(() => {{
           const run = view.runs[{run}], model = view.model({model}), batches = run.batches;
-          const schedule = scheduleOf(model, view.rates[run.rates]), changed = {batches};
+          const schedule = scheduleOf(model, view.rates[run.rates], batches), changed = {batches};
           return view.test.map((_, test) => Array.from(
             simulate(model, schedule, changed, test, view.initial({run}, test))));
         }})()"""

@@ -1,0 +1,151 @@
+"""How much memory a worker that makes runs needs, by arithmetic.
+
+Numbers have four bytes. A worker holds the base model, the copy of it that a run trains, and of what is trained the
+gradients and AdamW's two moments. Beside that it makes one thing after another: updates, measurements, texts, gradient
+products; the largest counts. What a pass keeps is rough: so many numbers a layer and token, and the logits of targets.
+Measured with a kernel: nano 524 MiB where 534 are estimated, SmolLM2-135M 4,004 MiB where 4,397 are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gptdynamics.configs import RunSettings
+from gptdynamics.estimates.flops import LOSS_BATCH_TOKENS, TEXT_BATCH_TOKENS
+from gptdynamics.estimates.lengths import TaskLengths
+from gptdynamics.estimates.shapes import ModelShape
+from gptdynamics.metrics import names_of
+
+if TYPE_CHECKING:
+    from gptdynamics.settings.kernels import KernelSettings
+
+GIB = 2**30
+# Python, torch, transformers and the tasks' rows, measured in a worker of nano.
+LIBRARIES = 400 * 2**20
+# Of `gradients.passes`, `gradients.kernels` and `gradients.products`, written here again so that an estimate needs no
+# torch: tokens of a batch, its activations as a multiple of what is captured, examples of the second seed's sample, and
+# the memory of exact products.
+_KERNEL_TOKENS, _ACTIVATIONS, _ERROR_SAMPLE, _EXACT_PRODUCTS = 1024, 3, 20, 2**31
+_NUMBER = 4
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """Bytes that one worker needs.
+
+    Attributes:
+        libraries: of the process itself.
+        weights: of the base model and of the copy that is trained.
+        training: gradients and two moments of what is trained.
+        passes: activations and logits of the largest pass of an update, a measurement, or a batch of texts.
+        products: of a kernel or of exact gradient products, on top of the rest; 0 without.
+    """
+
+    libraries: float
+    weights: float
+    training: float
+    passes: float
+    products: float
+
+    @property
+    def total(self) -> float:
+        """All of it; passes and gradient products follow each other."""
+        return self.libraries + self.on_device
+
+    @property
+    def on_device(self) -> float:
+        """What is on the GPU, where there is one."""
+        return self.weights + self.training + max(self.passes, self.products)
+
+    def __str__(self) -> str:
+        largest = ("gradient products", self.products) if self.products > self.passes else ("passes", self.passes)
+        parts = [("weights", self.weights), ("gradients and moments", self.training), largest]
+        return ", ".join(f"{name} {size / GIB:.1f}" for name, size in [*parts, ("libraries", self.libraries)])
+
+
+def worker_memory(
+    shape: ModelShape,
+    settings: RunSettings,
+    lengths: Mapping[str, TaskLengths],
+    kernel: KernelSettings | None = None,
+    exact_products: bool = False,
+) -> WorkerMemory:
+    """What a worker needs that makes runs of a config.
+
+    Args:
+        shape: of the base model.
+        settings: of the runs.
+        lengths: of the tasks that they train on and are measured by.
+        kernel: how kernels are taken; None: they are not.
+        exact_products: whether runs record exact gradient products.
+    """
+    trained = shape.adapter_weights(settings.lora_rank) if settings.lora_rank else shape.weights
+    weights = 2 * shape.weights + (trained if settings.lora_rank else 0)
+    products = 0.0
+    if kernel is not None:
+        products = kernel_bytes(shape, settings, lengths, kernel)
+    if exact_products:
+        examples = settings.pool_size * settings.parts + _test_examples(settings)
+        # A copy of the weights, their change, and as many whole gradients as fit.
+        products = max(products, _NUMBER * trained * 2 + min(_EXACT_PRODUCTS, _NUMBER * trained * examples))
+    return WorkerMemory(
+        libraries=LIBRARIES,
+        weights=_NUMBER * weights,
+        training=_NUMBER * 3 * trained,
+        passes=_pass_bytes(shape, settings, lengths),
+        products=products,
+    )
+
+
+def _test_examples(settings: RunSettings) -> int:
+    from gptdynamics.tasks import get_task
+
+    return settings.test_examples * len(get_task(settings.task).test_parts)
+
+
+def _pass_bytes(shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths]) -> float:
+    """The largest of a batch of training, of a measurement, and of texts."""
+    from gptdynamics.tasks import get_task
+
+    context = min(shape.context, settings.max_length)
+    kept = shape.layers * (16 * shape.hidden + (shape.mlp_matrices + 1) * shape.intermediate)
+    passing = 6 * shape.hidden + shape.mlp_matrices * shape.intermediate
+    cached = 2 * shape.layers * shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
+    largest = 0.0
+    for part in get_task(settings.task).test_parts:
+        cut = lengths[part.name].cut(context)
+        longest = cut.pool.longest_of(settings.batch_size)[0]
+        # Logits, their softmax and its gradient.
+        update = settings.batch_size * (longest * kept + cut.pool.target * 3 * shape.vocabulary)
+        rows = min(settings.test_examples, LOSS_BATCH_TOKENS / cut.test.fed)
+        measurement = rows * (cut.test.fed * passing + cut.test.target * 2 * shape.vocabulary)
+        largest = max(largest, update, measurement)
+        if names_of(part.followed_metrics, needs_text=True):
+            each = min(context, cut.test.prompt + cut.new_tokens)
+            rows = min(settings.test_examples, TEXT_BATCH_TOKENS / each)
+            largest = max(largest, rows * (each * (cached + passing) + 3 * shape.vocabulary))
+    return _NUMBER * largest
+
+
+def kernel_bytes(
+    shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], kernel: KernelSettings
+) -> float:
+    """What taking a kernel needs: one whole gradient, by which coverage is found out, or what is projected."""
+    limit = kernel.memory * GIB
+    trained = shape.adapter_weights(settings.lora_rank) if settings.lora_rank else shape.weights
+    matrices, feature = (_NUMBER * each for each in shape.projected_numbers(kernel.columns, settings.lora_rank))
+    narrow = shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
+    captured = shape.layers * (8 * shape.hidden + 2 * narrow + shape.mlp_matrices * shape.intermediate)
+    longest = max(each.pool.fed for each in lengths.values())
+    tokens = min(_KERNEL_TOKENS, settings.pool_size * settings.parts * longest)
+    batch = min(limit / 4, _ACTIVATIONS * _NUMBER * captured * tokens)
+    held = min(_test_examples(settings) * feature, max(feature, 0.7 * limit - matrices))
+    second_seed = matrices + _ERROR_SAMPLE * feature
+    return max(_NUMBER * trained, matrices + max(held, second_seed) + batch)
+
+
+def smallest_kernel_memory(shape: ModelShape, settings: RunSettings, kernel: KernelSettings) -> float:
+    """The GiB below which a kernel is refused: its random matrices and one example's projected gradients."""
+    return _NUMBER * sum(shape.projected_numbers(kernel.columns, settings.lora_rank)) / 0.7 / GIB
