@@ -10,16 +10,16 @@ import numpy as np
 
 from gptdynamics.configs import split_of
 from simulator.attribution.lds import lds_by_step, lds_difference
-from simulator.attribution.retraining_methods import (
+from simulator.baselines import NotApplicableError
+from simulator.evaluation.evaluate import simulators_to_train
+from simulator.evaluation.simulated import Simulated, name_of
+from simulator.experiments.retraining_methods import (
+    RetrainedTestRuns,
     RetrainingMethod,
-    Retrainings,
     by_exact_first_order,
     by_kernels,
     by_target,
 )
-from simulator.baselines import NotApplicableError
-from simulator.evaluation.evaluate import simulators_to_train
-from simulator.evaluation.simulated import Simulated, name_of
 from simulator.experiments.workbench import UNTRAINABLE, Workbench
 from simulator.reporting.numbers import interval_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
@@ -48,7 +48,7 @@ NOTES = (
 )
 
 
-def _simulator(bench: Workbench, settings: TrainSettings, retrainings: Retrainings) -> np.ndarray:
+def _simulator(bench: Workbench, settings: TrainSettings, retrainings: RetrainedTestRuns) -> np.ndarray:
     simulated = Simulated(bench.trained(settings).model)
     if simulated.history > 1:
         raise NotApplicableError(f"{simulated.name} would be given {simulated.history} values of each retraining")
@@ -73,7 +73,7 @@ def counterfactuals(bench: Workbench) -> Result:
         seen = bench.runs(config, METRIC).split("train", "validation")
         try:
             read = bench.runs(config, METRIC, counterfactual=True)
-            retrainings = Retrainings.of(read, seen, bench.on_phase, bench.on_progress)
+            retrainings = RetrainedTestRuns.of(read, seen, bench.on_phase, bench.on_progress)
         except NotApplicableError as error:
             result.skipped.append(str(error))
             continue
@@ -83,7 +83,7 @@ def counterfactuals(bench: Workbench) -> Result:
     return result
 
 
-def _score(bench: Workbench, config: str, retrainings: Retrainings, result: Result) -> None:
+def _score(bench: Workbench, config: str, retrainings: RetrainedTestRuns, result: Result) -> None:
     predicted: dict[str, np.ndarray] = {}
     sees_run: dict[str, bool] = {}
     for method in methods_of(bench, config):
@@ -100,7 +100,7 @@ def _score(bench: Workbench, config: str, retrainings: Retrainings, result: Resu
 
 
 def _rows(
-    config: str, run: str, retrainings: Retrainings, predicted: dict[str, np.ndarray], sees_run: dict[str, bool]
+    config: str, run: str, retrainings: RetrainedTestRuns, predicted: dict[str, np.ndarray], sees_run: dict[str, bool]
 ) -> list[dict[str, Any]]:
     """Scores at every measured step after the first, and differences at the last, of one repeated run or of all."""
     chosen = np.arange(len(retrainings.repeated)) if run == "all" else retrainings.places(run)
@@ -120,7 +120,7 @@ def _rows(
     return rows
 
 
-def _table(config: str, retrainings: Retrainings, about: dict[str, list[dict[str, Any]]]) -> Table:
+def _table(config: str, retrainings: RetrainedTestRuns, about: dict[str, list[dict[str, Any]]]) -> Table:
     """A line for each method: its score at the last step, and what the compared one is ahead of it, for each run."""
     last = int(retrainings.runs.step[-1])
     columns = ["method", "sees the run"]
@@ -149,7 +149,7 @@ def _text(row: dict[str, Any] | None, reverse: dict[str, Any] | None = None) -> 
     return interval_text(-reverse["value"], -reverse["high"], -reverse["low"])
 
 
-def _figure(config: str, retrainings: Retrainings, about: dict[str, list[dict[str, Any]]]) -> Figure:
+def _figure(config: str, retrainings: RetrainedTestRuns, about: dict[str, list[dict[str, Any]]]) -> Figure:
     """A panel for each repeated run: the score of each method by measured step."""
     step = retrainings.runs.step[1:].tolist()
     panels = []

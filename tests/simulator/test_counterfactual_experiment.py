@@ -13,14 +13,14 @@ from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.plans import Plan, PlanEntry
 from simulator.attribution.lds import lds, lds_difference
-from simulator.attribution.retraining_methods import (
-    Retrainings,
+from simulator.baselines import NotApplicableError
+from simulator.experiments import Workbench, run_experiment
+from simulator.experiments.retraining_methods import (
+    RetrainedTestRuns,
     by_exact_first_order,
     by_kernels,
     by_target,
 )
-from simulator.baselines import NotApplicableError
-from simulator.experiments import Workbench, run_experiment
 
 CONFIG, OTHER = "mini_sentiment_again", "mini_sentiment_other"
 UPDATES, MEASURED = 8, [0, 4, 8]
@@ -52,12 +52,12 @@ def repeated(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) 
 
 
 @pytest.fixture(scope="module")
-def retrainings(repeated: str) -> Retrainings:
+def retrainings(repeated: str) -> RetrainedTestRuns:
     seen = read_dynamics(repeated, CONFIG).split("train", "validation")
-    return Retrainings.of(read_dynamics(repeated, CONFIG, counterfactual=True), seen)
+    return RetrainedTestRuns.of(read_dynamics(repeated, CONFIG, counterfactual=True), seen)
 
 
-def test_only_retrainings_of_test_runs_count(repeated: str, retrainings: Retrainings) -> None:
+def test_only_retrainings_of_test_runs_count(repeated: str, retrainings: RetrainedTestRuns) -> None:
     assert retrainings.repeated == ["0004"] * 6 + ["0010"] * 5
     assert retrainings.runs.runs == [f"c0004-{at:04d}" for at in range(6)] + [f"c0010-{at:04d}" for at in range(5)]
     assert retrainings.facts.runs == ["0004", "0010"]
@@ -65,14 +65,14 @@ def test_only_retrainings_of_test_runs_count(repeated: str, retrainings: Retrain
     assert retrainings.places("0010").tolist() == [6, 7, 8, 9, 10]
     runs = read_dynamics(repeated, OTHER, counterfactual=True)
     with pytest.raises(NotApplicableError, match=f"{OTHER} has no test run that was made again"):
-        Retrainings.of(runs, runs.split("train"))
+        RetrainedTestRuns.of(runs, runs.split("train"))
     lost = retrainings.runs.take([0, 7])
     with pytest.raises(NotApplicableError, match="run 0004, which others repeat, is missing"):
-        Retrainings.of(lost, retrainings.seen)
+        RetrainedTestRuns.of(lost, retrainings.seen)
 
 
 @pytest.mark.parametrize("summed", [False, True])
-def test_kernels_of_the_repeated_run_add_up(retrainings: Retrainings, summed: bool) -> None:
+def test_kernels_of_the_repeated_run_add_up(retrainings: RetrainedTestRuns, summed: bool) -> None:
     found, runs = by_kernels(retrainings, summed), retrainings.runs
     for place, (base, curriculum) in enumerate(zip(retrainings.repeated, runs.curricula, strict=True)):
         products = read_products(runs.source, runs.config, base)
@@ -87,17 +87,17 @@ def test_kernels_of_the_repeated_run_add_up(retrainings: Retrainings, summed: bo
         np.testing.assert_allclose(found[place], np.array(line)[MEASURED], rtol=1e-4, atol=1e-5)
 
 
-def test_exact_effects_rank_real_retrainings(retrainings: Retrainings) -> None:
+def test_exact_effects_rank_real_retrainings(retrainings: RetrainedTestRuns) -> None:
     predicted, truth = by_exact_first_order(retrainings), retrainings.runs.values
     np.testing.assert_allclose(predicted[:, 0], truth[:, 0], rtol=1e-4)
     score = lds(predicted[:, -1], truth[:, -1], retrainings.repeated)
     assert score.value is not None and score.value > 0.7
 
 
-def test_the_target_in_place_of_the_kernel_needs_labels(dataset: Path, retrainings: Retrainings) -> None:
+def test_the_target_in_place_of_the_kernel_needs_labels(dataset: Path, retrainings: RetrainedTestRuns) -> None:
     predicted = by_target(retrainings)
     assert predicted.shape == retrainings.runs.values.shape and np.isfinite(predicted).all()
-    # Retrainings are told apart by the targets of the rows they lack, and by nothing else.
+    # RetrainedTestRuns are told apart by the targets of the rows they lack, and by nothing else.
     targets = {example.id: example.target for example in retrainings.runs.pool}
     kinds = [
         str([sorted(targets[key] for key in batch) for batch in curriculum])
@@ -109,10 +109,10 @@ def test_the_target_in_place_of_the_kernel_needs_labels(dataset: Path, retrainin
             assert same == (kinds[one] == kinds[other])
     runs = read_dynamics(dataset, "mini_triples_nano")
     with pytest.raises(NotApplicableError, match="are no labels"):
-        by_target(Retrainings(runs, [], runs, runs))
+        by_target(RetrainedTestRuns(runs, [], runs, runs))
 
 
-def test_every_method_that_can_answer_is_scored(repeated: str, retrainings: Retrainings, tmp_path: Path) -> None:
+def test_every_method_that_can_answer_is_scored(repeated: str, retrainings: RetrainedTestRuns, tmp_path: Path) -> None:
     result = run_experiment("counterfactuals", Workbench(repeated, exact=True), tmp_path).result
     [table], [figure] = result.tables, result.figures
     by_method = {line[0]: line for line in table.rows}

@@ -26,13 +26,14 @@ from simulator.model.tangent_dynamics import kernel_examples
 from simulator.training.reference_kernels import ReferenceKernels, recorded_kernels
 from simulator.training.tangent_features import FittedRuns
 from simulator.training.tangent_fit import fit_tangent, tangent_dynamics
+from simulator.training.validation_retrainings import validation_retrainings
 
 # Base models of more weights take hours for exact first-order effects.
 LARGEST = 5_000_000
 
 
 @dataclass(frozen=True)
-class Retrainings:
+class RetrainedTestRuns:
     """Counterfactual runs of the test runs of a config. R retrainings, S measured steps, M test examples.
 
     Attributes:
@@ -57,7 +58,7 @@ class Retrainings:
         seen: Dynamics,
         on_phase: Callable[[str, int], None] = lambda name, total: None,
         on_progress: Callable[[], None] = lambda: None,
-    ) -> Retrainings:
+    ) -> RetrainedTestRuns:
         """The retrainings among runs that repeat a test run: those of others are for choosing settings.
 
         Raises:
@@ -89,7 +90,7 @@ class Retrainings:
         return np.flatnonzero(np.array(self.repeated) == run)
 
 
-Predict = Callable[[Retrainings], np.ndarray]
+Predict = Callable[[RetrainedTestRuns], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class RetrainingMethod:
     sees_run: bool = False
 
 
-def by_kernels(retrainings: Retrainings, summed: bool) -> np.ndarray:
+def by_kernels(retrainings: RetrainedTestRuns, summed: bool) -> np.ndarray:
     """TracIn by the recorded gradient products of each repeated run: `[R, S, M]`.
 
     Args:
@@ -134,7 +135,7 @@ def by_kernels(retrainings: Retrainings, summed: bool) -> np.ndarray:
     return predicted
 
 
-def by_target(retrainings: Retrainings) -> np.ndarray:
+def by_target(retrainings: RetrainedTestRuns) -> np.ndarray:
     """Tangent dynamics with 1 for pairs of the same target in place of the kernel: `[R, S, M]`.
 
     Raises:
@@ -148,7 +149,8 @@ def by_target(retrainings: Retrainings) -> np.ndarray:
     metric = runs.definition
     scale = Scale(metric.latent, metric.least, metric.greatest)
     reference = ReferenceKernels("", np.zeros(1), runs.learning_rate.shape[1], same[None])
-    fit = fit_tangent(FittedRuns.of(seen, scale), [reference], np.zeros(len(seen.runs), dtype=bool), bands=False)
+    none = np.zeros(len(seen.runs), dtype=bool)
+    fit = fit_tangent(FittedRuns.of(seen, scale), [reference], none, False, validation_retrainings(seen))
     arrays = {name: array for name, array in fit.arrays.items() if name != "weights_without"}
     dynamics = tangent_dynamics(arrays, fit.choice, scale, int(seen.step[0]))
     examples = kernel_examples(dynamics.kernels, dynamics.kernels, torch.arange(len(runs.test)))
@@ -159,7 +161,7 @@ def by_target(retrainings: Retrainings) -> np.ndarray:
     return values[:, torch.from_numpy(runs.step)].numpy()
 
 
-def by_exact_first_order(retrainings: Retrainings) -> np.ndarray:
+def by_exact_first_order(retrainings: RetrainedTestRuns) -> np.ndarray:
     """Exact first-order effects of the rows left out: `[R, S, M]`.
 
     Raises:
