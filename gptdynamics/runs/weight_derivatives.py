@@ -14,8 +14,8 @@ from gptdynamics.runs.updates import Updates
 
 # Gradients of one batch by two ways differ by less than this share of their length, but for another computation.
 TOLERANCE = 1e-3
-# Numbers held for each direction and trainable weight at the most: weight, two moments, gradient, and what a batch's
-# activations and the sums of gradients take meanwhile.
+# Numbers held at the most for each row and trainable weight, measured on nano: the derivatives of the weight, of both
+# moments and of the gradient, and what computing the latter takes.
 HELD = 11
 
 
@@ -113,11 +113,11 @@ class WeightDerivatives:
         next(self._batches)
 
     def _named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`[..., numbers]` as views `[..., *shape]` for each parameter, by name."""
+        """`[..., numbers]` as `[..., *shape]` for each parameter, by name."""
         sizes = [value.numel() for value in self._trained.values()]
         pieces = flat.split(sizes, -1)
         return {
-            name: piece.unflatten(-1, value.shape or (1,)) if value.shape else piece.squeeze(-1)
+            name: piece.reshape(*flat.shape[:-1], *value.shape)
             for (name, value), piece in zip(self._trained.items(), pieces, strict=True)
         }
 

@@ -1,9 +1,9 @@
 """The yardstick: exact first-order effects of pool rows on test examples, through the whole of a run.
 
 The derivative of every test example's loss with respect to the weight of every row, by forward mode through AdamW's
-updates. It costs several backward passes and a copy of weights and moments for each row, at every update: for models of
-nano's size, minutes; it is not meant for others. It looks into the run that it is asked about, and is a derivative:
-what a row does beyond the first order it does not see.
+updates. For each row it costs several backward passes at every update, and memory for eleven copies of the weights. So
+it is for models of nano's size, where a run of 96 updates on 128 rows takes about 15 minutes of one core. It is given
+the very run that it is asked about, and sees nothing of what a row does beyond the first order.
 """
 
 from __future__ import annotations
