@@ -16,7 +16,7 @@ from gptdynamics.runs.updates import Updates
 TOLERANCE = 1e-3
 # Numbers held at the most for each row and trainable weight, measured on nano: the derivatives of the weight, of both
 # moments and of the gradient, and what computing the latter takes.
-HELD = 11
+HELD = 12
 
 
 class WeightDerivatives:

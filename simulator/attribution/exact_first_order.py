@@ -1,7 +1,7 @@
 """The yardstick: exact first-order effects of pool rows on test examples, through the whole of a run.
 
 The derivative of every test example's loss with respect to the weight of every row, by forward mode through AdamW's
-updates. For each row it costs several backward passes at every update, and memory for eleven copies of the weights. So
+updates. For each row it costs several backward passes at every update, and memory for twelve copies of the weights. So
 it is for models of nano's size, where a run of 96 updates on 128 rows takes about 15 minutes of one core. It is given
 the very run that it is asked about, and sees nothing of what a row does beyond the first order.
 """
