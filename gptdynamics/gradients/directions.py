@@ -79,7 +79,7 @@ def forward_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: 
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     logit_route(model)
-    losses = _Losses(model)
+    losses = ExampleLosses(model)
     weights = {f"model.{name}": value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
     def of(values: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -95,12 +95,15 @@ def forward_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: 
     return torch.stack(result)
 
 
-class _Losses(torch.nn.Module):
+class ExampleLosses(torch.nn.Module):
+    """A model as a module that gives each example's loss: `[rows]`, of a batch."""
+
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, batch: TargetBatch) -> torch.Tensor:
+        """See above."""
         return example_losses(target_logits(self.model, batch), batch)
 
 
@@ -162,7 +165,7 @@ def local_derivatives(
     deltas = torch.autograd.grad(losses.sum(), [call.result for call in calls], materialize_grads=True)
     rows = len(batch.rows)
     names = {id(value): name for name, value in model.named_parameters()}
-    found = torch.zeros(len(directions), rows, device=losses.device)
+    found = deltas[0].new_zeros(len(directions), rows)
     with torch.no_grad():
         for call, delta in zip(calls, deltas, strict=True):
             own = _own(call.module)

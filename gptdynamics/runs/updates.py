@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from gptdynamics.errors import DivergedRunError
 from gptdynamics.measurement.logits import target_logits
 from gptdynamics.measurement.loss import example_losses
 from gptdynamics.models.tokens import TokenizedExample, make_target_batch
-from gptdynamics.runs.gradient_record import GradientRecord
 from gptdynamics.runs.precision import backward_precision, forward_precision
 from gptdynamics.runs.run import RunTiming
 from gptdynamics.runs.trainable import trainable_copy
@@ -23,12 +22,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class AroundUpdates(Protocol):
+    """What is taken around each update of a run."""
+
+    def before_update(self) -> None:
+        """Called when the weights have their gradients, before they are updated."""
+
+    def after_update(self) -> None:
+        """Called after the update."""
+
+    def no_update(self) -> None:
+        """Called in place of both for a batch without examples."""
+
+
 class Updates:
     """AdamW on the mean of the batch's own mean losses (tables 5 and 7): `loss`, backward, `step`.
 
     Attributes:
         model: a trainable copy of the base model, in evaluation mode except within `loss`.
         mixed: the precision that passes are made in.
+        optimizer: of the trainable weights.
 
     Args:
         base: the model the run starts from; it is not changed.
@@ -42,7 +55,7 @@ class Updates:
         self.model.eval()
         self.mixed = forward_precision(settings.precision, base.device)
         self._backward = backward_precision(settings.precision, base.device)
-        self._optimizer = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
@@ -65,7 +78,7 @@ class Updates:
         curriculum: Curriculum,
         learning_rate: Sequence[float],
         timing: RunTiming | None = None,
-        record: GradientRecord | None = None,
+        record: AroundUpdates | None = None,
     ) -> Iterator[int]:
         """Make the updates of a curriculum, one after the other.
 
@@ -76,7 +89,7 @@ class Updates:
             curriculum: `[steps][batch]` ids.
             learning_rate: `[steps]`, of each update.
             timing: where the time is noted.
-            record: takes gradient products around each update.
+            record: is told of each update.
 
         Yields:
             The number of batches trained on: 0, and then after each one.
@@ -110,6 +123,6 @@ class Updates:
 
     def step(self, rate: float) -> None:
         """Update the weights by their gradients, and clear the gradients."""
-        self._optimizer.param_groups[0]["lr"] = rate
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()

@@ -88,16 +88,28 @@ def checkpoint_changes(runs: Dynamics, index: int, at_the_end: bool) -> np.ndarr
     if not has_products(runs.source, runs.config, run):
         raise NotApplicableError(f"run {run} of {runs.config} has no gradient products; collect with --gradients test")
     products = read_products(runs.source, runs.config, run)
-    shares = visit_shares([runs.curricula[index]], products.pool_ids)[0].numpy()
-    updates = len(shares)
+    shares = visit_shares([runs.curricula[index]], products.pool_ids).numpy()
     values = products.values[:, :, test_places(runs, products.test_ids, run)]
-    checkpoints = products.step[products.step < updates]
     if at_the_end:
-        used = np.full(updates, len(products.step) - 1)
-    else:
-        used = np.searchsorted(checkpoints, np.arange(updates), side="right") - 1
-    each = np.stack([shares[update] @ values[used[update]] for update in range(updates)])
-    return -runs.learning_rate[index][:, None] * each
+        return product_changes(values[-1:], products.step[:1], shares, runs.learning_rate[[index]])[0]
+    return product_changes(values, products.step, shares, runs.learning_rate[[index]])[0]
+
+
+def product_changes(products: np.ndarray, step: np.ndarray, shares: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """- eta_t times the mean over each batch of products of gradients, at the last checkpoint before its update.
+
+    Args:
+        products: `[C, N, M]` of pool and test examples at each checkpoint.
+        step: `[C]` updates made before each checkpoint, ascending; the first serves earlier updates, too.
+        shares: `[R, T, N]` of pool examples in the batches of R runs.
+        rates: `[R, T]` learning rates.
+
+    Returns:
+        `[R, T, M]`.
+    """
+    used = np.searchsorted(step, np.arange(shares.shape[1]), side="right").clip(min=1) - 1
+    moved = np.stack([shares[:, update] @ products[checkpoint] for update, checkpoint in enumerate(used)], axis=1)
+    return -rates[:, :, None] * moved
 
 
 class FirstOrder:

@@ -21,7 +21,7 @@ def experiment(settings: ExperimentSettings, write_json: WriteJson) -> None:
     name, output = settings.name, settings.output
     keeps(f"finished experiments are kept in {output}" if name == "all" else "encodings are kept")
     with phases() as (on_phase, on_progress):
-        bench = Workbench(settings.dataset, settings.config, on_phase, on_progress)
+        bench = Workbench(settings.dataset, settings.config, on_phase, on_progress, settings.exact)
         results = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
     write_json([result_record(finished) for finished in results])
     for finished in results:

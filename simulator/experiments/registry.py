@@ -14,6 +14,7 @@ from gptdynamics.outputs import write_output_text
 from simulator.experiments.checkpoint_interval import checkpoint_interval
 from simulator.experiments.convergence import convergence
 from simulator.experiments.cost import cost
+from simulator.experiments.counterfactuals import counterfactuals
 from simulator.experiments.encoders import encoders
 from simulator.experiments.estimation import estimate
 from simulator.experiments.markov_order import markov_order
@@ -66,6 +67,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "published-tracin": Experiment("Gradient products of the published code", published_products),
     "convergence": Experiment("Convergence (figure 9)", convergence),
     "noise-floor": Experiment("The same curriculum twice", noise_floor),
+    "counterfactuals": Experiment("Runs made again with rows left out", counterfactuals),
     "trajectories": Experiment("Trajectories (figures 2 and 10 to 18)", trajectories),
 }
 
@@ -89,7 +91,7 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
 
 
 def _command(name: str, bench: Workbench, output: Path) -> str:
-    settings = ExperimentSettings(name, str(bench.dataset), tuple(bench.only), output=output)
+    settings = ExperimentSettings(name, str(bench.dataset), tuple(bench.only), bench.exact, output=output)
     return command_line("gptfluence", "experiment", settings)
 
 

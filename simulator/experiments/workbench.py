@@ -37,13 +37,15 @@ class Workbench:
     Attributes:
         dataset: folder or Hub id.
         only: configs to look at; none: all.
+        exact: whether exact first-order effects are computed, too: minutes for each run that was made again.
     """
 
     dataset: str
     only: tuple[str, ...] = ()
     on_phase: Callable[[str, int], None] = lambda name, total: None
     on_progress: Callable[[], None] = lambda: None
-    _runs: dict[tuple[str, str, bool], Dynamics] = field(default_factory=dict)
+    exact: bool = False
+    _runs: dict[tuple[str, str, bool, bool], Dynamics] = field(default_factory=dict)
     _evaluations: dict[tuple[str, str], Evaluation] = field(default_factory=dict)
     _trained: dict[TrainSettings, Trained] = field(default_factory=dict)
 
@@ -102,11 +104,12 @@ class Workbench:
         """What was measured in the runs of a config."""
         return metrics_of(self.dataset, config)
 
-    def runs(self, config: str, metric: str = "loss", unseen: bool = False) -> Dynamics:
-        """Runs of a config; with `unseen`, those on unseen pool rows among them."""
-        key = (config, metric, unseen)
+    def runs(self, config: str, metric: str = "loss", unseen: bool = False, counterfactual: bool = False) -> Dynamics:
+        """Runs of a config; with `unseen`, those on unseen pool rows among them; with `counterfactual`, those made
+        again with rows left out."""
+        key = (config, metric, unseen, counterfactual)
         if key not in self._runs:
-            self._runs[key] = read_dynamics(self.dataset, config, metric, unseen)
+            self._runs[key] = read_dynamics(self.dataset, config, metric, unseen, counterfactual)
         return self._runs[key]
 
     def evaluation(self, config: str, metric: str) -> Evaluation:

@@ -28,6 +28,10 @@ METHOD_COLOURS: dict[str, str] = {
     "grad_dot": "#C2447A",
     "update_dot": "#7A1F4B",
     "tracin_cp_published": "#B58BC9",
+    "same_target": "#3E8E7E",
+    "kernel_tracin": "#A569BD",
+    "kernel_sum": "#D98880",
+    "exact_first_order": "#404040",
     "markov_1": "#D55E00",
     "memory": "#0072B2",
     "memory_label": "#B0A000",
@@ -50,6 +54,9 @@ METHOD_DASHES: dict[str, str] = {
     "update_dot": "longdash",
     "tracin_cp_published": "dashdot",
     "memory_label": "dashdot",
+    "same_target": "dashdot",
+    "kernel_tracin": "dash",
+    "kernel_sum": "dot",
 }
 """Method name -> plotly dash name, for the methods that are not drawn solid."""
 

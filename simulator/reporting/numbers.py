@@ -31,6 +31,13 @@ def number_text(value: float | None, deviation: float | None = None, decimals: i
     return text if deviation is None else f"{text} ({number_text(deviation, decimals=decimals)})"
 
 
+def interval_text(value: float | None, low: float | None, high: float | None) -> str:
+    """A number with its interval in square brackets; a dash where it is undefined."""
+    if value is None or low is None:
+        return number_text(value)
+    return f"{number_text(value)} [{number_text(low)}, {number_text(high)}]"
+
+
 def column_decimals(values: Iterable[float | None]) -> int:
     """Decimals that give the smallest value of a column three significant digits, six at most."""
     sizes = [abs(value) for value in values if value]

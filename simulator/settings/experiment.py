@@ -17,12 +17,15 @@ class ExperimentSettings:
         name: an experiment of the paper, or `all`; a wrong name lists them.
         dataset: a dataset folder or a Hub id.
         config: only this config, e.g. rte_nano; may be repeated. Default: all.
+        exact: in `counterfactuals`, also compute exact first-order effects: minutes for each run that was made again,
+            on a base model of nano's size.
         output: folder for tables, figures and pages.
     """
 
     name: Annotated[str, CommandLine(positional=True)]
     dataset: Annotated[str, CommandLine(positional=True)]
     config: tuple[str, ...] = ()
+    exact: bool = False
     output: Annotated[Path, CommandLine(aliases=("out",))] = field(kw_only=True)
 
 

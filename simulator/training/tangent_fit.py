@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from gptdynamics.errors import DataError
-from simulator.attribution.datamodelling import rank_correlations
+from simulator.attribution.lds import rank_correlations
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
 from simulator.model.tangent_dynamics import GROUPINGS, TangentDynamics, kernel_examples
 from simulator.settings.train import TrainSettings

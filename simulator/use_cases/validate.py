@@ -19,7 +19,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.runs import BenchContents
 from simulator.attribution.counterfactuals import Counterfactual, draw_counterfactuals
 from simulator.baselines import MeanCurve
-from simulator.baselines.tracin import test_places
+from simulator.baselines.tracin import product_changes, test_places
 from simulator.evaluation.selection import evenly_spaced
 from simulator.model.curricula import visit_shares
 from simulator.model.intervals import coverage
@@ -191,12 +191,10 @@ def tracin(fact: Dynamics, test_indices: list[int], alternatives: list[WhatIf], 
         return None
     products = read_products(fact.source, fact.config, fact.runs[0])
     values = products.values[:, :, test_places(fact, products.test_ids, fact.runs[0])][:, :, test_indices]
-    checkpoints = products.step[products.step < len(fact.curricula[0])]
     curricula, weights = [each.curriculum for each in alternatives], [each.weights for each in alternatives]
     shares = visit_shares(curricula, products.pool_ids, weights).numpy()
-    used = np.searchsorted(checkpoints, np.arange(shares.shape[1]), side="right") - 1
-    moved = np.stack([shares[:, index] @ values[checkpoint] for index, checkpoint in enumerate(used)], axis=1)
-    changes = -np.array([each.learning_rate for each in alternatives])[:, :, None] * moved
+    rates = np.array([each.learning_rate for each in alternatives])
+    changes = product_changes(values, products.step, shares, rates)
     first = fact.values[0, 0, test_indices]
     return (first + np.pad(changes.cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, step]).astype(np.float32)
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from simulator.attribution.counterfactuals import KINDS, SUBSETS
-from simulator.attribution.datamodelling import Score, datamodelling_score
+from simulator.attribution.lds import lds, lds_by_step, lds_difference
 from simulator.evaluation.scoring import score_prediction
-from simulator.reporting.numbers import number_text
+from simulator.reporting.numbers import interval_text, number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.use_cases.validate import Validation, covered
 
 # What a score is taken over, by its name in tables.
 GROUPS: dict[str, tuple[str, ...]] = {"subsets": SUBSETS, **{kind: (kind,) for kind in KINDS}}
+
+# What of a trajectory is ranked.
+OUTCOMES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "final": lambda values: values[:, -1],
+    "whole": lambda values: values[:, 1:].mean(1),
+}
+TRACED = "tracin_cp_10"
 
 # Kinds of change by the method whose colour they have in figures.
 DRAWN = {
@@ -23,28 +32,11 @@ DRAWN = {
 }
 
 
-def _interval(validation: Score) -> str:
-    if validation.value is None:
-        return "-"
-    return f"{number_text(validation.value)} [{number_text(validation.low)}, {number_text(validation.high)}]"
-
-
 def validation_result(validation: Validation) -> Result:
     """Linear datamodelling scores, errors, calibration and cost."""
     result = Result()
     kinds = np.array(validation.kinds)
-    cells: dict[str, list[list[str]]] = {"final": [], "whole": []}
-    for name, predicted in validation.predicted.items():
-        for outcome, of in (("final", lambda each: each[:, -1]), ("whole", lambda each: each[:, 1:].mean(1))):
-            line = [name]
-            for group, members in GROUPS.items():
-                chosen = np.isin(kinds, members)
-                lds = datamodelling_score(of(predicted[chosen]), of(validation.truth[chosen]))
-                line.append(_interval(lds))
-                result.rows.append(
-                    {"method": name, "outcome": outcome, "over": group, "runs": int(chosen.sum()), **vars(lds)}
-                )
-            cells[outcome].append(line)
+    cells = {outcome: _scores(validation, outcome, result) for outcome in OUTCOMES}
     about = f"{validation.config}, {validation.metric}, changes of run {validation.run}"
     columns = ["method", *[f"{group} ({int(np.isin(kinds, members).sum())})" for group, members in GROUPS.items()]]
     result.tables.append(Table(f"{about}: datamodelling score, last step", columns, cells["final"]))
@@ -59,13 +51,39 @@ def validation_result(validation: Validation) -> Result:
         "A score is Spearman's correlation over runs between predicted and true values of a test example, mean over "
         "test examples; in brackets its 95% interval, runs and test examples drawn anew 300 times; of a few runs it is "
         "too narrow. `subsets` are all kinds but reorder. "
+        "A line `less` is a difference of two scores on the same draws. "
         "The mean curve predicts the same for every run: it has no score."
     )
-    if "tracin_cp_10" not in validation.predicted:
+    if TRACED not in validation.predicted:
         result.skipped.append(
-            f"tracin_cp_10: run {validation.run} has no recorded gradient products of the {validation.metric}"
+            f"{TRACED}: run {validation.run} has no recorded gradient products of the {validation.metric}"
         )
     return result
+
+
+def _scores(validation: Validation, outcome: str, result: Result) -> list[list[str]]:
+    """A line for each method with its score over each group of changes, and one for what it is ahead of TracIn."""
+    of, kinds = OUTCOMES[outcome], np.array(validation.kinds)
+    predicted = {name: of(values) for name, values in validation.predicted.items()}
+    truth = of(validation.truth)
+    method = next(iter(predicted))
+    pairs: list[tuple[str, str | None]] = [(name, None) for name in predicted]
+    pairs += [(method, TRACED)] if TRACED in predicted else []
+    lines = []
+    for name, other in pairs:
+        said = name if other is None else f"{name} less {other}"
+        lines.append([said])
+        for group, members in GROUPS.items():
+            chosen = np.isin(kinds, members)
+            if other is None:
+                score = lds(predicted[name][chosen], truth[chosen])
+            else:
+                score = lds_difference(predicted[name][chosen], predicted[other][chosen], truth[chosen])
+            lines[-1].append(interval_text(score.value, score.low, score.high))
+            what = outcome if other is None else f"{outcome}_difference"
+            about = {"method": said, "outcome": what, "over": group, "runs": int(chosen.sum())}
+            result.rows.append(about | vars(score))
+    return lines
 
 
 def _errors(validation: Validation, about: str, result: Result) -> Table:
@@ -103,6 +121,24 @@ def _cost(validation: Validation, result: Result) -> Table:
     return Table("Cost, processor seconds", ["how", "runs", "each"], cells)
 
 
+def _by_step(validation: Validation, result: Result) -> Panel:
+    """Scores over all subsets at each measured step after the first, where all runs are the same."""
+    chosen = np.isin(validation.kinds, SUBSETS)
+    series = []
+    for name, predicted in validation.predicted.items():
+        if name == "mean_curve":
+            continue
+        scores = lds_by_step(predicted[chosen, 1:], validation.truth[chosen, 1:])
+        steps = validation.step[1:].tolist()
+        series.append(Series(name, steps, [score.value for score in scores]))
+        result.rows.extend(
+            {"method": name, "outcome": "step", "step": step, "over": "subsets", "runs": int(chosen.sum())}
+            | vars(score)
+            for step, score in zip(steps, scores, strict=True)
+        )
+    return Panel("subsets", "updates", "datamodelling score", series, kind="points")
+
+
 def _figure(validation: Validation, about: str, result: Result) -> Figure:
     groups = [group.replace("_", "\n") for group in GROUPS]
     finals = [row for row in result.rows if row.get("outcome") == "final"]
@@ -120,6 +156,7 @@ def _figure(validation: Validation, about: str, result: Result) -> Figure:
             Series(next(iter(validation.predicted)), levels, inside),
         ]
         panels.append(Panel("", "level of the band", "share of true values inside", lines, kind="points"))
+    panels.append(_by_step(validation, result))
     method, kinds = next(iter(validation.predicted)), np.array(validation.kinds)
     mean = validation.predicted["mean_curve"][:, -1]
     guessed, changed = ((each[:, -1] - mean).mean(1) for each in (validation.predicted[method], validation.truth))

@@ -70,6 +70,12 @@ def test_validation_trains_what_it_simulates(settings: ValidateSettings) -> None
     of = {(row["method"], row["over"]): row for row in result.rows if row.get("outcome") == "final"}
     assert of["mean_curve", "subsets"]["value"] is None
     assert of["memory_label", "subsets"]["runs"] == 9 and of["memory_label", "reorder"]["runs"] == 3
+    ahead = next(row for row in result.rows if row.get("outcome") == "final_difference" and row["over"] == "subsets")
+    assert ahead["method"] == "memory_label less tracin_cp_10"
+    ours, theirs = (of[method, "subsets"]["value"] for method in ("memory_label", "tracin_cp_10"))
+    assert ahead["value"] == pytest.approx(ours - theirs)
+    by_step = [(row["method"], row["step"]) for row in result.rows if row.get("outcome") == "step"]
+    assert by_step == [(name, step) for name in ("memory_label", "tracin_cp_10") for step in (4, 8)]
     perfect = validation_result(replace(found, predicted=found.predicted | {"memory_label": found.truth}))
     scores = [row["value"] for row in perfect.rows if row.get("method") == "memory_label" and "over" in row]
     assert scores == pytest.approx([1.0] * len(scores))

@@ -1,0 +1,163 @@
+"""Runs made again with rows left out: how well each method ranks them, by the linear datamodelling score (LDS)."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from gptdynamics.configs import split_of
+from simulator.attribution.lds import lds_by_step, lds_difference
+from simulator.baselines import NotApplicableError
+from simulator.evaluation.evaluate import simulators_to_train
+from simulator.evaluation.simulated import Simulated, name_of
+from simulator.experiments.retraining_methods import (
+    RetrainedTestRuns,
+    RetrainingMethod,
+    by_exact_first_order,
+    by_kernels,
+    by_target,
+)
+from simulator.experiments.workbench import UNTRAINABLE, Workbench
+from simulator.reporting.numbers import interval_text
+from simulator.reporting.result import Figure, Panel, Result, Series, Table
+from simulator.settings.evaluate import EvaluateSettings
+from simulator.training import TrainSettings
+
+METRIC = "loss"
+# The first of these that has a score is what the others are compared with.
+COMPARED_WITH = ("tangent", "memory_gradient", "memory_sentence", "memory_label")
+METHODS = (
+    RetrainingMethod("same_target", by_target),
+    RetrainingMethod("kernel_tracin", partial(by_kernels, summed=False), sees_run=True),
+    RetrainingMethod("kernel_sum", partial(by_kernels, summed=True), sees_run=True),
+)
+EXACT = RetrainingMethod("exact_first_order", by_exact_first_order, sees_run=True)
+NOTES = (
+    "Each retraining is a test run made again with a fifth of its rows left out, all else equal; those of validation "
+    "runs are for choosing settings and do not count here. The score is Spearman's correlation over the retrainings of "
+    "a run between predicted and true loss of a test example, in the mean over test examples; in brackets its 95% "
+    "interval, retrainings and test examples drawn anew 300 times. A difference is of two scores on the same draws.",
+    "Methods that see the run are given gradients of the very run that is repeated: `kernel_tracin` its recorded "
+    "products of gradients at the last checkpoint before each update, `kernel_sum` their mean over checkpoints, each "
+    "visit with the rate of its update, `exact_first_order` the derivative through all of its updates (with --exact). "
+    "Simulators are fitted on other runs. `same_target` is tangent with 1 for pairs of the same target in place of "
+    "the kernel.",
+)
+
+
+def _simulator(bench: Workbench, settings: TrainSettings, retrainings: RetrainedTestRuns) -> np.ndarray:
+    simulated = Simulated(bench.trained(settings).model)
+    if simulated.history > 1:
+        raise NotApplicableError(f"{simulated.name} would be given {simulated.history} values of each retraining")
+    return simulated.predict(retrainings.runs)
+
+
+def methods_of(bench: Workbench, config: str) -> list[RetrainingMethod]:
+    """Every method that is tried on a config: the simulators that an evaluation trains, and the others."""
+    settings = simulators_to_train(EvaluateSettings(bench.dataset, config, METRIC), bench.runs(config, METRIC))
+    simulators = [RetrainingMethod(name_of(each, each.encoder), partial(_simulator, bench, each)) for each in settings]
+    return [*simulators, *METHODS, *([EXACT] if bench.exact else [])]
+
+
+def counterfactuals(bench: Workbench) -> Result:
+    """Score every method on the retrainings of each config's test runs."""
+    result, configs = bench.begin()
+    for config in configs:
+        names = bench.folder.finished(config)
+        if not any(split_of(run) == "counterfactual" for run in names):
+            result.skipped.append(f"{config}: no runs made again with rows left out; collect with --counterfactuals")
+            continue
+        seen = bench.runs(config, METRIC).split("train", "validation")
+        try:
+            read = bench.runs(config, METRIC, counterfactual=True)
+            retrainings = RetrainedTestRuns.of(read, seen, bench.on_phase, bench.on_progress)
+        except NotApplicableError as error:
+            result.skipped.append(str(error))
+            continue
+        _score(bench, config, retrainings, result)
+    if result.rows:
+        result.notes.extend(NOTES)
+    return result
+
+
+def _score(bench: Workbench, config: str, retrainings: RetrainedTestRuns, result: Result) -> None:
+    predicted: dict[str, np.ndarray] = {}
+    sees_run: dict[str, bool] = {}
+    for method in methods_of(bench, config):
+        try:
+            predicted[method.name] = method.predict(retrainings)
+            sees_run[method.name] = method.sees_run
+        except UNTRAINABLE as error:
+            result.skipped.append(f"{config}, {method.name}: {error}")
+    runs = [*retrainings.facts.runs, *(["all"] if len(retrainings.facts.runs) > 1 else [])]
+    about = {run: _rows(config, run, retrainings, predicted, sees_run) for run in runs}
+    result.rows.extend(row for rows in about.values() for row in rows)
+    result.tables.append(_table(config, retrainings, about))
+    result.figures.append(_figure(config, retrainings, about))
+
+
+def _rows(
+    config: str, run: str, retrainings: RetrainedTestRuns, predicted: dict[str, np.ndarray], sees_run: dict[str, bool]
+) -> list[dict[str, Any]]:
+    """Scores at every measured step after the first, and differences at the last, of one repeated run or of all."""
+    chosen = np.arange(len(retrainings.repeated)) if run == "all" else retrainings.places(run)
+    repeated = [retrainings.repeated[place] for place in chosen]
+    truth, step = retrainings.runs.values[chosen, 1:], retrainings.runs.step[1:].tolist()
+    about = {"config": config, "run": run, "retrainings": len(chosen)}
+    rows = []
+    for method, values in predicted.items():
+        scores = lds_by_step(values[chosen, 1:], truth, repeated)
+        rows += [
+            about | {"method": method, "sees_run": sees_run[method], "step": each, "less": None} | vars(score)
+            for each, score in zip(step, scores, strict=True)
+        ]
+    for one, other in combinations(predicted, 2):
+        score = lds_difference(predicted[one][chosen, -1], predicted[other][chosen, -1], truth[:, -1], repeated)
+        rows.append(about | {"method": one, "sees_run": sees_run[one], "step": step[-1], "less": other} | vars(score))
+    return rows
+
+
+def _table(config: str, retrainings: RetrainedTestRuns, about: dict[str, list[dict[str, Any]]]) -> Table:
+    """A line for each method: its score at the last step, and what the compared one is ahead of it, for each run."""
+    last = int(retrainings.runs.step[-1])
+    columns = ["method", "sees the run"]
+    cells: dict[str, list[str]] = {}
+    for run, rows in about.items():
+        final = [row for row in rows if row["step"] == last]
+        scores = {row["method"]: row for row in final if row["less"] is None}
+        compared = next((name for name in COMPARED_WITH if scores.get(name, {}).get("value") is not None), None)
+        columns.append(f"run {run} ({final[0]['retrainings']})" if run != "all" else f"all ({final[0]['retrainings']})")
+        columns += [f"{compared} less it"] if compared else []
+        ahead = {(row["method"], row["less"]): row for row in final if row["less"] is not None}
+        for method, row in scores.items():
+            line = cells.setdefault(method, [method, "yes" if row["sees_run"] else "no"])
+            line.append(_text(row))
+            if compared:
+                line.append(_text(ahead.get((compared, method)), ahead.get((method, compared))))
+    return Table(f"{config}: LDS of the {METRIC} after {last} updates", columns, list(cells.values()))
+
+
+def _text(row: dict[str, Any] | None, reverse: dict[str, Any] | None = None) -> str:
+    """A score with its interval, or the negative of the reverse difference; nothing where there is neither."""
+    if row is not None:
+        return interval_text(row["value"], row["low"], row["high"])
+    if reverse is None or reverse["value"] is None:
+        return ""
+    return interval_text(-reverse["value"], -reverse["high"], -reverse["low"])
+
+
+def _figure(config: str, retrainings: RetrainedTestRuns, about: dict[str, list[dict[str, Any]]]) -> Figure:
+    """A panel for each repeated run: the score of each method by measured step."""
+    step = retrainings.runs.step[1:].tolist()
+    panels = []
+    for run in retrainings.facts.runs:
+        scores = [row for row in about[run] if row["less"] is None]
+        series = [
+            Series(method, step, [row["value"] for row in scores if row["method"] == method])
+            for method in dict.fromkeys(row["method"] for row in scores)
+        ]
+        panels.append(Panel(f"run {run}", "updates", "LDS", series, kind="points"))
+    return Figure(f"{config}: runs made again with rows left out", panels)

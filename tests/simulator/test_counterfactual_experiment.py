@@ -1,0 +1,148 @@
+"""Methods scored on runs that were really made again with rows left out, on the tiny base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gptdynamics.collection import CollectSettings, collect
+from gptdynamics.configs import RunSettings
+from gptdynamics.dataset import read_dynamics
+from gptdynamics.dataset.gradient_reading import read_products
+from gptdynamics.plans import Plan, PlanEntry
+from simulator.attribution.lds import lds, lds_difference
+from simulator.baselines import NotApplicableError
+from simulator.experiments import Workbench, run_experiment
+from simulator.experiments.retraining_methods import (
+    RetrainedTestRuns,
+    by_exact_first_order,
+    by_kernels,
+    by_target,
+)
+
+CONFIG, OTHER = "mini_sentiment_again", "mini_sentiment_other"
+UPDATES, MEASURED = 8, [0, 4, 8]
+pytestmark = pytest.mark.usefixtures("quick_markov")
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) -> str:
+    """Eleven runs of 8 updates, two of them test runs; these and a validation run made again. Another config has only
+    the latter."""
+    root = tmp_path_factory.mktemp("repeated")
+    entries = []
+    for config, runs, again in ((CONFIG, 11, {"0004": 6, "0010": 5, "0003": 2}), (OTHER, 6, {"0003": 2})):
+        settings = RunSettings(
+            config,
+            learning_rate=1e-3,
+            pool_size=20,
+            subset=12,
+            batch_size=3,
+            epochs=2,
+            test_examples=6,
+            counterfactual_every=4,
+            base_model=str(tiny_model_folder),
+            gradients="test" if config == CONFIG else "none",
+        )
+        entries.append(PlanEntry(settings, runs, counterfactuals=again, kernels=1))
+    collect(CollectSettings(Plan("again", tuple(entries)), root, workers=1, device="cpu"))
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def retrainings(repeated: str) -> RetrainedTestRuns:
+    seen = read_dynamics(repeated, CONFIG).split("train", "validation")
+    return RetrainedTestRuns.of(read_dynamics(repeated, CONFIG, counterfactual=True), seen)
+
+
+def test_only_retrainings_of_test_runs_count(repeated: str, retrainings: RetrainedTestRuns) -> None:
+    assert retrainings.repeated == ["0004"] * 6 + ["0010"] * 5
+    assert retrainings.runs.runs == [f"c0004-{at:04d}" for at in range(6)] + [f"c0010-{at:04d}" for at in range(5)]
+    assert retrainings.facts.runs == ["0004", "0010"]
+    assert retrainings.runs.step.tolist() == MEASURED
+    assert retrainings.places("0010").tolist() == [6, 7, 8, 9, 10]
+    runs = read_dynamics(repeated, OTHER, counterfactual=True)
+    with pytest.raises(NotApplicableError, match=f"{OTHER} has no test run that was made again"):
+        RetrainedTestRuns.of(runs, runs.split("train"))
+    lost = retrainings.runs.take([0, 7])
+    with pytest.raises(NotApplicableError, match="run 0004, which others repeat, is missing"):
+        RetrainedTestRuns.of(lost, retrainings.seen)
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_kernels_of_the_repeated_run_add_up(retrainings: RetrainedTestRuns, summed: bool) -> None:
+    found, runs = by_kernels(retrainings, summed), retrainings.runs
+    for place, (base, curriculum) in enumerate(zip(retrainings.repeated, runs.curricula, strict=True)):
+        products = read_products(runs.source, runs.config, base)
+        value = runs.values[place, 0].astype(float)
+        line = [value]
+        for done, batch in enumerate(curriculum):
+            last = max(at for at, taken in enumerate(products.step) if taken <= done)
+            kernel = products.values.mean(0) if summed else products.values[last]
+            rows = [products.pool_ids.index(key) for key in batch]
+            value = value - runs.learning_rate[place, done] * kernel[rows].mean(0) if batch else value
+            line.append(value)
+        np.testing.assert_allclose(found[place], np.array(line)[MEASURED], rtol=1e-4, atol=1e-5)
+
+
+def test_exact_effects_rank_real_retrainings(retrainings: RetrainedTestRuns) -> None:
+    predicted, truth = by_exact_first_order(retrainings), retrainings.runs.values
+    np.testing.assert_allclose(predicted[:, 0], truth[:, 0], rtol=1e-4)
+    score = lds(predicted[:, -1], truth[:, -1], retrainings.repeated)
+    assert score.value is not None and score.value > 0.7
+
+
+def test_the_target_in_place_of_the_kernel_needs_labels(dataset: Path, retrainings: RetrainedTestRuns) -> None:
+    predicted = by_target(retrainings)
+    assert predicted.shape == retrainings.runs.values.shape and np.isfinite(predicted).all()
+    # RetrainedTestRuns are told apart by the targets of the rows they lack, and by nothing else.
+    targets = {example.id: example.target for example in retrainings.runs.pool}
+    kinds = [
+        str([sorted(targets[key] for key in batch) for batch in curriculum])
+        for curriculum in retrainings.runs.curricula
+    ]
+    for one in range(6):
+        for other in range(one):
+            same = np.allclose(predicted[one], predicted[other], atol=1e-6)
+            assert same == (kinds[one] == kinds[other])
+    runs = read_dynamics(dataset, "mini_triples_nano")
+    with pytest.raises(NotApplicableError, match="are no labels"):
+        by_target(RetrainedTestRuns(runs, [], runs, runs))
+
+
+def test_every_method_that_can_answer_is_scored(repeated: str, retrainings: RetrainedTestRuns, tmp_path: Path) -> None:
+    result = run_experiment("counterfactuals", Workbench(repeated, exact=True), tmp_path).result
+    [table], [figure] = result.tables, result.figures
+    by_method = {line[0]: line for line in table.rows}
+    assert {"memory_label", "tangent", "same_target", "kernel_tracin", "exact_first_order"} <= by_method.keys()
+    assert [name for name, line in by_method.items() if line[1] == "yes"] == [
+        "kernel_tracin",
+        "kernel_sum",
+        "exact_first_order",
+    ]
+    assert table.columns[2:] == [
+        "run 0004 (6)", "tangent less it", "run 0010 (5)", "tangent less it", "all (11)", "tangent less it",
+    ]  # fmt: skip
+    assert [reason.split(" ")[0] for reason in result.skipped] == [OTHER]
+    rows = {(row["run"], row["method"], row["step"], row["less"]): row for row in result.rows}
+    predicted = by_kernels(retrainings, summed=False)
+    for run, places in (("0004", slice(6)), ("0010", slice(6, 11))):
+        for at in (1, 2):
+            score = lds(predicted[places, at], retrainings.runs.values[places, at])
+            assert vars(score).items() <= rows[run, "kernel_tracin", MEASURED[at], None].items()
+    other = by_target(retrainings)
+    ahead = lds_difference(other[:, -1], predicted[:, -1], retrainings.runs.values[:, -1], retrainings.repeated)
+    assert vars(ahead).items() <= rows["all", "same_target", UPDATES, "kernel_tracin"].items()
+    assert [panel.title for panel in figure.panels] == ["run 0004", "run 0010"]
+    assert {series.method for series in figure.panels[0].series} == by_method.keys()
+
+
+def test_exact_effects_are_computed_only_where_they_are_asked_for(dataset: Path, tmp_path: Path) -> None:
+    bench = Workbench(str(dataset), ("mini_sentiment_nano",))
+    result = run_experiment("counterfactuals", bench, tmp_path).result
+    assert result.skipped == [
+        "mini_sentiment_nano: no runs made again with rows left out; collect with --counterfactuals"
+    ]
+    assert not result.rows and not result.notes
