@@ -18,7 +18,7 @@ TOKENIZATIONS: tuple[Tokenization, ...] = ("joined", "separate")
 TextTokenizer = Literal["13a", "intl", "zh", "char"]
 TEXT_TOKENIZERS: tuple[TextTokenizer, ...] = ("13a", "intl", "zh", "char")
 # The values of settings that earlier versions did not record.
-EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate", "text_tokenizer": "13a"}
+EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate", "text_tokenizer": "13a", "counterfactual_every": None}
 
 Split = Literal["train", "validation", "test", "test_unseen", "counterfactual"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen", "counterfactual")
