@@ -82,7 +82,7 @@ def new_kernels(
 
 def _texts(config: GPTfluenceConfig, part: str, data: Path | None) -> list[Example]:
     """The pool or test examples that the simulator was trained on, with their texts."""
-    listed = getattr(config, f"{part}_sources")
+    listed = config.pool_sources if part == "pool" else config.test_sources
     if not listed:
         raise DataError(
             f"this simulator does not say which rows its {part} is made of, so it knows no other examples: train it "
