@@ -191,7 +191,7 @@ def status_table(statuses: list[ConfigStatus]) -> Table:
         if split != "counterfactual" or any(sum(status.counts(split).values()) for status in statuses)
     ]
     for heading in (
-        *("train", "val", "test", "unseen", "repeated")[: len(splits)],
+        *("train", "val", "test", "unseen", "again")[: len(splits)],
         "running",
         "failed",
         "missing",

@@ -73,27 +73,27 @@ class InfluenceSettings:
         dataset: runs of its config: a folder, a Hub id or the short name.
         run: the run whose training examples are listed.
         test_ids: test examples to list one by one, e.g. 3,17.
-        prompt: ask of a text of your own instead of the test examples; with TARGET. Its first loss is measured here.
-        target: the text whose loss is asked of, after PROMPT, e.g. " positive".
-        data: folder with <task>/train.jsonl and eval.jsonl, which gradients of a new text may need. Default: bundled
-            rows or the Hub.
         top: how many of those that helped and harmed most are listed.
         config: which config, of a simulator of several.
         metric: which metric, of a simulator of several.
         output: write a page here.
+        prompt: ask of a text of your own instead of the test examples; with TARGET. Its first loss is measured here.
+        target: the text whose loss is asked of, after PROMPT, e.g. " positive".
+        data: folder with <task>/train.jsonl and eval.jsonl, which gradients of a new text may need. Default: bundled
+            rows or the Hub.
     """
 
     model: Model
     dataset: Dataset
     run: Run = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="the whole test set")] = ()
-    prompt: str | None = None
-    target: str | None = None
-    data: Path | None = None
     top: int = 5
     config: str | None = None
     metric: str | None = None
     output: Annotated[Path | None, CommandLine(aliases=("out",), writes=True)] = None
+    prompt: str | None = None
+    target: str | None = None
+    data: Path | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, {"top": COUNT})

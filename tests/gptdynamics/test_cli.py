@@ -144,7 +144,7 @@ def test_options_of_training_reach_the_runs(collect_rte, tmp_path: Path, option:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--precision", "fp16"], "precision='fp16' must be one of fp32, bf16"),
+        (["--precision", "fp16"], "precision='fp16' must be one of fp32, tf32, bf16"),
         (["--gradients", "yes"], "gradients='yes' must be one of none, test, all"),
         (["--gradients", "all", "--precision", "bf16"], "gradient products are exact only in fp32"),
         (["--lora-rank", "-1"], "lora_rank=-1 must be at least 0"),

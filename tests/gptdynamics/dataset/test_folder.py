@@ -127,7 +127,7 @@ def test_runs_load_with_curriculum_and_every_setting(
     assert set(json.loads(row["versions"])) >= {"torch", "transformers", "numpy"}
     settings = make_settings().to_dict()
     special = {"learning_rate", "base_model", "steps", "test_examples", "gradient_width", "gradient_seed"}
-    special |= {"tokenization", "text_tokenizer"}
+    special |= {"tokenization", "text_tokenizer", "counterfactual_every"}
     assert {name: row[name] for name in settings.keys() - special} == {
         name: settings[name] for name in settings.keys() - special
     }
