@@ -24,7 +24,8 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.examples import Example
 from simulator.evaluation.simulated import Simulated
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.example_encoding import content_key
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.explorer import View, write_explorer
 
 RUNS, EXAMPLES, STEPS, BATCH, TURNS = 32, 200, 96, 4, 30

@@ -13,9 +13,10 @@ from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import visit_shares
 from simulator.model.dynamics import EncodedExamples, SimulationInputs
+from simulator.model.example_encoding import content_key
 from simulator.model.intervals import Coverage, coverage
 from simulator.model.kinds import kind_named, kind_of
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.settings.train import TrainSettings
 from simulator.training.reference_kernels import recorded_examples
 

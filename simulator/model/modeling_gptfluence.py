@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,26 +14,18 @@ from transformers import PreTrainedModel
 from .configuration_gptfluence import GPTfluenceConfig
 from .curricula import measured_steps
 from .dynamics import DynamicsModule, EncodedExamples, SimulationInputs
+from .example_encoding import places_of, with_kernels, with_vectors
 from .intervals import half_width
 from .kinds import kind_of
 from .model_files import check, finish_writing, locate, seal, write_folder
 from .output import GPTfluenceOutput
 from .part_state import PartState, register_bands
-from .tangent_dynamics import kernel_examples
 
 if TYPE_CHECKING:
     from .what_if import WhatIf
 
 # Options of `save_pretrained` for pushing what was saved.
 _HUB_OPTIONS = "push_to_hub repo_id commit_message commit_description private revision create_pr tags".split()
-
-
-def content_key(example: Any) -> str:
-    """What identifies an example by its texts, or by its source where those are withheld: 16 hex digits."""
-    text = f"{example.prompt}\0{example.target}"
-    if not example.prompt:
-        text = json.dumps(getattr(example, "source", {}), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class GPTfluenceSimulator(PreTrainedModel):
@@ -251,8 +241,7 @@ class GPTfluenceSimulator(PreTrainedModel):
 
     def places(self, test: Sequence[Any]) -> torch.Tensor:
         """Where each test example stands among those trained on, or -1: `[M]`."""
-        place = {key: index for index, key in enumerate(self.config.test_keys)}
-        return torch.tensor([place.get(content_key(example), -1) for example in test])
+        return places_of(test, self.config.test_keys)
 
     def encode(self, pool: Sequence[Any] | None = None, test: Sequence[Any] | None = None) -> EncodedExamples:
         """What the dynamics need of pool and test examples: stored by content key, or made now for new ones.
@@ -265,70 +254,9 @@ class GPTfluenceSimulator(PreTrainedModel):
             ValueError: an example is new, and nothing can be made of it here.
             ImportError: an example is new, and the gptdynamics package is not installed.
         """
-        seen = torch.arange(len(self.config.test_keys), device=self.device) if test is None else self.places(test)
         if kind_of(self.config).has_kernels:
-            return self._with_kernels(pool, test, seen)
-        pool_vectors, test_vectors = self.pool_vectors, self.test_vectors
-        if pool is not None:
-            pool_vectors = self._vectors(pool, self.config.pool_keys, pool_vectors)
-        if test is not None:
-            test_vectors = self._vectors(test, self.config.test_keys, test_vectors)
-        return EncodedExamples(pool_vectors, test_vectors, seen)
-
-    def _with_kernels(
-        self, pool: Sequence[Any] | None, test: Sequence[Any] | None, seen: torch.Tensor
-    ) -> EncodedExamples:
-        """Kernels of the examples: stored ones by content key, or made now where one is new."""
-        own = self.dynamics.kernels
-        rows = torch.arange(own.size(1), device=self.device)
-        if pool is not None:
-            place = {key: index for index, key in enumerate(self.config.pool_keys)}
-            rows = torch.tensor([place.get(content_key(example), -1) for example in pool])
-        if bool((rows < 0).any()) or bool((seen < 0).any()):
-            kernels, columns = self._new_kernels(pool, test)
-        else:
-            columns = own[..., seen]
-            kernels = columns[:, rows]
-        return kernel_examples(kernels, columns, seen)
-
-    def _new_kernels(self, pool: Sequence[Any] | None, test: Sequence[Any] | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Kernels of examples of which some are new, and those of the own pool: reference runs are made again."""
-        try:
-            training = importlib.import_module("simulator.training.new_kernels")
-        except ImportError as error:
-            raise ImportError(
-                "examples are new to this model; taking their gradients needs the gptdynamics package"
-            ) from error
-        kernels, own = training.new_kernels(self.config, pool, test, self.data)
-        return kernels.to(self.device), own.to(self.device)
-
-    def _vectors(self, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
-        """Encoder vectors `[n, E]`: stored ones by content key, others encoded now."""
-        place = {key: index for index, key in enumerate(keys)}
-        example_keys = [content_key(example) for example in examples]
-        new_indices = [index for index, key in enumerate(example_keys) if key not in place]
-        vectors = stored.new_zeros(len(examples), stored.size(1))
-        stored_indices = [index for index, key in enumerate(example_keys) if key in place]
-        vectors[stored_indices] = stored[[place[example_keys[index]] for index in stored_indices]]
-        if new_indices:
-            encoded = self._encode([examples[index] for index in new_indices])
-            vectors[new_indices] = torch.from_numpy(encoded).to(vectors)
-        return vectors
-
-    def _encode(self, examples: Sequence[Any]) -> np.ndarray:
-        try:
-            encoders = importlib.import_module("simulator.encoders")
-        except ImportError as error:
-            raise ImportError(
-                f"{len(examples)} examples are new to this model; encoding them ({self.config.encoder.get('encoder')}) "
-                "needs the gptdynamics package"
-            ) from error
-        vectors: np.ndarray = encoders.encode_cached(encoders.described_encoder(self.config.encoder), examples)
-        if vectors.shape[1] != self.config.encoder_width:
-            raise ValueError(
-                f"encoder vectors have {vectors.shape[1]} numbers, the model's {self.config.encoder_width}"
-            )
-        return vectors
+            return with_kernels(self.config, self.dynamics.kernels, pool, test, self.data)
+        return with_vectors(self.config, self.pool_vectors, self.test_vectors, pool, test)
 
     def simulate(
         self,

@@ -22,7 +22,7 @@ from gptdynamics.reference import NotRepeatableError, ReferenceRun, reference_ke
 from gptdynamics.settings.kernels import KernelSettings
 from gptdynamics.tasks.sources import ExampleSource, load_sources
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
-from simulator.model.modeling_gptfluence import content_key
+from simulator.model.example_encoding import content_key
 from simulator.training.reference_kernels import ReferenceKernels, mean_of_references
 
 

@@ -14,7 +14,8 @@ from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import DataError
 from gptdynamics.runs.run import RunKernel
 from simulator.model.dynamics import EncodedExamples
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.example_encoding import content_key
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.tangent_dynamics import group_kernels, kernel_examples
 
 # More reference runs made predictions no better, and each needs gradients of its own.

@@ -16,9 +16,10 @@ from gptdynamics.errors import DataError
 from gptdynamics.metrics import Metric
 from simulator.encoders import make_encoder
 from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
+from simulator.model.example_encoding import content_key
 from simulator.model.intervals import band_arrays
 from simulator.model.kinds import kind_named, kind_of
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
 from simulator.training.checkpoints import Checkpoints

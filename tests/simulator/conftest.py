@@ -20,7 +20,8 @@ from gptdynamics.runs import Bench, Run
 from gptdynamics.runs.run import KernelCheckpoint, RunKernel
 from gptdynamics.tasks import get_task, load_examples
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.example_encoding import content_key
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, markov_fit, train_simulator
 
 

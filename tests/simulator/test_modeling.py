@@ -26,7 +26,7 @@ from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
 from simulator.model.curricula import measured_steps, shares_between, visit_shares
-from simulator.model.modeling_gptfluence import content_key
+from simulator.model.example_encoding import content_key
 
 POOL, TESTS, STEPS = 7, 4, 6
 MakeConfig = Callable[..., GPTfluenceConfig]
@@ -94,6 +94,7 @@ def test_a_saved_folder_has_safetensors_code_and_no_encoder(
         "modeling_gptfluence.py",
         "display.py",
         "dynamics.py",
+        "example_encoding.py",
         "kinds.py",
         "markov_dynamics.py",
         "memory_dynamics.py",

@@ -17,7 +17,8 @@ from simulator.baselines.simfluence import Kind
 from simulator.encoders.index import IndexEncoder
 from simulator.evaluation.simulated import Simulated
 from simulator.model.configuration_gptfluence import KINDS, GPTfluenceConfig
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.example_encoding import content_key
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.training import TrainSettings, table_fit, train_simulator
 
 ALL_KINDS = pytest.mark.parametrize("kind", KINDS)

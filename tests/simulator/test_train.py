@@ -20,7 +20,7 @@ from simulator.baselines import MeanCurve, Persistence
 from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.simulated import Simulated
 from simulator.model.curricula import visit_shares
-from simulator.model.modeling_gptfluence import content_key
+from simulator.model.example_encoding import content_key
 from simulator.model.recurrence import markov_scan
 from simulator.training import TrainSettings, markov_fit, memory_fit, train_simulator
 from simulator.training.markov_data import MarkovData

@@ -16,7 +16,7 @@ import pytest
 
 from gptdynamics.dataset import read_dynamics
 from simulator.evaluation.simulated import Simulated, load_simulator
-from simulator.model.modeling_gptfluence import content_key
+from simulator.model.example_encoding import content_key
 from simulator.reporting.explorer import View, write_explorer
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,8 @@ from simulator.cli import app
 from simulator.evaluation.simulated import Simulated, load_simulator
 from simulator.hub.space import push_space
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
-from simulator.model.modeling_gptfluence import GPTfluenceSimulator, content_key
+from simulator.model.example_encoding import content_key
+from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.reporting.explorer import View, explorer_payload, views_of, write_explorer
 from simulator.reporting.explorer.page import SCRIPTS, asset
 from tests.hub.server import Hub

@@ -1,0 +1,104 @@
+"""Pool and test examples as dynamics need them: what a simulator stores of them, or what is made of new ones now."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .dynamics import EncodedExamples
+from .tangent_dynamics import kernel_examples
+
+if TYPE_CHECKING:
+    from .configuration_gptfluence import GPTfluenceConfig
+
+
+def content_key(example: Any) -> str:
+    """What identifies an example by its texts, or by its source where those are withheld: 16 hex digits."""
+    text = f"{example.prompt}\0{example.target}"
+    if not example.prompt:
+        text = json.dumps(getattr(example, "source", {}), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def places_of(examples: Sequence[Any], keys: Sequence[str]) -> torch.Tensor:
+    """Where each example stands among those of these content keys, or -1: `[n]`."""
+    place = {key: index for index, key in enumerate(keys)}
+    return torch.tensor([place.get(content_key(example), -1) for example in examples], dtype=torch.long)
+
+
+def with_vectors(
+    config: GPTfluenceConfig,
+    pool_vectors: torch.Tensor,
+    test_vectors: torch.Tensor,
+    pool: Sequence[Any] | None,
+    test: Sequence[Any] | None,
+) -> EncodedExamples:
+    """Examples by encoder vectors; None: those trained on, whose vectors are stored."""
+    seen = torch.arange(len(test_vectors)) if test is None else places_of(test, config.test_keys)
+    if pool is not None:
+        pool_vectors = _vectors(config, pool, config.pool_keys, pool_vectors)
+    if test is not None:
+        test_vectors = _vectors(config, test, config.test_keys, test_vectors)
+    return EncodedExamples(pool_vectors, test_vectors, seen.to(test_vectors.device))
+
+
+def _vectors(config: GPTfluenceConfig, examples: Sequence[Any], keys: list[str], stored: torch.Tensor) -> torch.Tensor:
+    """Encoder vectors `[n, E]`: stored ones by content key, others encoded now."""
+    places = places_of(examples, keys).to(stored.device)
+    vectors = stored.new_zeros(len(examples), stored.size(1))
+    vectors[places >= 0] = stored[places[places >= 0]]
+    new = torch.nonzero(places < 0)[:, 0].tolist()
+    if new:
+        vectors[new] = torch.from_numpy(_encode(config, [examples[index] for index in new])).to(vectors)
+    return vectors
+
+
+def _encode(config: GPTfluenceConfig, examples: Sequence[Any]) -> np.ndarray:
+    try:
+        encoders = importlib.import_module("simulator.encoders")
+    except ImportError as error:
+        raise ImportError(
+            f"{len(examples)} examples are new to this model; encoding them ({config.encoder.get('encoder')}) "
+            "needs the gptdynamics package"
+        ) from error
+    vectors: np.ndarray = encoders.encode_cached(encoders.described_encoder(config.encoder), examples)
+    if vectors.shape[1] != config.encoder_width:
+        raise ValueError(f"encoder vectors have {vectors.shape[1]} numbers, the model's {config.encoder_width}")
+    return vectors
+
+
+def with_kernels(
+    config: GPTfluenceConfig,
+    stored: torch.Tensor,
+    pool: Sequence[Any] | None,
+    test: Sequence[Any] | None,
+    data: Path | None,
+) -> EncodedExamples:
+    """Examples by kernels; None: those trained on.
+
+    Args:
+        config: of the simulator.
+        stored: `[G, N, M]` kernels of what it was trained on.
+        pool, test: the examples; where one is new, reference runs are made again.
+        data: folder with the rows of its tasks; None: generated rows or the Hub.
+    """
+    seen = torch.arange(stored.size(2)) if test is None else places_of(test, config.test_keys)
+    rows = torch.arange(stored.size(1)) if pool is None else places_of(pool, config.pool_keys)
+    if bool((rows >= 0).all()) and bool((seen >= 0).all()):
+        own = stored[..., seen]
+        return kernel_examples(own[:, rows], own, seen.to(stored.device))
+    try:
+        training = importlib.import_module("simulator.training.new_kernels")
+    except ImportError as error:
+        raise ImportError(
+            "examples are new to this model; taking their gradients needs the gptdynamics package"
+        ) from error
+    kernels, own = training.new_kernels(config, pool, test, data)
+    return kernel_examples(kernels.to(stored.device), own.to(stored.device), seen.to(stored.device))
