@@ -13,6 +13,7 @@ import torch
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
+from simulator.model.kinds import kind_named
 from simulator.settings.train import TrainSettings
 from simulator.training.session import Session
 from simulator.training.trained import Fitted
@@ -119,7 +120,7 @@ class SeparateFitter(Fitter):
         self, settings: TrainSettings, parts: list[Part], session: Session, on_phase: OnPhase, on_progress: OnProgress
     ) -> Fits:
         """See `Fitter`."""
-        on_phase(f"{settings.dynamics}, {settings.encoder} vectors: fitting", len(parts) * self.ticks(settings))
+        on_phase(f"{dynamics_and_inputs(settings)}: fitting", len(parts) * self.ticks(settings))
         fitted, residuals, own = [], [], []
         for part in parts:
             fit = self.fit_part(settings, part, on_progress)
@@ -130,6 +131,12 @@ class SeparateFitter(Fitter):
             for number, (_, error) in enumerate(fit.tried):
                 session.log({f"{part.config.dataset_config} {part.config.metric}/error": error}, number)
         return Fits(fitted, residuals or None, {}, own)
+
+
+def dynamics_and_inputs(settings: TrainSettings) -> str:
+    """The kind of dynamics and what it predicts from, for messages."""
+    inputs = "kernels" if kind_named(settings.dynamics).has_kernels else f"{settings.encoder} vectors"
+    return f"{settings.dynamics}, {inputs}"
 
 
 def check_order(order: int, runs: Dynamics, name: str) -> None:

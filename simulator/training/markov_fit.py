@@ -17,7 +17,7 @@ from gptdynamics.dataset import Dynamics
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.settings.train import TrainSettings
-from simulator.training.fitter import Fits, Fitter, OnPhase, OnProgress, Part, check_order
+from simulator.training.fitter import Fits, Fitter, OnPhase, OnProgress, Part, check_order, dynamics_and_inputs
 from simulator.training.markov_data import MarkovData, free_running_error, rollout, weighted
 from simulator.training.markov_training import Check, MarkovChoice, MarkovResult, MarkovTraining, train_markov
 from simulator.training.session import Session
@@ -216,7 +216,7 @@ class MarkovFitter(Fitter):
         preset = preset_of(settings.preset, settings.configs, settings.objective, settings.seed).fixed(
             learning_rate=settings.learning_rate, penalty=settings.penalty, hidden=settings.hidden
         )
-        what = f"{settings.dynamics}, {settings.encoder} vectors"
+        what = dynamics_and_inputs(settings)
         on_phase(f"{what}: fitting", len(preset.choices))
         fit = fit_markov(config, training, validation, preset.training, on_progress, preset.choices, session)
         residuals = None

@@ -23,7 +23,7 @@ from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.ownership import prepare_model_folder
 from simulator.settings.train import TrainSettings
 from simulator.training.checkpoints import Checkpoints
-from simulator.training.fitter import OnPhase, OnProgress, Part
+from simulator.training.fitter import OnPhase, OnProgress, Part, dynamics_and_inputs
 from simulator.training.fitting import fitter_of
 from simulator.training.parts import check_part, fingerprint, read_parts, stride_of, with_dynamics
 from simulator.training.session import Session, make_session
@@ -55,7 +55,7 @@ def train_simulator(
     settings = with_dynamics(settings, every)
     for each in every:
         check_part(settings, each)
-    on_phase(f"{settings.dynamics}, {settings.encoder} vectors: encoding", sum(map(parts_of, every)))
+    on_phase(f"{dynamics_and_inputs(settings)}: encoding", sum(map(parts_of, every)))
     began = time.perf_counter()
     with session.main_first():
         parts = [_encoded(settings, each, on_progress) for each in every]
