@@ -12,8 +12,8 @@ from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.errors import DataError
 
-# A rank correlation over fewer says nothing.
-FEWEST_RETRAININGS = 4
+# A rank correlation over fewer says next to nothing.
+FEWEST_RETRAININGS = 8
 
 
 @dataclass(frozen=True)
