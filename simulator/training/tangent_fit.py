@@ -25,7 +25,7 @@ from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, Sepa
 from simulator.training.leave_one_run_out import shrunk_residuals
 from simulator.training.left_out_residuals import LeftOutResiduals
 from simulator.training.mean_curve_fit import CURVE_COMPONENTS, FOLDS, mean_curve_arrays, unseen_curves
-from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, unit_length
+from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, spread, unit_length
 from simulator.training.new_kernels import example_sources, reference_record
 from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
@@ -154,8 +154,7 @@ def _tried(
 ) -> dict[Setting, Tried]:
     """Every grouping, scaling and filters, with and without a prior."""
     judged = ~reference_runs if (~reference_runs).sum() > 1 else np.ones_like(reference_runs)
-    places = np.unique(np.linspace(0, len(runs.step) - 1, min(TUNED_STEPS, len(runs.step))).round().astype(int))
-    few = runs.at_steps(places)
+    few = runs.at_steps(spread(len(runs.step), TUNED_STEPS))
     tried = {}
     for grouping, scaling in product(GROUPINGS, SCALINGS):
         try:
