@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
+
+from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
+from simulator.model.mean_curve_dynamics import MeanCurveDynamics
 
 CURVE_COMPONENTS = 4
 FOLDS = 5
 UNSEEN_RIDGES = tuple(10.0**power for power in range(-4, 4))
 # Effects are limited beyond so many times the largest of the training runs.
 LIMIT = 1.5
+
+
+Made = TypeVar("Made", bound=MeanCurveDynamics)
+
+
+def dynamics_with_arrays(
+    kind: type[Made], arrays: Mapping[str, np.ndarray], scale: Scale, first_step: int, **shapes: Any
+) -> Made:
+    """Dynamics of a kind with these arrays, by name, of a metric first measured at `first_step`.
+
+    `shapes` are the fields of the configuration that only this kind needs, and how many examples there are.
+    """
+    config = GPTfluenceConfig(
+        dynamics=kind.name,
+        **scale.fields(),
+        first_step=first_step,
+        encoder_width=len(arrays["encoder_mean"]),
+        test_components=arrays["test_projection"].shape[1],
+        steps=len(arrays["tau"]) - 1,
+        curve_components=CURVE_COMPONENTS,
+        **{name: arrays[name].tolist() for name in ("decays", "fadings", "momenta", "forgettings")},
+        **shapes,
+    )
+    dynamics = kind(config)
+    dynamics.load_state_dict({name: torch.from_numpy(np.asarray(array)).float() for name, array in arrays.items()})
+    return dynamics
 
 
 def mean_curve_arrays(

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 import torch
 
-from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
+from simulator.model.configuration_gptfluence import Scale
 from simulator.model.latent import to_latent
 from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.training.leave_one_run_out import ridge_solution
-from simulator.training.mean_curve_fit import CURVE_COMPONENTS, mean_curve_arrays, unseen_curves
+from simulator.training.mean_curve_fit import dynamics_with_arrays, mean_curve_arrays, unseen_curves
 from simulator.training.memory_states import TUNED_RUNS, likeness, spread, unseen_responses
 
 # States `[r, S, D]` and values `[r, S, M]` of some runs.
@@ -63,19 +63,10 @@ def fit_arrays(
 
 def memory_dynamics(arrays: Mapping[str, np.ndarray], scale: Scale, first_step: int) -> MemoryDynamics:
     """The dynamics with these arrays, by name, of a metric first measured at `first_step`."""
-    config = GPTfluenceConfig(
-        dynamics="memory",
-        **scale.fields(),
-        first_step=first_step,
-        encoder_width=len(arrays["encoder_mean"]),
-        components=arrays["train_projection"].shape[1],
-        test_components=arrays["test_projection"].shape[1],
-        test_ids=list(range(len(arrays["weights"]))),
-        test_keys=[""] * len(arrays["weights"]),
-        steps=len(arrays["tau"]) - 1,
-        curve_components=CURVE_COMPONENTS,
-        **{name: arrays[name].tolist() for name in ("decays", "fadings", "momenta", "forgettings")},
-    )
-    dynamics = MemoryDynamics(config)
-    dynamics.load_state_dict({name: torch.from_numpy(np.asarray(array)).float() for name, array in arrays.items()})
-    return dynamics
+    tests = len(arrays["weights"])
+    shapes = {
+        "components": arrays["train_projection"].shape[1],
+        "test_keys": [""] * tests,
+        "test_ids": list(range(tests)),
+    }
+    return dynamics_with_arrays(MemoryDynamics, arrays, scale, first_step, **shapes)

@@ -18,13 +18,19 @@ import torch
 
 from gptdynamics.errors import DataError
 from simulator.attribution.lds import rank_correlations
-from simulator.model.configuration_gptfluence import GPTfluenceConfig, Scale
+from simulator.model.configuration_gptfluence import Scale
 from simulator.model.tangent_dynamics import GROUPINGS, TangentDynamics, kernel_examples
 from simulator.settings.train import TrainSettings
 from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter
 from simulator.training.leave_one_run_out import shrunk_residuals
 from simulator.training.left_out_residuals import LeftOutResiduals
-from simulator.training.mean_curve_fit import CURVE_COMPONENTS, FOLDS, mean_curve_arrays, unseen_curves
+from simulator.training.mean_curve_fit import (
+    CURVE_COMPONENTS,
+    FOLDS,
+    dynamics_with_arrays,
+    mean_curve_arrays,
+    unseen_curves,
+)
 from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, spread, unit_length
 from simulator.training.new_kernels import example_sources, reference_record
 from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
@@ -265,24 +271,11 @@ def tangent_dynamics(
     arrays: dict[str, np.ndarray], choice: TangentChoice, scale: Scale, first_step: int
 ) -> TangentDynamics:
     """The dynamics with these arrays, by name, of a metric first measured at `first_step`."""
-    config = GPTfluenceConfig(
-        dynamics="tangent",
-        **scale.fields(),
-        first_step=first_step,
-        grouping=choice.grouping,
-        encoder_width=len(arrays["encoder_mean"]),
-        test_components=arrays["test_projection"].shape[1],
-        pool_keys=[""] * arrays["kernels"].shape[1],
-        test_keys=[""] * arrays["kernels"].shape[2],
-        steps=len(arrays["tau"]) - 1,
-        curve_components=CURVE_COMPONENTS,
-        **{name: arrays[name].tolist() for name in ("decays", "fadings", "momenta", "forgettings")},
-    )
-    dynamics = TangentDynamics(config)
-    empty = {"weights_without": np.zeros((0, *arrays["weights"].shape))}
-    state = {name: torch.from_numpy(np.asarray(array)).float() for name, array in (empty | arrays).items()}
-    dynamics.load_state_dict(state)
-    return dynamics
+    groups, pool, tests = arrays["kernels"].shape
+    filters = arrays["weights"].shape[1]
+    shapes = {"grouping": choice.grouping, "pool_keys": [""] * pool, "test_keys": [""] * tests}
+    empty = {"weights_without": np.zeros((0, groups, filters))}
+    return dynamics_with_arrays(TangentDynamics, empty | arrays, scale, first_step, **shapes)
 
 
 class TangentFitter(SeparateFitter):
