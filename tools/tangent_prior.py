@@ -11,24 +11,25 @@ import numpy as np
 from gptdynamics.atomic import write_text
 from gptdynamics.dataset import read_dynamics
 from simulator.model.configuration_gptfluence import scale_of
+from simulator.model.tangent_dynamics import PARTS
 from simulator.training import tangent_prior
 from simulator.training.mean_curve_fit import FOLDS
-from simulator.training.memory_states import MANY
-from simulator.training.reference_kernels import mean_of_references, reference_kernels
+from simulator.training.memory_states import FEW
+from simulator.training.reference_kernels import fitted_kernels, reference_kernels
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
 
-RIDGE = 1e-3
+RIDGE = 0.1
 
 
 def coefficients_of(dataset: str, config: str) -> tuple[np.ndarray, float]:
-    """The coefficients `[G * F]` of a config's loss, for effects of unit mean square, and the size of its own effects.
+    """The coefficients `[P * G * F]` of a config's loss, for effects of unit mean square, and the size of its effects.
 
     Of training and validation runs, with kernels of unit mean square in the three groups.
     """
     runs = read_dynamics(dataset, config)
-    kernels = mean_of_references(reference_kernels(runs), "base_early_late", 1.0)
+    kernels = fitted_kernels(reference_kernels(runs), "base_early_late", 1.0)
     fitted = FittedRuns.of(runs.split("train", "validation"), scale_of("loss"))
-    regression = Regression.of(filtered_kernels(fitted, kernels, MANY), fitted.latent)
+    regression = Regression.of(filtered_kernels(fitted, kernels, FEW), fitted.latent)
     count = len(fitted.values)
     weights = regression.weights(RIDGE, np.arange(count), np.arange(FOLDS))
     effects = np.stack([regression.effects(run, weights[None])[0] for run in range(count)])
@@ -43,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     fits = [coefficients_of(*each.rsplit(":", 1)) for each in given.configs]
     mean = np.mean([weights for weights, _ in fits], axis=0) * np.mean([size for _, size in fits])
-    rounded = [[float(f"{value:.4g}") for value in row] for row in mean.reshape(3, -1)]
+    rounded = np.vectorize(lambda value: float(f"{value:.4g}"))(mean.reshape(PARTS, 3, -1)).tolist()
     content = {"configs": [each.rsplit(":", 1)[1] for each in given.configs], "weights": rounded}
     write_text(Path(tangent_prior.__file__).with_suffix(".json"), json.dumps(content) + "\n")
 

@@ -85,7 +85,7 @@ def with_kernels(
 
     Args:
         config: of the simulator.
-        stored: `[G, N, M]` kernels of what it was trained on.
+        stored: `[P * G, N, M]` kernels of what it was trained on.
         pool, test: the examples; where one is new, reference runs are made again.
         data: folder with the rows of its tasks; None: generated rows or the Hub.
     """
@@ -100,5 +100,5 @@ def with_kernels(
         raise ImportError(
             "examples are new to this model; taking their gradients needs the gptdynamics package"
         ) from error
-    kernels, own = training.new_kernels(config, pool, test, data)
+    kernels, own = training.new_kernels(config, stored, pool, test, data)
     return kernel_examples(kernels.to(stored.device), own.to(stored.device), seen.to(stored.device))

@@ -4,8 +4,9 @@
     effect     = sum over g, h of w_g,h filter_h(x_g)_t
 
 K_g are products of the gradients of pool and test examples at checkpoints of reference runs: kernels, in groups of
-checkpoints (`group_kernels`). What training makes of an example later (momentum, decay, being undone by others) is the
-same for all pairs: so w is shared by all test examples, and serves those that no coefficient was fitted on.
+checkpoints (`group_kernels`), each in parts (`kernel_parts`). What training makes of an example later (momentum,
+decay, being undone by others) is the same for all pairs: so w is shared by all test examples, and serves those that no
+coefficient was fitted on.
 
 The filters are those of `memory`. `mean_curve_dynamics.py` adds the effect to the mean curve.
 """
@@ -22,10 +23,13 @@ from .mean_curve_dynamics import MeanCurveDynamics
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
 
+# A kernel is split behind so many of its patterns: into the first, the second to fourth, the fifth to 16th, the rest.
+PART_ENDS = (1, 4, 16)
+PARTS = len(PART_ENDS) + 1
+
 # Which checkpoints of a reference run are one group, by the share of its updates that was made before.
 GROUPINGS: dict[str, tuple[tuple[float, float], ...]] = {
     "all": ((0.0, 1.0),),
-    "trained": ((1e-9, 1.0),),
     "base_early_late": ((0.0, 0.0), (1e-9, 0.5 - 1e-9), (0.5, 1.0)),
 }
 
@@ -64,12 +68,50 @@ def group_kernels(
     return torch.stack([scaled[group].mean(0) for group in groups])
 
 
+def kernel_patterns(kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The patterns over pool rows that explain most of each group's kernel: its first K singular vectors.
+
+    At most a quarter of them all, so that something is left of the kernels of few examples, too.
+
+    Args:
+        kernels: `[G, N, M]`.
+
+    Returns:
+        The patterns, `[G, N, K]`, and what a row's kernel is multiplied by to give its share in each, `[G, M, K]`.
+    """
+    rows, sizes, tests = torch.linalg.svd(kernels, full_matrices=False)
+    shown = sizes > 1e-6 * sizes[:, :1]
+    weights = torch.where(shown, 1.0 / sizes.clamp(min=torch.finfo(sizes.dtype).tiny), 0.0).unsqueeze(1) * tests.mT
+    most = min(PART_ENDS[-1], sizes.size(1) // 4)
+    return rows[:, :, :most], weights[:, :, :most]
+
+
+def kernel_parts(kernels: torch.Tensor, shares: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Each group's kernel in parts: what its first pattern explains, what the next few do, and the rest.
+
+    Training soon undoes what rows do along the first patterns (on tasks with labels, the balance of the labels), and
+    keeps the rest longer: so each part has coefficients of its own.
+
+    Args:
+        kernels: `[G, N, M]`.
+        shares: `[G, N, K]` of each pool row in each pattern; those of the pool trained on are of unit length.
+        own: `[n]` places of the pool trained on.
+
+    Returns:
+        `[P * G, N, M]`, part by part; the P parts of a group add up to its kernel.
+    """
+    tests = shares[:, own].mT @ kernels[:, own]
+    starts = (0, *PART_ENDS)
+    parts = [shares[:, :, first:end] @ tests[:, first:end] for first, end in zip(starts, PART_ENDS, strict=False)]
+    return torch.cat([*parts, kernels - sum(parts)])
+
+
 def kernel_examples(kernels: torch.Tensor, own: torch.Tensor, seen: torch.Tensor) -> EncodedExamples:
     """Examples with kernels. A pool example's vector is its row of them, a test example's its column.
 
     Args:
-        kernels: `[G, N, M]`.
-        own: `[G, n, M]` those of the pool that the simulator was trained on, which test examples are told apart by.
+        kernels: `[P * G, N, M]`.
+        own: `[P * G, n, M]` those of the pool that the simulator was trained on, which test examples are told apart by.
         seen: `[M]` place of each test example among those trained on, or -1.
     """
     return EncodedExamples(kernels.transpose(0, 1).flatten(1), own.mean(0).T, seen, kernels)
@@ -78,7 +120,8 @@ def kernel_examples(kernels: torch.Tensor, own: torch.Tensor, seen: torch.Tensor
 class TangentDynamics(MeanCurveDynamics):
     """Prediction with fitted tangent dynamics.
 
-    G groups of checkpoints, F filters, N pool examples, M seen test examples, R runs of the fit.
+    G parts of kernels, `PARTS` for each group of checkpoints, F filters, N pool examples, M seen test examples, R runs
+    of the fit.
 
     Args:
         config: shapes; the values are set by fitting or loaded.
@@ -100,7 +143,7 @@ class TangentDynamics(MeanCurveDynamics):
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__(config)
-        groups, filters = len(GROUPINGS[config.grouping]), self.filters.size
+        groups, filters = PARTS * len(GROUPINGS[config.grouping]), self.filters.size
         self.register_zeros(
             {
                 "kernels": (groups, len(config.pool_keys), len(config.test_keys)),
@@ -151,7 +194,7 @@ class TangentDynamics(MeanCurveDynamics):
         return torch.einsum("rtn,gnm->rgtm", inputs.visits, self.input_factors(inputs.examples))
 
     def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
-        """See `DynamicsModule`; a factor is a group's kernel."""
+        """See `DynamicsModule`; a factor is one part of a group's kernel."""
         if examples.kernels is None:
             raise ValueError("tangent needs the kernels of pool and test examples: take them from encode")
         return examples.kernels

@@ -23,7 +23,7 @@ from gptdynamics.settings.kernels import KernelSettings
 from gptdynamics.tasks.sources import ExampleSource, load_sources
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.example_encoding import content_key
-from simulator.training.reference_kernels import ReferenceKernels, mean_of_references
+from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, parts_as_fitted
 
 
 def reference_record(runs: Dynamics, reference: ReferenceKernels) -> dict[str, Any]:
@@ -44,18 +44,23 @@ def example_sources(examples: Sequence[Example]) -> list[dict[str, Any]]:
 
 
 def new_kernels(
-    config: GPTfluenceConfig, pool: Sequence[Any] | None, test: Sequence[Any] | None, data: Path | None
+    config: GPTfluenceConfig,
+    stored: torch.Tensor,
+    pool: Sequence[Any] | None,
+    test: Sequence[Any] | None,
+    data: Path | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Kernels of pool and test examples, some of which are new to the simulator.
 
     Args:
         config: of the simulator.
+        stored: `[P * G, n, m]` kernels of what it was trained on.
         pool: N examples; None: the pool that it was trained on.
         test: M examples; None: the test examples that it was trained on.
         data: folder with the rows of its tasks; None: generated rows or the Hub.
 
     Returns:
-        `[G, N, M]`, and of the n pool examples that the simulator was trained on `[G, n, M]`.
+        `[P * G, N, M]`, and of the n pool examples that the simulator was trained on `[P * G, n, M]`.
 
     Raises:
         NotRepeatableError: a reference run cannot be made again.
@@ -74,10 +79,13 @@ def new_kernels(
         rows.append(place[key])
     if pool is None:
         rows = list(range(len(own)))
-    references = [_again(record, every, asked, data) for record in config.references]
+    # A new row's share in each pattern is told by its products with the test examples that were trained on.
+    trained = _texts(config, "test", data) if len(every) > len(own) else []
+    references = [_again(record, every, [*trained, *asked], data) for record in config.references]
     known = torch.arange(len(own))
     kernels = mean_of_references(references, config.grouping, config.scaling, known).float()
-    return kernels[:, rows], kernels[:, : len(own)]
+    parts = parts_as_fitted(kernels, stored.cpu(), known, torch.arange(len(trained)))[..., len(trained) :]
+    return parts[:, rows], parts[:, : len(own)]
 
 
 def _texts(config: GPTfluenceConfig, part: str, data: Path | None) -> list[Example]:

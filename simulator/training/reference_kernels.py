@@ -12,11 +12,12 @@ from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import DataError
+from gptdynamics.examples import Example
 from gptdynamics.runs.run import RunKernel
 from simulator.model.dynamics import EncodedExamples
 from simulator.model.example_encoding import content_key
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-from simulator.model.tangent_dynamics import group_kernels, kernel_examples
+from simulator.model.tangent_dynamics import PARTS, group_kernels, kernel_examples, kernel_parts, kernel_patterns
 
 # More reference runs made predictions no better, and each needs gradients of its own.
 MOST_REFERENCES = 2
@@ -101,23 +102,28 @@ def recorded_examples(model: GPTfluenceSimulator, runs: Dynamics, of: Sequence[s
         of: runs whose kernels are taken; default: its reference runs.
 
     Raises:
-        DataError: a run has no kernels, they are at other steps than the simulator's, or `runs` lack an example of the
-            pool that it was trained on.
+        DataError: a run has no kernels, they are at other steps than the simulator's, or `runs` lack an example that it
+            was trained on.
     """
     config = model.config
     references = [recorded_kernels(runs, run) for run in of or [each["run"] for each in config.references]]
-    place = {content_key(example): index for index, example in enumerate(runs.pool)}
-    lacking = [key for key in config.pool_keys if key not in place]
-    if lacking:
-        raise DataError(
-            f"{runs.config}: {len(lacking)} examples of the pool that the simulator was trained on are gone"
-        )
-    own = torch.tensor([place[key] for key in config.pool_keys])
+    own = _places(config.pool_keys, runs.pool, f"{runs.config}: pool")
+    tests = _places(config.test_keys, runs.test, f"{runs.config}: test")
     try:
         kernels = mean_of_references(references, config.grouping, config.scaling, own).float()
     except ValueError as error:
         raise DataError(f"{runs.config}: {error}") from error
+    kernels = parts_as_fitted(kernels, model.dynamics.kernels, own, tests)
     return kernel_examples(kernels, kernels[:, own], model.places(runs.test))
+
+
+def _places(keys: Sequence[str], examples: Sequence[Example], part: str) -> torch.Tensor:
+    """Where the examples of these content keys are."""
+    place = {content_key(example): index for index, example in enumerate(examples)}
+    lacking = [key for key in keys if key not in place]
+    if lacking:
+        raise DataError(f"{part}: {len(lacking)} examples that the simulator was trained on are gone")
+    return torch.tensor([place[key] for key in keys])
 
 
 def mean_of_references(
@@ -125,3 +131,33 @@ def mean_of_references(
 ) -> torch.Tensor:
     """The grouped kernels in the mean over reference runs, `[G, N, M]`; arguments and errors as of `group_kernels`."""
     return torch.stack([each.grouped(grouping, scaling, own) for each in references]).mean(0)
+
+
+def fitted_kernels(references: list[ReferenceKernels], grouping: str, scaling: float) -> torch.Tensor:
+    """What coefficients are fitted on: the kernels in parts, `[P * G, N, M]`; errors as of `group_kernels`."""
+    kernels = mean_of_references(references, grouping, scaling)
+    return kernel_parts(kernels, kernel_patterns(kernels)[0], torch.arange(kernels.size(1)))
+
+
+def parts_as_fitted(
+    kernels: torch.Tensor, stored: torch.Tensor, own: torch.Tensor, tests: torch.Tensor
+) -> torch.Tensor:
+    """Kernels of examples some of which are new, split by the patterns of those that were trained on.
+
+    Args:
+        kernels: `[G, N, M]`.
+        stored: `[P * G, n, m]` of the pool and test examples that were trained on.
+        own: `[n]` places of this pool among the N rows.
+        tests: `[m]` places of these test examples among the M; only needed where pool rows are new.
+
+    Returns:
+        `[P * G, N, M]`.
+    """
+    patterns, weights = kernel_patterns(stored.unflatten(0, (PARTS, -1)).sum(0).to(kernels))
+    shares = kernels.new_empty(len(kernels), kernels.size(1), patterns.size(2))
+    shares[:, own] = patterns
+    new = torch.ones(kernels.size(1), dtype=torch.bool)
+    new[own] = False
+    if bool(new.any()):
+        shares[:, new] = kernels[:, new][..., tests] @ weights
+    return kernel_parts(kernels, shares, own)

@@ -19,7 +19,7 @@ import torch
 from gptdynamics.errors import DataError
 from simulator.attribution.lds import rank_correlations
 from simulator.model.configuration_gptfluence import Scale
-from simulator.model.tangent_dynamics import GROUPINGS, TangentDynamics, kernel_examples
+from simulator.model.tangent_dynamics import TangentDynamics, kernel_examples
 from simulator.settings.train import TrainSettings
 from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter
 from simulator.training.leave_one_run_out import shrunk_residuals
@@ -33,13 +33,14 @@ from simulator.training.mean_curve_fit import (
 )
 from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, spread, unit_length
 from simulator.training.new_kernels import example_sources, reference_record
-from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
+from simulator.training.reference_kernels import ReferenceKernels, fitted_kernels, reference_kernels
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
 from simulator.training.tangent_prior import prior_weights
 from simulator.training.validation_retrainings import Retrainings, validation_retrainings
 
 SCALINGS = (0.5, 1.0)
-FILTERS = (FEW, MANY)
+# More groups with more filters would be more coefficients than a few dozen runs determine.
+GROUPS_AND_FILTERS = (("all", FEW), ("all", MANY), ("base_early_late", FEW))
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Settings are compared at so many measured steps, evenly spread.
 TUNED_STEPS = 25
@@ -51,7 +52,7 @@ class TangentChoice:
     """One setting.
 
     Attributes:
-        grouping: of checkpoints, one of `GROUPINGS`.
+        grouping: of checkpoints, `all` or `base_early_late`.
         scaling: exponent of the root mean square that kernels are divided by.
         filters: time constants.
         ridge: relative penalty on coefficients.
@@ -158,28 +159,27 @@ def _tried(
     reference_runs: np.ndarray,
     retrainings: Sequence[Retrainings],
 ) -> dict[Setting, Tried]:
-    """Every grouping, scaling and filters, with and without a prior."""
+    """Every grouping with its filters, and every scaling, with and without a prior."""
     judged = ~reference_runs if (~reference_runs).sum() > 1 else np.ones_like(reference_runs)
     few = runs.at_steps(spread(len(runs.step), TUNED_STEPS))
     tried = {}
-    for grouping, scaling in product(GROUPINGS, SCALINGS):
+    for (grouping, filters), scaling in product(GROUPS_AND_FILTERS, SCALINGS):
         try:
-            kernels = mean_of_references(references, grouping, scaling)
+            kernels = fitted_kernels(references, grouping, scaling)
         except ValueError:
             continue
-        for filters in FILTERS:
-            plain = Regression.of(filtered_kernels(few, kernels, filters), few.latent)
-            repeated = [few.of_curricula(each.curricula, each.step) for each in retrainings]
-            asked = [filtered_kernels(each, kernels, filters) for each in repeated]
-            prior = prior_weights(grouping, scaling, filters)
-            candidates = {False: plain} if len(few.values) > 2 else {}
-            if prior is not None:
-                candidates[True] = plain.towards(prior)
-            for drawn, regression in candidates.items():
-                residuals, _, _ = shrunk_residuals(regression.left_out_effects(RIDGES), few.values, few.scale)
-                errors = np.square(residuals).mean((2, 3))[:, judged]
-                scores = _scores(regression, asked, retrainings) if retrainings else None
-                tried[grouping, scaling, filters, drawn] = Tried(errors, scores)
+        plain = Regression.of(filtered_kernels(few, kernels, filters), few.latent)
+        repeated = [few.of_curricula(each.curricula, each.step) for each in retrainings]
+        asked = [filtered_kernels(each, kernels, filters) for each in repeated]
+        prior = prior_weights(grouping, scaling, filters)
+        candidates = {False: plain} if len(few.values) > 2 else {}
+        if prior is not None:
+            candidates[True] = plain.towards(prior)
+        for drawn, regression in candidates.items():
+            residuals, _, _ = shrunk_residuals(regression.left_out_effects(RIDGES), few.values, few.scale)
+            errors = np.square(residuals).mean((2, 3))[:, judged]
+            scores = _scores(regression, asked, retrainings) if retrainings else None
+            tried[grouping, scaling, filters, drawn] = Tried(errors, scores)
     return tried
 
 
@@ -206,7 +206,7 @@ class ChosenFit:
 
     def __init__(self, runs: FittedRuns, references: list[ReferenceKernels], choice: TangentChoice) -> None:
         self.runs, self.choice = runs, choice
-        self.kernels = mean_of_references(references, choice.grouping, choice.scaling)
+        self.kernels = fitted_kernels(references, choice.grouping, choice.scaling)
         plain = Regression.of(filtered_kernels(runs, self.kernels, choice.filters), runs.latent)
         prior = prior_weights(choice.grouping, choice.scaling, choice.filters) if choice.prior else None
         self.regression = plain if prior is None else plain.towards(prior)
@@ -271,8 +271,8 @@ def tangent_dynamics(
     arrays: dict[str, np.ndarray], choice: TangentChoice, scale: Scale, first_step: int
 ) -> TangentDynamics:
     """The dynamics with these arrays, by name, of a metric first measured at `first_step`."""
-    groups, pool, tests = arrays["kernels"].shape
-    filters = arrays["weights"].shape[1]
+    _, pool, tests = arrays["kernels"].shape
+    groups, filters = arrays["weights"].shape
     shapes = {"grouping": choice.grouping, "pool_keys": [""] * pool, "test_keys": [""] * tests}
     empty = {"weights_without": np.zeros((0, groups, filters))}
     return dynamics_with_arrays(TangentDynamics, empty | arrays, scale, first_step, **shapes)

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.training.memory_states import MANY, Filters
+from simulator.training.memory_states import FEW, Filters
 
 _FILE = Path(__file__).with_suffix(".json")
 
 
 @cache
 def _shipped() -> np.ndarray:
-    """`[base, early, late][filters of MANY]`, for kernels of unit mean square."""
+    """`[P][base, early, late][filters of FEW]`, for kernels of unit mean square."""
     return np.array(json.loads(_FILE.read_text(encoding="utf-8"))["weights"])
 
 
 def prior_weights(grouping: str, scaling: float, filters: Filters) -> np.ndarray | None:
-    """The coefficients `[G * F]` of a setting, for features that are not scaled; None: there are none for it."""
-    if filters != MANY or scaling != 1.0:
+    """The coefficients `[P * G * F]` of a setting, for features that are not scaled; None: there are none for it."""
+    if filters != FEW or scaling != 1.0:
         return None
     weights = _shipped()
-    return (weights if grouping == "base_early_late" else weights.sum(0, keepdims=True)).flatten()
+    return (weights if grouping == "base_early_late" else weights.sum(1, keepdims=True)).flatten()

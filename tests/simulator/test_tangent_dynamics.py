@@ -18,7 +18,15 @@ from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import visit_shares
 from simulator.model.dynamics import SimulationInputs
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
-from simulator.model.tangent_dynamics import GROUPINGS, TangentDynamics, group_kernels
+from simulator.model.tangent_dynamics import (
+    GROUPINGS,
+    PARTS,
+    TangentDynamics,
+    group_kernels,
+    kernel_parts,
+    kernel_patterns,
+)
+from simulator.training.reference_kernels import parts_as_fitted
 
 POOL, TESTS, STEPS = 7, 4, 6
 RUNS = 3
@@ -100,6 +108,34 @@ def test_one_run_from_its_factors_is_the_run_itself(model: GPTfluenceSimulator) 
         torch.testing.assert_close(
             model.dynamics.from_factors(factors, inputs), model.dynamics.trajectories(inputs)[0], rtol=1e-4, atol=1e-4
         )
+
+
+@given(pool=st.integers(1, 30), tests=st.integers(1, 40), new=st.booleans(), seed=st.integers(0, 2**31 - 1))
+def test_parts_of_kernels_are_their_patterns_and_add_up(pool: int, tests: int, new: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(size=(2, pool, tests)) @ np.diag(rng.uniform(0, 1, tests))
+    kernels = torch.from_numpy(kernel)
+    fitted = kernel_parts(kernels, kernel_patterns(kernels)[0], torch.arange(pool))
+    for group in range(2):
+        rows, sizes, columns = np.linalg.svd(kernel[group], full_matrices=False)
+        most = min(16, min(pool, tests) // 4)
+        for part, (first, end) in enumerate(((0, 1), (1, 4), (4, 16))):
+            kept = slice(first, min(end, most))
+            np.testing.assert_allclose(
+                fitted[2 * part + group], rows[:, kept] * sizes[kept] @ columns[kept], rtol=0, atol=1e-8
+            )
+    torch.testing.assert_close(fitted.unflatten(0, (PARTS, 2)).sum(0), kernels)
+    # Examples that were trained on have the same parts beside others, and so does a copy of a row.
+    order = torch.from_numpy(rng.permutation(pool + new))
+    wider = torch.cat([kernels, kernels[:, :1]], 1)[:, : pool + new][:, order]
+    own, copy = order.argsort()[:pool], order.argsort()[-1]
+    others = torch.cat([kernels, torch.from_numpy(rng.normal(size=(2, pool, 3)))], 2)
+    others = torch.cat([others, others[:, :1]], 1)[:, : pool + new][:, order]
+    torch.testing.assert_close(others[..., :tests], wider)
+    parts = parts_as_fitted(others, fitted, own, torch.arange(tests))
+    torch.testing.assert_close(parts[:, own][..., :tests], fitted, rtol=0, atol=1e-7)
+    if new:
+        torch.testing.assert_close(parts[:, copy], parts[:, own[0]], rtol=0, atol=1e-7)
 
 
 @given(

@@ -17,11 +17,17 @@ from simulator.attribution.effect_errors import left_out_errors
 from simulator.evaluation.simulated import Simulated
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import Members, visit_shares
-from simulator.model.dynamics import EncodedExamples, SimulationInputs
+from simulator.model.dynamics import SimulationInputs
 from simulator.model.tangent_dynamics import kernel_examples
 from simulator.training import TrainSettings, tangent_fit, train_simulator
-from simulator.training.memory_states import MANY, Filters
-from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
+from simulator.training.memory_states import FEW, Filters
+from simulator.training.reference_kernels import (
+    ReferenceKernels,
+    fitted_kernels,
+    mean_of_references,
+    parts_as_fitted,
+    reference_kernels,
+)
 from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
 from simulator.training.tangent_fit import Tried, choose_setting, fit_tangent, tangent_dynamics
 from simulator.training.tangent_prior import prior_weights
@@ -87,7 +93,7 @@ def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
     make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch, step: list[int] | None
 ) -> None:
     monkeypatch.setattr(tangent_fit, "RIDGES", (1e-9,))
-    monkeypatch.setattr(tangent_fit, "FILTERS", (OWN,))
+    monkeypatch.setattr(tangent_fit, "GROUPS_AND_FILTERS", (("all", OWN), ("base_early_late", OWN)))
     tests = 2 * TESTS
     references = make_references(tests=tests)
     kernels = references[0].grouped("base_early_late", 1.0).float()
@@ -99,16 +105,15 @@ def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
     runs = make_runs(curricula[:RUNS], values[:RUNS, measured, :TESTS], measured)
     fit = fit_tangent(runs, seen, np.arange(RUNS) == 0)
     assert (fit.choice.grouping, fit.choice.scaling) == ("base_early_late", 1.0)
-    assert fit.error < 1e-6 and len(fit.tried) == 6
+    assert fit.error < 1e-6 and len(fit.tried) == 4
     assert fit.residuals is not None
     # Only effects that are half as large again as those of all other runs are limited.
     assert np.median(np.abs(fit.residuals[0])) < 1e-4 and np.abs(fit.residuals[0]).max() < 0.1
     dynamics = tangent_dynamics(
         {name: array for name, array in fit.arrays.items() if name != "weights_without"}, fit.choice, runs.scale, 0
     )
-    examples = EncodedExamples(
-        kernels[2], kernels.mean(0).T, torch.cat([torch.arange(TESTS), torch.full((TESTS,), -1)]), kernels
-    )
+    parts = parts_as_fitted(kernels, dynamics.kernels, torch.arange(POOL), torch.arange(TESTS))
+    examples = kernel_examples(parts, parts, torch.cat([torch.arange(TESTS), torch.full((TESTS,), -1)]))
     visits = visit_shares(curricula[RUNS:], range(POOL))
     initial = torch.from_numpy(values[RUNS:, :1]).float()
     inputs = SimulationInputs(visits, torch.from_numpy(RATES).float()[None], examples, initial)
@@ -117,7 +122,7 @@ def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
 
 
 def test_settings_within_a_standard_error_are_chosen_by_retrainings_or_by_the_strongest_ridge() -> None:
-    few, many = ("all", 1.0, OWN, False), ("trained", 1.0, OWN, False)
+    few, many = ("all", 1.0, OWN, False), ("base_early_late", 1.0, OWN, False)
     errors = np.array([[1.0, 1.0, 1.0, 1.0], [0.9, 1.1, 1.0, 0.8], [0.9, 1.2, 0.9, 1.0], [2.0, 2.1, 2.0, 2.0]])
     worse = errors + 0.01
     assert choose_setting({few: Tried(errors, None), many: Tried(worse, None)}) == (few, 2)
@@ -167,10 +172,10 @@ def test_one_run_is_ranked_by_the_shipped_coefficients(make_curricula: MakeCurri
 
 def test_a_prior_is_scaled_as_the_runs_say_and_drawn_towards(make_curricula: MakeCurricula) -> None:
     curricula = make_curricula(6, RUNS, STEPS, POOL)
-    kernels = make_references()[0].grouped("base_early_late", 1.0)
+    kernels = fitted_kernels(make_references(), "base_early_late", 1.0)
     runs = make_runs(curricula, np.ones((RUNS, STEPS + 1, TESTS)))
-    features = filtered_kernels(runs, kernels, MANY)
-    shipped = prior_weights("base_early_late", 1.0, MANY)
+    features = filtered_kernels(runs, kernels, FEW)
+    shipped = prior_weights("base_early_late", 1.0, FEW)
     assert shipped is not None
     truth = 30 + 3 * np.einsum("rdsm,d->rsm", features, shipped)
     prior = Regression.of(features, make_runs(curricula, truth).latent).towards(shipped)
