@@ -2,13 +2,14 @@
 
     x_t    = mean over i in c_t of (psi(z_i) - psi_mean)
     m_t    = rho * m_{t-1} + exp(-kappa * tau_{t-1}) * e_t * x_t         for several rho and kappa side by side
-    v_t    = b * v_{t-1} + (1 - b) * x_t
-    n_t    = exp(-lambda * e_t) * n_{t-1} + e_t * v_t                    for several b and lambda side by side
+    v_t    = b * v_{t-1} + (1 - b) * (x_t - lambda_t * n_{t-1})
+    n_t    = n_{t-1} + e_t * v_t                                         for several b and lambda side by side
     effect = <w(z'), [m_t, n_t]>
 
 e and tau are those of `mean_curve_dynamics.py`, which adds the effect to the mean curve. kappa lets early batches count
-more or less than late ones. n is what an optimiser with momentum b adds up; it is forgotten in proportion to the
-learning rate, so not at all at the end of a run.
+more or less than late ones. n is what an optimiser with momentum b adds up along a direction of curvature lambda: it
+swings back, the slower the smaller the learning rate, so not at all at the end of a run (`optimiser_pull` says what
+lambda_t is).
 
 psi are encoder vectors reduced to a few principal components. A seen test example has a response w of its own; that of
 an unseen one is predicted from psi'(z').

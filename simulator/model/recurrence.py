@@ -53,6 +53,26 @@ def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, made: torch.Tensor 
     return torch.stack(states, dim=1)
 
 
+def optimiser_pull(rates: torch.Tensor, momenta: torch.Tensor, forgettings: torch.Tensor) -> torch.Tensor:
+    """How strongly an optimiser pulls back what it has added up, for every b with every lambda.
+
+    lambda, but in an update of a large rate less: at most half of what makes heavy-ball descent unstable. Without
+    momentum an update then leaves exp(-lambda eta_t).
+
+    Args:
+        rates: eta, `[..., steps]`.
+        momenta: b, `[Q]`.
+        forgettings: lambda, `[G]`.
+
+    Returns:
+        `[..., steps, Q, G]`.
+    """
+    most = ((1 + momenta) / (1 - momenta)).unsqueeze(1)
+    strength = rates[..., None, None] * forgettings / most
+    tiny = torch.finfo(strength.dtype).eps
+    return forgettings * torch.where(strength > tiny, -torch.expm1(-strength) / strength.clamp(min=tiny), 1.0)
+
+
 def optimiser_sums(
     inputs: torch.Tensor,
     rates: torch.Tensor,
@@ -60,9 +80,10 @@ def optimiser_sums(
     forgettings: torch.Tensor,
     made: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sums of an optimiser with momentum, forgotten in proportion to the learning rate.
+    """Sums of an optimiser with momentum whose gradients undo what they added: damped oscillations.
 
-    v_t = b v_{t-1} + (1 - b) x_t and n_t = exp(-lambda eta_t) n_{t-1} + eta_t v_t, for every b with every lambda.
+    v_t = b v_{t-1} + (1 - b) (x_t - pull_t n_{t-1}) and n_t = n_{t-1} + eta_t v_t, for every b with every lambda
+    (`optimiser_pull`): what a unit of gradient adds along a direction of curvature lambda.
 
     Args:
         inputs: x, `[runs, steps, width]`.
@@ -74,12 +95,15 @@ def optimiser_sums(
     Returns:
         n, `[runs, steps + 1, Q * G, width]`, zero at step 0.
     """
-    pushed = (1 - momenta).view(-1, 1) * decayed_sums(inputs, momenta, made)[:, 1:] * rates[..., None, None]
-    remaining = torch.exp(-rates.unsqueeze(-1) * forgettings)[:, :, None, :, None]
+    pull = optimiser_pull(rates, momenta, forgettings).unsqueeze(-1)
+    kept = momenta.view(-1, 1, 1)
     state = inputs.new_zeros(len(inputs), len(momenta), len(forgettings), inputs.size(2))
+    speed = state
     states = [state]
     for step in range(inputs.size(1)):
-        state = remaining[:, step] * state + pushed[:, step].unsqueeze(2)
+        new = kept * speed + (1 - kept) * (inputs[:, step, None, None] - pull[:, step] * state)
+        speed = new if made is None else torch.where(made[:, step, None, None, None], new, speed)
+        state = state + rates[:, step, None, None, None] * speed
         states.append(state)
     return torch.stack(states, dim=1).flatten(2, 3)
 
@@ -152,13 +176,13 @@ class FilterBank(NamedTuple):
         for pushed, update in zip((inputs[:decaying] * strength).unbind(1), there, strict=True):
             state = rho * state + pushed if update else state
             effects.append(state.sum(0))
+        pull = optimiser_pull(rates[0], self.momenta, self.forgettings).flatten(1).unsqueeze(-1)
         momentum = self.momenta.repeat_interleave(len(self.forgettings)).view(-1, 1)
-        forgetting = self.forgettings.repeat(len(self.momenta)).view(-1, 1)
-        velocity = torch.zeros_like(inputs[decaying:, 0])
-        state = velocity
+        speed = torch.zeros_like(inputs[decaying:, 0])
+        state = speed
         for step, (pushed, rate) in enumerate(zip(inputs[decaying:].unbind(1), rates[0], strict=True), start=1):
             if there[step - 1]:
-                velocity = momentum * velocity + (1 - momentum) * pushed
-            state = torch.exp(-forgetting * rate) * state + rate * velocity
+                speed = momentum * speed + (1 - momentum) * (pushed - pull[step - 1] * state)
+            state = state + rate * speed
             effects[step] = effects[step] + state.sum(0)
         return torch.stack(effects)

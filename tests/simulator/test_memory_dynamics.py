@@ -77,11 +77,12 @@ def slow_trajectory(
                     rho * old + math.exp(-kappa * min(tau, b["tau"][-1])) * share * x
                     for (rho, kappa), old in zip(filters, m, strict=True)
                 ]
-                v = [momentum * old + (1 - momentum) * x for (momentum, _), old in zip(pairs, v, strict=True)]
-                n = [
-                    math.exp(-forgetting * share) * old + share * speed
-                    for (_, forgetting), old, speed in zip(pairs, n, v, strict=True)
-                ]
+                for pair, (momentum, forgetting) in enumerate(pairs):
+                    most = (1 + momentum) / (1 - momentum)
+                    left = math.exp(-forgetting * share / most)
+                    pull = most * (1 - left) / share if share else forgetting
+                    v[pair] = momentum * v[pair] + (1 - momentum) * (x - pull * n[pair])
+                    n[pair] = n[pair] + share * v[pair]
                 tau += share
                 usual = b["tau"][t] - b["tau"][t - 1] if t < len(b["tau"]) else 0.0
                 differ, trained = differ + abs(share - usual), trained + usual

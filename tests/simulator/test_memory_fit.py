@@ -251,9 +251,11 @@ def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
             for at, (rho, kappa) in enumerate(product(filters.decays, filters.fadings)):
                 states[run, t, at] = rho * states[run, t - 1, at] + np.exp(-kappa * tau / whole) * share * x
             for at, (momentum, forgetting) in enumerate(product(filters.momenta, filters.forgettings)):
-                v[at] = momentum * v[at] + (1 - momentum) * x
-                kept = np.exp(-forgetting * share / whole)
-                states[run, t, 4 + at] = kept * states[run, t - 1, 4 + at] + share * v[at]
+                most = (1 + momentum) / (1 - momentum)
+                left = np.exp(-forgetting * share / whole / most)
+                pull = most * (1 - left) / share if share else forgetting / whole
+                v[at] = momentum * v[at] + (1 - momentum) * (x - pull * states[run, t - 1, 4 + at])
+                states[run, t, 4 + at] = states[run, t - 1, 4 + at] + share * v[at]
             tau += share
     states /= np.sqrt(np.square(states).mean((0, 1, 3)))[:, None]
     values = world.values(curricula, RATES)[:, :, : world.seen]

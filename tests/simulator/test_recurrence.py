@@ -82,16 +82,34 @@ def test_decay_one_sums_everything_and_decay_zero_remembers_only_the_last(steps:
 def test_optimiser_sums_equal_a_loop(runs: int, steps: int, width: int, momenta: int, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     inputs, rates = rng.normal(size=(runs, steps, width)), rng.uniform(0, 1, size=(runs, steps))
-    b, lam = rng.uniform(0, 1, size=momenta), rng.uniform(0, 5, size=count)
+    b, lam = rng.uniform(0, 0.95, size=momenta), rng.uniform(0, 200, size=count)
+    rates[:, ::3] = 0
     found = optimiser_sums(*(torch.from_numpy(each) for each in (inputs, rates, b, lam))).numpy()
     assert found.shape == (runs, steps + 1, momenta * count, width)
     for run, at, of in np.ndindex(runs, momenta, count):
         v, n = np.zeros(width), np.zeros(width)
         assert not found[run, 0, at * count + of].any()
         for t in range(steps):
-            v = b[at] * v + (1 - b[at]) * inputs[run, t]
-            n = np.exp(-lam[of] * rates[run, t]) * n + rates[run, t] * v
-            np.testing.assert_allclose(found[run, t + 1, at * count + of], n, atol=1e-12)
+            rate, most = rates[run, t], (1 + b[at]) / (1 - b[at])
+            pull = most * (1 - np.exp(-lam[of] * rate / most)) / rate if rate > 0 else lam[of]
+            v = b[at] * v + (1 - b[at]) * (inputs[run, t] - pull * n)
+            n = n + rate * v
+            np.testing.assert_allclose(found[run, t + 1, at * count + of], n, atol=1e-9)
+
+
+def test_without_momentum_an_update_leaves_a_share() -> None:
+    rates, inputs = torch.tensor([[1.0, 0.5, 0.0, 2.0]]).double(), torch.randn(1, 4, 3).double()
+    sums = optimiser_sums(inputs, rates, torch.zeros(1).double(), torch.tensor([3.0]).double())[0, :, 0]
+    state = torch.zeros(3).double()
+    for step, rate in enumerate(rates[0]):
+        state = torch.exp(-3.0 * rate) * state + rate * inputs[0, step]
+        torch.testing.assert_close(sums[step + 1], state)
+
+
+def test_sums_of_an_optimiser_stay_bounded_at_any_curvature() -> None:
+    inputs, rates = torch.ones(1, 400, 1).double(), torch.ones(1, 400).double()
+    sums = optimiser_sums(inputs, rates, torch.tensor([0.0, 0.5, 0.9, 0.99]).double(), torch.tensor([1e4]).double())
+    assert sums.abs().max() <= 1
 
 
 @given(seed=SEEDS, steps=st.integers(1, 6), decays=st.integers(0, 2), momenta=st.integers(0, 2))

@@ -66,8 +66,12 @@ def slow_effects(
                     for t, batch in enumerate(curriculum, start=1):
                         if batch:
                             share = rates[t - 1] / float(b["reference_rate"])
-                            speed = momentum * speed + (1 - momentum) * np.mean([kernel[i] for i in batch])
-                            state = math.exp(-forgetting * share) * state + share * speed
+                            most = (1 + momentum) / (1 - momentum)
+                            left = math.exp(-forgetting * share / most)
+                            pull = most * (1 - left) / share if share else forgetting
+                            x = np.mean([kernel[i] for i in batch])
+                            speed = momentum * speed + (1 - momentum) * (x - pull * state)
+                            state += share * speed
                         effects[t, test] += weights[group, place] * state
                     place += 1
     return effects

@@ -195,7 +195,7 @@ function knownShare(model, relative) {
 }
 
 function memorySchedule(model, rates, made) {
-  const { fadings, forgettings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
+  const { fadings, momenta, forgettings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
   // Where no update is made nothing moves along the mean curve, but the run's schedule is no other one.
   const spent = rates.map((rate, step) => (made[step] ? rate : 0));
   const tau = [0];
@@ -203,19 +203,23 @@ function memorySchedule(model, rates, made) {
   let sum = 0;
   spent.forEach((rate) => tau.push(Math.fround((sum += Math.fround(rate / referenceRate)))));
   const relative = Float64Array.from(spent, (rate) => rate / referenceRate);
-  const strengths = new Float64Array(fadings.length * steps), kept = new Float64Array(forgettings.length * steps);
+  const strengths = new Float64Array(fadings.length * steps), pull = new Float64Array(momenta.length * forgettings.length * steps);
   for (let step = 0; step < steps; step++) {
     fadings.forEach((fading, at) => {
       strengths[at * steps + step] = relative[step] * Math.exp(-fading * Math.min(tau[step], last));
     });
-    forgettings.forEach((forgetting, at) => { kept[at * steps + step] = Math.exp(-forgetting * relative[step]); });
+    momenta.forEach((momentum, of) => {
+      forgettings.forEach((forgetting, at) => {
+        pull[(of * forgettings.length + at) * steps + step] = pullOf(momentum, forgetting, relative[step]);
+      });
+    });
   }
   const places = tau.map((at) => placeOf(model.tau, at));
   const known = knownShare(model, Float64Array.from(rates, (rate) => rate / referenceRate));
   const shown = places.map((at, step) => along(model.shown, 1, 0, at) * known[step]);
   // Before the first update there is nothing but the first value.
   const begun = made.includes(true) ? made.indexOf(true) + 1 : Infinity;
-  return { relative: relative, strengths: strengths, kept: kept, places: places, shown: shown, begun: begun };
+  return { relative: relative, strengths: strengths, pull: pull, places: places, shown: shown, begun: begun };
 }
 
 function memoryTrajectory(model, schedule, factors, test, initial) {
@@ -241,9 +245,10 @@ function effectsOf(model, schedule, factors) {
       addMemory(effects, factors, from, decay, schedule.strengths, fading * steps, made);
     }
   }
+  let at = 0;
   for (const momentum of momenta) {
-    for (let forgetting = 0; forgetting < forgettings.length; forgetting++, from += steps) {
-      addOptimiser(effects, factors, from, momentum, schedule.relative, schedule.kept, forgetting * steps, made);
+    for (let forgetting = 0; forgetting < forgettings.length; forgetting++, from += steps, at += steps) {
+      addOptimiser(effects, factors, from, momentum, schedule.relative, schedule.pull, at, made);
     }
   }
   return effects;
@@ -258,14 +263,18 @@ function addMemory(effects, factors, from, decay, strengths, at, made) {
   }
 }
 
-/** n: what an optimiser with momentum adds up, and forgets as fast as it learns. */
-function addOptimiser(effects, factors, from, momentum, relative, kept, at, made) {
-  let velocity = 0, state = 0;
+/** How strongly an optimiser pulls back what it has added up, as `optimiser_pull` in simulator/model/recurrence.py. */
+function pullOf(momentum, forgetting, rate) {
+  const most = (1 + momentum) / (1 - momentum), strength = forgetting * rate / most;
+  return forgetting * (strength > 1e-15 ? -Math.expm1(-strength) / strength : 1);
+}
+
+/** n: what an optimiser with momentum adds up, and its gradients undo. */
+function addOptimiser(effects, factors, from, momentum, relative, pull, at, made) {
+  let speed = 0, state = 0;
   for (let step = 0; step < effects.length - 1; step++) {
-    if (made[step]) {
-      velocity = momentum * velocity + (1 - momentum) * factors[from + step];
-      state = kept[at + step] * state + relative[step] * velocity;
-    }
+    if (made[step]) speed = momentum * speed + (1 - momentum) * (factors[from + step] - pull[at + step] * state);
+    if (made[step]) state += relative[step] * speed;
     effects[step + 1] += state;
   }
 }
