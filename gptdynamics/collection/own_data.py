@@ -30,7 +30,7 @@ def fit_settings(config: str, given: Mapping[str, Any], data: Path | None) -> tu
     settings = dict(given)
     said: list[str] = []
     rate_said: list[str] = []
-    usual = {field.name: field.default for field in fields(RunSettings)}
+    usual: dict[str, Any] = {field.name: field.default for field in fields(RunSettings)}
     task_name, size = config_parts(config)
     base = str(given.get("base_model") or size)
     if "learning_rate" not in given:

@@ -165,9 +165,8 @@ def declaration_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], 
     """What two declarations of one task say differently; code that only one of them can be kept of is no difference."""
     code = {"prompt", "target", "references", "instructions", "scenario"}
     left_out: set[str] = set() if ("prompt" in theirs) == ("prompt" in mine) else code
-    return value_differences(
-        *({name: value for name, value in each.items() if name not in left_out} for each in (theirs, mine)), here
-    )
+    left, right = ({name: value for name, value in each.items() if name not in left_out} for each in (theirs, mine))
+    return value_differences(left, right, here)
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
