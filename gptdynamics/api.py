@@ -64,7 +64,10 @@ def collect(
         pusher.push_run(run)
         on_run(run)
 
-    collected = collect_runs(collect_settings(asked, plan), on_start, on_step, end_run, on_note)
+    chosen = collect_settings(asked, plan)
+    for line in chosen.notes:
+        on_note(line)
+    collected = collect_runs(chosen, on_start, on_step, end_run, on_note)
     pusher.push_all()
     return collected
 

@@ -53,13 +53,14 @@ class ChangesOf:
     Attributes:
         settings: the other dataclass, whose fields become options, without those in `omit`.
         prefix: of the options' names.
-        defaults: as `CommandLine.default`, by field.
+        defaults, aliases: as in `CommandLine`, by field.
     """
 
     settings: type
     omit: tuple[str, ...] = ()
     prefix: str = ""
     defaults: Mapping[str, str] | None = None
+    aliases: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,10 @@ def options_of(settings: type) -> tuple[Option, ...]:
         if isinstance(line, ChangesOf):
             for option in options_of(line.settings):
                 usual = None if option.default in (None, MISSING) else str(option.default)
-                own_line = CommandLine(default=(line.defaults or {}).get(option.field, usual))
+                own_line = CommandLine(
+                    default=(line.defaults or {}).get(option.field, usual),
+                    aliases=(line.aliases or {}).get(option.field, ()),
+                )
                 name = f"{line.prefix}{option.field}"
                 if option.field not in line.omit:
                     options.append(replace(option, name=name, group=field.name, default=None, line=own_line))

@@ -205,7 +205,7 @@ def what_if(
 
 @takes_fields_of(MislabelSettings)
 def mislabel(
-    task: str,
+    dataset: Dataset,
     output: Folder,
     *,
     on_phase: OnPhase = _no_phase,
@@ -213,6 +213,8 @@ def mislabel(
     **settings: Any,
 ) -> Mislabels:
     """Score every training row of a label task by how wrong its label seems. It trains the base model many times.
+
+    `dataset` is a dataset folder or a Hub id, with `config`; or a task, whose rows are read.
 
     Raises:
         GPTDynamicsError: rows or base model are missing, or a training diverged.
@@ -227,8 +229,10 @@ def mislabel(
         32
     """
     from simulator.use_cases.mislabel import find_mislabels
+    from simulator.use_cases.mislabel_search import open_search
 
-    return find_mislabels(settings_of(MislabelSettings, **settings, task=task, output=output), on_phase, on_progress)
+    asked = settings_of(MislabelSettings, **settings, dataset=dataset, output=output)
+    return find_mislabels(open_search(asked), on_phase, on_progress)
 
 
 @takes_fields_of(SelectSettings)

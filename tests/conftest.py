@@ -29,6 +29,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_kept_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test knows the tasks of dataset folders that another one opened."""
+    monkeypatch.setenv("GPTDYNAMICS_KEPT_TASKS", "")
+
+
 TOKENIZER_LINES = (
     "The cat sleeps in the old house. The dog sees the red ball near the river.",
     "Question: The bird is in the garden. Yes or no?\nAnswer: yes\nAnswer: no\nAnswer: yes yes yes",

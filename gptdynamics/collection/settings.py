@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from gptdynamics.collection.own_data import fit_settings
 from gptdynamics.errors import SettingsError
 from gptdynamics.plans import Plan, PlanEntry, read_plan
 from gptdynamics.ranges import COUNT, check_fields
 from gptdynamics.settings.collect import CollectCommand, RaySettings
+from gptdynamics.tasks.kept_tasks import remember_kept_tasks
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class CollectSettings:
             cluster as many as it has room for.
         device: `cpu`, `cuda` (all GPUs), one of them such as `cuda:1`, or `auto`: GPUs if there are any.
         ray: the Ray cluster that makes the runs; None: this machine does.
+        notes: a line about each config whose settings were fitted to its rows.
     """
 
     plan: Plan
@@ -32,6 +35,7 @@ class CollectSettings:
     workers: int | None = None
     device: str = "auto"
     ray: RaySettings | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, {"workers": COUNT})
@@ -72,18 +76,26 @@ def collect_settings(asked: CollectCommand, plan: Plan | None = None) -> Collect
     Raises:
         GPTDynamicsError: the plan cannot be read, a config is unknown, or a setting does not fit.
     """
+    # The folder may keep the task of a config.
+    remember_kept_tasks(asked.output)
     ray = RaySettings(**asked.ray) if asked.executor == "ray" else None
-    chosen = _with_kernels(_plan_of(asked) if plan is None else plan, asked)
-    return CollectSettings(chosen, asked.output, asked.data, asked.workers, asked.device, ray)
+    chosen, notes = _plan_of(asked) if plan is None else (plan, ())
+    chosen = _with_kernels(chosen, asked)
+    return CollectSettings(chosen, asked.output, asked.data, asked.workers, asked.device, ray, notes)
 
 
-def _plan_of(asked: CollectCommand) -> Plan:
-    """The named plan; else one of the named configs, with the options and what bundled plans say of the rest."""
+def _plan_of(asked: CollectCommand) -> tuple[Plan, tuple[str, ...]]:
+    """The named plan; else one of the named configs, with the options and what bundled plans say of the rest.
+
+    And a line about each config whose settings were fitted to its rows.
+    """
     if asked.plan is not None:
         plan = read_plan(asked.plan)
-        return plan.only(list(asked.configs)) if asked.configs else plan
+        return plan.only(list(asked.configs)) if asked.configs else plan, ()
     runs = 32 if asked.runs is None else asked.runs
-    return Plan.of(*asked.configs, name="command line", runs=runs, **asked.run)
+    fitted = {config: fit_settings(config, asked.run, asked.data) for config in asked.configs}
+    entries = [entry for config, (settings, _) in fitted.items() for entry in Plan.of(config, runs=runs, **settings)]
+    return Plan("command line", tuple(entries)), tuple(note for _, note in fitted.values() if note is not None)
 
 
 def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:

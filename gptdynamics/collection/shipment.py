@@ -14,6 +14,7 @@ from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.models.base_model import SIZES, load_base_model, model_revision
 from gptdynamics.runs.bench import Bench, BenchContents
 from gptdynamics.scratch import scratch_folder
+from gptdynamics.tasks.kept_tasks import kept_task_texts, use_kept_texts
 from gptdynamics.tasks.user_tasks import task_file_texts, use_task_files
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Shipment:
     base_revision: str
     model_files: dict[str, np.ndarray] | None
     task_files: list[tuple[str, str]]
+    kept_tasks: list[tuple[str, str]]
 
     @classmethod
     def pack(cls, job: RunJob) -> Shipment:
@@ -46,7 +48,8 @@ class Shipment:
             paths = (path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES and path.is_file())
             # Arrays lie in the nodes' shared memory as they are: no worker has a copy.
             files = {path.name: np.fromfile(path, dtype=np.uint8) for path in paths}
-        return cls(job.load_contents(), model_revision(settings.base), files, task_file_texts())
+        revision = model_revision(settings.base)
+        return cls(job.load_contents(), revision, files, task_file_texts(), kept_task_texts())
 
     def unpack(self, device: str) -> Bench:
         """Make the bench, on another machine.
@@ -57,6 +60,7 @@ class Shipment:
         try:
             with scratch_folder() as folder:
                 use_task_files(self.task_files, Path(folder) / "tasks")
+                use_kept_texts(self.kept_tasks, Path(folder) / "kept")
                 base = self._load_base(Path(folder) / "model", device)
             if base.revision != self.base_revision:
                 raise SettingsError(

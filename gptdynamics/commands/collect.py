@@ -57,6 +57,8 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
     settings = collect_settings(asked)
     chosen, out = settings.plan, settings.out
     check_dataset_folder(out)
+    for line in settings.notes:
+        say(line)
     folder = DatasetFolder(out)
     for entry in chosen:
         folder.check_settings(entry)

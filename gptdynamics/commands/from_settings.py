@@ -102,7 +102,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
         parameters.append(_parameter("dry_run", bool, False, "--dry-run", help="Say what would be done, and stop."))
     files = {
         "json": (Path, f"Also write this as JSON (- is standard output): {escape(' '.join(figures.split()))}"),
-        "task_file": (list[Path], "A Python file with tasks of your own. May be repeated."),
+        "task_file": (list[Path], "A Python or TOML file with tasks of your own. May be repeated."),
         "settings": (Path, "A TOML file with any of these settings; options given here win."),
     }
     for name, (kind, help) in files.items():

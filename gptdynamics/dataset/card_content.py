@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,6 +64,7 @@ def render_card(
     licences: Sequence[RowsLicence],
     source: str = HERE,
     with_figure: bool = False,
+    contents: Mapping[str, str] | None = None,
 ) -> str:
     """README.md of a dataset repository.
 
@@ -72,10 +74,18 @@ def render_card(
         licences: of the rows of each task.
         source: the Hub id that a reader loads it by, or words that stand for the card's folder.
         with_figure: whether the picture is beside it.
+        contents: by configuration, what changes when its rows do: `load_dataset` keeps what it has read of a folder
+            until the card says something else of it.
     """
     figure = FIGURE if with_figure else None
     return render(
-        "dataset_card.md.jinja", configs=patterns, summaries=summaries, licences=licences, source=source, figure=figure
+        "dataset_card.md.jinja",
+        configs=patterns,
+        contents=contents or {},
+        summaries=summaries,
+        licences=licences,
+        source=source,
+        figure=figure,
     )
 
 
@@ -90,9 +100,30 @@ def card_files(folder: DatasetFolder, old: str, source: str = HERE, picture: boo
     own = {config: list(folder.own_metrics(config).values()) for config in finished}
     figure = draw_runs(finished, folder.run_path, own) if picture else None
     summaries = [_summary(folder, config, runs) for config, runs in finished.items() if runs]
-    text = render_card(folder.patterns(), summaries, licences, source, figure is not None)
+    patterns = folder.patterns()
+    contents = {name: _content(folder, globs.values()) for name, globs in patterns.items()}
+    text = render_card(patterns, summaries, licences, source, figure is not None, contents)
     card = {CARD: merge_card(old, text) if old else text}
     return card if figure is None else card | {FIGURE: figure}
+
+
+def _content(folder: DatasetFolder, globs: Iterable[str]) -> str:
+    """A digest of the names of these files, and of what determines their values: manifests and examples.
+
+    Values themselves are not read: the card of a push is made where most files have names only.
+    """
+    paths = sorted(path for glob in globs for path in folder.root.glob(glob))
+    config = paths[0].parent.name.removesuffix("_runs").removesuffix("_gradients") if paths else ""
+    digest = hashlib.sha256("\n".join(path.relative_to(folder.root).as_posix() for path in paths).encode())
+    examples = f"data/{config.rpartition('_')[0]}_examples/*.parquet"
+    if folder.manifest_path(config).exists():
+        manifest = {name: value for name, value in folder.manifest(config).items() if name != "planned"}
+        digest.update(json.dumps(manifest, sort_keys=True).encode())
+    else:
+        examples = f"data/{config}/*.parquet" if config.endswith("_examples") else examples
+    for path in sorted(folder.root.glob(examples)):
+        digest.update(path.read_bytes())
+    return f"{len(paths)} files, {digest.hexdigest()[:12]}"
 
 
 def write_card(folder: DatasetFolder) -> None:

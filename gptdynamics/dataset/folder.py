@@ -42,7 +42,9 @@ from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import read_object
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Run
-from gptdynamics.tasks import Mixture, Task, get_task
+from gptdynamics.tasks import Mixture, Task, get_task, is_of_package
+from gptdynamics.tasks.declared import declaration_differences, declaration_of, to_toml
+from gptdynamics.tasks.kept_tasks import FOLDER, read_kept_task, remember_kept_tasks
 
 _NUMBER = r"(?:[0-9]{4}|[1-9][0-9]{4,})"
 _RUN_FILE = re.compile(rf"({'|'.join(SPLITS)})-((?:u|c{_NUMBER}-)?{_NUMBER})\.parquet")
@@ -63,6 +65,7 @@ class DatasetFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        remember_kept_tasks(self.root)
 
     def run_path(self, config: str, run: str) -> Path:
         """Trajectories of a run."""
@@ -88,6 +91,10 @@ class DatasetFolder:
         """What differs between two identical runs (`timing`), or why one has no numbers (`failed`)."""
         run_parts(run)
         return self.root / "sidecar" / config / f"{run}.{kind}.json"
+
+    def task_path(self, task: str) -> Path:
+        """What is kept of a task that does not come with the package."""
+        return self.root / FOLDER / f"{task}.toml"
 
     def manifest_path(self, config: str) -> Path:
         """The settings a config was collected with."""
@@ -181,6 +188,30 @@ class DatasetFolder:
             how, remedy, _ = _REMEDIES[kind]
             raise SettingsError(f"{self.root} holds {config} {how} ({'; '.join(differences)}). {remedy}")
 
+    def _check_task(self, task: Task | Mixture) -> None:
+        """Raise SettingsError if another task of this name is kept here."""
+        path = self.task_path(task.name)
+        if isinstance(task, Mixture) or is_of_package(task.name) or not path.is_file():
+            return
+        differences = declaration_differences(declaration_of(read_kept_task(path)), declaration_of(task))
+        if differences:
+            raise SettingsError(
+                f"{path} keeps another task {task.name} ({'; '.join(differences)}). "
+                "Name its own file with --task-file, or give another --output"
+            )
+
+    def _keep_task(self, task: Task | Mixture) -> None:
+        """Write down what can be kept of a task without its code, for all commands that read this folder later."""
+        if isinstance(task, Mixture) or is_of_package(task.name):
+            return
+        path, values = self.task_path(task.name), declaration_of(task)
+        if path.is_file():
+            values = declaration_of(read_kept_task(path)) | values
+        text = to_toml(values)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+        remember_kept_tasks(self.root)
+
     def _begin(self, config: str, manifest: dict[str, Any]) -> None:
         """Begin a config, or go on with it: check the manifest, and write down what is planned."""
         self._check(config, manifest)
@@ -197,10 +228,14 @@ class DatasetFolder:
         Raises SettingsError, with the differences, if it was begun with other settings or (if known) other weights.
         """
         self._check(entry.config, _collected_manifest(entry, base_revision))
+        self._check_task(get_task(entry.settings.task))
 
     def begin(self, entry: PlanEntry, base_revision: str) -> None:
         """Begin a config that is collected, or go on with it; raises as `check_settings`."""
+        task = get_task(entry.settings.task)
+        self._check_task(task)
         self._begin(entry.config, _collected_manifest(entry, base_revision))
+        self._keep_task(task)
 
     def begin_imported(self, config: str, base_revision: str, runs: int, origin: dict[str, Any]) -> None:
         """Begin a config whose runs were made elsewhere, or go on with it; `origin` says where, in plain values.
@@ -224,7 +259,9 @@ class DatasetFolder:
         """Begin a config whose run `run` is recorded in somebody's own training; raises as `check_recorded`."""
         index, unseen = run_parts(run).index, run_parts(run).unseen
         planned = {"runs": 0 if unseen else index + 1, "unseen_runs": index + 1 if unseen else 0}
+        self._check_task(task)
         self._begin(config, _recorded_manifest(base_revision, recording, task) | {"planned": planned})
+        self._keep_task(task)
 
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
         """Write a task's examples, or add those that an earlier config did not need.

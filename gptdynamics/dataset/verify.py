@@ -15,6 +15,7 @@ from gptdynamics.dataset.checks.findings import NOT_OURS, Fault, Findings, some
 from gptdynamics.dataset.checks.gradients import check_products, check_vectors, is_kernel
 from gptdynamics.dataset.checks.layout import ConfigFiles, Layout, read_layout
 from gptdynamics.dataset.checks.runs import check_run_row
+from gptdynamics.dataset.checks.tasks import check_tasks
 from gptdynamics.dataset.checks.trajectories import check_trajectories
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.reading import local_root
@@ -113,6 +114,7 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
             files.vectors = _check_vectors(folder, facts[config], findings)
         if absent := _missing(facts[config], files, failed[config], held):
             missing[config] = absent
+    check_tasks(folder, findings)
     check_card(folder, findings)
     reasons = {f"{config}/{run}": reason for config, each in failed.items() for run, reason in each.items()}
     return Verification(

@@ -17,6 +17,7 @@ from gptdynamics.dataset.ownership import check_new_folder
 from gptdynamics.dataset.recorded import recorded_config
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
 from gptdynamics.tasks import Mixture, Task, get_task, is_registered
+from gptdynamics.tasks.kept_tasks import FOLDER
 
 
 def may_be_passed_on(task: str) -> bool:
@@ -49,7 +50,9 @@ def copy_without_texts(source: Path, out: Path, keep: Callable[[str], bool] = ma
         if recorded is not None and recorded.declared:
             name = config_parts(config)[0]
             declared[name] = recorded.task(name)
-    for path in sorted([*source.glob("data/*/*.parquet"), *source.glob("manifests/*.json")]):
+    for path in sorted(
+        [*source.glob("data/*/*.parquet"), *source.glob("manifests/*.json"), *source.glob(f"{FOLDER}/*.toml")]
+    ):
         target = out / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.name.endswith("_examples"):

@@ -24,11 +24,14 @@ from gptdynamics.dataset.verify import verify_run
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub.repository import RemoteFile, Repository
 from gptdynamics.models.base_model import unpublished_note
+from gptdynamics.tasks.declared import declaration_differences, read_declaration
+from gptdynamics.tasks.kept_tasks import FOLDER
 
 # Only files of these names are read or written: none of them leads out of a folder.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _FILES = (
     rf"manifests/{_NAME}_{_NAME}\.json",
+    rf"{FOLDER}/{_NAME}\.toml",
     rf"data/{_NAME}_examples/(pool|test)\.parquet",
     rf"data/{_NAME}_gradients/base\.parquet",
     rf"data/{_NAME}/{RUN_FILE_PATTERN}",
@@ -94,6 +97,7 @@ class Merge:
             if folder.finished(config) or folder.failed(config):
                 self._add_config(config)
         for task in sorted({config_parts(config)[0] for config in folder.configs() if folder.finished(config)}):
+            self._add_task(task)
             for part in ("pool", "test"):
                 self._add_examples(task, part)
         self._add_card()
@@ -196,6 +200,24 @@ class Merge:
         merged = self.view.root.parent / path
         write_text(merged, json.dumps(merge_manifests(theirs, mine), indent=1, sort_keys=True) + "\n")
         self._put(path, merged)
+
+    def _add_task(self, task: str) -> None:
+        """What is kept of a task; where only one of the two has its templates, those."""
+        path = f"{FOLDER}/{task}.toml"
+        if not self._local(path).is_file():
+            return
+        mine = read_declaration(self._local(path))
+        if path not in self.remote:
+            self._put(path, self._local(path))
+            return
+        theirs = read_declaration(self._fetch(path))
+        differences = declaration_differences(theirs, mine, "here")
+        if differences:
+            raise SettingsError(
+                f"{self.repository.id} holds another task {task} ({'; '.join(differences)}). Push to another repository"
+            )
+        if theirs.keys() < mine.keys():
+            self._put(path, self._local(path))
 
     def _add_vectors(self, config: str) -> None:
         """Projected gradients follow from base model, settings and rows: those that cover more examples serve all."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from gptdynamics.configs import RunSettings, is_of_type, planned_names, run_name, split_of
@@ -249,3 +250,9 @@ def known_training(config: str) -> dict[str, Any]:
     if config not in bundled:
         raise SettingsError(f"no plan of this package has {config}: give --learning-rate")
     return dict(bundled[config])
+
+
+def usual_rate(size: str) -> float | None:
+    """The middle one of the learning rates that bundled plans give the configs of a size; None if they have none."""
+    rates = [row["learning_rate"] for config, row in _bundled().items() if config.rpartition("_")[2] == size]
+    return float(median_high(rates)) if rates else None

@@ -48,7 +48,10 @@ class RaySettings:
 
 
 _RUN_DEFAULTS = {
-    "learning_rate": "the config's in the bundled plans",
+    "learning_rate": "the config's, or the usual one of its size, in the bundled plans",
+    "pool_size": "200, or all there are",
+    "subset": "128 of 200, the same share of fewer",
+    "test_examples": "200, or all there are",
     "lora_rank": "0, all weights",
     "text_tokenizer": "the task's, else by the script of its references",
 }
@@ -86,9 +89,10 @@ class CollectCommand:
     kernel: Annotated[Mapping[str, Any], ChangesOf(KernelSettings, prefix="kernel_")] = field(default_factory=dict)
     counterfactuals: tuple[str, ...] = ()
     data: Path | None = None
-    run: Annotated[Mapping[str, Any], ChangesOf(RunSettings, omit=("config",), defaults=_RUN_DEFAULTS)] = field(
-        default_factory=dict
-    )
+    run: Annotated[
+        Mapping[str, Any],
+        ChangesOf(RunSettings, omit=("config",), defaults=_RUN_DEFAULTS, aliases={"pool_size": ("pool",)}),
+    ] = field(default_factory=dict)
     workers: Annotated[int | None, CommandLine(default="one a GPU, or one a core")] = None
     device: str = "auto"
     executor: str = "local"

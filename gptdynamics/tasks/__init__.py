@@ -3,7 +3,7 @@
 from gptdynamics.metrics import Metric
 from gptdynamics.tasks.loading import load_examples
 from gptdynamics.tasks.mixture import Mixture
-from gptdynamics.tasks.registry import generates, get_single_task, get_task, is_registered, task_names
+from gptdynamics.tasks.registry import generates, get_single_task, get_task, is_of_package, is_registered, task_names
 from gptdynamics.tasks.task import HubSource, Row, Split, Task, class_name, column
 from gptdynamics.tasks.user_tasks import add_task_file
 
@@ -20,6 +20,7 @@ __all__ = [
     "generates",
     "get_single_task",
     "get_task",
+    "is_of_package",
     "is_registered",
     "load_examples",
     "task_names",

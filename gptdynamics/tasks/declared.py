@@ -1,22 +1,56 @@
-"""Tasks that a dataset folder declares: prompts and targets of a user's own, which no class makes of rows."""
+"""Tasks that are declared, not programmed: a few lines of TOML, of a user's own or kept in a dataset folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar
 
-from gptdynamics.errors import SettingsError
+from gptdynamics.configs import value_differences
+from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.examples import Example
+from gptdynamics.metrics import METRICS, Metric
+from gptdynamics.parsing import parse_toml, read_bytes
 from gptdynamics.tasks.task import Row, Task
+
+# What a file may say, with the class attribute that it becomes.
+_TEXTS = {"prompt": "plain", "target": "target_template", "references": "references_field"} | {
+    name: name for name in ("name", "scenario", "text_tokenizer")
+}
+_LISTS = ("labels", "instructions")
 
 
 class _Declared(Task):
-    """Rows are examples already."""
+    """Rows are examples already: what made them is not known here."""
 
     fields: ClassVar[dict[str, type]] = {"prompt": str, "target": str}
     plain = "{prompt}"
 
     def target(self, row: Row) -> str:
         return str(row["target"])
+
+    def example(
+        self, row: Row, index: int, where: str, source: Mapping[str, str], template: int | None = None
+    ) -> Example:
+        raise DataError(
+            f"{where}: what is kept of task {self.name} has its labels and metrics, and not the Python code that makes "
+            "examples of rows. Name its file with --task-file"
+        )
+
+
+class _Templated(Task):
+    """Prompt and target are templates over the row's texts."""
+
+    target_template: ClassVar[str]
+    references_field: ClassVar[str | None] = None
+
+    def target(self, row: Row) -> str:
+        return self.target_template.format_map(self.slots(row))
+
+    def references(self, row: Row) -> Sequence[str]:
+        return super().references(row) if self.references_field is None else list(row[self.references_field])
 
 
 def declared_task(name: str, labels: Iterable[str]) -> Task:
@@ -31,3 +65,119 @@ def declared_task(name: str, labels: Iterable[str]) -> Task:
         raise SettingsError(f"labels of {name}: {values!r} must be different from each other, and at least two")
     kind: type[_Declared] = type(f"Declared_{name}", (_Declared,), {"name": name, "labels": values})
     return kind()
+
+
+def read_declaration(path: Path) -> dict[str, Any]:
+    """What a TOML file says of a task; raises DataError if it cannot be read or is not TOML."""
+    return parse_toml(read_bytes(path), str(path))
+
+
+def task_class(values: Mapping[str, Any], kept: bool = False) -> type[Task]:
+    """The class of a task from what its TOML file says.
+
+    Args:
+        values: `name`, `prompt`, `target`, and perhaps `labels`, `instructions`, `scenario`, `text_tokenizer`,
+            `metrics`, and `references`, the field that has a list of them.
+        kept: whether it is of a dataset folder, which lacks `prompt` and `target` of a task that was a Python class.
+
+    Raises:
+        SettingsError: a value is missing, unknown or of the wrong type, or a template is not a plain one.
+    """
+    known = (*_TEXTS, *_LISTS, "metrics")
+    for name, value in values.items():
+        if name not in known:
+            raise SettingsError(f"unknown {name!r}; a task has {', '.join(known)}")
+        if name in _TEXTS and not isinstance(value, str):
+            raise SettingsError(f"{name} = {value!r:.60} must be a text")
+        if name in _LISTS and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
+            raise SettingsError(f"{name} = {value!r:.60} must be a list of texts")
+    templates = [name for name in ("prompt", "target") if name in values]
+    for name in ("name", "prompt", "target"):
+        if name not in values and not (kept and not templates and name != "name"):
+            raise SettingsError(f"lacks {name}, as in " + ('name = "tickets"' if name == "name" else _EXAMPLE[name]))
+    attributes: dict[str, Any] = {_TEXTS[name]: values[name] for name in _TEXTS if name in values}
+    attributes |= {name: tuple(values[name]) for name in _LISTS if name in values}
+    if "metrics" in values:
+        attributes["metrics"] = _metrics(values["metrics"])
+    if not templates:
+        return type("Task", (_Declared,), attributes)
+    texts = [values["prompt"], values["target"], *values.get("instructions", ())]
+    fields: dict[str, type] = {slot: str for text in texts for slot in _slots(text)}
+    if "references" in values:
+        fields[values["references"]] = list
+    if not fields:
+        raise SettingsError(f"prompt and target name no field of the rows, as in {_EXAMPLE['prompt']}")
+    return type("Task", (_Templated,), attributes | {"fields": fields})
+
+
+_EXAMPLE = {"prompt": 'prompt = "Ticket: {text}\\nUrgency:"', "target": 'target = " {label}"'}
+
+
+def _slots(template: str) -> list[str]:
+    """Names of the fields that a template is filled with."""
+    slots = []
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise SettingsError(f"template {template!r}: {error}; write a brace of the text twice") from error
+    for _, slot, spec, conversion in parts:
+        if slot is None:
+            continue
+        # What a file of somebody else's says is filled with texts, and asked nothing of them.
+        if not slot.isidentifier() or spec or conversion:
+            raise SettingsError(f"template {template!r}: {{{slot}}} must be the name of a field, and nothing more")
+        slots.append(slot)
+    return slots
+
+
+def _metrics(values: Any) -> tuple[str | Metric, ...]:
+    if not isinstance(values, list) or not all(isinstance(each, str | dict) for each in values):
+        raise SettingsError(f"metrics = {values!r:.60} must be a list of names")
+    # TOML has no null, which stands for an infinite end.
+    ends = {"least": None, "greatest": None}
+    return tuple(each if isinstance(each, str) else Metric.from_dict(ends | each) for each in values)
+
+
+def declaration_of(task: Task) -> dict[str, Any]:
+    """What can be kept of a task without its code: all of a declared one; of a Python class no prompt and no target.
+
+    It is the value of `read_declaration` of the file that `to_toml` of it is written to.
+    """
+    values: dict[str, Any] = {"name": task.name}
+    if isinstance(task, _Templated):
+        values |= {"prompt": task.plain, "target": task.target_template}
+        values |= {name: list(getattr(task, name)) for name in ("instructions",) if getattr(task, name)}
+        values |= {} if task.references_field is None else {"references": task.references_field}
+        values |= {} if task.scenario == "finetune" else {"scenario": task.scenario}
+    values |= {"labels": list(task.labels)} if task.labels else {}
+    values |= {"text_tokenizer": task.text_tokenizer} if task.text_tokenizer else {}
+    if tuple(task.metrics) != task.usual_metrics:
+        values["metrics"] = [
+            metric.name
+            if METRICS.get(metric.name) == metric
+            else {name: value for name, value in metric.to_dict().items() if value is not None}
+            for metric in task.followed_metrics
+        ]
+    return values
+
+
+def declaration_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: str = "now") -> list[str]:
+    """What two declarations of one task say differently; code that only one of them can be kept of is no difference."""
+    code = {"prompt", "target", "references", "instructions", "scenario"}
+    left_out: set[str] = set() if ("prompt" in theirs) == ("prompt" in mine) else code
+    left, right = ({name: value for name, value in each.items() if name not in left_out} for each in (theirs, mine))
+    return value_differences(left, right, here)
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """A declaration as TOML."""
+    return "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_toml(each)}' for name, each in value.items())} }}"
+    # Basic strings of TOML are those of JSON, but for one more control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

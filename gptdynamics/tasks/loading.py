@@ -23,21 +23,15 @@ _BLANK = b" \t\r\n\f\v\xef\xbb\xbf"
 
 
 def _jsonl_rows(path: Path, task: Task) -> Iterator[_Located]:
-    if not path.exists():
-        raise DataError(f"{path}: no such file; --data DIR needs DIR/{task.name}/train.jsonl and eval.jsonl")
     number = 0
-    try:
-        with path.open("rb") as stream:
-            for line, content in enumerate(stream, start=1):
-                if not content.strip(_BLANK):
-                    continue
-                row = _parse_row(content, f"{path}:{line}")
-                origin = {name: str(value) for name, value in row.items() if name.startswith("source_")}
-                source = {"dataset": task.name, "split": path.stem, "row": str(number), **origin}
-                number += 1
-                yield row, f"{path}:{line}", source | {"licence": task.licence()}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    for line, content in enumerate(_lines(path, task), start=1):
+        if not content.strip(_BLANK):
+            continue
+        row = _parse_row(content, f"{path}:{line}")
+        origin = {name: str(value) for name, value in row.items() if name.startswith("source_")}
+        source = {"dataset": task.name, "split": path.stem, "row": str(number), **origin}
+        number += 1
+        yield row, f"{path}:{line}", source | {"licence": task.licence()}
 
 
 def _parse_row(content: bytes, where: str) -> Row:
@@ -113,7 +107,7 @@ def _task_examples(
     if generate is not None:
         located = _generated_rows(task, generate(split), split)
     elif data is not None:
-        located = _jsonl_rows(data / task.name / f"{split}.jsonl", task)
+        located = _jsonl_rows(_jsonl_path(task, split, data), task)
     else:
         located = _hub_rows(task, split, count)
     examples = []
@@ -124,7 +118,10 @@ def _task_examples(
             source = replace_surrogates(source)[0] | {REPLACED: str(replaced)}
         examples.append(task.example(whole, number * spread[0] + spread[1], where, source, template))
     if len(examples) < count:
-        raise DataError(f"task {task.name} has {len(examples)} {split} rows, {count} are asked for")
+        option = "--pool" if split == "train" else "--test-examples"
+        raise DataError(
+            f"task {task.name} has {len(examples)} {split} rows, {count} are asked for: give {option} {len(examples)}"
+        )
     return examples[:count]
 
 
@@ -152,6 +149,39 @@ def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None
         for example in _task_examples(each, split, count, data, (len(parts), index), task.scenario == "instruct")
     ]
     return sorted(examples, key=lambda example: example.id)
+
+
+def count_rows(task: Task | Mixture, part: str, data: Path | None) -> int | None:
+    """How many rows there are for a pool or a test set; of a mixture, of its smallest task. None: only the Hub knows.
+
+    Raises DataError if a file is missing or cannot be read.
+    """
+    split = _SPLITS[part]
+    counts = []
+    for each in task.parts if part == "pool" else task.test_parts:
+        generate: Any = getattr(each, "rows", None)
+        if generate is not None:
+            counts.append(len(generate(split)))
+        elif data is None:
+            return None
+        else:
+            counts.append(sum(bool(line.strip(_BLANK)) for line in _lines(_jsonl_path(each, split, data), each)))
+    return min(counts)
+
+
+def _jsonl_path(task: Task, split: Split, data: Path) -> Path:
+    return data / task.name / f"{split}.jsonl"
+
+
+def _lines(path: Path, task: Task) -> Iterator[bytes]:
+    """The lines of a file; raises DataError if it is missing or cannot be read."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; --data DIR needs DIR/{task.name}/train.jsonl and eval.jsonl")
+    try:
+        with path.open("rb") as stream:
+            yield from stream
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def replaced_note(task: str, examples: Iterable[Example]) -> str | None:

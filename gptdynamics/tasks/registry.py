@@ -6,6 +6,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.tasks.boolq import BoolQ
 from gptdynamics.tasks.cnn_dm import CNNDailyMail
+from gptdynamics.tasks.kept_tasks import kept_names, kept_task
 from gptdynamics.tasks.mini_sentiment import MiniSentiment
 from gptdynamics.tasks.mini_triples import MiniTriples
 from gptdynamics.tasks.mixture import Mixture
@@ -31,25 +32,37 @@ def _registered() -> dict[str, Task | Mixture]:
     return tasks
 
 
+def is_of_package(name: str) -> bool:
+    """Whether a task comes with the package."""
+    return any(task.name == name for task in TASKS)
+
+
 def is_registered(name: str) -> bool:
     """Whether a task is of the package or of a task file, and not only declared by a dataset folder."""
     return name in _registered()
 
 
 def task_names() -> list[str]:
-    """Names of all tasks, those of task files among them."""
-    return list(_registered())
+    """Names of all tasks, those of task files and of opened dataset folders among them."""
+    return list(dict.fromkeys([*_registered(), *kept_names()]))
+
+
+def _find(name: str) -> Task | Mixture | None:
+    return _registered().get(name) or kept_task(name)
 
 
 def get_task(name: str) -> Task | Mixture:
-    """The task or mixture called `name`; raises SettingsError, which lists the known tasks, if there is none."""
-    tasks = _registered()
-    if name not in tasks:
+    """The task or mixture called `name`: of the package, else of a task file, else of an opened dataset folder.
+
+    Raises SettingsError, which lists the known tasks, if there is none.
+    """
+    task = _find(name)
+    if task is None:
         raise SettingsError(
-            f"unknown task {name!r}; known tasks: {', '.join(tasks)}. "
+            f"unknown task {name!r}; known tasks: {', '.join(task_names())}. "
             f"Name the file of a task of your own with --task-file, or in ${VARIABLE}"
         )
-    return tasks[name]
+    return task
 
 
 def get_single_task(name: str) -> Task:
@@ -63,8 +76,7 @@ def get_single_task(name: str) -> Task:
 def generates(example: Example) -> bool:
     """Whether text is generated for an example and scored, and not compared with labels.
 
-    An example of a task that only its dataset folder declares generates if it has references.
+    An example of a task that is not known generates if it has references.
     """
-    tasks = _registered()
-    task = tasks.get(example.task)
+    task = _find(example.task)
     return task.generates if isinstance(task, Task) else bool(example.references)

@@ -1,4 +1,4 @@
-"""Tasks of a user's own, from Python files."""
+"""Tasks of a user's own, from Python or TOML files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from string import Formatter
 
 from gptdynamics.configs import TEXT_TOKENIZERS
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.metrics import ACCURACY, METRICS
+from gptdynamics.tasks.declared import read_declaration, task_class
 from gptdynamics.tasks.task import HubSource, Task
 
 # Worker processes inherit the environment.
@@ -26,10 +27,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 
 
 def add_task_file(path: Path) -> None:
-    """Add the tasks of a Python file, here and in processes that are started from now on.
+    """Add the tasks of a Python file, or the task of a TOML file, here and in processes started from now on.
 
     Raises:
-        SettingsError: it has no subclass of `Task`, or cannot be used.
+        SettingsError: it has no subclass of `Task`, or does not describe a task, or cannot be used.
     """
     from gptdynamics.tasks.registry import task_names
 
@@ -79,18 +80,20 @@ def task_files() -> list[str]:
 def _tasks_of(path: str) -> tuple[Task, ...]:
     if not Path(path).is_file():
         raise SettingsError(f"{path}: no such task file (--task-file, ${VARIABLE})")
+    if Path(path).suffix == ".toml":
+        return (_task_of_toml(Path(path)),)
     # Two files of the same name in different folders are two modules.
     name = f"gptdynamics_task_file_{hashlib.sha256(path.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise SettingsError(f"{path}: a task file is a Python file, with the ending .py")
+        raise SettingsError(f"{path}: a task file is a Python file, with the ending .py, or TOML, with .toml")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
         classes = [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == name]
         kinds = [each for each in classes if issubclass(each, Task) and not each.__name__.startswith("_")]
-        tasks = tuple(_checked(each) for each in kinds)
+        tasks = tuple(checked_task(each) for each in kinds)
         if not tasks:
             raise SettingsError("has no subclass of gptdynamics.tasks.Task")
     except SettingsError as error:
@@ -103,14 +106,24 @@ def _tasks_of(path: str) -> tuple[Task, ...]:
     return tasks
 
 
-def _checked(kind: type[Task]) -> Task:
-    """An instance of a task class; raises SettingsError with its first problem."""
-    for problem in _problems(kind):
+def _task_of_toml(path: Path) -> Task:
+    try:
+        return checked_task(task_class(read_declaration(path)))
+    except GPTDynamicsError as error:
+        raise SettingsError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def checked_task(kind: type[Task], kept: bool = False) -> Task:
+    """An instance of a task class; raises SettingsError with its first problem.
+
+    Metrics of what a dataset folder has `kept` of a task need no functions.
+    """
+    for problem in _problems(kind, kept):
         raise SettingsError(f"{kind.__name__}{problem}")
     return kind()
 
 
-def _problems(kind: type[Task]) -> Iterator[str]:
+def _problems(kind: type[Task], kept: bool) -> Iterator[str]:
     """What is wrong with a task class; later checks need the earlier ones to pass."""
     for attribute in ("name", "fields"):
         value = getattr(kind, attribute, None)
@@ -151,10 +164,10 @@ def _problems(kind: type[Task]) -> Iterator[str]:
         yield f".text_tokenizer = {kind.text_tokenizer!r} must be one of {', '.join(TEXT_TOKENIZERS)}, or None"
     if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
         yield ".labels must be different from each other, and at least two"
-    yield from (f".metrics{problem}" for problem in _metric_problems(kind()))
+    yield from (f".metrics{problem}" for problem in _metric_problems(kind(), kept))
 
 
-def _metric_problems(task: Task) -> Iterator[str]:
+def _metric_problems(task: Task, kept: bool) -> Iterator[str]:
     if not isinstance(task.metrics, tuple | list):
         yield " must be a tuple of names and metrics: write a comma after a single one"
     try:
@@ -164,7 +177,7 @@ def _metric_problems(task: Task) -> Iterator[str]:
         return
     for metric in metrics:
         own = METRICS.get(metric.name) != metric
-        if own and (metric.score is None or not metric.needs_text):
+        if own and ((metric.score is None and not kept) or not metric.needs_text):
             yield f": {metric.name} needs score, a function of a text and its references, and needs_text"
         if metric.needs_text and not task.generates:
             yield f": {metric.name} is of generated text, and a task with labels has none"

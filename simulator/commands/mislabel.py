@@ -17,17 +17,20 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
     """
     from simulator.use_cases.mislabel import find_mislabels, plan_mislabels
     from simulator.use_cases.mislabel_report import suspects, write_suspects
+    from simulator.use_cases.mislabel_search import open_search
 
+    search = open_search(settings)
+    say(str(search))
     if dry_run:
-        plan = plan_mislabels(settings)
+        plan = plan_mislabels(search)
         write_json(plan)
         say(
-            f"{plan.runs} runs of {plan.run_steps} updates to be made on {settings.rows} rows; "
+            f"{plan.runs} runs of {plan.run_steps} updates to be made on {len(search.pool)} rows; "
             f"{plan.retrainings} trainings of {plan.whole_steps} updates after correction; about "
             f"{plan.seconds / 60:.0f} minutes of one core, and the fits of two simulators"
         )
         return
-    mislabels, seconds = run_use_case(find_mislabels, settings)
+    mislabels, seconds = run_use_case(lambda _, *on: find_mislabels(search, *on), settings)
     for path in write_suspects(mislabels, settings.by):
         say(f"wrote {path}")
     if settings.flip:

@@ -18,10 +18,10 @@ def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -
     from simulator.use_cases.validate import validate as validate_model
 
     if dry_run:
-        count, updates, spent = trainings_of(settings)
+        count, updates, tests, spent = trainings_of(settings)
         write_json({"trainings": count, "updates": updates, "seconds": spent})
         say(
-            f"{count} trainings of {updates} updates, {settings.measured} measurements of {settings.test_examples} "
+            f"{count} trainings of {updates} updates, {settings.measured} measurements of {tests} "
             f"examples each; about {spent / 60:.1f} minutes of one core"
         )
         return

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from gptdynamics.configs import RunSettings
+from gptdynamics.configs import config_parts
 from gptdynamics.errors import SettingsError
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
-
-# Measurements of the pool in a run that the dynamics are made of, besides the first.
-MEASURED = 4
 
 # Titles of the rankings of `mislabel`, in the order of tables, and the names of those that are made of scores.
 MISLABEL_TITLES = {
@@ -108,7 +105,8 @@ class MislabelSettings:
     """Where wrong labels are searched, and with which trainings.
 
     Attributes:
-        task: a task with labels, e.g. sst2.
+        dataset: a dataset folder or a Hub id, of which CONFIG says what is searched; or, without CONFIG, a task with
+            labels, e.g. sst2, whose rows are read.
         output: folder for runs, suspects and figures. What is there already is used.
         data: folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.
         base_model: what is trained: `nano`, a Pythia size, a Hub id or a folder.
@@ -123,62 +121,56 @@ class MislabelSettings:
         test_examples: with --flip: test rows that the accuracy after correction is measured on.
         workers: processes, one thread each.
         by: the score that orders the list of suspects.
+        config: which config of the dataset: its pool is searched, with its base model, rate, batches and epochs.
     """
 
-    task: Annotated[str, CommandLine(positional=True)]
+    dataset: Dataset
     output: Output
     data: Path | None = None
-    base_model: str = "nano"
-    rows: int = 1000
+    base_model: Annotated[str | None, CommandLine(default="the config's, else nano")] = None
+    rows: Annotated[int | None, CommandLine(default="1000, or all there are", aliases=("pool",))] = None
     flip: float = 0.0
     seed: int = 0
-    learning_rate: float = 1e-3
-    batch_size: int = 16
-    epochs: int = 3
+    learning_rate: Annotated[float | None, CommandLine(default="the config's, else 1e-3")] = None
+    batch_size: Annotated[int | None, CommandLine(default="the config's, else 16, and 4 of few rows")] = None
+    epochs: Annotated[int | None, CommandLine(default="the config's, else 3")] = None
     runs: int = 20
     retrainings: int = 5
-    test_examples: int = 872
+    test_examples: Annotated[int | None, CommandLine(default="872, or all there are")] = None
     workers: Workers = None
     by: str = "ridge_left_out"
+    config: str | None = None
 
     def __post_init__(self) -> None:
-        from gptdynamics.tasks import get_task
-        from gptdynamics.tasks.mixture import Mixture
-
         counts = ("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers")
         ranges = {"flip": Range(0, 1, below=True), "seed": SEED, "learning_rate": RATE, **dict.fromkeys(counts, COUNT)}
         check_fields(self, ranges)
         if self.by not in MISLABEL_SCORES:
             raise SettingsError(f"by={self.by!r} must be one of {', '.join(MISLABEL_SCORES)}")
-        if self.rows < 2 * self.batch_size:
-            raise SettingsError(f"rows={self.rows} must be at least twice batch_size={self.batch_size}")
         if self.runs < 6:
             raise SettingsError(f"runs={self.runs} must be at least 6: a simulator is trained on them")
-        task = get_task(self.task)
-        if isinstance(task, Mixture) or not task.labels:
-            raise SettingsError(f"task {self.task} has no labels that could be wrong: give a label task, such as sst2")
+        if self.config is None:
+            check_label_task(self.task)
+        elif self.data is not None or self.base_model is not None:
+            raise SettingsError(
+                f"{self.dataset} has the rows and the base model of {self.config}: leave out --data and "
+                "--base-model, or name a task instead of a dataset"
+            )
 
     @property
-    def run_settings(self) -> RunSettings:
-        """Of the runs that the dynamics are made of."""
-        settings = RunSettings(
-            config=f"{self.task}_mislabel",
-            base_model=self.base_model,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-            pool_size=self.rows,
-            subset=self.rows // 2,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            test_examples=self.rows,
-        )
-        return replace(settings, eval_every=max(1, settings.run_steps // MEASURED))
+    def task(self) -> str:
+        """The task whose labels are searched."""
+        return self.dataset if self.config is None else config_parts(self.config)[0]
 
-    @property
-    def whole_settings(self) -> RunSettings:
-        """Of trainings on the whole pool, measured before and after."""
-        settings = replace(self.run_settings, subset=self.rows, test_examples=self.test_examples)
-        return replace(settings, eval_every=settings.run_steps)
+
+def check_label_task(name: str) -> None:
+    """Raise SettingsError if a task is unknown or has no labels."""
+    from gptdynamics.tasks import get_task
+    from gptdynamics.tasks.mixture import Mixture
+
+    task = get_task(name)
+    if isinstance(task, Mixture) or not task.labels:
+        raise SettingsError(f"task {name} has no labels that could be wrong: give a label task, such as sst2")
 
 
 @dataclass(frozen=True)
@@ -201,7 +193,7 @@ class SelectSettings:
     model: Model
     dataset: Dataset
     output: Output
-    count: int = 32
+    count: Annotated[int | None, CommandLine(default="32, or half of a smaller pool")] = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="every other test example")] = ()
     seeds: int = 3
     random: int = 8
@@ -210,7 +202,7 @@ class SelectSettings:
     metric: str | None = None
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        if self.count is not None and self.count < 1:
             raise SettingsError(f"count={self.count} leaves nothing to train on: it must be at least 1")
         check_fields(self, {"count": COUNT, "seeds": COUNT, "random": Range(2, INT32), "workers": COUNT})
 
@@ -240,7 +232,7 @@ class ValidateSettings:
     run: Run = None
     each: int = 10
     share: float = 0.1
-    test_examples: int = 50
+    test_examples: Annotated[int | None, CommandLine(default="50, or all there are")] = None
     measured: int = 9
     seed: int = 0
     workers: Workers = None

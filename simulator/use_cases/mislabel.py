@@ -19,19 +19,21 @@ from gptdynamics.curriculum import Curriculum, run_seed
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.examples import Example
 from gptdynamics.models.base_model import model_revision
+from gptdynamics.models.local_models import published_name
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import BenchContents
-from gptdynamics.tasks import get_single_task, get_task, load_examples
+from gptdynamics.tasks import get_single_task
 from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.held_out import some_tests
 from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
 from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
-from simulator.settings.use_cases import MEASURED, MISLABEL_SCORES, MislabelSettings
+from simulator.settings.use_cases import MISLABEL_SCORES, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
+from simulator.use_cases.mislabel_search import MEASURED, Search
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import do_all, train_all
 
@@ -92,19 +94,20 @@ def flip_labels(pool: list[Example], share: float, seed: int) -> tuple[list[Exam
     return flipped, truth
 
 
-def _collect(settings: MislabelSettings, pool: list[Example], on_progress: Callable[[], None]) -> float:
+def _collect(search: Search, pool: list[Example], on_progress: Callable[[], None]) -> float:
     """Make the runs that are missing, with the pool as the test set; processor seconds."""
-    run_settings, folder = settings.run_settings, DatasetFolder(settings.output / "dynamics")
+    settings, run_settings = search.settings, search.runs
+    folder = DatasetFolder(settings.output / "dynamics")
     entry = PlanEntry(run_settings, settings.runs)
     contents = BenchContents(run_settings, tuple(pool), tuple(pool))
-    revision = model_revision(settings.base_model)
+    revision = model_revision(run_settings.base)
     folder.begin(entry, revision)
     for part in ("pool", "test"):
         folder.add_examples(settings.task, part, pool)
     trials = [Trial(half_curriculum(run_settings, pool, run), run) for run in entry.run_names]
     worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
     for run in worked.results:
-        folder.add_run(run_settings, (settings.base_model, revision), pool, run)
+        folder.add_run(run_settings, (published_name(run_settings.base), revision), pool, run)
     folder.write_card()
     return worked.seconds
 
@@ -143,36 +146,36 @@ def _prompt_vectors(runs: Dynamics) -> np.ndarray:
     return encode_cached(encoder, [replace(example, target="") for example in runs.pool])
 
 
-def _whole_curriculum(settings: MislabelSettings, pool: list[Example]) -> Curriculum:
+def _whole_curriculum(settings: RunSettings, pool: list[Example]) -> Curriculum:
     ids, lengths = [example.id for example in pool], {example.id: len(example.prompt) for example in pool}
     return bucketed_curriculum(ids, lengths, settings.batch_size, settings.epochs, [settings.seed, 3, 0])
 
 
 def _scores(
-    settings: MislabelSettings,
+    search: Search,
     pool: list[Example],
     on_phase: Callable[[str, int], None],
     on_progress: Callable[[], None],
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Every score `[N]` by method, and processor seconds: those kept, or new ones."""
-    run_settings = settings.run_settings
+    settings, run_settings = search.settings, search.runs
     names = PlanEntry(run_settings, settings.runs).run_names
     texts = [(each.id, each.prompt, each.target) for each in pool]
-    key = [run_settings.to_dict(), names, texts, model_revision(settings.base_model)]
+    key = [run_settings.to_dict(), names, texts, model_revision(run_settings.base)]
     stored = Entries(settings.output / "scores")
     arrays = stored.load_arrays(key)
     if arrays is not None and arrays.keys() >= set(MISLABEL_SCORES):
         times = {name.removeprefix(_SECONDS): float(arrays[name]) for name in arrays if name.startswith(_SECONDS)}
         return {name: arrays[name] for name in MISLABEL_SCORES}, times
     on_phase("runs on the pool", settings.runs)
-    seconds = {"dynamics": _collect(settings, pool, on_progress)}
+    seconds = {"dynamics": _collect(search, pool, on_progress)}
     runs = read_dynamics(settings.output / "dynamics", run_settings.config, "loss")
     began = time.process_time()
     scores = score_examples(runs, on_phase, on_progress)
     seconds["simulators"] = time.process_time() - began
     on_phase("TracIn-CP self-influence", 1)
-    contents = BenchContents(settings.whole_settings, tuple(pool), tuple(pool[:1]))
-    [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(settings, pool))])
+    contents = BenchContents(search.whole, tuple(pool), tuple(pool[:1]))
+    [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(search.whole, pool))])
     on_progress()
     scores = {"tracin_self": traced, **scores}
     stored.save_arrays(key, {**scores, **{f"{_SECONDS}{name}": np.array(value) for name, value in seconds.items()}})
@@ -180,29 +183,27 @@ def _scores(
 
 
 def find_mislabels(
-    settings: MislabelSettings,
+    search: Search,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Mislabels:
     """Score every row of the pool, and where labels were flipped compare the rankings by training again.
 
     Args:
-        settings: what to do. Runs, scores and trainings that `output` has already are not made again.
+        search: what to do. Runs, scores and trainings that `output` has already are not made again.
 
     Raises:
-        GPTDynamicsError: rows or base model cannot be had, or a training diverged.
+        GPTDynamicsError: the base model cannot be had, or a training diverged.
     """
+    settings = search.settings
     prepare_results_folder(settings.output)
-    task = get_task(settings.task)
-    clean = load_examples(task, "pool", settings.rows, settings.data)
-    test = load_examples(task, "test", settings.test_examples, settings.data) if settings.flip else []
-    pool, truth = flip_labels(clean, settings.flip, settings.seed)
-    scores, seconds = _scores(settings, pool, on_phase, on_progress)
+    pool, truth = flip_labels(search.pool, settings.flip, settings.seed)
+    scores, seconds = _scores(search, pool, on_phase, on_progress)
     mislabels = Mislabels(settings, pool, truth, scores, None, seconds)
     if not settings.flip:
         return mislabels
     on_phase("training again after correction", trainings(len(RETRAINED), len(SHARES), settings.retrainings))
-    whole = BenchContents(settings.whole_settings, tuple(pool), tuple(test))
+    whole = BenchContents(search.whole, tuple(pool), tuple(search.test))
     ids = [example.id for example in pool]
     rankings = {"random": shuffles(ids, settings.seed), **{name: [mislabels.ranking(name)] for name in RETRAINED[1:]}}
     keep = settings.output / "trials"
@@ -240,23 +241,22 @@ class MislabelPlan:
     seconds: float
 
 
-def plan_mislabels(settings: MislabelSettings) -> MislabelPlan:
+def plan_mislabels(search: Search) -> MislabelPlan:
     """Count the trainings, and estimate their time by a few updates and one measurement.
 
     Raises:
-        GPTDynamicsError: rows or base model cannot be had.
+        GPTDynamicsError: the base model cannot be had.
     """
-    pool = load_examples(get_task(settings.task), "pool", settings.rows, settings.data)
-    run_settings, whole = settings.run_settings, settings.whole_settings
+    settings, pool, run_settings, whole = search.settings, search.pool, search.runs, search.whole
     finished = DatasetFolder(settings.output / "dynamics").finished(run_settings.config)
     missing = len([index for index in range(settings.runs) if run_name(index) not in finished])
     again = trainings(len(RETRAINED), len(SHARES), settings.retrainings) if settings.flip else 0
     cost = time_trials(
         BenchContents(run_settings, tuple(pool), tuple(pool)), half_curriculum(run_settings, pool, "0000")
     )
-    each_run = cost.training(run_settings.run_steps, MEASURED + 2, settings.rows)
-    each_again = cost.training(whole.run_steps, 2, settings.test_examples)
+    each_run = cost.training(run_settings.run_steps, MEASURED + 2, len(pool))
+    each_again = cost.training(whole.run_steps, 2, len(search.test))
     # A backward pass for one example costs about as much as its part of an update.
-    traced = 5 * settings.rows * cost.update * 2 / settings.batch_size
+    traced = 5 * len(pool) * cost.update * 2 / run_settings.batch_size
     seconds = missing * each_run + again * each_again + traced + 2 * cost.opening
     return MislabelPlan(missing, run_settings.run_steps, again, whole.run_steps, seconds)

@@ -143,7 +143,7 @@ def _add_retraining(result: Result, settings: MislabelSettings, again: Retrained
     result.notes.append(
         f"With every label right: accuracy {number_text(clean, float(again.clean.std()))}. "
         f"Means and deviations are over {len(again.clean)} training seeds; "
-        f"{settings.test_examples} test examples; {again.trainings} trainings."
+        f"{again.trainings} trainings."
     )
     series = [
         Series(DRAWN[name], list(again.shares), values.mean(0).tolist(), MISLABEL_TITLES[name], values.std(0).tolist())

@@ -9,7 +9,7 @@ target alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -31,6 +31,8 @@ from simulator.use_cases.select_methods import greedy, most_alike, one_shot
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
+# At most, where nothing is said.
+COUNT = 32
 CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
 
 
@@ -92,13 +94,13 @@ def _target(settings: SelectSettings, fact: Dynamics) -> list[int]:
 
 
 def choose(
-    settings: SelectSettings, fact: Dynamics, target: list[int], bound: MixtureBound
+    settings: SelectSettings, count: int, fact: Dynamics, target: list[int], bound: MixtureBound
 ) -> dict[str, list[list[int]]]:
     """Places that each method chooses, for each training: all but random choose the same each time.
 
     `tracin` is TracIn at the base model, as in LESS: the cosine of an example's gradient with those of the target.
     """
-    size, count, pool = len(fact.pool), settings.count, fact.pool
+    size, pool = len(fact.pool), fact.pool
 
     def most_similar_by(kind: str) -> list[int]:
         encoder = make_encoder(kind, fact.base_model, tokenization=fact.tokenization)
@@ -122,15 +124,16 @@ def choose(
     return {"random": drawn, **{name: [fixed[name]()] * settings.seeds for name in CHOSEN}}
 
 
-def _read(settings: SelectSettings) -> tuple[Case, Dynamics]:
-    """Simulator and runs, and the run whose updates are taken."""
+def _read(settings: SelectSettings) -> tuple[Case, Dynamics, int]:
+    """Simulator and runs, the run whose updates are taken, and how many examples are chosen."""
     case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run()
-    if settings.count > len(fact.pool):
-        raise SettingsError(f"count={settings.count} is more than the {len(fact.pool)} examples of the pool")
-    if settings.count < fact.batch_size:
-        raise SettingsError(f"count={settings.count} does not fill a batch of {fact.batch_size}")
-    return case, fact
+    count = min(COUNT, max(fact.batch_size, len(fact.pool) // 2)) if settings.count is None else settings.count
+    if count > len(fact.pool):
+        raise SettingsError(f"count={count} is more than the {len(fact.pool)} examples of the pool")
+    if count < fact.batch_size:
+        raise SettingsError(f"count={count} does not fill a batch of {fact.batch_size}")
+    return case, fact, count
 
 
 def trainings_of(settings: SelectSettings) -> tuple[int, int, float]:
@@ -141,7 +144,7 @@ def trainings_of(settings: SelectSettings) -> tuple[int, int, float]:
     Raises:
         GPTDynamicsError: model, dataset or settings do not fit.
     """
-    _, fact = _read(settings)
+    _, fact, _ = _read(settings)
     _target(settings, fact)
     updates, count = len(fact.curricula[0]), settings.random + settings.seeds * len(CHOSEN)
     cost = time_trials(trial_contents(fact, fact.test, measured=2), fact.curricula[0])
@@ -159,14 +162,14 @@ def select(
         GPTDynamicsError: model, dataset and settings do not fit, or a training diverged.
     """
     prepare_results_folder(settings.output)
-    case, fact = _read(settings)
+    case, fact, count = _read(settings)
     target = _target(settings, fact)
     others = [index for index in range(len(fact.test)) if index not in set(target)]
     contents = trial_contents(fact, fact.test, measured=2)
     bound = mixture_bound(case, fact, target)
     on_phase("choosing", 1)
     with torch.no_grad():
-        places = choose(settings, fact, target, bound)
+        places = choose(settings, count, fact, target, bound)
         chosen = [(name, each) for name, choices in places.items() for each in choices]
         weights = torch.zeros(len(chosen), len(fact.pool))
         for row, (_, each) in enumerate(chosen):
@@ -185,7 +188,7 @@ def select(
     final = np.stack([each.metrics[fact.metric][-1] for each in worked.results])
     rows = {name: [index for index, (each, _) in enumerate(chosen) if each == name] for name in places}
     return Selection(
-        settings=settings,
+        settings=replace(settings, count=count),
         config=fact.config,
         metric=fact.metric,
         higher_is_better=case.higher_is_better(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
+# At most, where nothing is said.
+TESTS = 50
 LEVELS = (0.5, 0.7, 0.8, 0.9)
 
 
@@ -85,16 +87,18 @@ def _draw(settings: ValidateSettings) -> _Drawn:
     case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run(settings.run)
     count = len(fact.test)
-    if settings.test_examples > count:
+    if (settings.test_examples or 1) > count:
         raise SettingsError(f"test_examples={settings.test_examples}, but {fact.config} has {count}")
-    test_indices = evenly_spaced(count, settings.test_examples)
+    test_indices = evenly_spaced(count, settings.test_examples or min(TESTS, count))
     contents = trial_contents(fact, [fact.test[index] for index in test_indices], settings.measured)
     changes = draw_counterfactuals(case.model.what_if(fact), settings.each, settings.share, settings.seed)
     return _Drawn(case, fact, test_indices, changes, contents)
 
 
-def trainings_of(settings: ValidateSettings) -> tuple[int, int, float]:
-    """How many real trainings there would be, of how many updates, and about how many processor seconds they take.
+def trainings_of(settings: ValidateSettings) -> tuple[int, int, int, float]:
+    """How many real trainings there would be, of how many updates, measured on how many test examples.
+
+    And about how many processor seconds they take.
 
     Those that `output` has already are counted, too.
 
@@ -104,7 +108,8 @@ def trainings_of(settings: ValidateSettings) -> tuple[int, int, float]:
     drawn = _draw(settings)
     count, updates = len(drawn.changes), len(drawn.fact.curricula[0])
     cost = time_trials(drawn.contents, drawn.fact.curricula[0])
-    return count, updates, cost.opening + count * cost.training(updates, settings.measured, settings.test_examples)
+    tests = len(drawn.test_indices)
+    return count, updates, tests, cost.opening + count * cost.training(updates, settings.measured, tests)
 
 
 def validate(
@@ -144,7 +149,7 @@ def validate(
     if traced is not None:
         predicted["tracin_cp_10"] = traced
     return Validation(
-        settings=settings,
+        settings=replace(settings, test_examples=len(drawn.test_indices)),
         config=fact.config,
         metric=fact.metric,
         run=fact.runs[0],

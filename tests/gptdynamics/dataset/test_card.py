@@ -128,3 +128,23 @@ def test_a_card_of_windows_and_one_without_yaml_are_merged(collected_once: Path)
     for broken in ("---\n[1\n---\n", "---\n- 1\n---\n"):
         with pytest.raises(DataError, match="Mend it by hand"):
             merge_card(broken, new)
+
+
+def test_load_dataset_sees_runs_that_were_added_later(collected: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    folder = DatasetFolder(collected)
+    later = [path for path in (folder.run_path("rte_tiny", "0005"), folder.run_row_path("rte_tiny", "0005"))]
+    for number, path in enumerate(later):
+        path.rename(tmp_path / f"{number}")
+    folder.write_card()
+
+    def runs() -> set[str]:
+        rows = load_dataset(str(collected), "rte_tiny", split="train", cache_dir=str(tmp_path / "cache"))
+        return set(rows["run"])
+
+    assert runs() == {"0000", "0001", "0002"}
+    for number, path in enumerate(later):
+        (tmp_path / f"{number}").rename(path)
+    folder.write_card()
+    assert runs() == {"0000", "0001", "0002", "0005"}

@@ -55,8 +55,8 @@ def test_kept_runs_belong_to_what_they_were_trained_on(collected: str, tmp_path:
 
 
 def test_validation_trains_what_it_simulates(settings: ValidateSettings) -> None:
-    runs, updates, seconds = trainings_of(settings)
-    assert (runs, updates) == (12, 8) and seconds > 0
+    runs, updates, tests, seconds = trainings_of(settings)
+    assert (runs, updates, tests) == (12, 8, 4) and seconds > 0
     found = validate(settings)
     assert found.run == "0004" and found.kinds == [kind for kind in KINDS for _ in range(3)]
     assert found.step.tolist() == [0, 4, 8]

@@ -1,0 +1,82 @@
+"""Tasks that dataset folders keep, as TOML in their folder `tasks`: known wherever such a folder is opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.tasks.declared import read_declaration, task_class
+from gptdynamics.tasks.task import Task
+from gptdynamics.tasks.user_tasks import checked_task
+
+# A path by name. Worker processes inherit the environment.
+_VARIABLE = "GPTDYNAMICS_KEPT_TASKS"
+FOLDER = "tasks"
+
+
+def remember_kept_tasks(root: Path) -> None:
+    """Know the tasks that a dataset folder keeps, here and in processes that are started from now on.
+
+    Of two folders that keep a task of one name, the one that was opened last is asked. Files are read, and their
+    faults raised, only when a task is asked for.
+    """
+    found = {path.stem: str(path.resolve()) for path in sorted((root / FOLDER).glob("*.toml"))}
+    if found.items() <= _paths().items():
+        return
+    os.environ[_VARIABLE] = json.dumps(_paths() | found)
+
+
+def kept_task_texts() -> list[tuple[str, str]]:
+    """Name and text of each of their files, for machines that do not have the folders."""
+    return [(path.name, path.read_text("utf-8")) for path in map(Path, _paths().values()) if path.is_file()]
+
+
+def use_kept_texts(texts: list[tuple[str, str]], folder: Path) -> None:
+    """Know these tasks (see `kept_task_texts`), written to a folder, and forget all others."""
+    os.environ.pop(_VARIABLE, None)
+    for name, text in texts:
+        path = folder / FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    remember_kept_tasks(folder)
+
+
+def kept_names() -> list[str]:
+    """Names of the tasks that opened dataset folders keep."""
+    return [name for name, path in _paths().items() if Path(path).is_file()]
+
+
+def kept_task(name: str) -> Task | None:
+    """The task of this name that an opened dataset folder keeps; None if none does.
+
+    Raises:
+        SettingsError: the file does not describe it.
+    """
+    path = Path(_paths().get(name, ""))
+    return read_kept_task(path) if path.suffix and path.is_file() else None
+
+
+def read_kept_task(path: Path) -> Task:
+    """The task in a file of a dataset folder; raises SettingsError, which names the file, if it is damaged."""
+    state = path.stat()
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed: int, size: int) -> Task:
+    try:
+        task = checked_task(task_class(read_declaration(path), kept=True), kept=True)
+    except GPTDynamicsError as error:
+        message = str(error).removeprefix(f"{path}: ")
+        raise SettingsError(f"{path}: {message}. Restore the file, or name the task's own with --task-file") from error
+    if task.name != path.stem:
+        raise SettingsError(f"{path}: name = {task.name!r} is not that of the file. Restore the file")
+    return task
+
+
+def _paths() -> dict[str, Any]:
+    return dict(json.loads(os.environ.get(_VARIABLE) or "{}"))
