@@ -25,7 +25,9 @@ MISLABEL_TITLES = {
 }
 MISLABEL_SCORES = tuple(name for name in MISLABEL_TITLES if name != "random")
 
-Model = Annotated[str, CommandLine(positional=True, hidden=True)]
+Model = Annotated[
+    str | None, CommandLine(positional=True, hidden=True, default="trained on the runs, and kept beside them")
+]
 Dataset = Annotated[str, CommandLine(positional=True)]
 Output = Annotated[Path, CommandLine(aliases=("out",))]
 Run = Annotated[str | None, CommandLine(default="the first held-out run")]
@@ -48,8 +50,8 @@ class SimulateSettings:
         metric: which metric, of a simulator of several.
     """
 
-    model: Model
     dataset: Annotated[str | None, CommandLine(positional=True)] = None
+    model: Model = None
     run: Run = None
     curriculum: Path | None = None
     interval: float | None = None
@@ -60,6 +62,8 @@ class SimulateSettings:
         check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
         if self.dataset is None and self.curriculum is None:
             raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
+        if self.dataset is None and self.model is None:
+            raise SettingsError("give a simulator, or a dataset to train one on")
         if self.curriculum is not None and self.run is not None:
             raise SettingsError("give a run or a curriculum file, not both")
 
@@ -83,8 +87,8 @@ class InfluenceSettings:
             rows or the Hub.
     """
 
-    model: Model
     dataset: Dataset
+    model: Model = None
     run: Run = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="the whole test set")] = ()
     top: int = 5
@@ -198,9 +202,9 @@ class SelectSettings:
         metric: which metric, of a simulator of several.
     """
 
-    model: Model
     dataset: Dataset
     output: Output
+    model: Model = None
     count: int = 32
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="every other test example")] = ()
     seeds: int = 3
@@ -234,9 +238,9 @@ class ValidateSettings:
         metric: which metric, of a simulator of several.
     """
 
-    model: Model
     dataset: Dataset
     output: Output
+    model: Model = None
     run: Run = None
     each: int = 10
     share: float = 0.1
