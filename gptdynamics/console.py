@@ -27,9 +27,13 @@ _NARROWEST_NAME = 4
 
 
 class _Places:
-    """Where tables and messages go; `beside`: to standard error, because standard output is for JSON."""
+    """Where tables and messages go; `beside`: to standard error, because standard output is for JSON.
+
+    `details`: whether lines for whoever wants to know more are shown, too.
+    """
 
     beside = False
+    details = False
 
 
 def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
@@ -46,7 +50,7 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
         # The parent process may have closed it.
         if getattr(sys, stream) is None:
             setattr(sys, stream, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-    _Places.beside = False
+    _Places.beside = _Places.details = False
     given = sys.argv[1:] if arguments is None else arguments
     with interruptible([name or Path(sys.argv[0]).name, *given]) as interruption:
         try:
@@ -102,6 +106,17 @@ def _quiet_libraries() -> None:
 def print_beside_json(figures_on_stdout: bool) -> None:
     """Say whether standard output is for JSON: tables and messages then go to standard error."""
     _Places.beside = figures_on_stdout
+
+
+def show_details(wanted: bool) -> None:
+    """Say whether `say_detail` prints."""
+    _Places.details = wanted
+
+
+def say_detail(text: str) -> None:
+    """Print a line as `say` does, with `--verbose` only."""
+    if _Places.details:
+        say(text)
 
 
 def say(text: str) -> None:

@@ -25,3 +25,13 @@ def _is_safe(character: str) -> bool:
 
 def _escape(character: str) -> str:
     return _SHOWN.get(character) or character.encode("unicode_escape").decode("ascii")
+
+
+def cut_text(text: str, most: int = 60) -> str:
+    """A text on one line, of at most so many characters; a longer one loses its middle, so that both ends are seen."""
+    flat = " ".join(text.split())
+    if len(flat) <= most:
+        return flat
+    # The end of a prompt with its target says more than one might think: two fifths of the room.
+    end = (most - 3) * 2 // 5
+    return f"{flat[: most - 3 - end]}...{flat[len(flat) - end :]}"

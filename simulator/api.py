@@ -17,6 +17,7 @@ from simulator.settings.train import TrainCommand, TrainSettings
 from simulator.settings.use_cases import InfluenceSettings, MislabelSettings, SelectSettings, ValidateSettings
 
 if TYPE_CHECKING:
+    from gptdynamics.recorder.retraining import Recipe
     from simulator.evaluation import Evaluation
     from simulator.model.modeling_gptfluence import GPTfluenceSimulator
     from simulator.model.what_if import WhatIf
@@ -145,10 +146,12 @@ def report(
 
 
 @takes_fields_of(InfluenceSettings)
-def influence(dataset: Dataset, config: str | None = None, *, model: Model, **settings: Any) -> InfluenceFound:
+def influence(
+    dataset: Dataset, config: str | None = None, *, model: Model | None = None, **settings: Any
+) -> InfluenceFound:
     """The effect of every training example of a run on its test examples, by simulating the run without each.
 
-    The model may be an object, too.
+    The model may be an object, too; without one, it is trained on the runs and kept beside them.
 
     Raises:
         GPTDynamicsError: model and dataset do not fit each other, or the run or a test example is unknown.
@@ -165,8 +168,12 @@ def influence(dataset: Dataset, config: str | None = None, *, model: Model, **se
     """
     from simulator.use_cases.influence import find_influence
     from simulator.use_cases.influence_report import write_influence_page
+    from simulator.use_cases.own_simulator import with_simulator
 
-    asked = settings_of(InfluenceSettings, **settings, dataset=dataset, config=config, model=_named(model))
+    given = settings_of(
+        InfluenceSettings, **settings, dataset=dataset, config=config, model=None if model is None else _named(model)
+    )
+    asked = with_simulator(given)
     effects = find_influence(asked)
     if asked.output is not None:
         write_influence_page(effects, asked.output)
@@ -174,14 +181,19 @@ def influence(dataset: Dataset, config: str | None = None, *, model: Model, **se
 
 
 def what_if(
-    dataset: Dataset, config: str | None = None, *, model: Model, run: str | None = None, metric: str | None = None
+    dataset: Dataset,
+    config: str | None = None,
+    *,
+    model: Model | None = None,
+    run: str | None = None,
+    metric: str | None = None,
 ) -> WhatIf:
     """A recorded run, to be changed and simulated.
 
     Args:
         dataset: runs: a dataset folder, a Hub id, or `gptdynamics`.
         config: which config, of a simulator of several.
-        model: the simulator.
+        model: the simulator; default: trained on the runs, and kept beside them.
         run: a recorded run, e.g. `0004`; default: the first held-out run.
         metric: which metric, of a simulator of several.
 
@@ -197,8 +209,10 @@ def what_if(
         change of loss (nats per token) of mini_sentiment_nano: 50 test examples, steps 0 to 96
     """
     from simulator.use_cases.case import load_case
+    from simulator.use_cases.own_simulator import own_simulator
 
-    case = load_case(_named(model), str(dataset), config, metric)
+    named = _named(own_simulator(str(dataset), config, metric)[0] if model is None else model)
+    case = load_case(named, str(dataset), config, metric)
     started: WhatIf = case.model.what_if(case.run(run))
     return started
 
@@ -240,14 +254,17 @@ def select(
     dataset: Dataset,
     output: Folder,
     *,
-    model: Model,
+    model: Model | None = None,
     on_phase: OnPhase = _no_phase,
     on_progress: OnProgress = _no_progress,
+    recipe: Recipe | None = None,
     **settings: Any,
 ) -> Selection:
     """Choose training examples for target test examples, and train on each choice to see what it is worth.
 
-    The model may be an object, too.
+    Recorded runs are made again by a `recipe`, as of `validate`.
+
+    The model may be an object, too; without one, it is trained on the runs and kept beside them.
 
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit each other, or a training diverged.
@@ -262,10 +279,14 @@ def select(
         >>> len(chosen.choices["greedy"][0])  # doctest: +SKIP
         8
     """
+    from simulator.use_cases.own_simulator import with_simulator
     from simulator.use_cases.select import select as select_examples
 
-    asked = settings_of(SelectSettings, **settings, dataset=dataset, output=output, model=_named(model))
-    return select_examples(asked, on_phase, on_progress)
+    given = settings_of(
+        SelectSettings, **settings, dataset=dataset, output=output, model=None if model is None else _named(model)
+    )
+    asked = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
+    return select_examples(asked, on_phase, on_progress, recipe)
 
 
 @takes_fields_of(ValidateSettings)
@@ -273,14 +294,18 @@ def validate(
     dataset: Dataset,
     output: Folder,
     *,
-    model: Model,
+    model: Model | None = None,
     on_phase: OnPhase = _no_phase,
     on_progress: OnProgress = _no_progress,
+    recipe: Recipe | None = None,
     **settings: Any,
 ) -> Validation:
     """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare.
 
-    The model may be an object, too.
+    Recorded runs are made again by a `recipe`: a function that is given batches, as lists of places in the pool, trains
+    a fresh model on them, and records that as the first run was recorded. See docs/recording.md.
+
+    The model may be an object, too; without one, it is trained on the runs and kept beside them.
 
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit each other, or a training diverged.
@@ -295,10 +320,14 @@ def validate(
         >>> checked.truth.shape  # runs, steps, test examples  # doctest: +SKIP
         (12, 2, 4)
     """
+    from simulator.use_cases.own_simulator import with_simulator
     from simulator.use_cases.validate import validate as validate_simulator
 
-    asked = settings_of(ValidateSettings, **settings, dataset=dataset, output=output, model=_named(model))
-    return validate_simulator(asked, on_phase, on_progress)
+    given = settings_of(
+        ValidateSettings, **settings, dataset=dataset, output=output, model=None if model is None else _named(model)
+    )
+    asked = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
+    return validate_simulator(asked, on_phase, on_progress, recipe)
 
 
 def _named(model: Any, name: str = "in memory") -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from gptdynamics.commands.from_settings import WriteJson
-from gptdynamics.console import progress_bar, say, say_error
+from gptdynamics.console import progress_bar, say, say_detail, say_error
 from gptdynamics.errors import SettingsError
 from gptdynamics.interruption import keeps
 from gptdynamics.settings.collect import CollectCommand
@@ -99,9 +99,9 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
             say(f"{config}: {cut} prompts were longer than the context and were cut from the left")
     if collected.forward_passes:
         cost = sum(collected.forward_passes) / len(collected.forward_passes)
-        say(f"measuring the loss once cost {cost:.2f} forward passes over the test set's tokens")
+        say_detail(f"measuring the loss once took {cost:.2f} times a plain forward pass over the test set")
     if collected.sampled:
-        say(
+        say_detail(
             f"{collected.tied} of {collected.sampled} sampled tokens were ties in floating point: "
             "another batch size could have drawn others there"
         )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-from gptdynamics.console import print_beside_json, say
+from gptdynamics.console import print_beside_json, say, show_details
 from gptdynamics.options import Option, options_of, read_settings, settings_from
 from gptdynamics.outputs import check_output, is_standard_output, write_output_json
 
@@ -62,8 +62,8 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     """Add a function as a command.
 
     The fields of the dataclass that its first parameter is annotated with become arguments and options. `--settings`
-    reads them from a TOML file, `--task-file` adds tasks of the user's own. The function's docstring is the help; the
-    text after `JSON:` in it is that of `--json`.
+    reads them from a TOML file, `--task-file` adds tasks of the user's own, `--verbose` shows details. The
+    function's docstring is the help; the text after `JSON:` in it is that of `--json`.
 
     Args:
         app: gets the command.
@@ -78,6 +78,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     text, _, figures = inspect.cleandoc(function.__doc__ or "").partition("\n\nJSON: ")
 
     def run(ctx: typer.Context, json: Path | None = None, **given: Any) -> None:
+        show_details(given["verbose"])
         more = {"dry_run": given["dry_run"]} if "dry_run" in others else {}
         if "write_json" in others:
             more["write_json"] = _json_writer(json)
@@ -100,6 +101,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     parameters += [each for option in options for each in _parameters(option, escape(option.help))]
     if "dry_run" in others:
         parameters.append(_parameter("dry_run", bool, False, "--dry-run", help="Say what would be done, and stop."))
+    parameters.append(_parameter("verbose", bool, False, "--verbose", "-v", help="Also say details."))
     files = {
         "json": (Path, f"Also write this as JSON (- is standard output): {escape(' '.join(figures.split()))}"),
         "task_file": (list[Path], "A Python or TOML file with tasks of your own. May be repeated."),

@@ -30,6 +30,7 @@ from gptdynamics.recorder.find_tokens import Training, find_test_tokens
 from gptdynamics.recorder.kernels import begin_kernels, kernel_plan, kernel_settings, pool_tokens
 from gptdynamics.recorder.measured_tokens import MeasuredTokens
 from gptdynamics.recorder.processes import is_main
+from gptdynamics.recorder.retraining import redirected
 from gptdynamics.recorder.row_texts import TemplateChat, has_messages
 from gptdynamics.recorder.run_claim import RunClaim
 from gptdynamics.recorder.trained_tokens import given_tokens
@@ -57,6 +58,7 @@ class Recording:
         failure: why the run has no numbers, or None.
         finished: whether the run has ended, with numbers or without.
         begun: whether it was measured before its first update.
+        repeats: whether a recipe makes a run again, see `retraining.py`.
 
     Raises:
         SettingsError: a name or a setting is wrong.
@@ -74,8 +76,11 @@ class Recording:
         id_column: str = "id",
         kernels: KernelSettings | bool = False,
     ) -> None:
-        check_dataset_folder(Path(out), "out")
-        self.folder = DatasetFolder(Path(out))
+        folder, self.repeats = redirected(Path(out))
+        if self.repeats:
+            run, kernels = None, False
+        check_dataset_folder(folder, "out")
+        self.folder = DatasetFolder(folder)
         self.config, task = config, config_parts(config)[0]
         self.wanted = run
         if run is not None and run_parts(run).base is not None:

@@ -43,6 +43,7 @@ from gptdynamics.recorder.trained_tokens import (
     rows_of_dataset,
     rows_of_first_batch,
 )
+from gptdynamics.recorder.trainer_recipe import TrainerRecipe
 from gptdynamics.settings.kernels import KernelSettings
 
 _UNSUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
@@ -84,6 +85,8 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         kernels: KernelSettings | bool = False,
     ) -> None:
         self.recording = Recording(out, config, pool, test, run, settings, id_column, kernels)
+        self._again = {"out": out, "config": config, "settings": settings, "id_column": id_column}
+        self._recipe: TrainerRecipe | None = None
         self.id_column = id_column
         self._trainer: Trainer | None = None
         self._checkpoint: Path | None = None
@@ -93,11 +96,13 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         self._start: str | None = None
         self._waiting: TrainerState | None = None
 
-    def attach(self, trainer: Trainer) -> None:
+    def attach(self, trainer: Trainer, repeatable: bool = False, rows: Any = None) -> None:
         """Record the next `trainer.train()`. A callback alone is not told which examples are in a batch.
 
         Args:
             trainer: that is ready to train.
+            repeatable: keep a copy of the weights, so that `recipe` can make the training again on other batches.
+            rows: of the whole pool, as the training dataset has them, where that has only some; for `recipe`.
 
         Raises:
             SettingsError: the recorder is attached already, or the trainer has another recorder.
@@ -108,9 +113,26 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         if any(each is not self and each._trainer is trainer for each in others):
             raise SettingsError("this trainer has a recorder already: attach another one after trainer.train()")
         self._trainer = trainer
+        if repeatable:
+            self._recipe = TrainerRecipe(trainer, self._attach_another, self.recording.examples, self.id_column, rows)
         if self not in trainer.callback_handler.callbacks:
             trainer.add_callback(self)
         trainer.train = self._recorded(trainer, trainer.train)
+
+    @property
+    def recipe(self) -> TrainerRecipe:
+        """Makes the training again on other batches, for `simulator.validate(..., recipe=recorder.recipe)`.
+
+        Raises:
+            SettingsError: nothing was kept to begin from.
+        """
+        if self._recipe is None:
+            raise SettingsError("no weights were kept to train again from: call attach(trainer, repeatable=True)")
+        return self._recipe
+
+    def _attach_another(self, trainer: Trainer) -> None:
+        pool, test = self.recording.rows
+        DynamicsRecorder(pool=pool, test=test, **self._again).attach(trainer)  # type: ignore[arg-type]
 
     def _recorded(self, trainer: Trainer, train: Callable[..., Any]) -> Callable[..., Any]:
         """The trainer's `train`, within which its dataloader and its training steps tell us what is in a batch."""

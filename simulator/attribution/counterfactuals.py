@@ -62,6 +62,8 @@ KINDS: dict[str, Callable[[WhatIf, int, np.random.Generator], WhatIf]] = {
 }
 # What a linear datamodelling score is taken over: other data, whatever their order.
 SUBSETS = ("leave_out", "replace", "other_subset")
+# Those that take rows of the pool that the run does not visit.
+OTHER_ROWS = ("replace", "other_subset")
 
 
 def _visited(run: WhatIf) -> list[int]:
@@ -71,13 +73,18 @@ def _visited(run: WhatIf) -> list[int]:
 def draw_counterfactuals(run: WhatIf, each: int, share: float, seed: int) -> list[Counterfactual]:
     """Draw `each` changes of every kind, which leave out or replace this share of the run's examples.
 
+    A run that visits the whole pool has no changes of the kinds that need other rows of it.
+
     Raises:
         SettingsError: that many examples cannot be left out or replaced.
     """
-    count = max(1, round(share * len(_visited(run))))
+    visited = len(_visited(run))
+    count = max(1, round(share * visited))
+    whole = visited == len(run.situation.pool_ids)
     return [
         # A generator each, so that asking for more changes none of those there were.
         Counterfactual(kind, change(run, count, np.random.default_rng([seed, kind_index, number])))
         for kind_index, (kind, change) in enumerate(KINDS.items())
+        if not (whole and kind in OTHER_ROWS)
         for number in range(each)
     ]

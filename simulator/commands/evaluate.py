@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gptdynamics.commands.from_settings import WriteJson
-from gptdynamics.console import show
+from gptdynamics.console import say, show
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
 from simulator.settings.evaluate import EvaluateSettings
@@ -19,6 +19,7 @@ def evaluate(settings: EvaluateSettings, write_json: WriteJson) -> None:
     """
     from simulator.evaluation import evaluate as evaluate_methods
     from simulator.reporting.tables import rows_table
+    from simulator.reporting.verdicts import COLUMNS_MEAN, evaluation_verdict, next_command
     from simulator.training.parts import groups_of
 
     keeps("encodings are kept, scores are not")
@@ -28,5 +29,9 @@ def evaluate(settings: EvaluateSettings, write_json: WriteJson) -> None:
         with phases() as (on_phase, on_progress):
             evaluation = evaluate_methods(part, on_phase, on_progress)
         show(rows_table(evaluation.rows))
+        say(evaluation_verdict(evaluation.rows))
         rows += evaluation.rows
+    say(COLUMNS_MEAN)
     write_json(rows)
+    words = ("--model", settings.models[0]) if settings.models else ()
+    say(next_command("gptfluence", "influence", settings.dataset, *words))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gptdynamics.commands.from_settings import WriteJson
-from gptdynamics.console import say, show
+from gptdynamics.console import say, say_detail, show
+from simulator.commands.results import simulator_for
 from simulator.settings.use_cases import InfluenceSettings
 
 
@@ -13,6 +14,7 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
     JSON: `config`, `metric`, `method`, `run`, `higher_is_better`, `uncertainty`, `texts`, `mean` (effects on the whole
     test set) and `test_examples` (effects by id).
     """
+    from simulator.reporting.verdicts import next_command
     from simulator.use_cases.influence import find_influence
     from simulator.use_cases.influence_report import (
         NO_UNCERTAINTY,
@@ -22,13 +24,23 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         summary,
         write_influence_page,
     )
+    from simulator.use_cases.recipe_trials import is_recorded
 
+    settings = simulator_for(settings)
     result = find_influence(settings)
     say(summary(result))
     for table in influence_tables(result):
         show(table)
-    say(NO_UNCERTAINTY if result.error is None else UNCERTAINTY)
+    say_detail(NO_UNCERTAINTY if result.error is None else UNCERTAINTY)
     write_json(influence_record(result))
     if settings.output is not None:
         write_influence_page(result, settings.output)
         say(f"wrote {settings.output}")
+    for test_id in (None, *settings.test_ids):
+        say(result.verdict(test_id))
+    if is_recorded(settings.dataset, result.config):
+        say(f"next: more runs, or simulator.validate({settings.dataset!r}, ..., recipe=train), see docs/recording.md")
+        return
+    say("how far to believe the simulator, by real training:")
+    words = (settings.dataset, "--model", settings.model, "--output", "out/validate")
+    say(next_command("gptfluence", "validate", *words))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from gptdynamics.commands.from_settings import WriteJson
-from gptdynamics.console import say
+from gptdynamics.console import say, show
+from gptdynamics.options import command_line
 from simulator.commands.results import run_use_case, show_result
 from simulator.settings.use_cases import MislabelSettings
 
@@ -15,8 +19,9 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
     (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`, `seconds`, `versions`; with --dry-run the
     counts that are printed.
     """
+    from simulator.reporting.tables import terminal_tables
     from simulator.use_cases.mislabel import find_mislabels, plan_mislabels
-    from simulator.use_cases.mislabel_report import suspects, write_suspects
+    from simulator.use_cases.mislabel_report import suspects, suspects_verdict, write_suspects
     from simulator.use_cases.mislabel_search import open_search
 
     search = open_search(settings)
@@ -31,9 +36,20 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
         )
         return
     mislabels, seconds = run_use_case(lambda _, *on: find_mislabels(search, *on), settings)
-    for path in write_suspects(mislabels, settings.by):
-        say(f"wrote {path}")
+    paths = write_suspects(mislabels, settings.by)
     if settings.flip:
         show_result("mislabel", "Mislabelled examples", mislabels, settings, seconds, write_json)
     else:
+        result = mislabels.result()
+        for table in terminal_tables(result):
+            show(table)
         write_json(suspects(mislabels, settings.by))
+    for path in paths:
+        say(f"wrote {path}")
+    if not settings.flip:
+        say(suspects_verdict(mislabels))
+        say("how many wrong labels such a list finds on these rows, with some made wrong on purpose:")
+        words = command_line(
+            "gptfluence", "mislabel", replace(settings, flip=0.2, output=Path(f"{settings.output}-flipped"))
+        )
+        say(f"next: {words}")

@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 Returned = TypeVar("Returned")
 
 
+def simulator_for(settings: Any) -> Any:
+    """The settings of a use case with a simulator; one that is trained here, and where it is kept, is said."""
+    from simulator.use_cases.own_simulator import with_simulator
+
+    if settings.model is not None:
+        return settings
+    with phases() as (on_phase, on_progress):
+        notes: list[str] = []
+        found = with_simulator(settings, notes.append, on_phase, on_progress)
+    for note in notes:
+        say(note)
+    return found
+
+
 def run_use_case(work: Callable[..., Returned], settings: Any) -> tuple[Returned, float]:
     """Call `work(settings, on_phase, on_progress)` with progress bars; what it returns, and seconds."""
     keeps(f"finished trainings are kept in {settings.output}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
-from simulator.commands.results import run_use_case, show_result
+from simulator.commands.results import run_use_case, show_result, simulator_for
 from simulator.settings.use_cases import SelectSettings
 
 
@@ -14,9 +14,12 @@ def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> No
     JSON: what is in OUTPUT/select.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`,
     `seconds`, `versions`; with --dry-run the counts that are printed.
     """
+    from simulator.reporting.verdicts import next_command
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select import trainings_of
+    from simulator.use_cases.select_report import selection_verdict
 
+    settings = simulator_for(settings)
     if dry_run:
         trainings, updates, spent = trainings_of(settings)
         write_json({"trainings": trainings, "updates": updates, "seconds": spent})
@@ -25,3 +28,7 @@ def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> No
     selection, seconds = run_use_case(select_examples, settings)
     title = f"{selection.config}: training examples chosen for a target"
     show_result("select", title, selection, settings, seconds, write_json)
+    say(selection_verdict(selection))
+    say("how far to believe the simulator, by real training:")
+    words = (settings.dataset, "--model", settings.model, "--output", f"{settings.output}-validate")
+    say(next_command("gptfluence", "validate", *words))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, show
+from simulator.commands.results import simulator_for
 from simulator.settings.use_cases import SimulateSettings
 
 ROWS = 20
@@ -21,7 +22,7 @@ def simulate(settings: SimulateSettings, write_json: WriteJson) -> None:
     from simulator.evaluation.selection import evenly_spaced
     from simulator.use_cases.simulate import simulate as simulate_run
 
-    simulated = simulate_run(settings)
+    simulated = simulate_run(simulator_for(settings))
     last = simulated.values.size(1) - 1
     steps = evenly_spaced(last + 1, STEPS)
     table = Table(title=f"{simulated.config}: simulated {simulated.metric}")

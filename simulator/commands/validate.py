@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
-from simulator.commands.results import run_use_case, show_result
+from simulator.commands.results import run_use_case, show_result, simulator_for
 from simulator.settings.use_cases import ValidateSettings
 
 
@@ -14,9 +14,12 @@ def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -
     JSON: what is in OUTPUT/validate.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`,
     `seconds`, `versions`; with --dry-run the counts that are printed.
     """
+    from simulator.reporting.verdicts import next_command
     from simulator.use_cases.validate import trainings_of
     from simulator.use_cases.validate import validate as validate_model
+    from simulator.use_cases.validate_report import validation_verdict
 
+    settings = simulator_for(settings)
     if dry_run:
         count, updates, tests, spent = trainings_of(settings)
         write_json({"trainings": count, "updates": updates, "seconds": spent})
@@ -28,3 +31,5 @@ def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -
     validation, seconds = run_use_case(validate_model, settings)
     title = f"{validation.config} {validation.metric}: simulated and real runs"
     show_result("validate", title, validation, settings, seconds, write_json)
+    say(validation_verdict(validation))
+    say(next_command("gptfluence", "influence", settings.dataset, "--model", settings.model))

@@ -65,6 +65,9 @@ _COMMON: dict[str, Field] = {
     **dict.fromkeys(("pool_ids", "test_ids"), Field("list of whole numbers", default=[])),
     **dict.fromkeys(("pool_keys", "test_keys"), Field("list of texts", default=[])),
     "learning_rate": Field("list of numbers", default=[]),
+    "removed": Field("number", -(2**31)),
+    **dict.fromkeys(("most_visits", "fewest_rows"), Field("whole number", 0, 0)),
+    "never_visited": Field("list of whole numbers", default=[]),
     "parts": Field("list of objects", default=[]),
 }
 FIELDS = _COMMON | {name: field for kind in DYNAMICS for name, field in kind.fields.items()}
@@ -179,6 +182,10 @@ class GPTfluenceConfig(PretrainedConfig):
             and lambda times that tau.
         ridge: relative penalty that the responses of `memory` were fitted with; None: not recorded.
         calibration_runs: runs left out whose residuals bands are made of; 0: no bands.
+        removed: share of the mean curve's squared error that is removed on runs left out; None: not known.
+        most_visits, fewest_rows: of the runs trained on, how often one visits a pool example at most, and how many of
+            them it visits at least; 0: not recorded.
+        never_visited: ids of pool examples that none of these runs visits.
         parts: settings of each part of a simulator of several; empty: it is of one config and metric.
     """
 

@@ -14,7 +14,20 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 # Headings above texts, which are aligned to the left; numbers are aligned to the right.
-NAME_COLUMNS = ("task", "method", "config", "metric", "what", "encoder", "size", "how", "dataset")
+NAME_COLUMNS = (
+    "task",
+    "method",
+    "config",
+    "metric",
+    "what",
+    "encoder",
+    "size",
+    "how",
+    "dataset",
+    "given",
+    "likelier",
+    "text",
+)
 
 
 def rich_table(table: Table, caption: str = "") -> RichTable:

@@ -22,7 +22,9 @@ MISLABEL_TITLES = {
 }
 MISLABEL_SCORES = tuple(name for name in MISLABEL_TITLES if name != "random")
 
-Model = Annotated[str, CommandLine(positional=True, hidden=True)]
+Model = Annotated[
+    str | None, CommandLine(positional=True, hidden=True, default="trained on the runs, and kept beside them")
+]
 Dataset = Annotated[str, CommandLine(positional=True)]
 Output = Annotated[Path, CommandLine(aliases=("out",))]
 Run = Annotated[str | None, CommandLine(default="the first held-out run")]
@@ -45,8 +47,8 @@ class SimulateSettings:
         metric: which metric, of a simulator of several.
     """
 
-    model: Model
     dataset: Annotated[str | None, CommandLine(positional=True)] = None
+    model: Model = None
     run: Run = None
     curriculum: Path | None = None
     interval: float | None = None
@@ -57,6 +59,8 @@ class SimulateSettings:
         check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
         if self.dataset is None and self.curriculum is None:
             raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
+        if self.dataset is None and self.model is None:
+            raise SettingsError("give a simulator, or a dataset to train one on")
         if self.curriculum is not None and self.run is not None:
             raise SettingsError("give a run or a curriculum file, not both")
 
@@ -80,8 +84,8 @@ class InfluenceSettings:
             rows or the Hub.
     """
 
-    model: Model
     dataset: Dataset
+    model: Model = None
     run: Run = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="the whole test set")] = ()
     top: int = 5
@@ -190,9 +194,9 @@ class SelectSettings:
         metric: which metric, of a simulator of several.
     """
 
-    model: Model
     dataset: Dataset
     output: Output
+    model: Model = None
     count: Annotated[int | None, CommandLine(default="32, or half of a smaller pool")] = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="every other test example")] = ()
     seeds: int = 3
@@ -226,9 +230,9 @@ class ValidateSettings:
         metric: which metric, of a simulator of several.
     """
 
-    model: Model
     dataset: Dataset
     output: Output
+    model: Model = None
     run: Run = None
     each: int = 10
     share: float = 0.1

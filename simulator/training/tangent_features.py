@@ -178,9 +178,15 @@ class Regression:
         return flat.reshape(-1, *features.shape[1:]).astype(np.float64)
 
     def left_out_effects(self, ridges: Sequence[float]) -> np.ndarray:
-        """Effects `[K, R, S, M]` in each run by the fit without it, centred over the other runs, for K ridges."""
+        """Effects `[K, R, S, M]` in each run by the fit without it, centred over the other runs, for K ridges.
+
+        Of one run alone they are zero: it is the mean curve.
+        """
         weights = self.weights_without_runs(ridges)
         count, width, *shape = self.features.shape
+        if count == 1:
+            # Rounding would leave effects of nothing, which no run bears out.
+            return np.zeros((len(ridges), count, *shape))
         mean = self.features.mean(0, dtype=np.float64).reshape(width, -1)
         effects = np.empty((len(ridges), count, *shape))
         for run, own in enumerate(weights):

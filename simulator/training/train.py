@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
 from gptdynamics.metrics import Metric
@@ -25,10 +27,14 @@ from simulator.settings.train import TrainSettings
 from simulator.training.checkpoints import Checkpoints
 from simulator.training.fitter import OnPhase, OnProgress, Part, dynamics_and_inputs
 from simulator.training.fitting import fitter_of
+from simulator.training.leave_one_run_out import growth_of
 from simulator.training.parts import check_part, fingerprint, read_parts, stride_of, with_dynamics
 from simulator.training.session import Session, make_session
-from simulator.training.trained import Trained
+from simulator.training.trained import Fitted, Trained
 from simulator.training.vectors import RunVectors, parts_of, run_vectors
+
+# Of two runs, each is the other's whole mean curve.
+FEWEST_LEFT_OUT = 3
 
 
 def train_simulator(
@@ -75,7 +81,15 @@ def train_simulator(
             state |= {name: torch.from_numpy(array).float() for name, array in bands.items()}
         own.append(state)
     seconds = time.perf_counter() - began
-    trained = Trained(_model(parts, fits.shared, own), tuple(fits.fitted), seconds, encode_seconds)
+    fitted: list[Fitted] = []
+    for index, (fit, part) in enumerate(zip(fits.fitted, parts, strict=True)):
+        removed = None if fits.residuals is None else _removed(part, fits.residuals[index][0])
+        part.config.removed = removed
+        splits = [split_of(run) for run in part.runs.runs]
+        used, held_out = sum(split in ("train", "validation") for split in splits), splits.count("test")
+        told = fingerprint(part.runs)
+        fitted.append(replace(fit, removed=removed, runs=used, held_out=held_out, fingerprint=told))
+    trained = Trained(_model(parts, fits.shared, own), tuple(fitted), seconds, encode_seconds)
     trained.model.training_record = trained.record(settings)
     return trained
 
@@ -118,6 +132,26 @@ def train_and_save(
     return trained
 
 
+def _removed(part: Part, residuals: np.ndarray) -> float | None:
+    """Share of the mean curve's squared error that is removed on runs left out: skill, of runs that training used.
+
+    Args:
+        part: with its runs; those whose kernels the simulator has do not count.
+        residuals: `[R, S, M]` of seen test examples, of the training and validation runs left out.
+    """
+    runs = part.runs.split("train", "validation")
+    references = {each["run"] for each in part.config.references}
+    judged = [index for index, run in enumerate(runs.runs) if run not in references]
+    if len(residuals) != len(runs.runs) or len(runs.runs) < FEWEST_LEFT_OUT or not judged:
+        return None
+    values = runs.values.astype(np.float64)
+    first = max(1, kind_of(part.config).history(part.config))
+    alone = growth_of(len(values)) * (values - values.mean(0))
+    # Markov leaves out a test example together with a run, and has no residual of that pair.
+    left, mean_curve = (np.nanmean(np.square(each[judged, first:])) for each in (residuals.astype(np.float64), alone))
+    return float(1 - left / mean_curve) if mean_curve > 0 and np.isfinite(left) else None
+
+
 def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -> Part:
     """A part with its vectors and its configuration before fitting."""
     if kind_named(settings.dynamics).has_kernels:
@@ -137,6 +171,9 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
 def _part(settings: TrainSettings, runs: Dynamics, vectors: RunVectors, width: int) -> Part:
     """A part with these vectors; `width` of what test examples are told apart by."""
     first_step, stride = stride_of(runs)
+    curricula = runs.split("train", "validation").curricula
+    visits = [Counter(key for batch in each for key in batch) for each in curricula]
+    visited = set().union(*visits)
     config = GPTfluenceConfig(
         dynamics=settings.dynamics,
         metric=runs.metric,
@@ -153,6 +190,9 @@ def _part(settings: TrainSettings, runs: Dynamics, vectors: RunVectors, width: i
         steps=runs.learning_rate.shape[1],
         batch_size=runs.batch_size,
         learning_rate=runs.learning_rate[0].tolist(),
+        most_visits=max(max(each.values(), default=0) for each in visits),
+        fewest_rows=min(map(len, visits)),
+        never_visited=[example.id for example in runs.pool if example.id not in visited],
         stride=stride,
         first_step=first_step,
         order=settings.order,

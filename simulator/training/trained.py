@@ -28,6 +28,9 @@ class Fitted:
 
     Errors are mean squared ones on validation runs (markov) or runs left out (memory); of markov trained on several
     configs, the mean of theirs, each over its variance. `checks` are markov's validations of the best setting.
+    `removed` is the share of the mean curve's squared error that fits without a run remove on it; None: not known,
+    with fewer than three runs or without bands. `runs` were fitted on, `held_out` are there to evaluate on.
+    `fingerprint` tells the runs from others.
     """
 
     config: str
@@ -36,6 +39,10 @@ class Fitted:
     error: float
     tried: list[dict[str, Any]]
     checks: Sequence[Check] = ()
+    removed: float | None = None
+    runs: int = 0
+    held_out: int = 0
+    fingerprint: str = ""
 
     @classmethod
     def of(

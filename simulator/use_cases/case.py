@@ -37,13 +37,15 @@ class Case:
         return self.runs.definition.higher_is_better
 
 
-def load_part(model: str, config: str | None = None, metric: str | None = None) -> GPTfluenceSimulator:
+def load_part(model: str | None, config: str | None = None, metric: str | None = None) -> GPTfluenceSimulator:
     """Load a simulator of one config and metric, or that part of one of several.
 
     Raises:
         DataError: it is missing or damaged.
         SettingsError: it has no such part, or several that fit; the message says which.
     """
+    if model is None:
+        raise SettingsError("there is no simulator: name one, or let own_simulator train one")
     simulator = load_simulator(model)
     try:
         return simulator.part(config, metric)
@@ -51,7 +53,7 @@ def load_part(model: str, config: str | None = None, metric: str | None = None) 
         raise SettingsError(f"{model}: {error}; say which with --config and --metric") from error
 
 
-def load_case(model: str, dataset: str, config: str | None = None, metric: str | None = None) -> Case:
+def load_case(model: str | None, dataset: str, config: str | None = None, metric: str | None = None) -> Case:
     """Load a simulator and the runs of its config; `config` and `metric` say which part of one of several.
 
     Raises:

@@ -18,11 +18,17 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.attribution import LeaveOneOut, VisitDerivatives, leave_out, visit_derivatives
-from simulator.attribution.effect_errors import left_out_errors
+from simulator.attribution.effect_errors import FEWEST_FITS, left_out_errors
 from simulator.model.display import Summarised, Summary, unit_of, with_unit
 from simulator.model.what_if import WhatIf, simulate_many
 from simulator.settings.use_cases import InfluenceSettings
 from simulator.use_cases.case import Case, load_case
+
+# Effects beyond so many standard errors are told from noise; of effects that are none, this share is beyond them.
+BEYOND = 2.0
+BY_CHANCE = 0.05
+# A simulator that removes less of the mean curve's error on runs left out knows nothing of single examples.
+LITTLE = 0.05
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,10 @@ class InfluenceFound(Summarised):
         visits: derivatives of single visits.
         higher_is_better: of the metric.
         unit: of the metric; empty where it has none.
+        predicted: `[m]` simulated metric at the last step, with every training example.
+        measured: `[m]` the same as it was measured in the run; None: of a text of the user's own.
+        few_runs: whether the simulator was fitted on too few runs for standard errors.
+        removed: share of the mean curve's error that the simulator removes on runs left out; None: not known.
     """
 
     settings: InfluenceSettings
@@ -76,6 +86,10 @@ class InfluenceFound(Summarised):
     visits: VisitDerivatives
     higher_is_better: bool
     unit: str = ""
+    predicted: np.ndarray | None = None
+    measured: np.ndarray | None = None
+    few_runs: bool = False
+    removed: float | None = None
 
     @property
     def left_out(self) -> LeaveOneOut:
@@ -109,9 +123,11 @@ class InfluenceFound(Summarised):
     def _summary(self) -> Summary:
         """The training examples that helped and harmed the whole test set most."""
         rows = [
-            (f"{name}: training example {each.pool_id}", [each.final, np.nan if each.error is None else each.error])
-            for name, effects in (("helped", self.helped()), ("harmed", self.harmed()))
-            for each in effects
+            (
+                f"{self.word(each)}: training example {each.pool_id}",
+                [each.final, np.nan if each.error is None else each.error],
+            )
+            for each in (*self.helped(), *self.harmed())
         ]
         title = (
             f"effects on the final {with_unit(self.metric, self.unit)} of {self.config}, run {self.run}, by "
@@ -119,7 +135,7 @@ class InfluenceFound(Summarised):
         )
         direction = "above" if self.higher_is_better else "below"
         note = f"the metric with the example minus without it: {direction} zero it helped"
-        return Summary(title, ["effect", "standard error"], rows, note)
+        return Summary(title, ["effect", "standard error"], rows, f"{note}\n{self.verdict()}")
 
     def effects(self, test_id: int | None = None) -> list[Effect]:
         """Of every training example, the most helpful first; on a test example, or on the mean over all."""
@@ -148,13 +164,47 @@ class InfluenceFound(Summarised):
         ]
 
     def helped(self, test_id: int | None = None) -> list[Effect]:
-        """The `top` that helped most, the strongest first; none that harmed."""
+        """The `top` whose effects are the most helpful, the strongest first; `word` says which are more than noise."""
         return [each for each in self.effects(test_id)[: self.settings.top] if self._helps(each)]
 
     def harmed(self, test_id: int | None = None) -> list[Effect]:
-        """The `top` that harmed most, the strongest first; none that helped."""
+        """The `top` whose effects are the most harmful, the strongest first; `word` says which are more than noise."""
         worst = self.effects(test_id)[::-1][: self.settings.top]
         return [each for each in worst if not self._helps(each) and each.final != 0]
+
+    def word(self, effect: Effect) -> str:
+        """`helped` or `harmed` beyond two standard errors, else `unclear`; without errors only what it is ranked as."""
+        if effect.error is None:
+            return "ranked helpful" if self._helps(effect) else "ranked harmful"
+        if abs(effect.final) <= BEYOND * effect.error:
+            return "unclear"
+        return "helped" if self._helps(effect) else "harmed"
+
+    def verdict(self, test_id: int | None = None) -> str:
+        """What can be said of the effects on a test example, or on the mean over all."""
+        effects = self.effects(test_id)
+        on = f"{len(self.test)} test examples, in the mean" if test_id is None else f"test example {test_id}"
+        if not any(each.final for each in effects):
+            return (
+                f"On {on}: every effect is zero. In runs left out, nothing of what the simulator predicts of "
+                f"{self.metric} at the last step was real, so nothing can be said."
+            )
+        if self.error is None:
+            why = "this simulator has none"
+            if self.few_runs:
+                why = "they take three runs, one of which is left out at a time: record or collect more"
+            return f"On {on}: a ranking only. How sure it is would need standard errors; {why}."
+        sure = sum(self.word(each) != "unclear" for each in effects)
+        by_chance = round(BY_CHANCE * len(effects))
+        told = f"On {on}: {sure} of {len(effects)} effects are beyond two standard errors"
+        if not sure:
+            return f"{told}, so nothing can be said about single training examples."
+        if sure <= by_chance:
+            return f"{told}; as many would be with no effect at all (about {by_chance}), so nothing can be said."
+        told = f"{told}; about {by_chance} would be with no effect at all."
+        if self.removed is not None and self.removed < LITTLE:
+            told += " But on runs left out the simulator is no better than the average run: do not rely on them."
+        return told
 
     def _helps(self, effect: Effect) -> bool:
         return effect.final > 0 if self.higher_is_better else effect.final < 0
@@ -213,7 +263,8 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
     visited = sorted(set().union(*run.curriculum))
     effects = leave_out(run, visited)
     seen, alternatives = case.runs.split("train", "validation"), [run.drop([key]) for key in visited]
-    errors = left_out_errors(case.model, seen, run, alternatives, simulate_many([run], final=True)[0])
+    predicted = simulate_many([run], final=True)[0]
+    errors = left_out_errors(case.model, seen, run, alternatives, predicted)
     by_id = {example.id: example for example in fact.pool}
     return InfluenceFound(
         settings=settings,
@@ -230,4 +281,8 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         visits=visit_derivatives(run),
         higher_is_better=case.higher_is_better(),
         unit=unit_of(case.model.config),
+        predicted=predicted.numpy(),
+        measured=fact.values[0, -1] if settings.prompt is None else None,
+        removed=case.model.config.removed,
+        few_runs=0 < case.model.config.fitted_runs < FEWEST_FITS,
     )

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptdynamics.examples import Example
+from gptdynamics.terminal_text import cut_text
 from simulator.reporting.page import write_page
 from simulator.use_cases.influence import Effect, InfluenceFound
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-TEXT_IN_TABLE = 60
 UNCERTAINTY = (
     "Standard errors are by the jackknife over the runs that the simulator was fitted on: each is left out in turn "
     "and the responses are fitted again. They say how far an effect depends on which runs were made, not whether the "
     "simulator is right; gptfluence validate checks that by real training."
 )
-NO_UNCERTAINTY = "This simulator has no standard errors: only memory, trained by this version, has."
+NO_UNCERTAINTY = "There are no standard errors: tangent and memory have them, fitted on at least three runs."
 
 
 def visible(text: str) -> str:
@@ -55,8 +55,17 @@ def summary(found: InfluenceFound) -> str:
     )
 
 
+def fit_text(found: InfluenceFound, test_id: int | None = None) -> str:
+    """The metric at the end of the run, as simulated and as measured, on a test example or in the mean over all."""
+    if found.predicted is None:
+        return ""
+    places = [place for place, example in enumerate(found.test) if test_id in (None, example.id)]
+    simulated = f"{found.metric} at the end of the run: {found.predicted[places].mean():.3g} simulated"
+    return simulated if found.measured is None else f"{simulated}, {found.measured[places].mean():.3g} measured"
+
+
 def influence_tables(found: InfluenceFound) -> list[Table]:
-    """A table of the whole test set, and one for each test example asked for."""
+    """A table of the whole test set, and one for each test example asked for; none where every effect is zero."""
     from rich.table import Table
     from rich.text import Text
 
@@ -64,24 +73,23 @@ def influence_tables(found: InfluenceFound) -> list[Table]:
     tests = {example.id: example_text(example) for example in found.test}
     tables = []
     for test_id in (None, *found.settings.test_ids):
+        effects = [*found.helped(test_id), *found.harmed(test_id)]
+        if not effects:
+            continue
         of = f"mean over {len(found.test)} test examples" if test_id is None else f"test example {test_id}"
         table = Table(title=Text(f"{found.config} {found.metric}, {of}"))
-        for heading in ("training example", "effect", "error", "visited at", "text"):
+        for heading in ("training example", "effect", "error", "text"):
             table.add_column(heading, justify="right" if heading in ("effect", "error") else "left")
-        for name, effects in (("helped", found.helped(test_id)), ("harmed", found.harmed(test_id))):
-            for each in effects:
-                error = "-" if each.error is None else f"{each.error:.2g}"
-                cells = (f"{name}: {each.pool_id}", f"{each.final:+.3g}", error, _numbers(each.steps))
-                table.add_row(*map(Text, cells), Text(_short(texts[each.pool_id])))
-        if test_id is not None:
-            table.caption = Text(_short(tests[test_id]))
+        for each in effects:
+            error = "-" if each.error is None else f"{each.error:.2g}"
+            cells = (f"{found.word(each)}: {each.pool_id}", f"{each.final:+.3g}", error)
+            table.add_row(*map(Text, cells), Text(cut_text(texts[each.pool_id])))
+        caption = (
+            [fit_text(found, test_id)] if test_id is None else [cut_text(tests[test_id]), fit_text(found, test_id)]
+        )
+        table.caption = Text("\n".join(each for each in caption if each))
         tables.append(table)
     return tables
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= TEXT_IN_TABLE else f"...{flat[3 - TEXT_IN_TABLE :]}"
 
 
 def _numbers(steps: tuple[int, ...]) -> str:
@@ -103,6 +111,9 @@ def influence_record(found: InfluenceFound) -> dict[str, object]:
         "run": found.run,
         "higher_is_better": found.higher_is_better,
         "uncertainty": UNCERTAINTY if found.error is not None else None,
+        "verdict": found.verdict(),
+        "predicted": None if found.predicted is None else found.predicted.tolist(),
+        "measured": None if found.measured is None else found.measured.tolist(),
         "texts": {str(key): text for key, text in texts.items()},
         "mean": rows(None),
         "test_examples": {str(key): rows(key) for key in wanted},
@@ -119,6 +130,7 @@ def write_influence_page(found: InfluenceFound, path: Path) -> None:
         return [
             {
                 "id": each.pool_id,
+                "word": found.word(each),
                 "final": f"{each.final:+.3g}",
                 "error": None if each.error is None else f"{each.error:.2g}",
                 "whole": f"{each.whole:+.3g}",
@@ -134,6 +146,8 @@ def write_influence_page(found: InfluenceFound, path: Path) -> None:
             "test": None if key is None else {"id": key, "text": tests[key]},
             "helped": lines(found.helped(key)),
             "harmed": lines(found.harmed(key)),
+            "verdict": found.verdict(key),
+            "fit": fit_text(found, key),
         }
         for key in (None, *wanted)
     ]

@@ -32,7 +32,13 @@ from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import MISLABEL_SCORES, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
-from simulator.use_cases.mislabel_scores import SelfInfluence, left_out_loss, ridge_left_out, self_alpha
+from simulator.use_cases.mislabel_scores import (
+    SelfInfluence,
+    left_out_loss,
+    likelier_labels,
+    ridge_left_out,
+    self_alpha,
+)
 from simulator.use_cases.mislabel_search import MEASURED, Search
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import do_all, train_all
@@ -55,6 +61,7 @@ class Mislabels(ShownResult):
         scores: `[N]` by method, high where a label seems wrong.
         retrained: accuracies after correction, or None where nothing was flipped.
         seconds: processor time of trainings, by what they were for.
+        likelier: `[N]` the label that the other examples speak for, of each example; empty: not known.
     """
 
     settings: MislabelSettings
@@ -63,6 +70,7 @@ class Mislabels(ShownResult):
     scores: dict[str, np.ndarray]
     retrained: Retrained | None
     seconds: dict[str, float]
+    likelier: tuple[str, ...] = ()
 
     def result(self) -> Result:
         """Tables, figures and rows."""
@@ -136,14 +144,16 @@ def score_examples(
         "gptfluence_alpha": self_alpha(markov),
         "memory_left_out": left_out_loss(runs, Simulated(memory).predict(runs)),
         "measured_left_out": left_out_loss(runs, runs.values),
-        "ridge_left_out": ridge_left_out(_prompt_vectors(runs), [example.target for example in runs.pool]),
+        "ridge_left_out": ridge_left_out(
+            _prompt_vectors(runs.pool, runs.base_model), [example.target for example in runs.pool]
+        ),
     }
 
 
-def _prompt_vectors(runs: Dynamics) -> np.ndarray:
+def _prompt_vectors(pool: list[Example], base_model: str) -> np.ndarray:
     """Sentence vectors of the pool's prompts alone: `[N, E]`."""
-    encoder = make_encoder("sentence", runs.base_model)
-    return encode_cached(encoder, [replace(example, target="") for example in runs.pool])
+    encoder = make_encoder("sentence", base_model)
+    return encode_cached(encoder, [replace(example, target="") for example in pool])
 
 
 def _whole_curriculum(settings: RunSettings, pool: list[Example]) -> Curriculum:
@@ -199,7 +209,11 @@ def find_mislabels(
     prepare_results_folder(settings.output)
     pool, truth = flip_labels(search.pool, settings.flip, settings.seed)
     scores, seconds = _scores(search, pool, on_phase, on_progress)
-    mislabels = Mislabels(settings, pool, truth, scores, None, seconds)
+    likelier: tuple[str, ...] = ()
+    if not settings.flip:
+        vectors = _prompt_vectors(pool, search.runs.base)
+        likelier = tuple(likelier_labels(vectors, [each.target for each in pool]))
+    mislabels = Mislabels(settings, pool, truth, scores, None, seconds, likelier)
     if not settings.flip:
         return mislabels
     on_phase("training again after correction", trainings(len(RETRAINED), len(SHARES), settings.retrainings))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gptdynamics.outputs import plain_value, write_output_text
+from gptdynamics.terminal_text import cut_text
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.settings.use_cases import MISLABEL_TITLES, MislabelSettings
@@ -18,6 +19,7 @@ from simulator.use_cases.mislabel import Mislabels, found_shares, shuffles
 from simulator.use_cases.mislabel_retraining import Retrained
 
 INSPECTED = 0.5
+LISTED = 10
 FOUND_AT = (0.1, 0.2, 0.5)
 # Methods by their name in figures, which gives their colour.
 DRAWN = {
@@ -39,8 +41,9 @@ def suspects(mislabels: Mislabels, by: str) -> list[dict[str, Any]]:
         row = {
             "rank": rank,
             "id": key,
-            "row": example.source.get("row", ""),
+            "row": example.source.get("row", key),
             "label": example.target.strip(),
+            **({"likelier": mislabels.likelier[indices[key]].strip()} if mislabels.likelier else {}),
             "prompt": example.prompt,
             **{name: float(values[indices[key]]) for name, values in mislabels.scores.items()},
         }
@@ -53,15 +56,30 @@ def suspects_result(mislabels: Mislabels) -> Result:
     by = mislabels.settings.by
     rows = suspects(mislabels, by)
     cells = [
-        [str(row["rank"]), str(row["id"]), row["label"], number_text(row[by]), row["prompt"][-60:]] for row in rows[:10]
+        [str(row["row"]), row["label"], row.get("likelier", "-"), number_text(row[by]), cut_text(row["prompt"])]
+        for row in rows[:LISTED]
     ]
     title = f"{mislabels.settings.task}: the most suspicious of {len(rows)} labels, by {by}"
     positions = list(range(1, len(rows) + 1))
     series = Series(DRAWN[by], positions, [row[by] for row in rows], MISLABEL_TITLES[by])
     return Result(
-        tables=[Table(title, ["rank", "id", "label", by, "prompt"], cells)],
+        tables=[Table(title, ["row", "given", "likelier", "score", "text"], cells)],
         figures=[Figure(title, [Panel("", "rank", by, [series])])],
         rows=rows,
+        notes=[suspects_verdict(mislabels)],
+    )
+
+
+def suspects_verdict(mislabels: Mislabels) -> str:
+    """How many labels the others speak against, and what to do with the list."""
+    other = sum(
+        likelier != example.target for likelier, example in zip(mislabels.likelier, mislabels.pool, strict=False)
+    )
+    if not other:
+        return "For no row is another label likelier by what the other rows say: no label is suspected."
+    return (
+        f"For {other} of {len(mislabels.pool)} rows another label is likelier by what the other rows say: look at them "
+        "in this order. It is a list to be read, not a list of errors."
     )
 
 
@@ -119,9 +137,23 @@ def mislabel_result(mislabels: Mislabels) -> Result:
     if mislabels.retrained:
         panels.append(_add_retraining(result, settings, mislabels.retrained))
     result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2, "7"))
+    result.notes.append(found_verdict(mislabels, curves))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in mislabels.seconds.items())
     result.notes.append(f"Areas are mean heights over the first {INSPECTED:.0%}. Processor time: {spent}.")
     return result
+
+
+def found_verdict(mislabels: Mislabels, curves: dict[str, np.ndarray]) -> str:
+    """How many of the flipped labels the chosen ranking finds first, beside chance."""
+    by, first, flipped = mislabels.settings.by, round(FOUND_AT[1] * len(mislabels.pool)), len(mislabels.truth)
+    found, chance = round(float(curves[by][first] * flipped)), first * flipped / len(mislabels.pool)
+    # Of a draw without replacement.
+    spread = np.sqrt(chance * (1 - flipped / len(mislabels.pool)) * (1 - first / len(mislabels.pool)))
+    more = found > chance + 2 * spread
+    return (
+        f"In its first {first} rows {by} has {found} of the {flipped} wrong labels; chance has {chance:.0f} with a "
+        f"deviation of {spread:.0f}: {'it finds wrong labels here' if more else 'that is no more than chance'}."
+    )
 
 
 def _add_retraining(result: Result, settings: MislabelSettings, again: Retrained) -> Panel:

@@ -86,19 +86,37 @@ def left_out_loss(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
 def ridge_left_out(vectors: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """How far the labels of the other examples speak against each example's own: `[N]`.
 
-    Labels as columns of zeros and ones are regressed on the vectors, by ridge regression with an unpenalised constant.
-    The score is the value that the regression without the example gives another label, at most, less that of its own.
-    The penalty is the one with the least error on examples left out, all of it in closed form.
+    The value that a regression without the example gives another label, at most, less that of its own.
 
     Args:
         vectors: `[N, E]`, of the prompts without labels.
         labels: of each.
     """
     classes = sorted(set(labels))
+    own = np.array([classes.index(label) for label in labels])
     if len(classes) < 2:
         return np.zeros(len(labels))
-    own = np.array([classes.index(label) for label in labels])
-    wanted = np.eye(len(classes))[own]
+    guessed = _guessed_without(vectors, np.eye(len(classes))[own])
+    mine = guessed[np.arange(len(own)), own]
+    guessed[np.arange(len(own)), own] = -np.inf
+    score: np.ndarray = guessed.max(1) - mine
+    return score
+
+
+def likelier_labels(vectors: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """The label of each example that the others speak for most; arguments as of `ridge_left_out`."""
+    classes = sorted(set(labels))
+    wanted = np.eye(len(classes))[[classes.index(label) for label in labels]]
+    guessed = wanted if len(classes) < 2 else _guessed_without(vectors, wanted)
+    return [classes[place] for place in guessed.argmax(1)]
+
+
+def _guessed_without(vectors: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The value of each label for each example, by ridge regression without it: `[N, classes]`.
+
+    Labels as columns of zeros and ones, `wanted`, are regressed on the vectors, with an unpenalised constant. The
+    penalty is the one with the least error on examples left out, all of it in closed form.
+    """
     design = np.c_[vectors.astype(np.float64), np.ones(len(vectors))]
     gram = design.T @ design
     penalised = np.eye(len(gram))
@@ -111,5 +129,4 @@ def ridge_left_out(vectors: np.ndarray, labels: Sequence[str]) -> np.ndarray:
         errors /= 1 - np.einsum("ne,en->n", design, solved)[:, None]
         if np.square(errors).sum() < least:
             least, guessed = np.square(errors).sum(), wanted - errors
-    others = np.where(wanted == 1, -np.inf, guessed).max(1)
-    return others - guessed[np.arange(len(own)), own]
+    return guessed.copy()

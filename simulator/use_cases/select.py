@@ -20,12 +20,14 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
+from gptdynamics.recorder.retraining import Recipe
 from simulator.encoders import encode_cached, make_encoder
 from simulator.ownership import prepare_results_folder
 from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import SelectSettings
 from simulator.use_cases.case import Case, load_case
+from simulator.use_cases.recipe_trials import check_recipe, retrain_all
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, one_shot
 from simulator.use_cases.trial import Trial, time_trials
@@ -50,6 +52,7 @@ class Selection(ShownResult):
         simulated: `[K]` simulated final metric on the target, by method.
         doubt: `[K]` how far off that may be, by method.
         seconds: of processor time of one training, or None.
+        pool: the training examples that there were to choose from.
     """
 
     settings: SelectSettings
@@ -65,6 +68,7 @@ class Selection(ShownResult):
     simulated: dict[str, np.ndarray]
     doubt: dict[str, np.ndarray]
     seconds: float | None
+    pool: tuple[Example, ...] = ()
 
     def result(self) -> Result:
         """Tables, figures and rows."""
@@ -145,6 +149,7 @@ def trainings_of(settings: SelectSettings) -> tuple[int, int, float]:
         GPTDynamicsError: model, dataset or settings do not fit.
     """
     _, fact, _ = _read(settings)
+    check_recipe(fact, None, "select")
     _target(settings, fact)
     updates, count = len(fact.curricula[0]), settings.random + settings.seeds * len(CHOSEN)
     cost = time_trials(trial_contents(fact, fact.test, measured=2), fact.curricula[0])
@@ -155,8 +160,14 @@ def select(
     settings: SelectSettings,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
     on_progress: Callable[[], None] = lambda: None,
+    recipe: Recipe | None = None,
 ) -> Selection:
     """Choose by every method, and train on every choice.
+
+    Args:
+        settings: what to choose.
+        on_phase, on_progress: told of the trainings.
+        recipe: trains on batches and records it; for recorded runs, see `gptdynamics.recorder.retraining`.
 
     Raises:
         GPTDynamicsError: model, dataset and settings do not fit, or a training diverged.
@@ -165,7 +176,8 @@ def select(
     case, fact, count = _read(settings)
     target = _target(settings, fact)
     others = [index for index in range(len(fact.test)) if index not in set(target)]
-    contents = trial_contents(fact, fact.test, measured=2)
+    check_recipe(fact, recipe, "select")
+    contents = None if recipe is not None else trial_contents(fact, fact.test, measured=2)
     bound = mixture_bound(case, fact, target)
     on_phase("choosing", 1)
     with torch.no_grad():
@@ -184,8 +196,14 @@ def select(
         for seed, each in enumerate(choices)
     ]
     on_phase("training on the choices", len(trials))
-    worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
-    final = np.stack([each.metrics[fact.metric][-1] for each in worked.results])
+    keep = settings.output / "trials"
+    if recipe is not None:
+        repeated = retrain_all(recipe, fact, [trial.curriculum for trial in trials], keep, on_progress)
+        final, seconds = np.stack([each[-1] for each in repeated.results]), repeated.each
+    else:
+        assert contents is not None
+        worked = train_all(contents, trials, keep, settings.workers, on_progress)
+        final, seconds = np.stack([each.metrics[fact.metric][-1] for each in worked.results]), worked.each
     rows = {name: [index for index, (each, _) in enumerate(chosen) if each == name] for name in places}
     return Selection(
         settings=replace(settings, count=count),
@@ -200,5 +218,6 @@ def select(
         on_others={name: final[index][:, others].mean(1) for name, index in rows.items()} if others else {},
         simulated={name: simulated[index] for name, index in rows.items()},
         doubt={name: doubt[index] for name, index in rows.items()},
-        seconds=worked.each,
+        seconds=seconds,
+        pool=tuple(fact.pool),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from gptdynamics.terminal_text import cut_text
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
+from simulator.use_cases.influence_report import example_text
 from simulator.use_cases.select import Selection
 
 
@@ -37,6 +39,7 @@ def selection_result(selection: Selection) -> Result:
         "doubt",
     ]
     result.tables.append(Table(f"{about}, final {selection.metric}", columns, cells))
+    result.tables.append(_chosen_rows(selection))
     names = list(selection.choices)
     series = [
         Series(method, names, [float(values[name].mean()) for name in names], side)
@@ -47,6 +50,7 @@ def selection_result(selection: Selection) -> Result:
     time = (
         "" if selection.seconds is None else f" One training took {number_text(selection.seconds)} s of processor time."
     )
+    result.notes.append(selection_verdict(selection))
     result.notes.append(
         f"Means and deviations over {selection.settings.random} random choices, and over {selection.settings.seeds} "
         f"orders of each other choice; {selection.updates} updates each; {len(selection.target)} target and "
@@ -54,6 +58,39 @@ def selection_result(selection: Selection) -> Result:
         f"Better than random: on the target, with the standard error of the difference.{time}"
     )
     return result
+
+
+def best_choice(selection: Selection) -> str | None:
+    """The method that is better than random choices by most, if that is beyond two standard errors."""
+    better = {}
+    for name in selection.choices:
+        gain, error = better_than_random(selection, name)
+        if name != "random" and gain > 2 * error:
+            better[name] = gain
+    return max(better, key=lambda name: better[name]) if better else None
+
+
+def selection_verdict(selection: Selection) -> str:
+    """Whether a choice is worth more than a random one."""
+    best, metric = best_choice(selection), selection.metric
+    gain, error = better_than_random(selection, best or "greedy")
+    if best is None:
+        return (
+            f"No choice is better than random ones by more than two standard errors (greedy by {number_text(gain)}, "
+            f"standard error {number_text(error)}): on these rows, choosing is not shown to pay."
+        )
+    return (
+        f"{best} is better than random choices by {number_text(gain)} of the target's final {metric} (standard error "
+        f"{number_text(error)}). It is one choice on one target: check it on another."
+    )
+
+
+def _chosen_rows(selection: Selection) -> Table:
+    """The rows of the best choice, or of the simulator's where none is better than random."""
+    method = best_choice(selection) or "greedy"
+    by_id, chosen = {example.id: example for example in selection.pool}, selection.choices[method][0]
+    cells = [[str(key), cut_text(example_text(by_id[key])) if key in by_id else ""] for key in chosen]
+    return Table(f"{selection.config}: the {len(chosen)} rows chosen by {method}", ["row", "text"], cells)
 
 
 def better_than_random(selection: Selection, name: str) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import torch
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import SettingsError
+from gptdynamics.recorder.retraining import Recipe
 from gptdynamics.runs import BenchContents
 from simulator.attribution.counterfactuals import Counterfactual, draw_counterfactuals
 from simulator.baselines import MeanCurve
@@ -29,6 +30,7 @@ from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import ValidateSettings
 from simulator.use_cases.case import Case, load_case
+from simulator.use_cases.recipe_trials import check_recipe, retrain_all
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
@@ -80,17 +82,20 @@ class _Drawn:
     fact: Dynamics
     test_indices: list[int]
     changes: list[Counterfactual]
-    contents: BenchContents
+    contents: BenchContents | None
 
 
-def _draw(settings: ValidateSettings) -> _Drawn:
+def _draw(settings: ValidateSettings, recipe: Recipe | None = None) -> _Drawn:
     case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run(settings.run)
+    ours = not check_recipe(fact, recipe, "validate")
     count = len(fact.test)
     if (settings.test_examples or 1) > count:
         raise SettingsError(f"test_examples={settings.test_examples}, but {fact.config} has {count}")
     test_indices = evenly_spaced(count, settings.test_examples or min(TESTS, count))
-    contents = trial_contents(fact, [fact.test[index] for index in test_indices], settings.measured)
+    contents = None
+    if ours:
+        contents = trial_contents(fact, [fact.test[index] for index in test_indices], settings.measured)
     changes = draw_counterfactuals(case.model.what_if(fact), settings.each, settings.share, settings.seed)
     return _Drawn(case, fact, test_indices, changes, contents)
 
@@ -107,6 +112,7 @@ def trainings_of(settings: ValidateSettings) -> tuple[int, int, int, float]:
     """
     drawn = _draw(settings)
     count, updates = len(drawn.changes), len(drawn.fact.curricula[0])
+    assert drawn.contents is not None
     cost = time_trials(drawn.contents, drawn.fact.curricula[0])
     tests = len(drawn.test_indices)
     return count, updates, tests, cost.opening + count * cost.training(updates, settings.measured, tests)
@@ -116,24 +122,27 @@ def validate(
     settings: ValidateSettings,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
     on_progress: Callable[[], None] = lambda: None,
+    recipe: Recipe | None = None,
 ) -> Validation:
     """Draw, simulate and train counterfactual runs.
+
+    Args:
+        settings: which.
+        on_phase, on_progress: told of the trainings.
+        recipe: trains on batches and records it; for recorded runs, see `gptdynamics.recorder.retraining`.
 
     Raises:
         GPTDynamicsError: model, dataset or settings do not fit, or a training diverged.
     """
     prepare_results_folder(settings.output)
-    drawn = _draw(settings)
+    drawn = _draw(settings, recipe)
     fact, case = drawn.fact, drawn.case
     alternatives = [change.run for change in drawn.changes]
     began = time.process_time()
     values = simulate_many(alternatives)
     simulated_seconds = time.process_time() - began
-    trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
-    on_phase("real trainings", len(trials))
-    worked = train_all(drawn.contents, trials, settings.output / "trials", settings.workers, on_progress)
-    trained = worked.results
-    step = np.array(trained[0].generation_step if fact.definition.needs_text else trained[0].step)
+    on_phase("real trainings", len(alternatives))
+    truth, step, seconds = _train(drawn, alternatives, settings, recipe, on_progress)
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:
         band = _band(case, alternatives[0], values, level)
@@ -144,7 +153,7 @@ def validate(
         :, drawn.test_indices
     ]
     predicted = {case.method: _at(values, step, drawn.test_indices)}
-    predicted["mean_curve"] = np.repeat(mean[None], len(trained), 0)
+    predicted["mean_curve"] = np.repeat(mean[None], len(alternatives), 0)
     traced = tracin(fact, drawn.test_indices, alternatives, step)
     if traced is not None:
         predicted["tracin_cp_10"] = traced
@@ -155,12 +164,33 @@ def validate(
         run=fact.runs[0],
         kinds=[change.kind for change in drawn.changes],
         step=step,
-        truth=np.stack([run.metrics[fact.metric] for run in trained]),
+        truth=truth,
         predicted=predicted,
         bands=bands,
         simulated_seconds=simulated_seconds,
-        trained_seconds=worked.each,
+        trained_seconds=seconds,
     )
+
+
+def _train(
+    drawn: _Drawn,
+    alternatives: list[WhatIf],
+    settings: ValidateSettings,
+    recipe: Recipe | None,
+    on_progress: Callable[[], None],
+) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """True values `[R, S, M]`, the S steps that they are of, and the processor seconds of one training."""
+    fact, keep = drawn.fact, settings.output / "trials"
+    if recipe is not None:
+        places = evenly_spaced(len(fact.step), min(settings.measured, len(fact.step)))
+        repeated = retrain_all(recipe, fact, [_plain(each) for each in alternatives], keep, on_progress)
+        return np.stack(repeated.results)[:, places][:, :, drawn.test_indices], fact.step[places], repeated.each
+    assert drawn.contents is not None
+    trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
+    worked = train_all(drawn.contents, trials, keep, settings.workers, on_progress)
+    trained = worked.results
+    step = np.array(trained[0].generation_step if fact.definition.needs_text else trained[0].step)
+    return np.stack([run.metrics[fact.metric] for run in trained]), step, worked.each
 
 
 def _plain(run: WhatIf) -> list[list[int]]:

@@ -11,6 +11,7 @@ from simulator.attribution.lds import lds, lds_by_step, lds_difference
 from simulator.evaluation.scoring import score_prediction
 from simulator.reporting.numbers import interval_text, number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
+from simulator.reporting.verdicts import score_verdict
 from simulator.use_cases.validate import Validation, covered
 
 # What a score is taken over, by its name in tables.
@@ -32,13 +33,26 @@ DRAWN = {
 }
 
 
+def groups_of(validation: Validation) -> dict[str, tuple[str, ...]]:
+    """The groups of changes that there are."""
+    return {group: members for group, members in GROUPS.items() if set(members) & set(validation.kinds)}
+
+
+def kinds_of(validation: Validation) -> list[str]:
+    """The kinds of change that there are, in the order of `KINDS`."""
+    return [kind for kind in KINDS if kind in validation.kinds]
+
+
 def validation_result(validation: Validation) -> Result:
     """Linear datamodelling scores, errors, calibration and cost."""
     result = Result()
     kinds = np.array(validation.kinds)
     cells = {outcome: _scores(validation, outcome, result) for outcome in OUTCOMES}
     about = f"{validation.config}, {validation.metric}, changes of run {validation.run}"
-    columns = ["method", *[f"{group} ({int(np.isin(kinds, members).sum())})" for group, members in GROUPS.items()]]
+    columns = [
+        "method",
+        *[f"{group} ({int(np.isin(kinds, members).sum())})" for group, members in groups_of(validation).items()],
+    ]
     result.tables.append(Table(f"{about}: datamodelling score, last step", columns, cells["final"]))
     result.tables.append(Table(f"{about}: datamodelling score, mean over measured steps", columns, cells["whole"]))
     result.tables.append(_errors(validation, about, result))
@@ -46,6 +60,7 @@ def validation_result(validation: Validation) -> Result:
         result.tables.append(_calibration(validation, about, result))
     result.tables.append(_cost(validation, result))
     result.figures.append(_figure(validation, about, result))
+    result.notes.append(validation_verdict(validation))
     result.notes.append(
         f"{len(kinds)} real runs, {validation.truth.shape[2]} test examples, {len(validation.step)} measured steps. "
         "A score is Spearman's correlation over runs between predicted and true values of a test example, mean over "
@@ -61,6 +76,14 @@ def validation_result(validation: Validation) -> Result:
     return result
 
 
+def validation_verdict(validation: Validation) -> str:
+    """What the score of the simulator over all subsets means, at the last step."""
+    method, chosen = next(iter(validation.predicted)), np.isin(validation.kinds, SUBSETS)
+    of = OUTCOMES["final"]
+    score = lds(of(validation.predicted[method])[chosen], of(validation.truth)[chosen])
+    return score_verdict(method, score.value, score.low, score.high, int(chosen.sum()))
+
+
 def _scores(validation: Validation, outcome: str, result: Result) -> list[list[str]]:
     """A line for each method with its score over each group of changes, and one for what it is ahead of TracIn."""
     of, kinds = OUTCOMES[outcome], np.array(validation.kinds)
@@ -73,7 +96,7 @@ def _scores(validation: Validation, outcome: str, result: Result) -> list[list[s
     for name, other in pairs:
         said = name if other is None else f"{name} less {other}"
         lines.append([said])
-        for group, members in GROUPS.items():
+        for group, members in groups_of(validation).items():
             chosen = np.isin(kinds, members)
             if other is None:
                 score = lds(predicted[name][chosen], truth[chosen])
@@ -100,12 +123,12 @@ def _calibration(validation: Validation, about: str, result: Result) -> Table:
     cells = []
     for level in validation.bands:
         line = [f"{level:.0%}"]
-        for group, members in {"all": tuple(KINDS), **{kind: (kind,) for kind in KINDS}}.items():
+        for group, members in {"all": tuple(KINDS), **{kind: (kind,) for kind in kinds_of(validation)}}.items():
             share, error = covered(validation, level, members)
             result.rows.append({"outcome": "coverage", "level": level, "over": group, "share": share, "error": error})
             line.append(number_text(share, error))
         cells.append(line)
-    columns = ["band", "all", *KINDS]
+    columns = ["band", "all", *kinds_of(validation)]
     return Table(f"{about}: share of true values inside (standard error by run)", columns, cells)
 
 
@@ -140,7 +163,7 @@ def _by_step(validation: Validation, result: Result) -> Panel:
 
 
 def _figure(validation: Validation, about: str, result: Result) -> Figure:
-    groups = [group.replace("_", "\n") for group in GROUPS]
+    groups = [group.replace("_", "\n") for group in groups_of(validation)]
     finals = [row for row in result.rows if row.get("outcome") == "final"]
     series = [
         Series(name, groups, [row["value"] for row in finals if row["method"] == name])
@@ -161,7 +184,8 @@ def _figure(validation: Validation, about: str, result: Result) -> Figure:
     mean = validation.predicted["mean_curve"][:, -1]
     guessed, changed = ((each[:, -1] - mean).mean(1) for each in (validation.predicted[method], validation.truth))
     dots = [
-        Series(DRAWN[kind], guessed[kinds == kind].tolist(), changed[kinds == kind].tolist(), kind) for kind in KINDS
+        Series(DRAWN[kind], guessed[kinds == kind].tolist(), changed[kinds == kind].tolist(), kind)
+        for kind in kinds_of(validation)
     ]
     title = f"mean final {validation.metric} less the mean curve's"
     panels.append(Panel(f"{title}, each dot a run", "predicted", "true", dots, kind="scatter"))

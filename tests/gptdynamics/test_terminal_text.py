@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gptdynamics import console
 from gptdynamics.errors import DataError
-from gptdynamics.terminal_text import safe_text
+from gptdynamics.terminal_text import cut_text, safe_text
 
 NASTY = "\x1b]0;owned\x07 \x1b[2J \x9b31m \u202egnp.exe \u2066x\u2069 \r\x08 \ud800 \U000e0041 [red]markup[/red] [link=http://a]b[/link]"
 
@@ -109,3 +109,12 @@ def test_a_table_folds_names_and_never_cuts_numbers(width: int) -> None:
     assert numbers_in(shown) == ["123457", "1.2e+06", "-2.345", "-23457", "0.077", "0.1", "0.82"]
     if width >= 60:
         assert max(map(len, shown.splitlines())) <= width
+
+
+def test_long_texts_lose_their_middle() -> None:
+    assert cut_text("a short\n one") == "a short one"
+    long = "Review: " + "very " * 40 + "good\nSentiment: positive"
+    cut = cut_text(long, 40)
+    assert (
+        len(cut) == 40 and cut.startswith("Review: very") and cut.endswith("Sentiment: positive"[-14:]) and "..." in cut
+    )

@@ -52,8 +52,11 @@ def test_train_writes_a_simulator_and_says_how_good_it_is(
 ) -> None:
     done = gptfluence("train", dataset, "--config", CONFIG, "--encoder", "label", "--output", tmp_path / "model")
     assert done.status == 0, done.err
-    assert "memory, label vectors: all-steps MSE" in done.out
-    assert "runs left out" in done.out
+    assert "memory with label vectors, fitted on 7 runs: on runs left out, " in done.out
+    assert "of the average run's squared error is removed: it predicts" in done.out and "settings {" not in done.out
+    assert done.out.splitlines()[-1].startswith("next: gptfluence evaluate ")
+    again = gptfluence("train", dataset, "--config", CONFIG, "--encoder", "label", "--output", tmp_path / "model", "-v")
+    assert "mean squared error" in again.out and "settings {" in again.out
     assert f"saved in {tmp_path / 'model'}" in done.out.replace("\n", " ")
     with safe_open(tmp_path / "model" / "model.safetensors", "pt") as weights:
         assert "dynamics.baseline" in weights.keys()  # noqa: SIM118
@@ -64,8 +67,7 @@ def test_train_takes_every_setting_of_markov(gptfluence: Callable[..., Done], da
     words += "--preset paper-finetune --no-bands --learning-rate 0.01 --penalty 0 --hidden 4".split()
     done = gptfluence("train", dataset, "--config", CONFIG, "--output", tmp_path, *words)
     assert done.status == 0, done.err
-    assert "markov, label vectors" in done.out
-    assert "validation runs" in done.out
+    assert "markov with label vectors, fitted on" in done.out and "was not computed" in done.out
     settings = json.loads((tmp_path / "training.json").read_text())["settings"]
     assert settings == {
         "dataset": str(dataset),

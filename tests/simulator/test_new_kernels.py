@@ -100,16 +100,16 @@ def test_influence_on_a_text_of_ones_own(
     model = with_base(model, tiny_model_folder)
     monkeypatch.chdir(tiny_model_folder.parent)
     monkeypatch.setattr("simulator.use_cases.influence.load_case", lambda *_: Case(model, "tangent", runs))
-    settings = InfluenceSettings("model", runs.source, prompt=NEW_TEST.prompt, target=NEW_TEST.target)
+    settings = InfluenceSettings(runs.source, "model", prompt=NEW_TEST.prompt, target=NEW_TEST.target)
     found = find_influence(settings)
     assert [example.prompt for example in found.test] == [NEW_TEST.prompt]
     assert found.final.shape == (POOL, 1) and found.error is not None and np.ptp(found.final) > 0
-    known = InfluenceSettings("model", runs.source, prompt=runs.test[2].prompt, target=runs.test[2].target)
+    known = InfluenceSettings(runs.source, "model", prompt=runs.test[2].prompt, target=runs.test[2].target)
     same = find_influence(known)
-    recorded = find_influence(InfluenceSettings("model", runs.source))
+    recorded = find_influence(InfluenceSettings(runs.source, "model"))
     assert np.corrcoef(same.final[:, 0], recorded.final[:, 2])[0, 1] > 0.99
     with pytest.raises(SettingsError, match="needs both"):
-        InfluenceSettings("model", runs.source, prompt="Review:")
+        InfluenceSettings(runs.source, "model", prompt="Review:")
 
 
 def test_what_cannot_be_made_again_is_said(model: GPTfluenceSimulator) -> None:

@@ -77,7 +77,7 @@ def test_parts_have_metrics_of_their_own(models: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("metric", OWN)
 def test_predictions_keep_to_the_range_of_the_metric(models: dict[str, str], dataset: str, metric: str) -> None:
-    found = simulate(SimulateSettings(models[metric], dataset, interval=0.5))
+    found = simulate(SimulateSettings(dataset, models[metric], interval=0.5))
     assert found.low is not None and found.high is not None
     _, least, greatest = load_simulator(models[metric]).config.scale
     for values in (found.values, found.low, found.high):
@@ -101,7 +101,7 @@ def test_they_are_evaluated_and_reported(models: dict[str, str], dataset: str, t
 def test_what_helps_is_told_by_the_metric_direction(
     models: dict[str, str], dataset: str, metric: str, sign: int
 ) -> None:
-    found = find_influence(InfluenceSettings(models[metric], dataset))
+    found = find_influence(InfluenceSettings(dataset, models[metric]))
     effects = [each.final * sign for each in found.effects()]
     assert effects == sorted(effects, reverse=True)
     assert all(each.final * sign > 0 for each in found.helped())

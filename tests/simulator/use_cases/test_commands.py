@@ -43,7 +43,10 @@ def test_influence(gptfluence: Command, memory: str, collected: str, tmp_path: P
     asked = ("influence", memory, "--dataset", collected, "--test-ids", "1,2", "--json", record, "--output", page)
     status, out, err = gptfluence(*asked)
     assert status == 0, err
-    assert "mean over 6 test examples" in out and "test example 2" in out and "helped:" in out and "jackknife" in out
+    assert "mean over 6 test examples" in out and "test example 2" in out and "jackknife" not in out
+    assert "of 12 effects are beyond two standard errors" in out and "On test example 2: " in out
+    assert out.splitlines()[-1].startswith("next: gptfluence validate ")
+    assert "jackknife" in gptfluence(*asked[:4], "-v")[1]
     assert json.loads(record.read_text())["config"] == CONFIG
     assert "Test example 1" in page.read_text()
     assert gptfluence("influence", memory, "--dataset", collected, "--test-ids", "one")[::2] == (
@@ -122,8 +125,10 @@ def small(tiny_model_folder: Path, tmp_path: Path) -> list[object]:
 
 
 def test_mislabel_lists_suspects_of_rows_as_they_are(gptfluence: Command, small: list[object], tmp_path: Path) -> None:
-    status, _, err = gptfluence(*small)
+    status, out, err = gptfluence(*small)
     assert status == 0, err
+    assert "likelier" in out and "another label is likelier" in out
+    assert out.splitlines()[-1].startswith("next: gptfluence mislabel mini_sentiment ")
     with (tmp_path / "found" / "suspects.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 17)]

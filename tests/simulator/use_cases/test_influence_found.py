@@ -30,7 +30,7 @@ NASTY = "<script>alert(1)</script> & \x1b[31m \u202eevil \ud800 שלום 👩\u2
 
 @pytest.fixture
 def found(memory: str, collected: str) -> InfluenceFound:
-    return find_influence(InfluenceSettings(memory, collected, test_ids=(0, 3), top=2))
+    return find_influence(InfluenceSettings(collected, memory, test_ids=(0, 3), top=2))
 
 
 def test_an_effect_is_with_minus_without(found: InfluenceFound, memory: str, collected: str) -> None:
@@ -55,11 +55,17 @@ def test_it_shows_itself_as_table_figure_and_text(found: InfluenceFound) -> None
     bars = dict(zip(found.plot().data[0].y, found.plot().data[0].x, strict=True))
     best, worst = found.helped()[0], found.harmed()[0]
     assert bars[f"training example {best.pool_id}"] == pytest.approx(best.final, rel=1e-5)
-    title, _, first, *_, last = repr(found).splitlines()
+    title, _, first, *_, last, verdict = repr(found).splitlines()
     assert f"loss (nats per token) of {found.config}, run 0004" in title and f"{len(found.test)} test examples" in title
-    assert first.split() == f"helped: training example {best.pool_id} {best.final:.4g} {best.error:.4g}".split()
+    assert first.split() == (
+        f"{found.word(best)}: training example {best.pool_id} {best.final:.4g} {best.error:.4g}".split()
+    )
     assert last == "the metric with the example minus without it: below zero it helped"
-    assert f"<th>harmed: training example {worst.pool_id}</th><td>{worst.final:.4g}</td>" in found._repr_html_()
+    assert verdict == found.verdict()
+    assert (
+        f"<th>{found.word(worst)}: training example {worst.pool_id}</th><td>{worst.final:.4g}</td>"
+        in found._repr_html_()
+    )
     without = replace(found, error=None, mean_error=None)
     assert without.to_pandas().error.isna().all() and repr(without).splitlines()[2].split()[-1] == "-"
 
@@ -71,6 +77,30 @@ def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: Influ
     assert [each.final for each in other.helped()] == [each.final for each in found.harmed()]
     still = replace(found, final=np.zeros_like(found.final))
     assert still.helped() == still.harmed() == []
+
+
+def test_noise_is_never_called_help(found: InfluenceFound) -> None:
+    size = np.abs(found.final)
+    sure = replace(found, error=size / 3, mean_error=np.abs(found.final.mean(1)) / 3)
+    assert {sure.word(each) for each in sure.helped()} == {"helped"}
+    assert {sure.word(each) for each in sure.harmed(3)} == {"harmed"}
+    assert f"{len(found.pool)} of {len(found.pool)} effects are beyond two standard errors" in sure.verdict()
+    assert "do not rely" in replace(sure, removed=0.01).verdict() and "do not rely" not in sure.verdict(0)
+    noise = replace(found, error=size, mean_error=np.abs(found.final.mean(1)))
+    assert {noise.word(each) for each in (*noise.helped(3), *noise.harmed(3))} == {"unclear"}
+    assert noise.verdict().endswith("so nothing can be said about single training examples.")
+    ranked = replace(found, error=None, mean_error=None, few_runs=True)
+    assert ranked.word(ranked.helped()[0]) == "ranked helpful" and "a ranking only" in ranked.verdict()
+    still = replace(found, final=np.zeros_like(found.final))
+    assert influence_tables(still) == [] and "every effect is zero" in still.verdict()
+
+
+def test_measured_values_stand_beside_predicted(found: InfluenceFound, memory: str, collected: str) -> None:
+    fact = load_case(memory, collected).run()
+    assert found.measured is not None
+    np.testing.assert_array_equal(found.measured, fact.values[0, -1])
+    said = str(influence_tables(found)[0].caption)
+    assert f"{found.predicted.mean():.3g} simulated, {fact.values[0, -1].mean():.3g} measured" in said
 
 
 def test_errors_are_those_of_fits_without_each_run(found: InfluenceFound) -> None:
@@ -111,7 +141,7 @@ def test_responses_without_runs_are_ridge_regressions_on_the_others() -> None:
 
 
 def test_markov_has_no_errors(dataset: Path, trained: dict[str, str]) -> None:
-    found = find_influence(InfluenceSettings(trained["markov"], str(dataset)))
+    found = find_influence(InfluenceSettings(str(dataset), trained["markov"]))
     assert found.error is None and found.effects()[0].error is None
     assert len(influence_tables(found)) == 1
 
@@ -139,9 +169,9 @@ def test_texts_left_out_are_named_by_their_source() -> None:
 
 def test_unknown_ids_are_refused(memory: str, collected: str) -> None:
     with pytest.raises(SettingsError, match="no test example 42"):
-        find_influence(InfluenceSettings(memory, collected, test_ids=(42,)))
+        find_influence(InfluenceSettings(collected, memory, test_ids=(42,)))
     with pytest.raises(SettingsError, match="top=0"):
-        InfluenceSettings(memory, collected, top=0)
+        InfluenceSettings(collected, memory, top=0)
 
 
 def test_an_example_alone_in_its_batch_leaves_a_run_without_that_update(
@@ -153,7 +183,7 @@ def test_an_example_alone_in_its_batch_leaves_a_run_without_that_update(
         "simulator.use_cases.influence.load_case",
         lambda *_: replace(case, runs=replace(case.runs, curricula=[alone] * 6)),
     )
-    found = find_influence(InfluenceSettings(memory, collected))
+    found = find_influence(InfluenceSettings(collected, memory))
     run = case.model.what_if(replace(case.run(None), curricula=[alone]))
     difference = run.simulate() - run.drop([3]).simulate()
     assert found.pool[3].id == 3

@@ -32,16 +32,16 @@ from simulator.settings.use_cases import (
 
 SETTINGS: list[Any] = [
     MislabelSettings("sst2", Path("out")),
-    SelectSettings("model", "data", Path("out")),
-    ValidateSettings("model", "data", Path("out")),
+    SelectSettings("data", Path("out"), "model"),
+    ValidateSettings("data", Path("out"), "model"),
     MislabelSettings(
         "sst2", Path("my out"), Path("rows; rm"), "org/model", 64, 0.4, 7, 3e-4, 8, 2, 6, 3, 100, 2, "memory_left_out"
     ),
-    SelectSettings("-model", "a'b", Path("out put"), 5, (3, 17), 2, 4, 1, "rte_nano", "accuracy"),
-    ValidateSettings("org/model", "data set", Path("o"), "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss"),
-    InfluenceSettings("--model", "--dataset", "0004", (3,), 2, "a_b", "loss"),
-    SimulateSettings("m", None, None, Path("-c.json"), 0.9),
-    SimulateSettings("m", "d", "0004"),
+    SelectSettings("a'b", Path("out put"), "-model", 5, (3, 17), 2, 4, 1, "rte_nano", "accuracy"),
+    ValidateSettings("data set", Path("o"), "org/model", "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss"),
+    InfluenceSettings("--dataset", "--model", "0004", (3,), 2, "a_b", "loss"),
+    SimulateSettings(None, "m", None, Path("-c.json"), 0.9),
+    SimulateSettings("d", "m", "0004"),
     EvaluateSettings("d", ("a_b", "c_d"), ("loss", "bleu"), ("-m", "a b", "c,d"), ("grad_dot",), "test_unseen", 0.5),
     ReportSettings("--", Path("page.html"), None, models=("m",), interactive=True, no_texts=True),
     ReportSettings("d", Path("page.html"), "a_b", figure=Path("a.svg")),
@@ -122,13 +122,13 @@ def test_models_of_any_name_come_back(dataset: str, models: tuple[str, ...], spl
 def test_folders_and_runs_of_any_name_come_back(
     model: str, dataset: str, output: Path, run: str | None, share: float
 ) -> None:
-    settings = ValidateSettings(model, dataset, output, run, share=share)
+    settings = ValidateSettings(dataset, output, model, run, share=share)
     assert parsed(settings, shlex.split(command_line("gptfluence", "command", settings))[1:]) == settings
 
 
 @given(ids=st.lists(st.integers(-5, 10**6)).map(tuple), count=st.integers(1, 1000))
 def test_lists_of_ids_come_back(ids: tuple[int, ...], count: int) -> None:
-    settings = SelectSettings("m", "d", Path("o"), count, ids)
+    settings = SelectSettings("d", Path("o"), "m", count, ids)
     assert parsed(settings, shlex.split(command_line("gptfluence", "command", settings))[1:]) == settings
 
 

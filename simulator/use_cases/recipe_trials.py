@@ -1,0 +1,74 @@
+"""Real trainings on curricula of one's own of a recorded config: by the user's recipe, in this process."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gptdynamics.cache import Entries
+from gptdynamics.curriculum import Curriculum
+from gptdynamics.dataset import DatasetFolder, Dynamics
+from gptdynamics.dataset.manifest import kind_of
+from gptdynamics.dataset.reading import local_root
+from gptdynamics.errors import SettingsError
+from gptdynamics.recorder.retraining import Recipe, retrain
+from simulator.use_cases.trials import Worked
+
+# What answers a recorded config can give without being trained again.
+WITHOUT = "influence, what-if, simulate and evaluate need none"
+
+
+def is_recorded(dataset: str, config: str) -> bool:
+    """Whether the runs of a config were recorded in somebody's own training."""
+    folder = DatasetFolder(local_root(dataset))
+    return folder.manifest_path(config).exists() and kind_of(folder.manifest(config)) == "recorded"
+
+
+def check_recipe(fact: Dynamics, recipe: Recipe | None, function: str) -> bool:
+    """Whether a recipe makes the runs again; else they are ours to make.
+
+    Raises:
+        SettingsError: the runs were recorded, and there is no recipe; or the other way round.
+    """
+    recorded = is_recorded(fact.source, fact.config)
+    if recorded and recipe is None:
+        raise SettingsError(
+            f"{fact.config} was recorded in a training of your own, which only you can make again: in Python, give "
+            f"simulator.{function}(..., recipe=train), see docs/recording.md; {WITHOUT}"
+        )
+    if recipe is not None and not recorded:
+        raise SettingsError(f"{fact.config} was collected, and is trained again without a recipe: leave recipe out")
+    return recipe is not None
+
+
+def retrain_all(
+    recipe: Recipe,
+    fact: Dynamics,
+    curricula: Sequence[Curriculum],
+    keep: Path,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Worked[np.ndarray]:
+    """The metric `[S, M]` of a training on each curriculum, at the steps and of the test examples of `fact`.
+
+    Those that `keep` has are not made again: a recipe that was changed needs another folder.
+
+    Raises:
+        SettingsError: as of `retrain`.
+    """
+    entries, results, seconds, done = Entries(keep), [], 0.0, 0
+    for batches in curricula:
+        key = [fact.config, fact.metric, fact.base_revision, fact.runs[0], batches]
+        arrays = entries.load_arrays(key)
+        if arrays is None:
+            began = time.process_time()
+            with tempfile.TemporaryDirectory(prefix="gptdynamics-retraining-") as folder:
+                arrays = {"values": retrain(recipe, fact, batches, Path(folder) / "recorded").values[0]}
+            seconds, done = seconds + time.process_time() - began, done + 1
+            entries.save_arrays(key, arrays)
+        results.append(arrays["values"])
+        on_progress()
+    return Worked(results, seconds, done)
