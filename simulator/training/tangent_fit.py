@@ -45,6 +45,8 @@ RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Settings are compared at so many measured steps, evenly spread.
 TUNED_STEPS = 25
 TEST_COMPONENTS = 64
+# What ranks retrainings better may have an error that is larger by this share of the least.
+WORSE_FOR_SCORE = 0.1
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def choose_setting(tried: Mapping[Setting, Tried]) -> tuple[Setting, int]:
     """The setting and the place of its ridge.
 
     What predicts runs left out best does not rank retrainings best. So of all whose error is within a standard error of
-    the best, that with the highest score is taken; without scores, the strongest ridge of the best setting.
+    the best, or a tenth above it, that with the highest score is taken; without scores, the strongest ridge of the best
+    setting whose error is within a standard error.
     """
     best = min(tried, key=lambda setting: tried[setting].errors.mean(1).min())
     least = tried[best].errors[tried[best].errors.mean(1).argmin()]
@@ -106,6 +109,8 @@ def choose_setting(tried: Mapping[Setting, Tried]) -> tuple[Setting, int]:
         worse = each.errors - least
         runs = len(least)
         margin = worse.std(1, ddof=1) / np.sqrt(runs) if runs > 1 else np.zeros(len(worse))
+        if each.scores is not None:
+            margin = np.maximum(margin, WORSE_FOR_SCORE * least.mean())
         allowed[setting] = np.flatnonzero(worse.mean(1) <= margin)
     if tried[best].scores is None:
         return best, int(allowed[best][-1])
