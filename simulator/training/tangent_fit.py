@@ -34,7 +34,7 @@ from simulator.training.mean_curve_fit import (
 from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, spread, unit_length
 from simulator.training.new_kernels import example_sources, reference_record
 from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
-from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
+from simulator.training.tangent_features import FittedRuns, Regression, filter_responses, filtered_kernels
 from simulator.training.tangent_prior import prior_weights
 from simulator.training.validation_retrainings import Retrainings, validation_retrainings
 
@@ -161,6 +161,8 @@ def _tried(
     """Every grouping, scaling and filters, with and without a prior."""
     judged = ~reference_runs if (~reference_runs).sum() > 1 else np.ones_like(reference_runs)
     few = runs.at_steps(spread(len(runs.step), TUNED_STEPS))
+    repeated = [few.of_curricula(each.curricula, each.step) for each in retrainings]
+    responses = {filters: [filter_responses(each, filters) for each in (few, *repeated)] for filters in FILTERS}
     tried = {}
     for grouping, scaling in product(GROUPINGS, SCALINGS):
         try:
@@ -168,9 +170,11 @@ def _tried(
         except ValueError:
             continue
         for filters in FILTERS:
-            plain = Regression.of(filtered_kernels(few, kernels, filters), few.latent)
-            repeated = [few.of_curricula(each.curricula, each.step) for each in retrainings]
-            asked = [filtered_kernels(each, kernels, filters) for each in repeated]
+            features, *asked = (
+                filtered_kernels(each, kernels, own)
+                for each, own in zip((few, *repeated), responses[filters], strict=True)
+            )
+            plain = Regression.of(features, few.latent)
             prior = prior_weights(grouping, scaling, filters)
             candidates = {False: plain} if len(few.values) > 2 else {}
             if prior is not None:
@@ -207,7 +211,8 @@ class ChosenFit:
     def __init__(self, runs: FittedRuns, references: list[ReferenceKernels], choice: TangentChoice) -> None:
         self.runs, self.choice = runs, choice
         self.kernels = mean_of_references(references, choice.grouping, choice.scaling)
-        plain = Regression.of(filtered_kernels(runs, self.kernels, choice.filters), runs.latent)
+        responses = filter_responses(runs, choice.filters)
+        plain = Regression.of(filtered_kernels(runs, self.kernels, responses), runs.latent)
         prior = prior_weights(choice.grouping, choice.scaling, choice.filters) if choice.prior else None
         self.regression = plain if prior is None else plain.towards(prior)
         self.columns = unit_length(self.kernels.mean(0).T.numpy())

@@ -22,7 +22,7 @@ from simulator.model.tangent_dynamics import kernel_examples
 from simulator.training import TrainSettings, tangent_fit, train_simulator
 from simulator.training.memory_states import MANY, Filters
 from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, reference_kernels
-from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
+from simulator.training.tangent_features import FittedRuns, Regression, filter_responses, filtered_kernels
 from simulator.training.tangent_fit import Tried, choose_setting, fit_tangent, tangent_dynamics
 from simulator.training.tangent_prior import prior_weights
 
@@ -64,7 +64,7 @@ def test_runs_left_out_equal_refitting(make_curricula: MakeCurricula) -> None:
     rng = np.random.default_rng(0)
     values = true_values([[batch or [0] for batch in each] for each in curricula], kernels[0].numpy())
     runs = make_runs(curricula, values + rng.normal(size=values.shape))
-    features = filtered_kernels(runs, kernels, OWN)
+    features = filtered_kernels(runs, kernels, filter_responses(runs, OWN))
     ridges = (1e-3, 0.1)
     computed = Regression.of(features.copy(), runs.latent).left_out_effects(ridges)
     scaled = features / np.sqrt(np.square(features.astype(np.float64)).mean((0, 2, 3)))[:, None, None]
@@ -169,7 +169,7 @@ def test_a_prior_is_scaled_as_the_runs_say_and_drawn_towards(make_curricula: Mak
     curricula = make_curricula(6, RUNS, STEPS, POOL)
     kernels = make_references()[0].grouped("base_early_late", 1.0)
     runs = make_runs(curricula, np.ones((RUNS, STEPS + 1, TESTS)))
-    features = filtered_kernels(runs, kernels, MANY)
+    features = filtered_kernels(runs, kernels, filter_responses(runs, MANY))
     shipped = prior_weights("base_early_late", 1.0, MANY)
     assert shipped is not None
     truth = 30 + 3 * np.einsum("rdsm,d->rsm", features, shipped)
@@ -189,3 +189,18 @@ def test_a_single_run_of_a_dataset_is_enough_to_begin(dataset: Path, tmp_path: P
     effects = leave_out(run)
     assert float(effects.final.std()) > 0
     assert left_out_errors(trained.model, every, run, [run.drop([0])], run.simulate()[:, -1]) is None
+
+
+@pytest.mark.parametrize(("config", "folds"), [("sst2_smollm2", 4), ("sst2_nano", 10)])
+def test_bands_of_real_runs_cover_what_they_promise(config: str, folds: int) -> None:
+    runs = read_dynamics("gptdynamics", config).split("train", "validation")
+    shares = []
+    # Two thirds of the folds would say no more; reference runs, the first two, stay in every fit.
+    for fold in range(folds)[: 3 if folds < 10 else 1]:
+        out = [place for place in range(2, len(runs.runs)) if place % folds == fold]
+        kept = runs.take([place for place in range(len(runs.runs)) if place not in out])
+        trained = train_simulator(TrainSettings("gptdynamics", config, dynamics="tangent"), runs=kept)
+        covered = Simulated(trained.model).coverage(runs.take(out), 1)
+        assert covered is not None
+        shares += covered.runs
+    assert 0.85 < np.mean(shares) < 0.95
