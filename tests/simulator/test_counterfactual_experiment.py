@@ -12,9 +12,11 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.plans import Plan, PlanEntry
+from simulator import report
 from simulator.attribution.lds import lds, lds_difference
 from simulator.baselines import MeanCurve, NotApplicableError
 from simulator.evaluation.scoring import score_prediction
+from simulator.evaluation.simulated import Simulated
 from simulator.experiments import Workbench, run_experiment
 from simulator.experiments.number_of_runs import DRAWS, draws
 from simulator.experiments.retraining_methods import (
@@ -23,7 +25,8 @@ from simulator.experiments.retraining_methods import (
     by_kernels,
     by_target,
 )
-from simulator.reporting.numbers import number_text
+from simulator.reporting.numbers import interval_text, number_text
+from simulator.training import TrainSettings, train_simulator
 
 CONFIG, OTHER = "mini_sentiment_again", "mini_sentiment_other"
 UPDATES, MEASURED = 8, [0, 4, 8]
@@ -194,3 +197,20 @@ def test_without_retrainings_there_is_skill_alone(dataset: Path, tmp_path: Path)
     assert {row["number"] for row in result.rows} == {1, 2, 4, 6}
     assert [panel.y_title for panel in result.figures[0].panels] == ["skill on runs held out"]
     assert (tmp_path / "number-of-runs.html").is_file()
+
+
+def test_a_report_says_how_its_methods_rank_retrainings(
+    repeated: str, retrainings: RetrainedTestRuns, tmp_path: Path
+) -> None:
+    settings = TrainSettings(repeated, CONFIG, dynamics="tangent")
+    trained = train_simulator(settings)
+    trained.save(tmp_path / "model", settings)
+    report(repeated, tmp_path / "report.html", config=CONFIG, models=(str(tmp_path / "model"),))
+    page = (tmp_path / "report.html").read_text()
+    section = page[page.index("Runs made again with rows left out") :]
+    score = lds(
+        Simulated(trained.model).predict(retrainings.runs)[:, -1], retrainings.runs.values[:, -1], retrainings.repeated
+    )
+    assert interval_text(score.value, score.low, score.high) in section and "all (11)" in section
+    report(repeated, tmp_path / "other.html", config=OTHER)
+    assert "Runs made again" not in (tmp_path / "other.html").read_text()

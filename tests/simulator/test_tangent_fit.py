@@ -191,16 +191,15 @@ def test_a_single_run_of_a_dataset_is_enough_to_begin(dataset: Path, tmp_path: P
     assert left_out_errors(trained.model, every, run, [run.drop([0])], run.simulate()[:, -1]) is None
 
 
-@pytest.mark.parametrize(("config", "folds"), [("sst2_smollm2", 4), ("sst2_nano", 10)])
-def test_bands_of_real_runs_cover_what_they_promise(config: str, folds: int) -> None:
-    runs = read_dynamics("gptdynamics", config).split("train", "validation")
+def test_bands_of_real_runs_cover_what_they_promise() -> None:
     shares = []
-    # Two thirds of the folds would say no more; reference runs, the first two, stay in every fit.
-    for fold in range(folds)[: 3 if folds < 10 else 1]:
-        out = [place for place in range(2, len(runs.runs)) if place % folds == fold]
+    for config, every in (("sst2_smollm2", 3), ("sst2_nano", 4)):
+        runs = read_dynamics("gptdynamics", config).split("train", "validation")
+        # Reference runs, the first two, stay in the fit.
+        out = list(range(2, len(runs.runs), every))
         kept = runs.take([place for place in range(len(runs.runs)) if place not in out])
         trained = train_simulator(TrainSettings("gptdynamics", config, dynamics="tangent"), runs=kept)
         covered = Simulated(trained.model).coverage(runs.take(out), 1)
-        assert covered is not None
-        shares += covered.runs
+        assert covered is not None and covered.share > 0.75
+        shares.append(covered.share)
     assert 0.85 < np.mean(shares) < 0.95
