@@ -16,7 +16,7 @@ from simulator.training import tangent_prior
 from simulator.training.mean_curve_fit import FOLDS
 from simulator.training.memory_states import FEW
 from simulator.training.reference_kernels import fitted_kernels, reference_kernels
-from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
+from simulator.training.tangent_features import FittedRuns, Regression, filter_responses, filtered_kernels
 
 RIDGE = 0.1
 
@@ -29,7 +29,8 @@ def coefficients_of(dataset: str, config: str) -> tuple[np.ndarray, float]:
     runs = read_dynamics(dataset, config)
     kernels = fitted_kernels(reference_kernels(runs), "base_early_late", 1.0)
     fitted = FittedRuns.of(runs.split("train", "validation"), scale_of("loss"))
-    regression = Regression.of(filtered_kernels(fitted, kernels, FEW), fitted.latent)
+    features = filtered_kernels(fitted, kernels, filter_responses(fitted, FEW))
+    regression = Regression.of(features, fitted.latent)
     count = len(fitted.values)
     weights = regression.weights(RIDGE, np.arange(count), np.arange(FOLDS))
     effects = np.stack([regression.effects(run, weights[None])[0] for run in range(count)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from gptdynamics.configs import split_of
 from simulator.attribution.lds import lds_by_step, lds_difference
 from simulator.baselines import NotApplicableError
-from simulator.evaluation.evaluate import simulators_to_train
+from simulator.evaluation.evaluate import simulators_to_train, unique_names
 from simulator.evaluation.simulated import Simulated, name_of
 from simulator.experiments.retraining_methods import (
     RetrainedTestRuns,
@@ -48,45 +49,67 @@ NOTES = (
 )
 
 
-def _simulator(bench: Workbench, settings: TrainSettings, retrainings: RetrainedTestRuns) -> np.ndarray:
-    simulated = Simulated(bench.trained(settings).model)
+def _trained(bench: Workbench, settings: TrainSettings, retrainings: RetrainedTestRuns) -> np.ndarray:
+    return _simulated(Simulated(bench.trained(settings).model), retrainings)
+
+
+def _simulated(simulated: Simulated, retrainings: RetrainedTestRuns) -> np.ndarray:
     if simulated.history > 1:
         raise NotApplicableError(f"{simulated.name} would be given {simulated.history} values of each retraining")
     return simulated.predict(retrainings.runs)
 
 
-def methods_of(bench: Workbench, config: str) -> list[RetrainingMethod]:
-    """Every method that is tried on a config: the simulators that an evaluation trains, and the others."""
+def _trained_methods(bench: Workbench, config: str) -> list[RetrainingMethod]:
+    """The simulators that an evaluation trains."""
     settings = simulators_to_train(EvaluateSettings(bench.dataset, config, METRIC), bench.runs(config, METRIC))
-    simulators = [RetrainingMethod(name_of(each, each.encoder), partial(_simulator, bench, each)) for each in settings]
-    return [*simulators, *METHODS, *([EXACT] if bench.exact else [])]
+    return [RetrainingMethod(name_of(each, each.encoder), partial(_trained, bench, each)) for each in settings]
+
+
+def _given_methods(simulators: Sequence[Simulated]) -> list[RetrainingMethod]:
+    names = unique_names(simulators)
+    return [RetrainingMethod(name, partial(_simulated, each)) for name, each in zip(names, simulators, strict=True)]
 
 
 def counterfactuals(bench: Workbench) -> Result:
     """Score every method on the retrainings of each config's test runs."""
     result, configs = bench.begin()
     for config in configs:
-        names = bench.folder.finished(config)
-        if not any(split_of(run) == "counterfactual" for run in names):
+        if has_retrainings(bench, config):
+            score_retrainings(bench, config, result)
+        else:
             result.skipped.append(f"{config}: no runs made again with rows left out; collect with --counterfactuals")
-            continue
-        seen = bench.runs(config, METRIC).split("train", "validation")
-        try:
-            read = bench.runs(config, METRIC, counterfactual=True)
-            retrainings = RetrainedTestRuns.of(read, seen, bench.on_phase, bench.on_progress)
-        except NotApplicableError as error:
-            result.skipped.append(str(error))
-            continue
-        _score(bench, config, retrainings, result)
     if result.rows:
         result.notes.extend(NOTES)
     return result
 
 
-def _score(bench: Workbench, config: str, retrainings: RetrainedTestRuns, result: Result) -> None:
+def has_retrainings(bench: Workbench, config: str) -> bool:
+    """Whether a run of a config was made again with rows left out."""
+    return any(split_of(run) == "counterfactual" for run in bench.folder.finished(config))
+
+
+def score_retrainings(
+    bench: Workbench, config: str, result: Result, simulators: Sequence[Simulated] | None = None
+) -> None:
+    """Add to a result how methods rank the retrainings of a config's test runs, or why that cannot be said.
+
+    Args:
+        bench: the dataset.
+        config: one with retrainings.
+        result: gets rows, a table and a figure.
+        simulators: those that are scored; default: those that an evaluation trains.
+    """
+    seen = bench.runs(config, METRIC).split("train", "validation")
+    try:
+        read = bench.runs(config, METRIC, counterfactual=True)
+        retrainings = RetrainedTestRuns.of(read, seen, bench.on_phase, bench.on_progress)
+    except NotApplicableError as error:
+        result.skipped.append(str(error))
+        return
     predicted: dict[str, np.ndarray] = {}
     sees_run: dict[str, bool] = {}
-    for method in methods_of(bench, config):
+    methods = _trained_methods(bench, config) if simulators is None else _given_methods(simulators)
+    for method in [*methods, *METHODS, *([EXACT] if bench.exact else [])]:
         try:
             predicted[method.name] = method.predict(retrainings)
             sees_run[method.name] = method.sees_run

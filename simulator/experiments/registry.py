@@ -20,6 +20,7 @@ from simulator.experiments.estimation import estimate
 from simulator.experiments.markov_order import markov_order
 from simulator.experiments.model_size import model_size
 from simulator.experiments.noise_floor import noise_floor
+from simulator.experiments.number_of_runs import number_of_runs
 from simulator.experiments.published_products import published_products
 from simulator.experiments.trajectories import trajectories
 from simulator.experiments.unseen import unseen
@@ -68,6 +69,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "convergence": Experiment("Convergence (figure 9)", convergence),
     "noise-floor": Experiment("The same curriculum twice", noise_floor),
     "counterfactuals": Experiment("Runs made again with rows left out", counterfactuals),
+    "number-of-runs": Experiment("How many training runs a simulator needs", number_of_runs),
     "trajectories": Experiment("Trajectories (figures 2 and 10 to 18)", trajectories),
 }
 

@@ -77,7 +77,9 @@ class MeanCurveDynamics(DynamicsModule):
         super().__init__()
         self.first_step = config.first_step
         self.scale = config.scale
-        width, components, curves = config.encoder_width, config.test_components, config.curve_components
+        # By kernels, a test example is told apart by one number for each pool example; parts have pools of their own.
+        width = len(config.pool_keys) if self.has_kernels else config.encoder_width
+        components, curves = config.test_components, config.curve_components
         seen, grid = len(config.test_keys), config.steps + 1
         self.register_zeros(
             {

@@ -21,6 +21,7 @@ from simulator.evaluation.selection import evenly_spaced
 from simulator.reporting.colours import DASH_ARRAYS, drawn_at_first, method_colour, method_dash
 from simulator.reporting.evaluation_table import score_groups
 from simulator.reporting.page import write_page
+from simulator.reporting.result import Result
 from simulator.settings.evaluate import ReportSettings
 
 # Five runs of this many test examples keep the page below about 6 MB.
@@ -51,8 +52,13 @@ class Curve:
     predicted: Mapping[str, Sequence[float]]
 
 
-def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: Path) -> None:
-    """Write the page of an evaluation; of a large test set, evenly spaced examples are shown."""
+def report_evaluation(
+    evaluation: Evaluation, settings: EvaluateSettings, path: Path, retrainings: Result | None = None
+) -> None:
+    """Write the page of an evaluation; of a large test set, evenly spaced examples are shown.
+
+    `retrainings` is how its methods rank runs made again with rows left out, of the experiment `counterfactuals`.
+    """
     runs = evaluation.runs
     examples = evenly_spaced(len(runs.test), EXAMPLES_SHOWN)
     curves = [
@@ -85,6 +91,7 @@ def report_evaluation(evaluation: Evaluation, settings: EvaluateSettings, path: 
         config=runs.config,
         metric=runs.metric,
         definition=runs.definition,
+        retrainings=retrainings,
         rows=rows,
         curves=curves,
         facts=facts,
@@ -100,6 +107,7 @@ def write_report(
     curves: Sequence[Curve],
     facts: Mapping[str, str],
     definition: Metric | None = None,
+    retrainings: Result | None = None,
 ) -> None:
     """Write the report page, whole or not at all.
 
@@ -111,6 +119,7 @@ def write_report(
             are not finite become gaps.
         facts: label -> value lines shown under the title.
         definition: what the metric is, for the axis; None: one of the package's, or only its name is known.
+        retrainings: tables of how methods rank runs made again with rows left out.
 
     Raises:
         DataError: no curves, a trajectory whose length differs from that of its steps, the same example twice
@@ -127,6 +136,7 @@ def write_report(
         metric=metric,
         facts=dict(facts),
         groups=score_groups(rows),
+        retrainings=retrainings.tables if retrainings is not None else [],
         methods=[
             {
                 "name": name,

@@ -164,7 +164,8 @@ def _plot(axis: Any, panel: Panel, series: Series) -> Any:
         positions = range(len(series.x))
     colour = method_colour(series.method)
     if series.spread:
-        axis.errorbar(positions, series.y, series.spread, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
+        heights = [math.nan if value is None else value for value in series.y]
+        axis.errorbar(positions, heights, series.spread, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
     return axis.plot(
         [positions[index] for index in defined],
         [series.y[index] for index in defined],

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from simulator.evaluation import EvaluateSettings, evaluate
+from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
+from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
+from simulator.experiments import Workbench
+from simulator.experiments.counterfactuals import METRIC, has_retrainings, score_retrainings
 from simulator.reporting.evaluation_page import report_evaluation
 from simulator.reporting.explorer import view_trained_here, views_of, write_explorer
 from simulator.reporting.prediction_figures import draw_trajectories
+from simulator.reporting.result import Result
 from simulator.settings.evaluate import ReportSettings
+from simulator.training import TrainSettings, train_simulator
+from simulator.training.trained import Trained
 
 
 def write_report(
@@ -31,8 +37,27 @@ def write_report(
             views = [view_trained_here(settings.dataset, settings.config, settings.metric, on_phase, on_progress)]
         return write_explorer(settings.output, views, not settings.no_texts)
     scored = EvaluateSettings(settings.dataset, settings.config or "", settings.metric, settings.models)
-    evaluation = evaluate(scored, on_phase, on_progress)
-    report_evaluation(evaluation, scored, settings.output)
+    simulators: dict[TrainSettings, Trained] = {}
+
+    def train(wanted: TrainSettings) -> Trained:
+        return simulators.setdefault(wanted, train_simulator(wanted, on_phase, on_progress))
+
+    evaluation = evaluate(scored, on_phase, on_progress, train)
+    bench = Workbench(evaluation.runs.source, scored.configs, on_phase, on_progress)
+    again = _retrainings(bench, scored, [Simulated(trained.model) for trained in simulators.values()], evaluation)
+    report_evaluation(evaluation, scored, settings.output, again)
     if settings.figure is not None:
         draw_trajectories(evaluation.runs, evaluation.predictions, settings.figure)
     return None
+
+
+def _retrainings(
+    bench: Workbench, settings: EvaluateSettings, trained: list[Simulated], evaluation: Evaluation
+) -> Result:
+    """How the simulators of the page rank runs made again with rows left out; empty where there are none."""
+    result = Result()
+    config, metric = settings.part
+    if metric == METRIC and has_retrainings(bench, config):
+        given = [simulated_of(load_simulator(source), source, evaluation.runs) for source in settings.models]
+        score_retrainings(bench, config, result, [*trained, *given])
+    return result

@@ -81,16 +81,18 @@ def growth_of(runs: int) -> float:
     return runs / (runs - 1) if runs > 1 else 1.0
 
 
-def shrinkage(products: np.ndarray, squares: np.ndarray) -> np.ndarray:
+def shrinkage(products: np.ndarray, squares: np.ndarray, runs: int) -> np.ndarray:
     """The share of predicted effects that is real at every step, between 0 and 1: a regression of truth on prediction.
 
-    From sums `[..., S]` of truth times prediction, and of squared predictions.
+    From sums `[..., S]` over so many runs of truth times prediction, and of squared predictions. All of the effects
+    count as real in one further run: a few runs would else often say that nothing is, and then no row matters.
     """
     steps = products.shape[-1]
     # As a matrix of ones near the diagonal: at the ends the window is what is left of it.
     near = np.abs(np.subtract.outer(np.arange(steps), np.arange(steps))) <= SHRINKAGE_WINDOW // 2
     products, squares = products @ near, squares @ near
-    return np.where(squares > 0, (products / np.where(squares > 0, squares, 1.0)).clip(0.0, 1.0), 1.0)
+    real = np.where(squares > 0, (products / np.where(squares > 0, squares, 1.0)).clip(0.0, 1.0), 1.0)
+    return (runs * real + 1) / (runs + 1)
 
 
 def shrunk_residuals(
@@ -111,12 +113,15 @@ def shrunk_residuals(
     latent = to_latent(torch.from_numpy(values), scale).numpy()
     deviation = growth_of(len(values)) * (latent - latent.mean(0))
     products, squares = (effects * deviation).sum(-1), np.square(effects).sum(-1)
-    shares = shrinkage(products.sum(1, keepdims=True) - products, squares.sum(1, keepdims=True) - squares)
+    # A single run differs from no other.
+    count = len(values) if len(values) > 1 else 0
+    others = products.sum(1, keepdims=True) - products, squares.sum(1, keepdims=True) - squares
+    shares = shrinkage(*others, max(count - 1, 0))
     residuals = np.empty_like(effects)
     for run in range(len(values)):
         predicted = torch.from_numpy(latent[run] - deviation[run] + shares[:, run, :, None] * effects[:, run])
         residuals[:, run] = values[run] - from_latent(predicted, scale).numpy()
-    return residuals, shrinkage(products.sum(1), squares.sum(1)), shares
+    return residuals, shrinkage(products.sum(1), squares.sum(1), count), shares
 
 
 def leave_one_run_out(

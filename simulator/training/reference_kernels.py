@@ -70,12 +70,13 @@ def recorded_kernels(runs: Dynamics, run: str) -> ReferenceKernels:
 
 def has_reference_kernels(runs: Dynamics) -> bool:
     """Whether a training run has recorded kernels."""
-    return bool(_with_kernels(runs))
+    return bool(reference_run_names(runs))
 
 
-def _with_kernels(runs: Dynamics) -> list[str]:
+def reference_run_names(runs: Dynamics) -> list[str]:
+    """The first training runs that have recorded kernels, which are taken."""
     training = [run for run in runs.runs if split_of(run) == "train"]
-    return [run for run in training if has_products(runs.source, runs.config, run)]
+    return [run for run in training if has_products(runs.source, runs.config, run)][:MOST_REFERENCES]
 
 
 def reference_kernels(runs: Dynamics) -> list[ReferenceKernels]:
@@ -84,7 +85,7 @@ def reference_kernels(runs: Dynamics) -> list[ReferenceKernels]:
     Raises:
         DataError: no training run has kernels.
     """
-    chosen = _with_kernels(runs)[:MOST_REFERENCES]
+    chosen = reference_run_names(runs)
     if not chosen:
         raise DataError(
             f"{runs.config}: none of its training runs has kernels, which tangent predicts from: take them with "

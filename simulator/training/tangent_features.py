@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -76,22 +77,31 @@ class FittedRuns:
         return replace(self, visits=visits, step=step, values=values)
 
 
-def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, filters: Filters) -> np.ndarray:
-    """The features of each run, step and test example, `[R, G * F, S, M]` float32, of kernels `[G, N, M]`."""
+def filter_responses(runs: FittedRuns, filters: Filters) -> list[torch.Tensor]:
+    """What one unit at each update is in each filter at the measured steps: `[S, F, T]` of each run."""
     relative = torch.from_numpy(runs.rates / runs.reference_rate).double()[None]
     end = float(relative.sum())
     constants = {name: torch.from_numpy(array).double() for name, array in filters.arrays(end).items()}
     bank = FilterBank(**constants, end=torch.tensor(end, dtype=torch.float64))
     made = updates_made(runs.visits.shares)
     updates = torch.eye(relative.size(1), dtype=torch.float64)[None]
-    every = bank.states(updates, relative)[0, runs.step] if made is None else None
+    count = len(runs.values)
+    if made is None:
+        return [bank.states(updates, relative)[0, runs.step]] * count
+    return [bank.states(updates, relative, made[run : run + 1])[0, runs.step] for run in range(count)]
+
+
+def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, responses: Sequence[torch.Tensor]) -> np.ndarray:
+    """The features of each run, step and test example, `[R, G * F, S, M]` float32.
+
+    Of kernels `[G, N, M]` and the `filter_responses` of the runs.
+    """
     count, steps, tests = runs.values.shape
-    features = run_array((count, len(kernels) * bank.size, steps, tests))
-    for run in range(count):
+    features = run_array((count, len(kernels) * responses[0].size(1), steps, tests))
+    for run, response in enumerate(responses):
         shares = runs.visits.take([run]).spread(kernels.size(1))[0].double()
         batches = torch.einsum("tn,gnm->gtm", shares, kernels)
-        own = bank.states(updates, relative, made[run : run + 1])[0, runs.step] if made is not None else every
-        features[run] = torch.einsum("sft,gtm->gfsm", own, batches).flatten(0, 1).float().numpy()
+        features[run] = torch.einsum("sft,gtm->gfsm", response, batches).flatten(0, 1).float().numpy()
     return features
 
 
@@ -168,12 +178,21 @@ class Regression:
         return np.stack([each[..., 0] for each in sums.without_each_run(ridges)]) + self.prior
 
     def _sums(self, runs: np.ndarray, folds: np.ndarray) -> RunSums:
-        chosen = np.ix_(runs, folds)
-        return RunSums(self.scatter[chosen].sum(1), self.cross[chosen].sum(1), np.eye(1))
+        every = len(folds) == FOLDS
+        scatter, cross = self._over_folds if every else (each[:, folds].sum(1) for each in (self.scatter, self.cross))
+        return RunSums(scatter[runs], cross[runs], np.eye(1))
+
+    @cached_property
+    def _over_folds(self) -> tuple[np.ndarray, np.ndarray]:
+        """`scatter` and `cross` of all test examples, which fits without a run are made of."""
+        return self.scatter.sum(1), self.cross.sum(1)
 
     def effects(self, run: int, weights: np.ndarray, tests: np.ndarray | None = None) -> np.ndarray:
         """Effects `[K, S, M]` in one run by coefficients `[K, D]`, not centred; of some test examples or all."""
-        features = self.features[run] if tests is None else self.features[run][..., tests]
+        features = self.features[run]
+        # A choice of test examples is a copy, and these arrays are large.
+        if tests is not None and len(tests) < features.shape[-1]:
+            features = features[..., tests]
         flat = weights.astype(np.float32) @ features.reshape(len(features), -1)
         return flat.reshape(-1, *features.shape[1:]).astype(np.float64)
 

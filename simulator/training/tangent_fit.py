@@ -34,13 +34,14 @@ from simulator.training.mean_curve_fit import (
 from simulator.training.memory_states import FEW, MANY, Filters, fit_reduction, spread, unit_length
 from simulator.training.new_kernels import example_sources, reference_record
 from simulator.training.reference_kernels import ReferenceKernels, fitted_kernels, reference_kernels
-from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
+from simulator.training.tangent_features import FittedRuns, Regression, filter_responses, filtered_kernels
 from simulator.training.tangent_prior import prior_weights
 from simulator.training.validation_retrainings import Retrainings, validation_retrainings
 
 SCALINGS = (0.5, 1.0)
-# More groups with more filters would be more coefficients than a few dozen runs determine.
-GROUPS_AND_FILTERS = (("all", FEW), ("all", MANY), ("base_early_late", FEW))
+# More groups with more filters would be more coefficients than a few dozen runs determine. Where runs do not tell
+# settings apart, since there is but one, the first is taken.
+GROUPS_AND_FILTERS = (("base_early_late", FEW), ("all", FEW), ("all", MANY))
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Settings are compared at so many measured steps, evenly spread.
 TUNED_STEPS = 25
@@ -167,15 +168,20 @@ def _tried(
     """Every grouping with its filters, and every scaling, with and without a prior."""
     judged = ~reference_runs if (~reference_runs).sum() > 1 else np.ones_like(reference_runs)
     few = runs.at_steps(spread(len(runs.step), TUNED_STEPS))
+    repeated = [few.of_curricula(each.curricula, each.step) for each in retrainings]
+    responses = {
+        filters: [filter_responses(each, filters) for each in (few, *repeated)] for _, filters in GROUPS_AND_FILTERS
+    }
     tried = {}
     for (grouping, filters), scaling in product(GROUPS_AND_FILTERS, SCALINGS):
         try:
             kernels = fitted_kernels(references, grouping, scaling)
         except ValueError:
             continue
-        plain = Regression.of(filtered_kernels(few, kernels, filters), few.latent)
-        repeated = [few.of_curricula(each.curricula, each.step) for each in retrainings]
-        asked = [filtered_kernels(each, kernels, filters) for each in repeated]
+        features, *asked = (
+            filtered_kernels(each, kernels, own) for each, own in zip((few, *repeated), responses[filters], strict=True)
+        )
+        plain = Regression.of(features, few.latent)
         prior = prior_weights(grouping, scaling, filters)
         candidates = {False: plain} if len(few.values) > 2 else {}
         if prior is not None:
@@ -212,7 +218,8 @@ class ChosenFit:
     def __init__(self, runs: FittedRuns, references: list[ReferenceKernels], choice: TangentChoice) -> None:
         self.runs, self.choice = runs, choice
         self.kernels = fitted_kernels(references, choice.grouping, choice.scaling)
-        plain = Regression.of(filtered_kernels(runs, self.kernels, choice.filters), runs.latent)
+        responses = filter_responses(runs, choice.filters)
+        plain = Regression.of(filtered_kernels(runs, self.kernels, responses), runs.latent)
         prior = prior_weights(choice.grouping, choice.scaling, choice.filters) if choice.prior else None
         self.regression = plain if prior is None else plain.towards(prior)
         self.columns = unit_length(self.kernels.mean(0).T.numpy())

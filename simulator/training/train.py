@@ -156,7 +156,7 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
     """A part with its vectors and its configuration before fitting."""
     if kind_named(settings.dynamics).has_kernels:
         empty = (np.empty((len(each), 0), dtype=np.float32) for each in (runs.pool, runs.test))
-        return _part(settings, runs, RunVectors({"encoder": "kernel"}, *empty), len(runs.pool))
+        return _part(settings, runs, RunVectors({"encoder": "kernel"}, *empty), 1)
     encoder = make_encoder(
         settings.encoder,
         runs.base_model,
@@ -169,7 +169,7 @@ def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -
 
 
 def _part(settings: TrainSettings, runs: Dynamics, vectors: RunVectors, width: int) -> Part:
-    """A part with these vectors; `width` of what test examples are told apart by."""
+    """A part with these vectors of a `width`; that of kernels, which have none, is 1."""
     first_step, stride = stride_of(runs)
     curricula = runs.split("train", "validation").curricula
     visits = [Counter(key for batch in each for key in batch) for each in curricula]

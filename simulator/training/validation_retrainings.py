@@ -34,7 +34,7 @@ class Retrainings:
 
 
 def validation_retrainings(runs: Dynamics) -> list[Retrainings]:
-    """Those of a dataset for each validation run, of the config and metric of `runs`; often there are none.
+    """Those of a dataset for each validation run among `runs`, of their config and metric; often there are none.
 
     Raises:
         DataError: a file is damaged, or they do not have the test examples of `runs`.
@@ -44,7 +44,8 @@ def validation_retrainings(runs: Dynamics) -> list[Retrainings]:
     except DataError:
         # Runs that are not of a dataset have no retrainings.
         return []
-    if not any(_is_validation(run) for run in finished):
+    validation = {run for run in runs.runs if split_of(run) == "validation"}
+    if not any(run_parts(run).base in validation for run in finished):
         return []
     every = read_dynamics(runs.source, runs.config, runs.metric, counterfactual=True)
     place = {example.id: index for index, example in enumerate(every.test)}
@@ -53,8 +54,9 @@ def validation_retrainings(runs: Dynamics) -> list[Retrainings]:
     tests = [place[example.id] for example in runs.test]
     by_base: dict[str, list[int]] = {}
     for index, run in enumerate(every.runs):
-        if _is_validation(run):
-            by_base.setdefault(str(run_parts(run).base), []).append(index)
+        base = run_parts(run).base
+        if base in validation:
+            by_base.setdefault(base, []).append(index)
     later = np.flatnonzero(every.step > every.step[0])
     return [
         Retrainings(
@@ -66,8 +68,3 @@ def validation_retrainings(runs: Dynamics) -> list[Retrainings]:
         for base, places in by_base.items()
         if len(places) >= FEWEST_RETRAININGS
     ]
-
-
-def _is_validation(run: str) -> bool:
-    base = run_parts(run).base
-    return base is not None and split_of(base) == "validation"

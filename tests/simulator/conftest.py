@@ -152,12 +152,20 @@ RUNS, STEPS, POOL, TESTS = 8, 10, 24, 6
 REVISION = "0123456789ab"
 
 
-def write_runs(root: Path, config: str, base_model: str, runs: int, generate_every: int = 1, kernels: int = 0) -> None:
+def write_runs(
+    root: Path,
+    config: str,
+    base_model: str,
+    runs: int,
+    generate_every: int = 1,
+    kernels: int = 0,
+    pool_size: int = POOL,
+) -> None:
     """Runs whose loss falls, and is pushed by the label (or id) balance of recent batches; some with kernels."""
     settings = RunSettings(
         config=config,
         learning_rate=1e-3,
-        pool_size=POOL,
+        pool_size=pool_size,
         subset=20,
         batch_size=2,
         epochs=1,
@@ -167,7 +175,7 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
         base_model=base_model,
     )
     task = get_task(settings.task)
-    pool, test = load_examples(task, "pool", POOL), load_examples(task, "test", TESTS)
+    pool, test = load_examples(task, "pool", pool_size), load_examples(task, "test", TESTS)
     folder = DatasetFolder(root)
     folder.begin(PlanEntry(settings, runs), "0123456789ab")
     folder.add_examples(task.name, "pool", pool)
@@ -196,7 +204,7 @@ def write_runs(root: Path, config: str, base_model: str, runs: int, generate_eve
             metrics["accuracy"] = (values < 0.9).astype(np.float32)
         products, kernel = {}, None
         if index < kernels:
-            noise = np.random.default_rng(index).normal(size=(2, POOL, TESTS)) / 4
+            noise = np.random.default_rng(index).normal(size=(2, pool_size, TESTS)) / 4
             pairs = np.outer([sign[example.id] for example in pool], side)
             products = {at: (pairs + each).astype(np.float32) for at, each in zip((0, 5), noise, strict=True)}
             kernel = RunKernel(8, 0, tuple(KernelCheckpoint(at, 0.1, 1.0) for at in products))

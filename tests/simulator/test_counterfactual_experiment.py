@@ -12,15 +12,21 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.plans import Plan, PlanEntry
+from simulator import report
 from simulator.attribution.lds import lds, lds_difference
-from simulator.baselines import NotApplicableError
+from simulator.baselines import MeanCurve, NotApplicableError
+from simulator.evaluation.scoring import score_prediction
+from simulator.evaluation.simulated import Simulated
 from simulator.experiments import Workbench, run_experiment
+from simulator.experiments.number_of_runs import DRAWS, draws
 from simulator.experiments.retraining_methods import (
     RetrainedTestRuns,
     by_exact_first_order,
     by_kernels,
     by_target,
 )
+from simulator.reporting.numbers import interval_text, number_text
+from simulator.training import TrainSettings, train_simulator
 
 CONFIG, OTHER = "mini_sentiment_again", "mini_sentiment_other"
 UPDATES, MEASURED = 8, [0, 4, 8]
@@ -146,3 +152,65 @@ def test_exact_effects_are_computed_only_where_they_are_asked_for(dataset: Path,
         "mini_sentiment_nano: no runs made again with rows left out; collect with --counterfactuals"
     ]
     assert not result.rows and not result.notes
+
+
+def test_runs_are_drawn_with_the_reference_run_among_them(repeated: str) -> None:
+    runs = read_dynamics(repeated, CONFIG).split("train")
+    for number in (1, 2, 5, len(runs.runs)):
+        chosen = draws(runs, number)
+        assert chosen[0] == list(range(number))
+        assert len(chosen) == (1 if number in (1, len(runs.runs)) else DRAWS)
+        assert all(len(set(each)) == number and 0 in each for each in chosen)
+    # Of the others, the second has kernels.
+    assert all(2 in each for each in draws(runs.take([3, 4, 0, 1]), 2)) and runs.runs[0] == "0000"
+
+
+def test_every_number_of_runs_is_scored_against_the_same_mean_curve(
+    repeated: str, retrainings: RetrainedTestRuns, tmp_path: Path
+) -> None:
+    result = run_experiment("number-of-runs", Workbench(repeated, (CONFIG,)), tmp_path).result
+    runs = read_dynamics(repeated, CONFIG)
+    training, test = runs.split("train"), runs.split("test")
+    reference = MeanCurve(runs.split("train", "validation")).predict(test)
+    rows = {(row["method"], row["number"], row["draw"]): row for row in result.rows}
+    for number in (1, 2, 4, 8):
+        predicted = MeanCurve(training.take(list(range(number)))).predict(test)
+        row = rows["mean_curve", number, 0]
+        assert row["skill"] == pytest.approx(score_prediction(predicted, test.values, reference).skill)
+        assert row["runs"] == training.runs[:number] and row["lds"] is None
+        # Already one run ranks retrainings, by the coefficients of the package.
+        tangent = rows["tangent", number, 0]
+        assert tangent["lds_low"] <= tangent["lds"] <= tangent["lds_high"] and tangent["retrainings"] == 11
+    assert {number for method, number, _ in rows if method == "memory_label"} == {8}
+    assert any("memory_label, fitted on 1, 2, 4: memory dynamics need at least 5" in each for each in result.skipped)
+    [table], [figure] = result.tables, result.figures
+    skills = [rows["tangent", 4, draw]["skill"] for draw in range(DRAWS)]
+    [line] = [line for line in table.rows if line[:2] == ["tangent", "4"]]
+    assert line[2] == str(DRAWS) and line[3] == number_text(float(np.mean(skills)), float(np.std(skills, ddof=1)))
+    assert [panel.y_title for panel in figure.panels] == ["skill on runs held out", "LDS, last step"]
+    assert {series.method: list(series.x) for series in figure.panels[0].series}["tangent"] == [1, 2, 4, 8]
+
+
+def test_without_retrainings_there_is_skill_alone(dataset: Path, tmp_path: Path) -> None:
+    result = run_experiment("number-of-runs", Workbench(str(dataset), ("mini_sentiment_nano",)), tmp_path).result
+    assert any(each.endswith("; no LDS") for each in result.skipped)
+    assert {row["number"] for row in result.rows} == {1, 2, 4, 6}
+    assert [panel.y_title for panel in result.figures[0].panels] == ["skill on runs held out"]
+    assert (tmp_path / "number-of-runs.html").is_file()
+
+
+def test_a_report_says_how_its_methods_rank_retrainings(
+    repeated: str, retrainings: RetrainedTestRuns, tmp_path: Path
+) -> None:
+    settings = TrainSettings(repeated, CONFIG, dynamics="tangent")
+    trained = train_simulator(settings)
+    trained.save(tmp_path / "model", settings)
+    report(repeated, tmp_path / "report.html", config=CONFIG, models=(str(tmp_path / "model"),))
+    page = (tmp_path / "report.html").read_text()
+    section = page[page.index("Runs made again with rows left out") :]
+    score = lds(
+        Simulated(trained.model).predict(retrainings.runs)[:, -1], retrainings.runs.values[:, -1], retrainings.repeated
+    )
+    assert interval_text(score.value, score.low, score.high) in section and "all (11)" in section
+    report(repeated, tmp_path / "other.html", config=OTHER)
+    assert "Runs made again" not in (tmp_path / "other.html").read_text()

@@ -14,10 +14,11 @@ from gptdynamics.dataset import read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
 from simulator.evaluation import EvaluateSettings, evaluate
-from simulator.evaluation.simulated import load_simulator, simulated_of
+from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
 from simulator.model.configuration_gptfluence import FIELDS, PART, SHARED
 from simulator.training import TrainSettings, train_simulator
 from simulator.training.trained import Trained
+from tests.simulator.conftest import write_runs
 
 SENTIMENT, TRIPLES = "mini_sentiment_nano", "mini_triples_nano"
 GROUPS = [(SENTIMENT, "loss"), (SENTIMENT, "accuracy"), (TRIPLES, "loss"), (TRIPLES, "rougeL")]
@@ -193,3 +194,21 @@ def test_every_setting_is_shared_or_of_a_part() -> None:
     assert set(GPTfluenceConfig().to_dict()) >= set(FIELDS)
     assert set(FIELDS) - {"parts"} == {*SHARED, *PART}
     assert not set(SHARED) & set(PART)
+
+
+def test_tangent_of_configs_with_pools_of_different_sizes_predicts_as_each_alone(tmp_path: Path) -> None:
+    write_runs(tmp_path / "data", SENTIMENT, "nano", 8, kernels=2)
+    write_runs(tmp_path / "data", TRIPLES, "nano", 8, kernels=1, pool_size=21)
+    both = TrainSettings(str(tmp_path / "data"), (SENTIMENT, TRIPLES), ("loss", "bleu"), dynamics="tangent")
+    trained = train_simulator(both)
+    trained.save(tmp_path / "both", both)
+    loaded = load_simulator(str(tmp_path / "both"))
+    for config, metric in [(SENTIMENT, "loss"), (TRIPLES, "loss"), (TRIPLES, "bleu")]:
+        runs = read_dynamics(tmp_path / "data", config, metric)
+        own = train_simulator(TrainSettings(str(tmp_path / "data"), config, metric, dynamics="tangent"), runs=runs)
+        test = runs.split("test")
+        alone = Simulated(own.model)
+        together = simulated_of(loaded, "both", test)
+        np.testing.assert_allclose(together.predict(test), alone.predict(test), rtol=1e-5, atol=1e-6)
+        assert together.coverage(test, 1, 0.5) == alone.coverage(test, 1, 0.5)
+        assert loaded.what_if(test).drop(test.curricula[0][0][:1]).simulate().shape == (len(test.test), 11)

@@ -24,11 +24,10 @@ from simulator.training.memory_states import FEW, Filters
 from simulator.training.reference_kernels import (
     ReferenceKernels,
     fitted_kernels,
-    mean_of_references,
     parts_as_fitted,
     reference_kernels,
 )
-from simulator.training.tangent_features import FittedRuns, Regression, filtered_kernels
+from simulator.training.tangent_features import FittedRuns, Regression, filter_responses, filtered_kernels
 from simulator.training.tangent_fit import Tried, choose_setting, fit_tangent, tangent_dynamics
 from simulator.training.tangent_prior import prior_weights
 
@@ -70,7 +69,7 @@ def test_runs_left_out_equal_refitting(make_curricula: MakeCurricula) -> None:
     rng = np.random.default_rng(0)
     values = true_values([[batch or [0] for batch in each] for each in curricula], kernels[0].numpy())
     runs = make_runs(curricula, values + rng.normal(size=values.shape))
-    features = filtered_kernels(runs, kernels, OWN)
+    features = filtered_kernels(runs, kernels, filter_responses(runs, OWN))
     ridges = (1e-3, 0.1)
     computed = Regression.of(features.copy(), runs.latent).left_out_effects(ridges)
     scaled = features / np.sqrt(np.square(features.astype(np.float64)).mean((0, 2, 3)))[:, None, None]
@@ -160,7 +159,7 @@ def test_one_run_is_ranked_by_the_shipped_coefficients(make_curricula: MakeCurri
     kernels = references[0].grouped("base_early_late", 1.0)
     runs = make_runs(curricula, true_values(curricula, kernels[0].numpy()))
     fit = fit_tangent(runs, references, np.array([True]))
-    assert fit.choice.prior and fit.residuals is None
+    assert fit.choice.prior and fit.choice.grouping == "base_early_late" and fit.residuals is None
     shipped = prior_weights(fit.choice.grouping, fit.choice.scaling, fit.choice.filters)
     assert shipped is not None
     np.testing.assert_allclose(fit.arrays["weights"].flatten(), shipped)
@@ -168,7 +167,7 @@ def test_one_run_is_ranked_by_the_shipped_coefficients(make_curricula: MakeCurri
     dynamics = tangent_dynamics(
         {name: array for name, array in fit.arrays.items() if name != "weights_without"}, fit.choice, runs.scale, 0
     )
-    grouped = mean_of_references(references, fit.choice.grouping, fit.choice.scaling).float()
+    grouped = fitted_kernels(references, fit.choice.grouping, fit.choice.scaling).float()
     examples = kernel_examples(grouped, grouped, torch.arange(TESTS))
     inputs = SimulationInputs(visit_shares(curricula, range(POOL)), torch.from_numpy(RATES).float()[None], examples)
     np.testing.assert_allclose(dynamics.trajectories(inputs).numpy(), runs.values, rtol=1e-4)
@@ -178,7 +177,7 @@ def test_a_prior_is_scaled_as_the_runs_say_and_drawn_towards(make_curricula: Mak
     curricula = make_curricula(6, RUNS, STEPS, POOL)
     kernels = fitted_kernels(make_references(), "base_early_late", 1.0)
     runs = make_runs(curricula, np.ones((RUNS, STEPS + 1, TESTS)))
-    features = filtered_kernels(runs, kernels, FEW)
+    features = filtered_kernels(runs, kernels, filter_responses(runs, FEW))
     shipped = prior_weights("base_early_late", 1.0, FEW)
     assert shipped is not None
     truth = 30 + 3 * np.einsum("rdsm,d->rsm", features, shipped)
@@ -198,3 +197,17 @@ def test_a_single_run_of_a_dataset_is_enough_to_begin(dataset: Path, tmp_path: P
     effects = leave_out(run)
     assert float(effects.final.std()) > 0
     assert left_out_errors(trained.model, every, run, [run.drop([0])], run.simulate()[:, -1]) is None
+
+
+def test_bands_of_real_runs_cover_what_they_promise() -> None:
+    shares = []
+    for config, every in (("sst2_smollm2", 3), ("sst2_nano", 4)):
+        runs = read_dynamics("gptdynamics", config).split("train", "validation")
+        # Reference runs, the first two, stay in the fit.
+        out = list(range(2, len(runs.runs), every))
+        kept = runs.take([place for place in range(len(runs.runs)) if place not in out])
+        trained = train_simulator(TrainSettings("gptdynamics", config, dynamics="tangent"), runs=kept)
+        covered = Simulated(trained.model).coverage(runs.take(out), 1)
+        assert covered is not None and covered.share > 0.75
+        shares.append(covered.share)
+    assert 0.85 < np.mean(shares) < 0.95
