@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,8 @@ MISLABEL_SCORES = tuple(name for name in MISLABEL_TITLES if name != "random")
 
 Model = Annotated[str, CommandLine(positional=True, hidden=True)]
 Dataset = Annotated[str, CommandLine(positional=True)]
+# Named only where it is not what the simulator was trained on.
+OwnDataset = Annotated[str | None, CommandLine(positional=True, default="that the simulator was trained on")]
 Output = Annotated[Path, CommandLine(aliases=("out",))]
 Run = Annotated[str | None, CommandLine(default="the first held-out run")]
 Workers = Annotated[int | None, CommandLine(default="one a core")]
@@ -55,7 +57,7 @@ class SimulateSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
-        if self.dataset is None and self.curriculum is None:
+        if self.dataset is None and self.curriculum is None and self.run is None:
             raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
         if self.curriculum is not None and self.run is not None:
             raise SettingsError("give a run or a curriculum file, not both")
@@ -81,7 +83,7 @@ class InfluenceSettings:
     """
 
     model: Model
-    dataset: Dataset
+    dataset: OwnDataset = None
     run: Run = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="the whole test set")] = ()
     top: int = 5
@@ -191,8 +193,8 @@ class SelectSettings:
     """
 
     model: Model
-    dataset: Dataset
-    output: Output
+    dataset: OwnDataset = None
+    output: Output = field(kw_only=True)
     count: Annotated[int | None, CommandLine(default="32, or half of a smaller pool")] = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="every other test example")] = ()
     seeds: int = 3
@@ -227,8 +229,8 @@ class ValidateSettings:
     """
 
     model: Model
-    dataset: Dataset
-    output: Output
+    dataset: OwnDataset = None
+    output: Output = field(kw_only=True)
     run: Run = None
     each: int = 10
     share: float = 0.1

@@ -134,7 +134,7 @@ def test_load_dataset_sees_runs_that_were_added_later(collected: Path, tmp_path:
     from datasets import load_dataset
 
     folder = DatasetFolder(collected)
-    later = [path for path in (folder.run_path("rte_tiny", "0005"), folder.run_row_path("rte_tiny", "0005"))]
+    later = [folder.run_path("rte_tiny", "0005"), folder.run_row_path("rte_tiny", "0005")]
     for number, path in enumerate(later):
         path.rename(tmp_path / f"{number}")
     folder.write_card()

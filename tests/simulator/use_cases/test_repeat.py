@@ -32,13 +32,14 @@ from simulator.settings.use_cases import (
 
 SETTINGS: list[Any] = [
     MislabelSettings("sst2", Path("out")),
-    SelectSettings("model", "data", Path("out")),
-    ValidateSettings("model", "data", Path("out")),
+    MislabelSettings("d", Path("out"), config="tickets_nano"),
+    SelectSettings("model", "data", output=Path("out")),
+    ValidateSettings("model", None, output=Path("out")),
     MislabelSettings(
         "sst2", Path("my out"), Path("rows; rm"), "org/model", 64, 0.4, 7, 3e-4, 8, 2, 6, 3, 100, 2, "memory_left_out"
     ),
-    SelectSettings("-model", "a'b", Path("out put"), 5, (3, 17), 2, 4, 1, "rte_nano", "accuracy"),
-    ValidateSettings("org/model", "data set", Path("o"), "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss"),
+    SelectSettings("-model", "a'b", 5, (3, 17), 2, 4, 1, "rte_nano", "accuracy", output=Path("out put")),
+    ValidateSettings("org/model", "data set", "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss", output=Path("o")),
     InfluenceSettings("--model", "--dataset", "0004", (3,), 2, "a_b", "loss"),
     SimulateSettings("m", None, None, Path("-c.json"), 0.9),
     SimulateSettings("m", "d", "0004"),
@@ -122,13 +123,13 @@ def test_models_of_any_name_come_back(dataset: str, models: tuple[str, ...], spl
 def test_folders_and_runs_of_any_name_come_back(
     model: str, dataset: str, output: Path, run: str | None, share: float
 ) -> None:
-    settings = ValidateSettings(model, dataset, output, run, share=share)
+    settings = ValidateSettings(model, dataset, run, share=share, output=output)
     assert parsed(settings, shlex.split(command_line("gptfluence", "command", settings))[1:]) == settings
 
 
 @given(ids=st.lists(st.integers(-5, 10**6)).map(tuple), count=st.integers(1, 1000))
 def test_lists_of_ids_come_back(ids: tuple[int, ...], count: int) -> None:
-    settings = SelectSettings("m", "d", Path("o"), count, ids)
+    settings = SelectSettings("m", "d", count, ids, output=Path("o"))
     assert parsed(settings, shlex.split(command_line("gptfluence", "command", settings))[1:]) == settings
 
 
