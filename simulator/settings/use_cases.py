@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from gptdynamics.configs import config_parts
 from gptdynamics.errors import SettingsError
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
+from simulator.settings.of_dataset import OfDataset
 
 # Titles of the rankings of `mislabel`, in the order of tables, and the names of those that are made of scores.
 MISLABEL_TITLES = {
@@ -32,7 +34,7 @@ Workers = Annotated[int | None, CommandLine(default="one a core")]
 
 
 @dataclass(frozen=True)
-class SimulateSettings:
+class SimulateSettings(OfDataset):
     """What is simulated.
 
     Attributes:
@@ -64,7 +66,7 @@ class SimulateSettings:
 
 
 @dataclass(frozen=True)
-class InfluenceSettings:
+class InfluenceSettings(OfDataset):
     """Whose influence is measured, and on what.
 
     Attributes:
@@ -103,7 +105,7 @@ class InfluenceSettings:
 
 
 @dataclass(frozen=True)
-class MislabelSettings:
+class MislabelSettings(OfDataset):
     """Where wrong labels are searched, and with which trainings.
 
     Attributes:
@@ -159,6 +161,12 @@ class MislabelSettings:
                 "--base-model, or name a task instead of a dataset"
             )
 
+    @classmethod
+    def check_given(cls, values: Mapping[str, Any]) -> None:
+        """As of `OfDataset`; without a config it is no dataset that is named."""
+        if "config" in values:
+            super().check_given(values)
+
     @property
     def task(self) -> str:
         """The task whose labels are searched."""
@@ -176,7 +184,7 @@ def check_label_task(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class SelectSettings:
+class SelectSettings(OfDataset):
     """What training examples are chosen for, and how the choice is judged.
 
     Attributes:
@@ -210,7 +218,7 @@ class SelectSettings:
 
 
 @dataclass(frozen=True)
-class ValidateSettings:
+class ValidateSettings(OfDataset):
     """Which counterfactual runs a simulator is checked on.
 
     Attributes:
