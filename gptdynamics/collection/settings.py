@@ -93,9 +93,9 @@ def _plan_of(asked: CollectCommand) -> tuple[Plan, tuple[str, ...]]:
         plan = read_plan(asked.plan)
         return plan.only(list(asked.configs)) if asked.configs else plan, ()
     runs = 32 if asked.runs is None else asked.runs
-    fitted = {config: fit_settings(config, asked.run, asked.data) for config in asked.configs}
-    entries = [entry for config, (settings, _) in fitted.items() for entry in Plan.of(config, runs=runs, **settings)]
-    return Plan("command line", tuple(entries)), tuple(note for _, note in fitted.values() if note is not None)
+    fitted = [(config, *fit_settings(config, asked.run, asked.data)) for config in asked.configs]
+    entries = [entry for config, settings, _ in fitted for entry in Plan.of(config, runs=runs, **settings)]
+    return Plan("command line", tuple(entries)), tuple(note for *_, note in fitted if note is not None)
 
 
 def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:

@@ -95,6 +95,8 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
                 ctx.fail(f"Missing {what}.")
             if option.line.writes and option.name in values:
                 check_output(values[option.name])
+        # What a settings class checks of words alone comes before the libraries that its instances need.
+        getattr(settings, "check_given", lambda values: None)(values)
         function(settings_from(settings, values), **more)
 
     parameters = [_parameter("ctx", typer.Context, inspect.Parameter.empty)]

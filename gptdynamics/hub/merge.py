@@ -93,11 +93,13 @@ class Merge:
     def _merge(self) -> None:
         self._refuse_strangers()
         folder = self.folder
+        tasks = sorted({config_parts(config)[0] for config in folder.configs() if folder.finished(config)})
+        for task in tasks:
+            self._add_task(task)
         for config in folder.configs():
             if folder.finished(config) or folder.failed(config):
                 self._add_config(config)
-        for task in sorted({config_parts(config)[0] for config in folder.configs() if folder.finished(config)}):
-            self._add_task(task)
+        for task in tasks:
             for part in ("pool", "test"):
                 self._add_examples(task, part)
         self._add_card()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from gptdynamics.errors import DataError, SettingsError
@@ -19,6 +20,24 @@ _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 def is_hub_id(name: str) -> bool:
     """Whether it reads `<owner>/<name>`."""
     return _ID.fullmatch(name) is not None and not name.startswith(".")
+
+
+def check_source(source: str, configs: Iterable[str] = ()) -> None:
+    """See by names of files alone that a folder is there and has begun these configs; Hub ids pass.
+
+    Raises:
+        DataError: there is no such folder.
+        SettingsError: it has not begun a config; the message lists those there are.
+    """
+    root = Path(source)
+    if source == SHORT_NAME or (is_hub_id(source) and not root.exists()):
+        return
+    if not root.is_dir():
+        raise DataError(f"{source}: no such dataset folder")
+    begun = sorted(path.stem for path in root.glob("manifests/*.json"))
+    for config in configs:
+        if begun and config not in begun:
+            raise SettingsError(f"{source} has no runs of config {config!r}; it has: {', '.join(begun)}")
 
 
 def chosen_source() -> str | None:

@@ -24,7 +24,8 @@ def remember_kept_tasks(root: Path) -> None:
     Of two folders that keep a task of one name, the one that was opened last is asked. Files are read, and their
     faults raised, only when a task is asked for.
     """
-    found = {path.stem: str(path.resolve()) for path in sorted((root / FOLDER).glob("*.toml"))}
+    # Not resolved: in a copy of what the Hub has, files are links to others without an ending.
+    found = {path.stem: str(path.absolute()) for path in sorted((root / FOLDER).glob("*.toml"))}
     if found.items() <= _paths().items():
         return
     os.environ[_VARIABLE] = json.dumps(_paths() | found)
@@ -56,8 +57,8 @@ def kept_task(name: str) -> Task | None:
     Raises:
         SettingsError: the file does not describe it.
     """
-    path = Path(_paths().get(name, ""))
-    return read_kept_task(path) if path.suffix and path.is_file() else None
+    path = _paths().get(name)
+    return read_kept_task(Path(path)) if path and Path(path).is_file() else None
 
 
 def read_kept_task(path: Path) -> Task:

@@ -119,9 +119,8 @@ def _task_examples(
         examples.append(task.example(whole, number * spread[0] + spread[1], where, source, template))
     if len(examples) < count:
         option = "--pool" if split == "train" else "--test-examples"
-        raise DataError(
-            f"task {task.name} has {len(examples)} {split} rows, {count} are asked for: give {option} {len(examples)}"
-        )
+        remedy = f"give {option} {len(examples)}" if examples else "give some"
+        raise DataError(f"task {task.name} has {len(examples)} {split} rows, {count} are asked for: {remedy}")
     return examples[:count]
 
 

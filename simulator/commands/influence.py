@@ -15,6 +15,7 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
     test set) and `test_examples` (effects by id).
     """
     from simulator.reporting.verdicts import next_command
+    from simulator.use_cases.case import dataset_of
     from simulator.use_cases.influence import find_influence
     from simulator.use_cases.influence_report import (
         NO_UNCERTAINTY,
@@ -27,6 +28,7 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
     from simulator.use_cases.recipe_trials import is_recorded
 
     settings = simulator_for(settings)
+    dataset = dataset_of(settings.model, settings.dataset)
     result = find_influence(settings)
     say(summary(result))
     for table in influence_tables(result):
@@ -38,9 +40,9 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         say(f"wrote {settings.output}")
     for test_id in (None, *settings.test_ids):
         say(result.verdict(test_id))
-    if is_recorded(settings.dataset, result.config):
-        say(f"next: more runs, or simulator.validate({settings.dataset!r}, ..., recipe=train), see docs/recording.md")
+    if is_recorded(dataset, result.config):
+        say(f"next: more runs, or simulator.validate({dataset!r}, ..., recipe=train), see docs/recording.md")
         return
     say("how far to believe the simulator, by real training:")
-    words = (settings.dataset, "--model", settings.model, "--output", "out/validate")
+    words = (dataset, "--model", settings.model, "--output", "out/validate")
     say(next_command("gptfluence", "validate", *words))

@@ -19,6 +19,7 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
     (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`, `seconds`, `versions`; with --dry-run the
     counts that are printed.
     """
+    from gptdynamics.dataset.status import short_time
     from simulator.reporting.tables import terminal_tables
     from simulator.use_cases.mislabel import find_mislabels, plan_mislabels
     from simulator.use_cases.mislabel_report import suspects, suspects_verdict, write_suspects
@@ -32,7 +33,7 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
         say(
             f"{plan.runs} runs of {plan.run_steps} updates to be made on {len(search.pool)} rows; "
             f"{plan.retrainings} trainings of {plan.whole_steps} updates after correction; about "
-            f"{plan.seconds / 60:.0f} minutes of one core, and the fits of two simulators"
+            f"{short_time(plan.seconds)} of one core"
         )
         return
     mislabels, seconds = run_use_case(lambda _, *on: find_mislabels(search, *on), settings)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,56 @@ from .tangent_dynamics import kernel_examples
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
+
+
+@dataclass(frozen=True)
+class GivenExample:
+    """An example that was given as names and values, such as a row of a `datasets.Dataset`."""
+
+    id: int
+    prompt: str
+    target: str
+    references: tuple[str, ...] = ()
+    task: str = ""
+    source: dict[str, str] = field(default_factory=dict)
+
+
+def given_examples(examples: Iterable[Any] | None) -> Sequence[Any] | None:
+    """Examples as objects; dictionaries, and rows of a `Dataset`, become some. Without ids they are numbered.
+
+    Raises:
+        ValueError: one lacks `prompt` or `target`, or an id is no whole number or occurs twice; the message says which.
+    """
+    if examples is None:
+        return None
+    made = [_given(each, place) if isinstance(each, Mapping) else each for place, each in enumerate(examples)]
+    for place, each in enumerate(made):
+        if not all(hasattr(each, name) for name in ("id", "prompt", "target")):
+            raise ValueError(
+                f"example {place} is {each!r:.60}: give dictionaries or objects with id, prompt and target"
+            )
+    counts = Counter(each.id for each in made if isinstance(each, GivenExample))
+    if counts and max(counts.values()) > 1:
+        raise ValueError(f"two examples have the id {counts.most_common(1)[0][0]}: give each its own")
+    return made
+
+
+def _given(values: Mapping[str, Any], place: int) -> GivenExample:
+    for name in ("prompt", "target"):
+        if name not in values:
+            raise ValueError(f"example {place} has no {name}, but {', '.join(values)}: give id, prompt and target")
+    key = values.get("id", place)
+    if not isinstance(key, int):
+        raise ValueError(f"the id {key!r} of example {place} is not a whole number: leave ids out to number them")
+    source = values.get("source") or {}
+    return GivenExample(
+        id=key,
+        prompt=values["prompt"] or "",
+        target=values["target"] or "",
+        references=tuple(values.get("references") or ()),
+        task=values.get("task") or "",
+        source=json.loads(source) if isinstance(source, str) else dict(source),
+    )
 
 
 def content_key(example: Any) -> str:

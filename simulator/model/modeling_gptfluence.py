@@ -247,7 +247,8 @@ class GPTfluenceSimulator(PreTrainedModel):
         """What the dynamics need of pool and test examples: stored by content key, or made now for new ones.
 
         Args:
-            pool: examples with `id`, `prompt` and `target`; default: the pool trained on.
+            pool: examples with `id`, `prompt` and `target`, as objects, dictionaries or a `datasets.Dataset`; default:
+                the pool trained on.
             test: likewise; default: the test examples trained on.
 
         Raises:
@@ -273,7 +274,8 @@ class GPTfluenceSimulator(PreTrainedModel):
 
         Args:
             curriculum: `[steps][batch]` ids of pool examples, in training order.
-            pool: examples with `id`, `prompt` and `target`; default: the pool trained on.
+            pool: examples with `id`, `prompt` and `target`, as objects, dictionaries or a `datasets.Dataset`; default:
+                the pool trained on.
             test: likewise; default: the test examples trained on.
             initial: `[M]` the metric before the first update (at `first_step`, if that is later), or `[n, M]` the
                 first n values. May be left out for `memory` where all test examples were trained on.

@@ -17,6 +17,7 @@ import torch
 from .curricula import visit_shares
 from .display import unit_of
 from .dynamics import EncodedExamples, SimulationInputs
+from .example_encoding import given_examples
 from .trajectories import Band, Trajectories
 
 if TYPE_CHECKING:
@@ -250,6 +251,7 @@ def what_if(
         pool, test = run.pool if pool is None else pool, run.test if test is None else test
         initial = run.values[0, : simulator.history] if initial is None else initial
         learning_rate = run.learning_rate[0].tolist() if learning_rate is None else learning_rate
+    pool, test = given_examples(pool), given_examples(test)
     examples = simulator.encode(pool, test)
     situation = Situation(
         simulator=simulator,

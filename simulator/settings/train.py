@@ -10,6 +10,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.metrics import METRICS
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
+from simulator.settings.of_dataset import OfDataset
 
 # Dynamics that are chosen by what the runs have.
 AUTO = "auto"
@@ -25,7 +26,7 @@ _RANGES = {
 
 
 @dataclass(frozen=True)
-class RunsSettings:
+class RunsSettings(OfDataset):
     """Runs of a dataset, of one or several configs and metrics.
 
     Attributes:

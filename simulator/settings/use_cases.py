@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from gptdynamics.configs import config_parts
 from gptdynamics.errors import SettingsError
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
+from simulator.settings.of_dataset import OfDataset
 
 # Titles of the rankings of `mislabel`, in the order of tables, and the names of those that are made of scores.
 MISLABEL_TITLES = {
@@ -26,13 +28,15 @@ Model = Annotated[
     str | None, CommandLine(positional=True, hidden=True, default="trained on the runs, and kept beside them")
 ]
 Dataset = Annotated[str, CommandLine(positional=True)]
+# Named only where it is not what the simulator was trained on.
+OwnDataset = Annotated[str | None, CommandLine(positional=True, default="that the simulator was trained on")]
 Output = Annotated[Path, CommandLine(aliases=("out",))]
 Run = Annotated[str | None, CommandLine(default="the first held-out run")]
 Workers = Annotated[int | None, CommandLine(default="one a core")]
 
 
 @dataclass(frozen=True)
-class SimulateSettings:
+class SimulateSettings(OfDataset):
     """What is simulated.
 
     Attributes:
@@ -57,7 +61,7 @@ class SimulateSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
-        if self.dataset is None and self.curriculum is None:
+        if self.dataset is None and self.curriculum is None and self.run is None:
             raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
         if self.dataset is None and self.model is None:
             raise SettingsError("give a simulator, or a dataset to train one on")
@@ -66,7 +70,7 @@ class SimulateSettings:
 
 
 @dataclass(frozen=True)
-class InfluenceSettings:
+class InfluenceSettings(OfDataset):
     """Whose influence is measured, and on what.
 
     Attributes:
@@ -84,7 +88,7 @@ class InfluenceSettings:
             rows or the Hub.
     """
 
-    dataset: Dataset
+    dataset: OwnDataset = None
     model: Model = None
     run: Run = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="the whole test set")] = ()
@@ -105,7 +109,7 @@ class InfluenceSettings:
 
 
 @dataclass(frozen=True)
-class MislabelSettings:
+class MislabelSettings(OfDataset):
     """Where wrong labels are searched, and with which trainings.
 
     Attributes:
@@ -161,6 +165,12 @@ class MislabelSettings:
                 "--base-model, or name a task instead of a dataset"
             )
 
+    @classmethod
+    def check_given(cls, values: Mapping[str, Any]) -> None:
+        """As of `OfDataset`; without a config it is no dataset that is named."""
+        if "config" in values:
+            super().check_given(values)
+
     @property
     def task(self) -> str:
         """The task whose labels are searched."""
@@ -178,7 +188,7 @@ def check_label_task(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class SelectSettings:
+class SelectSettings(OfDataset):
     """What training examples are chosen for, and how the choice is judged.
 
     Attributes:
@@ -194,9 +204,9 @@ class SelectSettings:
         metric: which metric, of a simulator of several.
     """
 
-    dataset: Dataset
-    output: Output
+    dataset: OwnDataset = None
     model: Model = None
+    output: Output = field(kw_only=True)
     count: Annotated[int | None, CommandLine(default="32, or half of a smaller pool")] = None
     test_ids: Annotated[tuple[int, ...], CommandLine(commas=True, default="every other test example")] = ()
     seeds: int = 3
@@ -212,7 +222,7 @@ class SelectSettings:
 
 
 @dataclass(frozen=True)
-class ValidateSettings:
+class ValidateSettings(OfDataset):
     """Which counterfactual runs a simulator is checked on.
 
     Attributes:
@@ -230,9 +240,9 @@ class ValidateSettings:
         metric: which metric, of a simulator of several.
     """
 
-    dataset: Dataset
-    output: Output
+    dataset: OwnDataset = None
     model: Model = None
+    output: Output = field(kw_only=True)
     run: Run = None
     each: int = 10
     share: float = 0.1

@@ -7,6 +7,7 @@ which are; then the rankings are compared, and the base model is really trained 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -49,6 +50,8 @@ RETRAINED = ("random", "tracin_self", "gptfluence_alpha", "memory_left_out", "ri
 # Pool examples that markov predicts in training; its factors on all of them follow from their vectors.
 MARKOV_TESTS = 256
 _SECONDS = "seconds."
+# Processor seconds of fitting both simulators and of sentence vectors: of nano on a 2020s core, and for each row.
+FIT_SECONDS, FIT_SECONDS_EACH = 20.0, 0.05
 
 
 @dataclass(frozen=True, repr=False)
@@ -245,7 +248,7 @@ class MislabelPlan:
         run_steps: updates.
         retrainings: at most, of `whole_steps` updates each.
         whole_steps: updates.
-        seconds: of processor time in all, but for the fits of two simulators, from a few updates timed here.
+        seconds: of processor time in all, from a few updates timed here, and fits of simulators timed elsewhere.
     """
 
     runs: int
@@ -272,5 +275,9 @@ def plan_mislabels(search: Search) -> MislabelPlan:
     each_again = cost.training(whole.run_steps, 2, len(search.test))
     # A backward pass for one example costs about as much as its part of an update.
     traced = 5 * len(pool) * cost.update * 2 / run_settings.batch_size
-    seconds = missing * each_run + again * each_again + traced + 2 * cost.opening
+    # What one process has spent on libraries and the model until now, every other one spends, too.
+    workers = min(settings.workers or os.cpu_count() or 1, missing or again)
+    start = time.process_time() if workers > 1 else cost.opening
+    fits = FIT_SECONDS + FIT_SECONDS_EACH * len(pool)
+    seconds = missing * each_run + again * each_again + traced + workers * start + fits
     return MislabelPlan(missing, run_settings.run_steps, again, whole.run_steps, seconds)

@@ -79,7 +79,7 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
     Raises:
         GPTDynamicsError: model, dataset, run or curriculum cannot be read or do not fit each other.
     """
-    if settings.dataset is None:
+    if settings.dataset is None and settings.run is None:
         model, fact = load_part(settings.model, settings.config, settings.metric), None
     else:
         case = load_case(settings.model, settings.dataset, settings.config, settings.metric)

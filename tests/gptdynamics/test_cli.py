@@ -29,7 +29,7 @@ def collect_rte(command, tiny_model_folder: Path, rows_folder: Path, tmp_path: P
 def test_help_shows_what_is_taken_where_an_option_is_left_out(command) -> None:  # type: ignore[no-untyped-def]
     _, out, _ = command("collect", "--help")
     shown = " ".join(out.replace("│", " ").split())
-    for default in ("32", "200", "none", "fp32", "0, all weights"):
+    for default in ("32", "200, or all there are", "none", "fp32", "0, all weights"):
         assert f"[default: ({default})]" in shown
 
 
@@ -62,7 +62,7 @@ def test_the_module_gives_one_line_and_status_1_without_a_traceback(tmp_path: Pa
         ),
         (["rtx_nano", "--learning-rate", "1"], "unknown task 'rtx'; known tasks:"),
         (["nano", "--learning-rate", "1"], "config 'nano' is not of the form <task>_<size>"),
-        (["rte_14m"], "no plan of this package has rte_14m: give --learning-rate"),
+        (["rte_12b"], "no plan of this package has rte_12b: give --learning-rate"),
         (["rte_nano", "--steps", "1000"], "steps=1000 must be between 1 and the 96"),
         (["rte_nano", "--runs", "0"], "runs=0 must be at least 1"),
         (["rte_nano", "--workers", "0"], "workers=0 must be at least 1"),

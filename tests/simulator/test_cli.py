@@ -325,3 +325,17 @@ def test_the_help_lists_the_metrics(gptfluence: Callable[..., Done], command: st
     out = gptfluence(command, "--help").out
     said = " ".join(out.replace("│", " ").split())
     assert f"There are {', '.join(METRICS)}, and metrics of a task's own." in said
+
+
+def test_what_is_not_there_is_said_before_slow_libraries_are_imported(tmp_path: Path) -> None:
+    (tmp_path / "D" / "manifests").mkdir(parents=True)
+    (tmp_path / "D" / "manifests" / "own_nano.json").write_text("{}")
+    code = (
+        "import sys\nfrom simulator.cli import main\n"
+        "sys.argv = ['gptfluence', 'train', 'D', '--config', 'other_nano', '--output', 'M']\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 1\n"
+        "print('loaded:', *[name for name in ('torch', 'transformers', 'pyarrow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr == "error: D has no runs of config 'other_nano'; it has: own_nano\n"
+    assert done.stdout == "loaded:\n"

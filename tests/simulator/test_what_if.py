@@ -16,6 +16,7 @@ from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.what_if import WhatIf, simulate_many
+from tests.simulator.conftest import sentiment
 
 POOL, TESTS, STEPS = 7, 4, 6
 CURRICULUM = [[0, 1], [2, 3], [4, 0], [5, 6], [1, 2], [3, 3]]
@@ -188,3 +189,31 @@ def test_shares_with_weights_equal_a_loop(batches: list[list[tuple[int, float]]]
 def test_an_empty_batch_has_no_shares() -> None:
     found = visit_shares([[[0], [1]], [[0], []]], range(2))
     assert found.tolist() == [[[1, 0], [0, 1]], [[1, 0], [0, 0]]]
+
+
+def test_examples_may_be_dictionaries_or_a_dataset(model: GPTfluenceSimulator) -> None:
+    from datasets import Dataset
+
+    examples = sentiment("test", TESTS)
+    rows = [{"id": each.id, "prompt": each.prompt, "target": each.target} for each in examples]
+    initial = [INITIAL] * model.config.order
+    wanted = model.simulate(CURRICULUM, test=examples, initial=initial)
+    for given_rows in (rows, Dataset.from_list(rows), [{**row, "source": "{}", "references": None} for row in rows]):
+        assert torch.equal(model.simulate(CURRICULUM, test=given_rows, initial=initial), wanted)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "a1", "prompt": "b", "target": " c"}], "the id 'a1' of example 0 is not a whole number"),
+        ([{"id": 1, "text": "b"}], "example 0 has no prompt, but id, text: give id, prompt and target"),
+        (["b"], "example 0 is 'b': give dictionaries or objects"),
+        (
+            [{"id": 1, "prompt": "b", "target": " c"}, {"id": 1, "prompt": "d", "target": " c"}],
+            "two examples have the id 1",
+        ),
+    ],
+)
+def test_what_is_no_example_is_said(model: GPTfluenceSimulator, rows: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.simulate(CURRICULUM, test=rows, initial=[[1.0]])

@@ -16,12 +16,14 @@ from gptdynamics.dataset.reading import read_dynamics
 from gptdynamics.dataset.verify import verify
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.hub.push import push
 from gptdynamics.metrics import Metric
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.tasks import Task, add_task_file, get_single_task, get_task, load_examples, task_names
 from gptdynamics.tasks.declared import declaration_of, to_toml
 from gptdynamics.tasks.kept_tasks import read_kept_task
 from gptdynamics.tasks.user_tasks import VARIABLE
+from tests.hub.server import Hub
 
 TICKETS = """
 name = "tickets"
@@ -200,3 +202,16 @@ def test_what_is_kept_comes_back_from_its_file(tmp_path: Path) -> None:
     kept = read_kept_task(written(tmp_path / "odd.toml", to_toml(values)))
     assert declaration_of(kept) == values
     assert kept.followed_metrics[1].title == 'é "quoted"' and kept.text_tokenizer == "char"
+
+
+def test_a_kept_task_goes_to_the_hub_and_comes_back(
+    collect_tickets: Callable[..., Path], hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(collect_tickets(TICKETS), "ada/tickets")
+    monkeypatch.setenv("GPTDYNAMICS_KEPT_TASKS", "")
+    assert "tickets" not in task_names()
+    assert read_dynamics("ada/tickets", "tickets_tiny").runs == ["0000"]
+    assert get_single_task("tickets").labels == (" urgent", " later")
+    other = collect_tickets(TICKETS.replace('" later"]', '" later", " never"]'), "other.toml", out="other")
+    with pytest.raises(SettingsError, match=r"holds another task tickets \(labels: .* here\)"):
+        push(other, "ada/tickets")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,34 @@ def test_influence(gptfluence: Command, memory: str, collected: str, tmp_path: P
         1,
         "error: 'one' is not a list of ids such as 3,17\n",
     )
+
+
+def test_a_dataset_that_the_simulator_was_trained_on_need_not_be_named(
+    gptfluence: Command, memory: str, collected: str, tmp_path: Path
+) -> None:
+    named, unnamed = tmp_path / "named.json", tmp_path / "unnamed.json"
+    assert gptfluence("influence", memory, "--dataset", collected, "--json", named)[0] == 0
+    assert gptfluence("influence", "--model", memory, "--json", unnamed)[0] == 0
+    assert json.loads(named.read_text()) == json.loads(unnamed.read_text())
+    moved = tmp_path / "moved"
+    shutil.copytree(memory, moved)
+    record = json.loads((moved / "training.json").read_text())
+    record["settings"]["dataset"] = "gone"
+    (moved / "training.json").write_text(json.dumps(record))
+    assert gptfluence("simulate", "--model", moved, "--run", "0004")[::2] == (
+        1,
+        f"error: {moved} was trained on gone, which is not here: name its place with --dataset\n",
+    )
+
+
+def test_mislabel_searches_the_pool_of_a_config(gptfluence: Command, collected: str, tmp_path: Path) -> None:
+    asked = ("mislabel", collected, "--config", CONFIG, "--runs", 6, "--workers", 1, "--output", tmp_path / "found")
+    status, out, err = gptfluence(*asked)
+    assert status == 0, err
+    said = "mini_sentiment: 20 rows are searched (--pool) with 6 runs (--runs) on 10 of them each: 6 updates (batch 3, "
+    assert said in out
+    lines = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {json.loads(line)["id"] for line in lines} == set(range(20))
 
 
 def test_simulate_a_run_and_a_file(gptfluence: Command, memory: str, collected: str, tmp_path: Path) -> None:
@@ -183,7 +212,10 @@ def test_mislabel_goes_on_with_more_retrainings(
     [
         (("mini_triples",), "has no labels that could be wrong"),
         (("mini_sentiment", "--flip", "1"), "flip=1.0 must be at least 0 and below 1"),
-        (("mini_sentiment", "--rows", "20"), "rows=20 must be at least twice batch_size=16"),
+        (("mini_sentiment", "--rows", "6", "--batch-size", "4"), "6 rows are too few: each run is on half of them"),
+        (("mini_sentiment", "--rows", "1"), "1 rows are too few"),
+        (("nowhere", "--config", "a_b"), "nowhere: no such dataset folder"),
+        (("ada/own", "--config", "a_b", "--data", "rows"), "leave out --data and --base-model"),
         (("mini_sentiment", "--runs", "3"), "runs=3 must be at least 6"),
         (("mini_sentiment", "--by", "random"), "by='random' must be one of"),
     ],

@@ -32,13 +32,14 @@ from simulator.settings.use_cases import (
 
 SETTINGS: list[Any] = [
     MislabelSettings("sst2", Path("out")),
-    SelectSettings("data", Path("out"), "model"),
-    ValidateSettings("data", Path("out"), "model"),
+    MislabelSettings("d", Path("out"), config="tickets_nano"),
+    SelectSettings("data", "model", output=Path("out")),
+    ValidateSettings(None, "model", output=Path("out")),
     MislabelSettings(
         "sst2", Path("my out"), Path("rows; rm"), "org/model", 64, 0.4, 7, 3e-4, 8, 2, 6, 3, 100, 2, "memory_left_out"
     ),
-    SelectSettings("a'b", Path("out put"), "-model", 5, (3, 17), 2, 4, 1, "rte_nano", "accuracy"),
-    ValidateSettings("data set", Path("o"), "org/model", "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss"),
+    SelectSettings("a'b", "-model", 5, (3, 17), 2, 4, 1, "rte_nano", "accuracy", output=Path("out put")),
+    ValidateSettings("data set", "org/model", "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss", output=Path("o")),
     InfluenceSettings("--dataset", "--model", "0004", (3,), 2, "a_b", "loss"),
     SimulateSettings(None, "m", None, Path("-c.json"), 0.9),
     SimulateSettings("d", "m", "0004"),
@@ -122,13 +123,13 @@ def test_models_of_any_name_come_back(dataset: str, models: tuple[str, ...], spl
 def test_folders_and_runs_of_any_name_come_back(
     model: str, dataset: str, output: Path, run: str | None, share: float
 ) -> None:
-    settings = ValidateSettings(dataset, output, model, run, share=share)
+    settings = ValidateSettings(dataset, model, run, share=share, output=output)
     assert parsed(settings, shlex.split(command_line("gptfluence", "command", settings))[1:]) == settings
 
 
 @given(ids=st.lists(st.integers(-5, 10**6)).map(tuple), count=st.integers(1, 1000))
 def test_lists_of_ids_come_back(ids: tuple[int, ...], count: int) -> None:
-    settings = SelectSettings("d", Path("o"), "m", count, ids)
+    settings = SelectSettings("d", "m", count, ids, output=Path("o"))
     assert parsed(settings, shlex.split(command_line("gptfluence", "command", settings))[1:]) == settings
 
 

@@ -157,7 +157,7 @@ def quick_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_method_is_judged_by_training_on_its_choice(
     memory: str, collected: str, tmp_path: Path, quick_vectors: None
 ) -> None:
-    settings = SelectSettings(collected, tmp_path, memory, count=4, seeds=2, random=3, workers=1)
+    settings = SelectSettings(collected, memory, output=tmp_path, count=4, seeds=2, random=3, workers=1)
     found = select(settings)
     assert set(found.choices) == {"random", "greedy", "one_shot", "tracin", "similarity", "length"}
     assert found.choices["random"][0] != found.choices["random"][1]
@@ -201,4 +201,4 @@ def test_what_cannot_be_chosen_is_refused(
     memory: str, collected: str, tmp_path: Path, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        select(SelectSettings(collected, tmp_path, memory, **changes))  # type: ignore[arg-type]
+        select(SelectSettings(collected, memory, output=tmp_path, **changes))  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from simulator.use_cases.validate_report import validation_result
 
 @pytest.fixture
 def settings(memory: str, collected: str, tmp_path: Path) -> ValidateSettings:
-    return ValidateSettings(collected, tmp_path, memory, each=3, test_examples=4, measured=3, workers=1)
+    return ValidateSettings(collected, memory, output=tmp_path, each=3, test_examples=4, measured=3, workers=1)
 
 
 def test_a_trial_of_a_recorded_run_is_that_run(collected: str, tmp_path: Path) -> None:
