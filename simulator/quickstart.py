@@ -1,9 +1,9 @@
-"""The whole loop on the bundled model and tasks: collect, train, predict held-out runs, compare, report."""
+"""The whole loop on the bundled model and tasks: collect, train, predict held-out runs, compare, report, ask."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptdynamics.collection import CollectSettings, collect
@@ -11,7 +11,12 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.plans import Plan, PlanEntry, known_training
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.ownership import prepare_results_folder
+from simulator.settings.use_cases import InfluenceSettings
 from simulator.training import TrainSettings, train_simulator
+from simulator.use_cases.influence import InfluenceFound, find_influence
+
+# The simulators that are trained, the last of which is asked.
+KINDS = (("markov", "sentence"), ("memory", "sentence"), ("tangent", "gradient"))
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,36 @@ def parts() -> list[Part]:
     ]
 
 
+def most_told(found: InfluenceFound) -> int:
+    """The id of the test example on which most effects are beyond noise."""
+    sure = {
+        example.id: sum(found.word(each) != "unclear" for each in found.effects(example.id)) for example in found.test
+    }
+    return max(sure, key=lambda key: sure[key])
+
+
+def ask(out: Path) -> tuple[InfluenceFound, Path]:
+    """What it is all for: which rows helped and harmed a test example of the label task most; with the page.
+
+    Args:
+        out: the folder of a finished `quickstart`.
+    """
+    from simulator.use_cases.influence_report import write_influence_page
+
+    part, page = parts()[0], out / "influence.html"
+    folder = model_folder(out, part, *KINDS[-1])
+    settings = InfluenceSettings(str(out / "dynamics"), str(folder), config=part.settings.config, metric=part.metric)
+    found = find_influence(settings)
+    found = replace(found, settings=replace(settings, test_ids=(most_told(found),)))
+    write_influence_page(found, page)
+    return found, page
+
+
+def model_folder(out: Path, part: Part, dynamics: str, encoder: str) -> Path:
+    """Where a simulator is."""
+    return out / f"{part.settings.config}-{part.metric}-{dynamics}-{encoder}"
+
+
 def quickstart(
     out: Path,
     on_phase: Callable[[str, int], None],
@@ -63,9 +98,9 @@ def quickstart(
             on_step=lambda name: on_progress(),
         )
         models = []
-        for dynamics, encoder in (("markov", "sentence"), ("memory", "sentence"), ("tangent", "gradient")):
+        for dynamics, encoder in KINDS:
             settings = TrainSettings(str(dataset), config, part.metric, dynamics=dynamics, encoder=encoder)
-            folder = out / f"{config}-{part.metric}-{dynamics}-{encoder}"
+            folder = model_folder(out, part, dynamics, encoder)
             train_simulator(settings, on_phase, on_progress).save(folder, settings)
             models.append(str(folder))
         wanted = EvaluateSettings(str(dataset), config, part.metric, tuple(models))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,36 @@ class Dynamics:
             f"{self.definition.axis_title} of {self.config}: {len(self.runs)} runs, {steps}, "
             f"{len(self.test)} test examples"
         )
+
+    def plot(self, run: str | None = None, test_ids: Sequence[int] = ()) -> Any:
+        """A plotly figure of trajectories as they were measured.
+
+        Args:
+            run: of which run; default: the first.
+            test_ids: of which test examples; default: the first five, and the mean over all.
+
+        Raises:
+            SettingsError: there is no such run or test example.
+            ImportError: plotly is not installed.
+        """
+        from plotly.graph_objects import Figure
+
+        ids = [example.id for example in self.test]
+        run = run or self.runs[0]
+        unknown = [key for key in test_ids if key not in ids]
+        if run not in self.runs or unknown:
+            what = f"test example {unknown[0]}" if unknown else f"run {run!r}"
+            raise SettingsError(f"{self.source}: no {what} of {self.config}; see {self!r}")
+        values = self.values[self.runs.index(run)]
+        figure = Figure(layout={"template": "plotly_white", "title": {"text": f"{self.config}, run {run}"}})
+        figure.update_layout(xaxis_title="training step", yaxis_title=self.definition.axis_title)
+        for key in test_ids or ids[:5]:
+            figure.add_scatter(x=self.step, y=values[:, ids.index(key)], name=f"test example {key}", mode="lines")
+        if not test_ids:
+            figure.add_scatter(
+                x=self.step, y=values.mean(1), name=f"mean of {len(ids)}", mode="lines", line={"width": 4}
+            )
+        return figure
 
     @property
     def definition(self) -> Metric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,34 @@ def check_updates(folder: DatasetFolder, config: str, run: str, updates: int) ->
             f"runs of {config} have {theirs} updates, and this training will have {updates}: "
             "train as long, or record it as another config"
         )
+
+
+def unlike_others(folder: DatasetFolder, config: str, run: str, rates: Sequence[float], batch_size: int) -> str:
+    """What a run has unlike an earlier one of its config, and what the runs can still be used for; else empty.
+
+    Args:
+        folder, config, run: the run.
+        rates: its learning rate at each update.
+        batch_size: examples in most of its updates.
+    """
+    other = _finished_run(folder, config, run)
+    if other is None:
+        return ""
+    row = read_parquet(folder.run_row_path(config, other), ["learning_rate", "batch_size"]).to_pylist()[0]
+    theirs, differ = np.array(row["learning_rate"]), []
+    if len(theirs) != len(rates) or np.abs(theirs - np.array(rates)).max() > 1e-6 * theirs.max():
+        differ.append("learning rates")
+    if row["batch_size"] != batch_size:
+        differ.append(f"batches ({batch_size} rows, {row['batch_size']} there)")
+    if not differ:
+        return ""
+    said = f"run {run} has other {' and '.join(differ)} than run {other}"
+    if differ[0] == "learning rates":
+        return (
+            f"{said}: memory and tangent fit runs of the same rates only. Fit these with --dynamics markov, or record "
+            "each schedule as a config of its own"
+        )
+    return f"{said}: they are fitted together, each batch as the mean of its rows"
 
 
 def check_resumed(resumed: Partial, now: Mapping[str, Any]) -> None:

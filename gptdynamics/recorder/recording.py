@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gptdynamics.configs import config_parts, run_parts
+from gptdynamics.console import say
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.manifest import EARLIER_RECORDING
 from gptdynamics.dataset.ownership import check_dataset_folder
@@ -23,13 +24,14 @@ from gptdynamics.models.base_model import BaseModel
 from gptdynamics.models.local_models import published_name, remember_folder
 from gptdynamics.recorder.base import measured_model, started_from
 from gptdynamics.recorder.checkpoint import Partial, save_partial
-from gptdynamics.recorder.checks import check_first_loss, check_resumed, check_updates
+from gptdynamics.recorder.checks import check_first_loss, check_resumed, check_updates, unlike_others
 from gptdynamics.recorder.description import run_table
 from gptdynamics.recorder.examples import RecordedExamples, Rows, recorded_examples
 from gptdynamics.recorder.find_tokens import Training, find_test_tokens
 from gptdynamics.recorder.kernels import begin_kernels, kernel_plan, kernel_settings, pool_tokens
 from gptdynamics.recorder.measured_tokens import MeasuredTokens
 from gptdynamics.recorder.processes import is_main
+from gptdynamics.recorder.recorder import recording_line
 from gptdynamics.recorder.retraining import redirected
 from gptdynamics.recorder.row_texts import TemplateChat, has_messages
 from gptdynamics.recorder.run_claim import RunClaim
@@ -58,6 +60,7 @@ class Recording:
         failure: why the run has no numbers, or None.
         finished: whether the run has ended, with numbers or without.
         begun: whether it was measured before its first update.
+        written: whether the run is in the folder.
         repeats: whether a recipe makes a run again, see `retraining.py`.
 
     Raises:
@@ -96,7 +99,7 @@ class Recording:
         self.examples: RecordedExamples = recorded_examples(*self.rows, self.task, id_column)
         self.failure: str | None = None
         self.finished = False
-        self.begun = False
+        self.begun = self.written = False
         self.claim = RunClaim(self.folder, config)
         self._saved = self._pause = 0.0
         self._unknown_rate = False
@@ -358,11 +361,15 @@ class Recording:
             except SettingsError as error:
                 self.fail(f"it ended after {len(self.curriculum)} updates: {error}")
         if self.failure is None:
-            self._write(columns, hyperparameters)
+            differs = self._write(columns, hyperparameters)
+            if not self.repeats:
+                say(recording_line(self))
+                if differs:
+                    say(f"note: {differs}")
         self.claim.unfinished.unlink(missing_ok=True)
         self._end()
 
-    def _write(self, columns: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
+    def _write(self, columns: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> str:
         run = self.measurements.as_run(self.curriculum, self.rates, self.kernels)
         if self._unknown_rate:
             hyperparameters = dict(hyperparameters) | {"learning_rate": "unknown, recorded as 0"}
@@ -374,25 +381,12 @@ class Recording:
             self.folder.add_timing(self.config, run)
             self.folder.add_tables(self.config, self._name, row, trajectories)
             self.folder.write_card()
+        self.written = True
+        sizes = [len(batch) for batch in self.curriculum]
+        return unlike_others(self.folder, self.config, self._name, self.rates, max(sizes, key=sizes.count))
 
     def fail(self, reason: str) -> None:
         """Record that the run has no numbers. The training may continue; nothing more is measured."""
         self.failure = reason
         self.folder.add_failure(self.config, self._name, reason)
         logger.warning("run %s of %s is recorded as failed: %s", self._name, self.config, reason)
-
-
-class Recorder:
-    """What both recorders show of the run that they record."""
-
-    recording: Recording
-
-    @property
-    def run(self) -> str | None:
-        """Name of the run; None until it is known."""
-        return self.recording.run
-
-    @property
-    def failure(self) -> str | None:
-        """Why the run has no numbers, or None."""
-        return self.recording.failure

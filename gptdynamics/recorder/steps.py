@@ -22,7 +22,8 @@ from gptdynamics.recorder.description import (
 from gptdynamics.recorder.examples import Rows
 from gptdynamics.recorder.kernels import kernel_plan
 from gptdynamics.recorder.processes import in_main, together
-from gptdynamics.recorder.recording import Recorder, Recording
+from gptdynamics.recorder.recorder import Recorder
+from gptdynamics.recorder.recording import Recording
 from gptdynamics.settings.kernels import KernelSettings
 
 

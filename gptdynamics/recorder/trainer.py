@@ -34,7 +34,8 @@ from gptdynamics.recorder.description import (
 from gptdynamics.recorder.examples import Rows, plain_id
 from gptdynamics.recorder.find_tokens import Training
 from gptdynamics.recorder.processes import in_main, is_main, together
-from gptdynamics.recorder.recording import Recorder, Recording
+from gptdynamics.recorder.recorder import Recorder
+from gptdynamics.recorder.recording import Recording
 from gptdynamics.recorder.trained_tokens import (
     LabelledRow,
     RowSource,

@@ -88,9 +88,9 @@ class TrainerRecipe:
             return trainer.accelerator.prepare(fixed)
 
         trainer.args = copy.copy(trainer.args)
-        trainer.args.max_steps = len(batches)
-        trainer.args.save_strategy = trainer.args.eval_strategy = "no"
-        trainer.args.load_best_model_at_end = False
+        # Nothing is to be saved or evaluated but by the recorder.
+        changed = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+        vars(trainer.args).update(changed | {"max_steps": len(batches)})
         trainer.train_dataset, trainer.get_train_dataloader = self._rows, loader
         try:
             self._attach(trainer)

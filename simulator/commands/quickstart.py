@@ -14,8 +14,11 @@ def quickstart(settings: QuickstartSettings, write_json: WriteJson) -> None:
 
     JSON: a list of `report` (the page) and `rows` (as of evaluate), one for each task.
     """
+    from simulator.quickstart import ask
     from simulator.quickstart import quickstart as run_quickstart
     from simulator.reporting.tables import rows_table
+    from simulator.reporting.verdicts import COLUMNS_MEAN, evaluation_verdict
+    from simulator.use_cases.influence_report import influence_tables, summary
 
     keeps(f"finished runs are kept in {settings.output}")
     with phases() as (on_phase, on_progress):
@@ -23,7 +26,16 @@ def quickstart(settings: QuickstartSettings, write_json: WriteJson) -> None:
     write_json([{"report": page, "rows": evaluation.rows} for evaluation, page in made])
     for evaluation, page in made:
         show(rows_table(evaluation.rows))
+        say(evaluation_verdict(evaluation.rows))
         say(f"report: {page.resolve()}")
+    say(COLUMNS_MEAN)
+    found, page = ask(settings.output)
+    [test_id] = found.settings.test_ids
+    say(f"Which training rows moved test example {test_id}? {summary(found)}")
+    for table in influence_tables(found)[-1:]:
+        show(table)
+    say(found.verdict(test_id))
+    say(f"the page with all of them: {page.resolve()}")
     model, dynamics = made[0][0].rows[-1].model, settings.output / "dynamics"
     say("next, on rows of your own or of the Hub:")
     say(f"  gptdynamics collect rte_nano --runs 8 --output {dynamics}")

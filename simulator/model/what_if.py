@@ -7,6 +7,7 @@ numbered from 1: step t ends with the metric after t updates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Curricula simulated at once; keeps the shares of a thousand pool examples well within a processor's memory.
 CHUNK = 64
+# A run of fewer rows than this share of what any training run had is unlike them; leaving some out is not.
+FEWER = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +210,23 @@ class WhatIf:
         sizes = {len(batch) for batch in self.curriculum} - {config.batch_size, 0}
         if sizes:
             differences.append(f"batches of {', '.join(map(str, sorted(sizes)))}, trained on {config.batch_size}")
-        return tuple(differences)
+        return (*differences, *self._unlike())
+
+    def _unlike(self) -> list[str]:
+        """In which ways the rows and how often they are visited are unlike the runs that the model was trained on."""
+        config, visits = self.situation.simulator.config, Counter(key for batch in self.curriculum for key in batch)
+        differences = []
+        if config.fewest_rows and len(visits) < FEWER * config.fewest_rows:
+            rows = f"{len(visits)} row{'' if len(visits) == 1 else 's'}"
+            differences.append(f"{rows}, trained on runs of at least {config.fewest_rows}")
+        most = max(visits.values(), default=0)
+        if config.most_visits and most > config.most_visits:
+            differences.append(f"a row visited {most} times, trained on at most {config.most_visits}")
+        trained_on = set(config.pool_ids) - set(config.never_visited)
+        new = sum(key not in trained_on for key in visits) if config.pool_ids else 0
+        if new:
+            differences.append(f"{new} row{'' if new == 1 else 's'} that no run it was trained on has")
+        return differences
 
     def shares(self) -> torch.Tensor:
         """`[1, steps, N]` share of each pool example in each batch."""

@@ -51,8 +51,8 @@ class SimulateSettings(OfDataset):
         metric: which metric, of a simulator of several.
     """
 
+    model: Annotated[str, CommandLine(positional=True, hidden=True)]
     dataset: Annotated[str | None, CommandLine(positional=True)] = None
-    model: Model = None
     run: Run = None
     curriculum: Path | None = None
     interval: float | None = None
@@ -63,8 +63,6 @@ class SimulateSettings(OfDataset):
         check_fields(self, {"interval": Range(0, 1, above=True, below=True)})
         if self.dataset is None and self.curriculum is None and self.run is None:
             raise SettingsError("give a curriculum file, or a dataset with the run to simulate")
-        if self.dataset is None and self.model is None:
-            raise SettingsError("give a simulator, or a dataset to train one on")
         if self.curriculum is not None and self.run is not None:
             raise SettingsError("give a run or a curriculum file, not both")
 

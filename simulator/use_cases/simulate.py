@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.parsing import read_json
 from simulator.model.what_if import WhatIf
@@ -25,6 +26,7 @@ class SimulatedRun:
         values: `[M, T + 1]`.
         low, high: ends of the band, or None.
         beyond: in which ways this goes beyond the runs that the model was trained on.
+        measured: of a recorded run, the mean over test examples at each measured step.
     """
 
     config: str
@@ -34,6 +36,7 @@ class SimulatedRun:
     low: torch.Tensor | None
     high: torch.Tensor | None
     beyond: tuple[str, ...]
+    measured: dict[int, float] | None = None
 
     def record(self) -> dict[str, object]:
         """Plain values."""
@@ -46,6 +49,7 @@ class SimulatedRun:
             "low": None if self.low is None else self.low.tolist(),
             "high": None if self.high is None else self.high.tolist(),
             "beyond": list(self.beyond),
+            "measured": self.measured,
         }
 
 
@@ -107,4 +111,10 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
         low=simulation.low if band else None,
         high=simulation.high if band else None,
         beyond=run.beyond,
+        measured=_measured(fact) if settings.curriculum is None and fact is not None else None,
     )
+
+
+def _measured(fact: Dynamics) -> dict[int, float]:
+    """The mean over test examples at each measured step of one run."""
+    return dict(zip(fact.step.tolist(), fact.values[0].mean(1).tolist(), strict=True))

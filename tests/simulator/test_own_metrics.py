@@ -77,7 +77,7 @@ def test_parts_have_metrics_of_their_own(models: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("metric", OWN)
 def test_predictions_keep_to_the_range_of_the_metric(models: dict[str, str], dataset: str, metric: str) -> None:
-    found = simulate(SimulateSettings(dataset, models[metric], interval=0.5))
+    found = simulate(SimulateSettings(models[metric], dataset, interval=0.5))
     assert found.low is not None and found.high is not None
     _, least, greatest = load_simulator(models[metric]).config.scale
     for values in (found.values, found.low, found.high):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,20 @@ def test_what_goes_beyond_training_is_said(run: WhatIf) -> None:
     assert longer[0] == "12 steps, trained on 6"
     assert longer[1].startswith("sum of learning rates 0.007")
     assert run.schedule([2e-3] + [0.0] * 5).beyond == ("learning rate 0.002, trained on at most 0.001",)
+
+
+def test_rows_and_repeats_that_no_training_run_had_are_said(run: WhatIf, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run.situation.simulator.config
+    monkeypatch.setattr(config, "most_visits", 3)
+    monkeypatch.setattr(config, "fewest_rows", 6)
+    assert run.beyond == ()
+    assert replace(run, curriculum=((3, 4),) * STEPS).beyond == (
+        "2 rows, trained on runs of at least 6",
+        f"a row visited {STEPS} times, trained on at most 3",
+    )
+    monkeypatch.setattr(config, "never_visited", [5, 6])
+    assert run.beyond == ("2 rows that no run it was trained on has",)
+    assert "2 rows that no run" in repr(run) and run.replace({5: 1, 6: 0}).beyond == ()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def test_a_simulator_is_loaded_where_the_package_is_not(hub: Hub, trained: Path,
     files = hub.store.files("model", ID)
     card = files["README.md"].decode()
     (load,) = code(card, "python")
-    load += "(line,) = plt.gca().lines\nprint(line.get_ydata().tolist())\nprint(predicted.tolist())\n"
+    load += (
+        "(line,) = plt.gca().lines\nprint(line.get_ydata().tolist())\nprint(predicted.tolist())\nprint(curriculum)\n"
+    )
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PACKAGE + load],
         env=hub.environment(tmp_path / "home", "hf_ada_write", xet=True) | {"MPLBACKEND": "agg"},
@@ -69,11 +71,12 @@ def test_a_simulator_is_loaded_where_the_package_is_not(hub: Hub, trained: Path,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    shape, drawn, values = done.stdout.strip().splitlines()[-3:]
+    shape, drawn, values, curriculum = done.stdout.strip().splitlines()[-4:]
     assert shape == "torch.Size([4, 7])" and json.loads(drawn) == json.loads(values)[0]
-    expected = GPTfluenceSimulator.from_pretrained(trained).simulate([[0, 1]] * 6)
-    assert json.loads(values) == expected.tolist()
-    assert (GPTfluenceSimulator.from_pretrained(ID).simulate([[0, 1]] * 6) == expected).all()
+    batches, simulator = json.loads(curriculum), GPTfluenceSimulator.from_pretrained(trained)
+    expected = simulator.simulate(batches)
+    assert json.loads(values) == expected.tolist() and simulator.what_if(batches).beyond == ()
+    assert (GPTfluenceSimulator.from_pretrained(ID).simulate(batches) == expected).all()
 
 
 def test_the_card_names_figures_and_no_local_path(hub: Hub, trained: Path, tmp_path: Path) -> None:

@@ -88,13 +88,15 @@ def test_simulate_a_run_and_a_file(gptfluence: Command, memory: str, collected: 
     recorded, own = tmp_path / "recorded.json", tmp_path / "own.json"
     status, out, err = gptfluence("simulate", memory, "--dataset", collected, "--run", "0004", "--json", recorded)
     assert status == 0, err
-    assert "simulated loss" in out
+    assert "simulated loss" in out and "mean, measured" in out
     batches = tmp_path / "curriculum.json"
     batches.write_text(json.dumps([[0, 1, 2]] * 8))
     status, out, err = gptfluence("simulate", memory, "--curriculum", batches, "--interval", "0.5", "--json", own)
     assert status == 0, err
     found = json.loads(own.read_text())
-    assert len(found["values"]) == 6 and len(found["values"][0]) == 9 and found["beyond"] == []
+    assert f"[{found['low'][0][-1]:.3f}, {found['high'][0][-1]:.3f}]" in out
+    assert len(found["values"]) == 6 and len(found["values"][0]) == 9
+    assert found["beyond"] == ["3 rows, trained on runs of at least 12", "a row visited 8 times, trained on at most 2"]
     assert all(
         low <= value <= high
         for low, value, high in zip(found["low"][0], found["values"][0], found["high"][0], strict=True)

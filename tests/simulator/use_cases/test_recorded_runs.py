@@ -109,6 +109,42 @@ def test_a_recipe_makes_recorded_runs_again(own: Own, tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept.truth, checked.truth)
 
 
+def test_the_recorder_says_what_it_recorded_and_what_comes_next(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    said = capsys.readouterr().out.splitlines()
+    assert said == [] or "recorded run 0000" in said[-1]
+    own.train(batches(1))
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("recorded ")]
+    assert line == (
+        f"recorded run 0001 of {CONFIG} in {own.root}: {UPDATES} updates, 6 test examples at 5 steps, kernels at 2 "
+        f"steps. Next: gptfluence influence {own.root}"
+    )
+    assert "note:" not in line
+    read = read_dynamics(own.root, CONFIG)
+    figure = read.plot("0001", [2])
+    np.testing.assert_array_equal(figure.data[0].y, read.values[1, :, 2])
+    assert len(read.plot().data) == 6
+    with pytest.raises(SettingsError, match="no test example 99"):
+        read.plot(test_ids=[99])
+
+
+def test_runs_of_other_rates_are_told(own: Own, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = get_task("mini_sentiment")
+    pool, test = load_examples(task, "pool", POOL), load_examples(task, "test", 6)
+    loop = Loop(tiny_model_folder, pool, UPDATES, rate=5e-3)
+    settings = RecordSettings(eval_every=3)
+    with StepRecorder(
+        own.root, CONFIG, pool, test, loop.model, loop.tokenizer, loop.optimizer, settings=settings
+    ) as recorder:
+        for ids in batches(2):
+            with recorder.step(ids):
+                loop.update(ids)
+    said = capsys.readouterr().out
+    assert "note: run 0001 has other learning rates than run 0000: memory and tangent fit runs of the same" in said
+    assert repr(recorder).startswith(f"StepRecorder: recorded run 0001 of {CONFIG} in ")
+    new = StepRecorder(own.root, CONFIG, pool, test, loop.model, loop.tokenizer, loop.optimizer, settings=settings)
+    assert repr(new).endswith("(24 pool rows, 6 test examples) that has not begun")
+
+
 def test_without_a_recipe_it_is_said_what_can_be_asked(own: Own, tmp_path: Path) -> None:
     for ask in (simulator.validate, simulator.select):
         with pytest.raises(SettingsError, match=r"only you can make again.*recipe=train.*influence, what-if"):
