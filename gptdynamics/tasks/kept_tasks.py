@@ -1,4 +1,4 @@
-"""Tasks that dataset folders keep, as TOML in their folder `tasks`: known wherever such a folder is opened."""
+"""Tasks that dataset folders keep, as TOML in their folder `own_tasks`: known wherever such a folder is opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptdynamics.tasks.user_tasks import checked_task
 
 # A path by name. Worker processes inherit the environment.
 _VARIABLE = "GPTDYNAMICS_KEPT_TASKS"
-FOLDER = "tasks"
+FOLDER = "own_tasks"
 
 
 def remember_kept_tasks(root: Path) -> None:

@@ -173,14 +173,14 @@ def test_verify_finds_what_is_no_kept_task(
     collect_tickets: Callable[..., Path], name: str, text: str, what: str
 ) -> None:
     folder = collect_tickets(TICKETS)
-    written(folder / "tasks" / name, text)
-    faults = [fault for fault in verify(folder).faults if fault.file == f"tasks/{name}"]
+    written(folder / "own_tasks" / name, text)
+    faults = [fault for fault in verify(folder).faults if fault.file == f"own_tasks/{name}"]
     assert faults and what in faults[0].what and faults[0].remedy
 
 
 def test_code_in_a_dataset_folder_is_never_run(collect_tickets: Callable[..., Path], tmp_path: Path) -> None:
     folder = collect_tickets(TICKETS)
-    written(folder / "tasks" / "tickets.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n" + PYTHON)
+    written(folder / "own_tasks" / "tickets.py", f"open({str(tmp_path / 'ran')!r}, 'w')\n" + PYTHON)
     read_dynamics(folder, "tickets_tiny")
     verify(folder)
     get_task("tickets")

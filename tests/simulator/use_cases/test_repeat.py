@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ from simulator.settings.use_cases import (
     SimulateSettings,
     ValidateSettings,
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def datasets_of_any_name() -> Iterator[None]:
+    """No dataset that is named here is there."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("simulator.settings.of_dataset.check_source", lambda *given: None)
+        yield
+
 
 SETTINGS: list[Any] = [
     MislabelSettings("sst2", Path("out")),
