@@ -166,7 +166,7 @@ def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[int], Callabl
     """Each method with its numbers of runs, and its scores by number and name."""
     for method in dict.fromkeys(row["method"] for row in rows):
         numbers = list(dict.fromkeys(row["number"] for row in rows if row["method"] == method))
-        yield method, numbers, lambda number, score, of=method: over_draws(rows, of, number, score)
+        yield method, numbers, partial(over_draws, rows, method)
 
 
 def _wanted(rows: list[dict[str, Any]]) -> dict[str, str]:
