@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 Curriculum = list[list[int]]
 # Share of the rows that a run visits which a counterfactual run leaves out.
 LEAVE_OUT = 0.2
+
+
+def visited_rows(curriculum: Sequence[Sequence[int]]) -> set[int]:
+    """The pool ids that a curriculum has in any batch."""
+    return set().union(*curriculum)
 
 
 def run_seed(settings: RunSettings | RecordSettings, run: str) -> list[int]:
@@ -40,7 +46,7 @@ def left_out(settings: RunSettings, run: str, leave_out: float = LEAVE_OUT) -> l
     parts = run_parts(run)
     if parts.base is None:
         return []
-    visited = sorted({pool_id for batch in draw_curriculum(settings, parts.base) for pool_id in batch})
+    visited = sorted(visited_rows(draw_curriculum(settings, parts.base)))
     rng = np.random.default_rng([settings.seed, run_parts(parts.base).index, 2, parts.index])
     chosen: list[int] = rng.choice(visited, size=round(leave_out * len(visited)), replace=False).tolist()
     return sorted(chosen)

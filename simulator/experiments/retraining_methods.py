@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from gptdynamics.configs import run_parts, split_of
-from gptdynamics.curriculum import Curriculum
+from gptdynamics.curriculum import visited_rows
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.gradient_reading import has_products
 from simulator.attribution.exact_first_order import exact_first_order
@@ -189,10 +189,6 @@ def by_exact_first_order(retrainings: RetrainedTestRuns) -> np.ndarray:
             on_progress=retrainings.on_progress,
         )
         chosen = retrainings.places(run)
-        gone = [_rows(facts.curricula[index]) - _rows(runs.curricula[place]) for place in chosen]
+        gone = [visited_rows(facts.curricula[index]) - visited_rows(runs.curricula[place]) for place in chosen]
         predicted[chosen] = effects.without(gone).swapaxes(1, 2)
     return predicted
-
-
-def _rows(curriculum: Curriculum) -> set[int]:
-    return {key for batch in curriculum for key in batch}

@@ -228,7 +228,8 @@ class ValidateSettings(OfDataset):
         dataset: runs of its config, with texts: a folder, a Hub id or the short name.
         output: folder for tables, figures and the page. What is trained is kept there.
         run: the run that is changed.
-        each: runs of each of the four kinds of change.
+        each: runs of each of the four kinds of change. Runs with rows left out that the dataset has are taken instead
+            of trained ones.
         share: share of the run's examples that are left out or replaced.
         test_examples: test examples that are measured, evenly chosen.
         measured: steps that are measured, the first and the last among them.

@@ -1,5 +1,6 @@
 """How far a simulator can be trusted: counterfactual runs, simulated and really trained.
 
+Where the dataset has the run made again with rows left out, those retrainings are taken, and none are trained for it.
 Nothing of the counterfactual runs is given to any method: the simulator gets the first values of the run that they
 are changes of, TracIn the gradient products of that run, the mean curve the training runs.
 """
@@ -13,7 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from gptdynamics.dataset import Dynamics
+from gptdynamics.configs import run_parts
+from gptdynamics.curriculum import visited_rows
+from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.dataset.gradient_reading import has_products, read_products
 from gptdynamics.errors import SettingsError
 from gptdynamics.recorder.retraining import Recipe
@@ -36,6 +39,9 @@ from simulator.use_cases.trials import train_all, trial_contents
 
 # At most, where nothing is said.
 TESTS = 50
+LEFT_OUT = "leave_out"
+# Fewer retrainings than a validation trains of a kind at least are no ranking.
+FEWEST = 3
 LEVELS = (0.5, 0.7, 0.8, 0.9)
 
 
@@ -45,7 +51,7 @@ class Validation(ShownResult):
 
     Attributes:
         config, metric, run: of the run that was changed.
-        kinds: `[R]` of the runs.
+        kinds: `[R]` of the runs; the first `recorded` of them are of the dataset.
         step: `[S]`.
         truth: `[R, S, M]` as trained.
         predicted: `[R, S, M]` by method.
@@ -65,6 +71,7 @@ class Validation(ShownResult):
     bands: dict[float, tuple[np.ndarray, np.ndarray]]
     simulated_seconds: float
     trained_seconds: float | None
+    recorded: int = 0
 
     def result(self) -> Result:
         """Tables, figures and rows."""
@@ -76,12 +83,16 @@ class Validation(ShownResult):
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The counterfactuals of a case, the test examples they are measured on, and what they are trained on."""
+    """The counterfactuals of a case, the test examples they are measured on, and what they are trained on.
+
+    The first of the changes are those of `recorded` runs of the dataset, if there are any; others are trained.
+    """
 
     case: Case
     fact: Dynamics
     test_indices: list[int]
     changes: list[Counterfactual]
+    recorded: Dynamics | None
     contents: BenchContents | None
 
 
@@ -96,8 +107,21 @@ def _draw(settings: ValidateSettings, recipe: Recipe | None = None) -> _Drawn:
     contents = None
     if ours:
         contents = trial_contents(fact, [fact.test[index] for index in test_indices], settings.measured)
-    changes = draw_counterfactuals(case.model.what_if(fact), settings.each, settings.share, settings.seed)
-    return _Drawn(case, fact, test_indices, changes, contents)
+    run = case.model.what_if(fact)
+    changes = draw_counterfactuals(run, settings.each, settings.share, settings.seed)
+    recorded = _recorded(fact)
+    if recorded is not None:
+        gone = [visited_rows(fact.curricula[0]) - visited_rows(curriculum) for curriculum in recorded.curricula]
+        others = [change for change in changes if change.kind != LEFT_OUT]
+        changes = [*[Counterfactual(LEFT_OUT, run.drop(rows)) for rows in gone], *others]
+    return _Drawn(case, fact, test_indices, changes, recorded, contents)
+
+
+def _recorded(fact: Dynamics) -> Dynamics | None:
+    """The retrainings of a run that the dataset has, on the same test examples; None where they are too few."""
+    every = read_dynamics(fact.source, fact.config, fact.metric, counterfactual=True)
+    chosen = [index for index, run in enumerate(every.runs) if run_parts(run).base == fact.runs[0]]
+    return every.take(chosen) if len(chosen) >= FEWEST and every.test == fact.test else None
 
 
 def trainings_of(settings: ValidateSettings) -> tuple[int, int, int, float]:
@@ -111,7 +135,8 @@ def trainings_of(settings: ValidateSettings) -> tuple[int, int, int, float]:
         GPTDynamicsError: model, dataset or settings do not fit.
     """
     drawn = _draw(settings)
-    count, updates = len(drawn.changes), len(drawn.fact.curricula[0])
+    recorded = len(drawn.recorded.runs) if drawn.recorded is not None else 0
+    count, updates = len(drawn.changes) - recorded, len(drawn.fact.curricula[0])
     assert drawn.contents is not None
     cost = time_trials(drawn.contents, drawn.fact.curricula[0])
     tests = len(drawn.test_indices)
@@ -141,8 +166,13 @@ def validate(
     began = time.process_time()
     values = simulate_many(alternatives)
     simulated_seconds = time.process_time() - began
-    on_phase("real trainings", len(alternatives))
-    truth, step, seconds = _train(drawn, alternatives, settings, recipe, on_progress)
+    recorded = len(drawn.recorded.runs) if drawn.recorded is not None else 0
+    on_phase("real trainings", len(alternatives) - recorded)
+    truth, step, seconds = _train(drawn, alternatives[recorded:], settings, recipe, on_progress)
+    if drawn.recorded is not None:
+        # What is compared must be measured at the same steps.
+        step, ours, theirs = np.intersect1d(step, drawn.recorded.step, return_indices=True)
+        truth = np.concatenate([drawn.recorded.values[:, theirs][:, :, drawn.test_indices], truth[:, ours]])
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:
         band = _band(case, alternatives[0], values, level)
@@ -153,7 +183,7 @@ def validate(
         :, drawn.test_indices
     ]
     predicted = {case.method: _at(values, step, drawn.test_indices)}
-    predicted["mean_curve"] = np.repeat(mean[None], len(alternatives), 0)
+    predicted["mean_curve"] = np.repeat(mean[None], len(truth), 0)
     traced = tracin(fact, drawn.test_indices, alternatives, step)
     if traced is not None:
         predicted["tracin_cp_10"] = traced
@@ -169,6 +199,7 @@ def validate(
         bands=bands,
         simulated_seconds=simulated_seconds,
         trained_seconds=seconds,
+        recorded=recorded,
     )
 
 

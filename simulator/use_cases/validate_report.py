@@ -69,6 +69,11 @@ def validation_result(validation: Validation) -> Result:
         "A line `less` is a difference of two scores on the same draws. "
         "The mean curve predicts the same for every run: it has no score."
     )
+    if validation.recorded:
+        result.notes.append(
+            f"The {validation.recorded} runs with rows left out are of the dataset, where a fifth of the rows is left "
+            "out, and were not trained again; steps that they were not measured at are left out of everything."
+        )
     if TRACED not in validation.predicted:
         result.skipped.append(
             f"{TRACED}: run {validation.run} has no recorded gradient products of the {validation.metric}"
@@ -144,21 +149,24 @@ def _cost(validation: Validation, result: Result) -> Table:
     return Table("Cost, processor seconds", ["how", "runs", "each"], cells)
 
 
-def _by_step(validation: Validation, result: Result) -> Panel:
-    """Scores over all subsets at each measured step after the first, where all runs are the same."""
+def _by_step(validation: Validation, about: str, result: Result) -> Panel:
+    """Scores over all subsets at each measured step after the first, where all runs are the same, and their table."""
     chosen = np.isin(validation.kinds, SUBSETS)
-    series = []
+    series, cells = [], []
     for name, predicted in validation.predicted.items():
         if name == "mean_curve":
             continue
         scores = lds_by_step(predicted[chosen, 1:], validation.truth[chosen, 1:])
         steps = validation.step[1:].tolist()
         series.append(Series(name, steps, [score.value for score in scores]))
+        cells.append([name, *[interval_text(score.value, score.low, score.high) for score in scores]])
         result.rows.extend(
             {"method": name, "outcome": "step", "step": step, "over": "subsets", "runs": int(chosen.sum())}
             | vars(score)
             for step, score in zip(steps, scores, strict=True)
         )
+    columns = ["method", *map(str, validation.step[1:])]
+    result.tables.append(Table(f"{about}: datamodelling score of subsets by number of updates", columns, cells))
     return Panel("subsets", "updates", "datamodelling score", series, kind="points")
 
 
@@ -179,7 +187,7 @@ def _figure(validation: Validation, about: str, result: Result) -> Figure:
             Series(next(iter(validation.predicted)), levels, inside),
         ]
         panels.append(Panel("", "level of the band", "share of true values inside", lines, kind="points"))
-    panels.append(_by_step(validation, result))
+    panels.append(_by_step(validation, about, result))
     method, kinds = next(iter(validation.predicted)), np.array(validation.kinds)
     mean = validation.predicted["mean_curve"][:, -1]
     guessed, changed = ((each[:, -1] - mean).mean(1) for each in (validation.predicted[method], validation.truth))

@@ -13,10 +13,11 @@ from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.plans import Plan, PlanEntry
 from simulator import report
+from simulator.attribution.counterfactuals import SUBSETS
 from simulator.attribution.lds import lds, lds_difference
 from simulator.baselines import MeanCurve, NotApplicableError
 from simulator.evaluation.scoring import score_prediction
-from simulator.evaluation.simulated import Simulated
+from simulator.evaluation.simulated import Simulated, load_simulator
 from simulator.experiments import Workbench, run_experiment
 from simulator.experiments.number_of_runs import DRAWS, draws
 from simulator.experiments.retraining_methods import (
@@ -26,7 +27,9 @@ from simulator.experiments.retraining_methods import (
     by_target,
 )
 from simulator.reporting.numbers import interval_text, number_text
+from simulator.settings.use_cases import ValidateSettings
 from simulator.training import TrainSettings, train_simulator
+from simulator.use_cases.validate import trainings_of, validate
 
 CONFIG, OTHER = "mini_sentiment_again", "mini_sentiment_other"
 UPDATES, MEASURED = 8, [0, 4, 8]
@@ -214,3 +217,26 @@ def test_a_report_says_how_its_methods_rank_retrainings(
     assert interval_text(score.value, score.low, score.high) in section and "all (11)" in section
     report(repeated, tmp_path / "other.html", config=OTHER)
     assert "Runs made again" not in (tmp_path / "other.html").read_text()
+
+
+def test_validation_takes_the_retrainings_of_the_dataset_and_trains_the_other_changes(
+    repeated: str, retrainings: RetrainedTestRuns, tmp_path: Path
+) -> None:
+    training = TrainSettings(repeated, CONFIG, dynamics="tangent")
+    train_simulator(training).save(tmp_path / "model", training)
+    settings = ValidateSettings(
+        str(tmp_path / "model"), repeated, tmp_path / "out", run="0004", each=3, test_examples=3, measured=3, workers=1
+    )
+    assert trainings_of(settings)[0] == 9
+    validation = validate(settings)
+    assert validation.kinds.count("leave_out") == validation.recorded == 6 and len(validation.kinds) == 15
+    own, tests = retrainings.runs.take(retrainings.places("0004").tolist()), [0, 2, 5]
+    np.testing.assert_array_equal(validation.truth[:6], own.values[..., tests])
+    simulated = Simulated(load_simulator(settings.model)).predict(own)[..., tests]
+    np.testing.assert_allclose(validation.predicted["tangent"][:6], simulated, rtol=1e-5)
+    result = validation.result()
+    [table] = [table for table in result.tables if "by number of updates" in table.title]
+    assert table.columns == ["method", "4", "8"] and table.rows[0][0] == "tangent"
+    chosen = np.isin(validation.kinds, SUBSETS)
+    score = lds(validation.predicted["tangent"][chosen, 1], validation.truth[chosen, 1])
+    assert table.rows[0][1] == interval_text(score.value, score.low, score.high)
