@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,13 @@ def test_ids_survive_what_the_trainer_does_with_its_dataset(
     assert [f"Say {at}: {at} it is<|endoftext|>" for at in ids] == seen
     assert ids != sorted(ids)
     assert verify(tmp_path / "d").faults == []
+    # Mixed precision is of the training, not of what is measured, and goes on as it was.
+    mixed, _ = trainer(bf16=True)
+    DynamicsRecorder(tmp_path / "mixed", "sayings_llama", pool, test, settings=how).attach(mixed)
+    mixed.train()
+    assert mixed.model.forward is mixed.model.__dict__["forward"]
+    losses = read_dynamics(tmp_path / "mixed", "sayings_llama", "loss").values
+    np.testing.assert_allclose(losses[:, 0], read.values[:, 0], rtol=1e-6)
     packed, seen = trainer(packing=True, packing_strategy="wrapped")
     DynamicsRecorder(tmp_path / "d", "sayings_llama", pool, test, settings=how).attach(packed)
     with pytest.raises(DataError, match=r"packing puts several examples.* into one row.*Set packing=False"):
