@@ -155,12 +155,15 @@ class Regression:
     def towards(self, weights: np.ndarray) -> Regression:
         """With a prior `[D]` for features that are not divided by `size`, as large as the runs say.
 
-        Its size is that of the regression on what it predicts; where one run says nothing, it stays as it is.
+        Its size is that of the regression on what it predicts, with the size it is shipped with counted as one run more:
+        two runs would make anything of it, and one says nothing.
         """
         prior = weights * self.size
         scatter, cross = self.scatter.sum((0, 1)), self.cross.sum((0, 1))[:, 0]
         power = float(prior @ scatter @ prior)
-        prior = prior * (max(float(prior @ cross), 0.0) / power if power > 0 else 1.0)
+        others = len(self.cross) - 1
+        share = max(float(prior @ cross), 0.0) / power if power > 0 else 1.0
+        prior = prior * (others * share + 1.0) / (others + 1)
         return replace(self, cross=self.cross - self.scatter @ prior[:, None], prior=prior)
 
     def weights(self, ridge: float, runs: np.ndarray, folds: np.ndarray) -> np.ndarray:

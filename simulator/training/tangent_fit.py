@@ -46,8 +46,9 @@ RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Settings are compared at so many measured steps, evenly spread.
 TUNED_STEPS = 25
 TEST_COMPONENTS = 64
-# What ranks retrainings better may have an error that is larger by this share of the least.
-WORSE_FOR_SCORE = 0.1
+# What ranks retrainings better may have an error that is larger by this share of the least; so may a stronger ridge,
+# which tends to.
+TOLERATED = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def choose_setting(tried: Mapping[Setting, Tried]) -> tuple[Setting, int]:
 
     What predicts runs left out best does not rank retrainings best. So of all whose error is within a standard error of
     the best, or a tenth above it, that with the highest score is taken; without scores, the strongest ridge of the best
-    setting whose error is within a standard error.
+    setting.
     """
     best = min(tried, key=lambda setting: tried[setting].errors.mean(1).min())
     least = tried[best].errors[tried[best].errors.mean(1).argmin()]
@@ -110,9 +111,7 @@ def choose_setting(tried: Mapping[Setting, Tried]) -> tuple[Setting, int]:
         worse = each.errors - least
         runs = len(least)
         margin = worse.std(1, ddof=1) / np.sqrt(runs) if runs > 1 else np.zeros(len(worse))
-        if each.scores is not None:
-            margin = np.maximum(margin, WORSE_FOR_SCORE * least.mean())
-        allowed[setting] = np.flatnonzero(worse.mean(1) <= margin)
+        allowed[setting] = np.flatnonzero(worse.mean(1) <= np.maximum(margin, TOLERATED * least.mean()))
     if tried[best].scores is None:
         return best, int(allowed[best][-1])
     ranked = [
