@@ -155,8 +155,8 @@ class Regression:
     def towards(self, weights: np.ndarray) -> Regression:
         """With a prior `[D]` for features that are not divided by `size`, as large as the runs say.
 
-        Its size is that of the regression on what it predicts, the size it is shipped with counting as one run more: two
-        runs would make anything of it, and one says nothing.
+        Its size is that of the regression on what it predicts; that which is shipped counts as one run more, since
+        two runs would make anything of it, and one says nothing.
         """
         prior = weights * self.size
         scatter, cross = self.scatter.sum((0, 1)), self.cross.sum((0, 1))[:, 0]
