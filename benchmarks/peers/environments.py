@@ -30,10 +30,10 @@ def python_of(requirements: tuple[str, ...], folder: Path) -> Path:
     if done.exists():
         return python
     shutil.rmtree(root, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", root], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
     packages = root / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", *requirements]
-    made = subprocess.run(install, capture_output=True, text=True)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    made = subprocess.run([*install, "--target", packages, *requirements], capture_output=True, text=True)
     if made.returncode:
         raise NoEnvironmentError(f"pip install {' '.join(requirements)}: {made.stderr.strip().splitlines()[-1]}")
     (packages / "project.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")

@@ -30,7 +30,8 @@ def fit_trackstar(work: Work) -> Fitted:
         rows = [{name: batch[name][place, :length].tolist() for name in names} for place, length in enumerate(lengths)]
         data, processor = Dataset.from_list(rows), GradientProcessor(projection_dim=WIDTH)
         with tempfile.TemporaryDirectory() as folder:
-            settings = IndexConfig(run_path=folder, projection_dim=WIDTH, loss_reduction="mean")
+            settings = IndexConfig(run_path=f"{folder}/index", projection_dim=WIDTH, loss_reduction="mean")
+            settings.partial_run_path.mkdir()
             collector = InMemoryCollector(
                 model=model.base_model, cfg=settings, processor=processor, data=data, skip_hessians=not moments
             )

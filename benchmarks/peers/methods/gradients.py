@@ -42,18 +42,25 @@ def fit_final(work: Work, cosine: bool) -> Fitted:
 
 def fit_tracin(work: Work) -> Fitted:
     """The checkpoint before each update, with the update's rate and the row's share of its batch."""
-    kept = [_rows(work, done) for done in work.checkpoints[:-1]]
+    used = work.checkpoints[:-1]
     place = {row: index for index, row in enumerate(work.rows)}
+    known: dict[tuple[int, ...], np.ndarray] = {}
 
     def products(tests: Sequence[int]) -> np.ndarray:
-        batches = [work.test_batch([test]) for test in tests]
-        return np.stack([(rows @ gradients(model, batches).T).numpy() for model, rows in kept])
+        """At each checkpoint `[C, N, m]`; the rows' gradients of all checkpoints together would be gigabytes."""
+        if tuple(tests) not in known:
+            batches, found = [work.test_batch([test]) for test in tests], []
+            for done in used:
+                model, rows = _rows(work, done)
+                found.append((rows @ gradients(model, batches).T).numpy())
+            known[tuple(tests)] = np.stack(found)
+        return known[tuple(tests)]
 
     def shares(curriculum: list[list[int]]) -> np.ndarray:
         """Rates times shares of each row, before each measured step and at each checkpoint: `[S, C, N]`."""
-        found = np.zeros((len(work.step), len(kept), len(work.rows)))
+        found = np.zeros((len(work.step), len(used), len(work.rows)))
         for update, (batch, rate) in enumerate(zip(curriculum, work.learning_rate, strict=True)):
-            checkpoint = np.searchsorted(work.checkpoints[:-1], update, side="right") - 1
+            checkpoint = np.searchsorted(used, update, side="right") - 1
             for row in batch:
                 found[np.array(work.step) > update, checkpoint, place[row]] += rate / len(batch)
         return found
@@ -73,8 +80,9 @@ def _final_passes(work: Work) -> tuple[float, float]:
 
 
 def _tracin_passes(work: Work) -> tuple[float, float]:
+    """The rows' gradients at each checkpoint belong to the question."""
     checkpoints = len(work.checkpoints) - 1
-    return work.visits + checkpoints * len(work.rows), checkpoints
+    return work.visits, checkpoints * (1 + len(work.rows) / len(work.tests))
 
 
 FRESH = ("new_row", "new_test")
