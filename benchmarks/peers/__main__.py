@@ -52,7 +52,8 @@ def compare(asked: argparse.Namespace, config: str, run: str) -> dict[str, Any]:
     output = asked.output / f"{config}-{run}"
     work = make_work(asked.dataset, config, run, asked.data, output / "work")
     truth = retrainings_of(read_runs(asked.dataset, config, asked.data, counterfactual=True), run).values
-    not_run, answers = {}, {}
+    not_run = {METHODS[name].title: "not asked for this time" for name in METHODS if name not in asked.methods}
+    answers = {}
     for name in asked.methods:
         reason = ask_method(METHODS[name], work, output)
         if reason is None:
