@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample
+.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -59,6 +59,10 @@ smollm2-release: smollm2
 sample: $(INSTALLED)
 	rm -rf gptdynamics/README.md gptdynamics/trajectories.svg gptdynamics/data gptdynamics/manifests
 	$(VENV)/bin/python -m tools.sample gptdynamics out/nano out/smollm2
+
+# Ours beside the published packages, each in an environment of its own. Hours; it goes on where it was interrupted.
+peers: $(INSTALLED)
+	$(VENV)/bin/python -m benchmarks.peers --data $(DATA)/tasks
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

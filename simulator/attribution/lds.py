@@ -41,10 +41,10 @@ def rank_correlations(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def lds(predicted: np.ndarray, truth: np.ndarray, repeated: Sequence[Hashable] | None = None, seed: int = 0) -> Score:
-    """How well predictions `[R, M]` rank R retrainings by the true values `[R, M]` of each test example.
+    """How well predictions rank R retrainings by the true values of each test example.
 
     Args:
-        predicted, truth: values at one step, or of one summary of the steps.
+        predicted, truth: `[R, M]` values at one step; or `[R, S, M]` at several, of which the mean score is taken.
         repeated: the run that each retraining repeats; default: all the same one.
         seed: of the resamples.
     """
@@ -75,9 +75,11 @@ def lds_difference(
 
 def _scored(methods: Sequence[np.ndarray], truth: np.ndarray, repeated: Sequence[Hashable] | None, seed: int) -> Score:
     """The score of one method, or of the first less that of the second."""
+    # Values at one step are values at several, of which there is one.
+    methods, truth = [_with_steps(one) for one in methods], _with_steps(truth)
     runs = [None] * len(truth) if repeated is None else list(repeated)
     groups = [np.array([index for index, run in enumerate(runs) if run == each]) for each in dict.fromkeys(runs)]
-    each = np.stack([_less([rank_correlations(one[group], truth[group]) for one in methods]) for group in groups])
+    each = np.stack([_less([_by_example(one[group], truth[group]) for one in methods]) for group in groups])
     tests = np.flatnonzero(np.isfinite(each).any(0))
     if not tests.size or not all(np.isfinite(one).all() for one in methods):
         return Score(None, None, None, 0)
@@ -86,8 +88,8 @@ def _scored(methods: Sequence[np.ndarray], truth: np.ndarray, repeated: Sequence
     resampled = []
     for group in groups:
         drawn = group[rng.integers(len(group), size=(RESAMPLED, len(group)))]
-        true = truth[:, tests][drawn]
-        resampled.append(_less([rank_correlations(one[:, tests][drawn], true) for one in methods]))
+        true = truth[..., tests][drawn]
+        resampled.append(_less([_by_example(one[..., tests][drawn], true) for one in methods]))
     places = rng.integers(tests.size, size=(RESAMPLED, tests.size))
     means = np.concatenate([np.take_along_axis(one, places, axis=1) for one in resampled], axis=1)
     # A resample in which nothing moves says nothing.
@@ -96,6 +98,18 @@ def _scored(methods: Sequence[np.ndarray], truth: np.ndarray, repeated: Sequence
         return Score(float(np.nanmean(each)), None, None, int(tests.size))
     low, high = np.quantile(means, [0.025, 0.975])
     return Score(float(np.nanmean(each)), float(low), float(high), int(tests.size))
+
+
+def _by_example(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Correlations over runs, in the mean over the steps where they are defined: `[..., M]` from `[..., R, S, M]`."""
+    each = rank_correlations(predicted.swapaxes(-2, -3), truth.swapaxes(-2, -3))
+    defined = np.isfinite(each)
+    steps = defined.sum(-2)
+    return np.where(steps > 0, np.where(defined, each, 0.0).sum(-2) / np.maximum(steps, 1), np.nan)
+
+
+def _with_steps(values: np.ndarray) -> np.ndarray:
+    return values[:, None] if values.ndim == 2 else values
 
 
 def _less(correlations: Sequence[np.ndarray]) -> np.ndarray:

@@ -25,6 +25,18 @@ def test_correlations_are_scipys() -> None:
     np.testing.assert_allclose(rank_correlations(predicted[None], truth[None])[0], wanted)
 
 
+def test_of_several_steps_it_is_the_mean_over_those_where_it_is_defined() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.normal(size=(12, 3, 4))
+    predicted = truth + rng.normal(size=truth.shape)
+    predicted[:, 0, 1] = 0.5
+    each = np.stack([rank_correlations(predicted[:, step], truth[:, step]) for step in range(3)])
+    found = lds(predicted, truth)
+    assert found.value == pytest.approx(np.nanmean(each, axis=0).mean())
+    assert found.examples == 4
+    assert lds(predicted[:, 1:2], truth[:, 1:2]) == lds(predicted[:, 1], truth[:, 1])
+
+
 def test_what_never_moves_is_left_out() -> None:
     truth = np.random.default_rng(2).normal(size=(8, 3))
     predicted = truth.copy()
