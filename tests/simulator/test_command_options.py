@@ -32,7 +32,7 @@ COMMANDS = {
 }
 APPS = {"gptdynamics": gptdynamics.cli.app, "gptfluence": simulator.cli.app}
 # Of every command, or of those that print figures or can be tried out.
-GENERAL = {"--settings", "--task-file", "--json", "--dry-run"}
+GENERAL = {"--settings", "--task-file", "--json", "--dry-run", "--verbose"}
 
 
 def settings_of(function: Callable[..., None]) -> Any:
@@ -237,8 +237,10 @@ def test_a_list_with_something_else_than_numbers_is_one_line(outer: Callable[...
 )
 @pytest.mark.parametrize("command", ["simulate", "influence", "select", "validate"])
 def test_the_model_was_the_argument_in_earlier_versions(
-    command: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+    command: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
     function = COMMANDS["gptfluence", command]
     received: list[Any] = []
     replaced = lambda settings: received.append(settings)  # noqa: E731
@@ -256,6 +258,8 @@ def test_the_model_was_the_argument_in_earlier_versions(
 def test_settings_of_the_line_reach_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     received: list[Any] = []
     monkeypatch.setattr("simulator.training.parts.groups_of", lambda *given: received.append(given) or [])
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
     (tmp_path / "s.toml").write_text('dataset = "d"\nconfig = "a_b"\nmetric = ["loss", "bleu"]\n')
     with pytest.raises(SystemExit) as stop:
         run_app(APPS["gptfluence"], ["evaluate", "--settings", str(tmp_path / "s.toml"), "--config", "c_d,e_f"])
