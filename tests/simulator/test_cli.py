@@ -214,7 +214,10 @@ MISTAKES = {
     "too few runs for markov": (TRAIN + " --config mini_sentiment_few --dynamics markov", "no validation runs"),
     "unknown metric": (TRAIN + " --config mini_sentiment_nano --metric bleu", "it has: loss, accuracy"),
     "unknown config": (TRAIN + " --config rte_nano", "it has: mini_sentiment_few, mini_sentiment_nano"),
-    "config that is no name": (TRAIN + " --config ../../etc", "no runs of config '../../etc'; it has: mini_sentiment_few"),
+    "config that is no name": (
+        TRAIN + " --config ../../etc",
+        "no runs of config '../../etc'; it has: mini_sentiment_few",
+    ),
     "no dataset": ("evaluate {out}/nothing --config rte_nano", "no such dataset folder"),
     "unknown dynamics": (TRAIN + " --config mini_sentiment_nano --dynamics lstm", "memory, markov"),
     "unknown encoder": (

@@ -225,7 +225,14 @@ def test_validation_takes_the_retrainings_of_the_dataset_and_trains_the_other_ch
     training = TrainSettings(repeated, CONFIG, dynamics="tangent")
     train_simulator(training).save(tmp_path / "model", training)
     settings = ValidateSettings(
-        str(tmp_path / "model"), repeated, tmp_path / "out", run="0004", each=3, test_examples=3, measured=3, workers=1
+        repeated,
+        str(tmp_path / "model"),
+        "0004",
+        each=3,
+        test_examples=3,
+        measured=3,
+        workers=1,
+        output=tmp_path / "out",
     )
     assert trainings_of(settings)[0] == 9
     validation = validate(settings)

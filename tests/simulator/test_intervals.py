@@ -192,7 +192,7 @@ def shipped(runs: Dynamics, metric: str, without: int | None = None) -> Trained:
         monkeypatch.setattr(memory_fit, "RIDGES", (1e-9,))
         # States are scaled by all runs, which would matter to a larger penalty. All of an effect is taken: which share
         # shows is found over all runs, and not found again without one.
-        monkeypatch.setattr(leave_one_run_out, "shrinkage", lambda products, squares: np.ones_like(products))
+        monkeypatch.setattr(leave_one_run_out, "shrinkage", lambda products, squares, runs: np.ones_like(products))
         return train_simulator(TrainSettings("", runs.config, metric, encoder="label"), runs=runs.take(kept))
 
 
