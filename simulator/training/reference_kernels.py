@@ -103,13 +103,14 @@ def recorded_examples(model: GPTfluenceSimulator, runs: Dynamics, of: Sequence[s
         of: runs whose kernels are taken; default: its reference runs.
 
     Raises:
-        DataError: a run has no kernels, they are at other steps than the simulator's, or `runs` lack an example that it
-            was trained on.
+        DataError: a run has no kernels, they are at other steps than the simulator's, or `runs` lack an example of the
+            pool that it was trained on; where they have others, too, a test example.
     """
     config = model.config
     references = [recorded_kernels(runs, run) for run in of or [each["run"] for each in config.references]]
     own = _places(config.pool_keys, runs.pool, f"{runs.config}: pool")
-    tests = _places(config.test_keys, runs.test, f"{runs.config}: test")
+    new = len(own) < len(runs.pool)
+    tests = _places(config.test_keys if new else (), runs.test, f"{runs.config}: test")
     try:
         kernels = mean_of_references(references, config.grouping, config.scaling, own).float()
     except ValueError as error:
@@ -124,7 +125,7 @@ def _places(keys: Sequence[str], examples: Sequence[Example], part: str) -> torc
     lacking = [key for key in keys if key not in place]
     if lacking:
         raise DataError(f"{part}: {len(lacking)} examples that the simulator was trained on are gone")
-    return torch.tensor([place[key] for key in keys])
+    return torch.tensor([place[key] for key in keys], dtype=torch.long)
 
 
 def mean_of_references(

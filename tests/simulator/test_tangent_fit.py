@@ -14,6 +14,7 @@ from gptdynamics.dataset import read_dynamics
 from gptdynamics.errors import DataError
 from simulator.attribution import leave_out
 from simulator.attribution.effect_errors import left_out_errors
+from simulator.evaluation.held_out import some_tests
 from simulator.evaluation.simulated import Simulated
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import Members, visit_shares
@@ -25,6 +26,7 @@ from simulator.training.reference_kernels import (
     ReferenceKernels,
     fitted_kernels,
     parts_as_fitted,
+    recorded_examples,
     reference_kernels,
 )
 from simulator.training.tangent_features import FittedRuns, Regression, filter_responses, filtered_kernels
@@ -146,6 +148,19 @@ def test_a_dataset_with_kernels_is_trained_on_and_its_held_out_run_predicted(dat
     assert np.square(missed).mean() < 0.3 * np.square(mean - held_out.values).mean()
     trained.save(tmp_path / "model", settings)
     assert Simulated(trained.model).coverage(held_out, 1, 0.5) is not None
+
+
+def test_test_examples_of_their_own_have_the_parts_that_their_kernels_have_beside_others(dataset: Path) -> None:
+    every = read_dynamics(dataset, "mini_sentiment_nano")
+    count = len(every.test)
+    seen, others = (some_tests(every, list(range(first, count, 2))) for first in (0, 1))
+    settings = TrainSettings(str(dataset), "mini_sentiment_nano", dynamics="tangent", bands=False)
+    model = train_simulator(settings, runs=seen).model
+    alone, beside = recorded_examples(model, others), recorded_examples(model, every)
+    assert alone.kernels is not None and beside.kernels is not None
+    torch.testing.assert_close(alone.kernels, beside.kernels[..., 1::2])
+    torch.testing.assert_close(beside.kernels[..., ::2], model.dynamics.kernels, rtol=1e-4, atol=1e-5)
+    assert (alone.seen == -1).all()
 
 
 def test_without_kernels_the_way_out_is_said(dataset: Path) -> None:
