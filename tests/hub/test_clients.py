@@ -90,9 +90,9 @@ def test_the_hf_command_uploads_and_downloads(hub: Hub, tmp_path: Path, kind: st
     assert (tmp_path / "copy" / "a.bin").read_bytes() == b"content"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/hub.md"])
-def test_hf_commands_of_the_pages_work(hub: Hub, tmp_path: Path, page: str) -> None:
-    commands = re.findall(r"^hf .*$", (Path(__file__).parents[2] / page).read_text(encoding="utf-8"), re.M)
+def test_hf_commands_of_the_page_work(hub: Hub, tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "hub.md"
+    commands = re.findall(r"^hf .*$", page.read_text(encoding="utf-8"), re.M)
     assert commands
     for id in {id for command in commands for id in re.findall(r"\b\w+/dynamics\b|gptdynamics/gptdynamics", command)}:
         owner = hub.store.users[hub.store.add_user(id.split("/")[0])]
