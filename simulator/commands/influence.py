@@ -15,7 +15,6 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
     test set) and `test_examples` (effects by id).
     """
     from simulator.reporting.verdicts import next_command
-    from simulator.use_cases.case import dataset_of
     from simulator.use_cases.influence import find_influence
     from simulator.use_cases.influence_report import (
         NO_UNCERTAINTY,
@@ -27,22 +26,21 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
     )
     from simulator.use_cases.recipe_trials import is_recorded
 
-    settings = simulator_for(settings)
-    dataset = dataset_of(settings.model, settings.dataset)
-    result = find_influence(settings)
+    asked = simulator_for(settings)
+    result = find_influence(asked)
     say(summary(result))
     for table in influence_tables(result):
         show(table)
     say_detail(NO_UNCERTAINTY if result.error is None else UNCERTAINTY)
     write_json(influence_record(result))
-    if settings.output is not None:
-        write_influence_page(result, settings.output)
-        say(f"wrote {settings.output}")
-    for test_id in (None, *settings.test_ids):
+    if asked.output is not None:
+        write_influence_page(result, asked.output)
+        say(f"wrote {asked.output}")
+    for test_id in (None, *asked.test_ids):
         say(result.verdict(test_id))
-    if is_recorded(dataset, result.config):
-        say(f"next: more runs, or simulator.validate({dataset!r}, ..., recipe=train), see docs/recording.md")
+    if is_recorded(asked.dataset, result.config):
+        say(f"next: more runs, or simulator.validate({asked.dataset!r}, ..., recipe=train), see docs/recording.md")
         return
     say("how far to believe the simulator, by real training:")
-    words = (dataset, "--model", settings.model, "--output", "out/validate")
+    words = (asked.dataset, "--model", asked.model, "--output", "out/validate")
     say(next_command("gptfluence", "validate", *words))

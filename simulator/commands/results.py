@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptdynamics.commands.from_settings import WriteJson
@@ -19,9 +20,11 @@ Returned = TypeVar("Returned")
 
 
 def simulator_for(settings: Any) -> Any:
-    """The settings of a use case with a simulator; one that is trained here, and where it is kept, is said."""
+    """The settings of a use case with its dataset and a simulator; one that is trained here, and where, is said."""
+    from simulator.use_cases.case import dataset_of
     from simulator.use_cases.own_simulator import with_simulator
 
+    settings = replace(settings, dataset=dataset_of(settings.model, settings.dataset))
     if settings.model is not None:
         return settings
     with phases() as (on_phase, on_progress):

@@ -40,7 +40,9 @@ def write_report(
     simulators: dict[TrainSettings, Trained] = {}
 
     def train(wanted: TrainSettings) -> Trained:
-        return simulators.setdefault(wanted, train_simulator(wanted, on_phase, on_progress))
+        if wanted not in simulators:
+            simulators[wanted] = train_simulator(wanted, on_phase, on_progress)
+        return simulators[wanted]
 
     evaluation = evaluate(scored, on_phase, on_progress, train)
     bench = Workbench(evaluation.runs.source, scored.configs, on_phase, on_progress)

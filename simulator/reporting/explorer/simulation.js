@@ -273,8 +273,10 @@ function pullOf(momentum, forgetting, rate) {
 function addOptimiser(effects, factors, from, momentum, relative, pull, at, made) {
   let speed = 0, state = 0;
   for (let step = 0; step < effects.length - 1; step++) {
-    if (made[step]) speed = momentum * speed + (1 - momentum) * (factors[from + step] - pull[at + step] * state);
-    if (made[step]) state += relative[step] * speed;
+    if (made[step]) {
+      speed = momentum * speed + (1 - momentum) * (factors[from + step] - pull[at + step] * state);
+      state += relative[step] * speed;
+    }
     effects[step + 1] += state;
   }
 }
