@@ -154,7 +154,7 @@ class MeanCurveDynamics(DynamicsModule):
         Raises:
             ValueError: a test example is unseen and there are no first values.
         """
-        tau, seen = self.progress(inputs.made_rates), inputs.examples.seen
+        tau, seen = self.progress(inputs.rates_of_updates), inputs.examples.seen
         own = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)], tau)
         if bool((seen >= 0).all()):
             return own
@@ -175,19 +175,19 @@ class MeanCurveDynamics(DynamicsModule):
         initial = None if inputs.initial is None else inputs.initial[:, 0]
         first = None if initial is None else to_latent(initial, self.scale)
         seen = inputs.examples.seen
-        shrinkage = interpolate(self.tau, self.shrinkage.unsqueeze(-1), self.progress(inputs.made_rates))
+        shrinkage = interpolate(self.tau, self.shrinkage.unsqueeze(-1), self.progress(inputs.rates_of_updates))
         share = shrinkage * self.schedule_match(inputs.rates).unsqueeze(-1)
         latent = self.curve(inputs, first) + share * limited(effect, self.effect_limits(seen))
         if initial is None or first is None:
             return from_latent(latent, self.scale)
-        given = min(self.first_step, latent.size(1) - 1)
+        held_steps = min(self.first_step, latent.size(1) - 1)
         # The curve of an unseen example was predicted from its first value already.
-        offset = torch.where(seen >= 0, first - latent[:, given], 0.0).unsqueeze(1)
-        before = initial.unsqueeze(1).expand(len(latent), given + 1, -1)
-        values = torch.cat([before, from_latent(latent[:, given + 1 :] + self.carry * offset, self.scale)], dim=1)
-        if inputs.made is None:
+        offset = torch.where(seen >= 0, first - latent[:, held_steps], 0.0).unsqueeze(1)
+        before = initial.unsqueeze(1).expand(len(latent), held_steps + 1, -1)
+        values = torch.cat([before, from_latent(latent[:, held_steps + 1 :] + self.carry * offset, self.scale)], dim=1)
+        if inputs.has_update is None:
             return values
-        begun = nn.functional.pad(inputs.made.cumsum(1) > 0, (1, 0), value=False)
+        begun = nn.functional.pad(inputs.has_update.cumsum(1) > 0, (1, 0), value=False)
         return torch.where(begun.unsqueeze(-1), values, initial.unsqueeze(1))
 
     def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -8,7 +8,7 @@ import torch
 
 
 def markov_scan(
-    alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor, made: torch.Tensor | None = None
+    alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor, has_update: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Free-running recurrence of eq. 4: phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t).
 
@@ -16,7 +16,7 @@ def markov_scan(
         alpha: `[n, runs, steps, M]` factor of each order j = 1..n.
         beta: `[runs, steps, M]`.
         history: `[runs, n, M]` the first n values, oldest first; steps 1..n-1 are taken as given.
-        made: `[runs, steps]` whether there was an update: without one the value stays. None: at every step.
+        has_update: `[runs, steps]` whether there was an update: without one the value stays. None: at every step.
 
     Returns:
         `[runs, steps + 1, M]`, beginning with `history`.
@@ -27,17 +27,17 @@ def markov_scan(
         value = beta[:, step]
         for lag in range(1, order + 1):
             value = value + alpha[lag - 1, :, step] * values[-lag]
-        values.append(value if made is None else torch.where(made[:, step, None], value, values[-1]))
+        values.append(value if has_update is None else torch.where(has_update[:, step, None], value, values[-1]))
     return torch.stack(values, dim=1)
 
 
-def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
+def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, has_update: torch.Tensor | None = None) -> torch.Tensor:
     """m_t = rho m_{t-1} + u_t for several rho at once, m_0 = 0.
 
     Args:
         inputs: u, `[runs, steps, width]`.
         decays: rho, `[P]`.
-        made: `[runs, steps]` whether there was an update: without one the sum stays. None: at every step.
+        has_update: `[runs, steps]` whether there was an update: without one the sum stays. None: at every step.
 
     Returns:
         `[runs, steps + 1, P, width]`, zero at step 0.
@@ -48,7 +48,7 @@ def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, made: torch.Tensor 
     states = [state]
     for step in range(steps):
         new = rho * state + inputs[:, step].unsqueeze(1)
-        state = new if made is None else torch.where(made[:, step, None, None], new, state)
+        state = new if has_update is None else torch.where(has_update[:, step, None, None], new, state)
         states.append(state)
     return torch.stack(states, dim=1)
 
@@ -78,7 +78,7 @@ def optimiser_sums(
     rates: torch.Tensor,
     momenta: torch.Tensor,
     curvatures: torch.Tensor,
-    made: torch.Tensor | None = None,
+    has_update: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sums of an optimiser with momentum whose gradients undo what they added: damped oscillations.
 
@@ -90,7 +90,7 @@ def optimiser_sums(
         rates: eta, `[runs or 1, steps]`.
         momenta: b, `[Q]`.
         curvatures: lambda, `[G]`.
-        made: `[runs, steps]` whether there was an update; None: at every step. Without one the rate must be 0.
+        has_update: `[runs, steps]` whether there was an update; None: at every step. Without one the rate must be 0.
 
     Returns:
         n, `[runs, steps + 1, Q * G, width]`, zero at step 0.
@@ -102,7 +102,7 @@ def optimiser_sums(
     states = [state]
     for step in range(inputs.size(1)):
         new = kept * speed + (1 - kept) * (inputs[:, step, None, None] - pull[:, step] * state)
-        speed = new if made is None else torch.where(made[:, step, None, None, None], new, speed)
+        speed = new if has_update is None else torch.where(has_update[:, step, None, None, None], new, speed)
         state = state + rates[:, step, None, None, None] * speed
         states.append(state)
     return torch.stack(states, dim=1).flatten(2, 3)
@@ -137,43 +137,45 @@ class FilterBank(NamedTuple):
         tau = torch.nn.functional.pad(rates.cumsum(-1), (1, 0))[:, :-1, None].clamp(max=self.end)
         return rates.unsqueeze(-1) * torch.exp(-self.fade_rates * tau)
 
-    def states(self, inputs: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
+    def states(self, inputs: torch.Tensor, rates: torch.Tensor, has_update: torch.Tensor | None = None) -> torch.Tensor:
         """Every filter of every input.
 
         Args:
             inputs: `[runs, steps, width]`, e.g. mean over each batch.
             rates: `[runs or 1, steps]`, relative.
-            made: `[runs, steps]` whether there was an update: without one every filter stays. None: at every step.
+            has_update: `[runs, steps]` whether there was an update: without one filters stay. None: at every step.
 
         Returns:
             `[runs, steps + 1, F, width]`, zero at step 0.
         """
-        rates = rates if made is None else rates * made
+        rates = rates if has_update is None else rates * has_update
         weighted = self.strengths(rates).unsqueeze(-1) * inputs.unsqueeze(-2)
-        summed = decayed_sums(weighted.flatten(2), self.decays, made).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
-        return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.curvatures, made)], 2)
+        summed = (
+            decayed_sums(weighted.flatten(2), self.decays, has_update).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
+        )
+        return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.curvatures, has_update)], 2)
 
     def sum_of_filtered(
-        self, inputs: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None
+        self, inputs: torch.Tensor, rates: torch.Tensor, has_update: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The sum over filters of each filter's own input, of one run: differentiable, without states in memory.
 
         Args:
             inputs: `[F, steps, M]`.
             rates: `[1, steps]`, relative.
-            made: `[1, steps]` as of `states`.
+            has_update: `[1, steps]` as of `states`.
 
         Returns:
             `[steps + 1, M]`, zero at step 0.
         """
-        rates = rates if made is None else rates * made
-        has_update = [True] * rates.size(1) if made is None else made[0].tolist()
+        rates = rates if has_update is None else rates * has_update
+        updating = [True] * rates.size(1) if has_update is None else has_update[0].tolist()
         decaying = len(self.decays) * len(self.fade_rates)
         rho = self.decays.repeat_interleave(len(self.fade_rates)).view(-1, 1)
         strength = self.strengths(rates)[0].T.repeat(len(self.decays), 1).unsqueeze(-1)
         state = torch.zeros_like(inputs[:decaying, 0])
         effects = [state.sum(0)]
-        for pushed, update in zip((inputs[:decaying] * strength).unbind(1), has_update, strict=True):
+        for pushed, update in zip((inputs[:decaying] * strength).unbind(1), updating, strict=True):
             state = rho * state + pushed if update else state
             effects.append(state.sum(0))
         pull = optimiser_pull(rates[0], self.momenta, self.curvatures).flatten(1).unsqueeze(-1)
@@ -181,7 +183,7 @@ class FilterBank(NamedTuple):
         speed = torch.zeros_like(inputs[decaying:, 0])
         state = speed
         for step, (pushed, rate) in enumerate(zip(inputs[decaying:].unbind(1), rates[0], strict=True), start=1):
-            if has_update[step - 1]:
+            if updating[step - 1]:
                 speed = momentum * speed + (1 - momentum) * (pushed - pull[step - 1] * state)
             state = state + rate * speed
             effects[step] = effects[step] + state.sum(0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from simulator.model.curricula import Members, updates_made
+from simulator.model.curricula import Members, update_mask
 from simulator.model.recurrence import FilterBank
 
 # Settings, scales, bands and the predictions for unseen test examples are chosen on at most so many runs. Mean curves
@@ -109,7 +109,7 @@ def states_of(
     constants = {name: torch.from_numpy(array) for name, array in filters.arrays(end).items()}
     bank = FilterBank(**constants, end=torch.tensor(end, dtype=torch.float64))
     rates = torch.from_numpy(relative.astype(np.float64))[None]
-    states = bank.states(means, rates, updates_made(visits.shares)).numpy()
+    states = bank.states(means, rates, update_mask(visits.shares)).numpy()
     if scale is None:
         scale = np.sqrt(np.square(states).mean((0, 1, 3)))
         scale = np.where(scale > 0, scale, 1.0)
