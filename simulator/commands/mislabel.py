@@ -16,7 +16,7 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
     """List the training examples whose labels look wrong; with --flip, see how many wrong ones that finds.
 
     JSON: a list of rows as in OUTPUT/suspects.jsonl; with --flip what is in OUTPUT/mislabel.json: `rows`
-    (figures by name), `notes`, `skipped`, `command`, `seconds`, `versions`; with --dry-run the
+    (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`, `seconds`, `versions`; with --dry-run the
     counts that are printed.
     """
     from gptdynamics.dataset.status import short_time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptdynamics.commands.from_settings import WriteJson
@@ -57,15 +57,19 @@ def show_result(
         seconds: that it took.
         write_json: gets the record of the result.
     """
-    from simulator.reporting.result_files import Finished, result_record, write_result, write_result_page
+    from simulator.reporting.result_files import Finished, write_result, write_result_page
     from simulator.reporting.tables import terminal_tables
 
     result = shown.result()
     finished = Finished(name, title, result, command_line("gptfluence", name, settings), seconds)
-    write_result(finished, settings.output)
+    shown_too = {
+        "tables": [asdict(table) for table in result.tables],
+        "figures": [asdict(each) for each in result.figures],
+    }
+    record = write_result(finished, settings.output, **shown_too)
     page = settings.output / f"{name}.html"
     write_result_page(page, finished)
-    write_json(result_record(finished))
+    write_json(record)
     for table in terminal_tables(result):
         show(table)
     say(f"wrote {page}")

@@ -11,7 +11,7 @@ from simulator.settings.use_cases import SelectSettings
 def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> None:
     """Choose training examples for a target test set, and see by real training what the choice is worth.
 
-    JSON: what is in OUTPUT/select.json: `rows` (figures by name), `notes`, `skipped`, `command`,
+    JSON: what is in OUTPUT/select.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`,
     `seconds`, `versions`; with --dry-run the counts that are printed.
     """
     from simulator.reporting.verdicts import next_command

@@ -11,7 +11,7 @@ from simulator.settings.use_cases import ValidateSettings
 def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -> None:
     """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare.
 
-    JSON: what is in OUTPUT/validate.json: `rows` (figures by name), `notes`, `skipped`, `command`,
+    JSON: what is in OUTPUT/validate.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`,
     `seconds`, `versions`; with --dry-run the counts that are printed.
     """
     from simulator.reporting.verdicts import next_command

@@ -100,7 +100,7 @@ def show_checkpoint_interval(rows: list[Row]) -> Result:
         ]
         y_title = TITLES[score]
         panels.append(Panel("", "steps between measurements", y_title, series, "points", log_y=score == "mse_ratio"))
-    page.figures.append(Figure("Training runs measured at every k-th step only", panels, paper="3"))
+    page.figures.append(Figure("Training runs measured at every k-th step only", panels))
     page.notes.append(f"Averages over {', '.join(distinct(rows, 'config'))}; a column for each interval.")
     page.notes.append(
         "markov, Simfluence and the mean curve take the next measured value for those that were not measured, as the "

@@ -80,7 +80,7 @@ def show_convergence(rows: list[Row]) -> Result:
             if row[key]
         ]
         panels.append(Panel("", "epoch", title, series, log_y=True))
-    page.figures.append(Figure(f"{config}, loss: convergence under the paper's optimisers", panels, paper="9"))
+    page.figures.append(Figure(f"{config}, loss: convergence under the paper's optimisers", panels))
     page.notes.append(
         "Trained with the rates, decay and epochs of tables 8 and 9, in updates of 8 (run, step) rows of all test "
         "examples (`--preset paper-finetune` has the paper's 128 triples). The authors' Simfluence begins at normal "

@@ -43,7 +43,7 @@ def show_markov_order(rows: list[Row]) -> Result:
         series.append(Series("markov_1", orders, by_order, ORDER_METHOD))
         panels.append(Panel(config, "order n", "all-steps MSE", series, kind="points", log_y=True))
     if panels:
-        page.figures.append(Figure("Loss: markov of order n", panels, paper="4"))
+        page.figures.append(Figure("Loss: markov of order n", panels))
         page.notes.append(
             f"All rows score the steps after the history of the highest order ({max(ORDERS)} where there are steps "
             "enough). Simfluence and memory are given one value, the shifted mean curve as many as that order. The "

@@ -155,7 +155,7 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
     began = time.perf_counter()
     measured = EXPERIMENTS[name].measure(bench)
     finished = _finished(name, bench, output, measured, time.perf_counter() - began)
-    write_result(finished, output, bench.data)
+    write_result(finished, output, data=bench.data)
     return finished
 
 
@@ -194,7 +194,7 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
             else:
                 measured = Result(rows=before["rows"], skipped=before["skipped"])
                 finished = _finished(name, bench, output, measured, before["seconds"])
-                write_result(finished, output, bench.data)
+                write_result(finished, output, data=bench.data)
                 yield finished
         except GPTDynamicsError as error:
             yield _finished(name, bench, output, Result(skipped=[str(error)]), 0.0)

@@ -70,6 +70,4 @@ def show_trajectories(rows: list[Row]) -> Result:
         f"Of {MOST_PANELS} configs at most, the test example whose squared error, by the last method evaluated, "
         "is the median. The vertical axis leaves out the fall at the beginning, and methods that are far off."
     )
-    return Result(
-        figures=[Figure("True and predicted loss in runs held out", panels, paper="2, 10 to 18")], notes=[note]
-    )
+    return Result(figures=[Figure("True and predicted loss in runs held out", panels)], notes=[note])

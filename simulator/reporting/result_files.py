@@ -55,19 +55,24 @@ def result_record(finished: Finished) -> dict[str, Any]:
     }
 
 
-def write_result(finished: Finished, output: Path, data: str = "") -> None:
+def write_result(finished: Finished, output: Path, **more: Any) -> dict[str, Any]:
     """Write NAME.json, NAME.md and a picture of each figure.
 
     Args:
         finished: what was run.
         output: folder.
-        data: what tells the runs apart from others, for `read_record`.
+        more: what is also in the JSON, such as `data` for `read_record`.
+
+    Returns:
+        What is in the JSON.
     """
-    write_output_json(output / f"{finished.name}.json", result_record(finished) | {"data": data})
+    record = result_record(finished) | more
+    write_output_json(output / f"{finished.name}.json", record)
     pictures = picture_names(finished)
     for name, figure in zip(pictures, finished.result.figures, strict=False):
         draw_picture(figure, output / name)
     write_output_text(output / f"{finished.name}.md", markdown(finished, pictures))
+    return record
 
 
 def read_record(name: str, command: str, data: str, output: Path) -> dict[str, Any] | None:
@@ -76,7 +81,7 @@ def read_record(name: str, command: str, data: str, output: Path) -> dict[str, A
     Args:
         name: of the experiment.
         command: that makes it.
-        data: as of `write_result`.
+        data: what told the runs apart from others when it was written.
         output: folder.
     """
     try:
