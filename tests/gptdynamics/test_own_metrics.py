@@ -237,7 +237,8 @@ def test_an_export_has_them(collected: Path, tmp_path: Path) -> None:
 def test_a_task_with_labels_generates_no_text(tmp_path: Path) -> None:
     text = TASK.replace('    name = "notes"', '    name = "notes"\n    labels = (" a", " b")')
     with pytest.raises(
-        SettingsError, match=r"Notes\.metrics: bleu is of generated text, and a task with labels has none"
+        SettingsError,
+        match=r"Notes\.metrics: bleu is measured on generated text, and a task with labels has none",
     ):
         add_task_file(task_file(tmp_path, text))
 
