@@ -290,7 +290,7 @@ def _merge_adapter(base: PreTrainedModel, source: str, revision: str | None) -> 
     import torch
     from peft import PeftModel
 
-    from gptdynamics.measurement.logits import same
+    from gptdynamics.measurement.logits import agree_up_to_rounding
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
@@ -318,7 +318,7 @@ def _merge_adapter(base: PreTrainedModel, source: str, revision: str | None) -> 
         ) from error
     merged.eval()
     with torch.no_grad():
-        if not same(merged(input_ids=ids).logits, expected):
+        if not agree_up_to_rounding(merged(input_ids=ids).logits, expected):
             raise UnusableModelError(
                 f"merged into its base model, this adapter of kind {config.peft_type} gives other logits than it gives "
                 "itself: merge it where it was trained, and give the full model"
