@@ -29,7 +29,7 @@ def collect_rte(command, tiny_model_folder: Path, rows_folder: Path, tmp_path: P
 def test_help_shows_what_is_taken_where_an_option_is_left_out(command) -> None:  # type: ignore[no-untyped-def]
     _, out, _ = command("collect", "--help")
     shown = " ".join(out.replace("│", " ").split())
-    for default in ("32", "200, or all there are", "none", "fp32", "0, all weights"):
+    for default in ("32", "200, or all rows if there are fewer", "none", "fp32", "0, all weights"):
         assert f"[default: ({default})]" in shown
 
 

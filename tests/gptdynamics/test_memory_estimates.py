@@ -88,7 +88,7 @@ def plan() -> Plan:
         (4.2, 2, "Give --workers 1 --kernel-memory 3"),
         (3.9, 2, "Give --workers 1 --kernel-memory 2"),
         (3.2, 1, "Give --workers 1 --kernels 0"),
-        (2, 1, "Take a smaller base model, or a machine with more memory"),
+        (2, 1, "Use a smaller base model, or a machine with more memory"),
     ],
 )
 def test_too_little_memory_is_said_before_any_work(

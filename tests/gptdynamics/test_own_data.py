@@ -106,4 +106,4 @@ def test_rows_that_cannot_be_used_are_said_in_a_line(
 def test_a_size_without_a_plan_of_its_task_has_a_usual_rate(command: Command, tmp_path: Path) -> None:
     status, out, err = command("collect", "rte_14m", "--output", tmp_path / "out", "--dry-run")
     assert status == 0, err
-    assert "rte_14m: learning rate 5e-07, as is usual for 14m (--learning-rate)" in out
+    assert "rte_14m: learning rate 5e-07, the usual one of 14m (--learning-rate)" in out
