@@ -13,7 +13,7 @@ import torch
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.gradients.factored_products import BatchUses, add_products, squared_norms
-from gptdynamics.gradients.passes import Coverage, Passes, find_coverage, undisturbed
+from gptdynamics.gradients.passes import Coverage, Passes, evaluation_mode, find_coverage
 from gptdynamics.gradients.projection import Projection
 from gptdynamics.gradients.uses import Scale, Use
 from gptdynamics.models.tokens import TokenizedExample
@@ -100,7 +100,7 @@ def gradient_kernel(
     if not pool or not tests:
         raise SettingsError("gradient products: no pool or no test examples. Give at least one of each")
     scales = _make_scales(trained, second_moments, epsilon, model.device)
-    with undisturbed(model):
+    with evaluation_mode(model):
         # An example's gradients of parameters that cannot be factored may take up to an eighth of the memory.
         coverage = find_coverage(model, _sample([*pool, *tests], COVERAGE_SAMPLE), memory_limit / 8)
         if method == "exact":

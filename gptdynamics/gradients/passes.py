@@ -52,7 +52,7 @@ class Passes:
     """Passes examples through a model and passes on the factors of their gradients.
 
     Args:
-        model: in evaluation mode, within `undisturbed`.
+        model: within `evaluation_mode`.
         scales: factors that gradients are multiplied by, by parameter; empty: none.
         coverage: of the model.
         batch_bytes: memory for the activations of a batch.
@@ -106,7 +106,7 @@ def find_coverage(model: PreTrainedModel, sample: Sequence[TokenizedExample], wh
     """Compare the gradients that passes yield with autograd's, parameter by parameter, on a sample of examples.
 
     Args:
-        model: in evaluation mode, within `undisturbed`.
+        model: within `evaluation_mode`.
         sample: a few examples, of different lengths.
         whole_bytes: memory for one example's gradients of the parameters that cannot be factored.
     """
@@ -163,8 +163,8 @@ def _bytes_held(use_lists: list[list[Use]]) -> float:
 
 
 @contextmanager
-def undisturbed(model: PreTrainedModel) -> Iterator[None]:
-    """A context with the model in evaluation mode and its experts called one by one; restores the model at the end."""
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """A context in which the model is in evaluation mode and its experts are called one by one."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     experts = getattr(config, "_experts_implementation", None)

@@ -61,8 +61,8 @@ class ExampleSource:
             matches = _row(example.source) == _row(self.source) and self.label in ("", example.target)
         if not matches:
             raise DataError(
-                f"{task} example {self.id} was made of {_words(self.source)}, but {_words(example.source)} was loaded "
-                "for it. Give the folder of the rows that the runs were made on (data, --data DIR)"
+                f"{task} example {self.id} was made of {_words(self.source)}. The row loaded for it, "
+                f"{_words(example.source)}, differs from it. Give the folder of the runs' rows (data, --data DIR)"
             )
 
 

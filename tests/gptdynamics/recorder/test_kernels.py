@@ -171,7 +171,7 @@ def test_a_pool_whose_tokens_are_not_known_has_no_kernel(
         ):
             loop.update([0, 1])
 
-    with pytest.raises(DataError, match="Give the pool rows input_ids and labels"):
+    with pytest.raises(DataError, match="Give the pool rows their own input_ids and labels"):
         record("unknown", False)
     record("known", True)
     # All examples are alike, so all products are.

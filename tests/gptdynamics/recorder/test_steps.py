@@ -224,7 +224,7 @@ def test_what_a_block_is_told_must_be_so(
         pass
     with recorder:
         pass
-    assert recorder.failure == "there was no update"
+    assert recorder.failure == "the training made no update"
     with pytest.raises(SettingsError, match="a recorder records one run"), recorder:
         pass
 
@@ -252,7 +252,7 @@ def test_a_second_run_must_agree_with_the_first(
     refused("pool_size: 12 there, 11 now", pool=pool[:11], batches=[[0]])
     refused("example 0 has another text", error=DataError, pool=[pool[1], pool[0], *pool[2:]])
     refused(r"base_model: '.*tiny_model0' there, 'other' now", settings=RecordSettings(base_model="other"))
-    refused("has run 0000 of rte_tiny: name another run", run="0000")
+    refused("already has run 0000 of rte_tiny: give another name", run="0000")
     trained = Loop(tiny_model_folder, pool, 1)
     trained.update([0, 1])
     refused("does not start where run 0000 of rte_tiny did: the loss of test example", model=trained.model)
