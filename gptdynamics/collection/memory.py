@@ -88,7 +88,7 @@ class MemoryNeed:
         return "Use a smaller base model, or a machine with more memory"
 
     @property
-    def _of_one(self) -> float:
+    def _needed_by_one(self) -> float:
         return self._needed_by(self.worker, 1)
 
     def _needed_by(self, worker: WorkerMemory, workers: int) -> float:

@@ -145,7 +145,7 @@ class Staff:
         for actor in starting.values():
             self._end(actor)
 
-    def _welcome(self, worker: Worker) -> None:
+    def _add(self, worker: Worker) -> None:
         place = worker.place
         differences = [
             f"{name} {place.versions.get(name)}, this machine {version}"
@@ -161,7 +161,7 @@ class Staff:
         self._hired.add(worker)
         self._idle.put(worker)
 
-    def _look(self) -> None:
+    def _check_cluster(self) -> None:
         """Raise an error if the head does not answer, or no node has had room for a worker for too long."""
         now = time.monotonic()
         if not self._cluster.answers():

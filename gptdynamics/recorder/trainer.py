@@ -284,7 +284,7 @@ class DynamicsRecorder(Recorder, TrainerCallback):
             hidden = self.id_column if removals else None
             if can_be_read(loader.dataset):
                 yield from rows_of_dataset(
-                    loader.dataset, loader.collate_fn, number, hidden, "evaluation", most=sys.maxsize
+                    loader.dataset, loader.collate_fn, number, hidden, "evaluation", limit=sys.maxsize
                 )
 
     def on_pre_optimizer_step(

@@ -46,7 +46,7 @@ def test_a_folder_of_somebody_else_is_refused_before_any_work(
     before = contents(out)
     status, said, error = command("collect", "mini_sentiment_nano", "--runs", "1", "--out", out)
     assert (status, said) == (1, "") and error.count("\n") == 1
-    assert error.startswith(f"error: cannot write {out}: it holds other files (such as ")
+    assert error.startswith(f"error: cannot write {out}: it has other files (such as ")
     advice = "Name a new or empty folder with --output, or move those files elsewhere"
     assert f"and no GPTDynamics dataset. {advice}" in error
     for writer in (
@@ -55,7 +55,7 @@ def test_a_folder_of_somebody_else_is_refused_before_any_work(
         lambda: export_release(collected_once, out),
         lambda: Recording(out, "rte_tiny", [], []),
     ):
-        with pytest.raises(DataError, match=r"cannot write .*: it holds other files"):
+        with pytest.raises(DataError, match=r"cannot write .*: it has other files"):
             writer()
     assert contents(out) == before
 

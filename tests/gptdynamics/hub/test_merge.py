@@ -72,7 +72,7 @@ def test_a_card_whose_yaml_is_broken_is_left_alone(hub: Hub, first: Path, second
     push(first, ID)
     hub.store.put("dataset", ID, {"README.md": b"---\nconfigs: [\n---\nmine\n"})
     before = hub.store.files("dataset", ID)
-    with pytest.raises(DataError, match=r"ada/dynamics: README.md: its YAML cannot be read .*Mend it by hand"):
+    with pytest.raises(DataError, match=r"ada/dynamics: README.md: its YAML cannot be read .*Correct it by hand"):
         push(second, ID)
     assert hub.store.files("dataset", ID) == before
 

@@ -129,7 +129,9 @@ def test_kernels_from_before_a_checkpoint_are_kept(
     )
     assert resumed.equals(whole)
     assert faults(tmp_path / "resumed") == []
-    with pytest.raises(SettingsError, match=r"recorded otherwise \(kernels: {'columns': 8, .*} then, None now\)"):
+    with pytest.raises(
+        SettingsError, match=r"recorded with other settings \(kernels: {'columns': 8, .*} then, None now\)"
+    ):
         train("other", False, checkpoint)
 
 

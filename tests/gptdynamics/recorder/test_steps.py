@@ -309,11 +309,11 @@ def test_verify_checks_recorded_runs_against_how_they_were_recorded(
 
     assert said() == ""
     write_parquet(changed(sound[0], "step", [0, 1, 4]), path)
-    assert "step 1 is not one that the settings measure at" in said()
+    assert "by the settings, step 1 is not measured" in said()
     write_parquet(sound[0].slice(1), path)
     assert "0 missing" in said()
     write_parquet(changed(sound[1], "temperature", 0.5), row)
-    assert "temperature: 0.5, where the manifest of rte_tiny says 0.2" in said()
+    assert "temperature: 0.5, but the manifest of rte_tiny says 0.2" in said()
     write_parquet(changed(sound[1], "hyperparameters", "[]"), row)
     assert "hyperparameters: not a JSON object" in said()
     manifest = folder.manifest_path(CONFIG)

@@ -179,7 +179,7 @@ def test_resuming_goes_on_with_the_recording(
     for path in ("run_path", "run_row_path"):
         one, other = (read_parquet(getattr(folder, path)("webnlg_tiny", "0000")) for folder in (whole, parts))
         assert one.equals(other)
-    with pytest.raises(SettingsError, match=r"recorded otherwise .*eval_every: 2 then, 1 now"):
+    with pytest.raises(SettingsError, match=r"recorded with other settings .*eval_every: 2 then, 1 now"):
         trainer = trainer_of(pool, **long, **saving)
         DynamicsRecorder(tmp_path / "other", "webnlg_tiny", pool, test).attach(trainer)
         trainer.train(resume_from_checkpoint=str(tmp_path / "t" / "checkpoint-2"))

@@ -156,7 +156,7 @@ def test_of_a_python_task_the_labels_are_kept_and_its_code_is_asked_for(
 
 def test_another_task_of_the_same_name_is_refused(collect_tickets: Callable[..., Path]) -> None:
     collect_tickets(TICKETS)
-    with pytest.raises(SettingsError, match=r"keeps another task tickets \(prompt: .*\)"):
+    with pytest.raises(SettingsError, match=r"declares another task tickets \(prompt: .*\)"):
         collect_tickets(TICKETS.replace("Ticket:", "Mail:"), "other.toml", runs=2)
 
 
@@ -165,7 +165,7 @@ def test_another_task_of_the_same_name_is_refused(collect_tickets: Callable[...,
     [
         ("tickets.toml", "name = 1", "name = 1 must be a text"),
         ("tickets.toml", TICKETS.replace('"tickets"', '"other"'), "name = 'other' must be the name of the file"),
-        ("sst2.toml", TICKETS.replace('"tickets"', '"sst2"'), "the package has a task sst2 itself"),
+        ("sst2.toml", TICKETS.replace('"tickets"', '"sst2"'), "the package already has a task sst2"),
         ("tickets.py", PYTHON, "not named <task>.toml"),
     ],
 )

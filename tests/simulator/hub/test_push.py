@@ -260,7 +260,7 @@ def test_what_somebody_wrote_into_the_card_is_kept(hub: Hub, trained: Path, tmp_
     assert "model-index" not in again and "## Held-out runs" not in again and "A word before." in again
     hub.store.put("model", ID, {"README.md": b"---\ntags: [\n---\nmine\n"})
     before = hub.store.files("model", ID)
-    with pytest.raises(DataError, match=r"ada/rte: README.md: its YAML cannot be read .*Mend it by hand"):
+    with pytest.raises(DataError, match=r"ada/rte: README.md: its YAML cannot be read .*Correct it by hand"):
         push_simulator(trained, ID)
     assert hub.store.files("model", ID) == before
 
