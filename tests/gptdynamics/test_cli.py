@@ -149,7 +149,7 @@ def test_options_of_training_reach_the_runs(collect_rte, tmp_path: Path, option:
         (["--gradients", "all", "--precision", "bf16"], "gradient products are exact only in fp32"),
         (["--lora-rank", "-1"], "lora_rank=-1 must be at least 0"),
         (["--device", "tpu"], "device='tpu' must be auto, cpu, cuda or cuda:<number>"),
-        (["--device", "cuda:99"], "device cuda:99 is not there"),
+        (["--device", "cuda:99"], "device cuda:99 does not exist"),
     ],
 )
 def test_other_values_of_options_are_refused(collect_rte, tmp_path: Path, option: list[str], message: str) -> None:  # type: ignore[no-untyped-def]

@@ -213,5 +213,5 @@ def test_a_kept_task_goes_to_the_hub_and_comes_back(
     assert read_dynamics("ada/tickets", "tickets_tiny").runs == ["0000"]
     assert get_single_task("tickets").labels == (" urgent", " later")
     other = collect_tickets(TICKETS.replace('" later"]', '" later", " never"]'), "other.toml", out="other")
-    with pytest.raises(SettingsError, match=r"holds another task tickets \(labels: .* here\)"):
+    with pytest.raises(SettingsError, match=r"has another task tickets \(labels: .* here\)"):
         push(other, "ada/tickets")

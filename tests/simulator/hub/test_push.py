@@ -289,8 +289,8 @@ def test_what_may_not_be_changes_nothing(
     messages = {
         "nothing": r"no simulator that gptfluence train has saved",
         "evaluation": r"has no figures of .*model\. Run gptfluence evaluate",
-        "other kind": r"ada/gpt holds a model of another kind \(gpt_neox, not gptfluence\)",
-        "reader": r"ada/gpt: your token may not write there",
+        "other kind": r"ada/gpt has a model of another kind \(gpt_neox, not gptfluence\)",
+        "reader": r"ada/gpt: your token has no write access",
     }
     with pytest.raises(GPTDynamicsError, match=messages[what]):
         push_simulator(source, "ada/gpt", evaluation=rows)
