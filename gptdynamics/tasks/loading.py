@@ -191,4 +191,4 @@ def replaced_note(task: str, examples: Iterable[Example]) -> str | None:
     if not rows:
         return None
     have = "1 row has" if rows == 1 else f"{rows} rows have"
-    return f"{task}: {have} half of a surrogate pair, as of an emoji that was cut; U+FFFD was put in its place"
+    return f"{task}: {have} an unpaired surrogate, such as half of a cut emoji; it is replaced by U+FFFD"

@@ -163,7 +163,7 @@ def test_nodes_lost_for_good_are_named_and_what_was_finished_is_kept(
     assert verify(str(out)).ok
     status, output, _ = command(*collecting, "--workers", 1)
     assert status == 0
-    assert f"{RUNS - len(finished)} runs made, {len(finished)} were there, 0 failed" in output
+    assert f"{RUNS - len(finished)} runs made, {len(finished)} existed, 0 failed" in output
     assert contents(out) == contents(local)
 
 

@@ -145,7 +145,7 @@ def test_the_push_command(hub: Hub, first: Path, tmp_path: Path, command: Callab
     assert errors.startswith("note: rte_tiny: the base model tiny_model") and errors.count("\n") == 1
     assert errors.endswith("publish it with gptdynamics push-base, and collect with --base-model <owner>/<name>\n")
     assert "data/rte_tiny/train-0000.parquet\n" in output and "4 runs, 13 files, " in output
-    assert output.endswith("MiB would go to ada/dynamics (a new repository)\n")
+    assert output.endswith("MiB would be pushed to ada/dynamics (a new repository)\n")
     status, output, _ = command("push", str(first), ID, "--private", "--json", str(tmp_path / "pushed.json"))
     sha = json.loads((tmp_path / "pushed.json").read_text())["sha"]
     assert output.splitlines()[-1] == f"{hub.url}/datasets/ada/dynamics/commit/{sha}"

@@ -157,7 +157,9 @@ def test_pushing_recorded_runs_says_if_others_cannot_get_their_base_model(
         assert list(notes) == []
         return
     [note] = notes
-    assert note.startswith(f"{CONFIG}: the base model {tiny_model_folder.name} is a folder, which others cannot get")
+    assert note.startswith(
+        f"{CONFIG}: the base model {tiny_model_folder.name} is a local folder, which other users do not have"
+    )
     assert note.endswith('record with RecordSettings(base_model="<owner>/<name>")')
 
 

@@ -225,7 +225,9 @@ def test_a_base_model_that_others_cannot_get_is_told(hub: Hub, trained: Path) ->
     model.save_pretrained(trained)
     notes: list[str] = []
     push_simulator(trained, ID, on_note=notes.append)
-    assert notes[0].startswith("the base model /home/ada/my|model is a folder, which others cannot get: publish it")
+    assert notes[0].startswith(
+        "the base model /home/ada/my|model is a local folder, which other users do not have: publish it"
+    )
     assert notes[1].startswith("the card has no picture of held-out runs: ")
     card = hub.store.files("model", ID)["README.md"].decode()
     check_whole(card, HEADINGS)
