@@ -62,7 +62,7 @@ _current: list[Interruption] = []
 
 
 def keeps(text: str) -> None:
-    """Set the text of what remains after an interruption (`finished runs are kept in out`); the command can continue."""
+    """Set the text of what remains (`finished runs are kept in out`) if the command is interrupted; it can continue."""
     for interruption in _current[-1:]:
         interruption.kept, interruption.resumes = text, True
 

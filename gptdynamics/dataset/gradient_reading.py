@@ -104,19 +104,21 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     complete = flat is not None and not table["step"].null_count and not table["id"].null_count
     steps, ids = np.unique(table["step"].to_numpy()), table["id"].to_numpy()
     complete = complete and ids.size % len(steps) == 0
-    ids, step_grid = (each.reshape(len(steps), -1) if complete else each for each in (ids, table["step"].to_numpy()))
+    ids, step_grid = (
+        column.reshape(len(steps), -1) if complete else column for column in (ids, table["step"].to_numpy())
+    )
     if flat is None or not complete or (ids != ids[0]).any() or (step_grid != steps[:, None]).any():
         raise DataError(
             f"{path}: its products are damaged. Move it and the run's file away, and collect that run again"
         )
-    values = flat.reshape(*ids.shape, -1)
+    products = flat.reshape(*ids.shape, -1)
     test_ids = read_trajectories(folder.run_path(config, run), run, [])["test_id"].to_pylist()
-    if len(test_ids) != values.shape[2]:
+    if len(test_ids) != products.shape[2]:
         raise DataError(
-            f"{path}: products with {values.shape[2]} test examples, but the run has {len(test_ids)}. "
+            f"{path}: products with {products.shape[2]} test examples, but the run has {len(test_ids)}. "
             "Move it and the run's file away, and collect that run again"
         )
-    return GradientProducts(steps, ids[0].tolist(), test_ids, values, read_kernel(path))
+    return GradientProducts(steps, ids[0].tolist(), test_ids, products, read_kernel(path))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from gptdynamics.configs import RUN_FILE_PATTERN, RUN_PATTERN, config_parts, spl
 from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
 from gptdynamics.dataset.card_content import card_files, drawn_runs, may_draw
 from gptdynamics.dataset.checks.facts import config_facts
-from gptdynamics.dataset.checks.findings import Findings
+from gptdynamics.dataset.checks.findings import Findings, some
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.manifest import manifest_differences, merge_manifests, read_manifest
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
@@ -145,7 +145,7 @@ class Merge:
             self.changes |= {path: self._local(path) for path in changed}
         if conflicting and not self.replace:
             raise SettingsError(
-                f"{self.repository.id} has other values for {_short_list(config, conflicting)}, made with the same "
+                f"{self.repository.id} has other values for {config}/{some(conflicting)}, made with the same "
                 f"settings ({self._versions(config, conflicting[0])}). Keep those, or give --replace"
             )
         self._add_vectors(config)
@@ -330,8 +330,3 @@ def _same_example(first: dict[str, Any], second: dict[str, Any]) -> bool:
 def _source_row(row: dict[str, Any]) -> dict[str, Any]:
     source = json.loads(row["source"] or "{}")
     return {name: value for name, value in source.items() if name != "fields"}
-
-
-def _short_list(config: str, runs: list[str]) -> str:
-    others = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-    return f"{config}/{', '.join(runs[:3])}{others}"

@@ -208,19 +208,19 @@ class _Probe:
 
     def route(self) -> LogitRoute:
         name = type(self.model).__name__
-        whole = self.logits(self.long)
-        if whole.shape[:2] != self.long.shape:
+        expected = self.logits(self.long)
+        if expected.shape[:2] != self.long.shape:
             raise SettingsError(f"{name}: its forward gives no logits for every token. Give a causal language model")
-        if not agree_up_to_rounding(self.logits(self.long), whole):
+        if not agree_up_to_rounding(self.logits(self.long), expected):
             raise SettingsError(
                 f"{name}: its forward gives different logits for the same input. Give a deterministic model"
             )
-        if not agree_up_to_rounding(self.logits(self.long[:, :_SHORT]), whole[:, :_SHORT]):
+        if not agree_up_to_rounding(self.logits(self.long[:, :_SHORT]), expected[:, :_SHORT]):
             raise SettingsError(
                 f"{name} is not a causal language model: its logits at a token depend on later tokens. "
                 "Give a decoder (for models like BERT: one with is_decoder)"
             )
-        if self._labels_in_place(whole[0]):
+        if self._labels_in_place(expected[0]):
             raise SettingsError(
                 f"{name} expects labels that are already shifted, like the decoder of an encoder-decoder: its loss is "
                 "not that of the next token. Give a causal language model"
@@ -228,7 +228,7 @@ class _Probe:
         short = self.logits(self.short)
         for masked in (False, True):
             batch = self.logits(self.padded, self.lengths if masked else None)
-            if agree_up_to_rounding(batch[0], whole[0]) and agree_up_to_rounding(batch[1, :_SHORT], short[0]):
+            if agree_up_to_rounding(batch[0], expected[0]) and agree_up_to_rounding(batch[1, :_SHORT], short[0]):
                 return LogitRoute(self._kind(self.padded, self.lengths if masked else None), masked)
         return LogitRoute(self._kind(self.long, None), alone=True)
 
@@ -243,17 +243,17 @@ class _Probe:
         return loss is not None and bool((loss - in_place).abs() < (loss - shifted).abs())
 
     def _kind(self, input_ids: torch.Tensor, lengths: torch.Tensor | None) -> Literal["head", "positions", "whole"]:
-        whole = self.logits(input_ids, lengths)
+        expected = self.logits(input_ids, lengths)
         if self._head_is_all(input_ids, lengths):
             return "head"
-        kept = torch.tensor([1, 4, 5], device=input_ids.device)
+        positions = torch.tensor([1, 4, 5], device=input_ids.device)
         try:
-            chosen = self.logits(input_ids, lengths, logits_to_keep=kept)
+            chosen = self.logits(input_ids, lengths, logits_to_keep=positions)
         except Exception:  # not every architecture takes positions
             return "whole"
         return (
             "positions"
-            if chosen.shape == whole[:, kept].shape and agree_up_to_rounding(chosen, whole[:, kept])
+            if chosen.shape == expected[:, positions].shape and agree_up_to_rounding(chosen, expected[:, positions])
             else "whole"
         )
 
@@ -312,13 +312,13 @@ def _plain_ids(model: PreTrainedModel) -> torch.Tensor:
     return torch.tensor([token for token in range(size) if token not in special][:4096])
 
 
-def agree_up_to_rounding(left: torch.Tensor, right: torch.Tensor) -> bool:
+def agree_up_to_rounding(first: torch.Tensor, second: torch.Tensor) -> bool:
     """Whether two tensors differ by rounding only; values that are not finite must be in the same places."""
-    if left.shape != right.shape:
+    if first.shape != second.shape:
         return False
-    scale = right.abs().nan_to_num(0.0, 0.0, 0.0).max()
-    tolerance = float(scale) * _TOLERANCES.get(right.dtype, _LOW_PRECISION_TOLERANCE)
-    if right.is_cuda and torch.get_float32_matmul_precision() != "highest":
+    scale = second.abs().nan_to_num(0.0, 0.0, 0.0).max()
+    tolerance = float(scale) * _TOLERANCES.get(second.dtype, _LOW_PRECISION_TOLERANCE)
+    if second.is_cuda and torch.get_float32_matmul_precision() != "highest":
         # Matrix products use TF32.
         tolerance = max(tolerance, float(scale) * _LOW_PRECISION_TOLERANCE)
-    return torch.allclose(left, right, rtol=0, atol=tolerance, equal_nan=True)
+    return torch.allclose(first, second, rtol=0, atol=tolerance, equal_nan=True)

@@ -268,13 +268,13 @@ class _Search:
             if not tokens.scored:
                 continue
             try:
-                made = joined.by_rule(self.examples.pool[number])
+                expected = joined.by_rule(self.examples.pool[number])
             except DataError as error:
                 return f"{error}. {WHAT_TO_PASS}"
-            if not made.has_same_loss(tokens):
+            if not expected.has_same_loss(tokens):
                 return (
                     "no known way of tokenising prompt and target gives the trained tokens. "
-                    f"Pool example {number} is {first_difference(self.tokenizer, tokens, made)}. {WHAT_TO_PASS}"
+                    f"Pool example {number} is {first_difference(self.tokenizer, tokens, expected)}. {WHAT_TO_PASS}"
                 )
         return (
             "the trained tokens are unknown: no readable row has an id of the pool and tokens with a loss. "

@@ -201,7 +201,7 @@ class DynamicsRecorder(Recorder, TrainerCallback):
             self.recording.lose(reason)
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Measure before the first update, or continue from the checkpoint."""
         trainer = self._trainer
@@ -214,7 +214,7 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         if kind in _UNSUPPORTED:
             raise SettingsError(f"training with {kind} cannot be recorded: use one device, or data parallelism (DDP)")
         self._batches = []
-        model = known["model"]
+        model = kwargs["model"]
         if self._restarted(model, args):
             return
         if self._source is None:
@@ -288,15 +288,15 @@ class DynamicsRecorder(Recorder, TrainerCallback):
                 )
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Store the learning rate of the update."""
-        self.recording.attempt(lambda: self._note_rate(known["optimizer"]))
+        self.recording.attempt(lambda: self._note_rate(kwargs["optimizer"]))
 
     def _note_rate(self, optimizer: Any) -> None:
         self._rate = learning_rate(optimizer)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Record the update, and measure if a measurement is due."""
         numbers = gather_ids([number for batch in self._batches for number in batch.tolist()])
         self._batches = []
@@ -306,28 +306,32 @@ class DynamicsRecorder(Recorder, TrainerCallback):
         last = state.global_step >= state.max_steps or control.should_training_stop
         self.recording.attempt(lambda: self.recording.after_update(numbers, self._rate, last))
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Measure if training stops early, because the best checkpoint may then replace the weights."""
         if control.should_training_stop:
             self.recording.attempt(lambda: self.recording.measure_if_due(last=True))
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Save the record so far with the checkpoint."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
             self.recording.attempt(lambda: save_partial(folder / NAME, self.recording.partial()))
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **known: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Write the run."""
-        self.recording.attempt(lambda: self._finish(args, state, known))
+        self.recording.attempt(lambda: self._finish(args, state, kwargs))
 
-    def _finish(self, args: TrainingArguments, state: TrainerState, known: dict[str, Any]) -> None:
+    def _finish(self, args: TrainingArguments, state: TrainerState, kwargs: dict[str, Any]) -> None:
         recording = self.recording
         replaced = args.load_best_model_at_end and state.best_model_checkpoint is not None
         if recording.failure is None and replaced and recording.measurements.due(len(recording.curriculum), last=True):
             recording.fail("it ended early, and its last weights were replaced by those of the best checkpoint")
-        columns = trainer_columns(args) | optimizer_columns(known["optimizer"]) | adapter_columns(known["model"])
-        recording.finish(columns, trainer_hyperparameters(args) | adapter_hyperparameters(known["model"]))
+        columns = trainer_columns(args) | optimizer_columns(kwargs["optimizer"]) | adapter_columns(kwargs["model"])
+        recording.finish(columns, trainer_hyperparameters(args) | adapter_hyperparameters(kwargs["model"]))
 
 
 def _checkpoint(checkpoint: str | bool | None, args: TrainingArguments) -> Path | None:

@@ -260,8 +260,8 @@ def trained_settings(folder: DatasetFolder, config: str) -> RunSettings:
 def _exact_rates(recorded: list[float], settings: RunSettings) -> list[float]:
     """The exact learning rates of a run, whose file has them rounded to 32 bits."""
     exact = linear_decay(settings.learning_rate, len(recorded))
-    same = np.array_equal(np.array(exact, dtype=np.float32), np.array(recorded, dtype=np.float32))
-    return exact if same else [float(rate) for rate in recorded]
+    matches = np.array_equal(np.array(exact, dtype=np.float32), np.array(recorded, dtype=np.float32))
+    return exact if matches else [float(rate) for rate in recorded]
 
 
 def _recorded(folder: DatasetFolder, settings: RunSettings, run: str) -> tuple[list[Example], RecordedLosses]:

@@ -103,8 +103,8 @@ class CollectCommand:
     def __post_init__(self) -> None:
         if self.plan is not None and (self.run or self.runs is not None):
             names = [*sorted(self.run), *([] if self.runs is None else ["runs"])]
-            given = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-            raise SettingsError(f"--plan fixes the settings of its configs: leave out {given}, or edit the plan")
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+            raise SettingsError(f"--plan fixes the settings of its configs: leave out {flags}, or edit the plan")
         if self.plan is None and not self.configs:
             raise SettingsError("nothing to collect: name configs, such as rte_nano, or give --plan")
         if self.executor not in ("local", "ray"):

@@ -72,8 +72,8 @@ class Findings:
 def some(items: Iterable[Any], most: int = 3, total: int | None = None) -> str:
     """The first few items: `1, 2, 3 and 4 more`; `total` is their number if `items` has only the first."""
     listed = list(items)
-    left = (len(listed) if total is None else total) - min(len(listed), most)
-    return ", ".join(str(item) for item in listed[:most]) + (f" and {left} more" if left else "")
+    remaining = (len(listed) if total is None else total) - min(len(listed), most)
+    return ", ".join(str(item) for item in listed[:most]) + (f" and {remaining} more" if remaining else "")
 
 
 def first_row(wrong: np.ndarray) -> str:

@@ -18,8 +18,8 @@ def check_tasks(folder: DatasetFolder, findings: Findings) -> None:
         try:
             task = read_kept_task(path)
         except GPTDynamicsError as error:
-            what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition(". ")
-            findings.add(path, "", what, remedy)
+            problem, _, remedy = str(error).removeprefix(f"{path}: ").rpartition(". ")
+            findings.add(path, "", problem, remedy)
             continue
         if is_of_package(task.name):
             findings.add(path, "", f"the package already has a task {task.name}", "Move it out of the folder")
