@@ -22,7 +22,7 @@ EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate", "text_tokenizer"
 
 Split = Literal["train", "validation", "test", "test_unseen", "counterfactual"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen", "counterfactual")
-# Splits that are read only where they are asked for.
+# Splits that are read only on request.
 SPLITS_ON_REQUEST: tuple[Split, ...] = ("test_unseen", "counterfactual")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

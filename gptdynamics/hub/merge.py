@@ -316,8 +316,8 @@ def run_files(config: str, run: str) -> list[str]:
 
 def _raise_faults(faults: list[Any]) -> None:
     if faults:
-        others = f" (and {len(faults) - 1} more; gptdynamics verify lists them)" if len(faults) > 1 else ""
-        raise DataError(f"nothing was pushed: {faults[0]}{others}")
+        suffix = f" (and {len(faults) - 1} more; gptdynamics verify lists them)" if len(faults) > 1 else ""
+        raise DataError(f"nothing was pushed: {faults[0]}{suffix}")
 
 
 def _same_example(first: dict[str, Any], second: dict[str, Any]) -> bool:

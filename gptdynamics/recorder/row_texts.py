@@ -145,20 +145,20 @@ def _messages(value: Any, name: str, where: str) -> Messages:
     return messages
 
 
-def _conversation(asked: Messages, answered: Messages, where: str, chat: Chat, options: Mapping[str, Any]) -> RowTexts:
-    if not asked or answered[-1]["role"] not in _ASSISTANTS:
+def _conversation(earlier: Messages, answer: Messages, where: str, chat: Chat, options: Mapping[str, Any]) -> RowTexts:
+    if not earlier or answer[-1]["role"] not in _ASSISTANTS:
         raise DataError(
             f"{where}: its last message is not an assistant's answer to an earlier message, so there is nothing to "
             "measure. Leave out the messages after the last answer"
         )
     # Many templates strip the content.
-    content = answered[-1]["content"].strip()
-    text = chat([*asked, *answered], False, options)
-    prompt = chat(asked, True, options)
-    continues = text.startswith(prompt) and len(answered) == 1
+    content = answer[-1]["content"].strip()
+    text = chat([*earlier, *answer], False, options)
+    prompt = chat(earlier, True, options)
+    continues = text.startswith(prompt) and len(answer) == 1
     position = text.find(content, len(prompt)) if continues else text.rfind(content)
     if not content or position < 0:
         raise DataError(f"{where}: the chat template leaves out the content of its last message. Leave the row out")
-    if continues and text.startswith(answered[-1]["content"], len(prompt)):
-        return RowTexts(prompt, answered[-1]["content"])
+    if continues and text.startswith(answer[-1]["content"], len(prompt)):
+        return RowTexts(prompt, answer[-1]["content"])
     return RowTexts(text[:position], content)

@@ -50,7 +50,7 @@ class ExampleSource:
         loaded = cls(**values)
         texts = [*loaded.source.keys(), *loaded.source.values(), loaded.label, loaded.digest or ""]
         if type(loaded.id) is not int or not all(isinstance(text, str) for text in texts):
-            raise TypeError("an example's id is no whole number, or its source is not of texts")
+            raise TypeError("an example's id must be a whole number, and its source must have texts only")
         return loaded
 
     def check(self, example: Example, task: str) -> None:

@@ -50,8 +50,8 @@ def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, 
             for fault in rule(row, task if imported else part):
                 faults.setdefault(fault, []).append(row["id"])
     for (column, problem_text), keys in faults.items():
-        others = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        findings.add(path, column, f"example {keys[0]}{others}: {problem_text}")
+        suffix = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        findings.add(path, column, f"example {keys[0]}{suffix}: {problem_text}")
     return None if problem else count
 
 

@@ -78,8 +78,8 @@ def some(items: Iterable[Any], most: int = 3, total: int | None = None) -> str:
 
 def first_row(wrong: np.ndarray) -> str:
     """The rows where `wrong` is true, as `row 3 and 2 rows more`."""
-    others = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
-    return f"row {int(np.argmax(wrong))}{others}"
+    suffix = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
+    return f"row {int(np.argmax(wrong))}{suffix}"
 
 
 def ids_problem(ids: list[int | None], expected: range) -> str:

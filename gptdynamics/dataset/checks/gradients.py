@@ -169,6 +169,6 @@ def _numbers(file: _Gradients) -> Problems:
     infinite = np.flatnonzero(~np.isfinite(lists.flat))
     if len(infinite):
         row, position = lists.position(int(infinite[0]))
-        others = f" (and {len(infinite) - 1} more)" if len(infinite) > 1 else ""
-        text = f"{lists.flat[infinite[0]]:g} is not a finite number{others}"
+        suffix = f" (and {len(infinite) - 1} more)" if len(infinite) > 1 else ""
+        text = f"{lists.flat[infinite[0]]:g} is not a finite number{suffix}"
         yield Problem(name, f"row {row}, place {position}: {text}", file.remedy)

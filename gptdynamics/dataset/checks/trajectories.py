@@ -231,5 +231,5 @@ def _values(rows: _Trajectories, name: str, steps: np.ndarray | None) -> Problem
             indices = np.flatnonzero(wrong)
             row, position = lists.position(int(indices[0]))
             step = f"step {steps[position]}" if steps is not None and position < len(steps) else f"value {position}"
-            others = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
-            yield Problem(name, f"{rows.label(row)}, {step}: {lists.flat[indices[0]]:g} is {problem}{others}")
+            suffix = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
+            yield Problem(name, f"{rows.label(row)}, {step}: {lists.flat[indices[0]]:g} is {problem}{suffix}")
