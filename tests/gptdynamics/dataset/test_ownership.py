@@ -110,7 +110,7 @@ def test_a_card_and_a_picture_of_the_user_in_our_folder_are_kept(collected: Path
 @pytest.mark.parametrize("card", [b"---\nconfigs: [\n---\n", b"\xff\xfe", b"---\n" + b"[" * 5000 + b"\n---\n"])
 def test_a_card_that_could_not_be_kept_is_refused_before_any_work(collected: Path, card: bytes) -> None:
     (collected / CARD).write_bytes(card)
-    with pytest.raises(DataError, match=r"README.md: .*Mend it"):
+    with pytest.raises(DataError, match=r"README.md: .*Correct it"):
         check_dataset_folder(collected)
 
 

@@ -67,7 +67,7 @@ RUN_CASES = {
         RUN,
         column("step", lambda values: [[0, 1]] * 5),
         "step",
-        "test example 0 and 4 more: its steps end at 1, the run has 2 updates",
+        "test example 0 and 4 more: its steps end at 1, but the run has 2 updates",
     ),
     "a step not measured": Case(
         "few", RUN, column("step", at(2, [0, 2])), "step", "test example 2: it has 2 steps, but the settings give 3"
@@ -115,7 +115,7 @@ RUN_CASES = {
         TEXTS,
         column("generation_step", at(0, [0, 2, 3])),
         "generation_step",
-        "test example 0: its steps end at 3, the run has 2 updates",
+        "test example 0: its steps end at 3, but the run has 2 updates",
     ),
     "bleu of a label": Case(
         "gradients",

@@ -45,7 +45,7 @@ def all_rows(**values: Any) -> Callable[[Rows], None]:
 TRAJECTORIES: dict[str, tuple[Callable[[Rows], Any], str]] = {
     "steps that do not ascend": (all_rows(step=[1, *STEPS[:-1]]), "do not increase"),
     "steps below 0": (all_rows(step=[-1, *STEPS[1:]]), "below 0"),
-    "steps after the last update": (all_rows(step=[*STEPS[:-1], 13]), "end at 13, the run has 12 updates"),
+    "steps after the last update": (all_rows(step=[*STEPS[:-1], 13]), "end at 13, but the run has 12 updates"),
     "no steps": (all_rows(step=None), "null in every row"),
     "other steps in one row": (lambda rows: rows[3].update(step=[0, *STEPS[1:]]), "are not those of test example 0"),
     "no generation steps": (all_rows(generation_step=None), "has values"),
