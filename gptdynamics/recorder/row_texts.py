@@ -135,10 +135,10 @@ def _messages(value: Any, name: str, where: str) -> Messages:
         if isinstance(content, Sequence) and not isinstance(content, str):
             kinds = [part.get("type") if isinstance(part, Mapping) else type(part).__name__ for part in content]
             if other_kinds := [kind for kind in kinds if kind != "text"]:
-                raise DataError(f"{where}: {name}[{number}] has {other_kinds[0]!r}, and only text is recorded")
+                raise DataError(f"{where}: {name}[{number}] has {other_kinds[0]!r}, but only text is recorded")
             content = message["content"] = "".join(str(part.get("text", "")) for part in content)
         if message.get("tool_calls"):
-            raise DataError(f"{where}: {name}[{number}] has 'tool_calls', and only text is recorded")
+            raise DataError(f"{where}: {name}[{number}] has 'tool_calls', but only text is recorded")
         if not isinstance(message.get("role"), str) or not isinstance(content, str):
             raise DataError(f"{where}: role and content of {name}[{number}] must be texts")
         messages.append(message)

@@ -95,10 +95,10 @@ def test_tokens_that_texts_do_not_make_are_given_or_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image": "a.png"}, "pool example 0: it has 'image', and only text is recorded"),
-        ({"tools": ["look"]}, "pool example 0: it has 'tools', and only text is recorded"),
+        ({"image": "a.png"}, "pool example 0: it has 'image', but only text is recorded"),
+        ({"tools": ["look"]}, "pool example 0: it has 'tools', but only text is recorded"),
         ({"messages": [answer(0), user(0)]}, "last message is not an assistant's answer"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, answer(0)]}, "has 'image', and only text"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, answer(0)]}, "has 'image', but only text"),
         ({"messages": ["hello"]}, "'messages' is not a list of messages"),
         (
             {"messages": None, "instruction": "Is it?", "response": "yes"},

@@ -315,7 +315,8 @@ def test_another_base_model_is_refused(dataset: Path, rows_folder: Path) -> None
     reference = replace(ReferenceRun.of(dataset, "rte_tiny", "0000"), base_revision="0123")
     pool, test = examples_of(reference.settings, rows_folder)
     with pytest.raises(
-        NotRepeatableError, match=r"run 0000 of rte_tiny started from \S+ 0123, but here that is \w{12}\. .*or"
+        NotRepeatableError,
+        match=r"run 0000 of rte_tiny cannot be repeated: it started from \S+ 0123, but here that is \w{12}\. .*or",
     ):
         reference_kernels(reference, pool, test, KERNEL)
 
