@@ -111,7 +111,7 @@ FOLDER_CASES = {
     ),
     "absurd setting": Case("few", MANIFEST, manifest(pool_size=10**12), "settings", "pool_size = 1000000000000 is"),
     "negative seed": Case("few", MANIFEST, manifest(seed=-1), "settings", "seed = -1 must be at least 0"),
-    "planned": Case("few", MANIFEST, manifest(planned={"runs": -1}), "planned", "{'runs': -1} does not say how"),
+    "planned": Case("few", MANIFEST, manifest(planned={"runs": -1}), "planned", "{'runs': -1} must have the numbers"),
     "revision": Case("few", MANIFEST, manifest(base_revision=None), "base_revision", "None does not identify a"),
     "manifest of nothing": Case("few", "manifests/notes.json", write("{}"), "", "not named for a config"),
     # Card
