@@ -59,7 +59,7 @@ def own_simulator(
     Raises:
         GPTDynamicsError: as of `with_simulator`.
     """
-    config = config or _only_config(dataset)
+    config = config or only_config(dataset)
     runs = read_dynamics(dataset, config, metric or "loss")
     folder = kept_folder(dataset) / f"{config}-{runs.metric}"
     settings = TrainSettings(dataset, config, runs.metric)
@@ -90,7 +90,8 @@ def kept_folder(dataset: str) -> Path:
     return Path("gptfluence-simulators") / dataset.replace("/", "--")
 
 
-def _only_config(dataset: str) -> str:
+def only_config(dataset: str) -> str:
+    """The config of a dataset that has runs of one; raises SettingsError if it has none, or several."""
     folder = DatasetFolder(local_root(dataset))
     configs = [name for name in folder.configs() if folder.finished(name)]
     if len(configs) == 1:
