@@ -318,8 +318,8 @@ def validate(
         >>> checked = validate(  # half a minute
         ...     "gptdynamics", tempfile.mkdtemp(), model=model, each=3, test_examples=4, measured=2, workers=1
         ... )  # doctest: +SKIP
-        >>> checked.truth.shape  # runs, steps, test examples  # doctest: +SKIP
-        (12, 2, 4)
+        >>> checked.truth.shape  # runs, test examples, steps  # doctest: +SKIP
+        (12, 4, 2)
     """
     from simulator.use_cases.own_simulator import with_simulator
     from simulator.use_cases.validate import validate as validate_simulator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gptdynamics.dataset import read_dynamics
 from simulator.cli import main
 from simulator.settings.use_cases import MISLABEL_TITLES
 from tests.simulator.use_cases.conftest import CONFIG
@@ -89,7 +91,14 @@ def test_simulate_a_run_and_a_file(gptfluence: Command, memory: str, collected: 
     recorded, own = tmp_path / "recorded.json", tmp_path / "own.json"
     status, out, err = gptfluence("simulate", memory, "--dataset", collected, "--run", "0004", "--json", recorded)
     assert status == 0, err
-    assert "simulated loss" in out and "mean, measured" in out
+    found, fact = json.loads(recorded.read_text()), read_dynamics(collected, CONFIG).take([4])
+    np.testing.assert_array_equal(np.array(found["measured"]), fact.values[0].T)
+    assert found["measured_step"] == fact.step.tolist()
+    # Each line of predicted values has one of measured values below: the mean and 6 test examples.
+    lines = [re.findall(r"[\w.]+", line) for line in out.splitlines()]
+    measured = [line[1:] for line in lines if line[:1] == ["measured"]]
+    assert len(measured) == 7 and measured[0][-1] == f"{fact.values[0, -1].mean():.3f}"
+    assert [line[-1] for line in measured[1:]] == [f"{value:.3f}" for value in fact.values[0, -1]]
     batches = tmp_path / "curriculum.json"
     batches.write_text(json.dumps([[0, 1, 2]] * 8))
     status, out, err = gptfluence("simulate", memory, "--curriculum", batches, "--interval", "0.5", "--json", own)

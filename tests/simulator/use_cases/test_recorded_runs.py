@@ -95,7 +95,7 @@ def test_a_recipe_makes_recorded_runs_again(own: Own, tmp_path: Path) -> None:
     )
     # Every row of the pool is in the run: none can take another's place.
     assert checked.kinds == ["leave_out"] * 3 + ["reorder"] * 3
-    assert checked.truth.shape == (6, 3, 4) and checked.step.tolist() == [0, 6, 12]
+    assert checked.truth.shape == (6, 4, 3) and checked.step.tolist() == [0, 6, 12]
     assert {"tangent", "mean_curve", "tracin_cp_10"} == set(checked.predicted)
     assert "LDS of tangent over 3 retrained runs" in checked.result().notes[0]
     assert sorted(path.name for path in own.root.rglob("*.parquet")) == before
