@@ -78,22 +78,14 @@ def open_recorded(settings: MislabelSettings) -> RecordedSearch:
     if settings.rows is not None and settings.rows > len(pool):
         raise SettingsError(f"{settings.config} has {len(pool)} rows of its own: give --pool {len(pool)}")
     kernels = tuple(run for run in runs.runs if has_products(runs.source, runs.config, run))
-    why = _unlabelled(pool, getattr(config_task(_folder(settings.dataset), settings.config), "labels", ()))
+    folder = DatasetFolder(local_root(settings.dataset))
+    why = _unlabelled(pool, getattr(config_task(folder, settings.config), "labels", ()))
     if why and not kernels:
         raise SettingsError(
             f"{settings.config}: {why}, and no run has kernels, so nothing speaks of wrong labels. Record with "
             "kernels=True; influence and what-if can be asked"
         )
     return RecordedSearch(settings, runs, pool, kernels, why)
-
-
-def is_recorded(dataset: str, config: str) -> bool:
-    """Whether the runs of a config were recorded in somebody's own training."""
-    return _folder(dataset).recording(config) is not None
-
-
-def _folder(dataset: str) -> DatasetFolder:
-    return DatasetFolder(local_root(dataset))
 
 
 def _unlabelled(pool: Sequence[Example], labels: Sequence[str]) -> str:

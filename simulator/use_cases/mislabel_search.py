@@ -7,15 +7,14 @@ from typing import Any
 
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder
-from gptdynamics.dataset.reading import local_root, read_examples
+from gptdynamics.dataset.reading import is_recorded, local_root, only_config, read_examples
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.reference.run import trained_settings
 from gptdynamics.tasks import get_task, load_examples
 from gptdynamics.tasks.loading import count_rows
 from simulator.settings.use_cases import MislabelSettings, check_label_task
-from simulator.use_cases.mislabel_recorded import RecordedSearch, is_recorded, open_recorded
-from simulator.use_cases.own_simulator import only_config
+from simulator.use_cases.mislabel_recorded import RecordedSearch, open_recorded
 
 # Measurements of the pool in a run that the dynamics are made of, besides the first.
 MEASURED = 4
