@@ -312,9 +312,14 @@ def read_dynamics(
     if not measured:
         raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
     rows = [read_run_row(folder.run_row_path(config, run), config, run) for run in measured]
-    if len({len(row["curriculum"]) for row in rows}) > 1:
-        raise DataError(f"{source}: runs of {config} have different numbers of steps")
-    if step[-1] > len(rows[0]["curriculum"]):
+    updates = len(rows[0]["curriculum"])
+    longer = [f"{row['run']} ({len(row['curriculum'])})" for row in rows if len(row["curriculum"]) != updates]
+    if longer:
+        raise DataError(
+            f"{source}: runs of {config} have different numbers of updates: {', '.join(longer)}, and {measured[0]} "
+            f"({updates}). Record runs of each length as a config of their own"
+        )
+    if step[-1] > updates:
         raise DataError(f"{source}: {config} was measured at step {step[-1]}, after its last update")
     by_id = {example.id: example for example in read_examples(folder, task, "test")}
     missing = sorted(set(test_ids) - by_id.keys())

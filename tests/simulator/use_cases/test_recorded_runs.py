@@ -15,7 +15,7 @@ import torch
 
 import simulator
 from gptdynamics.dataset import read_dynamics
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.recorder import DynamicsRecorder, KernelSettings, RecordSettings, StepRecorder
 from gptdynamics.recorder.retraining import retrain
 from gptdynamics.tasks import get_task, load_examples
@@ -140,6 +140,12 @@ def test_runs_of_other_rates_are_told(own: Own, tiny_model_folder: Path, capsys:
                 loop.update(ids)
     said = capsys.readouterr().out
     assert "note: run 0001 has other learning rates than run 0000: memory and tangent fit runs of the same" in said
+    with pytest.raises(
+        DataError,
+        match=r"0001 have other learning rates than 0000 \(at most 0.005; there 0.01\).*one schedule\. "
+        "Train with --dynamics markov, or have each schedule as a config of its own",
+    ):
+        simulator.train(str(own.root), CONFIG)
     assert repr(recorder).startswith(f"StepRecorder: recorded run 0001 of {CONFIG} in ")
     new = StepRecorder(own.root, CONFIG, pool, test, loop.model, loop.tokenizer, loop.optimizer, settings=settings)
     assert repr(new).endswith("(24 pool rows, 6 test examples) that has not begun")
