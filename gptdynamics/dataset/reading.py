@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from gptdynamics.configs import SPLITS_ON_REQUEST, Split, Tokenization, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.manifest import kind_of
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
 from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, read_parquet
 from gptdynamics.errors import DataError, SettingsError
@@ -212,6 +213,33 @@ def metrics_of(source: str | Path, config: str) -> list[str]:
     return _metrics(folder, config, _finished(folder, source, config))
 
 
+def check_metric(source: str | Path, config: str, metric: str, known: Sequence[str] | None = None) -> None:
+    """Raise SettingsError if the runs of a config were not measured in a metric; `known` are those that they were.
+
+    Errors besides as of `metrics_of`.
+    """
+    available = metrics_of(source, config) if known is None else known
+    if metric not in available:
+        raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
+
+
+def only_config(source: str) -> str:
+    """The config of a dataset that has runs of one; raises SettingsError if it has none, or several."""
+    folder = DatasetFolder(local_root(source))
+    configs = [name for name in folder.configs() if folder.finished(name)]
+    if len(configs) == 1:
+        return configs[0]
+    if not configs:
+        raise SettingsError(f"{source} has no finished runs: record or collect some")
+    raise SettingsError(f"{source} has several configs: say which with --config: {', '.join(configs)}")
+
+
+def is_recorded(source: str, config: str) -> bool:
+    """Whether the runs of a config were recorded in somebody's own training."""
+    folder = DatasetFolder(local_root(source))
+    return folder.manifest_path(config).exists() and kind_of(folder.manifest(config)) == "recorded"
+
+
 def _finished(folder: DatasetFolder, source: str | Path, config: str, *requested: Split) -> list[str]:
     finished = [
         run for run in folder.finished(config) if split_of(run) not in SPLITS_ON_REQUEST or split_of(run) in requested
@@ -257,9 +285,7 @@ def read_dynamics(
     task, _ = config_parts(config)
     requested = [split for split, included in zip(SPLITS_ON_REQUEST, (unseen, counterfactual), strict=True) if included]
     finished = _finished(folder, source, config, *requested)
-    available = _metrics(folder, config, finished)
-    if metric not in available:
-        raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
+    check_metric(source, config, metric, _metrics(folder, config, finished))
     own_metrics = folder.own_metrics(config)
     step_column = (METRICS | own_metrics)[metric].step_column
     # One run at a time, because all runs together may not fit in memory.
@@ -286,9 +312,14 @@ def read_dynamics(
     if not measured:
         raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
     rows = [read_run_row(folder.run_row_path(config, run), config, run) for run in measured]
-    if len({len(row["curriculum"]) for row in rows}) > 1:
-        raise DataError(f"{source}: runs of {config} have different numbers of steps")
-    if step[-1] > len(rows[0]["curriculum"]):
+    updates = len(rows[0]["curriculum"])
+    longer = [f"{row['run']} ({len(row['curriculum'])})" for row in rows if len(row["curriculum"]) != updates]
+    if longer:
+        raise DataError(
+            f"{source}: runs of {config} have different numbers of updates: {', '.join(longer)}, and {measured[0]} "
+            f"({updates}). Record runs of each length as a config of their own"
+        )
+    if step[-1] > updates:
         raise DataError(f"{source}: {config} was measured at step {step[-1]}, after its last update")
     by_id = {example.id: example for example in read_examples(folder, task, "test")}
     missing = sorted(set(test_ids) - by_id.keys())

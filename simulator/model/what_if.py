@@ -19,7 +19,7 @@ from .curricula import visit_shares
 from .display import unit_of
 from .dynamics import EncodedExamples, SimulationInputs
 from .example_encoding import given_examples
-from .trajectories import Band, Trajectories
+from .trajectories import Band, Measured, Trajectories
 
 if TYPE_CHECKING:
     from .modeling_gptfluence import GPTfluenceSimulator
@@ -66,12 +66,14 @@ class WhatIf:
         curriculum: ids of each step's batch.
         weights: of each visit.
         learning_rate: of each step.
+        measured: of a recorded run that is not changed, the M values at each measured step.
     """
 
     situation: Situation
     curriculum: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[float, ...], ...]
     learning_rate: tuple[float, ...]
+    measured: Measured | None = None
 
     def __repr__(self) -> str:
         visited = {key for batch in self.curriculum for key in batch}
@@ -105,6 +107,7 @@ class WhatIf:
             self,
             curriculum=tuple(tuple(key for key, _ in batch) for batch in visits),
             weights=tuple(tuple(weight for _, weight in batch) for batch in visits),
+            measured=None,
         )
 
     def _visits(self) -> list[list[tuple[int, float]]]:
@@ -185,7 +188,7 @@ class WhatIf:
             )
         if not all(0 <= rate < float("inf") for rate in learning_rate):
             raise ValueError("learning rates must be finite and at least 0")
-        return replace(self, learning_rate=tuple(float(rate) for rate in learning_rate))
+        return replace(self, learning_rate=tuple(float(rate) for rate in learning_rate), measured=None)
 
     @property
     def beyond(self) -> tuple[str, ...]:
@@ -241,7 +244,7 @@ class WhatIf:
         predicted = simulate_many([self])
         model, test_ids = self.situation.simulator, self.situation.test_ids
         names = test_ids, model.config.metric, unit_of(model.config), model.config.dataset_config
-        named = Trajectories.of(predicted[0], *names)
+        named = Trajectories.of(predicted[0], *names, self.measured)
         if interval is None:
             return named
         low, high = model.band(predicted.transpose(1, 2), self.situation.examples.seen, interval)
@@ -259,7 +262,7 @@ def what_if(
 ) -> WhatIf:
     """See `GPTfluenceSimulator.what_if`."""
     config = simulator.config
-    curriculum = run
+    curriculum, measured = run, None
     if hasattr(run, "curricula"):
         if len(run.curricula) != 1:
             raise ValueError(f"{len(run.curricula)} runs are given; take one, e.g. runs.take([0])")
@@ -267,6 +270,8 @@ def what_if(
         if mine != theirs:
             raise ValueError(f"the model was trained on runs of {mine}, this run is of {theirs}")
         curriculum = run.curricula[0]
+        if test is None and learning_rate is None:
+            measured = dict(zip(run.step.tolist(), run.values[0].tolist(), strict=True))
         pool, test = run.pool if pool is None else pool, run.test if test is None else test
         initial = run.values[0, : simulator.history] if initial is None else initial
         learning_rate = run.learning_rate[0].tolist() if learning_rate is None else learning_rate
@@ -281,7 +286,7 @@ def what_if(
     )
     rates = simulator.rates_of(learning_rate, len(curriculum))
     batches = tuple(tuple(int(key) for key in batch) for batch in curriculum)
-    return WhatIf(situation, batches, tuple((1.0,) * len(batch) for batch in batches), tuple(rates))
+    return WhatIf(situation, batches, tuple((1.0,) * len(batch) for batch in batches), tuple(rates), measured)
 
 
 def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.Tensor:

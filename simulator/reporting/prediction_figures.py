@@ -75,36 +75,45 @@ def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], pat
 
 
 def plot_predictions(
-    runs: Dynamics, predictions: Mapping[str, np.ndarray], run: str | None = None, test_id: int | None = None
+    runs: Dynamics,
+    predictions: Mapping[str, np.ndarray],
+    run: str | None = None,
+    test_id: int | None = None,
+    errors: bool = False,
 ) -> Any:
-    """A plotly figure of one trajectory as measured and predicted, or of the mean absolute error at each step.
+    """A plotly figure of one run as measured and as each method predicts it, or of the error at each step.
 
     Baselines that are far off (see `drawn_at_first`) are in the legend, and appear when clicked.
 
     Args:
         runs: R held-out runs.
         predictions: `[R, S, M]` by method.
-        run, test_id: which trajectory; give both or neither.
+        run: of which run; default: the first.
+        test_id: of which test example; default: the mean over all.
+        errors: the mean absolute error over all runs and test examples instead, at each step.
 
     Raises:
-        SettingsError: only one of them is given, or there is no such run or test example.
+        SettingsError: there is no such run or test example, or errors are asked for of one.
     """
-    if (run is None) != (test_id is None):
-        raise SettingsError("give both run and test_id for one trajectory, or neither for the error at each step")
-    if run is None:
+    if errors:
+        if run is not None or test_id is not None:
+            raise SettingsError("errors are over all runs and test examples: leave out run and test_id")
         figure = line_figure(f"mean absolute error of {runs.metric}, {len(runs.runs)} runs x {len(runs.test)} examples")
         lines = {name: np.abs(values - runs.values).mean((0, 2)) for name, values in predictions.items()}
     else:
+        run = run or runs.runs[0]
         ids = [example.id for example in runs.test]
         if run not in runs.runs:
             raise SettingsError(f"no held-out run {run!r}; there are: {', '.join(runs.runs)}")
-        if test_id not in ids:
+        if test_id is not None and test_id not in ids:
             raise SettingsError(f"no test example {test_id}; there are {len(ids)}, from {min(ids)} to {max(ids)}")
-        row, column = runs.runs.index(run), ids.index(test_id)
+        of = f"mean of {len(ids)} test examples" if test_id is None else f"test example {test_id}"
+        row, tests = runs.runs.index(run), list(range(len(ids))) if test_id is None else [ids.index(test_id)]
         figure = line_figure(runs.definition.axis_title)
+        figure.update_layout(title={"text": f"{runs.config}, run {run}, {of}"})
         truth = {"color": method_colour(TRUTH), "width": 3}
-        figure.add_scatter(x=runs.step, y=runs.values[row, :, column], name=TRUTH, mode="lines", line=truth)
-        lines = {name: values[row, :, column] for name, values in predictions.items()}
+        figure.add_scatter(x=runs.step, y=runs.values[row][:, tests].mean(1), name=TRUTH, mode="lines", line=truth)
+        lines = {name: values[row][:, tests].mean(1) for name, values in predictions.items()}
     for name, values in lines.items():
         visible = True if drawn_at_first(name) else "legendonly"
         line = {"color": method_colour(name), "dash": method_dash(name)}

@@ -240,12 +240,12 @@ def test_validation_takes_the_retrainings_of_the_dataset_and_trains_the_other_ch
     validation = validate(settings)
     assert validation.kinds.count("leave_out") == validation.recorded == 6 and len(validation.kinds) == 15
     own, tests = retrainings.runs.take(retrainings.places("0004").tolist()), [0, 2, 5]
-    np.testing.assert_array_equal(validation.truth[:6], own.values[..., tests])
-    simulated = Simulated(load_simulator(settings.model)).predict(own)[..., tests]
+    np.testing.assert_array_equal(validation.truth[:6], own.values[..., tests].swapaxes(1, 2))
+    simulated = Simulated(load_simulator(settings.model)).predict(own)[..., tests].swapaxes(1, 2)
     np.testing.assert_allclose(validation.predicted["tangent"][:6], simulated, rtol=1e-5)
     result = validation.result()
     [table] = [table for table in result.tables if "by number of updates" in table.title]
     assert table.columns == ["method", "4", "8"] and table.rows[0][0] == "tangent"
     chosen = np.isin(validation.kinds, SUBSETS)
-    score = lds(validation.predicted["tangent"][chosen, 1], validation.truth[chosen, 1])
+    score = lds(validation.predicted["tangent"][chosen, :, 1], validation.truth[chosen, :, 1])
     assert table.rows[0][1] == interval_text(score.value, score.low, score.high)

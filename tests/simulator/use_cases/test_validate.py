@@ -60,7 +60,7 @@ def test_validation_trains_what_it_simulates(settings: ValidateSettings) -> None
     found = validate(settings)
     assert found.run == "0004" and found.kinds == [kind for kind in KINDS for _ in range(3)]
     assert found.step.tolist() == [0, 4, 8]
-    assert found.truth.shape == (12, 3, 4)
+    assert found.truth.shape == (12, 4, 3)
     assert set(found.predicted) == {"memory_label", "mean_curve", "tracin_cp_10"}
     for predicted in found.predicted.values():
         assert predicted.shape == found.truth.shape and np.isfinite(predicted).all()
@@ -98,7 +98,7 @@ def test_tracin_adds_up_recorded_products(settings: ValidateSettings, collected:
             rows = [products.pool_ids.index(key) for key in batch]
             value = value - rate * products.values[last][rows][:, places].mean(0)
             line.append(value.copy())
-        np.testing.assert_allclose(found[at], np.array(line)[step], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[at], np.array(line)[step].T, rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(
