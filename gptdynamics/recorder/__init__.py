@@ -1,4 +1,4 @@
-"""Recording a training other than `gptdynamics collect`'s as a run of a dataset folder (docs/how-to/record-training.md).
+"""Recording a training of your own as a run of a dataset folder (docs/how-to/record-training.md).
 
 Names are imported when they are first asked for: recorders load the libraries of a Trainer.
 """
