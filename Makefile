@@ -49,8 +49,8 @@ test-loading-script: $(INSTALLED)
 
 # The release over a Hub on this machine, between two users: large files in chunks (Xet), then whole.
 round-trip: $(INSTALLED)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" docs/round_trip.sh out/round-trip/xet
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_DISABLE_XET=1 docs/round_trip.sh out/round-trip/lfs
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tools/round_trip.sh out/round-trip/xet
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_DISABLE_XET=1 tools/round_trip.sh out/round-trip/lfs
 
 nano-release: $(INSTALLED)
 	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --output out/nano

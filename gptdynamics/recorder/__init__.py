@@ -1,4 +1,4 @@
-"""Recording training that is not `gptdynamics collect`'s: it becomes a run of a dataset folder (docs/recording.md)."""
+"""Recording training that is not `gptdynamics collect`'s: it becomes a run (docs/how-to/record-training.md)."""
 
 from gptdynamics.dataset.recorded import RecordSettings
 from gptdynamics.recorder.steps import StepRecorder
