@@ -1,4 +1,4 @@
-"""Recording training that is not `gptdynamics collect`'s: it becomes a run (docs/how-to/record-training.md)."""
+"""Recording a training other than `gptdynamics collect`'s as a run (docs/how-to/record-training.md)."""
 
 from gptdynamics.dataset.recorded import RecordSettings
 from gptdynamics.recorder.steps import StepRecorder

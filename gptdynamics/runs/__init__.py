@@ -1,4 +1,4 @@
-"""Single runs: a bench to train on, the update loop, measurement after every update, and processes to do it in."""
+"""Single runs: the bench they share, the update loop, measurement after every update, and worker processes."""
 
 from gptdynamics.runs.bench import Bench, BenchContents
 from gptdynamics.runs.run import Run, RunTiming

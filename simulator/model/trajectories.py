@@ -57,8 +57,8 @@ class Trajectories(Summarised, torch.Tensor):
         if func not in (torch.Tensor.sub, torch.sub) or len(args) != 2:
             return result
         left, right = args
-        both = isinstance(left, Trajectories) and isinstance(right, Trajectories)
-        if not both or left.test_ids != right.test_ids or result.shape != left.shape:
+        are_trajectories = isinstance(left, Trajectories) and isinstance(right, Trajectories)
+        if not are_trajectories or left.test_ids != right.test_ids or result.shape != left.shape:
             return result
         change = left.quantity if left.quantity.startswith("change of") else f"change of {left.quantity}"
         config = left.config if left.config == right.config else ""

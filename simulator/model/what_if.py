@@ -51,8 +51,8 @@ class Situation:
     @torch.no_grad()
     def trajectories(self, visits: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
         """`[runs, steps + 1, M]` from shares `[runs, steps, N]` and rates `[runs or 1, steps]`."""
-        like = self.examples.pool
-        inputs = SimulationInputs(visits.to(like), rates.to(like), self.examples, self.initial)
+        pool = self.examples.pool
+        inputs = SimulationInputs(visits.to(pool), rates.to(pool), self.examples, self.initial)
         values: torch.Tensor = self.simulator.dynamics.trajectories(inputs)
         return values
 
@@ -87,18 +87,18 @@ class WhatIf:
         """Steps from 0 on, of step numbers from 1 on."""
         if steps is None:
             return set(range(len(self.curriculum)))
-        wanted = {step - 1 for step in steps}
-        outside = [step + 1 for step in wanted if not 0 <= step < len(self.curriculum)]
+        chosen = {step - 1 for step in steps}
+        outside = [step + 1 for step in chosen if not 0 <= step < len(self.curriculum)]
         if outside:
             raise ValueError(f"there is no step {outside[0]}; the run has steps 1 to {len(self.curriculum)}")
-        return wanted
+        return chosen
 
-    def _known(self, ids: Iterable[int]) -> set[int]:
-        wanted = set(ids)
-        unknown = wanted - set(self.situation.pool_ids)
+    def _check_ids(self, ids: Iterable[int]) -> set[int]:
+        unique_ids = set(ids)
+        unknown = unique_ids - set(self.situation.pool_ids)
         if unknown:
             raise ValueError(f"example {min(unknown)} is not in the pool")
-        return wanted
+        return unique_ids
 
     def _changed(self, visits: list[list[tuple[int, float]]]) -> WhatIf:
         return replace(
@@ -119,7 +119,7 @@ class WhatIf:
         Raises:
             ValueError: an id or a step is unknown. So of every change.
         """
-        dropped, chosen_steps = self._known(ids), self._steps(steps)
+        dropped, chosen_steps = self._check_ids(ids), self._steps(steps)
         visits = self._visits()
         return self._changed(
             [[v for v in batch if step not in chosen_steps or v[0] not in dropped] for step, batch in enumerate(visits)]
@@ -128,14 +128,14 @@ class WhatIf:
     def add(self, ids: Iterable[int], steps: Iterable[int]) -> WhatIf:
         """These examples besides what is in the batches of these steps."""
         more, chosen_steps = list(ids), self._steps(steps)
-        self._known(more)
+        self._check_ids(more)
         new = [(key, 1.0) for key in more]
         visits = enumerate(self._visits())
         return self._changed([batch + new if step in chosen_steps else batch for step, batch in visits])
 
     def replace(self, others: Mapping[int, int], steps: Iterable[int] | None = None) -> WhatIf:
         """Each of these examples by another, at these steps or everywhere: `{old id: new id}`."""
-        self._known([*others.keys(), *others.values()])
+        self._check_ids([*others.keys(), *others.values()])
         chosen_steps = self._steps(steps)
         return self._changed(
             [
@@ -164,7 +164,7 @@ class WhatIf:
 
     def reweigh(self, weights: Mapping[int, float], steps: Iterable[int] | None = None) -> WhatIf:
         """Visits of these examples with another weight, at these steps or everywhere: `{id: weight}`."""
-        self._known(weights)
+        self._check_ids(weights)
         wrong = [weight for weight in weights.values() if not 0 <= weight < float("inf")]
         if wrong:
             raise ValueError(f"weight {wrong[0]} must be finite and at least 0")

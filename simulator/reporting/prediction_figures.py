@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
+from gptdynamics.metrics import Metric
 from simulator.evaluation.selection import at_quantiles
 from simulator.model.display import line_figure
 from simulator.reporting.colours import TRUTH, drawn_at_first, method_colour, method_dash
@@ -20,29 +21,30 @@ PICTURE_PANELS = 4
 
 
 def trajectory_panel(
-    title: str, runs: Dynamics, pair: tuple[int, int], predicted: Mapping[str, np.ndarray], late: bool = False
+    title: str,
+    metric: Metric,
+    step: Sequence[int],
+    truth: Sequence[float],
+    predicted: Mapping[str, Sequence[float | None]],
+    late: bool = False,
 ) -> Panel:
     """True values and predictions of one test example in one run; the vertical axis follows the true values.
 
     Args:
         title: of the panel.
-        runs: that are predicted.
-        pair: indices of the run and of the test example.
-        predicted: `[R, S, M]` by method.
+        metric: of the values.
+        step: S measured steps.
+        truth: S values.
+        predicted: S values by method; None where one is not finite.
         late: the vertical axis follows what comes after the first eighth of the steps, so that the fall at the
             beginning does not flatten everything else.
     """
-    run, test = pair
-    steps, truth = runs.step.tolist(), runs.values[run, :, test]
-    series = [Series(TRUTH, steps, truth.tolist())]
-    for method, values in predicted.items():
-        mine = values[run, :, test].tolist()
-        series.append(Series(method, steps, [value if np.isfinite(value) else None for value in mine]))
+    series = [Series(TRUTH, step, truth), *(Series(method, step, values) for method, values in predicted.items())]
     followed = truth[len(truth) // 8 :] if late else truth
-    margin = (0.6 if late else 0.3) * (float(np.ptp(followed)) or 1.0)
-    low, high = float(followed.min()) - margin, float(followed.max()) + margin
-    limits = (max(runs.definition.least, low), high) if late else (low, high)
-    return Panel(title, "training step", runs.definition.axis_title, series, y_range=limits)
+    margin = (0.6 if late else 0.3) * ((max(followed) - min(followed)) or 1.0)
+    low, high = min(followed) - margin, max(followed) + margin
+    limits = (max(metric.least, low), high) if late else (low, high)
+    return Panel(title, "training step", metric.axis_title, series, y_range=limits)
 
 
 def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], path: Path) -> None:
@@ -60,12 +62,15 @@ def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], pat
     """
     drawn = {name: values for name, values in predictions.items() if drawn_at_first(name)}
     errors = np.square(list(drawn.values())[-1] - runs.values).mean(1)
-    panels = [
-        trajectory_panel(
-            f"run {runs.runs[run]}, test example {runs.test[test].id}", runs, (run, test), drawn, late=True
-        )
-        for run, test in at_quantiles(errors, PICTURE_PANELS + 1)
-    ]
+    panels = []
+    for run, test in at_quantiles(errors, PICTURE_PANELS + 1):
+        finite = {
+            name: [value if np.isfinite(value) else None for value in values[run, :, test].tolist()]
+            for name, values in drawn.items()
+        }
+        title = f"run {runs.runs[run]}, test example {runs.test[test].id}"
+        truth = runs.values[run, :, test].tolist()
+        panels.append(trajectory_panel(title, runs.definition, runs.step.tolist(), truth, finite, late=True))
     draw_picture(Figure("", panels, PICTURE_PANELS), path)
 
 

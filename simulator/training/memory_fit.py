@@ -116,8 +116,8 @@ def fit_memory(
     share, shares, best = np.empty(0), np.empty(0), np.inf
     for components, filters in product(COMPONENTS, FILTERS):
         states, _ = states_of(few_visits, relative, centred_components(pool, reduction, components), filters)
-        left = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, scale)
-        for ridge, residual, of_all, of_others in zip(RIDGES, *left, strict=True):
+        results = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, scale)
+        for ridge, residual, of_all, of_others in zip(RIDGES, *results, strict=True):
             tried.append((MemoryChoice(components, filters, ridge), float(np.square(residual).mean())))
             if tried[-1][1] < best:
                 share, shares, best = of_all, of_others, tried[-1][1]

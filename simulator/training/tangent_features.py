@@ -14,7 +14,7 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.reading import run_array
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import Scale
-from simulator.model.curricula import Members, updates_made
+from simulator.model.curricula import Members, update_mask
 from simulator.model.latent import to_latent
 from simulator.model.recurrence import FilterBank
 from simulator.training.leave_one_run_out import RunSums, growth_of
@@ -83,12 +83,12 @@ def filter_responses(runs: FittedRuns, filters: Filters) -> list[torch.Tensor]:
     end = float(relative.sum())
     constants = {name: torch.from_numpy(array).double() for name, array in filters.arrays(end).items()}
     bank = FilterBank(**constants, end=torch.tensor(end, dtype=torch.float64))
-    made = updates_made(runs.visits.shares)
+    has_update = update_mask(runs.visits.shares)
     updates = torch.eye(relative.size(1), dtype=torch.float64)[None]
     count = len(runs.values)
-    if made is None:
+    if has_update is None:
         return [bank.states(updates, relative)[0, runs.step]] * count
-    return [bank.states(updates, relative, made[run : run + 1])[0, runs.step] for run in range(count)]
+    return [bank.states(updates, relative, has_update[run : run + 1])[0, runs.step] for run in range(count)]
 
 
 def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, responses: Sequence[torch.Tensor]) -> np.ndarray:

@@ -136,7 +136,7 @@ def mislabel_result(mislabels: Mislabels) -> Result:
     panels = [Panel("", "fraction of training data inspected", "fraction of mislabels found", series)]
     if mislabels.retrained:
         panels.append(_add_retraining(result, settings, mislabels.retrained))
-    result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2, "7"))
+    result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2))
     result.notes.append(found_verdict(mislabels, curves))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in mislabels.seconds.items())
     result.notes.append(f"Areas are mean heights over the first {INSPECTED:.0%}. Processor time: {spent}.")

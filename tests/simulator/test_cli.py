@@ -100,10 +100,10 @@ def test_experiment_writes_its_files_and_says_what_it_skipped(
     assert "trajectories: nothing could be done" in done.out
     assert "skipped: mini_sentiment_few: no validation and no test runs" in done.out
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"trajectories.json", "trajectories.md", "trajectories.html"}
+    assert names == {"trajectories.json", "trajectories.md"}
     wrong = gptfluence("experiment", "magic", dataset, "--output", tmp_path)
     assert wrong.status == 1
-    assert "no experiment 'magic'; there are: loss-instruct" in wrong.err
+    assert "no experiment 'magic'; there are: counterfactuals" in wrong.err
 
 
 def test_evaluate_scores_the_baselines_that_are_named(

@@ -139,10 +139,10 @@ def test_runs_of_other_rates_are_told(own: Own, tiny_model_folder: Path, capsys:
             with recorder.step(ids):
                 loop.update(ids)
     said = capsys.readouterr().out
-    assert "note: run 0001 has other learning rates than run 0000: memory and tangent fit runs of the same" in said
+    assert "note: run 0001 differs from run 0000 in learning rates: memory and tangent need runs with the same" in said
     assert repr(recorder).startswith(f"StepRecorder: recorded run 0001 of {CONFIG} in ")
     new = StepRecorder(own.root, CONFIG, pool, test, loop.model, loop.tokenizer, loop.optimizer, settings=settings)
-    assert repr(new).endswith("(24 pool rows, 6 test examples) that has not begun")
+    assert repr(new).endswith("(24 pool rows, 6 test examples) that has not started")
 
 
 def test_without_a_recipe_it_is_said_what_can_be_asked(own: Own, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_without_a_recipe_it_is_said_what_can_be_asked(own: Own, tmp_path: Path)
             ask(str(own.root), tmp_path / "out", **({"count": 4} if ask is simulator.select else {}))
     with pytest.raises(SettingsError, match="recorded no run"):
         simulator.validate(str(own.root), tmp_path / "out", recipe=lambda given: None, each=3, test_examples=4)
-    with pytest.raises(SettingsError, match="not one of exactly the 12 batches"):
+    with pytest.raises(SettingsError, match="not one run with exactly the 12 given"):
         simulator.validate(
             str(own.root), tmp_path / "other", recipe=lambda given: own.train(batches(5)), each=3, test_examples=4
         )
