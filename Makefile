@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers
+.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers docs
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -37,6 +37,10 @@ test-slow: $(INSTALLED)
 fuzz: $(INSTALLED)
 	GPTDYNAMICS_FUZZ_INPUTS=$(FUZZ_INPUTS) GPTDYNAMICS_FUZZ_SEED=$(FUZZ_SEED) $(VENV)/bin/pytest tests/fuzz
 
+# The site of docs/, into the folder site/. A broken link, a page that is in no menu or a name without a docstring stops it.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
+
 # The loader for datasets < 4 in an environment that has one.
 test-loading-script: $(INSTALLED)
 	test -x .venv-datasets-3/bin/python || $(PYTHON) -m venv .venv-datasets-3
@@ -45,8 +49,8 @@ test-loading-script: $(INSTALLED)
 
 # The release over a Hub on this machine, between two users: large files in chunks (Xet), then whole.
 round-trip: $(INSTALLED)
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" docs/round_trip.sh out/round-trip/xet
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_DISABLE_XET=1 docs/round_trip.sh out/round-trip/lfs
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tools/round_trip.sh out/round-trip/xet
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" HF_HUB_DISABLE_XET=1 tools/round_trip.sh out/round-trip/lfs
 
 nano-release: $(INSTALLED)
 	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --output out/nano

@@ -304,7 +304,7 @@ def validate(
     """Check a simulator by real training: change a run in many ways, simulate the changes, train them, compare.
 
     Recorded runs are made again by a `recipe`: a function that is given batches, as lists of places in the pool, trains
-    a fresh model on them, and records that as the first run was recorded. See docs/recording.md.
+    a fresh model on them, and records that as the first run was recorded. See docs/how-to/record-training.md.
 
     The model may be an object, too; without one, it is trained on the runs and kept beside them.
 

@@ -43,7 +43,7 @@ SETTINGS = {
     "select": SelectSettings,
     "validate": ValidateSettings,
 }
-# Public functions and classes with an example; those of the recorder have theirs in docs/recording.md.
+# Public functions and classes with an example; those of the recorder have theirs in docs/how-to/record-training.md.
 WITH_EXAMPLES = (
     *(f"gptdynamics.{name}" for name in ("load", "read_dynamics", "verify", "push", "collect", "Plan", "Task")),
     *(f"simulator.{name}" for name in ("train", "evaluate", "report", "influence", "what_if")),

@@ -1,4 +1,4 @@
-"""The script of docs/hub.md, in a short form: two users and their clients, over a loopback Hub that serves Xet.
+"""The script of `make round-trip`, in a short form: two users and their clients, over a loopback Hub that serves Xet.
 
 Two dozen processes start one after another: `make test-slow`. tests/simulator/test_two_users.py does it in one.
 """
@@ -21,7 +21,7 @@ def test_everything_round_trips_through_the_hub(tmp_path: Path) -> None:
     short = {"STEPS": "4", "TESTS": "4", "WORKERS": "1", "ENCODER": "label", "OMP_NUM_THREADS": "1"}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [ROOT / "docs" / "round_trip.sh", tmp_path],
+        [ROOT / "tools" / "round_trip.sh", tmp_path],
         env=kept | short | {"PATH": path, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
         capture_output=True,

@@ -61,7 +61,7 @@ _REMEDIES: dict[Kind, tuple[str, str, str]] = {
 
 
 class DatasetFolder:
-    """Paths and contents of a dataset folder, which need not exist yet (see the data model in docs/dataset.md)."""
+    """Paths and contents of a dataset folder, which need not exist yet (its files: docs/reference/files.md)."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)

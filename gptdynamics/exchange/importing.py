@@ -141,7 +141,7 @@ def import_release(
                 _write(folder, summary, names, usable)
     if not imported.configs:
         first = f" ({findings[0]})" if findings else ""
-        raise DataError(f"{source}: nothing in it can be imported{first}; see docs/authors-release.md for the layout")
+        raise DataError(f"{source}: nothing in it can be imported{first}; the layout: docs/how-to/read-the-data.md")
     return imported
 
 

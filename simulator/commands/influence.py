@@ -39,7 +39,8 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
     for test_id in (None, *asked.test_ids):
         say(result.verdict(test_id))
     if is_recorded(asked.dataset, result.config):
-        say(f"next: more runs, or simulator.validate({asked.dataset!r}, ..., recipe=train), see docs/recording.md")
+        validate = f"simulator.validate({asked.dataset!r}, ..., recipe=train)"
+        say(f"next: more runs, or {validate}, see docs/how-to/record-training.md")
         return
     say("how far to believe the simulator, by real training:")
     words = (asked.dataset, "--model", asked.model, "--output", "out/validate")

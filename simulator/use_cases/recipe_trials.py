@@ -31,7 +31,7 @@ def check_recipe(fact: Dynamics, recipe: Recipe | None, function: str) -> bool:
     if recorded and recipe is None:
         raise SettingsError(
             f"{fact.config} was recorded in a training of your own, which only you can make again: in Python, give "
-            f"simulator.{function}(..., recipe=train), see docs/recording.md; {WITHOUT}"
+            f"simulator.{function}(..., recipe=train), see docs/how-to/record-training.md; {WITHOUT}"
         )
     if recipe is not None and not recorded:
         raise SettingsError(f"{fact.config} was collected, and is trained again without a recipe: leave recipe out")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The round trip of the release, between two users and over a Hub on this machine: `make round-trip`.
 #
-#   docs/round_trip.sh [FOLDER]     everything it makes goes there; default: a new temporary folder
+#   tools/round_trip.sh [FOLDER]     everything it makes goes there; default: a new temporary folder
 #
 # Run it in the root of a clone, where `tests/hub` is, with the environment's commands on PATH. Large files go as clients
 # send them by default (Xet), or whole with HF_HUB_DISABLE_XET=1. STEPS, TESTS, WORKERS and ENCODER make it longer or
