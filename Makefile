@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers
+.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers examples
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -36,6 +36,10 @@ test-slow: $(INSTALLED)
 # Damaged inputs to every reader of outside data; the tests try 2,000 of them.
 fuzz: $(INSTALLED)
 	GPTDYNAMICS_FUZZ_INPUTS=$(FUZZ_INPUTS) GPTDYNAMICS_FUZZ_SEED=$(FUZZ_SEED) $(VENV)/bin/pytest tests/fuzz
+
+# The notebooks of examples/ are run, and keep what they print. About ten minutes of one core.
+examples: $(INSTALLED)
+	$(VENV)/bin/python -m tools.notebooks
 
 # The loader for datasets < 4 in an environment that has one.
 test-loading-script: $(INSTALLED)

@@ -8,6 +8,7 @@ from pathlib import Path
 import lxml.html
 from lxml.html import HtmlElement
 
+PICTURES = "//img | //svg | //canvas | //*[@role='img']"
 UNREAD = "ancestor-or-self::*[self::script or self::style or self::code or self::pre]"
 
 
@@ -19,8 +20,7 @@ def page_faults(page: Path) -> list[str]:
         *([] if (root.findtext("head/title") or "").strip() else ["no title"]),
         *([] if len(root.findall(".//h1")) == 1 else [f"{len(root.findall('.//h1'))} first headings"]),
         *_id_faults(root),
-        *(f"picture without words: {_start(each)}" for each in root.iter("img", "svg", "canvas") if not _has_words(each)),
-        *(f"picture without words: {_start(each)}" for each in root.xpath("//*[@role='img']") if not _has_words(each)),
+        *(f"picture without words: {_start(each)}" for each in root.xpath(PICTURES) if not _has_words(each)),
         *(f"control without a name: {_start(each)}" for each in root.iter("input", "select", "textarea", "button")
           if not _has_name(root, each)),
         *(f"heading of no row or column: {_start(each)}" for each in root.iter("th") if not each.get("scope")),

@@ -26,7 +26,7 @@ _LONGEST = 80
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 
 
-def add_task_file(path: Path) -> None:
+def add_task_file(path: str | os.PathLike[str]) -> None:
     """Add the tasks of a Python file, or the task of a TOML file, here and in processes started from now on.
 
     Raises:
@@ -34,7 +34,7 @@ def add_task_file(path: Path) -> None:
     """
     from gptdynamics.tasks.registry import task_names
 
-    whole = str(path.resolve())
+    whole = str(Path(path).resolve())
     if os.pathsep in whole:
         raise SettingsError(f"{whole}: ${VARIABLE} has {os.pathsep!r} between files: rename this one or its folder")
     _tasks_of(whole)
