@@ -25,8 +25,8 @@ def run_notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
     Raises:
         nbclient.exceptions.CellExecutionError: a cell raised an error.
     """
-    # Bars of progress are many lines of a file, and differ each time.
-    os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
+    # Bars of progress and warnings of libraries are no part of the story.
+    os.environ |= {"TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore:IProgress not found,ignore::FutureWarning"}
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3", resources=resources, record_timing=False)
