@@ -61,9 +61,9 @@ def made_up(examples: list[Example], dynamics: str) -> Simulated:
         learning_rate=linear_decay(1e-3, STEPS),
         components=8,
         decays=[0.1 * at for at in range(11)],
-        fadings=[0.0, 2.0, 6.0],
+        fade_rates=[0.0, 2.0, 6.0],
         momenta=[0.1 * at for at in range(10)],
-        forgettings=[0.1 * at for at in range(6)],
+        curvatures=[0.1 * at for at in range(6)],
         calibration_runs=27,
     )
     model = GPTfluenceSimulator(config).eval()

@@ -81,7 +81,7 @@ def main() -> None:
                 run.drop([key]).simulate()
 
         alone = seconds(slow) / FEW_EXAMPLES * SUBSET
-        count = len(filters.decays) * len(filters.fadings) + len(filters.momenta) * len(filters.forgettings)
+        count = len(filters.decays) * len(filters.fade_rates) + len(filters.momenta) * len(filters.curvatures)
         states, values = states_of_runs(model, rng), rng.uniform(1, 2, size=(RUNS, STEPS + 1, TESTS))
 
         def fit_each(states=states, values=values) -> None:

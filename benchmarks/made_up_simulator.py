@@ -36,9 +36,9 @@ def made_up_simulator(
         test_components=64,
         curve_components=4,
         decays=list(filters.decays),
-        fadings=list(filters.fadings),
+        fade_rates=list(filters.fade_rates),
         momenta=list(filters.momenta),
-        forgettings=list(filters.forgettings),
+        curvatures=list(filters.curvatures),
     )
     model = GPTfluenceSimulator(config).eval()
     with torch.no_grad():

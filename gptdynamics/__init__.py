@@ -1,6 +1,6 @@
 """The GPTDynamics dataset: tasks, plans, collection of runs, storage, publishing.
 
-Public names are imported when they are first asked for; importing the package loads none of the slow libraries.
+Public names are imported when they are first used; importing the package loads none of the slow libraries.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The functions of `import gptdynamics` that take what a notebook has: names, folders, and settings as keywords."""
+"""The functions of `import gptdynamics` for notebooks: names, folders, and settings as keywords."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def collect(
 ) -> Collected:
     """Train base models on seeded curricula, and measure every test example at every step.
 
-    Configs are named, or given as a `Plan`. Runs that the folder already has are not made again. Each worker is a
-    process of its own, so in a script this needs `if __name__ == "__main__":`.
+    `configs` are names or a `Plan`. Runs that the folder already has are skipped. Workers are separate processes, so a
+    script needs `if __name__ == "__main__":` around this call.
 
     Raises:
         GPTDynamicsError: the data, the base model, the folder or the settings cannot be used.
@@ -50,24 +50,24 @@ def collect(
     from gptdynamics.hub.push import RunPusher
     from gptdynamics.plans import Plan
 
-    given: dict[str, Any] = settings | {"output": output}
+    keywords: dict[str, Any] = settings | {"output": output}
     plan = configs if isinstance(configs, Plan) else None
     if plan is None:
-        given["configs"] = configs
+        keywords["configs"] = configs
     else:
-        # The settings want to know that there is a plan; which, `collect_settings` is told.
-        given["plan"] = plan.name
-    asked = settings_of(CollectCommand, **given)
-    pusher = RunPusher(asked.output, asked.push_to, asked.no_texts, on_note, on_note)
+        # The command's checks need a plan's name; the plan itself goes to `collect_settings`.
+        keywords["plan"] = plan.name
+    command = settings_of(CollectCommand, **keywords)
+    pusher = RunPusher(command.output, command.push_to, command.no_texts, on_note, on_note)
 
     def end_run(run: str) -> None:
         pusher.push_run(run)
         on_run(run)
 
-    chosen = collect_settings(asked, plan)
-    for line in chosen.notes:
+    collect_options = collect_settings(command, plan)
+    for line in collect_options.notes:
         on_note(line)
-    collected = collect_runs(chosen, on_start, on_step, end_run, on_note)
+    collected = collect_runs(collect_options, on_start, on_step, end_run, on_note)
     pusher.push_all()
     return collected
 
@@ -93,5 +93,5 @@ def push(
     """
     from gptdynamics.hub.push import push as push_folder
 
-    asked = settings_of(PushSettings, dataset=dataset, repo=repo, **settings)
-    return push_folder(Path(asked.dataset), asked.repo, asked, on_wait)
+    push_settings = settings_of(PushSettings, dataset=dataset, repo=repo, **settings)
+    return push_folder(Path(push_settings.dataset), push_settings.repo, push_settings, on_wait)

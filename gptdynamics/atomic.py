@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gptdynamics.errors import DataError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk and move it into place; folders are made.
+    """Let `write` fill a temporary file in the same folder, flush it to disk and rename it; creates missing folders.
 
-    Raises DataError if it cannot be written (no space, no right); nothing is left behind.
+    Raises DataError if it cannot be written (no space, no permission); then nothing is left behind.
     """
     temporary: Path | None = None
     try:
@@ -41,20 +41,20 @@ def _writer(process: int) -> str:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """Temporary files under `root` whose process, on this machine, is gone: it was killed while writing."""
+    """Temporary files under `root` of processes on this machine that were killed while writing."""
     return list(_left_of_killed(root.rglob(".*.tmp")))
 
 
 def remove_leftovers(root: Path) -> None:
-    """Remove what `leftovers` finds."""
+    """Remove the files that `leftovers` finds."""
     for path in leftovers(root):
         path.unlink(missing_ok=True)
 
 
 def remove_leftovers_of(path: Path) -> None:
-    """Remove what processes left behind that were killed while they wrote this file."""
-    for left in _left_of_killed(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
-        left.unlink(missing_ok=True)
+    """Remove temporary files of processes that were killed while writing this file."""
+    for leftover in _left_of_killed(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        leftover.unlink(missing_ok=True)
 
 
 def _left_of_killed(paths: Iterable[Path]) -> Iterator[Path]:
@@ -65,7 +65,7 @@ def _left_of_killed(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this machine has not ended."""
+    """Whether a process on this machine is running."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -76,7 +76,7 @@ def is_running(process: int) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8, atomically."""
     write_atomically(path, lambda temporary: _fill(temporary, text))
 
 

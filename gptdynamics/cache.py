@@ -1,7 +1,7 @@
-"""One store for what takes long to make and is used again, in `$GPTDYNAMICS_CACHE` or `~/.cache/gptdynamics`.
+"""A cache of results that take long to compute, in `$GPTDYNAMICS_CACHE` or `~/.cache/gptdynamics`.
 
-An entry is a file, named for a digest of everything that its content depends on, in the folder of its kind. A digest of
-its bytes lies beside it: a file that was cut short or changed is never read, but made again. A new kind is a line:
+An entry is a file in the folder of its kind, named by a digest of everything that its content depends on. A second file
+has a digest of its bytes: truncated or changed files are not read, but computed again. To add a kind, write a line:
 
     ENCODINGS = Kind("encodings", "vectors of examples, by encoder", ".npy")
     path = ENCODINGS.entries(base.revision).get([layer, width], Path, write)
@@ -29,45 +29,45 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 _ARRAYS = "arrays"
 _CHECKSUM = ".sha256"
-# A file of an entry, or a file in a group of entries. Whatever else lies in the cache's folder is not ours to remove.
+# A file of an entry, or a file in a group of entries. No other files in the cache's folder are ever removed.
 _OURS = re.compile(r"[0-9a-f]{16,64}/[^/]+|\.?[0-9a-f]{16,64}\.[^/]+")
 
 
 def cache_folder() -> Path:
-    """Where all entries are."""
+    """The folder of all entries."""
     root = os.environ.get("GPTDYNAMICS_CACHE")
     return Path(root) if root else Path.home() / ".cache" / "gptdynamics"
 
 
 def content_digest(content: object) -> str:
-    """32 hexadecimal digits that stand for anything that JSON can hold."""
+    """A digest, 32 hexadecimal digits, of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Entries:
-    """The entries in one folder, which any number of processes may read and write."""
+    """The entries in one folder, which several processes may read and write at the same time."""
 
     folder: Path
     suffix: str = ".safetensors"
 
     def path(self, key: object) -> Path:
-        """The file of an entry, whether it is there or not. `key`: what its content depends on, as JSON can hold it."""
+        """The file of an entry, whether it exists or not. `key`: JSON values that its content depends on."""
         return self.folder / f"{content_digest(key)}{self.suffix}"
 
     def load(self, key: object, read: Callable[[Path], Value]) -> Value | None:
-        """What `read` makes of an entry's file; None where there is no entry, or a damaged one, which is removed."""
+        """The result of `read` for an entry's file; None if the entry is missing, or damaged and now removed."""
         return self._read(self.path(key), read)
 
     def load_all(self, read: Callable[[Path], Value]) -> Iterator[Value]:
-        """Every sound entry, the last written first."""
+        """Every undamaged entry, the last written first."""
         for path in sorted(self.folder.glob(f"[!.]*{self.suffix}"), key=_written, reverse=True):
             value = self._read(path, read)
             if value is not None:
                 yield value
 
     def save(self, key: object, write: Callable[[Path], None]) -> None:
-        """Make or replace an entry; `write` fills the file that it is given.
+        """Write or replace an entry; `write` fills the file at the given path.
 
         Raises:
             DataError: it cannot be written.
@@ -85,7 +85,7 @@ class Entries:
         write_text(checksum_path(path), digest)
 
     def get(self, key: object, read: Callable[[Path], Value], write: Callable[[Path], None]) -> Value:
-        """An entry, made by `write` where it is missing. With `Path` as `read`, its file.
+        """An entry, written by `write` if it is missing. With `Path` as `read`, its file.
 
         Raises:
             DataError: it cannot be written.
@@ -103,7 +103,7 @@ class Entries:
         return self.load(key, lambda path: read_tensors(path, _ARRAYS)[0])
 
     def save_arrays(self, key: object, arrays: Mapping[str, np.ndarray]) -> None:
-        """Make or replace an entry of arrays by name."""
+        """Write or replace an entry of arrays by name."""
         from gptdynamics.tensor_files import write_tensors
 
         self.save(key, lambda path: write_tensors(path, arrays, {}, _ARRAYS))
@@ -111,9 +111,9 @@ class Entries:
     def _read(self, path: Path, read: Callable[[Path], Value]) -> Value | None:
         try:
             if not is_sound(path):
-                raise ValueError("its content has another digest than it was written with")
+                raise ValueError("its content does not match its digest")
             value = read(path)
-            # The time of the last use; some file systems note none.
+            # Set the time of the last use, as some file systems do not.
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
             return value
         except OSError:
@@ -121,7 +121,7 @@ class Entries:
         except (GPTDynamicsError, ValueError, KeyError) as error:
             import logging
 
-            logging.getLogger(__name__).warning("note: %s is damaged (%s): it is made again", path, error)
+            logging.getLogger(__name__).warning("note: %s is damaged (%s): it is computed again", path, error)
             with suppress(OSError):
                 checksum_path(path).unlink()
                 path.unlink()
@@ -130,27 +130,27 @@ class Entries:
 
 @dataclass(frozen=True)
 class Kind:
-    """Entries of one kind: the name of their folder, what `gptdynamics cache` says that they are, and their suffix."""
+    """Entries of one kind: the name of their folder, their description in `gptdynamics cache`, and their suffix."""
 
     name: str
     holds: str
     suffix: str = ".safetensors"
 
     def entries(self, group: object) -> Entries:
-        """The entries that depend on `group`, which JSON can hold; they lie in a folder of their own."""
+        """The entries that depend on `group`, any JSON value; each group has its own folder."""
         return Entries(cache_folder() / self.name / content_digest(group), self.suffix)
 
 
 ENCODINGS = Kind("encodings", "vectors of examples, by encoder", ".npy")
-BASE_MODELS = Kind("base_models", "where folders of base models are", ".txt")
-DOWNLOADED_MODELS = Kind("downloaded_models", "base models from elsewhere than the Hub")
-KERNELS = Kind("kernels", "gradient products of examples along runs that were made again")
+BASE_MODELS = Kind("base_models", "paths of base models in local folders", ".txt")
+DOWNLOADED_MODELS = Kind("downloaded_models", "base models that are not from the Hub")
+KERNELS = Kind("kernels", "gradient products of examples along repeated runs")
 KINDS = (ENCODINGS, BASE_MODELS, DOWNLOADED_MODELS, KERNELS)
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a folder of the cache holds: `size` in bytes, `last_use` in seconds since 1970, `files` that are cleared."""
+    """A folder of the cache: `size` in bytes, `last_use` in seconds since 1970, `files` that `clear` removes."""
 
     kind: str
     holds: str
@@ -161,19 +161,19 @@ class Usage:
 
 
 def usage() -> list[Usage]:
-    """What the cache holds: every kind, then folders that earlier versions left."""
+    """The content of the cache: every kind, then folders of earlier versions."""
     holds = {kind.name: kind.holds for kind in KINDS}
     root = cache_folder()
     for folder in sorted(root.iterdir() if root.is_dir() else ()):
         files = _files(folder)
         if files and all(_is_ours(folder, path) for path in files):
-            holds.setdefault(folder.name, "of no kind of this version")
+            holds.setdefault(folder.name, "not used by this version")
     return [_usage(root / name, holds[name]) for name in holds]
 
 
 def clear(used: Collection[Usage]) -> None:
-    """Remove the files of `usage`, and folders that are empty then."""
-    for path in (path for each in used for path in each.files):
+    """Remove the files of `usage`, and folders that become empty."""
+    for path in (path for kind_usage in used for path in kind_usage.files):
         path.unlink(missing_ok=True)
         for folder in list(path.parents)[:2]:
             if folder != cache_folder() and folder.is_dir() and not any(folder.iterdir()):
@@ -183,7 +183,7 @@ def clear(used: Collection[Usage]) -> None:
 def _usage(folder: Path, holds: str) -> Usage:
     files = [path for path in _files(folder) if _is_ours(folder, path)]
     entries = [path.stat() for path in files if path.suffix not in (_CHECKSUM, ".tmp")]
-    last = max((max(each.st_atime, each.st_mtime) for each in entries), default=None)
+    last = max((max(status.st_atime, status.st_mtime) for status in entries), default=None)
     return Usage(folder.name, holds, files, len(entries), sum(path.stat().st_size for path in files), last)
 
 
@@ -196,12 +196,12 @@ def _is_ours(folder: Path, path: Path) -> bool:
 
 
 def checksum_path(path: Path) -> Path:
-    """The file beside a file that holds the digest of its bytes."""
+    """The file that holds the digest of another file's bytes."""
     return path.with_name(path.name + _CHECKSUM)
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a file has the digest that it was written with; raises OSError if one of the two cannot be read."""
+    """Whether a file matches its stored digest; raises OSError if one of the two files cannot be read."""
     return checksum_path(path).read_bytes() == file_digest(path).encode()
 
 

@@ -11,7 +11,7 @@ from gptdynamics.console import run_process
 
 COMMANDS = (plan, collect, status, verify, import_, export, push, push_base, cache)
 
-app = new_app("Build and read GPTDynamics datasets: what fine-tuning does to every test example, step by step.")
+app = new_app("Build and read GPTDynamics datasets: metrics of every test example at every step of fine-tuning.")
 for command in COMMANDS:
     add_command(app, command)
 

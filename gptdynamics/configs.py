@@ -22,15 +22,15 @@ EARLIER_SETTINGS: dict[str, Any] = {"tokenization": "separate", "text_tokenizer"
 
 Split = Literal["train", "validation", "test", "test_unseen", "counterfactual"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test", "test_unseen", "counterfactual")
-# Splits that are read only where they are asked for.
+# Splits that are read only on request.
 SPLITS_ON_REQUEST: tuple[Split, ...] = ("test_unseen", "counterfactual")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RUN = re.compile(r"(?:(u)|c([0-9]{4,})-)?([0-9]{4,})")
-# What the name of a run, and of its file, may look like; `run_parts` says which of these are names.
+# Patterns that the names of runs and of their files match; `run_parts` checks names exactly.
 RUN_PATTERN = r"(u|c[0-9]{4,}-)?[0-9]{4,}"
 RUN_FILE_PATTERN = rf"({'|'.join(SPLITS)})-{RUN_PATTERN}\.parquet"
-# Folders of a config or a task are its name with one of these endings.
+# A dataset's folders are named for a config or a task, followed by one of these endings.
 RESERVED_SIZES = ("examples", "runs", "gradients")
 
 
@@ -45,7 +45,7 @@ def counterfactual_name(base: str, index: int) -> str:
 
 
 def planned_names(runs: int, unseen_runs: int = 0, counterfactuals: Mapping[str, int] | None = None) -> list[str]:
-    """Names of planned runs, in order: on the pool, on unseen rows, and those that repeat a run, by its name."""
+    """Names of planned runs, in order: runs on the pool, runs on unseen rows, counterfactual runs by their base run."""
     names = [run_name(index) for index in range(runs)]
     names += [run_name(index, unseen=True) for index in range(unseen_runs)]
     repeated = (counterfactuals or {}).items()
@@ -54,12 +54,12 @@ def planned_names(runs: int, unseen_runs: int = 0, counterfactuals: Mapping[str,
 
 @dataclass(frozen=True)
 class RunParts:
-    """What the name of a run says.
+    """The parts of a run's name.
 
     Attributes:
-        index: its number; of a counterfactual run among those of its base run.
+        index: its number; a counterfactual run's number among those of its base run.
         unseen: whether it trains on unseen pool rows.
-        base: the run that it repeats with rows left out; None: it is no counterfactual run.
+        base: the run that it repeats with rows left out; None if it is not a counterfactual run.
     """
 
     index: int
@@ -68,12 +68,12 @@ class RunParts:
 
     @property
     def order(self) -> tuple[bool, bool, int, int]:
-        """What runs are sorted by: those on the pool, those on unseen rows, counterfactual runs by their base runs."""
+        """The sort key of runs: those on the pool, those on unseen rows, counterfactual runs by their base runs."""
         return self.base is not None, self.unseen, int(self.base or 0), self.index
 
 
 def run_parts(run: str) -> RunParts:
-    """What the name of a run says of it.
+    """The parts of a run's name.
 
     Raises:
         SettingsError: it is not a run's name.
@@ -88,7 +88,7 @@ def run_parts(run: str) -> RunParts:
 
 
 def split_of(run: str) -> Split:
-    """Which split a run belongs to: of every 32, 25 / 2 / 5; adding runs never moves one."""
+    """The split of a run: of every 32 runs, 25 train, 2 validation, 5 test; adding runs never moves one."""
     parts = run_parts(run)
     if parts.base is not None:
         return "counterfactual"
@@ -104,7 +104,7 @@ def config_parts(config: str) -> tuple[str, str]:
     """Split a config name `<task>_<size>` at its last underscore.
 
     Raises:
-        SettingsError: the name has no size, characters that may not stand in a file name, or a reserved ending.
+        SettingsError: the name has no size, has characters that file names may not have, or has a reserved ending.
     """
     task, _, size = config.rpartition("_")
     if not task or not size or not _NAME.fullmatch(config):
@@ -118,7 +118,7 @@ def config_parts(config: str) -> tuple[str, str]:
 
 
 def value_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: str = "now") -> list[str]:
-    """`name: 1 there, 2 now` for each value that differs; `here` is another word for `now`."""
+    """`name: 1 there, 2 now` for each value that differs; `here` replaces the word `now`."""
     return [
         f"{name}: {theirs.get(name)!r} there, {mine.get(name)!r} {here}"
         for name in sorted(theirs.keys() | mine.keys())
@@ -138,14 +138,14 @@ def is_of_type(value: Any, annotation: str) -> bool:
 # Files and folders are named for configs.
 LONGEST_CONFIG = 120
 _RANGES = {
-    # Optimisers compute with it in fp32.
+    # Optimisers hold it in fp32.
     "learning_rate": Range(0, 1e30),
     "seed": SEED,
     **dict.fromkeys(("pool_size", "subset", "batch_size", "epochs", "test_examples"), COUNT),
     **dict.fromkeys(("eval_every", "generate_every", "gradient_width", "lora_alpha", "max_length"), COUNT),
     "counterfactual_every": COUNT,
     "gradient_seed": SEED,
-    # No model is wider.
+    # Wider than any model.
     "lora_rank": Range(0, 2**16),
     "lora_dropout": Range(0, 1, below=True),
     "weight_decay": RATE,
@@ -166,17 +166,18 @@ class RunSettings:
     Attributes:
         config: `<task>_<size>`.
         learning_rate: rate of the first update; it falls linearly to zero at the last. 0: nothing is learned.
-        seed: seed of the config; a run derives its own from it.
-        pool_size: the pool is the first rows of the task's train split; runs on unseen rows use the next as many.
-        subset: examples of the pool that one run trains on.
+        seed: seed of the config; each run's seed is derived from it.
+        pool_size: rows of the pool, the first ones of the task's train split; runs on unseen rows use the next
+            `pool_size` rows.
+        subset: number of pool examples that one run trains on.
         batch_size: examples in one update.
         epochs: passes over the subset.
         steps: cut the curriculum after this many updates. Default: all of them.
-        test_examples: the test set is the first rows of the task's eval split.
+        test_examples: rows of the test set, the first ones of the task's eval split.
         eval_every: updates between measurements of loss and accuracy.
         generate_every: updates between measurements of sampled text: BLEU, ROUGE-L and a task's own metrics.
-        counterfactual_every: updates between measurements, of loss and of text, in runs that repeat another one with
-            rows left out. Default: as in the others.
+        counterfactual_every: updates between measurements, of loss and of text, in counterfactual runs. Default: as in
+            other runs.
         gradients: which runs also record gradient products: `none`, `test` (the held-out ones) or `all`.
         gradient_width: columns of the projected gradients of the base model.
         gradient_seed: seed of their projection.
@@ -189,11 +190,11 @@ class RunSettings:
         max_length: longer inputs are cut from the left of the prompt.
         tokenization: prompt and target are tokenised `joined`, as one text with the tokenizer's own start of text, or
             `separate`, as in releases made before there was a choice.
-        precision: of passes over fp32 weights: `fp32`; `tf32`, which is fp32 but for matrix products on GPUs, of which
-            it has TF32's mantissa; or `bf16`.
+        precision: of forward and backward passes; the weights are fp32. `fp32`; `tf32`: fp32 with TF32 matrix products
+            on GPUs; or `bf16`.
         temperature, top_p: of sampled text.
-        text_tokenizer: tokens of BLEU and ROUGE-L, as sacrebleu calls them: `13a`, `intl`, `zh`, `char`, or `auto` for
-            what the task says, else what its references ask for by their script.
+        text_tokenizer: tokenizer for BLEU and ROUGE-L, by sacrebleu's names: `13a`, `intl`, `zh`, `char`; or `auto`:
+            the task's own, else chosen by the script of its references.
     """
 
     config: str
@@ -260,12 +261,12 @@ class RunSettings:
 
     @property
     def base(self) -> str:
-        """What names the base model: `base_model`, or the size part of the config name."""
+        """The base model's name: `base_model`, or the size part of the config name."""
         return self.base_model or config_parts(self.config)[1]
 
     @property
     def parts(self) -> int:
-        """Tasks that training examples come from: 1, or those of the mixture."""
+        """Number of tasks that training examples come from: 1, or the number of tasks in the mixture."""
         from gptdynamics.tasks import get_task
 
         return len(get_task(self.task).parts)
@@ -296,43 +297,43 @@ class RunSettings:
         return self.all_steps if self.steps is None else self.steps
 
     def for_run(self, run: str) -> RunSettings:
-        """The settings as they hold for one run: one that repeats another may be measured less often."""
-        every = self.counterfactual_every
-        if every is None or run_parts(run).base is None:
+        """The settings of one run: a counterfactual run may be measured less often."""
+        interval = self.counterfactual_every
+        if interval is None or run_parts(run).base is None:
             return self
-        return replace(self, eval_every=every, generate_every=every)
+        return replace(self, eval_every=interval, generate_every=interval)
 
     def follows_gradients(self, run: str) -> bool:
         """Whether gradient products of this run are recorded."""
         return self.gradients == "all" or (self.gradients == "test" and split_of(run) == "test")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for a manifest; a folder of this machine is named without its path."""
-        named = None if self.base_model is None else published_name(self.base_model)
-        return asdict(self) | {"base_model": named}
+        """Plain values, for a manifest; a base model in a local folder is named without its path."""
+        base_model = None if self.base_model is None else published_name(self.base_model)
+        return asdict(self) | {"base_model": base_model}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> RunSettings:
         """The settings that a manifest holds.
 
         Raises:
-            TypeError: a name is none of a setting.
+            TypeError: there is no setting of a given name.
             SettingsError: a value is out of range.
         """
         return cls(**(EARLIER_SETTINGS | values))
 
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """Settings in which a saved manifest differs: `name: theirs here, ours now`."""
-        mine, other = self.to_dict(), EARLIER_SETTINGS | other
-        if self._text_tokenizers(self.text_tokenizer) == self._text_tokenizers(other["text_tokenizer"]):
-            other["text_tokenizer"] = self.text_tokenizer
-        if isinstance(other.get("base_model"), str):
+    def differences(self, recorded: dict[str, Any]) -> list[str]:
+        """Settings in which a saved manifest differs from these: `name: 1 there, 2 now`."""
+        current, recorded = self.to_dict(), EARLIER_SETTINGS | recorded
+        if self._text_tokenizers(self.text_tokenizer) == self._text_tokenizers(recorded["text_tokenizer"]):
+            recorded["text_tokenizer"] = self.text_tokenizer
+        if isinstance(recorded.get("base_model"), str):
             # Earlier versions recorded the path.
-            other = other | {"base_model": published_name(other["base_model"])}
-        return value_differences(other, mine)
+            recorded = recorded | {"base_model": published_name(recorded["base_model"])}
+        return value_differences(recorded, current)
 
     def _text_tokenizers(self, setting: Any) -> list[Any]:
-        """What a setting means for each task that generates text: `auto` is what the task says, if it says it."""
+        """The setting for each task that generates text, with `auto` replaced by the task's own tokenizer if any."""
         from gptdynamics.tasks import get_task
 
         parts = [part for part in get_task(self.task).test_parts if part.generates]

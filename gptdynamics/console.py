@@ -1,4 +1,4 @@
-"""What both command lines share: how a command runs and ends, and everything that it shows in a terminal."""
+"""Shared by both command lines: running and ending a command, and printing to a terminal."""
 
 from __future__ import annotations
 
@@ -26,20 +26,17 @@ _PADDING = 3
 _NARROWEST_NAME = 4
 
 
-class _Places:
-    """Where tables and messages go; `beside`: to standard error, because standard output is for JSON.
+class _Output:
+    """Settings of the output: `to_stderr`, because standard output is for JSON; `details`, whether to print details."""
 
-    `details`: whether lines for whoever wants to know more are shown, too.
-    """
-
-    beside = False
+    to_stderr = False
     details = False
 
 
 def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
-    """Run a command line; an error a user can mend is one line on standard error and exit status 1.
+    """Run a command line; a GPTDynamicsError becomes one line on standard error and exit status 1.
 
-    An interruption (Ctrl-C) is one line, too: what is kept, and the command that goes on; the status is 130.
+    An interruption (Ctrl-C) becomes one line, too: what is kept, and the command that continues; the status is 130.
 
     Args:
         app: the command line.
@@ -50,19 +47,19 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
         # The parent process may have closed it.
         if getattr(sys, stream) is None:
             setattr(sys, stream, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
-    _Places.beside = _Places.details = False
-    given = sys.argv[1:] if arguments is None else arguments
-    with interruptible([name or Path(sys.argv[0]).name, *given]) as interruption:
+    _Output.to_stderr = _Output.details = False
+    words = sys.argv[1:] if arguments is None else arguments
+    with interruptible([name or Path(sys.argv[0]).name, *words]) as interruption:
         try:
             try:
-                app(args=given, prog_name=name)
+                app(args=words, prog_name=name)
             except SystemExit:
                 # If standard output is on a full disk, the error is raised only here.
                 sys.stdout.flush()
                 raise
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             status = error.code if isinstance(error, SystemExit) else 1
-            # Libraries replace an interruption by errors of their own.
+            # Libraries may turn an interruption into their own errors.
             if isinstance(error, KeyboardInterrupt) or status == STATUS or (interruption.happened and status):
                 interruption.tell()
                 sys.exit(STATUS)
@@ -75,7 +72,7 @@ def run_app(app: typer.Typer, arguments: list[str] | None = None, name: str | No
 
 
 def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str | None = None) -> None:
-    """`run_app` as the whole work of this process: after an interruption it does not wait for threads and processes."""
+    """`run_app` as the main function of a process: after an interruption it does not wait for threads and processes."""
     try:
         run_app(app, arguments, name)
     except SystemExit as stop:
@@ -85,17 +82,17 @@ def run_process(app: typer.Typer, arguments: list[str] | None = None, name: str 
 
 
 def _is_full_or_closed(error: OSError) -> bool:
-    """Whether standard output is a full disk or a closed pipe; a full one is said."""
+    """Whether standard output is on a full disk, for which it prints a message, or a closed pipe."""
     if error.errno == errno.ENOSPC and error.filename is None:
-        say_error(f"error: cannot write to standard output: {error.strerror}. Make room, or send it elsewhere")
-        # Otherwise Python tries to write again when it ends.
+        say_error(f"error: cannot write to standard output: {error.strerror}. Make room, or redirect it elsewhere")
+        # Otherwise Python tries to write again at exit.
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         return True
     return False
 
 
 def _quiet_libraries() -> None:
-    """Loading bars of the libraries below would break ours."""
+    """Switch off the libraries' progress bars and hints, which would break our own."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -104,40 +101,40 @@ def _quiet_libraries() -> None:
 
 
 def print_beside_json(figures_on_stdout: bool) -> None:
-    """Say whether standard output is for JSON: tables and messages then go to standard error."""
-    _Places.beside = figures_on_stdout
+    """Set whether standard output is for JSON; tables and messages then go to standard error."""
+    _Output.to_stderr = figures_on_stdout
 
 
-def show_details(wanted: bool) -> None:
-    """Say whether `say_detail` prints."""
-    _Places.details = wanted
+def show_details(enabled: bool) -> None:
+    """Set whether `say_detail` prints."""
+    _Output.details = enabled
 
 
 def say_detail(text: str) -> None:
-    """Print a line as `say` does, with `--verbose` only."""
-    if _Places.details:
+    """Print a line like `say`, but only with `--verbose`."""
+    if _Output.details:
         say(text)
 
 
 def say(text: str) -> None:
     """Print a line on standard output; control characters in it are escaped, see `safe_text`."""
-    print(safe_text(text), file=sys.stderr if _Places.beside else sys.stdout)
+    print(safe_text(text), file=sys.stderr if _Output.to_stderr else sys.stdout)
 
 
 def say_error(text: str) -> None:
-    """Print a line on standard error, in the same way."""
+    """Print a line like `say`, but on standard error."""
     print(safe_text(text), file=sys.stderr)
 
 
 def show(table: Table) -> None:
-    """Print a table on standard output; no text in it is taken for markup, and no number is cut."""
+    """Print a table on standard output; its texts are not interpreted as markup, and numbers are not cut."""
     from rich.console import Console
 
-    _show_on(Console(stderr=_Places.beside, markup=False, emoji=False, highlight=False), table)
+    _show_on(Console(stderr=_Output.to_stderr, markup=False, emoji=False, highlight=False), table)
 
 
 def table_text(table: Table, width: int = 80) -> str:
-    """What `show` prints in a terminal of so many columns, without colours."""
+    """The output of `show` in a terminal of `width` columns, without colours."""
     from rich.console import Console
 
     console = Console(
@@ -149,7 +146,7 @@ def table_text(table: Table, width: int = 80) -> str:
 
 
 def _keep_numbers_whole(table: Table) -> int:
-    """Let a table that is too wide fold its names: part of a number is another number. The columns that it needs."""
+    """Let names, but not numbers, fold if a table is too wide; returns the number of columns that it needs."""
     from rich.cells import cell_len
 
     needed = 1
@@ -157,7 +154,7 @@ def _keep_numbers_whole(table: Table) -> int:
         column.no_wrap, column.overflow = False, "fold"
         if column.justify == "right":
             column.min_width = max([cell_len(str(cell)) for cell in column.cells], default=0)
-            # A longer heading may be wrapped.
+            # Headings that are longer may be wrapped.
             column.no_wrap = cell_len(str(column.header)) <= column.min_width
         needed += _PADDING + (column.min_width or _NARROWEST_NAME)
     return needed
@@ -166,11 +163,11 @@ def _keep_numbers_whole(table: Table) -> int:
 def _show_on(console: Console, table: Table) -> None:
     from rich.segment import Segment, Segments
 
-    # A narrower terminal breaks the lines itself.
+    # A terminal that is narrower breaks the lines itself.
     width = max(console.width, _keep_numbers_whole(table))
     segments = [
-        each if each.control else Segment(safe_text(each.text, one_line=False), each.style)
-        for each in console.render(table, console.options.update(max_width=width))
+        segment if segment.control else Segment(safe_text(segment.text, one_line=False), segment.style)
+        for segment in console.render(table, console.options.update(max_width=width))
     ]
     console.print(Segments(segments), end="", soft_wrap=True)
 
@@ -191,7 +188,7 @@ def progress_bar() -> Iterator[Progress]:
     from rich.text import Text
 
     class Description(TextColumn):
-        """What is done, as it is: no markup, no control characters."""
+        """The description, without markup and control characters."""
 
         def render(self, task: Task) -> Text:
             return Text(safe_text(task.description))
@@ -208,14 +205,14 @@ def progress_bar() -> Iterator[Progress]:
         try:
             yield progress
         except BaseException:
-            # Remove the bars, so that only the error is left to read.
+            # Remove the bars, so that only the error remains visible.
             progress.live.transient = True
             raise
 
 
 @contextmanager
 def counted_runs() -> Iterator[Callable[[int, int], None]]:
-    """A bar of progress over runs; yields what is to be called with how many are done, and of how many."""
+    """A progress bar over runs; yields a function to call with the numbers of finished runs and of all runs."""
     with progress_bar() as progress:
         bar = progress.add_task("runs", total=None)
         yield lambda done, total: progress.update(bar, completed=done, total=total)

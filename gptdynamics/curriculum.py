@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from gptdynamics.dataset.recorded import RecordSettings
 
 Curriculum = list[list[int]]
-# Share of the rows that a run visits which a counterfactual run leaves out.
+# A counterfactual run leaves out this share of the rows that its base run trains on.
 LEAVE_OUT = 0.2
 
 
 def visited_rows(curriculum: Sequence[Sequence[int]]) -> set[int]:
-    """The pool ids that a curriculum has in any batch."""
+    """The pool ids that occur in a curriculum."""
     return set().union(*curriculum)
 
 
 def run_seed(settings: RunSettings | RecordSettings, run: str) -> list[int]:
     """Entropy of a run: the config's seed, the run's number, and 1 if it trains on unseen pool rows.
 
-    All that is random in a counterfactual run is as in the run that it repeats.
+    A counterfactual run has the same random numbers as the run that it repeats.
     """
     parts = run_parts(run)
     if parts.base is not None:
@@ -36,7 +36,7 @@ def run_seed(settings: RunSettings | RecordSettings, run: str) -> list[int]:
 def left_out(settings: RunSettings, run: str, leave_out: float = LEAVE_OUT) -> list[int]:
     """The pool rows that a counterfactual run leaves out, ascending: a random share of those that its base run visits.
 
-    They follow from the config's seed, the base run and the run's number; of any other run there are none.
+    They are determined by the config's seed, the base run and the run's number. Other runs leave out no rows.
 
     Args:
         settings: of the config.
@@ -59,9 +59,10 @@ def draw_curriculum(settings: RunSettings, run: str) -> Curriculum:
     """
     parts = run_parts(run)
     if parts.base is not None:
-        gone = set(left_out(settings, run))
+        left_out_ids = set(left_out(settings, run))
         return [
-            [pool_id for pool_id in batch if pool_id not in gone] for batch in draw_curriculum(settings, parts.base)
+            [pool_id for pool_id in batch if pool_id not in left_out_ids]
+            for batch in draw_curriculum(settings, parts.base)
         ]
     rng = np.random.default_rng(run_seed(settings, run))
     ids = np.array(settings.unseen_pool_ids if parts.unseen else settings.pool_ids)
@@ -79,4 +80,4 @@ def draw_curriculum(settings: RunSettings, run: str) -> Curriculum:
 
 def linear_decay(peak: float, steps: int) -> list[float]:
     """The rate of each update: `peak` at the first, falling linearly, zero after the last (table 7)."""
-    return [peak * (steps - done) / steps for done in range(steps)]
+    return [peak * (steps - update) / steps for update in range(steps)]

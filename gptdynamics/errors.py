@@ -4,16 +4,16 @@ from __future__ import annotations
 
 
 class GPTDynamicsError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base class of every error that a user can cause and correct."""
 
 
 class SettingsError(GPTDynamicsError):
-    """A setting that is unknown, out of range, or differs from what a folder was made with."""
+    """A setting is unknown, out of range, or differs from those of a folder."""
 
 
 class DataError(GPTDynamicsError):
-    """A row, file or folder that is missing, damaged or does not fit."""
+    """A row, file or folder is missing, damaged or inconsistent."""
 
 
 class DivergedRunError(GPTDynamicsError):
-    """A run whose loss became infinite or undefined."""
+    """A run's loss became infinite or undefined."""

@@ -1,4 +1,4 @@
-"""One example: what is shown to the model, what it should say, and where the row came from."""
+"""One example: its prompt, its target, and the source of its row."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Example:
 
     Attributes:
         id: number of the row within its split; curricula and trajectories refer to it.
-        prompt: text before the target; no loss is taken on it. Empty where a text of a generation task has none.
-        target: text whose tokens the loss is the mean over; empty where it is not known (imported examples may not say
-            where the prompt ends) or withheld, which datasets store as null.
+        prompt: text before the target, without loss. Empty if a text of a generation task has no prompt.
+        target: text whose tokens have the loss; empty if it is unknown (an imported example may not say where the
+            prompt ends) or withheld, which datasets store as null.
         references: texts that generated text is scored against (NLG); empty for label tasks.
         task: name of the task.
-        source: which public row this is (dataset, split, row, licence); never shown to a model.
+        source: the public row that it is made of (dataset, split, row, licence); never shown to a model.
     """
 
     id: int
@@ -29,10 +29,10 @@ class Example:
 
     @property
     def withheld(self) -> bool:
-        """Whether the release that this example was read from leaves its texts out."""
+        """Whether the release of this example leaves its texts out."""
         return not self.prompt and not self.references
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that stand for prompt and target."""
+        """A digest of prompt and target, 16 hexadecimal digits."""
         return hashlib.sha256(f"{self.prompt}\0{self.target}".encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Ctrl-C: what a command says and how it ends, within two seconds whatever it is doing."""
+"""Ctrl-C: the message of an interrupted command, and how it ends within two seconds in any state."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from typing import NoReturn
 from gptdynamics.terminal_text import safe_text
 
 STATUS = 130
-# Time for a command to end by itself, and for Python after that: together less than two seconds.
+# Time for a command to end by itself, and then for Python's exit: together less than two seconds.
 GRACE_SECONDS, EXIT_SECONDS = 1.2, 0.6
 _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interruption:
-    """An interruption of the command that runs.
+    """A possible interruption of the running command.
 
     Args:
         command: the words of the command line, its name first.
 
     Attributes:
         happened: whether the user has interrupted the command.
-        kept: what stays of its work, in words.
-        resumes: whether the same command continues, instead of beginning again.
+        kept: text that says which results remain.
+        resumes: whether running the same command again continues, instead of starting from the beginning.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -40,16 +40,16 @@ class Interruption:
         self.happened = False
         self.kept = "nothing was changed"
         self.resumes = False
-        self._telling = threading.Lock()
+        self._message_lock = threading.Lock()
 
     def message(self) -> str:
-        """One line: what is kept, and the command that goes on."""
-        again = "go on" if self.resumes else "begin again"
-        return f"interrupted: {safe_text(self.kept)}. To {again}: {safe_text(shlex.join(self.command))}"
+        """One line: what is kept, and the command that continues."""
+        action = "continue" if self.resumes else "start again"
+        return f"interrupted: {safe_text(self.kept)}. To {action}: {safe_text(shlex.join(self.command))}"
 
     def tell(self) -> None:
-        """Say it on standard error, once."""
-        if not self._telling.acquire(blocking=False):
+        """Print the message on standard error, once."""
+        if not self._message_lock.acquire(blocking=False):
             return
         # Not through Python's stream: the main thread may hold its lock.
         with suppress(OSError, ValueError):
@@ -61,19 +61,19 @@ class Interruption:
 _current: list[Interruption] = []
 
 
-def keeps(what: str) -> None:
-    """Say what stays (`finished runs are kept in out`) if the command is interrupted from now on, and can continue."""
+def keeps(text: str) -> None:
+    """Set the text of what remains (`finished runs are kept in out`) if the command is interrupted; it can continue."""
     for interruption in _current[-1:]:
-        interruption.kept, interruption.resumes = what, True
+        interruption.kept, interruption.resumes = text, True
 
 
 @contextmanager
 def interruptible(command: Sequence[str]) -> Iterator[Interruption]:
-    """Within it, an interruption ends this process in time even if Python cannot see it.
+    """A context in which an interruption ends this process in time even if Python cannot handle it.
 
-    Python raises `KeyboardInterrupt` only when the main thread is between two of its own instructions, and what waits
-    for threads or processes may go on waiting. A separate thread gets the signal at once; if the command has not ended
-    in time, that thread prints the message, ends the worker processes, and then this one.
+    Python raises `KeyboardInterrupt` only when the main thread executes Python code, and code that waits for threads or
+    processes may continue to wait. A separate thread gets the signal at once; if the command has not ended in time,
+    that thread prints the message and ends the worker processes and this process.
     """
     interruption = Interruption(command)
     _current.append(interruption)
@@ -109,9 +109,9 @@ def _watched(interruption: Interruption) -> Iterator[None]:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    before = signal.getsignal(signal.SIGINT)
-    # A shell makes background commands ignore the signal: that stays as it is.
-    if before is signal.default_int_handler:
+    handler = signal.getsignal(signal.SIGINT)
+    # Keep another handler: a shell makes background commands ignore the signal.
+    if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
@@ -119,16 +119,16 @@ def _watched(interruption: Interruption) -> Iterator[None]:
     finally:
         ended.set()
         signal.set_wakeup_fd(previous)
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
         sender.close()
         watcher.join(timeout=1)
         receiver.close()
 
 
 def end_process() -> NoReturn:
-    """End this process after what is registered for its end, but soon, and without waiting for threads.
+    """Run the registered exit functions and end this process soon, without waiting for threads.
 
-    Python's own end takes seconds with large libraries loaded, and nothing can interrupt it.
+    Python's own exit takes seconds with large libraries loaded, and cannot be interrupted.
     """
 
     def end() -> None:
@@ -152,7 +152,7 @@ def _kill_workers() -> None:
 
 
 def _end_now(interruption: Interruption) -> None:
-    """End this process and its workers from another thread than the main one."""
+    """End this process and its workers, from a thread that is not the main one."""
     _kill_workers()
     interruption.tell()
     os._exit(STATUS)

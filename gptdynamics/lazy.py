@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first asked for: importing it loads no slow library."""
+"""Public names of a package that are imported at first use, so that importing the package loads no slow library."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str]
 
     Args:
         package: its name.
-        modules: for each public name the module that defines it, after a colon the name that it has there if that is
-            another one.
+        modules: for each public name the module that defines it, followed by a colon and the name there if it differs.
     """
 
     def get(name: str) -> Any:
@@ -22,7 +21,7 @@ def lazy_names(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str]
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, _, original = modules[name].partition(":")
         value = getattr(importlib.import_module(module), original or name)
-        # From now on the name is found without this function.
+        # Later uses of the name find it without this function.
         setattr(sys.modules[package], name, value)
         return value
 

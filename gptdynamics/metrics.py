@@ -1,4 +1,4 @@
-"""The metrics: one object each, which everything that differs between metrics is asked of."""
+"""The metrics: one object each, which holds everything that differs between metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Score = Callable[[str, Sequence[str]], float]
 
 LATENTS = ("value", "log-odds")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}")
-# The other columns of trajectories, which a metric cannot have the name of.
+# The other columns of trajectories: no metric may have one of these names.
 RESERVED_NAMES = (*("run", "test_id", "task", "step", "generation_step", "gradient_step", "grad_dot", "update_dot"),)
 # Configurations of simulators hold numbers up to this size.
 _LARGEST = 2**31 - 1
@@ -25,23 +25,23 @@ _LARGEST = 2**31 - 1
 
 @dataclass(frozen=True)
 class Metric:
-    """What is measured of every test example, and how its values are read.
+    """A value measured for every test example, and how to read it.
 
-    A metric of a task of your own has a function that scores one generated text:
+    A metric of your own has a function that scores one generated text:
     `Metric("exact_match", lambda text, references: float(text in references), least=0, greatest=1)`.
 
     Attributes:
-        name: of the column in the dataset.
-        score: gives the value for a text and its references; None: the package measures it.
-        title: in reports and on axes; empty: it becomes the name.
-        unit: after the title on axes; empty: the range, where it is bounded on both sides.
+        name: name of its column in the dataset.
+        score: function that computes the value from a text and its references; None: the package measures it.
+        title: shown in reports and on axes; empty: the name.
+        unit: shown after the title on axes; empty: the range, if it is bounded on both sides.
         least, greatest: the range of its values; infinite where there is no bound.
         higher_is_better: whether a greater value is a better one.
-        latent: what simulators with memory add effects to: `value`, or `log-odds` of a metric that is a negative log
-            probability, as the loss is: log(exp(value) - 1).
-        needs_text: whether it is measured of sampled text, at the steps in `generation_step`; else at those in `step`.
+        latent: the scale on which simulators with memory add effects: `value`, or `log-odds`, which is
+            log(exp(value) - 1), for a metric that is a negative log probability, such as the loss.
+        needs_text: whether it is measured on sampled text, at the steps in `generation_step`; else at those in `step`.
         binary: whether `least` and `greatest` are its only values.
-        tolerance: how far beyond its range rounding may take a value.
+        tolerance: how far rounding may take a value beyond the range.
 
     Raises:
         SettingsError: a field does not fit; the message names it.
@@ -79,7 +79,7 @@ class Metric:
             object.__setattr__(self, "title", self.name)
         for field in ("least", "greatest", "tolerance"):
             number = getattr(self, field)
-            # Only what is not a number differs from itself.
+            # NaN is the only number that differs from itself.
             if isinstance(number, bool) or not isinstance(number, int | float) or number != number:
                 raise SettingsError(f"metric {self.name}: {field}={number!r:.60} must be a number")
             if abs(number) > _LARGEST and abs(number) != math.inf:
@@ -105,7 +105,7 @@ class Metric:
 
     @property
     def step_column(self) -> str:
-        """The column that has the steps which it is measured at."""
+        """The column that holds the steps at which it is measured."""
         return "generation_step" if self.needs_text else "step"
 
     @property
@@ -126,10 +126,9 @@ class Metric:
         return f"{self.greatest:g} or less" if math.isfinite(self.greatest) else "a finite number"
 
     def outside(self, values: np.ndarray) -> np.ndarray:
-        """Which finite values are not of its range: a boolean array of the shape of `values`.
+        """Which finite values are outside its range: a boolean array of the shape of `values`.
 
-        The ends count as rounded to the type of the values, so that no value which was within them when it was
-        computed is outside once it is stored.
+        The ends of the range are rounded to the dtype of the values, so that storing a value never moves it outside.
         """
         import numpy as np
 
@@ -141,23 +140,25 @@ class Metric:
         return np.asarray(outside & np.isfinite(values))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: everything but the function; null stands for an end that is infinite."""
+        """Plain values for JSON: everything but the function; null stands for an infinite end of the range."""
         values = {name: value for name, value in vars(self).items() if name != "score"}
         return values | {end: values[end] if math.isfinite(values[end]) else None for end in ("least", "greatest")}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metric:
-        """From what `to_dict` gave.
+        """The metric of a result of `to_dict`.
 
         Raises:
             SettingsError: a value is unknown, missing or does not fit.
         """
-        known = cls(name="metric").to_dict().keys()
-        if odd := sorted(known ^ values.keys()):
-            raise SettingsError(f"a metric {'lacks' if odd[0] in known else 'has an unknown'} {odd[0]}")
-        ends = {"least": -math.inf, "greatest": math.inf}
-        given = {end: infinite if values[end] is None else values[end] for end, infinite in ends.items()}
-        return cls(**(dict(values) | given))
+        field_names = cls(name="metric").to_dict().keys()
+        if mismatched := sorted(field_names ^ values.keys()):
+            raise SettingsError(
+                f"a metric {'lacks' if mismatched[0] in field_names else 'has an unknown'} {mismatched[0]}"
+            )
+        infinities = {"least": -math.inf, "greatest": math.inf}
+        limits = {end: infinity if values[end] is None else values[end] for end, infinity in infinities.items()}
+        return cls(**(dict(values) | limits))
 
 
 LOSS = Metric("loss", unit="nats per token", least=0, higher_is_better=False, latent="log-odds", needs_text=False)
@@ -176,22 +177,24 @@ def names_of(metrics: Iterable[Metric], needs_text: bool | None = None) -> tuple
 
 
 def resolve_metrics(listed: Iterable[str | Metric]) -> tuple[Metric, ...]:
-    """The metrics that a task lists by name or as objects, each once; the loss always, and first.
+    """The metrics that a task lists by name or as objects, each once; always with the loss, which comes first.
 
     Raises:
-        SettingsError: a name is none of the package's, or an object has the name of another metric.
+        SettingsError: the package has no metric of a listed name, or two different metrics have one name.
     """
     resolved = {LOSS.name: LOSS}
-    for each in listed:
-        if not isinstance(each, str | Metric):
+    for entry in listed:
+        if not isinstance(entry, str | Metric):
             raise SettingsError(
-                f"metric {each!r:.60} must be one of {', '.join(METRICS)}, or a gptdynamics.metrics.Metric"
+                f"metric {entry!r:.60} must be one of {', '.join(METRICS)}, or a gptdynamics.metrics.Metric"
             )
-        if isinstance(each, str) and each not in METRICS:
-            raise SettingsError(f"metric {each!r:.60} must be one of {', '.join(METRICS)}, or a Metric of your own")
-        metric = METRICS[each] if isinstance(each, str) else each
-        same = {name.casefold(): other for name, other in (METRICS | resolved).items()}.get(metric.name.casefold())
-        if same is not None and same != metric:
-            raise SettingsError(f"there is a metric {same.name!r} already. Give the other one another name")
+        if isinstance(entry, str) and entry not in METRICS:
+            raise SettingsError(f"metric {entry!r:.60} must be one of {', '.join(METRICS)}, or a Metric of your own")
+        metric = METRICS[entry] if isinstance(entry, str) else entry
+        namesake = {name.casefold(): existing for name, existing in (METRICS | resolved).items()}.get(
+            metric.name.casefold()
+        )
+        if namesake is not None and namesake != metric:
+            raise SettingsError(f"there is a metric {namesake.name!r} already. Give the other one another name")
         resolved[metric.name] = metric
     return tuple(resolved.values())

@@ -1,7 +1,7 @@
 """The fields of a settings dataclass as options: their names, help, values in a TOML file, words of a command line.
 
-A dataclass is the one place where a command's options are declared. The `Attributes:` of its docstring are their help,
-its annotations their types, and `CommandLine` in an annotation says what neither of them does.
+A command's options are declared only in a dataclass: the `Attributes:` of its docstring are their help, its annotations
+are their types, and `CommandLine` in an annotation has everything else.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 @dataclass(frozen=True)
 class CommandLine:
-    """How a field is given on a command line, if its name and type do not say it; for `Annotated[...]`.
+    """How a field appears on a command line, beyond its name and type; for `Annotated[...]`.
 
     Attributes:
-        positional: it is an argument. It may be given as an option, too, which `--help` does not show.
+        positional: it is an argument. It may also be given as an option, which `--help` does not show.
         hidden: `--help` does not show the argument, only the option.
-        default: what `--help` names as the default, if the default stands for something else.
+        default: text of the default in `--help`, if the value itself would not be clear.
         aliases: other names of the option, which `--help` does not show.
-        commas: several values may be given in one word, with commas between them.
+        commas: several values may be given in one word, separated by commas.
         writes: it names a file that will be written.
-        note: what `--help` says after the docstring's text, if that is made of a list.
+        note: text that follows that of the docstring in `--help`, if it is generated.
     """
 
     positional: bool = False
@@ -48,10 +48,10 @@ class CommandLine:
 
 @dataclass(frozen=True, eq=False)
 class ChangesOf:
-    """A field that holds those settings of another dataclass that were given, by name; for `Annotated[...]`.
+    """A field with the given settings of another dataclass, by name; for `Annotated[...]`.
 
     Attributes:
-        settings: the other dataclass, whose fields become options, without those in `omit`.
+        settings: the other dataclass, whose fields, except those in `omit`, become options.
         prefix: of the options' names.
         defaults, aliases: as in `CommandLine`, by field.
     """
@@ -68,13 +68,13 @@ class Option:
     """One option.
 
     Attributes:
-        name: as in Python and TOML.
+        name: in Python and TOML.
         field: of the dataclass.
-        group: the field that holds the field's mapping, see `ChangesOf`.
+        group: the field whose mapping holds the value, see `ChangesOf`; None: the value is in the field itself.
         kind: `str`, `int`, `float`, `bool` or `Path`, of each value.
         several: whether there may be several values.
-        one_alone: whether a single one of them stands alone instead of in a tuple.
-        default: MISSING if it must be given.
+        one_alone: whether a single value is not put in a tuple.
+        default: MISSING if it is required.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Option:
 
     @property
     def no_flag(self) -> str:
-        """What switches it off, if it is true or false."""
+        """The name that switches off an option that is true or false."""
         return f"--{self.flag[5:]}" if self.name.startswith("no_") else f"--no-{self.flag[2:]}"
 
     @property
@@ -103,42 +103,42 @@ class Option:
         return self.line.positional and not self.line.hidden
 
     def value_in(self, settings: Any) -> Any:
-        """The value in an instance of the dataclass; None for one that was not given."""
+        """The value in an instance of the dataclass; None if it was not given."""
         return getattr(settings, self.field) if self.group is None else getattr(settings, self.group).get(self.field)
 
-    def from_words(self, given: Any) -> Any:
+    def from_words(self, words: Any) -> Any:
         """The field's value from the words of a command line."""
         if not self.several:
-            return given
+            return words
         if self.line.commas:
-            text = ",".join(given)
+            text = ",".join(words)
             try:
-                given = [self.kind(each) for each in text.split(",")]
+                words = [self.kind(word) for word in text.split(",")]
             except ValueError as error:
                 raise SettingsError(f"{text!r} is not a list of ids such as 3,17") from error
-        return given[0] if self.one_alone and len(given) == 1 else tuple(given)
+        return words[0] if self.one_alone and len(words) == 1 else tuple(words)
 
-    def from_toml(self, given: Any, where: str) -> Any:
+    def from_toml(self, toml_value: Any, where: str) -> Any:
         """The field's value from that of a TOML file."""
-        values = given if self.several and isinstance(given, list) else [given]
+        values = toml_value if self.several and isinstance(toml_value, list) else [toml_value]
         accepted = {float: (int, float), Path: (str,)}.get(self.kind, (self.kind,))
         if not values or any(type(value) not in accepted for value in values):
-            many = f"{_KINDS[self.kind]}, or a list of such" if self.several else _KINDS[self.kind]
-            raise SettingsError(f"{where}: {self.name} = {given!r} must be {many}")
+            expected = f"{_KINDS[self.kind]}, or a list of such" if self.several else _KINDS[self.kind]
+            raise SettingsError(f"{where}: {self.name} = {toml_value!r} must be {expected}")
         converted = [self.kind(value) for value in values]
         return converted[0] if not self.several or (self.one_alone and len(values) == 1) else tuple(converted)
 
     def to_words(self, value: Any) -> list[str]:
-        """The words of a command line that give it a value; none for None and for a flag with its default."""
+        """The words of a command line that set a value; none for None and for a flag with its default."""
         if value is None or value == () or (self.kind is bool and value == self.default):
             return []
         if self.kind is bool:
             return [self.flag if value else self.no_flag]
-        values = [str(each) for each in value] if isinstance(value, tuple) else [str(value)]
+        values = [str(text) for text in value] if isinstance(value, tuple) else [str(value)]
         values = [",".join(values)] if self.line.commas else values
-        # A value that begins with a dash would be read as another option.
-        words = [[f"{self.flag}={each}"] if each.startswith("-") else [self.flag, each] for each in values]
-        return [word for each in words for word in each]
+        # With a separate word, a value that begins with a dash would be read as another option.
+        words = [[f"{self.flag}={text}"] if text.startswith("-") else [self.flag, text] for text in values]
+        return [word for text in words for word in text]
 
 
 @cache
@@ -152,49 +152,51 @@ def options_of(settings: type) -> tuple[Option, ...]:
             hint, line = get_args(hint)
         if isinstance(line, ChangesOf):
             for option in options_of(line.settings):
-                usual = None if option.default in (None, MISSING) else str(option.default)
-                own_line = CommandLine(
-                    default=(line.defaults or {}).get(option.field, usual),
+                default_text = None if option.default in (None, MISSING) else str(option.default)
+                option_line = CommandLine(
+                    default=(line.defaults or {}).get(option.field, default_text),
                     aliases=(line.aliases or {}).get(option.field, ()),
                 )
                 name = f"{line.prefix}{option.field}"
                 if option.field not in line.omit:
-                    options.append(replace(option, name=name, group=field.name, default=None, line=own_line))
+                    options.append(replace(option, name=name, group=field.name, default=None, line=option_line))
             continue
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         kinds = tuple(kind for kind in kinds if kind is not NoneType)
         several = next((get_args(kind)[0] for kind in kinds if get_origin(kind) is tuple), None)
         kind = several or (str if get_origin(kinds[0]) is Literal else kinds[0])
         default, help = field.default, f"{texts.get(field.name, '')} {line.note}".strip()
-        alone = several is not None and len(kinds) > 1
-        options.append(Option(field.name, field.name, None, kind, several is not None, alone, default, help, line))
+        one_alone = several is not None and len(kinds) > 1
+        options.append(Option(field.name, field.name, None, kind, several is not None, one_alone, default, help, line))
     return tuple(options)
 
 
 def settings_from(settings: type, values: Mapping[str, Any]) -> Any:
     """An instance of a dataclass from the values of its options, by name."""
-    given: dict[str, Any] = {}
+    fields_given: dict[str, Any] = {}
     for option in options_of(settings):
         if option.name in values:
-            target = given if option.group is None else given.setdefault(option.group, {})
+            target = fields_given if option.group is None else fields_given.setdefault(option.group, {})
             target[option.field] = values[option.name]
-    return settings(**given)
+    return settings(**fields_given)
 
 
 def command_line(program: str, command: str, settings: Any) -> str:
-    """The command of a program, quoted for a shell, that repeats what was done with these settings."""
+    """The command line of a program with these settings, quoted for a shell."""
     from gptdynamics.tasks.user_tasks import task_files
 
     arguments, words = [], []
     for option in options_of(settings.__class__):
         value = option.value_in(settings)
         if option.is_argument:
-            arguments += [str(each) for each in (value if isinstance(value, tuple) else (value,)) if each is not None]
+            arguments += [
+                str(argument) for argument in (value if isinstance(value, tuple) else (value,)) if argument is not None
+            ]
         else:
             words += option.to_words(value)
     words += [word for path in task_files() for word in ("--task-file", path)]
     # Arguments that begin with a dash come after `--`.
-    dashes = any(each.startswith("-") for each in arguments)
+    dashes = any(argument.startswith("-") for argument in arguments)
     return shlex.join([program, command, *([*words, "--", *arguments] if dashes else [*arguments, *words])])
 
 
@@ -210,12 +212,12 @@ def read_settings(path: Path, settings: type) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Name a TOML file with settings") from error
     for name in content:
         if name not in options:
-            raise SettingsError(f"{path}: there is no setting {name!r} here. There are: {', '.join(options)}")
+            raise SettingsError(f"{path}: there is no setting {name!r}. There are: {', '.join(options)}")
     return {name: options[name].from_toml(value, str(path)) for name, value in content.items()}
 
 
 def _documented(settings: type) -> dict[str, str]:
-    """The texts of the `Attributes:` of a dataclass and its bases, by name; the first letter as in a sentence."""
+    """The texts of the `Attributes:` of a dataclass and its bases, by name, with a capital first letter."""
     texts: dict[str, str] = {}
     for kind in reversed(settings.__mro__[:-1]):
         section = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]

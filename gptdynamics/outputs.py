@@ -1,4 +1,4 @@
-"""Writing to a place that a user names: a file, a link to one, a device, a pipe, or standard output."""
+"""Writing to an output that a user names: a file, a link to one, a device, a pipe, or standard output."""
 
 from __future__ import annotations
 
@@ -24,21 +24,20 @@ _DESCRIPTORS = (Path("/dev/fd"), Path("/proc/self/fd"), Path("/proc/thread-self/
 
 
 def write_output(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file that a user named; `write` fills the empty regular file whose path it is given.
+    """Write a file that a user named; `write` is called with the path of an empty regular file and fills it.
 
-    A regular or new file is written whole or not at all; a link stays, and what it points to is written. Into anything
-    else (a device, a pipe, an open file such as `/dev/stdout`) the content is written, and it is never replaced. `-` is
-    standard output. Raises DataError if it cannot be written.
+    A regular or new file is written atomically; for a link, its target is. Devices, pipes and open files such as
+    `/dev/stdout` are written to, and never replaced. `-` is standard output. Raises DataError if it cannot be written.
     """
     with _one_line(path):
         target, descriptor = _resolved(path)
         check_output(path)
         if descriptor is None and _is_file_or_new(target):
-            before = target.stat() if target.exists() else None
+            old_status = target.stat() if target.exists() else None
             write_atomically(target, write)
             remove_leftovers_of(target)
-            if before is not None:
-                _keep_owner_and_mode(target, before)
+            if old_status is not None:
+                _keep_owner_and_mode(target, old_status)
             return
         with scratch_folder() as folder:
             filled = Path(folder) / (target.name or "output")
@@ -49,33 +48,33 @@ def write_output(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_output_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, see `write_output`; lone surrogates become `?`."""
+    """Write text as UTF-8, see `write_output`; unpaired surrogates become `?`."""
     content = text.encode("utf-8", "replace")
     write_output(path, lambda file: _fill(file, content))
 
 
 def write_output_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Write plain values, dataclasses and arrays as JSON, see `plain_value`; `indent` None: in one line."""
+    """Write plain values, dataclasses and arrays as JSON, see `plain_value`; `indent` None: on one line."""
     write_output_text(path, json_text(value, indent) + "\n")
 
 
 def json_text(value: Any, indent: int | None = 1) -> str:
-    """Plain values as JSON that every parser reads."""
+    """Plain values as JSON that every parser can read."""
     return json.dumps(plain_value(value), indent=indent, allow_nan=False)
 
 
 def plain_value(value: Any) -> Any:
-    """A value as JSON can hold it: numbers that are not finite become None, other kinds their text."""
+    """Convert a value to one that JSON can hold: numbers that are not finite become None, other types their text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(name): plain_value(each) for name, each in value.items()}
+        return {str(name): plain_value(element) for name, element in value.items()}
     if isinstance(value, list | tuple):
-        return [plain_value(each) for each in value]
+        return [plain_value(element) for element in value]
     if isinstance(value, set | frozenset):
-        return [plain_value(each) for each in sorted(value)]
+        return [plain_value(element) for element in sorted(value)]
     if is_dataclass(value) and not isinstance(value, type):
         return plain_value(asdict(value))
     if hasattr(value, "tolist"):  # arrays and numbers of numpy and torch
@@ -84,7 +83,7 @@ def plain_value(value: Any) -> Any:
 
 
 def check_output(path: Path) -> None:
-    """Check, before the work whose result it shall hold, that a file can be written; raises DataError if not."""
+    """Check that a file can be written, before the work for its content is done; raises DataError if not."""
     with _one_line(path):
         target, descriptor = _resolved(path)
         if descriptor is not None:
@@ -99,7 +98,7 @@ def check_output(path: Path) -> None:
             if not os.access(target, os.W_OK):
                 raise DataError(f"cannot write {path}: it is read-only. Name another file")
             return
-        folder = next(each for each in target.parents if each.exists())
+        folder = next(parent for parent in target.parents if parent.exists())
         if not folder.is_dir():
             raise DataError(f"cannot write {path}: {folder} is not a folder. Name another file")
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -115,7 +114,7 @@ def is_standard_output(path: Path | None) -> bool:
 
 
 def _resolved(path: Path) -> tuple[Path, int | None]:
-    """The target of links, and the number of the open file of this process that it stands for, if any."""
+    """The target of links, and the descriptor of this process that it stands for, if any."""
     if path == STANDARD_OUTPUT:
         return path, 1
     target = path.absolute()
@@ -125,7 +124,7 @@ def _resolved(path: Path) -> tuple[Path, int | None]:
         if not target.is_symlink():
             return target, None
         target = target.parent / target.readlink()
-    raise DataError(f"cannot write {path}: links lead in a circle. Name another file")
+    raise DataError(f"cannot write {path}: its links form a loop. Name another file")
 
 
 def _is_file_or_new(path: Path) -> bool:
@@ -135,19 +134,19 @@ def _is_file_or_new(path: Path) -> bool:
         return True
 
 
-def _keep_owner_and_mode(path: Path, before: os.stat_result) -> None:
-    now = path.stat()
-    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+def _keep_owner_and_mode(path: Path, old_status: os.stat_result) -> None:
+    status = path.stat()
+    if (status.st_uid, status.st_gid) != (old_status.st_uid, old_status.st_gid):
         try:
-            os.chown(path, before.st_uid, before.st_gid)
+            os.chown(path, old_status.st_uid, old_status.st_gid)
         except OSError:
-            # If the owner cannot be restored, neither is the mode: it would give the old owner's rights to the new one.
+            # If the owner cannot be restored, the mode must not be, either: it would give the new owner more rights.
             return
-    path.chmod(stat.S_IMODE(before.st_mode))
+    path.chmod(stat.S_IMODE(old_status.st_mode))
 
 
 def _pour(content: bytes, target: Path, descriptor: int | None) -> None:
-    """Write into an existing device, pipe or open file."""
+    """Write to an existing device, pipe or open file."""
     if descriptor is None:
         opened = os.open(target, os.O_WRONLY)
     else:
@@ -162,7 +161,7 @@ def _pour(content: bytes, target: Path, descriptor: int | None) -> None:
 
 
 def _is_process_stdout() -> bool:
-    """Whether Python's standard output is the process's; tests and notebooks put another in its place."""
+    """Whether Python's standard output is that of the process; tests and notebooks replace it."""
     try:
         return sys.stdout.fileno() == 1
     except (OSError, AttributeError, ValueError):

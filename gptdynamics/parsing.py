@@ -1,4 +1,4 @@
-"""Text from outside as values: JSON and TOML that are damaged, hostile or odd become one error that says where."""
+"""Parsing of JSON and TOML from outside: damaged or hostile content raises one kind of error, which says where."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from gptdynamics.errors import DataError
 
-# No tool writes deeper nesting or longer integers, and parsers and printers fail on them.
+# Limits that no tool exceeds; parsers and printers fail on deeper nesting or longer integers.
 DEEPEST = 100
 _MOST_DIGITS = 400
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MOST_BITS = 1328  # of a number of so many digits
+_MOST_BITS = 1328  # of a number of _MOST_DIGITS digits
 _TOO_LONG = f"it has an integer of more than {_MOST_DIGITS} digits"
 
 
@@ -29,7 +29,7 @@ def decode(content: bytes, where: str) -> str:
 
 
 def parse_json(text: str | bytes, where: str, what: str = "JSON") -> Any:
-    """A JSON value; bytes are UTF-8. The message of an error begins with `where` and says that it is not `what`.
+    """A JSON value; bytes are UTF-8. Error messages begin with `where` and say that the text is not `what`.
 
     Raises DataError if it is not JSON, has a name twice in one object, is nested deeper than `DEEPEST`, or has an
     integer of more than 400 digits.
@@ -50,7 +50,7 @@ def parse_json(text: str | bytes, where: str, what: str = "JSON") -> Any:
 
 
 def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
-    """A JSON object; raises DataError as `parse_json`, and if it is another value."""
+    """A JSON object; raises DataError like `parse_json`, and if the value is not an object."""
     value = parse_json(text, where, "a JSON object")
     if not isinstance(value, dict):
         raise DataError(f"{where}: not a JSON object, but {_kind(value)}")
@@ -58,7 +58,7 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file; raises DataError if it cannot be read, and as `parse_json`."""
+    """The JSON value in a file; raises DataError if it cannot be read, and like `parse_json`."""
     return parse_json(read_bytes(path), str(path))
 
 
@@ -99,9 +99,9 @@ def parse_toml(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def replace_surrogates(value: Any) -> tuple[Any, int]:
-    """A value of texts, lists and objects with U+FFFD for each half of a surrogate pair, and how many there were.
+    """A value of texts, lists and objects with U+FFFD in place of unpaired surrogates, and their number.
 
-    JSON may escape one half of a pair alone, which no file can hold; texts cut in the middle of an emoji often do.
+    JSON can escape an unpaired surrogate, which UTF-8 cannot hold; texts cut in the middle of an emoji often have one.
     """
     if isinstance(value, str):
         return _SURROGATE.subn("\ufffd", value)
@@ -109,7 +109,7 @@ def replace_surrogates(value: Any) -> tuple[Any, int]:
         names, values = replace_surrogates(list(value)), replace_surrogates(list(value.values()))
         return dict(zip(names[0], values[0], strict=True)), names[1] + values[1]
     if isinstance(value, list | tuple):
-        parts = [replace_surrogates(each) for each in value]
+        parts = [replace_surrogates(item) for item in value]
         return type(value)(part for part, _ in parts), sum(count for _, count in parts)
     return value, 0
 
@@ -134,15 +134,17 @@ def _integer(digits: str) -> int:
 
 
 def _check_values(value: Any) -> None:
-    """Raise RecursionError for values nested too deeply, ValueError for integers that cannot even be printed."""
+    """Raise RecursionError for values nested too deeply, ValueError for integers that are too long to print."""
     level, depth = [value], 0
     while level:
         inner = [
-            list(each.values()) if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)
+            list(element.values()) if isinstance(element, dict) else element
+            for element in level
+            if isinstance(element, dict | list)
         ]
         depth += bool(inner)
         if depth > DEEPEST:
             raise RecursionError
-        level = [part for each in inner for part in each]
+        level = [part for element in inner for part in element]
         if any(isinstance(part, int) and part.bit_length() > _MOST_BITS for part in level):
             raise ValueError(_TOO_LONG)

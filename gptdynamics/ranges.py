@@ -1,4 +1,4 @@
-"""What the fields of settings may hold: types as they are annotated, numbers within their ranges."""
+"""Checks the fields of settings: types as annotated, numbers within their ranges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INT32, INT64 = 2**31 - 1, 2**63 - 1
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from `least` to `most`; `above` and `below` leave out the ends."""
+    """The finite numbers from `least` to `most`; `above` and `below` exclude the ends."""
 
     least: float = 0
     most: float = math.inf
@@ -39,21 +39,21 @@ class Range:
 COUNT = Range(1, INT32)
 SEED = Range(0, INT64)
 RATE = Range(0)
-# More runs than anybody makes; their names still fit into memory.
+# More runs than anybody makes, but few enough that their names fit in memory.
 RUNS = Range(1, 10**6)
 
 
 def check_fields(settings: Any, ranges: Mapping[str, Range]) -> None:
     """Check every field of a dataclass's instance.
 
-    Texts may not hold NUL characters or halves of surrogate pairs: no file name and no file can.
+    Texts may not have NUL characters or unpaired surrogates, because file names and files cannot have them.
 
     Args:
         settings: the instance.
         ranges: of its numbers, by field; other numbers are finite.
 
     Raises:
-        SettingsError: a value is of another type than its field, or out of range.
+        SettingsError: a value has a wrong type or is out of range.
     """
     hints = _hints(settings.__class__)
     for field in fields(settings):
@@ -61,7 +61,7 @@ def check_fields(settings: Any, ranges: Mapping[str, Range]) -> None:
         text = _short(value)
         if value is None and NoneType in kinds:
             continue
-        choices = [each for kind in kinds if get_origin(kind) is Literal for each in get_args(kind)]
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
         if choices:
             if value not in choices:
                 raise SettingsError(f"{field.name}={text} must be one of {', '.join(choices)}")
@@ -79,7 +79,7 @@ def check_fields(settings: Any, ranges: Mapping[str, Range]) -> None:
             if not isinstance(value, str):
                 raise SettingsError(f"{field.name}={text} must be a text")
             if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise SettingsError(f"{field.name}={text} must not hold NUL or half of a surrogate pair")
+                raise SettingsError(f"{field.name}={text} must not have NUL or unpaired surrogates")
 
 
 @cache
@@ -88,13 +88,13 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
-    """The types that a field may have: of `int | None`, both."""
+    """The types that a field may have: for `int | None`, both."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python does not print integers of so many digits
+    except ValueError:  # Python does not print integers with thousands of digits
         text = "a number of thousands of digits"
     return text if len(text) <= 80 else f"{text[:60]}..."

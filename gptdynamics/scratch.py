@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive an interrupted command for long: the next one removes them."""
+"""Temporary folders; those of killed commands are removed by the next command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = re.compile(r"gptdynamics-(\d+)@([^/]*)-[^-/]*")
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """An empty temporary folder, removed in the end; those of this user's killed processes are removed first."""
+    """An empty temporary folder, removed at the end. First, folders of this user's killed processes are removed."""
     for path in Path(tempfile.gettempdir()).glob("gptdynamics-*"):
         match = _NAME.fullmatch(path.name)
         if match and match[2] == platform.node() and not is_running(int(match[1])) and _is_mine(path):

@@ -1,4 +1,4 @@
-"""Arrays and plain values in one safetensors file, with a digest by which damage is noticed."""
+"""Arrays and plain values in one safetensors file, with a digest to detect damage."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _DIGEST = "digest"
 
 
 def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], plain: Mapping[str, Any], name: str) -> None:
-    """Write arrays, and plain values as JSON under `name` in the file's metadata, whole or not at all.
+    """Write arrays, and plain values as JSON under `name` in the file's metadata, atomically.
 
     Raises DataError if the file cannot be written.
     """
     from safetensors.numpy import save_file
 
-    whole = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+    contiguous = {key: np.asarray(array, order="C") for key, array in arrays.items()}
     text = json.dumps(dict(plain))
-    metadata = {name: text, _DIGEST: _digest(whole, text)}
-    write_atomically(path, lambda target: save_file(whole, target, metadata))
+    metadata = {name: text, _DIGEST: _digest(contiguous, text)}
+    write_atomically(path, lambda target: save_file(contiguous, target, metadata))
 
 
 def read_tensors(path: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -45,7 +45,7 @@ def read_tensors(path: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str
     if text is None:
         raise DataError(f"{path}: it is damaged (its metadata lack {name})")
     if metadata.get(_DIGEST, _digest(arrays, text)) != _digest(arrays, text):
-        raise DataError(f"{path}: it is damaged (its content has another digest than it carries)")
+        raise DataError(f"{path}: it is damaged (its content does not match its digest)")
     return arrays, parse_object(text, f"{path}: {name}")
 
 

@@ -1,4 +1,4 @@
-"""Text from outside as a person may read it: nothing in it is a command to the terminal, or hides or reorders text."""
+"""Makes text from outside safe to print: nothing in it can control the terminal, or hide or reorder text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = {"\x07": "\\a", "\b": "\\b"}
 
 
 def safe_text(text: object, one_line: bool = True) -> str:
-    """The text of anything, with unsafe characters, and line ends if `one_line`, escaped as in Python."""
+    """The text of any value, with unsafe characters, and line ends if `one_line`, escaped as in Python."""
     return "".join(
         character if _is_safe(character) or (character == "\n" and not one_line) else _escape(character)
         for character in str(text)
@@ -27,11 +27,11 @@ def _escape(character: str) -> str:
     return _SHOWN.get(character) or character.encode("unicode_escape").decode("ascii")
 
 
-def cut_text(text: str, most: int = 60) -> str:
-    """A text on one line, of at most so many characters; a longer one loses its middle, so that both ends are seen."""
+def cut_text(text: str, limit: int = 60) -> str:
+    """A text on one line of at most `limit` characters; the middle of a longer text is cut out."""
     flat = " ".join(text.split())
-    if len(flat) <= most:
+    if len(flat) <= limit:
         return flat
-    # The end of a prompt with its target says more than one might think: two fifths of the room.
-    end = (most - 3) * 2 // 5
-    return f"{flat[: most - 3 - end]}...{flat[len(flat) - end :]}"
+    # Two fifths of the characters are for the end, which has the target of an example.
+    end = (limit - 3) * 2 // 5
+    return f"{flat[: limit - 3 - end]}...{flat[len(flat) - end :]}"

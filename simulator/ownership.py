@@ -55,8 +55,7 @@ def _holds_results(folder: Path) -> bool:
         return True
     if any(_NAMED_BY_DIGEST.fullmatch(path.name) for path in folder.glob("trials/*.safetensors")):
         return True
-    records = [*folder.glob("*.json"), *folder.glob("results/*.json")]
-    return any({"experiment", "command"} <= _object(path).keys() for path in records)
+    return any({"experiment", "command"} <= _object(path).keys() for path in folder.glob("*.json"))
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from benchmarks.peers.environments import NoEnvironmentError, one_thread, python
 from benchmarks.peers.make_work import make_work, read_runs, retrainings_of
 from benchmarks.peers.method import Method
 from benchmarks.peers.page import page
-from benchmarks.peers.pictures import draw_answers, draw_cost
+from benchmarks.peers.pictures import draw_cost
 from benchmarks.peers.registry import METHODS
 from benchmarks.peers.retrained import QLD_TESTS, Retrained, order_truth
 from benchmarks.peers.table import OURS, Answers, add_order, add_qld, left_out_of, score_row
@@ -100,7 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for table in tables:
         title = f"{table['config']}, run {table['run']}, {table['retrainings']} retrainings"
         draw_cost(table["rows"], title, asked.results / f"peers-cost-{table['config']}.svg")
-    draw_answers(tables[0]["rows"], asked.results / "peers-answers.svg")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,10 @@ COLUMNS = (
     "LDS, last step",
     f"{OURS} less it",
     "LDS, mean over steps",
-    f"{OURS} less it, mean",
-    "other orders",
+    "LDS of other orders",
     "QLD, nats",
-    "seconds, all",
-    "seconds, one more",
-    "passes, all",
-    "passes, one more",
+    "seconds",
+    "passes",
 )
 
 
@@ -55,7 +52,7 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
 
 
 def method_lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """A line for each method, the best first."""
+    """A line for each method, the best first; without the columns that nothing has a figure for."""
     best = {name: best_of(rows, name) for name in ("lds_last", "lds_mean", "lds_order", "qld")}
     lines = [list(COLUMNS)]
     for row in sorted(rows, key=lambda row: -(row["lds_last"]["value"] or -1)):
@@ -67,16 +64,14 @@ def method_lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
                 score_text(row["lds_last"], row["method"] in best["lds_last"]),
                 score_text(row.get("ahead_last")),
                 score_text(row["lds_mean"], row["method"] in best["lds_mean"]),
-                score_text(row.get("ahead_mean")),
                 score_text(row.get("lds_order"), row["method"] in best["lds_order"]),
                 score_text(row.get("qld"), row["method"] in best["qld"]),
                 count_text(row["seconds_fit"] + row["seconds_ask"]),
-                count_text(row["seconds_next"]),
                 count_text(once + each * row["asked"]),
-                count_text(each),
             ]
         )
-    return lines
+    filled = [place for place in range(len(COLUMNS)) if any(line[place] != "-" for line in lines[1:])]
+    return [[line[place] for place in filled] for line in lines]
 
 
 def answers_lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -87,43 +82,42 @@ def answers_lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def page(result: dict[str, Any]) -> str:
     """The whole page."""
-    parts = ["# Side by side with other methods", "", *_explained(result)]
+    parts = ["# Beside other tools", "How well do published attribution methods rank the same real retrainings?"]
     for table in result["tables"]:
         rows = table["rows"]
-        parts += [f"## {table['config']}, run {table['run']}", "", _described(table), "", markdown(method_lines(rows))]
-        parts += ["", *(f"* {row['title']}: {row['note']}." for row in rows if row["note"])]
-        parts += [f"* Not run: {title}: {reason}" for title, reason in table["not_run"].items()]
-        parts += ["", f"![LDS against cost](peers-cost-{table['config']}.svg)", ""]
-    parts += ["## What each can be asked", "", "![What each can be asked](peers-answers.svg)", ""]
-    parts += [markdown(answers_lines(result["tables"][0]["rows"])), ""]
-    parts += ["## Published elsewhere", "", "LDS of GPT-2 on WikiText, of bergson's leaderboard: another model, "]
-    parts[-1] += "other texts, other retrainings. Beside ours it says which order of methods to expect, not more."
-    parts += ["", markdown([["method", "LDS"], *([name, f"{value:.2f}"] for name, value in ANCHORS.items())]), ""]
-    return "\n".join(parts)
+        parts.append(f"![LDS against cost, {table['config']}](peers-cost-{table['config']}.svg)")
+        parts.append(f"**{table['config']}, run {table['run']}: {_described(table)}**")
+        parts.append(markdown(method_lines(rows)))
+        parts.append("; ".join(f"{row['title']}: {row['note']}" for row in rows if row["note"]) + ".")
+        if table["not_run"]:
+            parts.append(f"Not run: {', '.join(table['not_run'])}.")
+    parts += ["**What each method can be asked**", markdown(answers_lines(result["tables"][0]["rows"]))]
+    parts.append("**LDS published elsewhere: GPT-2 on WikiText, from bergson's leaderboard**")
+    parts.append(markdown([list(ANCHORS), [f"{value:.2f}" for value in ANCHORS.values()]]))
+    return "\n\n".join([*parts, _explained(result)]) + "\n"
 
 
 def _described(table: dict[str, Any]) -> str:
     return (
-        f"{table['retrainings']} retrainings with a fifth of {table['rows_visited']} rows left out, "
-        f"{table['tests']} test examples, measured after {', '.join(map(str, table['step'][1:]))} updates."
+        f"{table['retrainings']} retrainings without a fifth of {table['rows_visited']} rows, {table['tests']} test "
+        f"examples, measured after {', '.join(map(str, table['step'][1:]))} updates"
     )
 
 
-def _explained(result: dict[str, Any]) -> list[str]:
-    return [
-        "Written by `make peers`. A run is made again with rows left out, all else equal. LDS is Spearman's "
-        "correlation over the retrainings between predicted and true loss of a test example, in the mean over test "
-        "examples; in brackets its 95% interval, retrainings and test examples drawn anew. A difference is of two "
-        "scores on the same draws. Bold is a score whose interval lies above all others; often there is none. A dash: "
-        "the method cannot answer, or was not asked.",
-        "",
-        "* Effects of rows on the final loss are added up. A method that gives one number for a row is ranked by it at "
+def _explained(result: dict[str, Any]) -> str:
+    notes = [
+        "LDS is Spearman's correlation over the retrainings between predicted and true loss of a test example, in the "
+        "mean over test examples; in brackets its 95% interval. A dash: the method cannot answer, or was not asked.",
+        "Effects of rows on the final loss are added up. A method that gives one number for a row is ranked by it at "
         "every step. Ours and Simfluence simulate the changed run.",
-        "* QLD: how much more the loss of a test example rises without the tenth of the rows that a method calls most "
-        f"helpful than without a random tenth; {result['qld_tests']} test examples, each a retraining.",
-        "* Other orders: LDS of runs that visit the same rows in the same epochs in another order.",
-        "* Seconds are of one core, measured, for all test examples together, without making runs. Passes are "
-        "forward-backward passes of one example, counted: with making and measuring the runs that a method is fitted "
-        "on, or the one run that its checkpoints are of. One more: another test example of the same run.",
-        "",
+        "LDS of other orders: runs that visit the same rows in the same epochs in another order.",
+        "Seconds are of one core, measured, for all test examples, without making runs. Passes are forward-backward "
+        "passes of one example, counted, with making and measuring the runs that a method is fitted on.",
+        "The leaderboard's figures are of another model, other texts and other retrainings: compare orders only.",
     ]
+    if any(row.get("qld") for table in result["tables"] for row in table["rows"]):
+        notes.append(
+            "QLD: how much more a test example's loss rises without the tenth of the rows that a method calls most "
+            f"helpful than without a random tenth; {result['qld_tests']} test examples, each a retraining."
+        )
+    return "\n".join(f"* {note}" for note in notes) + "\n\nMade by `make peers`."

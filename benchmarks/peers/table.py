@@ -30,17 +30,17 @@ class Answers:
         self.asked = np.flatnonzero(np.isfinite(self.final).all(0))
 
     def left_out(self, gone: np.ndarray, steps: int) -> np.ndarray:
-        """Losses of runs without some rows, but for what is the same in all: `[R, S, M]`.
+        """Losses of runs without some rows, but for what is the same in all: `[R, M, S]`.
 
         Args:
             gone: `[R, N]`, 1 where a run lacks a row.
             steps: S; one effect of a row stands for all of them.
         """
         if "left_out" in self.arrays:
-            return self.arrays["left_out"]
+            return self.arrays["left_out"].swapaxes(1, 2)
         effects = self.arrays["effects"]
         effects = effects[..., None].repeat(steps, 2) if effects.ndim == 2 else effects
-        return -np.einsum("rn,nms->rsm", gone, effects)
+        return -np.einsum("rn,nms->rms", gone, effects)
 
 
 def score_row(
@@ -52,15 +52,15 @@ def score_row(
     gone: np.ndarray,
 ) -> dict[str, Any]:
     """LDS at the last step and in the mean over steps, how far ours is ahead on the same test examples, and cost."""
-    later, asked = slice(1, None), answers.asked
-    predicted = answers.left_out(gone, truth.shape[1])[:, later][..., asked]
-    true = truth[:, later][..., asked]
+    asked = answers.asked
+    predicted = answers.left_out(gone, truth.shape[1])[:, asked, 1:]
+    true = truth.swapaxes(1, 2)[:, asked, 1:]
     row: dict[str, Any] = {"method": method.name, "title": method.title, "note": method.note}
     row |= {"answers": list(method.answers), "asked": len(asked), **answers.cost}
-    row["lds_last"], row["lds_mean"] = asdict(lds(predicted[:, -1], true[:, -1])), asdict(lds(predicted, true))
+    row["lds_last"], row["lds_mean"] = asdict(lds(predicted[..., -1], true[..., -1])), asdict(lds(predicted, true))
     if ours is not None and ours is not answers:
-        mine = ours.left_out(gone, truth.shape[1])[:, later][..., asked]
-        row["ahead_last"] = asdict(lds_difference(mine[:, -1], predicted[:, -1], true[:, -1]))
+        mine = ours.left_out(gone, truth.shape[1])[:, asked, 1:]
+        row["ahead_last"] = asdict(lds_difference(mine[..., -1], predicted[..., -1], true[..., -1]))
         row["ahead_mean"] = asdict(lds_difference(mine, predicted, true))
     return row
 

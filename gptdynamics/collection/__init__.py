@@ -1,4 +1,4 @@
-"""Collection: the runs of a plan, side by side, written as each one ends."""
+"""Collection: makes the runs of a plan in parallel and writes each when it ends."""
 
 from gptdynamics.collection.collect import collect
 from gptdynamics.collection.settings import Collected, CollectSettings, missing_runs

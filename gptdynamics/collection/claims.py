@@ -12,7 +12,7 @@ from gptdynamics.errors import DataError
 
 
 class Claims:
-    """Locks under `<folder>/.claims`, one for each job. The system lets go of them when their process dies.
+    """Locks under `<folder>/.claims`, one for each job. The system releases them when their process dies.
 
     Args:
         root: the dataset folder.
@@ -30,7 +30,7 @@ class Claims:
         return FileLock(self.folder / f"{name}.lock")
 
     def take(self, name: str) -> bool:
-        """Claim a job; False if a collector has it."""
+        """Claim a job; False if another collector has it."""
         lock = self._lock(name)
         try:
             lock.acquire(timeout=0)
@@ -42,14 +42,15 @@ class Claims:
         return True
 
     def give_back(self, name: str) -> None:
-        """End a claim of ours: its job is done, or somebody else may do it."""
+        """Release a claim: its job is done, or another collector may do it."""
         lock = self._held.pop(name)
-        # Gone before it is let go: who comes next makes a new one, and looks again at what is there.
+        # Removed before it is released, so that the next collector makes a new file and checks again whether the job
+        # is done.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
     def give_back_all(self) -> None:
-        """End all claims of ours."""
+        """Release all claims of this collector."""
         for name in list(self._held):
             self.give_back(name)
 
@@ -62,7 +63,7 @@ class Claims:
 
     @contextmanager
     def whole_folder(self) -> Iterator[None]:
-        """Hold what several collectors write: examples, manifests, the card."""
+        """Lock the files that several collectors write: examples, manifests, the card."""
         lock = self._lock("folder")
         try:
             lock.acquire()

@@ -45,12 +45,12 @@ class _Collector:
         self.pool_ids: dict[str, list[int]] = {}
 
     def _prepare(self, entry: PlanEntry) -> list[RunJob]:
-        """Write what the runs of a config share; its missing jobs."""
+        """Write the files that the runs of a config share; returns its missing jobs."""
         config, missing = entry.config, missing_runs(self.settings.out, entry)
         failed = self.folder.failed(config)
         self.collected.failed |= {f"{config}/{run}": failed[run] for run in entry.run_names if run in failed}
-        there = [run for run in entry.run_names if run not in missing and run not in failed]
-        self.collected.skipped += [f"{config}/{run}" for run in there]
+        existing = [run for run in entry.run_names if run not in missing and run not in failed]
+        self.collected.skipped += [f"{config}/{run}" for run in existing]
         bench = Bench.load(entry.settings, self.settings.data, entry.unseen_runs > 0)
         self.collected.cut[config] = bench.cut
         note = replaced_note(entry.settings.task, [*bench.pool, *bench.test])
@@ -61,7 +61,7 @@ class _Collector:
             self.folder.add_examples(entry.settings.task, "pool", bench.pool)
             self.folder.add_examples(entry.settings.task, "test", bench.test)
             if self.folder.finished(config):
-                # An interrupted collection may have left the card behind the runs.
+                # An interrupted collection may have written runs that are not in the card.
                 self.folder.write_card()
         remember_folder(bench.base.name, bench.base.revision)
         self.bases[config] = (published_name(bench.base.name), bench.base.revision)
@@ -87,7 +87,7 @@ class _Collector:
         for entry in self.settings.plan:
             yield from self._prepare(entry)
 
-    def _there(self, job: RunJob) -> bool:
+    def _is_done(self, job: RunJob) -> bool:
         config = job.settings.config
         if job.name == VECTORS:
             return self.folder.has_vectors(config, self.pool_ids[config])
@@ -96,7 +96,7 @@ class _Collector:
         has_kernel = job.kernels is None or self.folder.products_path(config, job.name).exists()
         return has_kernel and job.name in self.folder.finished(config)
 
-    def _keep(self, job: RunJob, future: Future[Any]) -> None:
+    def _save(self, job: RunJob, future: Future[Any]) -> None:
         config, collected = job.settings.config, self.collected
         label = f"{config}/{job.name}"
         try:
@@ -115,7 +115,7 @@ class _Collector:
             if job.kernels is not None:
                 collected.kernels.append(label)
             if job.name in self.folder.finished(config):
-                # It was made again for its kernel alone.
+                # It was repeated for its kernel only.
                 self.folder.add_products(config, job.settings.pool_ids, result)
             else:
                 self.folder.add_run(job.settings, self.bases[config], self.test[config], result)
@@ -130,8 +130,8 @@ class _Collector:
         with self.claims.whole_folder():
             self.folder.write_card()
 
-    def _made_elsewhere(self, job: RunJob) -> None:
-        """Note what came of a run that another collector made meanwhile."""
+    def _record_elsewhere(self, job: RunJob) -> None:
+        """Record the outcome of a run that another collector made meanwhile."""
         reason = self.folder.failed(job.settings.config).get(job.name)
         label = f"{job.settings.config}/{job.name}"
         if reason is not None:
@@ -140,36 +140,38 @@ class _Collector:
             self.collected.skipped.append(label)
 
     def run(self, executor: Executor[RunJob]) -> None:
-        """Do all jobs that are missing, but none that another collector is doing."""
-        coming = self._jobs()
-        elsewhere: deque[RunJob] = deque()
+        """Do all missing jobs, except those that another collector is doing."""
+        jobs = self._jobs()
+        claimed_elsewhere: deque[RunJob] = deque()
         in_flight: dict[Future[Any], RunJob] = {}
         exhausted = False
         while True:
             while len(in_flight) < executor.workers:
-                job = None if exhausted else next(coming, None)
+                job = None if exhausted else next(jobs, None)
                 if job is None:
                     exhausted = True
-                    if not elsewhere:
+                    if not claimed_elsewhere:
                         break
-                    job = elsewhere.popleft()
+                    job = claimed_elsewhere.popleft()
                 if not self.claims.take(job.claim):
-                    elsewhere.append(job)
+                    claimed_elsewhere.append(job)
                     if exhausted:
                         break
-                elif self._there(job):
+                elif self._is_done(job):
                     self.claims.give_back(job.claim)
-                    self._made_elsewhere(job)
+                    self._record_elsewhere(job)
                 else:
                     in_flight[executor.submit(job)] = job
             if in_flight:
-                room = len(in_flight) < executor.workers
-                done, _ = wait(in_flight, timeout=POLL_SECONDS if room else None, return_when=FIRST_COMPLETED)
-                for future in done:
+                has_idle_workers = len(in_flight) < executor.workers
+                finished, _ = wait(
+                    in_flight, timeout=POLL_SECONDS if has_idle_workers else None, return_when=FIRST_COMPLETED
+                )
+                for future in finished:
                     job = in_flight.pop(future)
-                    self._keep(job, future)
+                    self._save(job, future)
                     self.claims.give_back(job.claim)
-            elif exhausted and not elsewhere:
+            elif exhausted and not claimed_elsewhere:
                 return
             else:
                 time.sleep(POLL_SECONDS)
@@ -178,7 +180,7 @@ class _Collector:
 def _executor(
     settings: CollectSettings, jobs: int, on_step: OnStep, on_note: OnNote
 ) -> AbstractContextManager[Executor[RunJob]]:
-    """Where the jobs are done."""
+    """The executor of the jobs."""
     if settings.ray is None:
         return local_executor(settings.devices()[: max(1, jobs)], on_step)
     from gptdynamics.collection.ray_executor import ray_executor
@@ -193,21 +195,21 @@ def collect(
     on_run: OnStep = lambda run: None,
     on_note: OnNote = lambda line: None,
 ) -> Collected:
-    """Make the missing runs of a plan, each written when it ends.
+    """Make the missing runs of a plan and write each when it ends.
 
-    Another collector on the same folder shares the work: each run is made by one of them.
+    Several collectors on one folder share the work: each run is made by one of them.
 
     Args:
-        settings: what to do.
+        settings: of the collection.
         on_start: called with a config's name and the number of measured steps that its missing runs will have.
         on_step: called with the config's name after each measured step.
         on_run: called with `<config>/<run>` when a run has ended.
-        on_note: called with a line about rows whose texts were mended, and about what happens on a Ray cluster: a node
-            that was lost, a long wait.
+        on_note: called with a line about rows whose texts had unpaired surrogates, and about events on a Ray cluster: a
+            lost node, a long wait.
 
     Raises:
         GPTDynamicsError: the data, the base model, the folder or the Ray cluster cannot be used, or the workers do not
-            fit into the memory that is free.
+            fit in the free memory.
     """
     check_dataset_folder(settings.out)
     check_memory(settings)
@@ -222,6 +224,6 @@ def collect(
         stack.callback(collector.claims.give_back_all)
         executor = stack.enter_context(_executor(settings, jobs, on_step, on_note))
         collector.run(executor)
-    # Of collectors that were killed meanwhile.
+    # Leftovers of collectors that were killed meanwhile.
     folder.remove_leftovers()
     return collector.collected

@@ -1,4 +1,4 @@
-"""What a collection does on a bench: a run of a config, or the projected gradients of its base model."""
+"""The jobs of a collection, done on a bench: a run of a config, or the projected gradients of its base model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunJob:
         data: folder with local rows, or None.
         unseen: whether runs of the config train on the pool rows of `test_unseen`.
         name: of the run, or `VECTORS`.
-        kernels: take the run's kernel, too.
+        kernels: settings of the run's kernel, if it is to be computed.
     """
 
     settings: RunSettings
@@ -34,24 +34,24 @@ class RunJob:
 
     @property
     def claim(self) -> str:
-        """What the job is claimed as."""
+        """The name of the job's claim."""
         return f"{self.settings.config}.{self.name}"
 
     @property
     def bench_key(self) -> Any:
-        """What the bench of the job's config is made of."""
+        """Identifies the bench of the job's config: equal keys, equal contents."""
         return self.settings, self.data, self.unseen
 
     def load_contents(self) -> BenchContents:
-        """Load what the bench of the job's config is made of."""
+        """Load the contents of the bench of the job's config."""
         return BenchContents.load(self.settings, self.data, self.unseen)
 
     def open_bench(self, device: str) -> Bench:
-        """Make the bench of the job's config."""
+        """Open the bench of the job's config."""
         return Bench(self.load_contents(), device)
 
     def do(self, bench: Bench, on_step: OnStep) -> Any:
-        """A `Run`, or pool and test vectors. `on_step` is called with the config's name."""
+        """Make the `Run`, or pool and test vectors. `on_step` is called with the config's name."""
         if self.name == VECTORS:
             return bench.vectors()
         return bench.run(self.name, lambda step: on_step(self.settings.config), kernels=self.kernels)

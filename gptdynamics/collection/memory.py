@@ -1,4 +1,4 @@
-"""Whether a collection's workers fit into the memory of this machine, found out before any work."""
+"""Checks before a collection whether its workers fit in the memory of this machine."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from gptdynamics.estimates.memory import GIB, SHARED, smallest_kernel_memory
 from gptdynamics.plans import PlanEntry
 from gptdynamics.tasks import get_task
 
-# A GPU holds, for each process, what CUDA itself needs.
+# Memory on a GPU that CUDA itself needs for each process.
 _CUDA = GIB / 2
 _KERNEL_MEMORIES = (3.0, 2.0, 1.5, 1.0, 0.75, 0.5)
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """What the workers of a config need on one device, and what is free there.
+    """The memory that the workers of a config need on one device, and the free memory there.
 
     Attributes:
         entry: of the plan.
-        worker: what one worker needs.
+        worker: memory that one worker needs.
         device: `cpu`, or a GPU that several workers may share.
-        workers: on that device.
-        with_products: how many of them take gradient products, at most.
-        free: bytes there; None: not known.
+        workers: number of workers on that device.
+        with_products: the most workers that compute gradient products at one time.
+        free: free bytes; None if unknown.
     """
 
     entry: PlanEntry
@@ -42,20 +42,20 @@ class MemoryNeed:
 
     @property
     def needed(self) -> float:
-        """Bytes of all workers; of several processes, also of the one that hands out the work."""
+        """Bytes of all workers and, if there are several, of the process that gives them jobs."""
         return self._needed_by(self.worker, self.workers)
 
     @property
     def fits(self) -> bool:
-        """Whether they fit, as far as is known."""
+        """Whether they fit; true if the free memory is unknown."""
         return self.free is None or self.needed <= self.free
 
     def __str__(self) -> str:
         free = "" if self.free is None else f" of {self.free / GIB:.1f} GiB that are free"
-        where = "" if self.device == "cpu" else f" on {self.device}"
+        place = "" if self.device == "cpu" else f" on {self.device}"
         return (
-            f"{self.entry.config}: a worker needs about {self._of_one / GIB:.1f} GiB ({self.worker}), "
-            f"{self.workers} of them{where} {self.needed / GIB:.1f} GiB{free}"
+            f"{self.entry.config}: a worker needs about {self._needed_by_one / GIB:.1f} GiB ({self.worker}), "
+            f"{self.workers} of them{place} {self.needed / GIB:.1f} GiB{free}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,51 +70,51 @@ class MemoryNeed:
 
     @property
     def advice(self) -> str:
-        """What would fit."""
+        """Options that would fit."""
         fitting = [count for count in range(1, self.workers) if self._fits(self.worker, count)]
         if fitting:
             return f"Give --workers {fitting[-1]}"
         entry = self.entry
         if entry.kernel_runs:
-            shape, lengths = _known(entry)
+            shape, lengths = _shape_and_lengths(entry)
             for memory in _KERNEL_MEMORIES:
                 kernel = replace(entry.kernel, memory=memory)
-                enough = memory >= smallest_kernel_memory(shape, entry.settings, kernel)
-                less = estimated_memory(shape, entry.settings, lengths, kernel)
-                if enough and memory < entry.kernel.memory and self._fits(less, 1):
+                large_enough = memory >= smallest_kernel_memory(shape, entry.settings, kernel)
+                smaller_need = estimated_memory(shape, entry.settings, lengths, kernel)
+                if large_enough and memory < entry.kernel.memory and self._fits(smaller_need, 1):
                     return f"Give --workers 1 --kernel-memory {memory:g}"
             if self._fits(replace(self.worker, products=0.0), 1):
                 return "Give --workers 1 --kernels 0"
-        return "Take a smaller base model, or a machine with more memory"
+        return "Use a smaller base model, or a machine with more memory"
 
     @property
-    def _of_one(self) -> float:
+    def _needed_by_one(self) -> float:
         return self._needed_by(self.worker, 1)
 
     def _needed_by(self, worker: WorkerMemory, workers: int) -> float:
         if self.device != "cpu":
             return self._sum(worker, workers) + workers * _CUDA
-        own = worker.libraries - SHARED
-        # The process that hands out the work opens the base model once, to tokenise.
-        alone = own + worker.weights / 2 if workers > 1 else 0.0
-        return SHARED + self._sum(worker, workers) + workers * own + alone
+        own_libraries = worker.libraries - SHARED
+        # The process that gives workers their jobs loads the base model once, to tokenise.
+        coordinator = own_libraries + worker.weights / 2 if workers > 1 else 0.0
+        return SHARED + self._sum(worker, workers) + workers * own_libraries + coordinator
 
     def _sum(self, worker: WorkerMemory, workers: int) -> float:
-        taking = min(workers, self.with_products)
-        return taking * worker.on_device + (workers - taking) * replace(worker, products=0.0).on_device
+        with_products = min(workers, self.with_products)
+        return with_products * worker.on_device + (workers - with_products) * replace(worker, products=0.0).on_device
 
     def _fits(self, worker: WorkerMemory, workers: int) -> bool:
         return self.free is None or self._needed_by(worker, workers) <= self.free
 
 
 def memory_needs(settings: CollectSettings) -> list[MemoryNeed]:
-    """What is needed for each config that has something to make, on each device.
+    """The memory needed for each config with missing runs or kernels, on each device.
 
-    Configs whose base model has a shape that is not known are left out; so are all on a Ray cluster, whose machines are
-    not known.
+    Configs whose base model has an unknown shape are left out; so are all configs on a Ray cluster, as its machines are
+    unknown.
 
     Raises:
-        SettingsError: a GPU is asked for that is not there.
+        SettingsError: this machine does not have the GPU of the settings.
     """
     needs: list[MemoryNeed] = []
     counts = {entry.config: len(missing_runs(settings.out, entry)) for entry in settings.plan}
@@ -126,8 +126,8 @@ def memory_needs(settings: CollectSettings) -> list[MemoryNeed]:
         if not counts[entry.config] and not kernels[entry.config]:
             continue
         with suppress(SettingsError):
-            # A base model that cannot be read is refused where it is loaded.
-            shape, lengths = _known(entry)
+            # A base model that cannot be read raises a better error when it is loaded.
+            shape, lengths = _shape_and_lengths(entry)
             exact = sum(entry.settings.follows_gradients(run) for run in entry.run_names)
             kernel = entry.kernel if kernels[entry.config] else None
             worker = estimated_memory(shape, entry.settings, lengths, kernel, exact > 0)
@@ -139,7 +139,7 @@ def memory_needs(settings: CollectSettings) -> list[MemoryNeed]:
 
 
 def check_memory(settings: CollectSettings) -> None:
-    """Refuse a collection whose workers do not fit into the memory that is free.
+    """Check that a collection's workers fit in the free memory.
 
     Raises:
         SettingsError: they do not; the message says what would fit.
@@ -149,7 +149,7 @@ def check_memory(settings: CollectSettings) -> None:
             raise SettingsError(f"too little memory: {need}. {need.advice}")
 
 
-def _known(entry: PlanEntry) -> tuple[ModelShape, dict[str, TaskLengths]]:
+def _shape_and_lengths(entry: PlanEntry) -> tuple[ModelShape, dict[str, TaskLengths]]:
     settings = entry.settings
     return base_shape(settings.base), task_lengths(get_task(settings.task), settings.base)
 

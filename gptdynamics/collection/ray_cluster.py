@@ -1,4 +1,4 @@
-"""A connection to a Ray cluster: what a run asks it for, who is there, and errors instead of long silence."""
+"""A connection to a Ray cluster: its nodes, the resources of a worker, and clear errors instead of long waits."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gptdynamics.settings.collect import RaySettings
 
 _CONNECT_SECONDS = 5.0
 _HEALTH_SECONDS = 60.0
-# Ray's own time limits; it tries for a minute by default.
+# Shorter time limits for Ray, which tries for a minute by default.
 _QUICK = {"RAY_gcs_rpc_server_connect_timeout_s": "5", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What Ray keeps for a worker."""
+    """The resources that Ray reserves for a worker."""
 
     cpus: float
     gpus: float
@@ -31,16 +31,16 @@ class Request:
         return f"{self.cpus:g} CPU" + (f" and {self.gpus:g} GPU" if self.gpus else "")
 
     def capacity(self, node: dict[str, Any]) -> int:
-        """Workers that a node has room for, of `nodes`, with nothing else on it."""
-        there = node["Resources"]
-        wanted = {"CPU": self.cpus, "GPU": self.gpus}
-        # A worker that asks for nothing would fit any number of times: count it as one CPU.
-        asked = {name: amount for name, amount in wanted.items() if amount} or {"CPU": 1}
-        return min(int(there.get(name, 0) / amount + 1e-9) for name, amount in asked.items())
+        """Number of workers that a node, one of `Cluster.nodes`, has room for if nothing else runs on it."""
+        resources = node["Resources"]
+        amounts = {"CPU": self.cpus, "GPU": self.gpus}
+        # A worker that requires nothing would fit any number of times: count it as one CPU.
+        required = {name: amount for name, amount in amounts.items() if amount} or {"CPU": 1}
+        return min(int(resources.get(name, 0) / amount + 1e-9) for name, amount in required.items())
 
 
 def import_ray() -> Any:
-    """The `ray` package, told to be quiet.
+    """The `ray` package, without its usage statistics.
 
     Raises:
         SettingsError: it is not installed.
@@ -72,20 +72,20 @@ class Cluster:
         return [node for node in self.ray.nodes() if node["Alive"]]
 
     def why_lost(self, node: str) -> str | None:
-        """Why a node is not there any more; None: it is."""
-        for each in self.ray.nodes():
-            if each["NodeID"] == node and each["Alive"]:
+        """Why a node has left the cluster; None if it has not."""
+        for entry in self.ray.nodes():
+            if entry["NodeID"] == node and entry["Alive"]:
                 return None
-            if each["NodeID"] == node:
-                return str(each["DeathReasonMessage"] or "it left the cluster")
-        return "it is not known to the cluster any more"
+            if entry["NodeID"] == node:
+                return str(entry["DeathReasonMessage"] or "it left the cluster")
+        return "the cluster does not list it any more"
 
     def has_gpus(self) -> bool:
         """Whether a node has GPUs."""
         return any(node["Resources"].get("GPU", 0) for node in self.nodes())
 
     def capacity(self, request: Request) -> int:
-        """Workers that the cluster has room for, with nothing else on it."""
+        """Number of workers that the cluster has room for if nothing else runs on it."""
         return sum(request.capacity(node) for node in self.nodes())
 
     def describe(self) -> str:
@@ -98,7 +98,7 @@ class Cluster:
         return "; ".join(sizes) or "no nodes"
 
     def answers(self) -> bool:
-        """Whether the head node takes connections: Ray ends a process soon after it does not."""
+        """Whether the head node accepts connections: Ray ends this process soon after it stops doing so."""
         try:
             _open(self.address).close()
         except OSError:
@@ -115,7 +115,7 @@ def _find_address(address: str) -> str:
     """`<host>:<port>` of the cluster's head; `auto` is `$RAY_ADDRESS`, or this machine's cluster.
 
     Raises:
-        SettingsError: there is no cluster to be found.
+        SettingsError: no cluster is found.
     """
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -130,8 +130,8 @@ def _find_address(address: str) -> str:
 
 
 def _check_health(address: str) -> None:
-    """Let Ray look for the head in a process of its own: `ray.init` ends the process where there is none."""
-    advice = f"See that the cluster runs (`ray status --address {address}`), and --ray-address"
+    """Look for the head in a separate process, because `ray.init` ends the process if there is none."""
+    advice = f"Check that the cluster runs (`ray status --address {address}`), and --ray-address"
     try:
         _open(address).close()
     except OSError as error:
@@ -146,7 +146,7 @@ def _check_health(address: str) -> None:
             capture_output=True,
         )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        # A head that asks for a token is one; `ray.init` says what it misses.
+        # A head that asks for a token is a head; `ray.init` explains what is missing.
         if b"uthenticat" in (error.stderr or b""):
             return
         raise SettingsError(f"what answers at {address} is not the head of a Ray cluster. {advice}") from error
@@ -154,27 +154,27 @@ def _check_health(address: str) -> None:
 
 @contextmanager
 def connect(settings: RaySettings) -> Iterator[Cluster]:
-    """Connect to a cluster; a connection that this process has already is used, and left as it is.
+    """Connect to a cluster; an existing connection of this process is used and left open.
 
     Raises:
-        SettingsError: Ray is not installed, or the cluster is not there.
+        SettingsError: Ray is not installed, or there is no such cluster.
     """
     ray = import_ray()
     if ray.is_initialized():
         yield Cluster(ray)
         return
-    wanted = settings.address or "auto"
-    address = _find_address(wanted)
+    requested_address = settings.address or "auto"
+    address = _find_address(requested_address)
     _check_health(address)
     worker = ray._private.worker
-    printing = worker.print_to_stdstream
-    # A node's end would be pages on standard output; no setting of Ray's turns that off.
+    print_to_stdstream = worker.print_to_stdstream
+    # The loss of a node prints pages to standard output; Ray has no setting to turn that off.
     worker.print_to_stdstream = lambda data, ignore_prefix: None
     try:
         try:
-            # Told `auto`, Ray also finds the token that this machine's cluster may ask for.
-            ray.init("auto" if wanted == "auto" else address, log_to_driver=False, logging_level="CRITICAL")
-        except (Exception, SystemExit) as error:  # Ray's are of many kinds, some of them plain
+            # With `auto`, Ray also finds the token that this machine's cluster may ask for.
+            ray.init("auto" if requested_address == "auto" else address, log_to_driver=False, logging_level="CRITICAL")
+        except (Exception, SystemExit) as error:  # Ray raises many kinds, also plain `Exception`
             reason = " ".join(str(error).split())
             raise SettingsError(
                 f"cannot join the Ray cluster at {address}: {reason}. This machine must be one of its nodes "
@@ -183,4 +183,4 @@ def connect(settings: RaySettings) -> Iterator[Cluster]:
         yield Cluster(ray)
     finally:
         ray.shutdown()
-        worker.print_to_stdstream = printing
+        worker.print_to_stdstream = print_to_stdstream

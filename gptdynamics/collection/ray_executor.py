@@ -1,4 +1,4 @@
-"""Jobs on the nodes of a Ray cluster; what they make comes back to this process."""
+"""Does jobs on the nodes of a Ray cluster and brings their results back to this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from gptdynamics.collection.jobs import RunJob
 from gptdynamics.collection.ray_cluster import Cluster, Request, connect
-from gptdynamics.collection.ray_staff import KEPT, POLL_SECONDS, OnNote, Staff, Worker
+from gptdynamics.collection.ray_staff import POLL_SECONDS, RESUME_HINT, OnNote, Staff, Worker
 from gptdynamics.collection.ray_worker import STEP, Ended
 from gptdynamics.collection.shipment import Shipment
 from gptdynamics.errors import GPTDynamicsError, SettingsError
@@ -21,9 +21,9 @@ TRIES = 4
 
 
 class RayExecutor:
-    """Does jobs on a cluster; a job whose worker is lost is begun again by another.
+    """Does jobs on a cluster; a job whose worker is lost is started again on another.
 
-    `on_step` is not called again for steps that are made again; `patience` is as in `Staff`.
+    `on_step` is not called again for repeated steps; `patience` is as in `Staff`.
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class RayExecutor:
         self.workers = workers
         self._ray = cluster.ray
         self._on_step, self._on_note = on_step, on_note
-        # Callers may count on being told one thing after the other.
-        self._telling = threading.Lock()
+        # Callers may rely on one callback at a time.
+        self._callback_lock = threading.Lock()
         self._shipments: dict[str, Any] = {}
         self._staff = Staff(cluster, request, workers, patience, on_note)
         self._threads = ThreadPoolExecutor(workers)
@@ -42,7 +42,7 @@ class RayExecutor:
         """Hand a job to the next worker that is free."""
         config = job.settings.config
         if config not in self._shipments:
-            # Jobs of the config before hold theirs as long as they need it.
+            # Unfinished jobs of the previous config hold their shipment themselves.
             self._shipments = {config: self._ray.put(Shipment.pack(job))}
         return self._threads.submit(self._do, job, self._shipments[config])
 
@@ -52,38 +52,38 @@ class RayExecutor:
         self._threads.shutdown(cancel_futures=True)
 
     def _do(self, job: RunJob, shipment: Any) -> Any:
-        label, told, losses = f"{job.settings.config}/{job.name}", 0, 0
+        label, reported_steps, losses = f"{job.settings.config}/{job.name}", 0, 0
         while True:
-            worker, steps, begun = self._staff.take(), 0, False
+            worker, steps, started = self._staff.take(), 0, False
             try:
                 for item in self._items(worker, job, shipment):
-                    begun = True
+                    started = True
                     if isinstance(item, Ended):
                         if item.error is not None:
                             raise item.error
                         return item.result
                     steps += item == STEP
-                    if steps > told:
-                        told = steps
-                        with self._telling:
+                    if steps > reported_steps:
+                        reported_steps = steps
+                        with self._callback_lock:
                             self._on_step(job.settings.config)
             except self._ray.exceptions.RayTaskError:
                 raise
             except self._ray.exceptions.RayError as error:
                 loss = self._staff.lose(worker, error)
-                # Workers that were idle when their node went say nothing about the job.
-                losses += begun or not loss.with_node
+                # A worker that was idle when its node was lost says nothing about the job.
+                losses += started or not loss.with_node
                 if losses == TRIES:
                     raise GPTDynamicsError(
-                        f"{label} lost its worker {TRIES} times; at last {loss.told}. {KEPT}"
+                        f"{label} lost its worker {TRIES} times; the last time, {loss.reason}. {RESUME_HINT}"
                     ) from error
-                with self._telling:
-                    self._on_note(f"{loss.told}; {label} is begun again")
+                with self._callback_lock:
+                    self._on_note(f"{loss.reason}; {label} is started again")
             finally:
                 self._staff.give_back(worker)
 
     def _items(self, worker: Worker, job: RunJob, shipment: Any) -> Iterator[Any]:
-        """What a worker says while it does a job."""
+        """What a worker reports while it does a job; see `RayWorker.do`."""
         method = worker.actor.do.options(num_returns="streaming")
         coming = method.remote(job, job.settings.config, [shipment])
         while True:
@@ -97,16 +97,16 @@ class RayExecutor:
 def ray_executor(
     settings: RaySettings, device: str, workers: int | None, jobs: int, on_step: OnStep, on_note: OnNote
 ) -> Iterator[Executor[RunJob]]:
-    """An executor on a Ray cluster, with as many workers as it has room for or fewer.
+    """An executor on a Ray cluster, with at most as many workers as it has room for.
 
     Args:
         settings, device, workers: as in `CollectSettings`.
-        jobs: how many there are to do: no more workers than that.
+        jobs: number of jobs, and the most workers.
         on_step: called with the config's name after each measured step.
-        on_note: called with a line about what was lost, or is waited for.
+        on_note: called with a line about a lost node or worker, or a long wait.
 
     Raises:
-        SettingsError: Ray is not installed, or the cluster is not there or has no GPU that is asked for.
+        SettingsError: Ray is not installed, there is no such cluster, or it has no GPU and `device` needs one.
     """
     with connect(settings) as cluster:
         gpus = settings.gpus

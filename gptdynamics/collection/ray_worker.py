@@ -1,4 +1,4 @@
-"""What runs on the nodes of a Ray cluster."""
+"""The worker that runs on the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from gptdynamics.runs.bench import Bench
 from gptdynamics.runs.processes import Job
 
-BEGUN, STEP = "begun", "step"
+STARTED, STEP = "started", "step"
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of this package and of the libraries that a run's numbers depend on."""
+    """Versions of this package and of the libraries that affect the results of a run."""
     import json
 
     from gptdynamics import __version__
@@ -27,7 +27,7 @@ def installed_versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker is: Ray's id of its node, the node's name for messages, and what is installed there."""
+    """The place of a worker: Ray's id of its node, the node's name for messages, and what is installed there."""
 
     node: str
     name: str
@@ -37,21 +37,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended: with what it made, or with an exception."""
+    """The end of a job: its result, or an exception."""
 
     result: Any = None
     error: Exception | None = None
 
 
 class RayWorker:
-    """Does jobs in a process of some node, one after the other, with one thread; it keeps the bench of the last one."""
+    """Does jobs in a process on a node, one after the other, with one thread; it keeps the bench of the last job."""
 
     def __init__(self, device: str) -> None:
         self._device = device
         self._bench: tuple[str, Bench] | None = None
 
     def place(self) -> Place:
-        """Where this worker is."""
+        """The place of this worker."""
         import ray
         import torch
 
@@ -60,25 +60,26 @@ class RayWorker:
         return Place(ray.get_runtime_context().get_node_id(), name, installed_versions(), gpu)
 
     def do(self, job: Job, key: str, shipment: list[Any]) -> Iterator[Any]:
-        """Do a job: `BEGUN`, a `STEP` after each measured step, and `Ended`.
+        """Do a job; yields `STARTED`, a `STEP` after each measured step, and `Ended`.
 
-        `key` names the bench it needs; what that is made of is a reference in a list, fetched only when it is needed.
+        `key` names the bench that it needs. `shipment` is a list with a reference to the bench's contents, which is
+        fetched only if it is needed.
         """
-        told: SimpleQueue[Any] = SimpleQueue()
+        reports: SimpleQueue[Any] = SimpleQueue()
 
         def work() -> None:
             import torch
 
-            # Of this thread: a run's numbers may depend on it.
+            # The setting is per thread, and results may depend on it.
             torch.set_num_threads(1)
             try:
-                told.put(Ended(job.do(self._get_bench(key, shipment), lambda config: told.put(STEP))))
+                reports.put(Ended(job.do(self._get_bench(key, shipment), lambda config: reports.put(STEP))))
             except Exception as error:
-                told.put(Ended(error=error))
+                reports.put(Ended(error=error))
 
         threading.Thread(target=work, daemon=True).start()
-        yield BEGUN
-        while not isinstance(item := told.get(), Ended):
+        yield STARTED
+        while not isinstance(item := reports.get(), Ended):
             yield item
         yield item
 

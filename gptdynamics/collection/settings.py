@@ -1,4 +1,4 @@
-"""What one collection is asked to do, and what it did."""
+"""The settings of a collection, and its result."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gptdynamics.tasks.kept_tasks import remember_kept_tasks
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """What one `collect` does.
+    """The settings of one collection.
 
     Attributes:
-        plan: the configs and how many runs of each; runs that are there already are not made again.
+        plan: the configs and how many runs of each; existing runs are skipped.
         out: the dataset folder.
         data: folder with local rows; None: generated rows or the Hub.
         workers: processes, with one thread each. None: one for each GPU, or for each core without one; on a Ray
@@ -43,13 +43,13 @@ class CollectSettings:
         if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
             raise SettingsError(f"device={self.device!r} must be auto, cpu, cuda or cuda:<number>")
         if number and self.ray is not None:
-            raise SettingsError(f"device={self.device!r}: a Ray cluster gives GPUs out itself: give cuda")
+            raise SettingsError(f"device={self.device!r}: a Ray cluster assigns GPUs itself: give cuda")
 
     def devices(self) -> list[str]:
         """The device of each worker on this machine.
 
         Raises:
-            SettingsError: a GPU is asked for that is not there.
+            SettingsError: this machine does not have the GPU.
         """
         import torch
 
@@ -57,56 +57,56 @@ class CollectSettings:
         if self.device.startswith("cuda"):
             _, _, number = self.device.partition(":")
             if int(number or 0) >= gpus:
-                raise SettingsError(f"device {self.device} is not there: torch sees {gpus} GPUs")
-            places = [self.device] if number else [f"cuda:{index}" for index in range(gpus)]
+                raise SettingsError(f"device {self.device} does not exist: torch finds {gpus} GPUs")
+            gpus_used = [self.device] if number else [f"cuda:{index}" for index in range(gpus)]
         else:
-            places = [f"cuda:{index}" for index in range(gpus)]
-        if not places:
+            gpus_used = [f"cuda:{index}" for index in range(gpus)]
+        if not gpus_used:
             return ["cpu"] * (self.workers or os.cpu_count() or 1)
-        return [places[index % len(places)] for index in range(self.workers or len(places))]
+        return [gpus_used[index % len(gpus_used)] for index in range(self.workers or len(gpus_used))]
 
 
-def collect_settings(asked: CollectCommand, plan: Plan | None = None) -> CollectSettings:
-    """What is collected, of the options of the command.
+def collect_settings(command: CollectCommand, plan: Plan | None = None) -> CollectSettings:
+    """The settings of a collection from the options of the command.
 
     Args:
-        asked: the options.
-        plan: takes the place of the plan and the configs that they name.
+        command: the options.
+        plan: replaces the plan and the configs that the options name.
 
     Raises:
         GPTDynamicsError: the plan cannot be read, a config is unknown, or a setting does not fit.
     """
-    # The folder may keep the task of a config.
-    remember_kept_tasks(asked.output)
-    ray = RaySettings(**asked.ray) if asked.executor == "ray" else None
-    chosen, notes = _plan_of(asked) if plan is None else (plan, ())
-    chosen = _with_kernels(chosen, asked)
-    return CollectSettings(chosen, asked.output, asked.data, asked.workers, asked.device, ray, notes)
+    # The folder may have stored the task of a config.
+    remember_kept_tasks(command.output)
+    ray = RaySettings(**command.ray) if command.executor == "ray" else None
+    chosen, notes = _plan_of(command) if plan is None else (plan, ())
+    chosen = _with_kernels(chosen, command)
+    return CollectSettings(chosen, command.output, command.data, command.workers, command.device, ray, notes)
 
 
-def _plan_of(asked: CollectCommand) -> tuple[Plan, tuple[str, ...]]:
-    """The named plan; else one of the named configs, with the options and what bundled plans say of the rest.
+def _plan_of(command: CollectCommand) -> tuple[Plan, tuple[str, ...]]:
+    """The named plan, else a plan of the named configs with the given options and defaults of the bundled plans.
 
-    And a line about each config whose settings were fitted to its rows.
+    Also a line about each config whose settings were fitted to its rows.
     """
-    if asked.plan is not None:
-        plan = read_plan(asked.plan)
-        return plan.only(list(asked.configs)) if asked.configs else plan, ()
-    runs = 32 if asked.runs is None else asked.runs
-    fitted = [(config, *fit_settings(config, asked.run, asked.data)) for config in asked.configs]
+    if command.plan is not None:
+        plan = read_plan(command.plan)
+        return plan.only(list(command.configs)) if command.configs else plan, ()
+    runs = 32 if command.runs is None else command.runs
+    fitted = [(config, *fit_settings(config, command.run, command.data)) for config in command.configs]
     entries = [entry for config, settings, _ in fitted for entry in Plan.of(config, runs=runs, **settings)]
     return Plan("command line", tuple(entries)), tuple(note for *_, note in fitted if note is not None)
 
 
-def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:
-    """The plan with what is asked of kernels and counterfactual runs in the place of what it says itself."""
+def _with_kernels(plan: Plan, command: CollectCommand) -> Plan:
+    """The plan with its kernels and counterfactual runs replaced by those of the options, if given."""
     entries = (
         replace(
             entry,
-            counterfactuals=_counts(asked.counterfactuals) or entry.counterfactuals,
-            kernels=entry.kernels if asked.kernels is None else asked.kernels,
-            kernels_of=asked.kernels_of or entry.kernels_of,
-            kernel=replace(entry.kernel, **asked.kernel),
+            counterfactuals=_counts(command.counterfactuals) or entry.counterfactuals,
+            kernels=entry.kernels if command.kernels is None else command.kernels,
+            kernels_of=command.kernels_of or entry.kernels_of,
+            kernel=replace(entry.kernel, **command.kernel),
         )
         for entry in plan
     )
@@ -114,7 +114,7 @@ def _with_kernels(plan: Plan, asked: CollectCommand) -> Plan:
 
 
 def _counts(words: tuple[str, ...]) -> dict[str, int]:
-    """How often each run is repeated, of words `RUN=COUNT`."""
+    """The number of repetitions of each run, from words `RUN=COUNT`."""
     counts = {}
     for word in words:
         run, _, count = word.partition("=")
@@ -126,17 +126,17 @@ def _counts(words: tuple[str, ...]) -> dict[str, int]:
 
 @dataclass
 class Collected:
-    """What a collection did. Runs are named `<config>/<run>`.
+    """The result of a collection. Runs are named `<config>/<run>`.
 
     Attributes:
-        done: runs made now.
-        kernels: runs whose kernels were taken now.
-        skipped: runs that were already there, or that another collector made meanwhile.
+        done: runs made by it.
+        kernels: runs whose kernels it computed.
+        skipped: runs that existed already, or that another collector made meanwhile.
         failed: reasons of runs that diverged.
         cut: test and pool examples whose prompts were cut from the left to fit the context, by config.
-        sampled, tied: tokens of texts that runs generated, and those of them that rounding could have made others.
-        forward_passes: for each run made now, cost of one loss measurement in forward passes over the
-            test set's non-padding tokens.
+        sampled, tied: number of sampled tokens, and of those that rounding errors could have changed.
+        forward_passes: for each run made by it, the cost of one loss measurement in forward passes over the test set's
+            non-padding tokens.
     """
 
     done: list[str] = field(default_factory=list)
@@ -150,20 +150,20 @@ class Collected:
 
 
 def missing_runs(out: Path, entry: PlanEntry) -> list[str]:
-    """Names of the runs that a collection would make: those without files, diverged ones left as they are."""
+    """Names of the runs that a collection would make: those without files that have not diverged."""
     from gptdynamics.dataset.folder import DatasetFolder
 
     folder = DatasetFolder(out)
-    there = {*folder.finished(entry.config), *folder.failed(entry.config)}
-    return [run for run in entry.run_names if run not in there]
+    existing = {*folder.finished(entry.config), *folder.failed(entry.config)}
+    return [run for run in entry.run_names if run not in existing]
 
 
 def missing_kernels(out: Path, entry: PlanEntry) -> list[str]:
-    """Names of the runs whose kernels a collection would take; a finished one is made again for it."""
+    """Names of the runs whose kernels a collection would compute; finished ones are repeated for it."""
     from gptdynamics.dataset.folder import DatasetFolder
 
     folder = DatasetFolder(out)
     failed = folder.failed(entry.config)
     # Runs that record exact products need no projected ones.
-    wanted = [run for run in entry.kernel_runs if run not in failed and not entry.settings.follows_gradients(run)]
-    return [run for run in wanted if not folder.products_path(entry.config, run).exists()]
+    runs = [run for run in entry.kernel_runs if run not in failed and not entry.settings.follows_gradients(run)]
+    return [run for run in runs if not folder.products_path(entry.config, run).exists()]

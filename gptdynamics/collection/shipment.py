@@ -1,4 +1,4 @@
-"""What a bench is made of, in a form that needs no file of the machine that sends it."""
+"""The contents of a bench, in a form that needs no files of the machine that sends it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from gptdynamics.collection.jobs import RunJob
     from gptdynamics.models.base_model import BaseModel
 
-# What `from_pretrained` reads of a folder: configuration, weights, and the tokenizers' files.
+# The files that `from_pretrained` reads from a folder: configuration, weights, and the tokenizers' files.
 _MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".tiktoken", ".jinja")
 
 
 @dataclass(frozen=True)
 class Shipment:
-    """What a config's bench is made of.
+    """The contents of a config's bench.
 
-    `model_files` are the bytes of a base model's folder by file name; None: nodes find the base model by its name.
+    `model_files` are the bytes of a base model's folder by file name; None: nodes load the base model by its name.
     """
 
     contents: BenchContents
@@ -40,22 +40,22 @@ class Shipment:
 
     @classmethod
     def pack(cls, job: RunJob) -> Shipment:
-        """What the bench of a job's config is made of."""
+        """The contents of the bench of a job's config."""
         settings = job.settings
         folder = Path(settings.base)
         files: dict[str, np.ndarray] | None = None
         if settings.base not in SIZES and folder.is_dir():
             paths = (path for path in sorted(folder.iterdir()) if path.suffix in _MODEL_FILES and path.is_file())
-            # Arrays lie in the nodes' shared memory as they are: no worker has a copy.
+            # As arrays, they stay in the nodes' shared memory, and workers need no copies.
             files = {path.name: np.fromfile(path, dtype=np.uint8) for path in paths}
         revision = model_revision(settings.base)
         return cls(job.load_contents(), revision, files, task_file_texts(), kept_task_texts())
 
     def unpack(self, device: str) -> Bench:
-        """Make the bench, on another machine.
+        """Open the bench, on another machine.
 
         Raises:
-            GPTDynamicsError: it cannot be made there, or its base model has other weights; names the machine.
+            GPTDynamicsError: it cannot be opened there, or its base model has other weights; names the machine.
         """
         try:
             with scratch_folder() as folder:
@@ -64,8 +64,8 @@ class Shipment:
                 base = self._load_base(Path(folder) / "model", device)
             if base.revision != self.base_revision:
                 raise SettingsError(
-                    f"its {base.name} is of revision {base.revision}, here it is {self.base_revision}. "
-                    "Give both the same weights"
+                    f"its {base.name} has revision {base.revision}, that of the collecting machine "
+                    f"{self.base_revision}. Give both the same weights"
                 )
             return Bench(self.contents, device, base)
         except GPTDynamicsError as error:

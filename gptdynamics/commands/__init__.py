@@ -1,1 +1,1 @@
-"""Commands of `gptdynamics`, one a module."""
+"""The commands of `gptdynamics`."""

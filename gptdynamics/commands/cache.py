@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def cache(settings: CacheSettings, write_json: WriteJson) -> None:
-    """List what is kept between commands, in $GPTDYNAMICS_CACHE or ~/.cache/gptdynamics, or clear it.
+    """List or clear the cache of results between commands, in $GPTDYNAMICS_CACHE or ~/.cache/gptdynamics.
 
     JSON: `folder`, `cleared`, and `kinds`, each with `kind`, `holds`, `entries`, `size` (bytes), `last_use`.
     """
@@ -25,26 +25,38 @@ def cache(settings: CacheSettings, write_json: WriteJson) -> None:
     from gptdynamics.cache import cache_folder, clear, usage
 
     used = usage()
-    unknown = sorted(set(settings.kind) - {each.kind for each in used})
+    unknown = sorted(set(settings.kind) - {folder_usage.kind for folder_usage in used})
     if unknown:
-        names = ", ".join(each.kind for each in used)
-        raise SettingsError(f"no kind {unknown[0]!r} in {cache_folder()}: there are {names}")
-    used = [each for each in used if not settings.kind or each.kind in settings.kind]
+        names = ", ".join(folder_usage.kind for folder_usage in used)
+        raise SettingsError(f"{cache_folder()} has no kind {unknown[0]!r}; it has: {names}")
+    used = [folder_usage for folder_usage in used if not settings.kind or folder_usage.kind in settings.kind]
     table = Table("kind", "holds", "last use")
     for name in ("entries", "MiB"):
         table.add_column(name, justify="right")
-    for each in used:
-        table.add_row(each.kind, each.holds, _last_use(each) or "-", str(each.entries), _mebibytes(each.size))
+    for folder_usage in used:
+        table.add_row(
+            folder_usage.kind,
+            folder_usage.holds,
+            _last_use(folder_usage) or "-",
+            str(folder_usage.entries),
+            _mebibytes(folder_usage.size),
+        )
     show(table)
-    total = f"{sum(each.entries for each in used)} entries, {_mebibytes(sum(each.size for each in used))} MiB"
+    entries, size = sum(folder_usage.entries for folder_usage in used), sum(folder_usage.size for folder_usage in used)
+    total = f"{entries} entries, {_mebibytes(size)} MiB"
     if settings.clear:
         _ask(f"Clear {total} in {cache_folder()}?", settings.yes)
         clear(used)
     say(f"{total} {'cleared from' if settings.clear else 'in'} {cache_folder()}")
     kinds = [
-        {"kind": each.kind, "holds": each.holds, "entries": each.entries, "size": each.size}
-        | {"last_use": _last_use(each)}
-        for each in used
+        {
+            "kind": folder_usage.kind,
+            "holds": folder_usage.holds,
+            "entries": folder_usage.entries,
+            "size": folder_usage.size,
+        }
+        | {"last_use": _last_use(folder_usage)}
+        for folder_usage in used
     ]
     write_json({"folder": str(cache_folder()), "cleared": settings.clear, "kinds": kinds})
 
@@ -53,7 +65,7 @@ def _ask(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise SettingsError("nothing was cleared: there is no terminal to ask on. Give --yes")
+        raise SettingsError("nothing was cleared: there is no terminal for the confirmation. Give --yes")
     import typer
 
     typer.confirm(question, abort=True, err=True)

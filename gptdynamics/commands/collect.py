@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _say_estimates(settings: CollectSettings) -> dict[str, Any]:
-    """Say how long kernels take, and how much memory the workers need; the same by config, in seconds and bytes."""
+    """Print the time of kernels and the memory of workers; returns both by config, in seconds and bytes."""
     from gptdynamics.collection.memory import memory_needs
     from gptdynamics.collection.settings import missing_kernels
     from gptdynamics.dataset.status import short_time
@@ -26,26 +26,26 @@ def _say_estimates(settings: CollectSettings) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for entry in settings.plan:
         if missing_kernels(settings.out, entry):
-            # A base model that cannot be read is refused where it is loaded.
+            # A base model that cannot be read raises a better error when it is loaded.
             with suppress(SettingsError):
                 seconds[entry.config] = kernel_seconds(entry, settings.devices()[0])
-                took = short_time(seconds[entry.config])
-                say(f"{entry.config}: the kernel of a run takes about {took} of one worker")
+                duration = short_time(seconds[entry.config])
+                say(f"{entry.config}: the kernel of a run takes one worker about {duration}")
     memory: dict[str, list[dict[str, Any]]] = {}
     for need in memory_needs(settings):
         say(str(need))
         if not need.fits:
-            say_error(f"note: that is too little memory, and would be refused. {need.advice}")
+            say_error(f"note: that is too little memory, so collect would stop with an error. {need.advice}")
         memory.setdefault(need.entry.config, []).append(need.to_dict())
     return {"kernel_seconds": seconds, "memory": memory}
 
 
-def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None:
+def collect(command: CollectCommand, dry_run: bool, write_json: WriteJson) -> None:
     """Train base models on seeded curricula and measure every test example at every step.
 
     JSON: `done`, `skipped`, `kernels`, `failed` (reasons by run), `cut`, `sampled`, `tied`, `forward_passes`; with
-    --dry-run `missing` (runs to make), `kernels` (runs whose kernels are to be taken), `kernel_seconds` (what one
-    takes) and `memory` (of the workers) by config.
+    --dry-run `missing` (runs to make), `kernels` (runs whose kernels are missing), `kernel_seconds` (of one kernel)
+    and `memory` (of the workers) by config.
     """
     from gptdynamics.collection import collect as collect_runs
     from gptdynamics.collection import missing_runs
@@ -54,13 +54,13 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
     from gptdynamics.dataset.ownership import check_dataset_folder
     from gptdynamics.hub.push import RunPusher
 
-    settings = collect_settings(asked)
-    chosen, out = settings.plan, settings.out
+    settings = collect_settings(command)
+    plan, out = settings.plan, settings.out
     check_dataset_folder(out)
     for line in settings.notes:
         say(line)
     folder = DatasetFolder(out)
-    for entry in chosen:
+    for entry in plan:
         folder.check_settings(entry)
         run = entry.settings
         say(
@@ -71,15 +71,16 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
         if entry.kernel_runs:
             say(
                 f"{entry.config}: kernels of {', '.join(entry.kernel_runs)} at steps "
-                f"{', '.join(map(str, entry.kernel.steps(run.run_steps)))}; {len(missing_kernels(out, entry))} to take"
+                f"{', '.join(map(str, entry.kernel.steps(run.run_steps)))}; "
+                f"{len(missing_kernels(out, entry))} to compute"
             )
     if dry_run:
-        missing = {entry.config: missing_runs(out, entry) for entry in chosen}
-        kernels = {entry.config: missing_kernels(out, entry) for entry in chosen}
+        missing = {entry.config: missing_runs(out, entry) for entry in plan}
+        kernels = {entry.config: missing_kernels(out, entry) for entry in plan}
         write_json({"missing": missing, "kernels": kernels} | _say_estimates(settings))
         return
     keeps(f"finished runs are kept in {out}")
-    pusher = RunPusher(out, asked.push_to, asked.no_texts, say, lambda line: say_error(line))
+    pusher = RunPusher(out, command.push_to, command.no_texts, say, lambda line: say_error(line))
     with progress_bar() as progress:
         bars: dict[str, Any] = {}
 
@@ -99,13 +100,13 @@ def collect(asked: CollectCommand, dry_run: bool, write_json: WriteJson) -> None
             say(f"{config}: {cut} prompts were longer than the context and were cut from the left")
     if collected.forward_passes:
         cost = sum(collected.forward_passes) / len(collected.forward_passes)
-        say_detail(f"measuring the loss once took {cost:.2f} times a plain forward pass over the test set")
+        say_detail(f"one loss measurement took {cost:.2f} times a plain forward pass over the test set")
     if collected.sampled:
         say_detail(
-            f"{collected.tied} of {collected.sampled} sampled tokens were ties in floating point: "
-            "another batch size could have drawn others there"
+            f"{collected.tied} of {collected.sampled} sampled tokens were floating-point ties: "
+            "another batch size could have given other tokens"
         )
-    say(f"{len(collected.done)} runs made, {len(collected.skipped)} were there, {len(collected.failed)} failed")
+    say(f"{len(collected.done)} runs made, {len(collected.skipped)} existed, {len(collected.failed)} failed")
     for run_label, reason in sorted(collected.failed.items()):
         say_error(f"error: run {run_label} diverged: {reason}. Try a lower --learning-rate")
     pusher.push_all()

@@ -19,10 +19,10 @@ def plan(settings: PlanSettings, write_json: WriteJson) -> None:
     from gptdynamics.plans import read_plan
     from gptdynamics.plans.table import plan_record, plan_table, run_lines, run_records
 
-    chosen = read_plan(settings.plan)
+    plan_read = read_plan(settings.plan)
     if settings.each:
-        write_json(run_records(chosen))
-        for line in run_lines(chosen):
+        write_json(run_records(plan_read))
+        for line in run_lines(plan_read):
             say(line)
         return
     hours: dict[str, float] = {}
@@ -30,17 +30,17 @@ def plan(settings: PlanSettings, write_json: WriteJson) -> None:
         from gptdynamics import estimates
 
         rate = estimates.throughput(settings.throughput)
-        hours = dict(estimates.plan_hours(chosen, rate))
-    write_json(plan_record(chosen, hours))
-    show(plan_table(chosen, hours))
-    say(f"{len(chosen.entries)} configs, {chosen.runs} runs; splits are train/validation/test(/unseen data)")
+        hours = dict(estimates.plan_hours(plan_read, rate))
+    write_json(plan_record(plan_read, hours))
+    show(plan_table(plan_read, hours))
+    say(f"{len(plan_read.entries)} configs, {plan_read.runs} runs; splits are train/validation/test(/unseen data)")
     if hours:
         total = sum(hours.values())
-        say(f"{total:.3g} hours on one device at {rate:.3g} TFLOP/s, by arithmetic: real runs may take longer")
+        say(f"{total:.3g} hours on one device at {rate:.3g} TFLOP/s (estimate; real runs may take longer)")
 
 
 def status(settings: StatusSettings, write_json: WriteJson) -> None:
-    """Show how far a collection is: runs done, running, failed and missing, and the time left.
+    """Show the status of a collection: runs done, running, failed and missing, and the time left.
 
     JSON: a list of configs: `config`, `planned`, `done`, `running`, `missing`, `extra`, `failed`, `splits`,
     `projecting`, `seconds`, `seconds_left`.
@@ -49,14 +49,14 @@ def status(settings: StatusSettings, write_json: WriteJson) -> None:
     from gptdynamics.plans import read_plan
 
     statuses = folder_status(settings.dataset, None if settings.plan is None else read_plan(settings.plan))
-    write_json([each.to_dict() for each in statuses])
+    write_json([config_status.to_dict() for config_status in statuses])
     show(status_table(statuses))
     for line in status_notes(statuses):
         say(line)
 
 
 def verify(settings: VerifySettings, write_json: WriteJson) -> None:
-    """Check every file of a dataset against its settings, and name all that is wrong.
+    """Check every file of a dataset against its settings, and list all faults.
 
     JSON: `source`, `ok`, `configs`, `runs`, `rows`, `missing`, `failed`, `running` and `faults`, each with `file`,
     `where`, `what`, `remedy`.
@@ -75,14 +75,14 @@ def verify(settings: VerifySettings, write_json: WriteJson) -> None:
 
 
 def import_(settings: ImportSettings, dry_run: bool, write_json: WriteJson) -> None:
-    """Read runs in the layout of the paper authors' release into a dataset folder.
+    """Import runs in the layout of the paper authors' release into a dataset folder.
 
-    JSON: `source`, `out`, `dry_run`, `configs` and `findings` (what was not as it should be).
+    JSON: `source`, `out`, `dry_run`, `configs` and `findings` (problems in the release).
     """
     from gptdynamics.exchange import import_release
 
     if not dry_run:
-        keeps(f"runs that were imported are kept in {settings.output}")
+        keeps(f"imported runs are kept in {settings.output}")
     with counted_runs() as on_run:
         imported = import_release(settings.release, settings.output, dry_run, on_run, settings.last)
     for config in imported.configs:
@@ -97,13 +97,13 @@ def import_(settings: ImportSettings, dry_run: bool, write_json: WriteJson) -> N
 
 
 def export(settings: ExportSettings, write_json: WriteJson) -> None:
-    """Write runs in the layout of the paper authors' release, so that their code reads them.
+    """Export runs in the layout of the paper authors' release, so that their code can read them.
 
-    JSON: `source`, `out`, `runs` (their folders), `files` and `findings` (what the layout has no place for).
+    JSON: `source`, `out`, `runs` (their folders), `files` and `findings` (what the layout cannot represent).
     """
     from gptdynamics.exchange import export_release
 
-    keeps(f"runs that were written are kept in {settings.output}")
+    keeps(f"exported runs are kept in {settings.output}")
     with counted_runs() as on_run:
         exported = export_release(settings.dataset, settings.output, settings.config, on_run)
     write_json(exported)

@@ -20,7 +20,7 @@ def push(settings: PushSettings, write_json: WriteJson) -> None:
     """
     from gptdynamics.hub.push import push as push_folder
 
-    keeps("what was uploaded is kept")
+    keeps("uploaded files are kept")
     pushed = push_folder(
         settings.dataset, settings.repo, settings, lambda reason: say_error(f"note: {reason}; trying again")
     )
@@ -30,30 +30,30 @@ def push(settings: PushSettings, write_json: WriteJson) -> None:
     if settings.dry_run:
         for path in pushed.files:
             say(path)
-    would = "would go" if settings.dry_run else "went"
+    action = "would be pushed" if settings.dry_run else "pushed"
     new = " (a new repository)" if pushed.created else ""
     counts = f"{len(pushed.runs)} runs, {len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB"
-    say(f"{counts} {would} to {settings.repo}{new}")
+    say(f"{counts} {action} to {settings.repo}{new}")
     if pushed.url is not None:
         say(pushed.url)
 
 
 def say_pushed(pushed: Pushed, repo: str) -> None:
-    """Say what went to a repository."""
-    say(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB went to {repo}")
+    """Print what was pushed to a repository."""
+    say(f"{len(pushed.files)} files, {pushed.size / 2**20:.2f} MiB pushed to {repo}")
     if pushed.url is not None:
         say(pushed.url)
 
 
 def push_base(settings: PushBaseSettings, write_json: WriteJson) -> None:
-    """Publish a base model, so that others can start runs from it.
+    """Publish a base model, so that other users can start runs from it.
 
     JSON: `repository`, `created`, `files`, `size` (bytes), `sha`, `url`.
     """
     from gptdynamics.hub.model_push import push_base as push_model
     from gptdynamics.models.nano import MODEL_FOLDER
 
-    keeps("what was uploaded is kept")
+    keeps("uploaded files are kept")
     pushed = push_model(settings.repo, settings.folder or MODEL_FOLDER, settings.private)
     write_json(pushed.to_dict())
     say_pushed(pushed, settings.repo)

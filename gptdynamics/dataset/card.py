@@ -1,4 +1,4 @@
-"""A card as text: its YAML, its generated part, and merging a new card with what somebody wrote into the old one."""
+"""The text of a card: its YAML, its generated part, and merging a new card with a user's changes to the old one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gptdynamics.errors import DataError
 CARD = "README.md"
 FIGURE = "trajectories.svg"
 _GENERATED = re.compile(r"<!-- gptdynamics: generated from here.*<!-- gptdynamics: generated up to here -->\n?", re.S)
-# As the Hub reads it: the closing dashes may be the end of the file.
+# As on the Hub, the closing dashes may be the end of the file.
 _YAML = re.compile(r"\A\ufeff?\s*---[ \t]*\n(.*?\n)??---[ \t]*(?:\n|\Z)", re.S)
 # The beginning of cards by versions that did not mark the generated part.
 _OLDER = re.compile(r"\s*# GPTDynamics\n\nWhat fine-tuning does to every test example: the loss")
@@ -21,12 +21,12 @@ _NOT_TEXT = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
 def has_generated_part(card: str) -> bool:
-    """Whether a card says which part of it was generated."""
+    """Whether a card has a marked generated part."""
     return _GENERATED.search(card) is not None
 
 
 def is_older_card(card: str) -> bool:
-    """Whether a card is of a version that did not mark what it had generated."""
+    """Whether an earlier version wrote the card, without marking the generated part."""
     head = _YAML.match(card.replace("\r\n", "\n"))
     return not has_generated_part(card) and head is not None and _OLDER.match(card, head.end()) is not None
 
@@ -37,28 +37,28 @@ def card_is_ours(card: str) -> bool:
 
 
 def read_card(path: Path) -> str:
-    """The text of a card, or an empty one; raises DataError if it or its YAML cannot be read, and so not merged."""
+    """The text of a card; empty if there is none. Raises DataError if it or its YAML cannot be read."""
     if not path.exists():
         return ""
     try:
         card = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise DataError(f"{path.name}: it cannot be read ({reason}). Mend it, or move it elsewhere") from error
+        raise DataError(f"{path.name}: it cannot be read ({reason}). Correct it, or move it elsewhere") from error
     _split(card)
     return card
 
 
-def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
-    """A new card, with what somebody wrote into the old one.
+def merge_card(old: str, new: str, generated_names: Sequence[str] = ("configs",)) -> str:
+    """A new card with a user's changes to the old one.
 
-    Of the text, what stands outside the generated part is kept; a card without such a part is kept whole, and the
-    generated part follows it. Of the YAML, the generated values are the new card's, tags are added, the rest stays.
+    The old text outside the generated part is kept. If the old card has no such part, all of its text is kept and the
+    generated part is appended. In the YAML, generated values are replaced, tags are added, and other values are kept.
 
     Args:
         old: the present card.
         new: a card with a generated part.
-        own: names in the YAML whose values are generated.
+        generated_names: names in the YAML whose values are generated.
 
     Raises:
         DataError: the old card's YAML cannot be read.
@@ -72,11 +72,11 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
         body = _GENERATED.sub(lambda _: generated.group(0), old_body, count=1)
     else:
         body = f"{old_body.rstrip()}\n\n{generated.group(0)}" if old_body.strip() else new_body
-    others = {name: value for name, value in old_metadata.items() if name not in own}
-    if others.get("license") not in (None, new_metadata.get("license")):
-        # These values belong to the licence that is not used.
+    kept = {name: value for name, value in old_metadata.items() if name not in generated_names}
+    if kept.get("license") not in (None, new_metadata.get("license")):
+        # These values describe the new card's licence, which is not used.
         new_metadata = {name: value for name, value in new_metadata.items() if not name.startswith("license_")}
-    metadata = new_metadata | others | {"tags": _tags_of(old_metadata, new_metadata)}
+    metadata = new_metadata | kept | {"tags": _tags_of(old_metadata, new_metadata)}
     if metadata == new_metadata:
         head = _YAML.match(new)
         return f"{head.group(0) if head else ''}{body}"
@@ -85,7 +85,9 @@ def merge_card(old: str, new: str, own: Sequence[str] = ("configs",)) -> str:
     try:
         text = _dumped(metadata)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"README.md: its YAML cannot be kept ({type(error).__name__}). Mend it by hand") from error
+        raise DataError(
+            f"README.md: its YAML cannot be written ({type(error).__name__}). Correct it by hand"
+        ) from error
     return f"---\n{text}---\n{body}"
 
 
@@ -95,7 +97,7 @@ def card_tags(card: str) -> list[str]:
 
 
 def _tags_of(*cards: Mapping[str, Any]) -> list[str]:
-    """The tags of several cards, each once; a single word is a tag, too."""
+    """The tags of several cards, each once; a single text counts as a list of one."""
     tags: list[Any] = []
     for metadata in cards:
         entry = metadata.get("tags")
@@ -104,7 +106,7 @@ def _tags_of(*cards: Mapping[str, Any]) -> list[str]:
 
 
 def _dumped(metadata: Mapping[str, Any]) -> str:
-    """YAML in which every text is quoted that a reader of YAML 1.1 or 1.2 could take for something else."""
+    """YAML that quotes every text which YAML 1.1 or 1.2 could read as another type."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -135,7 +137,7 @@ def _split(card: str) -> tuple[dict[str, Any], str]:
         TypeError,
     ) as error:  # malformed dates, deep nesting, unhashable keys
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"README.md: its YAML cannot be read ({line}). Mend it by hand: the rest is kept") from error
+        raise DataError(f"README.md: its YAML cannot be read ({line}). Correct it by hand") from error
     if not isinstance(metadata, dict):
-        raise DataError("README.md: its YAML is not a list of names and values. Mend it by hand: the rest is kept")
+        raise DataError("README.md: its YAML is not a mapping of names to values. Correct it by hand")
     return metadata, card[head.end() :]

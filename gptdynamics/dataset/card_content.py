@@ -1,4 +1,4 @@
-"""What the card of a dataset folder says: files of each split, settings, counts, licences, a picture of some runs."""
+"""The content of a dataset folder's card: files of each split, settings, counts, licences, a picture of some runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EXAMPLES = {"first test example": "#0072B2", "second": "#D55E00", "third": "#00
 
 @dataclass(frozen=True, order=True)
 class RowsLicence:
-    """Where the rows of a task come from, the licence of that dataset, and whether their texts are in this one.
+    """The dataset that the rows of a task come from, its licence, and whether their texts are in this one.
 
     `texts` is `here`, `left out`, or `partly here`.
     """
@@ -69,13 +69,13 @@ def render_card(
     """README.md of a dataset repository.
 
     Args:
-        patterns: for each configuration the files of each split, as a glob.
+        patterns: for each configuration a file pattern for each split.
         summaries: for each config of runs its settings and counts.
         licences: of the rows of each task.
-        source: the Hub id that a reader loads it by, or words that stand for the card's folder.
-        with_figure: whether the picture is beside it.
-        contents: by configuration, what changes when its rows do: `load_dataset` keeps what it has read of a folder
-            until the card says something else of it.
+        source: the Hub id to load it by, or words that stand for the card's folder.
+        with_figure: whether there is a picture.
+        contents: for each configuration a text that changes with its rows, because `load_dataset` caches the rows of a
+            folder until the card's entry changes.
     """
     figure = FIGURE if with_figure else None
     return render(
@@ -92,13 +92,13 @@ def render_card(
 def card_files(folder: DatasetFolder, old: str, source: str = HERE, picture: bool = True) -> dict[str, str]:
     """The card, `README.md`, and its picture if there are runs to draw.
 
-    `old` is the present card, whose own text is kept (see `merge_card`); empty: there is none. `picture` is whether
-    there may be one. Raises DataError if the old card's YAML or a file that the card is about is damaged.
+    `old` is the present card, into which the new one is merged (see `merge_card`); empty: there is none. `picture` is
+    whether to draw one. Raises DataError if the old card's YAML or a file that the card describes is damaged.
     """
     licences = rows_licences(sorted(folder.root.glob("data/*_examples/*.parquet")))
     finished = {config: folder.finished(config) for config in folder.configs()}
-    own = {config: list(folder.own_metrics(config).values()) for config in finished}
-    figure = draw_runs(finished, folder.run_path, own) if picture else None
+    own_metrics = {config: list(folder.own_metrics(config).values()) for config in finished}
+    figure = draw_runs(finished, folder.run_path, own_metrics) if picture else None
     summaries = [_summary(folder, config, runs) for config, runs in finished.items() if runs]
     patterns = folder.patterns()
     contents = {name: _content(folder, globs.values()) for name, globs in patterns.items()}
@@ -108,9 +108,9 @@ def card_files(folder: DatasetFolder, old: str, source: str = HERE, picture: boo
 
 
 def _content(folder: DatasetFolder, globs: Iterable[str]) -> str:
-    """A digest of the names of these files, and of what determines their values: manifests and examples.
+    """A digest of the names of these files, and of the manifest and the examples, which determine their values.
 
-    Values themselves are not read: the card of a push is made where most files have names only.
+    The files themselves are not read, because for the card of a push most files are known by name only.
     """
     paths = sorted(path for glob in globs for path in folder.root.glob(glob))
     config = paths[0].parent.name.removesuffix("_runs").removesuffix("_gradients") if paths else ""
@@ -129,8 +129,8 @@ def _content(folder: DatasetFolder, globs: Iterable[str]) -> str:
 def write_card(folder: DatasetFolder) -> None:
     """Write the card and its picture, if they change; a card of an older version is replaced.
 
-    What somebody wrote into the card is kept, and so is another picture of the same name. Raises DataError if the
-    present card cannot be read, or a file that it is about is damaged.
+    A user's changes to the card are kept, and so is a picture of the same name from elsewhere. Raises DataError if the
+    present card cannot be read, or a file that it describes is damaged.
     """
     old = read_card(folder.root / CARD)
     content = card_files(folder, "" if is_older_card(old) else old, picture=may_draw(folder.root / FIGURE))
@@ -141,7 +141,7 @@ def write_card(folder: DatasetFolder) -> None:
 
 
 def may_draw(picture: Path) -> bool:
-    """Whether the picture of a card may be written: there is none, or this package (any version) has drawn it."""
+    """Whether the picture of a card may be written: there is none, or a version of this package has drawn it."""
     if not picture.exists():
         return True
     return picture.is_file() and _BEGINNING.match(picture.read_text("utf-8", "replace")) is not None
@@ -165,7 +165,7 @@ def _summary(folder: DatasetFolder, config: str, finished: Sequence[str]) -> dic
 
 
 def drawn_runs(finished: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """The runs in the picture, of finished runs by config: the first three of each of the first twelve configs."""
+    """The runs in the picture, by config: the first three finished runs of each of the first twelve configs."""
     return dict([(config, runs[:DRAWN_RUNS]) for config, runs in finished.items() if runs][:DRAWN_CONFIGS])
 
 
@@ -174,9 +174,9 @@ def draw_runs(
     path_of: Callable[[str, str], Path],
     own_metrics: Mapping[str, Sequence[Metric]],
 ) -> str | None:
-    """An SVG of the first three test examples in the drawn runs: the loss, and the config's own metrics; None if empty.
+    """An SVG of the first three test examples in the drawn runs: the loss, and the tasks' own metrics; None if empty.
 
-    `finished` are names of runs by config, `path_of` gives the trajectories' file of a run of a config. Raises
+    `finished` has names of runs by config; `path_of` returns the trajectories' file of a run of a config. Raises
     DataError if a file is damaged.
     """
     panels = []
@@ -188,11 +188,11 @@ def draw_runs(
             lines = [
                 Line(row[steps], row[metric.name], colour, label)
                 for label, colour, row in rows
-                # Recorded runs need not have the loss.
+                # Recorded runs may lack the loss.
                 if row.get(metric.name) and len(row[metric.name]) == len(row[steps])
             ]
             if lines:
-                # The name of the vertical axis is written once for a row of panels.
+                # The vertical axis is labelled once for a row of panels.
                 title = config if metric == LOSS else f"{config}: {metric.axis_title}"
                 panels.append(Panel(title, metric.title, lines))
     return draw_panels(panels) if panels else None

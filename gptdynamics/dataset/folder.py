@@ -48,15 +48,15 @@ from gptdynamics.tasks.kept_tasks import FOLDER, read_kept_task, remember_kept_t
 
 _NUMBER = r"(?:[0-9]{4}|[1-9][0-9]{4,})"
 _RUN_FILE = re.compile(rf"({'|'.join(SPLITS)})-((?:u|c{_NUMBER}-)?{_NUMBER})\.parquet")
-# For each kind of runs: what differs if their manifests do, and what a user can do about it.
+# For each kind of runs: in which state a config with another manifest is, and the remedies.
 _REMEDIES: dict[Kind, tuple[str, str, str]] = {
     "collected": ("made with other settings", "Give the same settings, or another --output", "give another --output"),
     "recorded": (
-        "recorded otherwise",
+        "recorded with other settings",
         "Record it in the same way, or name another folder or config",
         "name another folder",
     ),
-    "imported": ("imported otherwise", "Give another --output", "give another --output"),
+    "imported": ("imported with other settings", "Give another --output", "give another --output"),
 }
 
 
@@ -88,12 +88,12 @@ class DatasetFolder:
         return self.root / "data" / f"{task}_examples" / f"{part}.parquet"
 
     def sidecar_path(self, config: str, run: str, kind: str) -> Path:
-        """What differs between two identical runs (`timing`), or why one has no numbers (`failed`)."""
+        """The file of a run's `timing`, which may differ between identical runs, or of why it `failed`."""
         run_parts(run)
         return self.root / "sidecar" / config / f"{run}.{kind}.json"
 
     def task_path(self, task: str) -> Path:
-        """What is kept of a task that does not come with the package."""
+        """The declaration of a task that does not come with the package."""
         return self.root / FOLDER / f"{task}.toml"
 
     def manifest_path(self, config: str) -> Path:
@@ -101,18 +101,21 @@ class DatasetFolder:
         return self.root / "manifests" / f"{config}.json"
 
     def configs(self) -> list[str]:
-        """Configs that were begun, by name."""
-        begun = {path.stem for path in self.root.glob("manifests/*.json")}
+        """Names of the configs that have a manifest or runs."""
+        from_manifests = {path.stem for path in self.root.glob("manifests/*.json")}
         return sorted(
-            begun | {path.parent.name.removesuffix("_runs") for path in self.root.glob("data/*_runs/*.parquet")}
+            from_manifests
+            | {path.parent.name.removesuffix("_runs") for path in self.root.glob("data/*_runs/*.parquet")}
         )
 
     def finished(self, config: str) -> list[str]:
         """Names of the runs that have both files: those on the pool, on unseen rows, then counterfactual runs."""
         matches = (_RUN_FILE.fullmatch(path.name) for path in (self.root / "data" / config).glob("*.parquet"))
         runs = {match.group(2) for match in matches if match}
-        whole = [run for run in runs if self.run_path(config, run).exists() and self.run_row_path(config, run).exists()]
-        return sorted(whole, key=lambda run: run_parts(run).order)
+        complete = [
+            run for run in runs if self.run_path(config, run).exists() and self.run_row_path(config, run).exists()
+        ]
+        return sorted(complete, key=lambda run: run_parts(run).order)
 
     def failed(self, config: str) -> dict[str, str]:
         """Reasons of runs that diverged, by run."""
@@ -121,7 +124,7 @@ class DatasetFolder:
         return {path.name.split(".")[0]: str(read_object(path, remedy).get("reason")) for path in paths}
 
     def manifest(self, config: str) -> dict[str, Any]:
-        """What a config was begun with: `settings`, `base_revision`, how many runs were `planned`, and more."""
+        """The manifest of a config: `settings`, `base_revision`, numbers of `planned` runs, and more."""
         return read_manifest(self.manifest_path(config))
 
     def _part(self, config: str, name: str) -> dict[str, Any] | None:
@@ -129,11 +132,11 @@ class DatasetFolder:
         return part if isinstance(part, dict) else None
 
     def origin(self, config: str) -> dict[str, Any] | None:
-        """Where a config's runs were imported from; None if they were not."""
+        """The origin of a config's imported runs; None if they were not imported."""
         return self._part(config, "origin")
 
     def recording(self, config: str) -> dict[str, Any] | None:
-        """How a config's runs were recorded in somebody's own training; None if they were not."""
+        """How a config's runs were recorded from a user's training; None if they were not recorded."""
         return self._part(config, "recording")
 
     def base_model(self, config: str) -> str | None:
@@ -145,9 +148,9 @@ class DatasetFolder:
         return None if recording is None else str(recording.get("base_model"))
 
     def tokenization(self, config: str) -> Tokenization:
-        """How prompts and targets of a config's runs were tokenised; `joined` if nothing says so.
+        """How prompts and targets of a config's runs were tokenised; `joined` if that is not recorded.
 
-        For recorded runs whose training has a rule of its own, whether that tokenises both as one text.
+        For recorded runs whose training has its own rule, it says whether that rule tokenises both as one text.
         """
         settings, recording = self._part(config, "settings"), self.recording(config)
         if recording is not None:
@@ -158,11 +161,11 @@ class DatasetFolder:
             return "separate" if "separate" in (recorded, text) else "joined"
         rule = (EARLIER_SETTINGS | settings)["tokenization"] if settings else "joined"
         if rule not in TOKENIZATIONS:
-            raise DataError(f"{self.manifest_path(config)}: tokenization {rule!r} is none. Restore the file")
+            raise DataError(f"{self.manifest_path(config)}: unknown tokenization {rule!r}. Restore the file")
         return rule
 
     def own_metrics(self, config: str) -> dict[str, Metric]:
-        """The metrics of a config that are its task's own, by name; raises DataError if the manifest is damaged."""
+        """The metrics of a config that its task defines, by name; raises DataError if the manifest is damaged."""
         if not self.manifest_path(config).exists():
             return {}
         try:
@@ -171,37 +174,37 @@ class DatasetFolder:
             raise DataError(f"{self.manifest_path(config)}: metrics: {error}. Restore the file") from error
 
     def metrics(self, config: str) -> dict[str, Metric]:
-        """The metrics that the runs of a config may have: the package's, then its task's own."""
+        """The metrics that the runs of a config may have: the package's, then those that its task defines."""
         return METRICS | self.own_metrics(config)
 
     def _check(self, config: str, manifest: dict[str, Any]) -> None:
-        """Raise SettingsError if the config was begun with another manifest than this one."""
+        """Raise SettingsError if the config has another manifest than this one."""
         if not self.manifest_path(config).exists():
             return
-        before, kind = self.manifest(config), kind_of(manifest)
+        present, kind = self.manifest(config), kind_of(manifest)
         self.own_metrics(config)
-        if kind is None or kind_of(before) != kind:
+        if kind is None or kind_of(present) != kind:
             remedy = _REMEDIES[kind][2] if kind else "name another folder"
             raise SettingsError(f"{self.root} holds runs of {config} that were not {kind}: {remedy}")
-        differences = [] if kind == "imported" else manifest_differences(before, manifest)
+        differences = [] if kind == "imported" else manifest_differences(present, manifest)
         if differences:
-            how, remedy, _ = _REMEDIES[kind]
-            raise SettingsError(f"{self.root} holds {config} {how} ({'; '.join(differences)}). {remedy}")
+            state, remedy, _ = _REMEDIES[kind]
+            raise SettingsError(f"{self.root} holds {config} {state} ({'; '.join(differences)}). {remedy}")
 
     def _check_task(self, task: Task | Mixture) -> None:
-        """Raise SettingsError if another task of this name is kept here."""
+        """Raise SettingsError if the folder stores another task of this name."""
         path = self.task_path(task.name)
         if isinstance(task, Mixture) or is_of_package(task.name) or not path.is_file():
             return
         differences = declaration_differences(declaration_of(read_kept_task(path)), declaration_of(task))
         if differences:
             raise SettingsError(
-                f"{path} keeps another task {task.name} ({'; '.join(differences)}). "
-                "Name its own file with --task-file, or give another --output"
+                f"{path} declares another task {task.name} ({'; '.join(differences)}). "
+                "Name its file with --task-file, or give another --output"
             )
 
     def _keep_task(self, task: Task | Mixture) -> None:
-        """Write down what can be kept of a task without its code, for all commands that read this folder later."""
+        """Write the declaration of a task, for all commands that read this folder later."""
         if isinstance(task, Mixture) or is_of_package(task.name):
             return
         path, values = self.task_path(task.name), declaration_of(task)
@@ -213,7 +216,7 @@ class DatasetFolder:
         remember_kept_tasks(self.root)
 
     def _begin(self, config: str, manifest: dict[str, Any]) -> None:
-        """Begin a config, or go on with it: check the manifest, and write down what is planned."""
+        """Begin a config, or continue it: check the manifest, and write the planned numbers of runs."""
         self._check(config, manifest)
         path = self.manifest_path(config)
         if path.exists():
@@ -223,40 +226,40 @@ class DatasetFolder:
             write_text(path, text)
 
     def check_settings(self, entry: PlanEntry, base_revision: str | None = None) -> None:
-        """Compare with the manifest that the config was begun with, if there is one; the number of runs may differ.
+        """Compare with the manifest of the config, if there is one; the numbers of runs may differ.
 
-        Raises SettingsError, with the differences, if it was begun with other settings or (if known) other weights.
+        Raises SettingsError, with the differences, if it has other settings or (if known) another base revision.
         """
         self._check(entry.config, _collected_manifest(entry, base_revision))
         self._check_task(get_task(entry.settings.task))
 
     def begin(self, entry: PlanEntry, base_revision: str) -> None:
-        """Begin a config that is collected, or go on with it; raises as `check_settings`."""
+        """Begin a config that is collected, or continue it; raises like `check_settings`."""
         task = get_task(entry.settings.task)
         self._check_task(task)
         self._begin(entry.config, _collected_manifest(entry, base_revision))
         self._keep_task(task)
 
     def begin_imported(self, config: str, base_revision: str, runs: int, origin: dict[str, Any]) -> None:
-        """Begin a config whose runs were made elsewhere, or go on with it; `origin` says where, in plain values.
+        """Begin a config whose runs were made elsewhere, or continue it; `origin` says where, in plain values.
 
-        Raises SettingsError if the folder holds a config of that name that was not imported.
+        Raises SettingsError if the folder has a config of that name that was not imported.
         """
         planned = {"runs": runs, "unseen_runs": 0}
         manifest = {"settings": {}, "base_revision": base_revision, "planned": planned, "origin": origin}
         self._begin(config, manifest)
 
     def check_recorded(self, config: str, base_revision: str, recording: dict[str, Any], task: Task | Mixture) -> None:
-        """Compare with the manifest that a recorded config was begun with; `recording` is plain values.
+        """Compare with the manifest of a recorded config, if there is one; `recording` is plain values.
 
-        Raises SettingsError, with the differences, if the config was begun otherwise.
+        Raises SettingsError, with the differences, if it has other settings.
         """
         self._check(config, _recorded_manifest(base_revision, recording, task))
 
     def begin_recorded(
         self, config: str, base_revision: str, run: str, recording: dict[str, Any], task: Task | Mixture
     ) -> None:
-        """Begin a config whose run `run` is recorded in somebody's own training; raises as `check_recorded`."""
+        """Begin a config whose run `run` is recorded from a user's training; raises like `check_recorded`."""
         index, unseen = run_parts(run).index, run_parts(run).unseen
         planned = {"runs": 0 if unseen else index + 1, "unseen_runs": index + 1 if unseen else 0}
         self._check_task(task)
@@ -264,9 +267,9 @@ class DatasetFolder:
         self._keep_task(task)
 
     def add_examples(self, task: str, part: str, examples: list[Example]) -> None:
-        """Write a task's examples, or add those that an earlier config did not need.
+        """Write a task's examples, or add those that are not in the file yet.
 
-        Raises DataError if an example of the same id has another text.
+        Raises DataError if an example in the file has another text.
         """
         path = self.examples_path(task, part)
         rows = {example.id: asdict(example) for example in examples}
@@ -279,7 +282,10 @@ class DatasetFolder:
             withheld = {key for key, row in old.items() if row["prompt"] is None}
             for key in (old.keys() & rows.keys()) - withheld:
                 if any(old[key][name] != rows[key][name] for name in ("prompt", "target", "references")):
-                    raise DataError(f"{path}: example {key} has another text than the rows given now")
+                    raise DataError(
+                        f"{path}: example {key} has another text than the given rows. Give the rows of the first "
+                        "collection, or another --output"
+                    )
             if rows.keys() <= old.keys() - withheld:
                 return
             rows = old | rows
@@ -303,7 +309,7 @@ class DatasetFolder:
             write_parquet(product_table(pool_ids, run), self.products_path(config, run.name))
 
     def add_timing(self, config: str, run: Run) -> None:
-        """Write how long the parts of a run took."""
+        """Write the seconds spent on the parts of a run."""
         timing = asdict(run.timing) | {"forward_passes_per_measurement": run.timing.forward_passes}
         write_text(self.sidecar_path(config, run.name, "timing"), json.dumps(timing, indent=1) + "\n")
 
@@ -314,12 +320,13 @@ class DatasetFolder:
         self.sidecar_path(config, run, "failed").unlink(missing_ok=True)
 
     def _with_columns_of(self, config: str, row: pa.Table) -> pa.Table:
-        """A run's row with the columns that the config's other rows have: one configuration has one schema.
+        """A run's row with the columns of the config's other rows, because a configuration has one schema.
 
-        Rows of earlier versions lack what counterfactual runs need: with the first such run they get it, with nulls.
+        Rows of earlier versions lack the columns of counterfactual runs: when the first such run is added, these
+        columns are added to the other rows, with nulls.
         """
-        others = [path for path in self.root.glob(f"data/{config}_runs/*.parquet") if _RUN_FILE.fullmatch(path.name)]
-        earlier = [path for path in others if not set(COUNTERFACTUAL_COLUMNS) & set(read_parquet(path).column_names)]
+        run_files = [path for path in self.root.glob(f"data/{config}_runs/*.parquet") if _RUN_FILE.fullmatch(path.name)]
+        earlier = [path for path in run_files if not set(COUNTERFACTUAL_COLUMNS) & set(read_parquet(path).column_names)]
         if not earlier or not set(COUNTERFACTUAL_COLUMNS) <= set(row.column_names):
             return row
         if row["repeats"].null_count == row.num_rows:
@@ -332,7 +339,7 @@ class DatasetFolder:
         return row
 
     def add_failure(self, config: str, run: str, reason: str) -> None:
-        """Record that a run diverged; it gets no numbers."""
+        """Record that a run failed, instead of its values."""
         path = self.sidecar_path(config, run, "failed")
         write_text(path, json.dumps({"run": run, "reason": reason}, indent=1) + "\n")
 
@@ -343,7 +350,7 @@ class DatasetFolder:
         write_parquet(vector_table(settings, pool, test), self.vectors_path(settings.config))
 
     def has_vectors(self, config: str, pool: Iterable[int]) -> bool:
-        """Whether the projected gradients of all these pool examples are written; runs on unseen rows need more."""
+        """Whether the projected gradients of all these pool examples exist; runs on unseen rows need more of them."""
         path = self.vectors_path(config)
         if not path.exists():
             return False
@@ -355,12 +362,12 @@ class DatasetFolder:
         remove_leftovers(self.root)
 
     def patterns(self) -> dict[str, dict[str, str]]:
-        """For each configuration of the repository, the files of each of its splits, as a glob."""
+        """For each configuration of the repository, a file pattern for each of its splits."""
         patterns: dict[str, dict[str, str]] = {}
 
-        def add(name: str, runs: list[str], more: dict[str, str]) -> None:
+        def add(name: str, runs: list[str], other_globs: dict[str, str]) -> None:
             splits = {split_of(run) for run in runs}
-            globs = more | {split: f"data/{name}/{split}-*.parquet" for split in SPLITS if split in splits}
+            globs = other_globs | {split: f"data/{name}/{split}-*.parquet" for split in SPLITS if split in splits}
             if globs:
                 patterns[name] = globs
 

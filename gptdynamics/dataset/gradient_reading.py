@@ -38,7 +38,7 @@ class GradientProducts:
     """Inner products of the gradients of pool and test examples in one run.
 
     Attributes:
-        step: `[S]` the steps after which they were taken.
+        step: `[S]` steps at which they were computed.
         pool_ids: the N pool examples.
         test_ids: the M test examples.
         values: `[S, N, M]` float32.
@@ -67,7 +67,7 @@ def _matrix(lists: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
-    """The gradient vectors of a config's base model in a dataset folder or Hub id, if it has them.
+    """The gradient vectors of a config's base model from a dataset folder or Hub id; None if it has none.
 
     Raises DataError if they are damaged.
     """
@@ -78,17 +78,17 @@ def read_vectors(source: str | Path, config: str) -> GradientVectors | None:
     parts, ids = table["part"].to_pylist(), table["id"].to_pylist()
     vectors = _matrix(table["vector"])
     seeds = set(table["projection_seed"].to_pylist())
-    whole = set(parts) == {"pool", "test"} and None not in ids and len(set(zip(parts, ids, strict=True))) == len(ids)
-    if vectors is None or not whole or len(seeds) > 1 or None in seeds:
+    complete = set(parts) == {"pool", "test"} and None not in ids and len(set(zip(parts, ids, strict=True))) == len(ids)
+    if vectors is None or not complete or len(seeds) > 1 or None in seeds:
         raise DataError(f"{path}: its vectors are damaged. {COLLECT_AGAIN}")
-    sides: dict[str, dict[int, np.ndarray]] = {"pool": {}, "test": {}}
+    by_part: dict[str, dict[int, np.ndarray]] = {"pool": {}, "test": {}}
     for part, example, vector in zip(parts, ids, vectors, strict=True):
-        sides[part][example] = vector
-    return GradientVectors(sides["pool"], sides["test"], vectors.shape[1], table["projection_seed"][0].as_py())
+        by_part[part][example] = vector
+    return GradientVectors(by_part["pool"], by_part["test"], vectors.shape[1], table["projection_seed"][0].as_py())
 
 
 def read_products(source: str | Path, config: str, run: str) -> GradientProducts:
-    """The gradient products of a run in a dataset folder or Hub id; DataError if there are none, or damaged ones."""
+    """The gradient products of a run from a dataset folder or Hub id; DataError if they are missing or damaged."""
     folder = DatasetFolder(local_root(str(source)))
     path = folder.products_path(config, run)
     if not path.exists():
@@ -98,22 +98,27 @@ def read_products(source: str | Path, config: str, run: str) -> GradientProducts
     table = _read(path, ["run", "step", "id", "products"])
     if set(table["run"].to_pylist()) - {run}:
         raise DataError(
-            f"{path}: it is of another run than {run}. Move it and the run's file away, and collect that run"
+            f"{path}: it belongs to another run than {run}. Move it and the run's file away, and collect that run"
         )
     flat = _matrix(table["products"])
-    whole = flat is not None and not table["step"].null_count and not table["id"].null_count
+    complete = flat is not None and not table["step"].null_count and not table["id"].null_count
     steps, ids = np.unique(table["step"].to_numpy()), table["id"].to_numpy()
-    whole = whole and ids.size % len(steps) == 0
-    ids, order = (each.reshape(len(steps), -1) if whole else each for each in (ids, table["step"].to_numpy()))
-    if flat is None or not whole or (ids != ids[0]).any() or (order != steps[:, None]).any():
+    complete = complete and ids.size % len(steps) == 0
+    ids, step_grid = (
+        column.reshape(len(steps), -1) if complete else column for column in (ids, table["step"].to_numpy())
+    )
+    if flat is None or not complete or (ids != ids[0]).any() or (step_grid != steps[:, None]).any():
         raise DataError(
             f"{path}: its products are damaged. Move it and the run's file away, and collect that run again"
         )
-    values = flat.reshape(*ids.shape, -1)
+    products = flat.reshape(*ids.shape, -1)
     test_ids = read_trajectories(folder.run_path(config, run), run, [])["test_id"].to_pylist()
-    if len(test_ids) != values.shape[2]:
-        raise DataError(f"{path}: products with {values.shape[2]} test examples; the run has {len(test_ids)}")
-    return GradientProducts(steps, ids[0].tolist(), test_ids, values, read_kernel(path))
+    if len(test_ids) != products.shape[2]:
+        raise DataError(
+            f"{path}: products with {products.shape[2]} test examples, but the run has {len(test_ids)}. "
+            "Move it and the run's file away, and collect that run again"
+        )
+    return GradientProducts(steps, ids[0].tolist(), test_ids, products, read_kernel(path))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the file of a run's gradient products says of itself where they are projected: a kernel."""
+"""The metadata of a file of projected gradient products, a kernel."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ def read_kernel(path: Path) -> RunKernel | None:
     """How the products in a file were projected; None: they are exact.
 
     Raises:
-        DataError: the file cannot be read, or what it says of its kernel is damaged.
+        DataError: the file cannot be read, or its metadata is damaged.
     """
-    # Refuses a damaged file before its footer is looked at.
+    # Raises an error for a damaged file before its footer is read.
     read_parquet(path, [])
     text = (pq.read_schema(path).metadata or {}).get(_KEY)
     if text is None:
         return None
     values = parse_object(text, str(path))
     try:
-        steps = [KernelCheckpoint.of(each) for each in values["checkpoints"]]
+        steps = [KernelCheckpoint.of(checkpoint) for checkpoint in values["checkpoints"]]
         kernel = RunKernel(int(values["columns"]), int(values["seed"]), tuple(steps))
-        numbers = all(type(each.step) is int and each.error >= 0 and 0 <= each.covered <= 1.01 for each in steps)
+        numbers = all(
+            type(checkpoint.step) is int and checkpoint.error >= 0 and 0 <= checkpoint.covered <= 1.01
+            for checkpoint in steps
+        )
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: what it says of its kernel is damaged ({error}). Take the kernel again") from error
-    order = [each.step for each in steps]
+        raise DataError(f"{path}: its kernel metadata is damaged ({error}). Compute the kernel again") from error
+    order = [checkpoint.step for checkpoint in steps]
     if not steps or not numbers or order != sorted(set(order)) or order[0] < 0:
-        raise DataError(f"{path}: what it says of its kernel is damaged (steps or errors). Take the kernel again")
+        raise DataError(f"{path}: its kernel metadata is damaged (steps or errors). Compute the kernel again")
     return kernel

@@ -1,4 +1,4 @@
-"""The manifest of a config: what its runs share, how two manifests of one config differ, and what both say together."""
+"""The manifest of a config, which its runs share; comparing and merging two manifests of one config."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def kind_of(manifest: Mapping[str, Any]) -> Kind | None:
-    """How the runs of a config came to be; None if its manifest does not say it."""
+    """How the runs of a config were made; None if its manifest does not say."""
     if isinstance(manifest.get("origin"), dict):
         return "imported"
     if isinstance(manifest.get("recording"), dict):
@@ -36,46 +36,49 @@ def kind_of(manifest: Mapping[str, Any]) -> Kind | None:
     return "collected" if manifest["settings"] else None
 
 
-def manifest_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: str = "now") -> list[str]:
-    """What two manifests of one config say differently: `seed: 0 there, 1 now`; `here` is another word for `now`.
+def manifest_differences(recorded: Mapping[str, Any], current: Mapping[str, Any], here: str = "now") -> list[str]:
+    """Differences between two manifests of one config: `seed: 0 there, 1 now`; `here` replaces the word `now`.
 
-    Runs that only one of two imports has, the numbers of planned runs, and a base revision that `mine` lacks, are no
-    difference. Raises SettingsError if the metrics in one of them are damaged.
+    Not compared: runs that only one of two imports has, the numbers of planned runs, and the base revision if `current`
+    has none. Raises SettingsError if the metrics in one of them are damaged.
     """
 
     def compare(part: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[str]:
-        return value_differences(part(theirs), part(mine), here)
+        return value_differences(part(recorded), part(current), here)
 
-    common = _imported_runs(theirs).keys() & _imported_runs(mine).keys()
-    if theirs["settings"] and mine["settings"] and here == "now":
-        differences = RunSettings.from_dict(mine["settings"]).differences(theirs["settings"])
+    common = _imported_runs(recorded).keys() & _imported_runs(current).keys()
+    if recorded["settings"] and current["settings"] and here == "now":
+        differences = RunSettings.from_dict(current["settings"]).differences(recorded["settings"])
     else:
-        differences = compare(lambda each: _settings(each, "settings", EARLIER_SETTINGS))
-    differences += compare(lambda each: _settings(each, "recording", EARLIER_RECORDING))
-    differences += compare(lambda each: _settings(each, "origin", {"runs": None}) | {"runs": None})
-    differences += compare(lambda each: {f"run {run}": _imported_runs(each)[run] for run in common})
-    if mine.get("base_revision") is not None:
-        differences += compare(lambda each: {"base_revision": each.get("base_revision")})
-    return differences + _metric_differences(theirs, mine, here)
+        differences = compare(lambda manifest: _settings(manifest, "settings", EARLIER_SETTINGS))
+    differences += compare(lambda manifest: _settings(manifest, "recording", EARLIER_RECORDING))
+    differences += compare(lambda manifest: _settings(manifest, "origin", {"runs": None}) | {"runs": None})
+    differences += compare(lambda manifest: {f"run {run}": _imported_runs(manifest)[run] for run in common})
+    if current.get("base_revision") is not None:
+        differences += compare(lambda manifest: {"base_revision": manifest.get("base_revision")})
+    return differences + _metric_differences(recorded, current, here)
 
 
-def merge_manifests(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> dict[str, Any]:
-    """`mine`, with the runs that only `theirs` has: the greater numbers of planned runs, the origins of all."""
+def merge_manifests(earlier: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
+    """`current` with the runs of `earlier`: the greater numbers of planned runs, and the origins of all runs."""
     counts: dict[str, Any] = {
-        name: max(int(mine["planned"].get(name, 0)), int((theirs.get("planned") or {}).get(name, 0))) for name in COUNTS
+        name: max(int(current["planned"].get(name, 0)), int((earlier.get("planned") or {}).get(name, 0)))
+        for name in COUNTS
     }
-    repeated: list[dict[str, int]] = [each["planned"].get("counterfactuals") or {} for each in (theirs, mine)]
+    repeated: list[dict[str, int]] = [
+        manifest["planned"].get("counterfactuals") or {} for manifest in (earlier, current)
+    ]
     if any(repeated):
         names = sorted(repeated[0].keys() | repeated[1].keys())
-        counts["counterfactuals"] = {base: max(each.get(base, 0) for each in repeated) for base in names}
-    merged = {**mine, "planned": counts}
-    if mine.get("origin") and theirs.get("origin"):
-        merged["origin"] = mine["origin"] | {"runs": theirs["origin"]["runs"] | mine["origin"]["runs"]}
+        counts["counterfactuals"] = {base: max(manifest.get(base, 0) for manifest in repeated) for base in names}
+    merged = {**current, "planned": counts}
+    if current.get("origin") and earlier.get("origin"):
+        merged["origin"] = current["origin"] | {"runs": earlier["origin"]["runs"] | current["origin"]["runs"]}
     return merged
 
 
 def _settings(manifest: Mapping[str, Any], part: str, earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """A part of a manifest as it is compared: with what earlier versions did not record, and no path."""
+    """A part of a manifest for comparison: with defaults of values that earlier versions lack, and without paths."""
     values = manifest.get(part)
     if not isinstance(values, dict) or not values:
         return {}
@@ -91,48 +94,53 @@ def _imported_runs(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics_entry(task: Task | Mixture) -> dict[str, Any]:
-    """The entry `metrics` of a manifest; none for the usual metrics of a task of its kind.
+    """The entry `metrics` of a manifest; empty if a task has the default metrics of its kind.
 
-    It has the names of the package's metrics; a task's own are described, so that nobody needs the task's file.
+    It has the names of the package's metrics, and descriptions of metrics that the task defines, so that the task's
+    file is not needed.
     """
     followed = [
         metric.name if METRICS.get(metric.name) == metric else metric.to_dict() for metric in task.followed_metrics
     ]
-    usual = dict.fromkeys(metric for part in task.test_parts for metric in part.usual_metrics)
-    return {} if followed == list(usual) else {"metrics": followed}
+    defaults = dict.fromkeys(metric for part in task.test_parts for metric in part.usual_metrics)
+    return {} if followed == list(defaults) else {"metrics": followed}
 
 
 def recorded_metrics(manifest: Mapping[str, Any]) -> tuple[Metric, ...] | None:
-    """The metrics of a manifest, without their functions; None: those that are usual for a task of its kind.
+    """The metrics of a manifest, without their functions; None: the default metrics of its kind of task.
 
     Raises SettingsError if the entry is damaged.
     """
     record = manifest.get("metrics")
     if record is None:
         return None
-    if not isinstance(record, list) or not all(isinstance(each, str | dict) for each in record):
+    if not isinstance(record, list) or not all(isinstance(entry, str | dict) for entry in record):
         raise SettingsError(f"{record!r:.60} is not a list of metrics")
-    return resolve_metrics(each if isinstance(each, str) else Metric.from_dict(each) for each in record)
+    return resolve_metrics(entry if isinstance(entry, str) else Metric.from_dict(entry) for entry in record)
 
 
 def own_metrics(manifest: Mapping[str, Any]) -> dict[str, Metric]:
-    """The metrics of a manifest that are the task's own, by name; raises SettingsError if the entry is damaged."""
+    """The metrics of a manifest that the task defines, by name; raises SettingsError if the entry is damaged."""
     return {metric.name: metric for metric in recorded_metrics(manifest) or () if metric.name not in METRICS}
 
 
-def _metric_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: str) -> list[str]:
+def _metric_differences(recorded: Mapping[str, Any], current: Mapping[str, Any], here: str) -> list[str]:
     """`least of metric exact_match: 0 there, -1 now`."""
-    left, right = ({each.name: each.to_dict() for each in recorded_metrics(one) or ()} for one in (theirs, mine))
-    if bool(left) != bool(right):
-        usual = "the usual ones"
-        return [f"metrics: {', '.join(left) or usual} there, {', '.join(right) or usual} {here}"]
+    before, after = (
+        {metric.name: metric.to_dict() for metric in recorded_metrics(manifest) or ()}
+        for manifest in (recorded, current)
+    )
+    if bool(before) != bool(after):
+        default = "the usual ones"
+        return [f"metrics: {', '.join(before) or default} there, {', '.join(after) or default} {here}"]
     differences = []
-    for name in sorted(left.keys() | right.keys()):
-        if name in left and name in right:
-            theirs, mine = (
-                {f"{field} of metric {name}": value for field, value in each[name].items()} for each in (left, right)
+    for name in sorted(before.keys() | after.keys()):
+        if name in before and name in after:
+            recorded, current = (
+                {f"{field} of metric {name}": value for field, value in metric[name].items()}
+                for metric in (before, after)
             )
-            differences += value_differences(theirs, mine, here)
+            differences += value_differences(recorded, current, here)
         else:
-            differences.append(f"metric {name}: only {'there' if name in left else here}")
+            differences.append(f"metric {name}: only {'there' if name in before else here}")
     return differences

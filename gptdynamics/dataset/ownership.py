@@ -1,4 +1,4 @@
-"""Whether a folder may be written to: nothing is added to, or replaced in, a folder of somebody's other work."""
+"""Checks that a folder may be written to, so that nothing is added to, or replaced in, folders of other work."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ REMEDY = "--output"
 _DATA = re.compile(rf"[^/]+_examples/(pool|test)\.parquet|[^/]+/{RUN_FILE_PATTERN}")
 
 
-def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, remedy: str) -> None:
-    """Refuse a folder that holds files and was not made by this package, or cannot be read: raise DataError.
+def check_folder(folder: Path, is_ours: Callable[[Path], bool], kind: str, remedy: str) -> None:
+    """Raise DataError if a folder has files that this package did not write, or cannot be read.
 
     A missing folder, or one whose files are all hidden (`.git`, `.gitattributes`, caches), counts as empty.
 
     Args:
-        folder: that is to be written to.
-        is_ours: whether it holds what this package has written; asked only if it holds something.
-        what: such a folder holds, for the message, e.g. `GPTDynamics dataset`.
-        remedy: how to name another folder, e.g. `--output`.
+        folder: to write to.
+        is_ours: whether this package wrote the folder's files; called only if there are any.
+        kind: kind of content that is expected, for the message, e.g. `GPTDynamics dataset`.
+        remedy: the option that names another folder, e.g. `--output`.
     """
     try:
         if folder.exists() and not folder.is_dir():
@@ -36,13 +36,13 @@ def check_folder(folder: Path, is_ours: Callable[[Path], bool], what: str, remed
         ) from error
     if first is not None and not is_ours(folder):
         raise DataError(
-            f"cannot write {folder}: it holds other files (such as {first.relative_to(folder)}) and no {what}. "
+            f"cannot write {folder}: it has other files (such as {first.relative_to(folder)}) and no {kind}. "
             f"Name a new or empty folder with {remedy}, or move those files elsewhere"
         )
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below it, without hidden ones and what is in hidden folders."""
+    """The files in a folder and below it, except hidden ones and those in hidden folders."""
     if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):
@@ -55,10 +55,10 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 
 def check_dataset_folder(root: Path, remedy: str = REMEDY) -> None:
-    """Check, before any work, that a dataset may be written to a folder; raises DataError if not.
+    """Check that a dataset may be written to a folder; raises DataError if not.
 
-    It may if the folder is new or empty, or holds a dataset of this package, whichever version wrote it: manifests,
-    files of runs or examples, or a card with a generated part.
+    It may if the folder is new or empty, or has a dataset of any version of this package: manifests, files of runs or
+    examples, or a card with a generated part.
     """
     for part in (root / name for name in ("data", "manifests", "sidecar")):
         if part.exists() and not part.is_dir():
@@ -73,7 +73,7 @@ def check_dataset_folder(root: Path, remedy: str = REMEDY) -> None:
 def check_new_folder(root: Path, remedy: str) -> None:
     """Raise DataError unless a folder is new or empty."""
     if holds_dataset(root):
-        raise DataError(f"{root} holds a dataset already: name a new or empty folder with {remedy}")
+        raise DataError(f"{root} already has a dataset: name a new or empty folder with {remedy}")
     check_folder(root, lambda folder: False, "dataset", remedy)
 
 

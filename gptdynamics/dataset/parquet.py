@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 
 
 class DamagedParquet(Exception):
-    """A file that cannot be read as Parquet, or whose values are not those that its footer describes.
+    """A file cannot be read as Parquet, or its values do not agree with its footer.
 
     Attributes:
-        column: that is damaged; empty: the file.
+        column: the damaged column; empty: the file as a whole.
         reason: what is wrong.
     """
 
@@ -30,8 +30,8 @@ class DamagedParquet(Exception):
 def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A file's table; `columns` None: all of them.
 
-    Page checksums, if the file has them, must agree with its pages, and the statistics in its footer with its values.
-    Checksums do not cover how a page says it is encoded: a wrong encoding makes other values of the same bytes.
+    Page checksums, if the file has them, must agree with its pages, and the statistics in its footer with its values:
+    checksums do not cover the encoding of a page, and a damaged encoding gives other values for the same bytes.
 
     Raises:
         DamagedParquet: it is damaged, or lacks a column.
@@ -63,7 +63,7 @@ def load_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | None:
-    """A column, and how its values differ from the footer's least and greatest ones."""
+    """A column whose values differ from the least and greatest ones in the footer, and the difference; or None."""
     if metadata.num_rows != table.num_rows:
         return "", f"it has {table.num_rows} rows, its footer says {metadata.num_rows}"
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
@@ -74,22 +74,29 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
             continue
         kind = metadata.schema.column(column).physical_type
         if any(chunk.physical_type != kind for chunk in chunks):
-            # pyarrow ends the process if it is asked for the statistics of such a column.
+            # pyarrow ends the process when it reads the statistics of such a column.
             return name, f"its footer says {kind} once, and another type in a row group"
         statistics = [chunk.statistics for chunk in chunks]
-        if not statistics or not all(each is not None and each.has_min_max for each in statistics):
+        if not statistics or not all(
+            chunk_statistics is not None and chunk_statistics.has_min_max for chunk_statistics in statistics
+        ):
             continue
-        least, most = min(each.min for each in statistics), max(each.max for each in statistics)
+        least, greatest = (
+            min(chunk_statistics.min for chunk_statistics in statistics),
+            max(chunk_statistics.max for chunk_statistics in statistics),
+        )
         extremes = _extremes(table[name].combine_chunks())
-        if extremes != (least, most) and not any(isinstance(end, float) and not isfinite(end) for end in (least, most)):
-            return name, f"its values run from {_one_line(extremes)}, its footer says {_one_line((least, most))}"
+        if extremes != (least, greatest) and not any(
+            isinstance(end, float) and not isfinite(end) for end in (least, greatest)
+        ):
+            return name, f"its values run from {_one_line(extremes)}, its footer says {_one_line((least, greatest))}"
     return None
 
 
 def _one_line(ends: tuple[Any, Any]) -> str:
-    """Two values in one line; texts may be long and have several lines."""
-    texts = [repr(each) if isinstance(each, str | bytes) else str(each) for each in ends]
-    return " to ".join(each if len(each) <= 60 else f"{each[:60]}..." for each in texts)
+    """Two values on one line; texts may be long and have several lines."""
+    texts = [repr(text) if isinstance(text, str | bytes) else str(text) for text in ends]
+    return " to ".join(text if len(text) <= 60 else f"{text[:60]}..." for text in texts)
 
 
 def _extremes(values: pa.Array) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from gptdynamics.configs import SPLITS_ON_REQUEST, Split, Tokenization, config_parts, split_of
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset.folder import DatasetFolder
+from gptdynamics.dataset.manifest import kind_of
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
 from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, read_parquet
 from gptdynamics.errors import DataError, SettingsError
@@ -23,12 +24,12 @@ from gptdynamics.hub.source import SHORT_NAME, bundled_configs, source_of
 from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object
 
-# Arrays of more bytes are mapped from a file: only the parts in use are loaded.
+# Larger arrays, in bytes, are mapped from a file, of which only the parts in use are in memory.
 LARGEST_HELD = 2**30
 
 
 def run_array(shape: tuple[int, ...]) -> np.ndarray:
-    """A float32 array to be filled run by run; a large one is mapped from a file without a name."""
+    """A float32 array to be filled run by run; a large one is mapped from an unnamed temporary file."""
     if 4 * int(np.prod(shape)) <= LARGEST_HELD:
         return np.empty(shape, dtype=np.float32)
     with tempfile.TemporaryFile(prefix="gptdynamics-") as file:
@@ -40,8 +41,8 @@ class Dynamics:
     """Runs of one config, one metric. R runs, S measured steps, M test examples, T updates.
 
     Attributes:
-        source: folder or Hub id the runs came from.
-        config, metric: what was asked for.
+        source: folder or Hub id of the dataset.
+        config, metric: names of the config and the metric.
         runs: names of the R runs.
         curricula: R curricula, `[T][batch]` pool ids each.
         learning_rate: `[R, T]`, the rate of each update.
@@ -49,10 +50,10 @@ class Dynamics:
         values: `[R, S, M]` float32; more than a GiB of them are in a mapped file.
         pool: pool examples in id order.
         test: the M test examples, in the order of `values`.
-        base_model, base_revision: what the runs started from.
+        base_model, base_revision: of the model that the runs started from.
         batch_size: examples in an update.
-        tokenization: how prompts and targets became tokens.
-        own_metric: what the metric is, if it is one of the task's own.
+        tokenization: how prompts and targets were tokenised.
+        own_metric: the definition of the metric, if the task defines it.
     """
 
     source: str
@@ -79,11 +80,11 @@ class Dynamics:
         )
 
     def plot(self, run: str | None = None, test_ids: Sequence[int] = ()) -> Any:
-        """A plotly figure of trajectories as they were measured.
+        """A plotly figure of measured trajectories.
 
         Args:
-            run: of which run; default: the first.
-            test_ids: of which test examples; default: the first five, and the mean over all.
+            run: name of the run; default: the first.
+            test_ids: ids of test examples; default: the first five, and the mean over all.
 
         Raises:
             SettingsError: there is no such run or test example.
@@ -95,8 +96,8 @@ class Dynamics:
         run = run or self.runs[0]
         unknown = [key for key in test_ids if key not in ids]
         if run not in self.runs or unknown:
-            what = f"test example {unknown[0]}" if unknown else f"run {run!r}"
-            raise SettingsError(f"{self.source}: no {what} of {self.config}; see {self!r}")
+            missing = f"test example {unknown[0]}" if unknown else f"run {run!r}"
+            raise SettingsError(f"{self.source}: no {missing} of {self.config}; see {self!r}")
         values = self.values[self.runs.index(run)]
         figure = Figure(layout={"template": "plotly_white", "title": {"text": f"{self.config}, run {run}"}})
         figure.update_layout(xaxis_title="training step", yaxis_title=self.definition.axis_title)
@@ -110,11 +111,11 @@ class Dynamics:
 
     @property
     def definition(self) -> Metric:
-        """What the metric is: its title, range and direction."""
+        """The definition of the metric: its title, range and direction."""
         return self.own_metric or METRICS[self.metric]
 
     def split(self, *splits: Split) -> Dynamics:
-        """Only the runs of the given splits; raises DataError if there are none."""
+        """The runs of the given splits; raises DataError if there are none."""
         indices = [index for index, run in enumerate(self.runs) if split_of(run) in splits]
         if not indices:
             raise DataError(
@@ -123,24 +124,24 @@ class Dynamics:
             )
         return self.take(indices)
 
-    def take(self, which: list[int]) -> Dynamics:
-        """Only the runs of these indices, in this order."""
+    def take(self, indices: list[int]) -> Dynamics:
+        """The runs with these indices, in this order."""
         lists: dict[str, Any] = {
-            name: [getattr(self, name)[index] for index in which] for name in ("runs", "curricula")
+            name: [getattr(self, name)[index] for index in indices] for name in ("runs", "curricula")
         }
-        values = run_array((len(which), *self.values.shape[1:]))
-        for position, index in enumerate(which):
+        values = run_array((len(indices), *self.values.shape[1:]))
+        for position, index in enumerate(indices):
             values[position] = self.values[index]
-        return Dynamics(**(vars(self) | lists | {"learning_rate": self.learning_rate[which], "values": values}))
+        return Dynamics(**(vars(self) | lists | {"learning_rate": self.learning_rate[indices], "values": values}))
 
 
 def local_root(source: str) -> Path:
-    """The folder of a dataset: `source` itself, or a copy of what the Hub has under that id.
+    """The folder of a dataset: `source` itself, or a local copy of the Hub repository with that id.
 
-    The short name is the whole of `$GPTDYNAMICS_DATASET`, of the bundled sample, or of the release on the Hub.
+    The short name stands for all of `$GPTDYNAMICS_DATASET`, the bundled sample, or the release on the Hub.
 
     Raises:
-        DataError: it is neither.
+        DataError: it is neither a folder nor a repository that can be read.
     """
     if source == SHORT_NAME:
         source = source_of(next(iter(bundled_configs()), ""))
@@ -148,18 +149,18 @@ def local_root(source: str) -> Path:
     if path.is_dir():
         return path
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise DataError(f"{source}: no such dataset folder")
+        raise DataError(f"{source}: no such dataset folder. Name a folder or a Hub id <owner>/<name>")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(source, repo_type="dataset"))
-    except Exception as error:  # a refused name, a lost connection, a full disk, an odd answer
+    except Exception as error:  # an invalid name, a lost connection, a full disk, an unexpected answer
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{source}: neither a folder nor a dataset that can be read from the Hub ({reason})") from error
 
 
 def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
-    """The examples of a task, in the order of their ids; texts that are null are empty. `part` is `pool` or `test`.
+    """The examples of a task, in the order of their ids; null texts become empty. `part` is `pool` or `test`.
 
     Raises DataError if the file is missing or damaged.
     """
@@ -187,9 +188,9 @@ def read_examples(folder: DatasetFolder, task: str, part: str) -> list[Example]:
 
 
 def _pool(examples: list[Example], rows: list[dict[str, Any]], unseen: bool) -> list[Example]:
-    """The examples that runs may train on: the rows of `test_unseen` only if such runs are read.
+    """The examples that runs may train on, without the rows of `test_unseen` unless such runs are read.
 
-    Imported runs do not say which rows those are; theirs may be any.
+    Imported runs do not record the size of their pool, and may train on any row.
     """
     if any(row["pool_size"] is None for row in rows):
         return examples
@@ -199,7 +200,7 @@ def _pool(examples: list[Example], rows: list[dict[str, Any]], unseen: bool) -> 
 
 
 def metrics_of(source: str | Path, config: str) -> list[str]:
-    """The metrics that the runs of a config were measured in.
+    """The metrics that were measured in the runs of a config.
 
     Raises:
         SettingsError: the config is unknown; the message lists the available ones.
@@ -212,9 +213,36 @@ def metrics_of(source: str | Path, config: str) -> list[str]:
     return _metrics(folder, config, _finished(folder, source, config))
 
 
-def _finished(folder: DatasetFolder, source: str | Path, config: str, *asked: Split) -> list[str]:
+def check_metric(source: str | Path, config: str, metric: str, known: Sequence[str] | None = None) -> None:
+    """Raise SettingsError if the runs of a config were not measured in a metric; `known` are those that they were.
+
+    Errors besides as of `metrics_of`.
+    """
+    available = metrics_of(source, config) if known is None else known
+    if metric not in available:
+        raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
+
+
+def only_config(source: str) -> str:
+    """The config of a dataset that has runs of one; raises SettingsError if it has none, or several."""
+    folder = DatasetFolder(local_root(source))
+    configs = [name for name in folder.configs() if folder.finished(name)]
+    if len(configs) == 1:
+        return configs[0]
+    if not configs:
+        raise SettingsError(f"{source} has no finished runs: record or collect some")
+    raise SettingsError(f"{source} has several configs: say which with --config: {', '.join(configs)}")
+
+
+def is_recorded(source: str, config: str) -> bool:
+    """Whether the runs of a config were recorded in somebody's own training."""
+    folder = DatasetFolder(local_root(source))
+    return folder.manifest_path(config).exists() and kind_of(folder.manifest(config)) == "recorded"
+
+
+def _finished(folder: DatasetFolder, source: str | Path, config: str, *requested: Split) -> list[str]:
     finished = [
-        run for run in folder.finished(config) if split_of(run) not in SPLITS_ON_REQUEST or split_of(run) in asked
+        run for run in folder.finished(config) if split_of(run) not in SPLITS_ON_REQUEST or split_of(run) in requested
     ]
     if not finished:
         available = ", ".join(name for name in folder.configs() if folder.finished(name)) or "none"
@@ -233,16 +261,16 @@ def read_dynamics(
     """Read every finished run of a config.
 
     Args:
-        source: a dataset folder, a Hub id, or the short name, of which the config decides what is read.
+        source: a dataset folder, a Hub id, or the short name, whose dataset depends on the config.
         config: `<task>_<size>`.
-        metric: one of `gptdynamics.metrics.METRICS`, or one of the task's own. Only test examples that it is followed
-            for are read, and only runs that it was measured in: imported runs may lack some.
-        unseen: read the runs of `test_unseen`, too; then the pool has their rows as well.
-        counterfactual: read the runs of `counterfactual`, too: runs made again with pool rows left out. Where they
-            were measured less often, all runs are read at their steps.
+        metric: one of `gptdynamics.metrics.METRICS`, or one that the task defines. Test examples and runs without the
+            metric are left out: imported runs may lack some metrics.
+        unseen: also read the runs of `test_unseen`; the pool then includes their rows.
+        counterfactual: also read the runs of `counterfactual`: runs repeated with pool rows left out. If they were
+            measured less often, all runs are read at their steps.
 
     Raises:
-        SettingsError: the config or the metric is unknown; the message lists those there are.
+        SettingsError: the config or the metric is unknown; the message lists the available ones.
         DataError: a file is damaged, or the runs do not fit together.
 
     Example:
@@ -255,14 +283,12 @@ def read_dynamics(
         source = source_of(config)
     folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
-    asked = [split for split, wanted in zip(SPLITS_ON_REQUEST, (unseen, counterfactual), strict=True) if wanted]
-    finished = _finished(folder, source, config, *asked)
-    available = _metrics(folder, config, finished)
-    if metric not in available:
-        raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
-    own = folder.own_metrics(config)
-    step_column = (METRICS | own)[metric].step_column
-    # One run at a time: all of them together may not fit into memory.
+    requested = [split for split, included in zip(SPLITS_ON_REQUEST, (unseen, counterfactual), strict=True) if included]
+    finished = _finished(folder, source, config, *requested)
+    check_metric(source, config, metric, _metrics(folder, config, finished))
+    own_metrics = folder.own_metrics(config)
+    step_column = (METRICS | own_metrics)[metric].step_column
+    # One run at a time, because all runs together may not fit in memory.
     measured: list[str] = []
     values, test_ids, step = np.empty(0), [], np.empty(0)
     for run in finished:
@@ -271,31 +297,36 @@ def read_dynamics(
         table = table.filter(pc.is_valid(table[metric]))
         if not table.num_rows:
             continue
-        own_step, own_values = values_of(table, path, metric, step_column)
+        run_step, run_values = values_of(table, path, metric, step_column)
         if not measured:
-            test_ids, step = table["test_id"].to_pylist(), own_step
+            test_ids, step = table["test_id"].to_pylist(), run_step
             values = run_array((len(finished), len(step), len(test_ids)))
-        if split_of(run) == "counterfactual" and set(own_step) < set(step):
-            values, step = values[:, np.isin(step, own_step)], own_step
-        if table["test_id"].to_pylist() != test_ids or own_step.tolist() != step.tolist():
+        if split_of(run) == "counterfactual" and set(run_step) < set(step):
+            values, step = values[:, np.isin(step, run_step)], run_step
+        if table["test_id"].to_pylist() != test_ids or run_step.tolist() != step.tolist():
             raise DataError(f"{path}: its test examples or steps differ from those of run {measured[0]}")
-        if not np.isfinite(own_values).all():
+        if not np.isfinite(run_values).all():
             raise DataError(f"{path}: {metric} has values that are not finite. {COLLECT_AGAIN}")
-        values[len(measured)] = own_values.T
+        values[len(measured)] = run_values.T
         measured.append(run)
     if not measured:
         raise SettingsError(f"{config} has no values of metric {metric!r} in any run")
     rows = [read_run_row(folder.run_row_path(config, run), config, run) for run in measured]
-    if len({len(row["curriculum"]) for row in rows}) > 1:
-        raise DataError(f"{source}: runs of {config} have different numbers of steps")
-    if step[-1] > len(rows[0]["curriculum"]):
+    updates = len(rows[0]["curriculum"])
+    longer = [f"{row['run']} ({len(row['curriculum'])})" for row in rows if len(row["curriculum"]) != updates]
+    if longer:
+        raise DataError(
+            f"{source}: runs of {config} have different numbers of updates: {', '.join(longer)}, and {measured[0]} "
+            f"({updates}). Record runs of each length as a config of their own"
+        )
+    if step[-1] > updates:
         raise DataError(f"{source}: {config} was measured at step {step[-1]}, after its last update")
     by_id = {example.id: example for example in read_examples(folder, task, "test")}
     missing = sorted(set(test_ids) - by_id.keys())
     if missing:
         raise DataError(f"{folder.examples_path(task, 'test')}: test example {missing[0]} is missing")
     pool = _pool(read_examples(folder, task, "pool"), rows, unseen)
-    unknown = {key for row in rows for batch in row["curriculum"] for key in batch} - {each.id for each in pool}
+    unknown = {key for row in rows for batch in row["curriculum"] for key in batch} - {example.id for example in pool}
     if unknown:
         raise DataError(f"{folder.examples_path(task, 'pool')}: pool example {min(unknown)} is missing")
     return Dynamics(
@@ -313,5 +344,5 @@ def read_dynamics(
         base_revision=rows[0]["base_revision"],
         batch_size=rows[0]["batch_size"],
         tokenization=folder.tokenization(config),
-        own_metric=own.get(metric),
+        own_metric=own_metrics.get(metric),
     )

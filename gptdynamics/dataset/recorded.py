@@ -1,4 +1,4 @@
-"""What the manifest of a recorded config says: how runs of somebody's own training were measured, and on what."""
+"""The manifest entry of a recorded config: how runs of a user's training were measured, and on which examples."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class RecordSettings:
-    """How runs are measured. All runs of a config have the same; the defaults are those of `RunSettings`.
+    """How runs are measured. All runs of a config have the same settings; the defaults are those of `RunSettings`.
 
     Attributes:
         eval_every: updates between measurements of loss and accuracy.
         generate_every: updates between measurements of sampled text: BLEU, ROUGE-L and a task's own metrics.
-        base_model: what names the model that runs start from: `nano`, a Pythia size, a Hub id or a folder. None: what
-            the model was loaded from.
-        labels: of a label task that is not registered, its targets. None: the task is registered, or one of text.
+        base_model: the model that runs start from: `nano`, a Pythia size, a Hub id or a folder. None: the name that
+            the model was loaded by.
+        labels: the targets of a label task that is not registered. None: the task is registered, or generates text.
         max_length: longer inputs are cut from the left of the prompt.
-        precision: `fp32`, or `bf16` for forward passes in mixed precision; other weights than fp32 need it.
+        precision: `fp32`, or `bf16` for forward passes in mixed precision; weights other than fp32 need `bf16`.
         temperature, top_p: of sampled text.
         seed: of sampled text, together with the run's number, the step and the example.
-        text_tokenizer: of BLEU and ROUGE-L, as of `RunSettings`.
+        text_tokenizer: of BLEU and ROUGE-L, see `RunSettings`.
     """
 
     eval_every: int = 1
@@ -61,14 +61,14 @@ class RecordSettings:
 
 @dataclass(frozen=True)
 class Recorded(RecordSettings):
-    """What all runs of a recorded config share.
+    """Settings that all runs of a recorded config share.
 
     Attributes:
-        declared: whether the task is known by `labels` only: it is neither of the package nor of a task file.
-        tokenization: how test examples became tokens: `joined` or `separate`, as of `tokenize_example`; `rules`: a
-            `TokenRule` for each task, inferred from what was trained; or `rows`: a digest of ids that were given.
-        pool_size: training examples there are to draw from, of each task of a mixture.
-        test_examples: that are followed, of each task of a mixture.
+        declared: whether the task is given by `labels` only, and comes neither with the package nor in a task file.
+        tokenization: how test examples were tokenised: `joined` or `separate`, see `tokenize_example`; `rules`: a
+            `TokenRule` for each task, inferred from the training; or `rows`: a digest of given ids.
+        pool_size: number of training examples in the pool, for each task of a mixture.
+        test_examples: number of test examples, for each task of a mixture.
     """
 
     declared: bool = False
@@ -108,14 +108,14 @@ class Recorded(RecordSettings):
 
 
 def config_task(folder: DatasetFolder, config: str) -> Task | Mixture:
-    """The task of a config: as its folder declares it, if its runs were recorded; else the registered one."""
+    """The task of a config: the one that its folder declares, if its runs were recorded; else the registered one."""
     recorded = recorded_config(folder, config)
     name = config_parts(config)[0]
     return get_task(name) if recorded is None else recorded.task(name)
 
 
 def recorded_config(folder: DatasetFolder, config: str) -> Recorded | None:
-    """What the runs of a config share, if they were recorded; raises DataError if the manifest is damaged."""
+    """Settings that the runs of a recorded config share; None if it was not recorded. DataError if damaged."""
     values = folder.recording(config)
     if values is None:
         return None

@@ -13,7 +13,7 @@ from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 from gptdynamics.errors import DataError
 from gptdynamics.metrics import Metric, names_of
 
-# What a user can do about a damaged file of a dataset.
+# The remedy for a damaged file of a dataset.
 COLLECT_AGAIN = "Move it out of the folder and run the same collect command again"
 
 GRADIENT_COLUMNS = ("grad_dot", "update_dot")
@@ -26,13 +26,13 @@ _WIDE_VALUES = pa.list_(pa.float64())
 def trajectory_schema(
     metrics: Sequence[Metric], mixture: bool = False, gradients: bool = False, wide: bool = False
 ) -> pa.Schema:
-    """A row for each (run, test example); metrics that need text have a step list of their own.
+    """A row for each (run, test example); metrics that need text have their own list of steps.
 
     Args:
-        metrics: that the config follows.
-        mixture: whether test examples are of several tasks; then a column says which.
+        metrics: of the config.
+        mixture: whether there is a column for the task, because test examples are of several tasks.
         gradients: whether some runs of the config record gradient products.
-        wide: whether metrics are 64-bit numbers, as in imported runs, whose values must come back as they were.
+        wide: whether metrics are 64-bit numbers, as in imported runs, so that their values can be exported unchanged.
     """
     values = _WIDE_VALUES if wide else _VALUES
     columns: list[tuple[str, pa.DataType]] = [("run", pa.string()), ("test_id", pa.int32())]
@@ -102,7 +102,7 @@ _RUN_COLUMNS = pa.schema(
 COUNTERFACTUAL_COLUMNS = ("repeats", "left_out")
 RUN_SCHEMA = _RUN_COLUMNS.append(pa.field("repeats", pa.string())).append(pa.field("left_out", pa.list_(pa.int32())))
 
-# The arguments of somebody's own trainer are one JSON object.
+# The settings of a user's training are one JSON object.
 RECORDED_RUN_SCHEMA = _RUN_COLUMNS.append(pa.field("hyperparameters", pa.string()))
 
 EXAMPLE_SCHEMA = pa.schema(
@@ -118,7 +118,7 @@ EXAMPLE_SCHEMA = pa.schema(
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a table whole or not at all, laid out for quick reading of single trajectories.
+    """Write a table atomically, laid out for quick reading of single trajectories.
 
     zstd, row groups of 1000, a page index, content-defined chunking; float lists are byte-stream-split
     and never dictionary-encoded.
@@ -128,7 +128,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         for field in table.schema
         if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type)
     ]
-    others = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    plain_columns = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
 
     def write(target: Path) -> None:
         pq.write_table(
@@ -139,7 +139,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
             write_page_index=True,
             write_page_checksum=True,
             use_content_defined_chunking=True,
-            use_dictionary=others,
+            use_dictionary=plain_columns,
             use_byte_stream_split=floats,
         )
 
@@ -155,7 +155,7 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def with_types(table: pa.Table, types: Mapping[str, pa.DataType], path: Path) -> pa.Table:
-    """A table whose columns have these types; what other writers made wider is narrowed.
+    """A table whose columns have these types; wider types of other writers are narrowed.
 
     Raises DataError if a column of the file `path` cannot have its type without loss.
     """

@@ -1,4 +1,4 @@
-"""How far a dataset folder is: runs that are done, running, failed and missing, and how long the rest will take."""
+"""The status of a dataset folder: runs that are done, running, failed and missing, and the time that is left."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _STATES = ("done", "running", "failed", "missing")
 
 @dataclass(frozen=True)
 class ConfigStatus:
-    """How far one config is. Runs are named as in the config, in the order of the plan.
+    """The status of one config. Runs are in the order of the plan.
 
     Attributes:
         done: planned runs that are finished.
         running: planned runs that a collector has claimed.
         failed: reasons of planned runs that diverged, by run.
-        missing: planned runs that are none of these.
+        missing: planned runs that are neither done, running nor failed.
         extra: finished runs that are not planned.
-        projecting: whether a collector is making the projected gradients of the base model.
-        seconds, timed: that its finished runs took, and how many of them have a timing.
+        projecting: whether a collector is computing the projected gradients of the base model.
+        seconds, timed: seconds that its finished runs took, and the number of these runs that have a timing.
     """
 
     config: str
@@ -50,19 +50,19 @@ class ConfigStatus:
 
     @property
     def planned(self) -> int:
-        """Planned runs."""
+        """Number of planned runs."""
         return len(self.done) + len(self.running) + len(self.failed) + len(self.missing)
 
     @property
     def seconds_left(self) -> float | None:
-        """Of one worker, for the missing and the running runs; None if no finished run has a timing."""
-        left = len(self.missing) + len(self.running)
-        if not left:
+        """Seconds of one worker for the missing and the running runs; None if no finished run has a timing."""
+        unfinished = len(self.missing) + len(self.running)
+        if not unfinished:
             return 0.0
-        return left * self.seconds / self.timed if self.timed else None
+        return unfinished * self.seconds / self.timed if self.timed else None
 
     def counts(self, split: Split) -> dict[str, int]:
-        """How many planned runs of a split are `done`, `running`, `failed` and `missing`."""
+        """Numbers of planned runs of a split that are `done`, `running`, `failed` and `missing`."""
         return {state: sum(split_of(run) == split for run in getattr(self, state)) for state in _STATES}
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,10 +81,10 @@ class ConfigStatus:
 
 
 def held_claims(root: Path) -> set[tuple[str, str]]:
-    """Config and run (`VECTORS` for its projected gradients) of the jobs that a collector is doing now.
+    """Config and run (`VECTORS` for projected gradients) of the jobs that a collector is doing now.
 
-    A shared lock on the claim's file tells whether it is held: that writes nothing, needs no right to write, and two
-    who ask do not take each other for collectors.
+    Tested with a shared lock on the claim's file: it writes nothing, needs no write permission, and two processes that
+    test at the same time do not mistake each other for collectors.
     """
     held = set()
     for path in root.glob(".claims/*.lock"):
@@ -111,23 +111,23 @@ def _held(path: Path) -> bool:
 
 
 def folder_status(out: Path, plan: Plan | None = None) -> list[ConfigStatus]:
-    """How far each config of a folder is.
+    """The status of each config of a folder.
 
     Args:
         out: the dataset folder.
-        plan: what shall be in it; None: what was planned when its configs were begun.
+        plan: its planned runs; None: those in its manifests.
 
     Raises:
-        DataError: without a plan, the folder does not exist or holds no config; or one of its files is damaged.
-        SettingsError: a config was begun with other settings than the plan's; the message lists them.
+        DataError: without a plan, the folder does not exist or has no config; or one of its files is damaged.
+        SettingsError: a config has other settings than in the plan; the message lists them.
     """
     folder = DatasetFolder(out)
     if plan is None:
         if not folder.root.is_dir():
-            raise DataError(f"{out}: no such dataset folder; name the one that collect was given as --output")
+            raise DataError(f"{out}: no such dataset folder; name the --output of collect")
         planned = {config: _planned(folder, config) for config in folder.configs()}
         if not planned:
-            raise DataError(f"{out}: nothing was begun there; name a plan with --plan to see what it would hold")
+            raise DataError(f"{out}: it has no configs; name a plan with --plan to see what it would collect")
     else:
         for entry in plan:
             folder.check_settings(entry)
@@ -145,11 +145,11 @@ def _planned(folder: DatasetFolder, config: str) -> list[str]:
         return planned_names(runs, unseen, counts.get("counterfactuals"))
     except (AttributeError, TypeError, ValueError) as error:
         path = folder.manifest_path(config)
-        raise DataError(f"{path}: planned {counts!r} are no counts of runs. Restore it, or give --plan") from error
+        raise DataError(f"{path}: planned {counts!r} must be numbers of runs. Restore it, or give --plan") from error
 
 
 def _config_status(folder: DatasetFolder, config: str, planned: list[str], held: set[tuple[str, str]]) -> ConfigStatus:
-    # Claims were read before the files: a run that has ended since then counts as done.
+    # Claims were read before the files, so a run that has ended since then counts as done.
     finished, failed = folder.finished(config), folder.failed(config)
     done, planned_runs = set(finished), set(planned)
     extra = [run for run in finished if run not in planned_runs]
@@ -168,7 +168,7 @@ def _config_status(folder: DatasetFolder, config: str, planned: list[str], held:
 
 
 def _seconds(path: Path) -> float | None:
-    """What a run took; None if that is not known."""
+    """Seconds that a run took; None if unknown."""
     try:
         timing = read_object(path)
         spent = float(sum(timing.get(name, 0.0) for name in _TIMED))
@@ -178,13 +178,13 @@ def _seconds(path: Path) -> float | None:
 
 
 def status_table(statuses: list[ConfigStatus]) -> Table:
-    """A row for each config, in 80 columns: runs done of those planned by split, running, failed, missing, times."""
+    """A row for each config, in 80 columns: done and planned runs by split, running, failed, missing, times."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0))
     table.add_column("config", overflow="fold")
-    # Most folders have no counterfactual runs: their column is left out, so that the table fits.
+    # The column of counterfactual runs, which most folders do not have, is left out to save space.
     splits = [
         split
         for split in SPLITS
@@ -205,21 +205,21 @@ def status_table(statuses: list[ConfigStatus]) -> Table:
             counts = status.counts(split)
             total = sum(counts.values())
             cells.append(f"{counts['done']}/{total}" if total else "-")
-        cells += [str(len(each)) if each else "-" for each in (status.running, status.failed, status.missing)]
+        cells += [str(len(runs)) if runs else "-" for runs in (status.running, status.failed, status.missing)]
         table.add_row(status.config, *cells, short_time(status.seconds), short_time(status.seconds_left))
     return table
 
 
 def status_notes(statuses: list[ConfigStatus]) -> list[str]:
-    """What the table does not say, a line each: all runs together, what runs now, why runs failed."""
-    done, planned = sum(len(each.done) for each in statuses), sum(each.planned for each in statuses)
-    left = [each.seconds_left for each in statuses]
-    total = sum(each for each in left if each is not None)
+    """Lines in addition to the table: all runs together, the running jobs, why runs failed."""
+    done, planned = sum(len(status.done) for status in statuses), sum(status.planned for status in statuses)
+    left = [status.seconds_left for status in statuses]
+    total = sum(status for status in left if status is not None)
     notes = [f"{done} of {planned} runs done"]
     if total:
-        unknown = sum(each is None for each in left)
-        more = f", without configs of which no run is done yet ({unknown})" if unknown else ""
-        notes[0] += f"; left: {short_time(total)} of one worker{more}"
+        unknown = sum(status is None for status in left)
+        exception = f", without {unknown} configs that have no finished run yet" if unknown else ""
+        notes[0] += f"; left: {short_time(total)} with one worker{exception}"
     for status in statuses:
         if status.running:
             notes.append(f"{status.config}: running now: {', '.join(status.running)}")
@@ -232,7 +232,7 @@ def status_notes(statuses: list[ConfigStatus]) -> list[str]:
 
 
 def short_time(seconds: float | None) -> str:
-    """A time in at most six characters: `41s`, `12m`, `3h05m`, `2d04h`; `?` if it is not known."""
+    """A time in at most six characters: `41s`, `12m`, `3h05m`, `2d04h`; `?` if it is unknown."""
     if seconds is None:
         return "?"
     if seconds < 59.5:

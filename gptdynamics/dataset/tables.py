@@ -1,4 +1,4 @@
-"""What a run leaves behind, as the tables of a dataset repository."""
+"""The results of a run as tables of a dataset repository."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from gptdynamics.tasks import Mixture, Task, get_task
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "numpy", "sacrebleu", "rouge-score")
 
 
-def library_versions(others: Sequence[str] = ()) -> str:
-    """Versions of the libraries that a run's numbers depend on, as JSON; of others, if they are installed."""
+def library_versions(more_libraries: Sequence[str] = ()) -> str:
+    """Versions of the libraries that affect the results of a run, as JSON; those of `more_libraries`, if installed."""
     versions = {name: version(name) for name in _LIBRARIES}
-    for name in others:
+    for name in more_libraries:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return json.dumps(versions, sort_keys=True)
 
 
 def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
-    """The row that describes a run: curriculum, rates, base model (name and revision), every setting, versions."""
+    """The row that describes a run: curriculum, rates, base model (name and revision), all settings, versions."""
     values, parts = settings.for_run(run.name).to_dict(), run_parts(run.name)
     row = {name: values[name] for name in RUN_SCHEMA.names if name in values} | {
         "run": run.name,
@@ -59,7 +59,7 @@ def _lists(values: np.ndarray) -> list[np.ndarray | None]:
 
 
 def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gradients: bool = False) -> pa.Table:
-    """A row for each test example of a run, in the order of the run's columns; `gradients`: the config records some."""
+    """A row for each test example of a run, in their order; `gradients`: whether the config records products."""
     rows = len(test)
     schema = trajectory_schema(task.followed_metrics, len(task.parts) > 1, gradients)
     columns: dict[str, Any] = {
@@ -75,10 +75,10 @@ def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gr
 
 
 def product_table(pool_ids: Sequence[int], run: Run) -> pa.Table:
-    """A row for each (step, pool example) of a run: its gradient's inner products with those of the test examples."""
-    same = {"run": run.name, "part": "pool", "projection_seed": None if run.kernel is None else run.kernel.seed}
+    """A row for each (step, pool example) of a run: inner products of its gradient with all test gradients."""
+    constants = {"run": run.name, "part": "pool", "projection_seed": None if run.kernel is None else run.kernel.seed}
     rows = [
-        same | {"step": step, "id": pool_id, "products": products[index]}
+        constants | {"step": step, "id": pool_id, "products": products[index]}
         for step, products in run.products.items()
         for index, pool_id in enumerate(pool_ids)
     ]
@@ -89,7 +89,10 @@ def product_table(pool_ids: Sequence[int], run: Run) -> pa.Table:
 def vector_table(
     settings: RunSettings, pool: tuple[Sequence[int], np.ndarray], test: tuple[Sequence[int], np.ndarray]
 ) -> pa.Table:
-    """A row for each pool and test example: ids, and projected gradients `[examples, width]`, of the base model."""
+    """A row for each pool and test example: id and projected gradient of the base model.
+
+    `pool` and `test` are ids and vectors `[examples, width]`.
+    """
     rows = [
         {"step": 0, "part": part, "id": example, "vector": vector, "projection_seed": settings.gradient_seed}
         for part, (ids, vectors) in (("pool", pool), ("test", test))

@@ -1,4 +1,4 @@
-"""Proof that a dataset folder is sound, or every fault that it has."""
+"""Checks a dataset folder and lists all of its faults."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class Verification:
     """The result of `verify`.
 
     Attributes:
-        source: what was verified.
+        source: the dataset.
         configs: names of its configs.
-        runs: finished runs that were checked.
-        rows: of all files that were read.
+        runs: number of finished runs that were checked.
+        rows: number of rows that were read.
         faults: everything that is wrong.
-        missing: planned runs that are not there, by config; `base` stands for the projected gradients of the base
-            model. A folder that is not complete is not faulty.
-        failed: reasons of runs that diverged, by `<config>/<run>`. A run that is recorded as failed is not a fault.
-        running: `<config>/<run>` of runs that a collector is making, and files that are being written now.
+        missing: planned runs that do not exist, by config; `base` stands for the projected gradients of the base
+            model. Missing runs are not faults.
+        failed: reasons of runs that diverged, by `<config>/<run>`. These are not faults.
+        running: `<config>/<run>` of runs that a collector is making, and files that are being written.
     """
 
     source: str
@@ -64,25 +64,25 @@ class Verification:
         return vars(self) | {"ok": self.ok, "faults": [vars(fault) for fault in self.faults]}
 
     def summary(self) -> list[str]:
-        """What was checked, and what is not complete, a line each. Faults are not among them."""
+        """Lines about what was checked and what is incomplete, without the faults."""
         faults = f"faults: {len(self.faults)}" if self.faults else "no faults"
         lines = [f"{self.source}: {len(self.configs)} configs, {self.runs} runs, {self.rows} rows checked: {faults}"]
         for config, runs in self.missing.items():
             names = ["projected gradients" if run == VECTORS else run for run in runs]
-            lines.append(f"{config}: planned, but not there yet: {some(names, most=6)}")
-        lines += [f"{run}: diverged, so it has no numbers: {reason}" for run, reason in self.failed.items()]
-        return lines + [f"{what}: in the making, not checked" for what in self.running]
+            lines.append(f"{config}: planned, but missing: {some(names, most=6)}")
+        lines += [f"{run}: diverged, so it has no values: {reason}" for run, reason in self.failed.items()]
+        return lines + [f"{item}: in progress, not checked" for item in self.running]
 
 
-def verify(source: str | Path, on_progress: OnProgress = lambda done, total: None) -> Verification:
+def verify(source: str | Path, on_progress: OnProgress = lambda visited, total: None) -> Verification:
     """Check a dataset folder: every file against the settings of its config, and against the others.
 
     Args:
         source: a dataset folder or a Hub id.
-        on_progress: called with the number of runs that were checked, and of all, after each.
+        on_progress: called after each run with the number of checked runs and of all runs.
 
     Raises:
-        DataError: `source` is neither a folder nor a dataset on the Hub. What is wrong inside it is never raised.
+        DataError: `source` is neither a folder nor a dataset on the Hub. Faults inside it raise no error.
 
     Example:
         >>> import gptdynamics
@@ -99,24 +99,28 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
     running = layout.writing + [f"{config}/{run}" for config, run in sorted(held) if config in layout.configs]
     missing: dict[str, list[str]] = {}
     total = sum(len(files.runs) for files in layout.configs.values())
-    done = checked = 0
+    visited = checked = 0
     for config, files in layout.configs.items():
         for run in files.runs:
             if (config, run) not in held or run in files.trajectories & files.rows:
                 checked += _check_run(folder, facts[config], files, run, findings)
-            done += 1
-            on_progress(done, total)
+            visited += 1
+            on_progress(visited, total)
         for run in sorted(failed[config].keys() & set(files.runs)):
-            what = f"run {run} is recorded as failed, but it has numbers"
+            problem = f"run {run} is recorded as failed, but it has numbers"
             remedy = "Move one of the two out of the folder"
-            findings.add(folder.sidecar_path(config, run, "failed"), "", what, remedy)
+            findings.add(folder.sidecar_path(config, run, "failed"), "", problem, remedy)
         if files.vectors:
             files.vectors = _check_vectors(folder, facts[config], findings)
-        if absent := _missing(facts[config], files, failed[config], held):
-            missing[config] = absent
+        if missing_runs := _missing(facts[config], files, failed[config], held):
+            missing[config] = missing_runs
     check_tasks(folder, findings)
     check_card(folder, findings)
-    reasons = {f"{config}/{run}": reason for config, each in failed.items() for run, reason in each.items()}
+    reasons = {
+        f"{config}/{run}": reason
+        for config, config_failures in failed.items()
+        for run, reason in config_failures.items()
+    }
     return Verification(
         str(source), sorted(layout.configs), checked, findings.rows, findings.faults, missing, reasons, running
     )
@@ -125,8 +129,8 @@ def verify(source: str | Path, on_progress: OnProgress = lambda done, total: Non
 def verify_run(folder: DatasetFolder | Path, config: str, run: str, facts: ConfigFacts | None = None) -> list[Fault]:
     """Check the files of a single run, against its config's manifest.
 
-    `facts` is what the manifest says, if it was read already; else it is read, and its faults are among those returned.
-    Raises SettingsError if `config` or `run` is no name of one.
+    `facts` is the content of the manifest; None: it is read, and its faults are returned, too. Raises SettingsError if
+    `config` or `run` is not a valid name.
     """
     folder = folder if isinstance(folder, DatasetFolder) else DatasetFolder(folder)
     findings = Findings(folder.root)
@@ -140,15 +144,15 @@ def verify_run(folder: DatasetFolder | Path, config: str, run: str, facts: Confi
 
 
 def _check_run(folder: DatasetFolder, facts: ConfigFacts, files: ConfigFiles, run: str, findings: Findings) -> bool:
-    """Check the files of a run; whether its trajectories and its row are both there."""
+    """Check the files of a run; returns whether its trajectories and its row both exist."""
     trajectories, row = folder.run_path(facts.config, run), folder.run_row_path(facts.config, run)
     products, settings = folder.products_path(facts.config, run), facts.settings
-    lacks = [name for name, runs in (("trajectories", files.trajectories), ("row", files.rows)) if run not in runs]
-    if lacks and run not in files.misnamed:
+    absent = [name for name, runs in (("trajectories", files.trajectories), ("row", files.rows)) if run not in runs]
+    if absent and run not in files.misnamed:
         present = [(trajectories, files.trajectories), (row, files.rows), (products, files.products)]
         path = next((path for path, runs in present if run in runs), trajectories)
-        what = f"run {run} has no {' and no '.join(lacks)}: its collection was cut short, or a file was lost"
-        findings.add(path, "", what, "Run the same collect command again, or fetch the folder again")
+        problem = f"run {run} has no {' and no '.join(absent)}: its collection was cut short, or a file was lost"
+        findings.add(path, "", problem, "Run the same collect command again, or fetch the folder again")
     updates = settings.run_steps if settings else None
     if run in files.rows:
         updates = check_run_row(findings, row, facts, run)
@@ -158,26 +162,26 @@ def _check_run(folder: DatasetFolder, facts: ConfigFacts, files: ConfigFiles, ru
     if run in files.products and (follows is not False or is_kernel(products)):
         check_products(findings, products, facts, run, updates)
     elif settings and run in files.products:
-        what = f"gradients = {settings.gradients!r} records none for run {run}"
-        findings.add(products, "", what, "Move it out of the folder")
-    elif settings and follows and not lacks and run not in files.misnamed:
-        what = f"gradients = {settings.gradients!r} records products for run {run}, and there are none"
+        problem = f"with gradients = {settings.gradients!r}, run {run} has no products"
+        findings.add(products, "", problem, "Move it out of the folder")
+    elif settings and follows and not absent and run not in files.misnamed:
+        problem = f"with gradients = {settings.gradients!r}, run {run} must have products, but they are missing"
         remedy = "Move the run's trajectories out of the folder and run the same collect command again"
-        findings.add(products, "", what, remedy)
-    return not lacks
+        findings.add(products, "", problem, remedy)
+    return not absent
 
 
 def _check_vectors(folder: DatasetFolder, facts: ConfigFacts, findings: Findings) -> bool:
-    """Check the projected gradients of a config; whether they are all there."""
+    """Check the projected gradients of a config; returns whether they are complete."""
     path = folder.vectors_path(facts.config)
     if facts.settings and facts.settings.gradients == "none":
-        findings.add(path, "", "gradients = 'none' makes no projected gradients", "Move it out of the folder")
+        findings.add(path, "", "with gradients = 'none' there are no projected gradients", "Move it out of the folder")
         return True
     return check_vectors(findings, path, facts, unseen=(facts.planned or {}).get("unseen_runs", 0) > 0)
 
 
 def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str, str]:
-    """Reasons of failed runs. What is wrong with the sidecars of a config becomes faults."""
+    """Reasons of failed runs; problems of a config's sidecar files become faults."""
     failed: dict[str, str] = {}
     for path in sorted((folder.root / "sidecar" / config).glob("*.json")):
         run, _, kind = path.stem.rpartition(".")
@@ -197,7 +201,7 @@ def _failed(folder: DatasetFolder, config: str, findings: Findings) -> dict[str,
 
 
 def _missing(facts: ConfigFacts, files: ConfigFiles, failed: dict[str, str], held: set[tuple[str, str]]) -> list[str]:
-    """Planned runs that are neither there nor being made."""
+    """Planned runs that neither exist nor are being made."""
     counts = facts.planned or {}
     planned = planned_names(counts.get("runs", 0), counts.get("unseen_runs", 0), facts.counterfactuals)
     if facts.settings is not None and facts.settings.gradients != "none":
@@ -207,10 +211,10 @@ def _missing(facts: ConfigFacts, files: ConfigFiles, failed: dict[str, str], hel
 
 
 def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, ConfigFacts], findings: Findings) -> None:
-    """Check every task's examples, and that they are as many as the configs' runs need; `facts` get the counts."""
-    tasks = {config_parts(config)[0]: each.task for config, each in facts.items()}
+    """Check every task's examples, and that the configs' runs have enough of them; adds their counts to `facts`."""
+    tasks = {config_parts(config)[0]: known.task for config, known in facts.items()}
     # In a damaged folder a task may have imported and collected configs: then its examples need no targets.
-    imported = {config_parts(config)[0] for config, each in facts.items() if each.imported}
+    imported = {config_parts(config)[0] for config, known in facts.items() if known.imported}
     counts: dict[tuple[str, str], int | None] = {}
     for name, parts in layout.examples.items():
         task = tasks.get(name)
@@ -222,24 +226,24 @@ def _check_examples(folder: DatasetFolder, layout: Layout, facts: dict[str, Conf
         for part in parts:
             counts[name, part] = check_examples(findings, folder.examples_path(name, part), task, name in imported)
     absent: set[Path] = set()
-    for config, each in list(facts.items()):
+    for config, known in list(facts.items()):
         name = config_parts(config)[0]
-        facts[config] = replace(each, pool=counts.get((name, "pool")), test=counts.get((name, "test")))
+        facts[config] = replace(known, pool=counts.get((name, "pool")), test=counts.get((name, "test")))
         if not layout.configs[config].trajectories:
             continue
-        for part, count in _needed_examples(each, layout.configs[config]).items():
+        for part, count in _needed_examples(known, layout.configs[config]).items():
             path = folder.examples_path(name, part)
             present = counts.get((name, part))
             if (name, part) not in counts and path not in absent:
-                findings.add(path, "", f"there is no such file, and runs of {config} need it")
+                findings.add(path, "", f"there is no such file, but runs of {config} need it")
                 absent.add(path)
             elif present is not None and present < count:
-                what = f"it ends at {present - 1}, and runs of {config} need those up to {count - 1}"
-                findings.add(path, "id", what)
+                problem = f"it ends at {present - 1}, but runs of {config} need ids up to {count - 1}"
+                findings.add(path, "id", problem)
 
 
 def _needed_examples(facts: ConfigFacts, files: ConfigFiles) -> dict[str, int]:
-    """How many pool and test examples the runs of a config need."""
+    """Numbers of pool and test examples that the runs of a config need."""
     shared = facts.settings or facts.recorded
     if shared is None or facts.task is None or facts.test_ids is None:
         return {"pool": 1, "test": 1}

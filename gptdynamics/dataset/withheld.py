@@ -1,4 +1,4 @@
-"""A copy of a dataset folder that leaves out texts which may not be passed on."""
+"""A copy of a dataset folder without texts that may not be redistributed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gptdynamics.tasks.kept_tasks import FOLDER
 
 
 def may_be_passed_on(task: str) -> bool:
-    """Whether the texts of a task are our own: its rows are generated."""
+    """Whether the texts of a task may be redistributed, because this package generates its rows."""
     return is_registered(task) and hasattr(get_task(task), "rows")
 
 
 def _withhold(row: dict[str, Any], task: Task | Mixture) -> dict[str, Any]:
-    """The row without texts. The label of a label task stays: it is not a text, and says what a run was taught."""
+    """The row without texts, but with the label of a label task, which is not a text and is needed for analysis."""
     label = row["target"] if not isinstance(task, Mixture) and task.labels else None
-    # The other fields of an imported example may be texts, too.
+    # Further fields of an imported example may be texts, too.
     source = {name: value for name, value in json.loads(row["source"]).items() if name != "fields"}
     source_text = json.dumps(source, sort_keys=True)
     return row | {"prompt": None, "target": label, "references": None, "source": source_text}
@@ -37,10 +37,10 @@ def _withhold(row: dict[str, Any], task: Task | Mixture) -> dict[str, Any]:
 def copy_without_texts(source: Path, out: Path, keep: Callable[[str], bool] = may_be_passed_on) -> None:
     """Copy a dataset folder to `out` without texts of tasks that `keep` does not allow; their rows name their source.
 
-    Sidecars are not copied: what differs between two identical runs is nothing to pass on.
+    Timings are not copied, because they differ between identical runs.
 
     Raises:
-        DataError: `out` holds something already, or a file is damaged.
+        DataError: `out` is not empty, or a file is damaged.
     """
     folder, copied = DatasetFolder(source), DatasetFolder(out)
     check_new_folder(out, "another path")

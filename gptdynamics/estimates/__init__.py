@@ -1,4 +1,4 @@
-"""What a run or a plan costs, before it is started."""
+"""The cost of a run or a plan, before it is started."""
 
 from gptdynamics.estimates.flops import RunFlops, run_flops
 from gptdynamics.estimates.lengths import Lengths, TaskLengths, task_lengths

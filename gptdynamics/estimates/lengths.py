@@ -1,4 +1,4 @@
-"""How long the inputs of a task are, in tokens, as recorded in `lengths.toml`."""
+"""The lengths of the inputs of a task, in tokens, as recorded in `lengths.toml`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Prompt and target tokens of each example, or means of groups of equally many examples."""
+    """Prompt and target tokens of each example, or means over groups of examples of equal size."""
 
     pairs: tuple[tuple[float, float], ...]
 
     def cut(self, longest: int) -> Lengths:
-        """What is left of inputs of at most `longest` tokens: a prompt loses what is too much, and keeps one token."""
+        """The lengths with prompts cut so that inputs have at most `longest` tokens; a prompt keeps at least one."""
         return Lengths(tuple((max(1.0, min(prompt, longest - target)), target) for prompt, target in self.pairs))
 
     @property
     def inputs(self) -> np.ndarray:
-        """Tokens that each example feeds in: all but the last of its target."""
+        """Input tokens of each example: all but the last token of its target."""
         return np.sum(self.pairs, axis=1) - 1
 
     @property
@@ -41,16 +41,16 @@ class Lengths:
 
     @property
     def fed(self) -> float:
-        """Mean tokens fed in."""
+        """Mean number of input tokens."""
         return self.longest_of(1)[0]
 
     @property
     def square(self) -> float:
-        """Mean square of the tokens fed in, which attention grows with."""
+        """Mean squared number of input tokens, to which the cost of attention is proportional."""
         return self.longest_of(1)[1]
 
     def longest_of(self, draws: int) -> tuple[float, float]:
-        """Mean and mean square of the tokens fed in by the longest of `draws` examples drawn at random.
+        """Mean and mean square of the input tokens of the longest of `draws` examples drawn at random.
 
         Of n lengths in order, the k-th is the longest of b draws with probability (k / n)^b - ((k - 1) / n)^b.
         """
@@ -61,12 +61,12 @@ class Lengths:
     def batches(self, examples: int, most_tokens: int) -> list[tuple[int, float, float]]:
         """Rows, longest prompt and longest input of each batch of at most `most_tokens` tokens with padding.
 
-        Examples are in order of length; each pair stands for equally many, as nearly as possible.
+        Examples are in order of length; each pair stands for the same number of examples, as nearly as possible.
         """
-        each = sorted((prompt + target - 1, prompt) for prompt, target in self.pairs)
+        ordered = sorted((prompt + target - 1, prompt) for prompt, target in self.pairs)
         batches: list[tuple[int, float, float]] = []
         for index in range(examples):
-            length, prompt = each[index * len(each) // examples]
+            length, prompt = ordered[index * len(ordered) // examples]
             rows, longest_prompt, _ = batches[-1] if batches else (0, 0.0, 0.0)
             if rows and (rows + 1) * length <= most_tokens:
                 batches[-1] = (rows + 1, max(prompt, longest_prompt), length)
@@ -84,7 +84,7 @@ class TaskLengths:
     new_tokens: int = 0
 
     def cut(self, longest: int) -> TaskLengths:
-        """What is left of inputs of at most `longest` tokens."""
+        """The lengths with prompts cut so that inputs have at most `longest` tokens."""
         return TaskLengths(self.pool.cut(longest), self.test.cut(longest), self.new_tokens)
 
 
@@ -94,9 +94,9 @@ def _recorded() -> dict[str, dict[str, Any]]:
 
 
 def task_lengths(task: Task | Mixture, tokenizer: str = "") -> dict[str, TaskLengths]:
-    """Lengths of a task, or of each task of a mixture, by name; of a task without a record the default.
+    """Lengths of a task, or of each task of a mixture, by name; defaults for a task that is not recorded.
 
-    Recorded lengths are Pythia tokens; those of the tokenizer `nano` are scaled to its smaller vocabulary.
+    Recorded lengths are numbers of Pythia tokens; for the tokenizer `nano` they are scaled to its smaller vocabulary.
     """
     recorded = _recorded()
     lengths = {}
@@ -104,7 +104,7 @@ def task_lengths(task: Task | Mixture, tokenizer: str = "") -> dict[str, TaskLen
         entry, scale = recorded[task.scenario].get(part.name), recorded["scale"].get(tokenizer, 1.0)
         if entry is None:
             entry, scale = recorded["default"]["generated" if part.generates else "labelled"], 1.0
-        # A label stays one token.
+        # A label is one token with any tokenizer.
         scales = (scale, scale if part.generates else 1.0)
         pool, test = (
             Lengths(tuple(map(tuple, (np.array([entry[side]["prompt"], entry[side]["target"]]).T * scales).tolist())))

@@ -1,11 +1,11 @@
-"""How much memory the machine has that this process is on."""
+"""The memory available on this machine."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Of control groups of version 2 and 1: the limit, what is used, and its statistics.
+# Files of control groups of version 2 and 1: the limit, the memory in use, and statistics.
 _CONTAINERS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
     (
@@ -17,8 +17,8 @@ _CONTAINERS = (
 
 
 def available_memory() -> float | None:
-    """Bytes that are free on this machine or in the container that this process is in; None: not known."""
-    amounts = [each for each in (_free_of_machine(), *map(_free_of_container, _CONTAINERS)) if each is not None]
+    """Free bytes on this machine, or in the container of this process; None if unknown."""
+    amounts = [amount for amount in (_free_of_machine(), *map(_free_of_container, _CONTAINERS)) if amount is not None]
     return min(amounts, default=None)
 
 
@@ -29,7 +29,7 @@ def _free_of_machine() -> float | None:
     except (OSError, ValueError, StopIteration, IndexError):
         pass
     try:
-        # No Linux: all that is built in.
+        # Not Linux: all physical memory.
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):
         return None
@@ -42,6 +42,6 @@ def _free_of_container(paths: tuple[str, str, str]) -> float | None:
     except (OSError, ValueError):
         # No container, or one without a limit, which says "max".
         return None
-    # Pages of files that nobody needs now are given back.
+    # Inactive pages of files can be reclaimed.
     unneeded = float(statistics.get("total_inactive_file", statistics.get("inactive_file", 0)))
     return max(0.0, limit - used + unneeded)

@@ -1,8 +1,9 @@
-"""How much memory a worker that makes runs needs, by arithmetic.
+"""The memory that a worker needs to make runs, by arithmetic.
 
-Numbers have four bytes. A worker holds the base model, the copy of it that a run trains, and of what is trained the
-gradients and AdamW's two moments. Beside that it makes one thing after another: updates, measurements, texts, gradient
-products; the largest counts. What a pass keeps is rough: so many numbers a layer and token, and the logits of targets.
+Numbers have four bytes. A worker holds the base model, the copy of it that a run trains, and for the trained weights
+their gradients and AdamW's two moments. In addition it does one thing after another: updates, measurements, sampling,
+gradient products; the largest of these counts. Activations of a pass are a rough estimate: a number of values for each
+layer and token, and the logits of targets.
 Measured with a kernel: nano 524 MiB where 534 are estimated, SmolLM2-135M 4,004 MiB where 4,397 are.
 """
 
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 GIB = 2**30
 # Python, torch, transformers and the tasks' rows, measured in a worker of nano.
 LIBRARIES = 400 * 2**20
-# What all processes of a machine share of it: the libraries' files.
+# The part of it that all processes of a machine share: the libraries' files.
 SHARED = 170 * 2**20
-# Of `gradients.passes`, `gradients.kernels` and `gradients.products`, written here again so that an estimate needs no
-# torch: tokens of a batch, its activations as a multiple of what is captured, examples of the second seed's sample, and
-# the memory of exact products.
+# Copies of constants of `gradients.passes`, `gradients.kernels` and `gradients.products`, so that an estimate needs no
+# torch: tokens of a batch, its activations as a multiple of the captured ones, examples of the second seed's sample,
+# and the memory of exact products.
 _KERNEL_TOKENS, _ACTIVATIONS, _ERROR_SAMPLE, _EXACT_PRODUCTS = 1024, 3, 20, 2**31
 _NUMBER = 4
 
@@ -40,9 +41,9 @@ class WorkerMemory:
     Attributes:
         libraries: of the process itself.
         weights: of the base model and of the copy that is trained.
-        training: gradients and two moments of what is trained.
+        training: gradients and two moments of the trained weights.
         passes: activations and logits of the largest pass of an update, a measurement, or a batch of texts.
-        products: of a kernel or of exact gradient products, on top of the rest; 0 without.
+        products: of a kernel or of exact gradient products, in addition to the rest; 0 without them.
     """
 
     libraries: float
@@ -53,12 +54,12 @@ class WorkerMemory:
 
     @property
     def total(self) -> float:
-        """All of it; passes and gradient products follow each other."""
+        """Bytes in all; of passes and gradient products only the larger counts, as one follows the other."""
         return self.libraries + self.on_device
 
     @property
     def on_device(self) -> float:
-        """What is on the GPU, where there is one."""
+        """Bytes on the GPU, if there is one."""
         return self.weights + self.training + max(self.passes, self.products)
 
     def __str__(self) -> str:
@@ -74,13 +75,13 @@ def worker_memory(
     kernel: KernelSettings | None = None,
     exact_products: bool = False,
 ) -> WorkerMemory:
-    """What a worker needs that makes runs of a config.
+    """The memory that a worker needs to make runs of a config.
 
     Args:
         shape: of the base model.
         settings: of the runs.
-        lengths: of the tasks that they train on and are measured by.
-        kernel: how kernels are taken; None: they are not.
+        lengths: of the tasks of pool and test set.
+        kernel: how kernels are computed; None: none are.
         exact_products: whether runs record exact gradient products.
     """
     trained = shape.adapter_weights(settings.lora_rank) if settings.lora_rank else shape.weights
@@ -108,46 +109,46 @@ def _test_examples(settings: RunSettings) -> int:
 
 
 def _pass_bytes(shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths]) -> float:
-    """The largest of a batch of training, of a measurement, and of texts."""
+    """Bytes of the largest batch of training, measurement or sampling."""
     from gptdynamics.tasks import get_task
 
     context = min(shape.context, settings.max_length)
-    kept = shape.layers * (16 * shape.hidden + (shape.mlp_matrices + 1) * shape.intermediate)
-    passing = 6 * shape.hidden + shape.mlp_matrices * shape.intermediate
-    cached = 2 * shape.layers * shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
+    training_numbers = shape.layers * (16 * shape.hidden + (shape.mlp_matrices + 1) * shape.intermediate)
+    inference_numbers = 6 * shape.hidden + shape.mlp_matrices * shape.intermediate
+    cache_numbers = 2 * shape.layers * shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
     largest = 0.0
     for part in get_task(settings.task).test_parts:
-        cut = lengths[part.name].cut(context)
-        longest = cut.pool.longest_of(settings.batch_size)[0]
+        cut_lengths = lengths[part.name].cut(context)
+        longest = cut_lengths.pool.longest_of(settings.batch_size)[0]
         # Logits, their softmax and its gradient.
-        update = settings.batch_size * (longest * kept + cut.pool.target * 3 * shape.vocabulary)
-        rows = min(settings.test_examples, LOSS_BATCH_TOKENS / cut.test.fed)
-        measurement = rows * (cut.test.fed * passing + cut.test.target * 2 * shape.vocabulary)
+        update = settings.batch_size * (longest * training_numbers + cut_lengths.pool.target * 3 * shape.vocabulary)
+        rows = min(settings.test_examples, LOSS_BATCH_TOKENS / cut_lengths.test.fed)
+        measurement = rows * (cut_lengths.test.fed * inference_numbers + cut_lengths.test.target * 2 * shape.vocabulary)
         largest = max(largest, update, measurement)
         if names_of(part.followed_metrics, needs_text=True):
-            each = min(context, cut.test.prompt + cut.new_tokens)
-            rows = min(settings.test_examples, TEXT_BATCH_TOKENS / each)
-            largest = max(largest, rows * (each * (cached + passing) + 3 * shape.vocabulary))
+            length = min(context, cut_lengths.test.prompt + cut_lengths.new_tokens)
+            rows = min(settings.test_examples, TEXT_BATCH_TOKENS / length)
+            largest = max(largest, rows * (length * (cache_numbers + inference_numbers) + 3 * shape.vocabulary))
     return _NUMBER * largest
 
 
 def kernel_bytes(
     shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], kernel: KernelSettings
 ) -> float:
-    """What taking a kernel needs: one whole gradient, by which coverage is found out, or what is projected."""
+    """The memory that a kernel needs: one whole gradient, to determine the coverage, or the projected gradients."""
     limit = kernel.memory * GIB
     trained = shape.adapter_weights(settings.lora_rank) if settings.lora_rank else shape.weights
-    matrices, feature = (_NUMBER * each for each in shape.projected_numbers(kernel.columns, settings.lora_rank))
+    matrices, feature = (_NUMBER * numbers for numbers in shape.projected_numbers(kernel.columns, settings.lora_rank))
     narrow = shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
     captured = shape.layers * (8 * shape.hidden + 2 * narrow + shape.mlp_matrices * shape.intermediate)
-    longest = max(each.pool.fed for each in lengths.values())
+    longest = max(numbers.pool.fed for numbers in lengths.values())
     tokens = min(_KERNEL_TOKENS, settings.pool_size * settings.parts * longest)
     batch = min(limit / 4, _ACTIVATIONS * _NUMBER * captured * tokens)
-    held = min(_test_examples(settings) * feature, max(feature, 0.7 * limit - matrices))
+    test_bytes = min(_test_examples(settings) * feature, max(feature, 0.7 * limit - matrices))
     second_seed = matrices + _ERROR_SAMPLE * feature
-    return max(_NUMBER * trained, matrices + max(held, second_seed) + batch)
+    return max(_NUMBER * trained, matrices + max(test_bytes, second_seed) + batch)
 
 
 def smallest_kernel_memory(shape: ModelShape, settings: RunSettings, kernel: KernelSettings) -> float:
-    """The GiB below which a kernel is refused: its random matrices and one example's projected gradients."""
+    """The least memory of a kernel, in GiB: its random matrices and one example's projected gradients."""
     return _NUMBER * sum(shape.projected_numbers(kernel.columns, settings.lora_rank)) / 0.7 / GIB

@@ -1,4 +1,4 @@
-"""The sizes of a causal language model that its arithmetic depends on."""
+"""The sizes of a causal language model that determine its operations and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Architectures whose MLP multiplies two projections of its input, by how their `model_type` begins.
 _GATED = ("llama", "mistral", "mixtral", "qwen", "gemma", "phi3", "olmo", "smollm", "granite", "cohere")
 _SIZES = ("layers", "hidden", "heads", "vocabulary", "context")
-# What a transformers config calls each size, by model family.
+# The names of each size in transformers configs of different model families.
 _CONFIG_NAMES = {
     "layers": ("num_hidden_layers", "n_layer"),
     "hidden": ("hidden_size", "n_embd"),
@@ -35,10 +35,11 @@ class ModelShape:
     """Sizes of a decoder-only transformer.
 
     Attributes:
-        intermediate: width of the MLP, which has three matrices where it is gated.
+        intermediate: width of the MLP.
         vocabulary, context: rows of the output matrix, and the longest input in tokens.
         tied: whether input and output embeddings are one matrix.
         key_value_heads: heads of keys and values. None: as many as `heads`.
+        mlp_matrices: matrices of an MLP: 3 if it is gated, else 2.
     """
 
     layers: int
@@ -74,7 +75,7 @@ class ModelShape:
 
     @property
     def matrix_sides(self) -> list[tuple[tuple[int, int], int]]:
-        """Rows and columns of the matrices, and how many there are; query, key and value count as three."""
+        """Rows and columns of the matrices, and how many there are of each; query, key and value count as three."""
         narrow = self.hidden * (self.key_value_heads or self.heads) // self.heads
         return [
             ((self.hidden, self.hidden), 2 * self.layers),
@@ -84,19 +85,19 @@ class ModelShape:
         ]
 
     def adapter_sides(self, rank: int) -> list[tuple[tuple[int, int], int]]:
-        """The same of adapters of a rank on query, key and value, as if these were one matrix of the hidden width."""
+        """The same for adapters of a rank on query, key and value, as if these were one matrix of the hidden width."""
         return [((rank, self.hidden), self.layers), ((3 * self.hidden, rank), self.layers)]
 
     def projected_numbers(self, columns: int, rank: int = 0) -> tuple[int, int]:
-        """Numbers in the random matrices that gradients are projected by, and in one example's projected gradients.
+        """The sizes of the random matrices that project gradients, and of one example's projected gradients.
 
         Args:
             columns: of the random matrices.
-            rank: of adapters on query, key and value, of which alone gradients are taken; 0: of all weights.
+            rank: of adapters on query, key and value, if only these have gradients; 0: all weights have.
         """
         sides = self.adapter_sides(rank) if rank else self.matrix_sides
-        matrices = columns * sum(count * side for both, count in sides for side in both if side > columns)
-        return matrices, sum(count * min(rows, columns) * min(wide, columns) for (rows, wide), count in sides)
+        matrices = columns * sum(count * side for dimensions, count in sides for side in dimensions if side > columns)
+        return matrices, sum(count * min(rows, columns) * min(width, columns) for (rows, width), count in sides)
 
     def adapter_weights(self, rank: int) -> int:
         """Weights of adapters of a rank on query, key and value."""
@@ -113,7 +114,7 @@ KNOWN_SHAPES = PYTHIA_SHAPES | {
 
 
 def shape_of(config: PretrainedConfig | dict[str, Any]) -> ModelShape:
-    """The shape of a model from its transformers config, or from what its `config.json` holds.
+    """The shape of a model from its transformers config, or from the content of its `config.json`.
 
     Raises:
         SettingsError: a size is missing.
@@ -125,10 +126,10 @@ def shape_of(config: PretrainedConfig | dict[str, Any]) -> ModelShape:
     }
     for name in _SIZES:
         if not isinstance(values[name], int):
-            raise SettingsError(f"a {values['family'] or 'model'} config says nothing of its {name}")
+            raise SettingsError(f"a {values['family'] or 'model'} config does not say its {name}")
     return ModelShape(
         **{name: values[name] for name in _SIZES},
-        # GPT-2 leaves the width of its MLP out where it is the usual one.
+        # GPT-2's config leaves out the default width of the MLP.
         intermediate=values["intermediate"] or 4 * values["hidden"],
         tied=bool(values["tied"]),
         key_value_heads=values["key_value_heads"],
@@ -137,7 +138,7 @@ def shape_of(config: PretrainedConfig | dict[str, Any]) -> ModelShape:
 
 
 def base_shape(name: str) -> ModelShape:
-    """The shape of a base model by its name: a known size and a folder need no network.
+    """The shape of a base model by its name; known sizes and folders need no network.
 
     Raises:
         SettingsError: its config cannot be read.

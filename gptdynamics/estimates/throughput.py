@@ -1,4 +1,4 @@
-"""How long a plan takes on a device: operations by arithmetic, the device's rate by name, by number or measured."""
+"""The time that a plan takes on a device, from its operations and the device's rate (by name, given, or measured)."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ if TYPE_CHECKING:
 
 # fp32 peaks of the SXM boards' public data sheets, tensor cores unused, in TFLOP/s.
 PEAKS = {"v100": 15.7, "a100": 19.5, "h100": 66.9}
-# Share of a peak, or on a CPU of one large matrix product's rate, that a whole run is taken to reach.
+# Assumed rate of a whole run, as a share of a GPU's peak, or on a CPU of one large matrix product's rate.
 GPU_UTILISATION = 0.4
 CPU_UTILISATION = 0.5
 DEVICES = ("cpu", *PEAKS)
 
 
 def matmul_rate(device: str = "cpu", size: int = 512, seconds: float = 0.3) -> float:
-    """Rate of fp32 products of square matrices, in TFLOP/s: the best within `seconds`. On a CPU, of one thread."""
+    """The best rate of fp32 products of square matrices within `seconds`, in TFLOP/s; on a CPU with one thread."""
     import torch
 
     threads, cpu = torch.get_num_threads(), torch.device(device).type == "cpu"
-    # On a busy machine only the time that this thread had a core counts.
+    # Time of this thread, so that other work on the machine does not count.
     clock = time.thread_time if cpu else time.perf_counter
     torch.set_num_threads(1 if cpu else threads)
     try:
         left, right = torch.ones(size, size, device=device), torch.ones(size, size, device=device)
-        best, until = math.inf, time.perf_counter() + seconds
-        while best == math.inf or time.perf_counter() < until:
-            began = clock()
+        best, deadline = math.inf, time.perf_counter() + seconds
+        while best == math.inf or time.perf_counter() < deadline:
+            start = clock()
             torch.mm(left, right)
             if not cpu:
                 torch.cuda.synchronize(device)
-            best = min(best, clock() - began)
+            best = min(best, clock() - start)
     finally:
         torch.set_num_threads(threads)
     return 2 * size**3 / best / 1e12
 
 
 def throughput(name: str | float) -> float:
-    """What a device sustains over whole runs, in TFLOP/s: a share of its rate, or the number that is given.
+    """The rate of a device over whole runs, in TFLOP/s: a share of its peak rate, or the given number.
 
     Raises:
-        SettingsError: it is none of these.
+        SettingsError: the name is neither a known device nor a number.
     """
     if name in PEAKS:
         return PEAKS[str(name)] * GPU_UTILISATION
@@ -69,7 +69,7 @@ def throughput(name: str | float) -> float:
 
 
 def kernel_seconds(entry: PlanEntry, device: str = "cpu") -> float:
-    """How long one worker takes for the kernel of one run, at all of its steps; its device's rate is measured.
+    """Seconds that one worker takes for the kernel of one run, at all of its steps; measures its device's rate.
 
     Raises:
         SettingsError: the config of the base model cannot be read.
@@ -84,7 +84,7 @@ def kernel_seconds(entry: PlanEntry, device: str = "cpu") -> float:
 
 
 def plan_hours(plan: Plan, tera_flops_per_second: float) -> list[tuple[str, float]]:
-    """Hours that each config of a plan takes on one device; for configs in bf16 give the device's rate in bf16."""
+    """Hours that each config of a plan takes on one device; for configs in bf16, give the device's bf16 rate."""
     from gptdynamics.tasks import get_task
 
     hours = []
@@ -97,10 +97,10 @@ def plan_hours(plan: Plan, tera_flops_per_second: float) -> list[tuple[str, floa
         )
         seconds = sum(
             count
-            * run_flops(shape, each, lengths, follows, entry.kernel if kernel else None).seconds(
+            * run_flops(shape, run_settings, lengths, follows, entry.kernel if kernel else None).seconds(
                 tera_flops_per_second * 1e12
             )
-            for (each, follows, kernel), count in kinds.items()
+            for (run_settings, follows, kernel), count in kinds.items()
         )
         hours.append((entry.config, seconds / 3600))
     return hours

@@ -1,4 +1,4 @@
-"""The layout of the paper authors' published release: import of their runs, export of ours."""
+"""The layout of the paper authors' release: imports their runs, and exports runs of this package."""
 
 from gptdynamics.exchange.exporting import Exported, export_release
 from gptdynamics.exchange.findings import Finding

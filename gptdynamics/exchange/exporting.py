@@ -1,4 +1,4 @@
-"""From a dataset folder into the authors' layout."""
+"""Export of a dataset folder to the authors' layout."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass
 class Exported:
-    """What an export did.
+    """The result of an export.
 
     Attributes:
         runs: folders in the release, by `<config>/<run>`.
-        files: of examples, relative to the release.
-        findings: what the layout has no place for.
+        files: files of examples, relative to the release.
+        findings: what the layout cannot represent.
     """
 
     source: str
@@ -57,16 +57,17 @@ def export_release(
     configs: Iterable[str] = (),
     on_progress: OnProgress = lambda done, total: None,
 ) -> Exported:
-    """Write the runs of a dataset folder in the authors' layout, so that their code reads them.
+    """Write the runs of a dataset folder in the authors' layout, so that their code can read them.
 
-    Imported runs get the files that they were imported from, as JSON values. The layout has no place for step 0,
-    gradients and references; folders of collected runs are named after their settings, with the run's number as seed.
+    Imported runs get the files that they were imported from, with the same JSON values. The layout cannot represent
+    step 0, gradients and references; folders of collected runs are named after their settings, with the run's number as
+    seed.
 
     Args:
         source: a dataset folder or a Hub id.
-        out: the folder to write to. Files that it holds already must be the same.
-        configs: which; none: all.
-        on_progress: called with the number of runs that were written, and of all, after each.
+        out: the folder to write to. Existing files must have the same content.
+        configs: names of configs; empty: all.
+        on_progress: called after each run with the number of written runs and of all runs.
 
     Raises:
         DataError: a file of the dataset is damaged, or one in `out` has other content.
@@ -90,11 +91,13 @@ def export_release(
         for run in runs[config]:
             row = read_run_row(folder.run_row_path(config, run), config, run)
             origin = origins.get(run) or RunOrigin("")
-            taken = exported.runs.values()
+            folder_names = exported.runs.values()
             path = (
-                checked_path(origin.folder, "runs") if run in origins else _own_folder(folder, config, run, row, taken)
+                checked_path(origin.folder, "runs")
+                if run in origins
+                else _own_folder(folder, config, run, row, folder_names)
             )
-            if path.as_posix() in taken:
+            if path.as_posix() in folder_names:
                 raise DataError(f"{folder.manifest_path(config)}: {path} is the folder of two runs")
             table = read_trajectories(folder.run_path(config, run), run)
             _write_run(out / path, row["curriculum"], table.to_pylist(), metrics, origin)
@@ -103,7 +106,7 @@ def export_release(
         if table["step"][0][0].as_py() == 0:
             findings.add(config, "the layout begins at step 1", "step 0 is left out")
         if "gradient_step" in table.column_names or folder.vectors_path(config).exists():
-            findings.add(config, "the layout has no place for gradients", "they are left out")
+            findings.add(config, "the layout cannot represent gradients", "they are left out")
     return exported
 
 
@@ -118,11 +121,11 @@ def _write_new(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     if not path.exists():
         write_text(path, text)
     elif path.read_bytes() != text.encode():
-        raise DataError(f"{path}: it is there already, with other content: give another --output")
+        raise DataError(f"{path}: it exists with other content: give another --output")
 
 
 def _write_examples(out: Path, task: str, part: str, examples: list[Example], findings: Findings) -> list[str]:
-    """Write the examples of a part into the files that they came from, or into one; their names."""
+    """Write the examples of a part to the files that they came from, or to one file; returns the files' names."""
     files: dict[PurePosixPath, list[Example]] = defaultdict(list)
     for example in examples:
         if not example.withheld:
@@ -143,11 +146,13 @@ def _row_number(example: Example) -> int:
 
 
 def _example_row(example: Example) -> dict[str, Any]:
-    """The example's line, with the fields that an import read beside id and input."""
+    """The example's line, with the further fields that an import read."""
     try:
         extra = dict(json.loads(example.source.get("fields", "{}")))
     except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{example.task}, example {example.id}: the fields in its source are no JSON object") from error
+        raise DataError(
+            f"{example.task}, example {example.id}: the fields in its source are not a JSON object. Import it again"
+        ) from error
     return {"id": example.id, "input": example.prompt + example.target} | extra
 
 
@@ -163,18 +168,18 @@ def _example_path(task: str, part: str, example: Example, last: int) -> PurePosi
 
 
 def _own_folder(
-    folder: DatasetFolder, config: str, run: str, row: Mapping[str, Any], taken: Iterable[str]
+    folder: DatasetFolder, config: str, run: str, row: Mapping[str, Any], used_folders: Iterable[str]
 ) -> PurePosixPath:
-    """The folder of a collected run; if another config has a run of that name, it says which config it is."""
+    """The folder of a collected run; its name includes the config if another config has a run of that name."""
     try:
         settings = RunSettings.from_dict(folder.manifest(config)["settings"])
     except TypeError as error:
         path = folder.manifest_path(config)
-        raise DataError(f"{path}: its settings do not say what the folder of run {run} is to be called") from error
+        raise DataError(f"{path}: its settings do not give a name for the folder of run {run}. Restore it") from error
     parent = f"runs/{THEIR_TASKS.get(settings.task, settings.task)}"
     model = row["base_model"] or settings.base
     name = f"{parent}/{run_folder_name(settings, run, model)}"
-    if name in taken:
+    if name in used_folders:
         name = f"{parent}/{run_folder_name(settings, run, model, [f'config-{config}'.replace('_', '-')])}"
     return PurePosixPath(name)
 

@@ -1,4 +1,4 @@
-"""The files of a release in the authors' layout: JSON lines, which may be damaged, repeated or out of order."""
+"""Reads the files of a release in the authors' layout: JSON lines that may be damaged, repeated or out of order."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 UNKNOWN = "unknown"
-# Without a limit, a single wrong step would make a list of all steps before it.
+# Limits the memory for a list of missing steps, which a single wrong step would fill.
 _MOST_STEPS = 10**7
-_LEFT_OUT, _MERGED, _LAST, _SORTED = "left out", "one of them is kept", "the last is kept", "put in order"
+_LEFT_OUT, _MERGED, _LAST, _SORTED = "left out", "one of them is kept", "the last is kept", "sorted"
 _NEW_FIELDS = "it has fields that the layout does not have"
 
 
@@ -34,10 +34,10 @@ class ReleaseFile:
     """A file of a release.
 
     Attributes:
-        path: where it is.
-        place: its path relative to the release, as findings name it.
-        findings: gathers what is wrong with it.
-        last: of different values for one key take the last, as the authors' code does with batches.
+        path: of the file.
+        place: its path relative to the release, for findings.
+        findings: collects its problems.
+        last: use the last of several values for one key, as the authors' code does with batches.
     """
 
     path: Path
@@ -46,12 +46,12 @@ class ReleaseFile:
     last: bool = False
 
     def lines(self, parse: Callable[[dict[str, Any]], Value | None], kind: str) -> Iterator[tuple[int, Value]]:
-        """Number (from 0) and content of each usable line; the others are noted, one finding for each fault.
+        """Number (from 0) and content of each usable line; the other lines become one finding for each fault.
 
-        `parse` reads a JSON object, and returns None if it is not of the `kind` that findings name.
+        `parse` reads a JSON object, and returns None if it is not of this `kind`, which findings name.
         """
         faults: dict[str, list[int]] = {"JSON object": [], kind: []}
-        replaced_in = 0
+        lines_with_surrogates = 0
         try:
             with self.path.open("rb") as stream:
                 for number, line in enumerate(stream):
@@ -62,9 +62,9 @@ class ReleaseFile:
                     except DataError:
                         faults["JSON object"].append(number + 1)
                         continue
-                    # UTF-8 has no surrogates: only escapes make some.
+                    # UTF-8 has no surrogates, so they can only come from escapes.
                     content, replaced = replace_surrogates(content) if b"\\u" in line else (content, 0)
-                    replaced_in += bool(replaced)
+                    lines_with_surrogates += bool(replaced)
                     parsed = parse(content)
                     if parsed is None:
                         faults[kind].append(number + 1)
@@ -72,26 +72,27 @@ class ReleaseFile:
                         yield number, parsed
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-        if replaced_in:
-            subject = "1 line has" if replaced_in == 1 else f"{replaced_in} lines have"
-            self.findings.add(self.place, f"{subject} half of a surrogate pair", "U+FFFD was put in its place")
-        for missing, numbers in faults.items():
+        if lines_with_surrogates:
+            subject = "1 line has" if lines_with_surrogates == 1 else f"{lines_with_surrogates} lines have"
+            self.findings.add(self.place, f"{subject} an unpaired surrogate", "it is replaced by U+FFFD")
+        for expected, numbers in faults.items():
             subject = f"line {some(numbers)} is" if len(numbers) == 1 else f"lines {some(numbers)} are"
-            self.findings.add_each(self.place, (numbers, f"{subject} no {missing}", _LEFT_OUT))
+            self.findings.add_each(self.place, (numbers, f"{subject} no {expected}", _LEFT_OUT))
 
     def merge(self, pairs: Iterable[tuple[Key, Value]], conflict: str) -> tuple[dict[Key, Value], list[Key], list[Key]]:
-        """One value for each key; then the keys that are repeated with the same value, and with different values.
+        """One value for each key, the keys that repeat with the same value, and those with different values.
 
-        Raises DataError, `conflict` with the key for `{}`, if a key has different values and `last` is not set.
+        Raises DataError if a key has different values and `last` is not set; its message is `conflict`, with the key
+        for `{}`.
         """
         values: dict[Key, Value] = {}
         repeated: tuple[list[Key], list[Key]] = ([], [])
         for key, value in pairs:
             if key in values:
-                differs = values[key] != value
-                if differs and not self.last:
-                    raise DataError(f"{conflict.format(key)} (--last takes the last)")
-                repeated[differs].append(key)
+                conflicting = values[key] != value
+                if conflicting and not self.last:
+                    raise DataError(f"{conflict.format(key)} (--last uses the last)")
+                repeated[conflicting].append(key)
             values[key] = value
         return values, *repeated
 
@@ -106,20 +107,20 @@ class MetricFile:
 
     @property
     def grid(self) -> tuple[tuple[int, ...], frozenset[int]]:
-        """Steps and test examples that the metric was measured at."""
+        """Steps and test examples of the metric."""
         return tuple(self.step), frozenset(self.ids)
 
 
 def most_frequent(values: Iterable[Key], size: Callable[[Any], Any] = len) -> Key | None:
-    """The most frequent value; of several the one of the greatest `size`, then the first. None without any."""
+    """The most frequent value; ties go to the greatest `size`, then to the first. None if there are no values."""
     counts = Counter(values)
     return max(counts, key=lambda value: (counts[value], size(value)), default=None)
 
 
 def read_examples(file: ReleaseFile, task: str, part: str, examples: dict[int, Example]) -> None:
-    """Add the examples of a file, lines `{"id", "input"}`, to those of files before it; `part` is `pool` or `test`.
+    """Add the examples of a file, lines `{"id", "input"}`, to `examples`; `part` is `pool` or `test`.
 
-    Of repeated ids the first counts. The file does not say where a prompt ends: the target is left empty.
+    The first of repeated ids counts. The target is left empty, because the file does not say where a prompt ends.
     """
 
     def parse(line: dict[str, Any]) -> tuple[int, str, dict[str, Any]] | None:
@@ -159,11 +160,11 @@ def read_batches(file: ReleaseFile) -> list[list[int]]:
         return step, batch
 
     rows = (row for _, row in file.lines(parse, "step with the ids of its batch"))
-    batches, same, differing = file.merge(rows, "step {} has two different batches")
+    batches, repeated, differing = file.merge(rows, "step {} has two different batches")
     file.findings.add_each(
         file.place,
         (new_fields, f"{_NEW_FIELDS} ({some(sorted(new_fields))})", _LEFT_OUT),
-        (same, f"step {some(same)} occurs more than once with the same batch", _MERGED),
+        (repeated, f"step {some(repeated)} occurs more than once with the same batch", _MERGED),
         (differing, f"step {some(differing)} has different batches", _LAST),
     )
     if not batches:
@@ -178,10 +179,10 @@ def read_batches(file: ReleaseFile) -> list[list[int]]:
 
 
 def read_metric(file: ReleaseFile) -> MetricFile:
-    """The trajectories of one metric: lines `{"id", "loss_trajectory": [{"step", "loss"}]}`, whatever the metric.
+    """The trajectories of one metric: lines `{"id", "loss_trajectory": [{"step", "loss"}]}` for every metric.
 
-    Repeated steps with the same value count once. Test examples whose steps are not those that most have are left out.
-    Raises DataError if there are none, or (without `file.last`) a step or a test example has two different values.
+    Repeated steps with the same value count once. Test examples are left out if their steps are not the most frequent
+    ones. Raises DataError if there are none, or (without `file.last`) a step or test example has two different values.
     """
     repeated_steps: Counter[int] = Counter()
     differing: set[int] = set()
@@ -195,20 +196,20 @@ def read_metric(file: ReleaseFile) -> MetricFile:
                 yield key, (steps, values)
                 continue
             conflict = f"test example {key} has two different values at step {{}}"
-            points, same, different = file.merge(zip(steps, values, strict=True), conflict)
-            if different:
+            points, same_value, other_value = file.merge(zip(steps, values, strict=True), conflict)
+            if other_value:
                 differing.add(key)
             else:
-                repeated_steps.update(set(same))
+                repeated_steps.update(set(same_value))
             ordered = sorted(points)
             if list(points) != ordered:
                 unordered.append(key)
             yield key, (ordered, [points[step] for step in ordered])
 
-    rows, repeated, different = file.merge(trajectories(), "test example {} has two different trajectories")
-    differing.update(different)
-    most = max(repeated_steps.values(), default=0)
-    in_many = f" (in up to {most} trajectories)" if most > 1 else ""
+    rows, repeated, other_value = file.merge(trajectories(), "test example {} has two different trajectories")
+    differing.update(other_value)
+    largest_count = max(repeated_steps.values(), default=0)
+    in_many = f" (in up to {largest_count} trajectories)" if largest_count > 1 else ""
     same_steps = f"step {some(sorted(repeated_steps))} occurs more than once with the same value{in_many}"
     file.findings.add_each(
         file.place,
@@ -218,23 +219,23 @@ def read_metric(file: ReleaseFile) -> MetricFile:
         (repeated, f"test example {some(repeated)} occurs more than once", _MERGED),
         (unordered, f"the steps of {len(unordered)} trajectories are not in order", _SORTED),
     )
-    # If several step lists are equally frequent and long, the one with the lowest steps.
-    usual = most_frequent(
+    # If several lists of steps are equally frequent and long, the one with the lowest steps is used.
+    common = most_frequent(
         (tuple(steps) for steps, _ in rows.values()), lambda steps: (len(steps), [-step for step in steps])
     )
-    if usual is None:
+    if common is None:
         raise DataError("it is empty")
-    ids = [key for key, (steps, _) in rows.items() if tuple(steps) == usual]
-    others = [key for key, (steps, _) in rows.items() if tuple(steps) != usual]
-    missing = sorted(set(usual) - set(rows[others[0]][0])) if others else []
-    why = f"lacks step {some(missing)}" if missing else "has steps that the others lack"
-    done = "those test examples are left out of this file"
-    file.findings.add_each(file.place, (others, f"test example {some(others)} {why}", done))
-    return MetricFile(ids, list(usual), np.array([rows[key][1] for key in ids], dtype=np.float64).T)
+    ids = [key for key, (steps, _) in rows.items() if tuple(steps) == common]
+    differing_ids = [key for key, (steps, _) in rows.items() if tuple(steps) != common]
+    missing = sorted(set(common) - set(rows[differing_ids[0]][0])) if differing_ids else []
+    reason = f"lacks step {some(missing)}" if missing else "has steps that the others lack"
+    action = "those test examples are left out of this file"
+    file.findings.add_each(file.place, (differing_ids, f"test example {some(differing_ids)} {reason}", action))
+    return MetricFile(ids, list(common), np.array([rows[key][1] for key in ids], dtype=np.float64).T)
 
 
 def _parse_trajectory(line: dict[str, Any]) -> tuple[int, list[int], list[float], set[str]] | None:
-    """Test example, steps, values and fields that the layout does not have; None if it is no trajectory."""
+    """Test example, steps, values and fields that the layout does not have; None if it is not a trajectory."""
     key, points = line.get("id"), line.get("loss_trajectory")
     if not _is_count(key) or not isinstance(points, list) or not points:
         return None

@@ -1,4 +1,4 @@
-"""What an import or an export could not take over as it is, and what was done about it."""
+"""Problems that an import or an export found, and what it did about them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One thing that could not be taken over as it is.
+    """One thing that could not be converted unchanged.
 
     Attributes:
         place: file or folder, relative to the release (or config and run of a dataset folder).
-        what: is wrong with it, or does not fit.
-        done: what became of it.
+        what: the problem.
+        done: what was done about it.
     """
 
     place: str
@@ -27,12 +27,12 @@ class Finding:
 
 
 class Findings(list[Finding]):
-    """All findings, in the order in which they were noted."""
+    """All findings, in the order of discovery."""
 
     def add(self, place: str, what: str, done: str) -> None:
-        """Note one."""
+        """Add a finding."""
         self.append(Finding(place, what, done))
 
     def add_each(self, place: str, *cases: tuple[Sized, str, str]) -> None:
-        """Note the faults of a place that occur: for each the occurrences (perhaps none), what it is, what was done."""
+        """Add a finding for each case (occurrences, problem, what was done) that has occurrences."""
         self.extend(Finding(place, what, done) for occurrences, what, done in cases if occurrences)

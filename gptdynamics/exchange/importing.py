@@ -1,4 +1,4 @@
-"""From the authors' layout into a dataset folder."""
+"""Import of a release in the authors' layout into a dataset folder."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class ImportedConfig:
     Attributes:
         runs: folders in the release, by the names of the runs.
         failed: reasons of runs that diverged, by run.
-        metrics: that at least one of its runs has.
-        steps: updates of a run.
-        first_step: the first at which loss was measured.
-        pool, test: how many examples there are.
+        metrics: of its runs, each of at least one run.
+        steps: number of updates of a run.
+        first_step: the first step at which the loss was measured.
+        pool, test: numbers of examples.
     """
 
     config: str
@@ -63,7 +63,7 @@ class ImportedConfig:
 
 @dataclass
 class Imported:
-    """What an import did or, if `dry_run`, would do."""
+    """The result of an import or, if `dry_run`, what it would import."""
 
     source: str
     out: str
@@ -73,7 +73,7 @@ class Imported:
 
     @property
     def runs(self) -> int:
-        """Runs in all."""
+        """Number of runs in all configs."""
         return sum(len(config.runs) for config in self.configs)
 
 
@@ -81,26 +81,26 @@ def import_release(
     source: str | Path,
     out: Path,
     dry_run: bool = False,
-    on_progress: OnProgress = lambda done, total: None,
+    on_progress: OnProgress = lambda checked, total: None,
     last: bool = False,
 ) -> Imported:
-    """Read a release in the authors' layout and write its runs into a dataset folder.
+    """Read a release in the authors' layout and write its runs to a dataset folder.
 
     Runs are numbered in the order of the seeds in their folders' names; runs imported before keep their numbers. What
     the layout does not say is null or `unknown` in the dataset. Runs of one config must have the same steps and test
-    examples; those that do not have what most of them have are left out.
+    examples; runs that differ from the most frequent ones are left out.
 
     Args:
         source: folder of the release, or a dataset's Hub id.
-        out: the dataset folder to write to, or to go on with.
-        dry_run: only say what would be imported.
-        on_progress: called with the number of runs that were read, and of all, after each.
-        last: if a step occurs with different values or batches, take the last, as the authors' code does with batches;
-            without it such a file does not count.
+        out: the dataset folder to write to, or to continue.
+        dry_run: only report what would be imported.
+        on_progress: called after each run with the number of runs read and of all runs.
+        last: if a step occurs with different values or batches, use the last, as the authors' code does with batches;
+            without it such a file is left out.
 
     Raises:
-        DataError: it is no release in this layout, nothing in it can be imported, or `out` holds other values.
-        SettingsError: `out` holds configs of the same names that were not imported.
+        DataError: it is not a release in this layout, nothing in it can be imported, or `out` has other values.
+        SettingsError: `out` has configs of the same names that were not imported.
     """
     check_dataset_folder(Path(out))
     release = Release(local_root(str(source)), last=last)
@@ -111,34 +111,34 @@ def import_release(
     _check_tasks(folder, {runs[0].task for runs in configs.values()})
     if not dry_run:
         folder.remove_leftovers()
-    done = 0
+    checked = 0
     for config, runs in configs.items():
         task = examples.get(runs[0].task, TaskExamples())
         problem = _problem(config, runs[0].task, task)
         names = {} if problem else _run_names(folder, config, runs)
         failed: dict[str, str] = {}
         read: list[ReleasedRun] = []
-        for each in runs:
+        for run_folder in runs:
             try:
-                if not problem and (run := release.run(each, task)):
+                if not problem and (run := release.run(run_folder, task)):
                     read.append(run)
             except DivergedRunError as error:
-                failed[names[each.path]] = str(error)
-                findings.add(each.path, str(error), "the run is recorded as failed, without numbers")
-            done += 1
-            on_progress(done, len(folders))
+                failed[names[run_folder.path]] = str(error)
+                findings.add(run_folder.path, str(error), "the run is recorded as failed, without values")
+            checked += 1
+            on_progress(checked, len(folders))
         usable = {names[run.folder.path]: run for run in fit_together(read, findings)}
         if problem:
             findings.add(config, problem, f"its {len(runs)} runs are left out")
         elif not usable:
             findings.add(config, "none of its runs can be used", "the config is left out")
         else:
-            described = _described(config, usable, failed, task)
-            imported.configs.append(described)
+            summary = _config_summary(config, usable, failed, task)
+            imported.configs.append(summary)
             if not dry_run:
                 for part in ("pool", "test"):
                     folder.add_examples(runs[0].task, part, getattr(task, part))
-                _write(folder, described, names, usable)
+                _write(folder, summary, names, usable)
     if not imported.configs:
         first = f" ({findings[0]})" if findings else ""
         raise DataError(f"{source}: nothing in it can be imported{first}; see docs/authors-release.md for the layout")
@@ -146,61 +146,61 @@ def import_release(
 
 
 def _problem(config: str, task: str, examples: TaskExamples) -> str:
-    """Why no run of a config can be imported; empty if it can."""
+    """Why no run of a config can be imported; empty if they can."""
     try:
         config_parts(config)
         get_task(task)
     except GPTDynamicsError as error:
-        return f"{error}; a task of your own is made known with --task-file"
+        return f"{error}; name the file of a task of your own with --task-file"
     parts = {"training examples": examples.pool, "test examples": examples.test}
     missing = " and no ".join(name for name, rows in parts.items() if not rows)
     return f"there are no {missing} of {task} in sft_tasks/ or it_tasks/" if missing else ""
 
 
 def _check_tasks(folder: DatasetFolder, tasks: set[str]) -> None:
-    """Refuse to mix the examples of a task with those that runs of ours were collected on."""
+    """Raise SettingsError if the folder has collected or recorded runs of these tasks, which have other examples."""
     for config in folder.configs():
         if config_parts(config)[0] in tasks and folder.origin(config) is None:
             raise SettingsError(
-                f"{folder.root} holds runs of {config} that were not imported, on other examples of the task: "
+                f"{folder.root} has runs of {config} that were not imported, on other examples of the task: "
                 "give another --output"
             )
 
 
 def _run_names(folder: DatasetFolder, config: str, runs: list[RunFolder]) -> dict[str, str]:
-    """The name of each run by its folder: those that were imported before, then on in the order of the seeds."""
+    """The name of each run by its folder: existing names of runs imported before, then new ones in order of seeds."""
     names = {origin.folder: name for name, origin in run_origins(folder, config).items()}
     for path in [run.path for run in runs if run.path not in names]:
         names[path] = run_name(len(names))
     return names
 
 
-def _described(
+def _config_summary(
     config: str, runs: dict[str, ReleasedRun], failed: dict[str, str], examples: TaskExamples
 ) -> ImportedConfig:
-    first = next(iter(runs.values()))
+    first_run = next(iter(runs.values()))
     return ImportedConfig(
         config=config,
-        base_model=first.folder.base_model,
+        base_model=first_run.folder.base_model,
         runs={name: run.folder.path for name, run in runs.items()},
         failed=failed,
         metrics=[metric for metric in METRICS if any(metric in run.metrics for run in runs.values())],
         steps=max(measured.step[-1] for run in runs.values() for measured in run.metrics.values()),
-        first_step=first.metrics["loss"].step[0],
+        first_step=first_run.metrics["loss"].step[0],
         pool=len(examples.pool),
-        test=len(first.metrics["loss"].ids),
+        test=len(first_run.metrics["loss"].ids),
     )
 
 
-def _write(
-    folder: DatasetFolder, described: ImportedConfig, names: dict[str, str], runs: dict[str, ReleasedRun]
-) -> None:
-    config, updates = described.config, described.steps
-    schema = trajectory_schema(resolve_metrics(described.metrics), wide=True)
+def _write(folder: DatasetFolder, summary: ImportedConfig, names: dict[str, str], runs: dict[str, ReleasedRun]) -> None:
+    config, updates = summary.config, summary.steps
+    schema = trajectory_schema(resolve_metrics(summary.metrics), wide=True)
     origins = {name: RunOrigin(path) for path, name in names.items()} | run_origins(folder, config)
     tables = {}
     for name, run in runs.items():
-        orders = {metric: each.ids for metric, each in run.metrics.items() if each.ids != sorted(each.ids)}
+        orders = {
+            metric: measured.ids for metric, measured in run.metrics.items() if measured.ids != sorted(measured.ids)
+        }
         origins[name] = RunOrigin(run.folder.path, orders, run.batches[updates:])
         tables[name] = _row(config, name, run, updates), _trajectories(name, run, schema)
         paths = folder.run_row_path(config, name), folder.run_path(config, name)
@@ -210,17 +210,17 @@ def _write(
     folder.begin_imported(config, UNKNOWN, len(origins), origin_of(origins))
     for name, (row, trajectories) in tables.items():
         folder.add_tables(config, name, row, trajectories)
-    for name, reason in described.failed.items():
+    for name, reason in summary.failed.items():
         folder.add_failure(config, name, reason)
     folder.write_card()
 
 
 def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:
-    """The row that describes a run; what its folder does not say is null."""
+    """The row that describes a run; values that its folder's name lacks are null."""
     folder = run.folder
     sizes = [len(batch) for batch in run.batches]
-    same = ("task", "base_model", "seed", "weight_decay", "epochs")
-    row: dict[str, Any] = {column: getattr(folder, column) for column in same} | {
+    copied_columns = ("task", "base_model", "seed", "weight_decay", "epochs")
+    row: dict[str, Any] = {column: getattr(folder, column) for column in copied_columns} | {
         "run": name,
         "config": config,
         "scenario": get_task(folder.task).scenario,
@@ -240,11 +240,13 @@ def _row(config: str, name: str, run: ReleasedRun, updates: int) -> pa.Table:
 
 
 def _trajectories(name: str, run: ReleasedRun, schema: pa.Schema) -> pa.Table:
-    """A row for each test example, in the order of their ids; what was not measured is null."""
+    """A row for each test example, in the order of their ids; metrics that were not measured are null."""
     loss = run.metrics["loss"]
-    generated = [each.step for metric, each in run.metrics.items() if METRICS[metric].needs_text]
+    generated = [measured.step for metric, measured in run.metrics.items() if METRICS[metric].needs_text]
     steps = {"step": loss.step, "generation_step": generated[0] if generated else None}
-    values = {metric: dict(zip(each.ids, each.values.T, strict=True)) for metric, each in run.metrics.items()}
+    values = {
+        metric: dict(zip(measured.ids, measured.values.T, strict=True)) for metric, measured in run.metrics.items()
+    }
     rows = [
         {"run": name, "test_id": key} | steps | {metric: columns.get(key) for metric, columns in values.items()}
         for key in sorted(loss.ids)

@@ -1,4 +1,4 @@
-"""What the names of folders and files in the authors' layout say, and names made in their manner."""
+"""Parses and makes names of folders and files in the authors' layout."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CURRICULUM_FILE = "train_samples_id.json"
 EXAMPLE_FOLDERS = ("sft_tasks", "it_tasks")
 METRIC_FILE = "all_{}_trajectory.out"
 
-# Tasks that have another name here: our name by theirs, and the reverse.
+# Tasks that have different names: our name by theirs, and the reverse.
 OUR_TASKS = {"wmt16_de_en": "wmt16"}
 THEIR_TASKS = {ours: theirs for theirs, ours in OUR_TASKS.items()}
-# What `<part>-<value>` in the name of a folder becomes: the attribute of `RunFolder`.
+# For each part of a folder's name, `<part>-<value>`, the attribute of `RunFolder`.
 _PARTS = {
     "bs": "batch_size",
     "shot": "shot",
@@ -42,13 +42,13 @@ _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What the name of a run's folder says; None for what it does not say.
+    """The parts of the name of a run's folder; None for missing parts.
 
     Attributes:
         path: of the folder, relative to the release.
-        task: our name of it.
-        model: as the name has it, e.g. `pythia-410m-deduped`.
-        tags: everything else in it, e.g. `loss-last-token`.
+        task: our name of the task.
+        model: their name of the model, e.g. `pythia-410m-deduped`.
+        tags: all other parts, e.g. `loss-last-token`.
     """
 
     path: str
@@ -70,12 +70,12 @@ class RunFolder:
 
     @property
     def base_model(self) -> str:
-        """What the dataset calls the base model: our short name if it is the same model, else theirs."""
-        same = self.model == f"pythia-{self.size}-deduped" and self.size in PYTHIA_REVISIONS
-        return self.size if same else self.model or UNKNOWN
+        """The dataset's name of the base model: our short name if it is the same model, else theirs."""
+        is_known = self.model == f"pythia-{self.size}-deduped" and self.size in PYTHIA_REVISIONS
+        return self.size if is_known else self.model or UNKNOWN
 
     def settings(self) -> dict[str, Any]:
-        """Everything but the path and the seed: runs that differ in it belong to different configs."""
+        """All parts except path and seed; runs that differ in these belong to different configs."""
         return {name: value for name, value in vars(self).items() if name not in ("path", "seed")}
 
 
@@ -87,7 +87,7 @@ def _plain(text: str) -> str:
 def parse_run_folder(path: PurePosixPath) -> RunFolder:
     """Read the name of a run's folder, `output_<task>_bs-4_..._lr-5e-7_..._seed-1`; `path` is relative to the release.
 
-    Raises DataError if the name is not of that form, or names no task, learning rate or seed.
+    Raises DataError if the name does not have that form, or lacks task, learning rate or seed.
     """
     if not path.name.startswith("output_") or not all(_COMPONENT.fullmatch(part) for part in path.parts):
         raise DataError("it is not named output_<task>_..._lr-<rate>_..._seed-<number>")
@@ -101,9 +101,9 @@ def parse_run_folder(path: PurePosixPath) -> RunFolder:
         if part == "model":
             values[name] = text
         else:
-            number, *more = text.split("_")
+            number, *tags_after = text.split("_")
             values[name] = _number(part, number)
-            tags += more
+            tags += tags_after
     for part in ("lr", "seed"):
         if _PARTS[part] not in values:
             raise DataError(f"its name has no {part}")
@@ -119,20 +119,20 @@ def _number(part: str, text: str) -> int | float:
             value = int(text)
     except ValueError:
         pass
-    least = 0 if part in ("seed", "weight-decay") else math.ulp(0.0)
-    if not least <= value < math.inf:
-        raise DataError(f"its name has {part}-{text}, which is no such number")
+    smallest = 0 if part in ("seed", "weight-decay") else math.ulp(0.0)
+    if not smallest <= value < math.inf:
+        raise DataError(f"its name has {part}-{text}, which is not a valid number")
     return value
 
 
 def config_names(folders: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
-    """The config of each run: `<task>_<size>`, and in it the runs in the order of their seeds.
+    """The runs of each config `<task>_<size>`, in the order of their seeds.
 
-    Runs of one task and size that differ in a hyper-parameter cannot be read together. The most frequent
-    hyper-parameters have the plain name; the others' names say what is different: `rte_410m-lr-1e-6`.
+    Runs of one task and size with different hyper-parameters become different configs. The most frequent
+    hyper-parameters get the plain name; names of other configs include the differences: `rte_410m-lr-1e-6`.
     """
     groups: dict[tuple[Any, ...], list[RunFolder]] = defaultdict(list)
-    for folder in sorted(folders, key=lambda each: (each.seed, each.path)):
+    for folder in sorted(folders, key=lambda folder: (folder.seed, folder.path)):
         groups[tuple(folder.settings().values())].append(folder)
     most_frequent_first = sorted(
         groups.values(), key=lambda runs: (runs[0].task, runs[0].size, -len(runs), runs[0].path)
@@ -147,20 +147,22 @@ def config_names(folders: Iterable[RunFolder]) -> dict[str, list[RunFolder]]:
     return named
 
 
-def _differences(usual: RunFolder, other: RunFolder) -> list[str]:
-    before, now = usual.settings(), other.settings()
+def _differences(common: RunFolder, other: RunFolder) -> list[str]:
+    common_settings, settings = common.settings(), other.settings()
     words = []
-    for name in [name for name in now if now[name] != before[name]]:
-        text = _plain(short_number(now[name]) if isinstance(now[name], float) else str(now[name] or "none"))
+    for name in [name for name in settings if settings[name] != common_settings[name]]:
+        text = _plain(
+            short_number(settings[name]) if isinstance(settings[name], float) else str(settings[name] or "none")
+        )
         label = {"learning_rate": "lr", "batch_size": "bs"}.get(name, name.replace("_", "-"))
-        words.append(text if name == "tags" and now[name] else f"{label}-{text}")
+        words.append(text if name == "tags" and settings[name] else f"{label}-{text}")
     return words
 
 
 def example_file(name: str) -> tuple[str, str] | None:
-    """Our name of the task and the part (`pool` or `test`) that a file of examples is of, by its name.
+    """Our name of the task, and the part (`pool` or `test`), from the name of a file of examples.
 
-    None if it is not named like `rte_0_399_train.json` or `boolq_validation_0-199.json`.
+    None if the name is not like `rte_0_399_train.json` or `boolq_validation_0-199.json`.
     """
     match = _EXAMPLE_FILE.fullmatch(name)
     if not match:
@@ -169,7 +171,7 @@ def example_file(name: str) -> tuple[str, str] | None:
 
 
 def short_number(value: float) -> str:
-    """A number as their names have it: `5e-7`, `0.001`."""
+    """A number in the form of their names: `5e-7`, `0.001`."""
     text = repr(float(value)).removesuffix(".0")
     return re.sub(r"e([+-]?)0*", lambda match: f"e{match[1].replace('+', '')}", text)
 
@@ -180,10 +182,10 @@ def run_folder_name(settings: RunSettings, run: str, model: str, tags: Iterable[
     Args:
         settings: of the config.
         run: name of the run.
-        model: name of the base model: of `410m` theirs is `pythia-410m-deduped`; of a Hub id or folder the last part.
-        tags: what else it should say.
+        model: name of the base model; `410m` becomes `pythia-410m-deduped`, a Hub id or folder its last part.
+        tags: further parts.
     """
-    own = run_parts(run)
+    run_number = run_parts(run)
     pythia = model in PYTHIA_REVISIONS
     parts = [
         f"output_{THEIR_TASKS.get(settings.task, settings.task)}",
@@ -195,18 +197,18 @@ def run_folder_name(settings: RunSettings, run: str, model: str, tags: Iterable[
         f"weight-decay-{short_number(settings.weight_decay)}",
         f"epoch-{settings.epochs}",
         *([f"lora-{settings.lora_rank}"] if settings.lora_rank else []),
-        *(["unseen-rows"] if own.unseen else []),
-        *([f"without-rows-of-{own.base}"] if own.base else []),
+        *(["unseen-rows"] if run_number.unseen else []),
+        *([f"without-rows-of-{run_number.base}"] if run_number.base else []),
         *tags,
-        f"seed-{own.index}",
+        f"seed-{run_number.index}",
     ]
     return "_".join(parts)
 
 
 def checked_path(text: Any, first: str) -> PurePosixPath:
-    """A path that a dataset names, inside the folder `first` of a release; raises DataError if it is not inside."""
+    """A path from a dataset, inside the folder `first` of a release; raises DataError if it is not inside."""
     path = PurePosixPath(text) if isinstance(text, str) else PurePosixPath()
     inside = len(path.parts) > 1 and path.parts[0] == first and path.as_posix() == text
     if not inside or not all(_COMPONENT.fullmatch(part) for part in path.parts):
-        raise DataError(f"{text!r} is no path inside {first}/ of a release")
+        raise DataError(f"{text!r} is not a path inside {first}/ of a release. Import the dataset again")
     return path

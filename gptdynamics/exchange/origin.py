@@ -1,4 +1,4 @@
-"""What an import notes of each run in the manifest of its config, and an export reads from it."""
+"""The entry of imported runs in the manifest of their config, which an import writes and an export reads."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DataError
 
 LAYOUT = "authors_release"
-# The names of folders do not say it; the paper does.
+# The learning rates' source: names of folders do not have the schedule, but the paper has.
 _FROM_PAPER = "linear decay to zero without warm-up is that of the paper's tables 5 and 7; the layout does not say it"
 
 
 @dataclass(frozen=True)
 class RunOrigin:
-    """Where a run came from, and what our columns have no place for.
+    """The origin of a run, with values that have no column in the dataset.
 
     Attributes:
-        folder: of the run, relative to the release; a text that is not yet checked to be a path.
-        orders: for each metric ids of test examples in the file's order, if that is not ascending.
-        batches_after: of updates after the last measurement.
+        folder: of the run, relative to the release; must be checked before it is used as a path.
+        orders: for each metric, ids of test examples in the file's order, if that is not ascending.
+        batches_after: batches of updates after the last measurement.
     """
 
     folder: str
@@ -29,7 +29,7 @@ class RunOrigin:
 
 
 def origin_of(runs: dict[str, RunOrigin]) -> dict[str, Any]:
-    """The `origin` of a config's manifest; what is empty is left out."""
+    """The entry `origin` of a config's manifest, without empty values."""
     origins = {run: {name: value for name, value in vars(origin).items() if value} for run, origin in runs.items()}
     return {"layout": LAYOUT, "learning_rate": _FROM_PAPER, "runs": origins}
 
@@ -41,8 +41,10 @@ def run_origins(folder: DatasetFolder, config: str) -> dict[str, RunOrigin]:
         return {}
     try:
         origins = {str(run): RunOrigin(**values) for run, values in origin["runs"].items()}
-        lists = [ids for each in origins.values() for ids in (*each.orders.values(), *each.batches_after)]
-        intact = all(isinstance(each.folder, str) for each in origins.values())
+        lists = [
+            ids for run_origin in origins.values() for ids in (*run_origin.orders.values(), *run_origin.batches_after)
+        ]
+        intact = all(isinstance(run_origin.folder, str) for run_origin in origins.values())
         intact &= all(isinstance(ids, list) and {type(key) for key in ids} <= {int} for ids in lists)
     except (KeyError, TypeError, AttributeError):
         intact = False

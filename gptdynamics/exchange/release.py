@@ -1,4 +1,4 @@
-"""A release in the authors' layout: its run folders, its examples, the files of a run, which runs fit together."""
+"""Reads a release in the authors' layout: run folders, examples, the files of a run, and runs that fit together."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class ReleasedRun:
     """One run of a release.
 
     Attributes:
-        folder: where it is, and what its name says.
-        batches: `[T][batch]` ids of training examples, of step 1 first.
-        metrics: trajectories of loss and of what else was measured, by metric.
-        absent: metrics that it has no file of.
+        folder: its folder, with the parts of its name.
+        batches: `[T][batch]` ids of training examples, from step 1 on.
+        metrics: trajectories of the loss and of other metrics, by metric.
+        absent: metrics for which it has no file.
     """
 
     folder: RunFolder
@@ -57,12 +57,12 @@ class ReleasedRun:
 
 @dataclass(frozen=True)
 class Release:
-    """A release that is read.
+    """A release.
 
     Attributes:
         root: its folder.
-        findings: gathers what is wrong with it.
-        last: if a step occurs with different values or batches, take the last.
+        findings: collects its problems.
+        last: if a step occurs with different values or batches, use the last.
     """
 
     root: Path
@@ -73,9 +73,9 @@ class Release:
         return ReleaseFile(path, path.relative_to(self.root).as_posix(), self.findings, self.last)
 
     def folders(self) -> list[RunFolder]:
-        """The folders `runs/<task>/output_...` whose names can be read; the others are noted."""
+        """The folders `runs/<task>/output_...` with valid names; the others become findings."""
         if not (self.root / "runs").is_dir():
-            raise DataError(f"{self.root}: no folder runs/ in it: not a release in the authors' layout")
+            raise DataError(f"{self.root}: it has no folder runs/, so it is not a release in the authors' layout")
         folders = []
         for path in sorted(self.root.glob("runs/*/*")):
             if path.is_dir() and not path.name.startswith("."):
@@ -109,10 +109,10 @@ class Release:
     def run(self, folder: RunFolder, examples: TaskExamples) -> ReleasedRun | None:
         """Read the files of a run; None, and a finding, if it has no valid curriculum or no valid loss.
 
-        `examples` are of its task. Raises DivergedRunError if its loss is not finite somewhere.
+        `examples` are those of its task. Raises DivergedRunError if a value of its loss is not finite.
         """
         path, findings = self.root / folder.path, self.findings
-        names = {each.name for each in path.iterdir() if each.is_file()}
+        names = {entry.name for entry in path.iterdir() if entry.is_file()}
         for name in sorted(names - {*METRIC_FILES.values(), CURRICULUM_FILE}):
             if not name.startswith("."):
                 findings.add(f"{folder.path}/{name}", "the layout has no such file", "not read")
@@ -127,10 +127,10 @@ class Release:
             batches = read_batches(file)
             if unknown := {key for batch in batches for key in batch} - pool:
                 raise DataError(f"id {some(sorted(unknown))} is not one of the training examples of {folder.task}")
-            other = sum(len(batch) != folder.batch_size for batch in batches) if folder.batch_size else 0
-            if other:
-                what = f"{other} batches are not of {folder.batch_size} examples, as bs of its name says"
-                findings.add(file.place, what, "kept")
+            deviating = sum(len(batch) != folder.batch_size for batch in batches) if folder.batch_size else 0
+            if deviating:
+                problem = f"{deviating} batches do not have the {folder.batch_size} examples of bs in its name"
+                findings.add(file.place, problem, "kept")
             for metric in [metric for metric in METRICS if METRIC_FILES[metric] in names]:
                 file = self._file(path / METRIC_FILES[metric])
                 try:
@@ -149,20 +149,20 @@ class Release:
 def _checked(measured: MetricFile, metric: str, updates: int, test: set[int], file: ReleaseFile) -> MetricFile:
     """The trajectories without unknown test examples and without steps whose batch is unknown.
 
-    Raises DivergedRunError if a value is not finite, DataError if no value is left or one is out of its range.
+    Raises DivergedRunError if a value is not finite, DataError if no values remain or one is out of its range.
     """
     unknown = [key for key in measured.ids if key not in test]
     late = [step for step in measured.step if step > updates]
     file.findings.add_each(
         file.place,
         (unknown, f"id {some(unknown)} is not one of the test examples", "those trajectories are left out"),
-        (late, f"no batch is known of step {some(late)}", "those steps are left out"),
+        (late, f"step {some(late)} has no batch", "those steps are left out"),
     )
     columns = [index for index, key in enumerate(measured.ids) if key in test]
     ids, step = [measured.ids[index] for index in columns], measured.step[: len(measured.step) - len(late)]
     values = measured.values[: len(step), columns]
     if not values.size:
-        raise DataError("nothing is left of it")
+        raise DataError("no values remain")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise DivergedRunError(f"{metric} of test example {ids[column]} is not finite at step {step[row]}")
@@ -173,44 +173,44 @@ def _checked(measured: MetricFile, metric: str, updates: int, test: set[int], fi
 
 
 def fit_together(runs: Sequence[ReleasedRun], findings: Findings) -> list[ReleasedRun]:
-    """The runs of a config that can be read together: with the steps, test examples and updates that most have."""
+    """The runs of a config that can be read together: those with the most frequent steps, test examples and updates."""
     grids = [run.metrics["loss"].grid for run in runs]
-    usual = most_frequent(grids, lambda grid: len(grid[0]) + len(grid[1]))
-    if usual is None:
+    common = most_frequent(grids, lambda grid: len(grid[0]) + len(grid[1]))
+    if common is None:
         return []
     for run, grid in zip(runs, grids, strict=True):
-        if grid != usual:
-            findings.add(run.folder.path, f"its loss {_difference(grid, usual)}", _RUN_OUT)
-    runs = [run for run, grid in zip(runs, grids, strict=True) if grid == usual]
+        if grid != common:
+            findings.add(run.folder.path, f"its loss {_difference(grid, common)}", _RUN_OUT)
+    runs = [run for run, grid in zip(runs, grids, strict=True) if grid == common]
     texts = names_of(METRICS.values(), needs_text=True)
     generated = (run.metrics[metric].grid[0] for run in runs for metric in texts if metric in run.metrics)
-    steps = dict.fromkeys(METRICS, usual[0]) | dict.fromkeys(texts, most_frequent(generated) or ())
-    usual_grids = {
+    steps = dict.fromkeys(METRICS, common[0]) | dict.fromkeys(texts, most_frequent(generated) or ())
+    common_grids = {
         metric: (steps[metric], ids)
         for metric in list(METRICS)[1:]
         if (ids := most_frequent(run.metrics[metric].grid[1] for run in runs if metric in run.metrics))
     }
-    runs = [replace(run, metrics=_fitting_metrics(run, usual_grids, findings)) for run in runs]
+    runs = [replace(run, metrics=_fitting_metrics(run, common_grids, findings)) for run in runs]
     updates = most_frequent((len(run.batches) for run in runs), int)
     for run in runs:
         if len(run.batches) != updates:
-            what = f"it has {len(run.batches)} updates, where most runs of its config have {updates}"
-            findings.add(run.folder.path, what, _RUN_OUT)
+            problem = f"it has {len(run.batches)} updates, but most runs of its config have {updates}"
+            findings.add(run.folder.path, problem, _RUN_OUT)
     return [run for run in runs if len(run.batches) == updates]
 
 
-def _fitting_metrics(run: ReleasedRun, usual_grids: dict[str, Any], findings: Findings) -> dict[str, MetricFile]:
-    """The run's metrics that have the steps and test examples which most runs of its config have."""
+def _fitting_metrics(run: ReleasedRun, common_grids: dict[str, Any], findings: Findings) -> dict[str, MetricFile]:
+    """The run's metrics that have the most frequent steps and test examples of its config."""
     fitting = {"loss": run.metrics["loss"]}
-    for metric, usual in usual_grids.items():
+    for metric, common in common_grids.items():
         name = METRIC_FILES[metric]
         if metric in run.absent:
-            findings.add(run.folder.path, f"it has no {name}, unlike others of its config", _METRIC_OUT)
+            findings.add(run.folder.path, f"it has no {name}, unlike other runs of its config", _METRIC_OUT)
         elif metric in run.metrics:
             grid = run.metrics[metric].grid
-            problem = f"it {_difference(grid, usual)}" if grid != usual else ""
+            problem = f"it {_difference(grid, common)}" if grid != common else ""
             if not problem and not grid[1] <= fitting["loss"].grid[1]:
-                problem = "it has test examples that have no loss"
+                problem = "it has test examples without a loss"
             if problem:
                 findings.add(f"{run.folder.path}/{name}", problem, _METRIC_OUT)
             else:
@@ -218,10 +218,10 @@ def _fitting_metrics(run: ReleasedRun, usual_grids: dict[str, Any], findings: Fi
     return fitting
 
 
-def _difference(grid: tuple[Any, Any], usual: tuple[Any, Any]) -> str:
-    """How steps and test examples differ from those that most runs of the config have."""
+def _difference(grid: tuple[Any, Any], common: tuple[Any, Any]) -> str:
+    """How steps and test examples differ from those of most runs of the config."""
     parts = []
-    for name, own, others in zip(("step", "test example"), map(set, grid), map(set, usual), strict=True):
-        parts += [f"lacks {name} {some(sorted(others - own))}"] if others - own else []
-        parts += [f"has {name} {some(sorted(own - others))}"] if own - others else []
+    for name, present, expected in zip(("step", "test example"), map(set, grid), map(set, common), strict=True):
+        parts += [f"lacks {name} {some(sorted(expected - present))}"] if expected - present else []
+        parts += [f"has {name} {some(sorted(present - expected))}"] if present - expected else []
     return f"{' and '.join(parts)}, unlike most runs of its config"

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 Direction = Mapping[str, torch.Tensor]
 
-# Inputs of so many tokens make the gradient of a matrix, once, cheaper than its change along each of two directions.
+# From this many tokens on, computing a matrix's gradient once is cheaper than its changes along two directions.
 LONG_INPUT = 24
-# Numbers in the gradients of a matrix that are held at once: few enough to stay in a core's cache until they are read.
+# The most numbers in gradients of a matrix held at once, so that they stay in a core's cache until they are read.
 HELD_AT_ONCE = 2**18
 
 # Modules whose output is linear in their own parameters, by the name of their class.
@@ -34,10 +34,10 @@ def directional_derivatives(
     """<D, grad loss(z')> for every example z' and each direction D.
 
     Args:
-        model: in evaluation mode; it is left as it was.
+        model: in evaluation mode; it is not changed.
         batches: the examples, on the model's device.
-        directions: for each a tensor for every trainable parameter, by name; a shared weight has one name.
-        examples: how many the batches hold together.
+        directions: each a tensor for every trainable parameter, by name; a shared weight has one name.
+        examples: number of examples in all batches together.
 
     Returns:
         `[directions, examples]` float32.
@@ -46,19 +46,19 @@ def directional_derivatives(
     route, local = logit_route(model), supports_local(model)
     for batch in batches:
         together = local and not route.needs_alone(int(batch.lengths.max()) + 1)
-        each = local_derivatives(model, batch, directions) if together else None
-        if each is None:
+        values = local_derivatives(model, batch, directions) if together else None
+        if values is None:
             try:
-                each = forward_derivatives(model, batch, directions)
+                values = forward_derivatives(model, batch, directions)
             except (NotImplementedError, RuntimeError):
-                # Kernels of experts and some others know no forward mode.
-                each = reverse_derivatives(model, batch, directions)
-        derivatives[:, batch.rows] = each.cpu().numpy()
+                # Kernels of experts and some others do not support forward mode.
+                values = reverse_derivatives(model, batch, directions)
+        derivatives[:, batch.rows] = values.cpu().numpy()
     return derivatives
 
 
 def reverse_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: Sequence[Direction]) -> torch.Tensor:
-    """By a backward pass for each row: `[directions, rows]`. Any model that can be trained will do."""
+    """As `directional_derivatives`, with a backward pass for each row: `[directions, rows]`. For any model."""
     names = [name for name, value in model.named_parameters() if value.requires_grad]
     weights = [value for value in model.parameters() if value.requires_grad]
     derivatives = torch.zeros(len(directions), len(batch.rows), device=batch.input_ids.device)
@@ -75,28 +75,31 @@ def reverse_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: 
 
 
 def forward_derivatives(model: PreTrainedModel, batch: TargetBatch, directions: Sequence[Direction]) -> torch.Tensor:
-    """By forward mode through the whole model: `[directions, rows]`. Any model will do."""
+    """As `directional_derivatives`, with forward mode through the whole model: `[directions, rows]`.
+
+    For any model whose operations support forward mode.
+    """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     logit_route(model)
     losses = ExampleLosses(model)
     weights = {f"model.{name}": value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
-    def of(values: dict[str, torch.Tensor]) -> torch.Tensor:
+    def losses_of(values: dict[str, torch.Tensor]) -> torch.Tensor:
         return torch.func.functional_call(losses, values, (batch,))
 
-    result = []
-    # Only this attention kernel knows forward mode; torch's own rules for it still come through a deprecated door.
+    derivatives = []
+    # Only this attention kernel supports forward mode; torch itself uses a deprecated function for it.
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         for direction in directions:
             tangent = {name: direction[name.removeprefix("model.")] for name in weights}
-            result.append(torch.func.jvp(of, (weights,), (tangent,))[1].detach())
-    return torch.stack(result)
+            derivatives.append(torch.func.jvp(losses_of, (weights,), (tangent,))[1].detach())
+    return torch.stack(derivatives)
 
 
 class ExampleLosses(torch.nn.Module):
-    """A model as a module that gives each example's loss: `[rows]`, of a batch."""
+    """A module that computes the loss of each example of a batch: `[rows]`."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
@@ -107,13 +110,17 @@ class ExampleLosses(torch.nn.Module):
         return example_losses(target_logits(self.model, batch), batch)
 
 
-def _own(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+def _own_parameters(module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     return dict(module.named_parameters(recurse=False))
 
 
 def _trained(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """Modules that hold a trainable parameter themselves."""
-    return [module for module in model.modules() if any(each.requires_grad for each in _own(module).values())]
+    """Modules that have trainable parameters, not counting those of submodules."""
+    return [
+        module
+        for module in model.modules()
+        if any(parameter.requires_grad for parameter in _own_parameters(module).values())
+    ]
 
 
 def supports_local(model: PreTrainedModel) -> bool:
@@ -123,37 +130,40 @@ def supports_local(model: PreTrainedModel) -> bool:
 
 @dataclass
 class _Call:
-    """One use of a module: what went in, what came out."""
+    """One call of a module: its input and its output."""
 
     module: torch.nn.Module
-    given: torch.Tensor
+    inputs: torch.Tensor
     result: torch.Tensor
 
 
 def local_derivatives(
     model: PreTrainedModel, batch: TargetBatch, directions: Sequence[Direction]
 ) -> torch.Tensor | None:
-    """By one forward pass, one backward pass to activations, and forward mode within each module: `[directions, rows]`.
+    """As `directional_derivatives`, with one forward pass, one backward pass to activations, and products per module.
 
-    A module f that is linear in its own weights W changes its output along W' by f with W' for W, at the same input.
-    With d the gradient of the sum of all losses with respect to that output (examples do not mix), the derivative of
-    an example's loss is the sum over modules and the example's tokens of <d, f_W'(input)>. Of a linear layer with long
-    inputs that is taken as <sum of d input^T, W'>, where the sum serves all directions. None if an output is shared by
-    the rows of the batch or mixes them, or a module is not called but its weights are read.
+    If a module f is linear in its weights W, the derivative of its output along W' is f with W' in place of W, at the
+    same input. With d the gradient of the sum of all losses with respect to that output (examples do not mix), the
+    derivative of an example's loss is the sum over modules and the example's tokens of <d, f_W'(input)>. For linear
+    layers with long inputs it is computed as <sum of d input^T, W'>, where the sum serves all directions.
+
+    Returns:
+        `[directions, rows]`; None if an output is shared by the rows of the batch or mixes them, or if the weights of a
+        module are read without calling it.
     """
-    # Before the hooks, so that they see no probe of the model.
+    # Before the hooks, so that these do not see the trial of the model.
     logit_route(model)
     calls: list[_Call] = []
     first = model.get_input_embeddings()
 
-    def keep(module: torch.nn.Module, given: tuple[Any, ...], result: torch.Tensor) -> torch.Tensor:
+    def record_call(module: torch.nn.Module, inputs: tuple[Any, ...], result: torch.Tensor) -> torch.Tensor:
         if not result.requires_grad or module is first:
             result = result.detach().requires_grad_(True)
-        calls.append(_Call(module, given[0].detach(), result))
+        calls.append(_Call(module, inputs[0].detach(), result))
         return result
 
     modules = list(dict.fromkeys([first, *_trained(model)]))
-    handles = [module.register_forward_hook(keep) for module in modules]
+    handles = [module.register_forward_hook(record_call) for module in modules]
     try:
         with torch.enable_grad():
             losses = example_losses(target_logits(model, batch), batch)
@@ -165,33 +175,33 @@ def local_derivatives(
     deltas = torch.autograd.grad(losses.sum(), [call.result for call in calls], materialize_grads=True)
     rows = len(batch.rows)
     names = {id(value): name for name, value in model.named_parameters()}
-    found = deltas[0].new_zeros(len(directions), rows)
+    derivatives = deltas[0].new_zeros(len(directions), rows)
     with torch.no_grad():
         for call, delta in zip(calls, deltas, strict=True):
-            own = _own(call.module)
-            if not any(value.requires_grad for value in own.values()):
+            parameters = _own_parameters(call.module)
+            if not any(value.requires_grad for value in parameters.values()):
                 continue
             tangents = [
                 {
                     key: direction[names[id(value)]] if value.requires_grad else torch.zeros_like(value)
-                    for key, value in own.items()
+                    for key, value in parameters.items()
                 }
                 for direction in directions
             ]
             if type(call.module) is torch.nn.Linear and delta.dim() == 3 and delta.size(1) >= LONG_INPUT:
-                found += _by_gradients(call.given, delta, tangents)
+                derivatives += _by_gradients(call.inputs, delta, tangents)
                 continue
             for index, tangent in enumerate(tangents):
-                change = torch.func.functional_call(call.module, tangent, (call.given,))
+                change = torch.func.functional_call(call.module, tangent, (call.inputs,))
                 if change.dim() == 3:
-                    found[index] += torch.linalg.vecdot(change.flatten(1), delta.flatten(1))
+                    derivatives[index] += torch.linalg.vecdot(change.flatten(1), delta.flatten(1))
                 else:
-                    found[index].index_add_(0, batch.row, torch.linalg.vecdot(change, delta))
-    return found
+                    derivatives[index].index_add_(0, batch.row, torch.linalg.vecdot(change, delta))
+    return derivatives
 
 
 def _by_row(model: PreTrainedModel, batch: TargetBatch, modules: list[torch.nn.Module], calls: list[_Call]) -> bool:
-    """Whether every module was called, and what comes out of it belongs to the rows, or to the targets, one by one."""
+    """Whether every module was called, and its outputs can be assigned to the rows, or to the targets, of the batch."""
     if {id(module) for module in modules} != {id(call.module) for call in calls}:
         return False
     head = model.get_output_embeddings()
@@ -204,19 +214,19 @@ def _by_row(model: PreTrainedModel, batch: TargetBatch, modules: list[torch.nn.M
     return True
 
 
-def _by_gradients(given: torch.Tensor, delta: torch.Tensor, tangents: list[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """Of a linear layer: its gradient for each row, times each direction: `[directions, rows]`.
+def _by_gradients(inputs: torch.Tensor, delta: torch.Tensor, tangents: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Products of a linear layer's gradient for each row with each direction: `[directions, rows]`.
 
     Args:
-        given: what went in, `[rows, tokens, in]`.
-        delta: gradient with respect to what came out, `[rows, tokens, out]`.
-        tangents: for each direction its `weight` `[out, in]`, and its `bias` where the layer has one.
+        inputs: `[rows, tokens, in]`.
+        delta: gradient with respect to the output, `[rows, tokens, out]`.
+        tangents: for each direction `weight` `[out, in]`, and `bias` if the layer has one.
     """
     weights = torch.stack([tangent["weight"].flatten() for tangent in tangents])
     at_once = max(1, HELD_AT_ONCE // weights.size(1))
     parts = [
-        weights @ torch.bmm(some_delta.mT, some_given).flatten(1).T
-        for some_given, some_delta in zip(given.split(at_once), delta.split(at_once), strict=True)
+        weights @ torch.bmm(delta_part.mT, input_part).flatten(1).T
+        for input_part, delta_part in zip(inputs.split(at_once), delta.split(at_once), strict=True)
     ]
     result = torch.cat(parts, 1)
     if "bias" in tangents[0]:

@@ -8,7 +8,7 @@ import torch
 
 from gptdynamics.gradients.uses import MatrixUse, Use, whole_gradients
 
-# One parameter's uses in one batch, and which examples the batch is of.
+# The examples of one batch, and one parameter's uses in it.
 BatchUses = tuple[list[int], list[Use]]
 
 
@@ -29,7 +29,7 @@ def squared_norms(uses: Sequence[Use]) -> torch.Tensor:
 
 
 def _left_products(use: MatrixUse, other: MatrixUse) -> torch.Tensor:
-    """Of the tokens of each row with one another: `[rows, tokens, tokens]`."""
+    """Inner products of the left factors of all pairs of a row's tokens: `[rows, tokens, tokens]`."""
     if use.one_hot and other.one_hot:
         return (use.left.unsqueeze(2) == other.left.unsqueeze(1)).float()
     if use.one_hot:
@@ -44,10 +44,10 @@ def add_products(
 ) -> None:
     """Add the inner products of one parameter's gradients to `[pool, tests]`.
 
-    By pairs of tokens, or with the gradients themselves, whichever takes fewer multiplications.
+    Computed by pairs of tokens, or with whole gradients, whichever takes fewer multiplications.
 
     Args:
-        products: added to.
+        products: changed in place.
         pool: uses of the parameter in each batch of pool examples.
         tests: uses of the parameter in each batch of test examples.
         shape: of the parameter.
@@ -55,23 +55,29 @@ def add_products(
     """
     blocks = sorted({getattr(use, "block", -1) for _, uses in pool for use in uses})
     for block in blocks:
-        mine, others = (
+        pool_uses, test_uses = (
             [(rows, chosen) for rows, uses in side if (chosen := [u for u in uses if getattr(u, "block", -1) == block])]
             for side in (pool, tests)
         )
-        if not others:
+        if not test_uses:
             continue
-        if block >= 0 and _pairs_cost_less(mine, others):
-            for rows, uses in mine:
-                for columns, other_uses in others:
+        if block >= 0 and _pairs_cost_less(pool_uses, test_uses):
+            for rows, uses in pool_uses:
+                for columns, other_uses in test_uses:
                     result = sum(_pairs(use, other) for use in uses for other in other_uses if _matrices(use, other))
                     _add(products, rows, columns, result)
         else:
-            # One matrix of a stack alone has no others that its gradients could be told from.
-            _add_whole(products, _alone(mine), _alone(others), shape[-2:] if block >= 0 else shape, memory)
+            # Within one block the other matrices of the stack do not matter.
+            _add_whole_gradients(
+                products,
+                _as_single_matrices(pool_uses),
+                _as_single_matrices(test_uses),
+                shape[-2:] if block >= 0 else shape,
+                memory,
+            )
 
 
-def _alone(side: list[BatchUses]) -> list[BatchUses]:
+def _as_single_matrices(side: list[BatchUses]) -> list[BatchUses]:
     return [
         (rows, [MatrixUse(use.left, use.right) if isinstance(use, MatrixUse) else use for use in uses])
         for rows, uses in side
@@ -82,9 +88,9 @@ def _matrices(use: Use, other: Use) -> bool:
     return isinstance(use, MatrixUse) and isinstance(other, MatrixUse)
 
 
-def _add(products: torch.Tensor, rows: list[int], columns: list[int], found: torch.Tensor | int) -> None:
+def _add(products: torch.Tensor, rows: list[int], columns: list[int], values: torch.Tensor | int) -> None:
     places = torch.tensor(rows, device=products.device).unsqueeze(1), torch.tensor(columns, device=products.device)
-    products[places] += found
+    products[places] += values
 
 
 def _pairs_cost_less(pool: list[BatchUses], tests: list[BatchUses]) -> bool:
@@ -117,7 +123,7 @@ def _pairs(use: Use, other: Use) -> torch.Tensor:
     return pairs.view(*use.right.shape[:2], *other.right.shape[:2]).sum((1, 3))
 
 
-def _add_whole(
+def _add_whole_gradients(
     products: torch.Tensor, pool: list[BatchUses], tests: list[BatchUses], shape: torch.Size, memory: float
 ) -> None:
     at_once = max(1, int(memory / (8 * shape.numel())))
@@ -133,11 +139,11 @@ def _add_whole(
 
     for batch_rows, uses in pool:
         for start in range(0, len(batch_rows), at_once):
-            some = batch_rows[start : start + at_once]
-            if rows and len(rows) + len(some) > at_once:
+            part = batch_rows[start : start + at_once]
+            if rows and len(rows) + len(part) > at_once:
                 multiply()
                 rows, gradients = [], []
-            rows = [*rows, *some]
+            rows = [*rows, *part]
             gradients.append(whole_gradients([_slice(use, start, start + at_once) for use in uses], shape))
     if rows:
         multiply()

@@ -21,21 +21,21 @@ def gradient_changes(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The gradient of a batch's loss, and its derivatives along K directions, by forward mode over the backward pass.
 
-    The loss is the mean of the rows' losses, weighted by rows; all weights are 1. A direction moves the model's weights
-    and the rows' weights together.
+    The loss is the weighted mean of the rows' losses; all weights are 1. A direction changes the model's weights and
+    the rows' weights together.
 
     Args:
-        model: in evaluation mode; only its attention in plain matrix products can be differentiated so.
+        model: in evaluation mode; its attention is computed with PyTorch's math kernel.
         batch: on the model's device.
         directions: `[K, ...]` for every trainable parameter, by name; a shared weight has one name.
-        row_changes: `[K, rows]` how fast each direction moves the rows' weights.
+        row_changes: `[K, rows]` the change of the rows' weights in each direction.
 
     Returns:
         The gradient, `[...]`, and its derivatives, `[K, ...]`, by name.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    # Before the transforms, which the trial of the model does not go through.
+    # Before the transforms, under which the trial of the model fails.
     logit_route(model)
     losses = ExampleLosses(model)
     ones = torch.ones_like(row_changes[0])
@@ -44,19 +44,19 @@ def gradient_changes(
     def loss(values: dict[str, torch.Tensor], weights: torch.Tensor) -> torch.Tensor:
         return (weights * torch.func.functional_call(losses, values, (batch,))).sum() / weights.sum()
 
-    def along(
+    def derivative_along(
         direction: dict[str, torch.Tensor], row_change: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         return torch.func.jvp(torch.func.grad(loss), (values, ones), (direction, row_change))
 
-    # Only this attention kernel knows forward mode; torch's own rules for it still come through a deprecated door.
+    # Only this attention kernel supports forward mode; torch itself uses a deprecated function for it.
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        named = {name: directions[name.removeprefix("model.")] for name in values}
-        found, changes = torch.func.vmap(along, out_dims=(None, 0))(named, row_changes)
-    return _plain(found), _plain(changes)
+        prefixed = {name: directions[name.removeprefix("model.")] for name in values}
+        gradient, changes = torch.func.vmap(derivative_along, out_dims=(None, 0))(prefixed, row_changes)
+    return _plain(gradient), _plain(changes)
 
 
 def _plain(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """By the names of the model's own parameters."""
+    """The values by the model's own parameter names, without the prefix `model.`."""
     return {name.removeprefix("model."): value for name, value in values.items()}

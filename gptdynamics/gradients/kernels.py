@@ -1,4 +1,4 @@
-"""Inner products of the loss gradients of all pool and test examples, from one pass of each."""
+"""Inner products of the loss gradients of all pool and test examples, from one forward and backward pass of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.gradients.factored_products import BatchUses, add_products, squared_norms
-from gptdynamics.gradients.passes import Coverage, Passes, find_coverage, undisturbed
+from gptdynamics.gradients.passes import Coverage, Passes, evaluation_mode, find_coverage
 from gptdynamics.gradients.projection import Projection
 from gptdynamics.gradients.uses import Scale, Use
 from gptdynamics.models.tokens import TokenizedExample
@@ -25,7 +25,7 @@ Method = Literal["projected", "exact"]
 Progress = Callable[[int, int], None]
 
 MEMORY_LIMIT = 2**32
-# Examples that coverage is found out on, and examples of each side whose products are taken with a second seed.
+# Number of examples that coverage is measured on, and of pool and of test examples that errors are estimated on.
 COVERAGE_SAMPLE, ERROR_SAMPLE = 3, 10
 
 
@@ -38,13 +38,13 @@ class Kernel:
         pool_norms: `[pool]` float32, squared norms of the pool's gradients.
         test_norms: `[tests]` float32, squared norms of the test examples' gradients.
         method: `projected` or `exact`.
-        columns: of the random matrices; None where products are exact.
-        seed: of the random matrices; None where products are exact.
+        columns: of the random matrices; None if products are exact.
+        seed: of the random matrices; None if products are exact.
         preconditioned: whether products are divided by the roots of second moments.
-        relative_error: root mean square error of a product over the root mean square product, estimated with a second
-            seed on a sample of pairs; 0 where products are exact, infinite where they cannot be told from zero.
-        cosine_error: root mean square error of a product over the product of the two norms, from the same sample.
-        covered: share of the squared gradient that the products are of, measured on a sample of examples.
+        relative_error: root mean square error of a product, relative to the root mean square product; estimated with a
+            second seed on a sample of pairs; 0 if products are exact, infinite if they do not differ from zero.
+        cosine_error: root mean square error of a product, relative to the product of the two norms; same sample.
+        covered: share of the squared gradient norm that the products include, measured on a sample of examples.
         not_covered: names of trainable parameters that the products leave out.
     """
 
@@ -77,21 +77,22 @@ def gradient_kernel(
     """<grad loss(z), grad loss(z')> of every pool and test example, over all trainable parameters.
 
     Args:
-        model: it is left as it was, gradients included.
+        model: it is not changed, nor are its gradients.
         pool: the examples z; they are passed through the model a few at a time.
-        tests: the examples z'. Where what is held of them exceeds the memory, the pool is passed again for each part.
+        tests: the examples z'. If their gradients do not fit in the memory, they are split into parts, and the pool is
+            passed through the model again for each part.
         method: `projected`: gradients are multiplied by fixed random matrices; products are unbiased estimates.
-            `exact`: gradients of one parameter after the other.
+            `exact`: exact products, one parameter after the other.
         columns: of the random matrices.
         seed: of the random matrices.
-        second_moments: the optimiser's mean squared gradient of every trainable parameter, by name; then products are
+        second_moments: the optimiser's mean squared gradient v of every trainable parameter, by name; products are then
             those of g and g' / sqrt(v), each matrix of v factored into rows and columns.
         epsilon: its square is added to second moments.
-        memory_limit: bytes beside the model.
-        progress: takes how many passes of an example are done, and how many there are.
+        memory_limit: bytes in addition to the model.
+        progress: called with the number of examples passed through the model so far, and their total.
 
     Raises:
-        SettingsError: nothing is trainable, a second moment is missing, or the memory holds no example.
+        SettingsError: no parameter is trainable, a second moment is missing, or an example does not fit in the memory.
     """
     trained = {name: value.shape for name, value in model.named_parameters() if value.requires_grad}
     if not trained:
@@ -99,8 +100,8 @@ def gradient_kernel(
     if not pool or not tests:
         raise SettingsError("gradient products: no pool or no test examples. Give at least one of each")
     scales = _make_scales(trained, second_moments, epsilon, model.device)
-    with undisturbed(model):
-        # Whole gradients of parameters that cannot be factored may take an eighth of the memory for each example.
+    with evaluation_mode(model):
+        # An example's gradients of parameters that cannot be factored may take up to an eighth of the memory.
         coverage = find_coverage(model, _sample([*pool, *tests], COVERAGE_SAMPLE), memory_limit / 8)
         if method == "exact":
             engine: _Exact | _Projected = _Exact(model, trained, scales, coverage, memory_limit)
@@ -131,7 +132,7 @@ Products = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class _Projected:
-    """Projected gradients of test examples are held; those of the pool are multiplied by them at once."""
+    """Holds the projected gradients of test examples and multiplies those of the pool by them as they are computed."""
 
     def __init__(
         self,
@@ -160,10 +161,10 @@ class _Projected:
         count.total = len(tests) + len(blocks) * len(pool)
         device = self.projection.device
         products = torch.zeros(len(pool), len(tests), dtype=torch.float64, device=device)
-        pool_norms, test_norms = (torch.zeros(len(each), dtype=torch.float64, device=device) for each in (pool, tests))
+        pool_norms, test_norms = (torch.zeros(len(side), dtype=torch.float64, device=device) for side in (pool, tests))
         for block in blocks:
-            held = self._features(tests, block, self.projection, count)
-            for features in held.values():
+            test_features = self._features(tests, block, self.projection, count)
+            for features in test_features.values():
                 test_norms[block.start : block.stop] += features.square().sum(1)
 
             def multiply(
@@ -171,11 +172,11 @@ class _Projected:
                 name: str,
                 uses: list[Use],
                 block: range = block,
-                held: dict[str, torch.Tensor] = held,
+                test_features: dict[str, torch.Tensor] = test_features,
             ) -> None:
                 features = self.projection.project(name, uses)
                 place = torch.tensor(rows, device=device)
-                products[place, block.start : block.stop] += features @ held[name].T
+                products[place, block.start : block.stop] += features @ test_features[name].T
                 if block.start == 0:
                     pool_norms[place] += features.square().sum(1)
 
@@ -183,7 +184,7 @@ class _Projected:
         return products, pool_norms, test_norms
 
     def errors(
-        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], taken: Products
+        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], computed: Products
     ) -> tuple[float, float]:
         """`relative_error` and `cosine_error`, from a second seed.
 
@@ -191,23 +192,23 @@ class _Projected:
         """
         if self.projection.exact:
             return 0.0, 0.0
-        other = Projection(
+        second_projection = Projection(
             self.projection.shapes, self.projection.columns, self.projection.seed + 2**32, self.projection.device
         )
-        pool_rows, test_rows = (_evenly(len(each), ERROR_SAMPLE) for each in (pool, tests))
-        left = self._features(pool, pool_rows, other)
-        right = self._features(tests, test_rows, other)
+        pool_rows, test_rows = (_evenly(len(side), ERROR_SAMPLE) for side in (pool, tests))
+        left = self._features(pool, pool_rows, second_projection)
+        right = self._features(tests, test_rows, second_projection)
         second = torch.zeros(len(pool_rows), len(test_rows), dtype=torch.float64, device=self.projection.device)
         for name in self.names:
             second += left[name] @ right[name].T
-        products, pool_norms, test_norms = taken
+        products, pool_norms, test_norms = computed
         first = products[torch.tensor(pool_rows).unsqueeze(1), torch.tensor(test_rows)]
         norms = torch.outer(pool_norms[pool_rows], test_norms[test_rows])
-        square = (first - second).square() / 2
-        # Of independent estimates: their product's mean has no error's square in it.
-        size = (first * second).mean()
-        relative = float((square.mean() / size).sqrt()) if size > 0 else math.inf
-        return relative, float((square / norms.clamp_min(1e-300)).mean().sqrt())
+        squared_error = (first - second).square() / 2
+        # The estimates are independent, so the errors cancel in the mean of their product.
+        mean_product = (first * second).mean()
+        relative = float((squared_error.mean() / mean_product).sqrt()) if mean_product > 0 else math.inf
+        return relative, float((squared_error / norms.clamp_min(1e-300)).mean().sqrt())
 
     def _features(
         self,
@@ -222,16 +223,16 @@ class _Projected:
             name: torch.zeros(len(rows), projection.width(name), device=projection.device) for name in self.names
         }
 
-        def hold(batch: list[int], name: str, uses: list[Use]) -> None:
+        def store(batch: list[int], name: str, uses: list[Use]) -> None:
             places = torch.tensor([place[row] for row in batch], device=projection.device)
             features[name][places] = projection.project(name, uses)
 
-        self.passes.run(examples, rows, hold, count)
+        self.passes.run(examples, rows, store, count)
         return features
 
 
 class _Exact:
-    """What the gradients of a part of the pool and of a part of the test examples are made of is held."""
+    """Holds the factors of the gradients of a part of the pool and a part of the test examples."""
 
     def __init__(
         self,
@@ -254,30 +255,30 @@ class _Exact:
         pool_blocks, test_blocks = self._blocks(pool), self._blocks(tests)
         count.total = len(tests) + len(test_blocks) * len(pool)
         products = torch.zeros(len(pool), len(tests), dtype=torch.float64, device=self.device)
-        norms = [torch.zeros(len(each), dtype=torch.float64, device=self.device) for each in (pool, tests)]
+        norms = [torch.zeros(len(side), dtype=torch.float64, device=self.device) for side in (pool, tests)]
         for number, test_block in enumerate(test_blocks):
-            held = self._hold(tests, test_block, norms[1], count)
+            held_tests = self._hold(tests, test_block, norms[1], count)
             for pool_block in pool_blocks:
                 block_norms = norms[0] if not number else torch.zeros_like(norms[0])
                 for name, uses in self._hold(pool, pool_block, block_norms, count).items():
-                    if name in held:
-                        add_products(products, uses, held[name], self.shapes[name], self.memory_limit / 8)
+                    if name in held_tests:
+                        add_products(products, uses, held_tests[name], self.shapes[name], self.memory_limit / 8)
         return products, norms[0], norms[1]
 
     def errors(
-        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], taken: Products
+        self, pool: Sequence[TokenizedExample], tests: Sequence[TokenizedExample], computed: Products
     ) -> tuple[float, float]:
         return 0.0, 0.0
 
     def _blocks(self, examples: Sequence[TokenizedExample]) -> list[list[int]]:
-        """Parts that take a quarter of the memory."""
+        """Parts of the examples that each fit in a quarter of the memory."""
         room = self.memory_limit / 4
         blocks: list[list[int]] = [[]]
         used = 0.0
         for row in sorted(range(len(examples)), key=lambda row: (examples[row].input_length, row)):
             size = self.token_bytes * examples[row].input_length + self.example_bytes
             if size > room:
-                raise SettingsError(_too_little(self.memory_limit, 4 * size, "or take projected products"))
+                raise SettingsError(_too_little(self.memory_limit, 4 * size, "or use projected products"))
             if used + size > room:
                 blocks.append([])
                 used = 0.0
@@ -290,16 +291,16 @@ class _Exact:
     ) -> dict[str, list[BatchUses]]:
         held: dict[str, list[BatchUses]] = {}
 
-        def hold(batch: list[int], name: str, uses: list[Use]) -> None:
+        def store(batch: list[int], name: str, uses: list[Use]) -> None:
             held.setdefault(name, []).append((batch, uses))
             norms[torch.tensor(batch, device=norms.device)] += squared_norms(uses)
 
-        self.passes.run(examples, rows, hold, count)
+        self.passes.run(examples, rows, store, count)
         return held
 
 
 class _Counter:
-    """Reports passes of examples."""
+    """Counts the examples passed through the model and reports the progress."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -323,31 +324,31 @@ def _make_scales(
     for name, shape in trained.items():
         if name not in second_moments or second_moments[name].shape != shape:
             raise SettingsError(
-                f"second moments: none of {name} in its shape {tuple(shape)}. Give one of every trainable parameter"
+                f"second moments: there is none for {name} {tuple(shape)}. Give one for each trainable parameter"
             )
     return {name: Scale.of_second_moment(second_moments[name].to(device), epsilon) for name in trained}
 
 
-def _even_blocks(count: int, most: int) -> list[range]:
-    blocks = -(-count // most)
+def _even_blocks(count: int, largest: int) -> list[range]:
+    blocks = -(-count // largest)
     edges = [round(index * count / blocks) for index in range(blocks + 1)]
     return [range(start, stop) for start, stop in pairwise(edges)]
 
 
-def _evenly(count: int, most: int) -> list[int]:
-    return sorted({round(index * (count - 1) / max(1, most - 1)) for index in range(most)})
+def _evenly(count: int, limit: int) -> list[int]:
+    return sorted({round(index * (count - 1) / max(1, limit - 1)) for index in range(limit)})
 
 
-def _sample(examples: Sequence[TokenizedExample], most: int) -> list[TokenizedExample]:
-    """A few examples, of lengths as different as there are."""
+def _sample(examples: Sequence[TokenizedExample], limit: int) -> list[TokenizedExample]:
+    """A few examples, evenly spaced by length."""
     order = sorted(range(len(examples)), key=lambda row: (examples[row].input_length, row))
-    return [examples[order[index]] for index in _evenly(len(order), most)]
+    return [examples[order[index]] for index in _evenly(len(order), limit)]
 
 
-def _too_little(limit: float, needed: float, instead: str) -> str:
+def _too_little(limit: float, needed: float, alternative: str) -> str:
     return (
         f"gradient products: {limit / 2**30:.2g} GiB of memory are too little: this model needs "
-        f"{needed / 2**30:.2g} GiB. Give that much {instead}"
+        f"{needed / 2**30:.2g} GiB. Set that memory limit {alternative}"
     )
 
 

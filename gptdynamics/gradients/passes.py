@@ -1,4 +1,4 @@
-"""Passes of many examples through a model, and which of its parameters they yield the gradients of."""
+"""Passes of many examples through a model, and the parameters whose gradients they yield."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from gptdynamics.models.tokens import TokenizedExample, length_sorted_batches, m
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# How far a gradient made of a parameter's uses may be from autograd's, as a share of its norm and of the whole's.
-_TOLERANCE, _ROUGH, _WHOLE = 1e-3, 0.05, 1e-6
-# Memory of a batch's activations, as a multiple of what is captured of them.
+# Largest difference between a gradient computed from uses and autograd's, as a share of its norm (in fp32, and in lower
+# precision) and of the norm of all gradients.
+_TOLERANCE, _LOW_PRECISION_TOLERANCE, _SHARE_OF_TOTAL = 1e-3, 0.05, 1e-6
+# Memory of a batch's activations, as a multiple of the captured ones.
 _ACTIVATIONS = 3
 _MOST_TOKENS = 1024
 
-# Takes which examples a batch is of, a parameter's name, and its uses in the batch.
+# Called with the examples of a batch, a parameter's name, and its uses in the batch.
 ReceiveRows = Callable[[list[int], str, list[Use]], None]
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What passes yield of a model, found out on a sample of examples.
+    """The parameters of a model whose gradients passes yield, determined on a sample of examples.
 
     Attributes:
         factored: parameters whose gradients come from one pass of a whole batch.
-        whole: parameters whose gradients are taken by a backward pass for each example.
+        whole: parameters whose gradients need a backward pass for each example.
         left_out: parameters that are too large for that.
-        share: of the squared gradient, that of the parameters that are not left out.
-        token_bytes: captured for each token.
+        share: share of the squared gradient norm of the parameters that are not left out.
+        token_bytes: bytes captured for each token.
     """
 
     factored: list[str]
@@ -48,11 +49,11 @@ class Coverage:
 
 
 class Passes:
-    """Runs examples through a model and hands over what their gradients are made of.
+    """Passes examples through a model and passes on the factors of their gradients.
 
     Args:
-        model: in evaluation mode, within `undisturbed`.
-        scales: factors of the gradients, by parameter; none: gradients as they are.
+        model: within `evaluation_mode`.
+        scales: factors that gradients are multiplied by, by parameter; empty: none.
         coverage: of the model.
         batch_bytes: memory for the activations of a batch.
     """
@@ -62,7 +63,7 @@ class Passes:
     ) -> None:
         self.model = model
         self.scales = scales
-        # Whether uses that cannot be told apart by example are refused.
+        # See `capture`.
         self.strict = True
         self.coverage = coverage
         self.batch_tokens = min(_MOST_TOKENS, int(batch_bytes / (_ACTIVATIONS * coverage.token_bytes + 1)))
@@ -77,19 +78,19 @@ class Passes:
         """Pass examples through the model, in batches of similar lengths.
 
         Args:
-            examples: of which some are passed.
-            rows: which.
-            receive: takes rows, a parameter's name, and its uses.
-            progress: takes how many examples a batch had.
+            examples: all examples.
+            rows: indices of those to pass through the model.
+            receive: called with rows, a parameter's name, and its uses.
+            progress: called with the number of examples of each batch.
         """
         route = logit_route(self.model)
         with _without_gradients(self.model, [*self.coverage.factored, *self.coverage.left_out]):
             for batch in length_sorted_batches([examples[row].input_length for row in rows], self.batch_tokens):
-                chosen = [rows[index] for index in batch]
-                longest = max(len(examples[row]) for row in chosen)
-                for some in [[row] for row in chosen] if route.needs_alone(longest) else [chosen]:
-                    self._run_batch(examples, some, receive)
-                progress(len(chosen))
+                batch_rows = [rows[index] for index in batch]
+                longest = max(len(examples[row]) for row in batch_rows)
+                for part in [[row] for row in batch_rows] if route.needs_alone(longest) else [batch_rows]:
+                    self._run_batch(examples, part, receive)
+                progress(len(batch_rows))
 
     def _run_batch(self, examples: Sequence[TokenizedExample], rows: list[int], receive: ReceiveRows) -> None:
         def scaled(name: str, uses: list[Use]) -> None:
@@ -105,45 +106,45 @@ def find_coverage(model: PreTrainedModel, sample: Sequence[TokenizedExample], wh
     """Compare the gradients that passes yield with autograd's, parameter by parameter, on a sample of examples.
 
     Args:
-        model: in evaluation mode, within `undisturbed`.
+        model: within `evaluation_mode`.
         sample: a few examples, of different lengths.
-        whole_bytes: memory that one example's gradients of parameters that are not factored may take up.
+        whole_bytes: memory for one example's gradients of the parameters that cannot be factored.
     """
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    everything = Coverage(list(trained), [], [], 1.0, 0.0)
+    full_coverage = Coverage(list(trained), [], [], 1.0, 0.0)
     result: list[tuple[list[int], dict[str, list[Use]]]] = []
 
-    def keep(rows: list[int], name: str, uses: list[Use]) -> None:
+    def record(rows: list[int], name: str, uses: list[Use]) -> None:
         if not result or result[-1][0] is not rows:
             result.append((rows, {}))
         result[-1][1][name] = uses
 
-    passes = Passes(model, {}, everything, 0)
+    passes = Passes(model, {}, full_coverage, 0)
     passes.strict = False
-    passes.batch_tokens = len(sample) * max(each.input_length for each in sample)
-    passes.run(sample, range(len(sample)), keep)
+    passes.batch_tokens = len(sample) * max(example.input_length for example in sample)
+    passes.run(sample, range(len(sample)), record)
     token_bytes = _bytes_held([uses for _, batch in result for uses in batch.values()])
-    token_bytes /= sum(each.input_length for each in sample)
-    place = {row: (batch, rows.index(row)) for rows, batch in result for row in rows}
+    token_bytes /= sum(example.input_length for example in sample)
+    position_by_row = {row: (batch, rows.index(row)) for rows, batch in result for row in rows}
 
-    wrong: set[str] = set()
+    unfactored: set[str] = set()
     squares = dict.fromkeys(trained, 0.0)
     for row, gradients in enumerate(example_gradients(model, sample)):
-        batch, index = place.get(row, ({}, 0))
-        total = torch.stack([each.float().norm() for each in gradients]).norm()
+        batch, index = position_by_row.get(row, ({}, 0))
+        total = torch.stack([example.float().norm() for example in gradients]).norm()
         for (name, value), gradient in zip(trained.items(), gradients, strict=True):
-            true = gradient.flatten().float()
-            squares[name] += float(true.square().sum())
-            held = batch.get(name)
-            made = whole_gradients([use.row(index) for use in held], value.shape)[0] if held else 0.0
-            tolerance = _TOLERANCE if value.dtype in (torch.float32, torch.float64) else _ROUGH
-            if (true - made).norm() > tolerance * true.norm() + _WHOLE * total:
-                wrong.add(name)
-    size = 4 * sum(trained[name].numel() for name in wrong)
-    whole, left_out = (sorted(wrong), []) if size <= whole_bytes else ([], sorted(wrong))
+            expected = gradient.flatten().float()
+            squares[name] += float(expected.square().sum())
+            batch_uses = batch.get(name)
+            computed = whole_gradients([use.row(index) for use in batch_uses], value.shape)[0] if batch_uses else 0.0
+            tolerance = _TOLERANCE if value.dtype in (torch.float32, torch.float64) else _LOW_PRECISION_TOLERANCE
+            if (expected - computed).norm() > tolerance * expected.norm() + _SHARE_OF_TOTAL * total:
+                unfactored.add(name)
+    size = 4 * sum(trained[name].numel() for name in unfactored)
+    whole, left_out = (sorted(unfactored), []) if size <= whole_bytes else ([], sorted(unfactored))
     total_square = sum(squares.values()) or 1.0
     return Coverage(
-        factored=[name for name in trained if name not in wrong],
+        factored=[name for name in trained if name not in unfactored],
         whole=whole,
         left_out=left_out,
         share=1 - sum(squares[name] for name in left_out) / total_square,
@@ -151,10 +152,10 @@ def find_coverage(model: PreTrainedModel, sample: Sequence[TokenizedExample], wh
     )
 
 
-def _bytes_held(lists: list[list[Use]]) -> float:
-    """Memory of uses; tensors that share theirs count once."""
+def _bytes_held(use_lists: list[list[Use]]) -> float:
+    """Memory of uses; memory shared by several tensors counts once."""
     storages: dict[int, int] = {}
-    for use in (use for uses in lists for use in uses):
+    for use in (use for uses in use_lists for use in uses):
         for tensor in (use.left, use.right) if isinstance(use, MatrixUse) else (use.values,):
             storage = tensor.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
@@ -162,12 +163,12 @@ def _bytes_held(lists: list[list[Use]]) -> float:
 
 
 @contextmanager
-def undisturbed(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode, and experts one by one; afterwards the model is as it was."""
+def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
+    """A context in which the model is in evaluation mode and its experts are called one by one."""
     modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     experts = getattr(config, "_experts_implementation", None)
-    # Before anything watches: it tries the model on inputs of its own.
+    # Before anything is captured, because the trial passes inputs of its own through the model.
     logit_route(model)
     model.eval()
     if experts is not None:

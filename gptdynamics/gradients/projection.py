@@ -1,4 +1,4 @@
-"""Gradients of examples multiplied by fixed random matrices, without ever being whole."""
+"""Gradients of examples multiplied by fixed random matrices, without computing whole gradients."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from gptdynamics.gradients.uses import MatrixUse, Use
 class Projection:
     """Maps each parameter's gradients to at most `columns` x `columns` numbers.
 
-    A matrix gradient G becomes P^T G Q, with random signs over the square root of `columns` in P and Q; a side that is
-    not wider than that stays as it is. A vector stays as it is up to `columns` squared numbers; a longer one is a count
-    sketch of so many. Inner products of the results are unbiased estimates of those of the gradients.
+    A matrix gradient G becomes P^T G Q, where P and Q have random signs divided by the square root of `columns`; a side
+    not wider than `columns` is not projected. A vector of up to `columns` squared numbers is not projected; a longer
+    one becomes a count sketch of that size. Inner products of the results are unbiased estimates of those of the
+    gradients.
 
     Args:
         shapes: of the parameters, by name.
         columns: of the random matrices.
         seed: of the signs, together with each parameter's name.
-        device: where the gradients are.
+        device: of the gradients.
     """
 
     def __init__(self, shapes: Mapping[str, torch.Size], columns: int, seed: int, device: torch.device) -> None:
@@ -40,7 +41,7 @@ class Projection:
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
     def width(self, name: str) -> int:
-        """How many numbers a parameter's gradient becomes, where it is a matrix or a short vector at the most."""
+        """The number of values that a parameter's gradient becomes."""
         shape = self.shapes[name]
         if len(shape) < 2:
             return min(shape.numel(), self.columns**2)
@@ -82,7 +83,7 @@ class Projection:
         size, buckets = values.size(1), self.columns**2
         shape = self.shapes[name]
         if len(shape) > 1:
-            # A gradient that was taken whole, of a parameter whose uses are not understood.
+            # The whole gradient of a parameter that cannot be factored.
             height = shape[:-1].numel()
             left = self._signs(name, "left", height)
             right = self._signs(name, "right", shape[-1])
@@ -101,7 +102,7 @@ class Projection:
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
     def _signs(self, name: str, side: str, width: int) -> torch.Tensor | None:
-        """The random matrix of one side, `[width, columns]`; None: the side is narrow enough."""
+        """The random matrix of one side, `[width, columns]`; None if the side is not projected."""
         if width <= self.columns:
             return None
         key = (name, side)

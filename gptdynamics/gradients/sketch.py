@@ -1,4 +1,4 @@
-"""Gradients of single examples, sketched to a few hundred numbers."""
+"""Gradients of single examples, reduced to a few hundred numbers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class GradientSketch:
     Inner products of sketches are unbiased estimates of inner products of gradients over all trainable parameters.
 
     Args:
-        width: buckets.
+        width: number of buckets.
         seed: of signs and buckets, together with each parameter's name.
     """
 
@@ -39,11 +39,11 @@ class GradientSketch:
     def project(self, model: PreTrainedModel, examples: Sequence[TokenizedExample]) -> np.ndarray:
         """The sketch of each example's loss gradient at the model's weights: `[examples, width]` float32."""
         trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-        draws = [tuple(each.to(model.device) for each in self._draws(name, value.numel())) for name, value in trained]
+        draws = [tuple(part.to(model.device) for part in self._draws(name, value.numel())) for name, value in trained]
         vectors = np.zeros((len(examples), self.width), dtype=np.float32)
         for index, gradient in enumerate(example_gradients(model, examples)):
             vector = torch.zeros(self.width, device=model.device)
-            for (bucket, sign), each in zip(draws, gradient, strict=True):
-                vector.index_add_(0, bucket, each.flatten() * sign)
+            for (bucket, sign), part in zip(draws, gradient, strict=True):
+                vector.index_add_(0, bucket, part.flatten() * sign)
             vectors[index] = vector.cpu().numpy()
         return vectors

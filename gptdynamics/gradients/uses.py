@@ -1,4 +1,4 @@
-"""What one use of a parameter in a forward pass adds to each example's gradient."""
+"""The contribution of one use of a parameter in a forward pass to each example's gradient."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 
 @dataclass(frozen=True)
 class MatrixUse:
-    """A matrix that tokens are multiplied by, or whose rows they look up.
+    """A use of a matrix that tokens are multiplied by, or whose rows they look up.
 
-    An example's gradient is the sum over its tokens of the outer products of `left` and `right`. Padding is zero on one
-    of the two sides at least.
+    An example's gradient is the sum over its tokens of the outer products of `left` and `right`. Padding is zero on at
+    least one of the two sides.
 
     Attributes:
         left: `[rows, tokens, height]` float; or `[rows, tokens]` integers, which stand for one-hot vectors.
         right: `[rows, tokens, width]`.
-        block: which matrix of a stack of matrices (experts), 0 where there is only one.
+        block: index of the matrix in a stack of matrices (experts); 0 if there is only one.
     """
 
     left: torch.Tensor
@@ -26,7 +26,7 @@ class MatrixUse:
 
     @property
     def one_hot(self) -> bool:
-        """Whether `left` are the indices of rows that are looked up."""
+        """Whether `left` holds the indices of rows that are looked up."""
         return not self.left.is_floating_point()
 
     def row(self, index: int) -> MatrixUse:
@@ -49,24 +49,24 @@ Use = MatrixUse | VectorUse
 
 
 def whole_gradients(uses: list[Use], shape: torch.Size) -> torch.Tensor:
-    """The gradients themselves, of a parameter of this shape: `[rows, numbers]`."""
+    """The gradients of a parameter of this shape, computed from its uses: `[rows, numbers]`."""
     total: torch.Tensor | None = None
     for use in uses:
         if isinstance(use, VectorUse):
-            each = use.values
+            gradient = use.values
         elif use.one_hot:
-            each = use.right.new_zeros(use.right.size(0), *shape)
+            gradient = use.right.new_zeros(use.right.size(0), *shape)
             row = torch.arange(use.right.size(0), device=use.right.device).unsqueeze(1).expand_as(use.left)
-            each.index_put_((row, use.left), use.right, accumulate=True)
-            each = each.flatten(1)
+            gradient.index_put_((row, use.left), use.right, accumulate=True)
+            gradient = gradient.flatten(1)
         else:
             matrix = torch.bmm(use.left.mT, use.right)
             if len(shape) == 3:
                 stack = matrix.new_zeros(matrix.size(0), *shape)
                 stack[:, use.block] = matrix
                 matrix = stack
-            each = matrix.flatten(1)
-        total = each if total is None else total + each
+            gradient = matrix.flatten(1)
+        total = gradient if total is None else total + gradient
     assert total is not None
     return total
 
@@ -85,10 +85,10 @@ class Scale:
 
     @classmethod
     def of_second_moment(cls, moment: torch.Tensor, epsilon: float) -> Scale:
-        """Of an optimiser's mean squared gradient: products become those of g and g' / sqrt(moment).
+        """The scale of an optimiser's mean squared gradient: products become those of g and g' / sqrt(moment).
 
-        A matrix of moments is replaced by the outer product of the means of its rows and of its columns over its mean,
-        as Adafactor does. The square of epsilon is added to every moment.
+        A matrix of moments is replaced by the outer product of its row means and column means divided by its mean, as
+        in Adafactor. The square of epsilon is added to every moment.
         """
         moment = moment.detach().float() + epsilon**2
         if moment.dim() < 2:
@@ -98,7 +98,7 @@ class Scale:
         return cls(stack.mean(2).pow(-0.25), (stack.mean(1) / mean).pow(-0.25))
 
     def whole(self, shape: torch.Size) -> torch.Tensor:
-        """The factor of each number of the parameter, in its shape."""
+        """The factor of each value of the parameter, in its shape."""
         if self.right is None:
             return self.left.reshape(shape)
         return (self.left.unsqueeze(2) * self.right.unsqueeze(1)).reshape(shape)

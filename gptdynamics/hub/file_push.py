@@ -1,4 +1,4 @@
-"""Putting files into a repository on the Hub, in one commit; other files there stay."""
+"""Uploading files to a repository on the Hub in one commit, without changing its other files."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def push_files(
     pull_request: bool = False,
     description: str | None = None,
 ) -> Pushed:
-    """Put files into a repository, in one commit; the repository is made if it does not exist.
+    """Upload files to a repository in one commit; the repository is created if it does not exist.
 
-    What somebody wrote into the card is kept, see `merge_card`, if the new card says which part of it is generated.
+    A user's changes to the card are kept (see `merge_card`), if the new card has a marked generated part.
 
     Args:
-        repository: where to.
+        repository: to upload to.
         files: a local file for each path in the repository.
-        check: is given the repository's files and commit, and raises if they may not be changed.
+        check: called with the repository's files and commit; raises an error if they may not be changed.
         message: title of the commit.
-        private: make the repository a private one.
-        on_wait: called with the reason before it is tried again.
+        private: make the repository private.
+        on_wait: called with the reason before each retry.
         own_metadata: names in the card's YAML whose values are generated.
         pull_request: open one instead of changing the branch.
         description: of the commit, below its title.
 
     Raises:
-        SettingsError: no token, no right, or a public repository is to be private; nothing was changed.
-        UnreachableError: the Hub failed again and again.
+        SettingsError: no token, no permission, or the repository is public and should be private; nothing was changed.
+        UnreachableError: the Hub failed repeatedly.
         DataError: the YAML of the present card cannot be read; nothing was changed.
     """
     created = prepare(repository, PushOptions(private=private), on_wait)
@@ -74,12 +74,12 @@ def push_files(
 
 
 def refuse_replacing(repository: Repository, files: Mapping[str, Path], remote: Mapping[str, RemoteFile]) -> None:
-    """Raise DataError if a file of a repository that is not ours would be replaced; a merged card is not."""
+    """Raise DataError if a file that this package did not write would be replaced; a card that is merged may be."""
     for path, file in files.items():
         merged = path == CARD and has_generated_part(file.read_text(encoding="utf-8", errors="replace"))
         if path in remote and not merged and not remote[path].same_as(file):
             raise DataError(
-                f"{repository.id} holds another {path}, which is not of this package: name another {repository.kind}"
+                f"{repository.id} has a {path} that this package did not write: name another {repository.kind}"
             )
 
 

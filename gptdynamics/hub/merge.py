@@ -1,4 +1,4 @@
-"""What has to change in a repository so that it also holds the runs of a folder."""
+"""The changes to a repository that add the runs of a folder to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gptdynamics.configs import RUN_FILE_PATTERN, RUN_PATTERN, config_parts, spl
 from gptdynamics.dataset.card import CARD, FIGURE, is_older_card, read_card
 from gptdynamics.dataset.card_content import card_files, drawn_runs, may_draw
 from gptdynamics.dataset.checks.facts import config_facts
-from gptdynamics.dataset.checks.findings import Findings
+from gptdynamics.dataset.checks.findings import Findings, some
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.manifest import manifest_differences, merge_manifests, read_manifest
 from gptdynamics.dataset.schema import EXAMPLE_SCHEMA, read_parquet, write_parquet
@@ -27,7 +27,7 @@ from gptdynamics.models.base_model import unpublished_note
 from gptdynamics.tasks.declared import declaration_differences, read_declaration
 from gptdynamics.tasks.kept_tasks import FOLDER
 
-# Only files of these names are read or written: none of them leads out of a folder.
+# Only files with these names are read or written; none of them leads out of the folder.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _FILES = (
     rf"manifests/{_NAME}_{_NAME}\.json",
@@ -37,27 +37,27 @@ _FILES = (
     rf"data/{_NAME}/{RUN_FILE_PATTERN}",
     rf"sidecar/{_NAME}/{RUN_PATTERN}\.failed\.json",
 )
-_OURS = re.compile("|".join(f"(?:{each})" for each in _FILES))
+_DATASET_FILE = re.compile("|".join(f"(?:{each})" for each in _FILES))
 
 
 class Merge:
-    """The runs of a folder and those of a repository at one commit, put together.
+    """The runs of a folder merged with those of a repository at one commit.
 
     Args:
-        folder: whose finished runs are to be added.
+        folder: its finished runs are added.
         repository: to add them to.
         head: the commit to build on. None: the repository does not exist yet.
-        scratch: an empty folder for files that are neither the folder's nor the repository's.
-        replace: let runs of the folder replace others of the same name.
+        scratch: an empty folder for merged files.
+        replace: let runs of the folder replace existing runs of the same name.
 
     Attributes:
         changes: a local file for each path that changes; None: it is removed.
-        runs: `<config>/<run>` of runs that go up.
-        notes: what others will miss, a line each.
+        runs: `<config>/<run>` of runs that are uploaded.
+        notes: lines about what other users cannot get.
 
     Raises:
         SettingsError: the repository has other settings of a config, or other runs of the same names.
-        DataError: the repository is not one of ours, or a file is damaged.
+        DataError: the repository is not a dataset of this package, or a file is damaged.
     """
 
     def __init__(
@@ -66,17 +66,17 @@ class Merge:
         self.folder, self.repository, self.head = folder, repository, head
         self.replace = replace
         self.remote: Mapping[str, RemoteFile] = {} if head is None else repository.files(head)
-        self.ours = {path for path in self.remote if _OURS.fullmatch(path)}
+        self.dataset_paths = {path for path in self.remote if _DATASET_FILE.fullmatch(path)}
         self.view = DatasetFolder(scratch / "view")
         self.changes: dict[str, Path | None] = {}
         self.runs: list[str] = []
         self.notes: list[str] = []
-        with self._odd_files():
+        with self._report_foreign_files():
             self._merge()
 
     @contextmanager
-    def _odd_files(self) -> Iterator[None]:
-        """What anybody may have put into the repository can be anything."""
+    def _report_foreign_files(self) -> Iterator[None]:
+        """Report errors that foreign files in the repository cause, as their content can be anything."""
         try:
             yield
         except GPTDynamicsError:
@@ -87,11 +87,11 @@ class Merge:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"{self.repository.id}: a file there is not one of this package ({type(error).__name__}: {reason}). "
-                "Mend it there, or push to another repository"
+                "Correct it there, or push to another repository"
             ) from error
 
     def _merge(self) -> None:
-        self._refuse_strangers()
+        self._check_is_dataset()
         folder = self.folder
         tasks = sorted({config_parts(config)[0] for config in folder.configs() if folder.finished(config)})
         for task in tasks:
@@ -104,8 +104,8 @@ class Merge:
                 self._add_examples(task, part)
         self._add_card()
 
-    def _refuse_strangers(self) -> None:
-        if not any(path.startswith("manifests/") for path in self.ours) and any(
+    def _check_is_dataset(self) -> None:
+        if not any(path.startswith("manifests/") for path in self.dataset_paths) and any(
             path not in (CARD, FIGURE, ".gitattributes", "LICENSE") for path in self.remote
         ):
             raise DataError(
@@ -117,7 +117,7 @@ class Merge:
         return self.repository.fetch(path, self.head)
 
     def _put(self, path: str, file: Path) -> None:
-        """Let a file go up, unless the repository has the same bytes under its name."""
+        """Upload a file, unless the repository has the same content under its name."""
         present = self.remote.get(path)
         if present is None or not present.same_as(file):
             self.changes[path] = file
@@ -128,25 +128,25 @@ class Merge:
     def _add_config(self, config: str) -> None:
         self._add_manifest(config)
         facts = None
-        differ = []
+        conflicting = []
         for run in self.folder.finished(config):
             paths = [path for path in run_files(config, run) if self._local(path).exists()]
-            other = [path for path in paths if not self._same(path)]
-            if not other:
+            changed = [path for path in paths if not self._is_unchanged(path)]
+            if not changed:
                 continue
             if facts is None:
                 findings = Findings(self.folder.root)
                 facts = config_facts(self.folder, config, findings)
-                _refuse_faults(findings.faults)
-            _refuse_faults(verify_run(self.folder, config, run, facts))
-            if any(path in self.ours for path in other):
-                differ.append(run)
+                _raise_faults(findings.faults)
+            _raise_faults(verify_run(self.folder, config, run, facts))
+            if any(path in self.dataset_paths for path in changed):
+                conflicting.append(run)
             self.runs.append(f"{config}/{run}")
-            self.changes |= {path: self._local(path) for path in other}
-        if differ and not self.replace:
+            self.changes |= {path: self._local(path) for path in changed}
+        if conflicting and not self.replace:
             raise SettingsError(
-                f"{self.repository.id} has other numbers for {_named(config, differ)}, made with the same settings "
-                f"({self._versions(config, differ[0])}). Keep those, or give --replace"
+                f"{self.repository.id} has other values for {config}/{some(conflicting)}, made with the same "
+                f"settings ({self._versions(config, conflicting[0])}). Keep those, or give --replace"
             )
         self._add_vectors(config)
         self._add_failures(config)
@@ -162,8 +162,8 @@ class Merge:
             return unpublished_note(base)
         return unpublished_note(base, 'record with RecordSettings(base_model="<owner>/<name>")')
 
-    def _same(self, path: str) -> bool:
-        """Whether the repository has this file, be it written by another version of the Parquet library."""
+    def _is_unchanged(self, path: str) -> bool:
+        """Whether the repository has this file, possibly written by another version of the Parquet library."""
         present = self.remote.get(path)
         if present is None:
             return False
@@ -172,66 +172,66 @@ class Merge:
         return read_parquet(self._fetch(path)).equals(read_parquet(self._local(path)))
 
     def _versions(self, config: str, run: str) -> str:
-        """How the library versions of a run differ; what two machines compute may differ as well."""
+        """How the library versions of a run differ; with equal versions, two machines may still differ."""
         path = run_files(config, run)[1]
         if path not in self.remote:
-            return "it lacks their descriptions"
-        theirs, mine = (
+            return "it lacks the rows that describe them"
+        remote, local = (
             json.loads(read_parquet(file, ["versions"])["versions"][0].as_py() or "{}")
             for file in (self._fetch(path), self._local(path))
         )
-        return "; ".join(value_differences(theirs, mine, "here")) or "with the same libraries: on another machine?"
+        return "; ".join(value_differences(remote, local, "here")) or "with the same libraries: on another machine?"
 
     def _add_manifest(self, config: str) -> None:
         path = f"manifests/{config}.json"
-        mine = self.folder.manifest(config)
+        local = self.folder.manifest(config)
         if path not in self.remote:
             self._put(path, self._local(path))
             return
         try:
-            theirs = read_manifest(self._fetch(path))
+            remote = read_manifest(self._fetch(path))
         except DataError as error:
-            message = f"{self.repository.id}: {path} is not a manifest. Mend it there, or push to another one"
+            message = f"{self.repository.id}: {path} is not a manifest. Correct it there, or push to another repository"
             raise DataError(message) from error
-        differences = manifest_differences(theirs, mine, "here")
+        differences = manifest_differences(remote, local, "here")
         if differences:
             raise SettingsError(
-                f"{self.repository.id} holds {config} made with other settings ({'; '.join(differences)}). "
+                f"{self.repository.id} has {config} made with other settings ({'; '.join(differences)}). "
                 "Collect with its settings, or push to another repository"
             )
         merged = self.view.root.parent / path
-        write_text(merged, json.dumps(merge_manifests(theirs, mine), indent=1, sort_keys=True) + "\n")
+        write_text(merged, json.dumps(merge_manifests(remote, local), indent=1, sort_keys=True) + "\n")
         self._put(path, merged)
 
     def _add_task(self, task: str) -> None:
-        """What is kept of a task; where only one of the two has its templates, those."""
+        """Merge the declaration of a task; if only one of the two has templates, these are kept."""
         path = f"{FOLDER}/{task}.toml"
         if not self._local(path).is_file():
             return
-        mine = read_declaration(self._local(path))
+        local = read_declaration(self._local(path))
         if path not in self.remote:
             self._put(path, self._local(path))
             return
-        theirs = read_declaration(self._fetch(path))
-        differences = declaration_differences(theirs, mine, "here")
+        remote = read_declaration(self._fetch(path))
+        differences = declaration_differences(remote, local, "here")
         if differences:
             raise SettingsError(
-                f"{self.repository.id} holds another task {task} ({'; '.join(differences)}). Push to another repository"
+                f"{self.repository.id} has another task {task} ({'; '.join(differences)}). Push to another repository"
             )
-        if theirs.keys() < mine.keys():
+        if remote.keys() < local.keys():
             self._put(path, self._local(path))
 
     def _add_vectors(self, config: str) -> None:
-        """Projected gradients follow from base model, settings and rows: those that cover more examples serve all."""
+        """Upload the projected gradients, unless the repository has them for the same examples or more."""
         path = f"data/{config}_gradients/base.parquet"
         if not self._local(path).exists():
             return
         if path in self.remote and not self.remote[path].same_as(self._local(path)):
-            theirs, mine = (
+            remote, local = (
                 {(row["part"], row["id"]) for row in read_parquet(file, ["part", "id"]).to_pylist()}
                 for file in (self._fetch(path), self._local(path))
             )
-            if mine <= theirs:
+            if local <= remote:
                 return
         self._put(path, self._local(path))
 
@@ -243,7 +243,7 @@ class Merge:
                 self._put(path, self._local(path))
         for run in self.folder.finished(config):
             path = f"sidecar/{config}/{run}.failed.json"
-            if path in self.ours:
+            if path in self.dataset_paths:
                 self.changes[path] = None
 
     def _add_examples(self, task: str, part: str) -> None:
@@ -252,38 +252,40 @@ class Merge:
             if self._local(path).exists():
                 self._put(path, self._local(path))
             return
-        theirs, mine = (
+        remote, local = (
             {row["id"]: row for row in read_parquet(file).to_pylist()}
             for file in (self._fetch(path), self._local(path))
         )
-        for key in theirs.keys() & mine.keys():
-            if not _same_example(theirs[key], mine[key]):
+        for key in remote.keys() & local.keys():
+            if not _same_example(remote[key], local[key]):
                 raise SettingsError(
-                    f"{self.repository.id}: example {key} of {path} is another one there. Runs on other rows cannot "
+                    f"{self.repository.id}: example {key} of {path} differs there. Runs on different rows cannot "
                     "share a config: push to another repository"
                 )
         # Published texts stay published; withheld ones are filled in if the folder has them.
-        merged = {**mine, **{key: row for key, row in theirs.items() if row["prompt"] is not None or key not in mine}}
+        merged = {**local, **{key: row for key, row in remote.items() if row["prompt"] is not None or key not in local}}
         rows = [merged[key] for key in sorted(merged)]
-        if rows == [theirs[key] for key in sorted(theirs)]:
+        if rows == [remote[key] for key in sorted(remote)]:
             return
         written = self.view.root.parent / path
         write_parquet(pa.Table.from_pylist(rows, schema=EXAMPLE_SCHEMA), written)
         self._put(path, written)
 
     def _add_card(self) -> None:
-        """Build the card in a folder that has the names of all files, and what little of them the card is about."""
-        for path in self.ours - {path for path, file in self.changes.items() if file is None}:
+        """Build the card in a folder with the names of all files, but only the contents that the card needs."""
+        for path in self.dataset_paths - {path for path, file in self.changes.items() if file is None}:
             needed = path.startswith(("manifests/", "sidecar/")) or "_examples/" in path
-            self._show(path, self._fetch(path) if needed and path not in self.changes else None)
+            self._add_to_view(path, self._fetch(path) if needed and path not in self.changes else None)
         for path, file in self.changes.items():
             if file is not None:
-                self._show(path, file)
+                self._add_to_view(path, file)
         finished = {config: self.view.finished(config) for config in self.view.configs()}
-        wanted = {path for config, runs in finished.items() for run in runs[:1] for path in run_files(config, run)[1:]}
-        wanted |= {run_files(config, run)[-1] for config, runs in drawn_runs(finished).items() for run in runs}
-        for path in wanted - self.changes.keys():
-            self._show(path, self._fetch(path))
+        needed_paths = {
+            path for config, runs in finished.items() for run in runs[:1] for path in run_files(config, run)[1:]
+        }
+        needed_paths |= {run_files(config, run)[-1] for config, runs in drawn_runs(finished).items() for run in runs}
+        for path in needed_paths - self.changes.keys():
+            self._add_to_view(path, self._fetch(path))
         source = self._fetch(CARD) if CARD in self.remote else self._local(CARD)
         picture = self._fetch(FIGURE) if FIGURE in self.remote else self._local(FIGURE)
         try:
@@ -295,8 +297,8 @@ class Merge:
             write_text(self.view.root / path, text)
             self._put(path, self.view.root / path)
 
-    def _show(self, path: str, file: Path | None) -> None:
-        """Let the view have a file of this name: that one, or one without content."""
+    def _add_to_view(self, path: str, file: Path | None) -> None:
+        """Add a file of this name to the view: the given file, or an empty one."""
         target = self.view.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -307,29 +309,24 @@ class Merge:
 
 
 def run_files(config: str, run: str) -> list[str]:
-    """Paths of a run's files in the repository, the trajectories last; the gradient products may not be there."""
+    """Paths of a run's files in the repository, the trajectories last; gradient products may not exist."""
     name = f"{split_of(run)}-{run}.parquet"
     return [f"data/{config}{kind}/{name}" for kind in ("_gradients", "_runs", "")]
 
 
-def _refuse_faults(faults: list[Any]) -> None:
+def _raise_faults(faults: list[Any]) -> None:
     if faults:
-        more = f" (and {len(faults) - 1} more; gptdynamics verify lists them)" if len(faults) > 1 else ""
-        raise DataError(f"nothing was pushed: {faults[0]}{more}")
+        suffix = f" (and {len(faults) - 1} more; gptdynamics verify lists them)" if len(faults) > 1 else ""
+        raise DataError(f"nothing was pushed: {faults[0]}{suffix}")
 
 
-def _same_example(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two rows are the same example; of one without texts only the source can tell."""
-    if one["prompt"] is not None and other["prompt"] is not None:
-        return all(one[name] == other[name] for name in ("prompt", "target", "references", "task"))
-    return one["task"] == other["task"] and _row_named(one) == _row_named(other)
+def _same_example(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two rows are the same example; without texts, only their sources are compared."""
+    if first["prompt"] is not None and second["prompt"] is not None:
+        return all(first[name] == second[name] for name in ("prompt", "target", "references", "task"))
+    return first["task"] == second["task"] and _source_row(first) == _source_row(second)
 
 
-def _row_named(row: dict[str, Any]) -> dict[str, Any]:
+def _source_row(row: dict[str, Any]) -> dict[str, Any]:
     source = json.loads(row["source"] or "{}")
     return {name: value for name, value in source.items() if name != "fields"}
-
-
-def _named(config: str, runs: list[str]) -> str:
-    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-    return f"{config}/{', '.join(runs[:3])}{more}"

@@ -23,30 +23,32 @@ def push_model_files(
     description: str | None = None,
     pull_request: bool = False,
 ) -> Pushed:
-    """Put model files into a repository, which is made if it does not exist; other files in it stay.
+    """Upload model files to a repository, which is created if it does not exist; its other files are not changed.
 
     Args:
         files: a local file for each path in the repository, `config.json` among them.
         repo: `<owner>/<name>`, or the repository with a branch and a token.
-        private: make the repository a private one.
-        on_wait: called with the reason before it is tried again.
+        private: make the repository private.
+        on_wait: called with the reason before each retry.
         own_metadata: names in the card's YAML whose values are generated.
         message, description: of the commit.
         pull_request: open one instead of changing the branch.
 
     Raises:
-        SettingsError: no token, no right, or `repo` has no owner; nothing was changed.
-        DataError: the repository holds a model of another kind; nothing was changed.
-        UnreachableError: the Hub failed again and again.
+        SettingsError: no token, no permission, or `repo` has no owner; nothing was changed.
+        DataError: the repository has a model of another kind; nothing was changed.
+        UnreachableError: the Hub failed repeatedly.
     """
     repository = Repository(repo, "model") if isinstance(repo, str) else repo
 
     def check(remote: Mapping[str, RemoteFile], head: str) -> None:
         if "config.json" in remote:
-            theirs, mine = (_model_type(file) for file in (repository.fetch("config.json", head), files["config.json"]))
-            if theirs != mine:
+            remote_type, local_type = (
+                _model_type(file) for file in (repository.fetch("config.json", head), files["config.json"])
+            )
+            if remote_type != local_type:
                 raise DataError(
-                    f"{repository.id} holds a model of another kind ({theirs}, not {mine}): name another one"
+                    f"{repository.id} has a model of another kind ({remote_type}, not {local_type}): name another one"
                 )
         else:
             refuse_replacing(repository, files, remote)
@@ -62,18 +64,18 @@ def _model_type(config: Path) -> str:
 
 
 def push_base(repo: str, folder: Path = MODEL_FOLDER, private: bool = False) -> Pushed:
-    """Publish a base model, so that others can get the model that runs and simulators name.
+    """Publish a base model, so that other users can get the model that runs and simulators name.
 
     Args:
         repo: `<owner>/<name>`.
         folder: with its weights, tokenizer and card; default: the bundled `nano`.
-        private: make the repository a private one.
+        private: make the repository private.
 
     Raises:
-        DataError: the folder has no model; otherwise as `push_model_files`.
+        DataError: the folder has no model; see also `push_model_files`.
     """
     names = ("config.json", "model.safetensors", "tokenizer.json", "README.md")
-    lacking = [name for name in names if not (folder / name).is_file()]
-    if lacking:
-        raise DataError(f"{folder}: no {lacking[0]}; a base model has {', '.join(names)}")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder}: no {missing[0]}; a base model has {', '.join(names)}")
     return push_model_files({path.name: path for path in sorted(folder.iterdir()) if path.is_file()}, repo, private)

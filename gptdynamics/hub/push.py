@@ -11,7 +11,7 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.withheld import copy_without_texts
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.hub.merge import Merge
-from gptdynamics.hub.repository import Repository, patiently, until_done
+from gptdynamics.hub.repository import Repository, until_done, with_retries
 from gptdynamics.scratch import scratch_folder
 from gptdynamics.settings.datasets import PushOptions
 
@@ -20,16 +20,16 @@ OnLine = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did, or would do.
+    """The result of a push, or the planned changes of a dry run.
 
     Attributes:
         repository: its id.
         created: whether the repository is new.
-        runs: `<config>/<run>` of runs that went up.
+        runs: `<config>/<run>` of the uploaded runs.
         files, size: paths that changed, and their bytes.
-        sha: the commit that now holds everything; None in a dry run.
+        sha: the commit that has all files; None in a dry run.
         url: of the commit or the pull request; None if nothing had to change.
-        notes: what others will miss, a line each.
+        notes: lines about what other users cannot get.
     """
 
     repository: str
@@ -52,22 +52,23 @@ def push(
     options: PushOptions | None = None,
     on_wait: Callable[[str], None] = lambda reason: None,
 ) -> Pushed:
-    """Add the finished runs of a folder to a dataset repository, which is made if it does not exist.
+    """Add the finished runs of a folder to a dataset repository, which is created if it does not exist.
 
-    Only what is new goes up, in one commit on the state that was read: if another commit comes first, that is read, so
-    that nobody's runs are lost. What was uploaded before an interruption is not uploaded again. Then everything that
-    went up is fetched and compared.
+    Only new files are uploaded, in one commit on top of the state that was read. If another commit comes first, the new
+    state is read, so that nobody's runs are lost. Files uploaded before an interruption are not uploaded again. At the
+    end, all uploaded files are downloaded and compared.
 
     Args:
         folder: the dataset folder.
         repo: `<owner>/<name>`.
         options: default: all defaults.
-        on_wait: called with the reason before it is tried again.
+        on_wait: called with the reason before each retry.
 
     Raises:
-        SettingsError: no token, no right, or the repository's runs were made with other settings; nothing was changed.
-        DataError: the folder is damaged, or the repository is not one of ours; nothing was changed.
-        UnreachableError: the Hub failed again and again.
+        SettingsError: no token, no permission, or the repository's runs were made with other settings; nothing was
+            changed.
+        DataError: the folder is damaged, or the repository is not a dataset of this package; nothing was changed.
+        UnreachableError: the Hub failed repeatedly.
     """
     options = options or PushOptions()
     repository = Repository(repo, "dataset", options.branch)
@@ -88,26 +89,28 @@ def push(
 
 
 def check_access(repo: str) -> None:
-    """Raise if a repository cannot be pushed to, as far as that can be told without changing it."""
+    """Raise an error if a repository cannot be pushed to, as far as that shows without changing it."""
     prepare(Repository(repo), PushOptions(dry_run=True))
 
 
 def prepare(repository: Repository, options: PushOptions, on_wait: Callable[[str], None] = lambda reason: None) -> bool:
-    """Check that the repository can be pushed to, and make it; whether that was needed."""
-    user = patiently(repository.user, on_wait)
-    if not patiently(repository.exists, on_wait):
+    """Check that the repository can be pushed to, and create it if it does not exist; returns whether it did not."""
+    user = with_retries(repository.user, on_wait)
+    if not with_retries(repository.exists, on_wait):
         owner = repository.id.split("/")[0]
         if options.create_pr:
-            raise DataError(f"{repository.id}: no such dataset repository, so none to propose a change to")
+            raise DataError(f"{repository.id}: no such dataset repository to open a pull request for. Check the name")
         if not options.dry_run:
-            patiently(lambda: repository.create(options.private), on_wait)
+            with_retries(lambda: repository.create(options.private), on_wait)
         elif owner != user:
-            raise SettingsError(f"{repository.id} is not there (or private), and is not under your name, {user}")
+            raise SettingsError(
+                f"{repository.id} does not exist (or is private), and its owner is not you, {user}. Name another one"
+            )
         return True
-    if options.private and not patiently(repository.private, on_wait):
-        raise SettingsError(f"{repository.id} is there, and public: make it private in its settings, or name another")
-    if options.tag is not None and options.tag in patiently(repository.tags, on_wait):
-        raise SettingsError(f"{repository.id} has a tag {options.tag!r} already: give another --tag")
+    if options.private and not with_retries(repository.private, on_wait):
+        raise SettingsError(f"{repository.id} exists and is public: make it private in its settings, or name another")
+    if options.tag is not None and options.tag in with_retries(repository.tags, on_wait):
+        raise SettingsError(f"{repository.id} already has a tag {options.tag!r}: give another --tag")
     return False
 
 
@@ -153,14 +156,14 @@ def _message(runs: list[str]) -> str:
 
 
 class RunPusher:
-    """Pushes each run when it has ended; without a repository it does nothing.
+    """Pushes each run when it ends; without a repository it does nothing.
 
     Args:
         folder: the dataset folder.
         repo: `<owner>/<name>`, or None; raises GPTDynamicsError if it cannot be pushed to.
-        no_texts: leave out texts that are not our own.
-        on_run: called with a line for each run that went up.
-        on_note: called with a line when a run could not go up.
+        no_texts: leave out texts of tasks whose rows this package does not generate.
+        on_run: called with a line for each pushed run.
+        on_note: called with a line for each run that could not be pushed.
     """
 
     def __init__(self, folder: Path, repo: str | None, no_texts: bool, on_run: OnLine, on_note: OnLine) -> None:
@@ -170,14 +173,14 @@ class RunPusher:
             check_access(repo)
 
     def push_run(self, run: str) -> None:
-        """Push everything. A failure is only noted: the run goes up with the next."""
+        """Push everything. After a failure, which is only noted, the run is pushed together with the next one."""
         try:
             self.push_all()
         except GPTDynamicsError as error:
             self.on_note(f"note: {run} is not on the Hub yet: {error}")
 
     def push_all(self) -> None:
-        """Push everything; raises as `push`."""
+        """Push everything; raises the same errors as `push`."""
         folder = DatasetFolder(self.folder)
         if self.repo is None or not any(folder.finished(config) for config in folder.configs()):
             return

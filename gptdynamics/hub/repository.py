@@ -1,4 +1,4 @@
-"""A repository on the Hub: reading it, changing it in one commit, and trying again. Errors are ours, one line each."""
+"""A repository on the Hub: reads it, changes it in one commit, retries, and turns the Hub's errors into our own."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ FIRST_PAUSE_SECONDS = 0.5
 
 
 class OvertakenError(GPTDynamicsError):
-    """Somebody else's commit came first; nothing was changed."""
+    """Another user's commit came first; nothing was changed."""
 
 
 class UnreachableError(GPTDynamicsError):
-    """The Hub did not answer, or not now; it is not known whether anything was changed."""
+    """The Hub did not answer, or is overloaded; it is unknown whether anything was changed."""
 
 
 @dataclass(frozen=True)
 class Committed:
-    """A commit that was made; `url` is of the commit or the pull request."""
+    """A new commit; `url` is that of the commit or the pull request."""
 
     sha: str
     url: str
 
 
 def file_oid(path: Path, large: bool) -> str:
-    """The Hub's id of a content: the SHA-256 of a large file, git's blob name of another."""
+    """The Hub's id of a file's content: the SHA-256 of a large file, git's blob hash of a small one."""
     content = path.read_bytes()
     if large:
         return hashlib.sha256(content).hexdigest()
@@ -50,7 +50,7 @@ def file_oid(path: Path, large: bool) -> str:
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on the Hub: the id of its content (see `file_oid`), and whether it is kept as a large file."""
+    """A file on the Hub: the id of its content (see `file_oid`), and whether it is stored as a large file."""
 
     oid: str
     large: bool
@@ -61,13 +61,13 @@ class RemoteFile:
 
 
 class Repository:
-    """A repository on the Hub, as the user of the token sees it.
+    """A repository on the Hub, with the permissions of a token.
 
     Args:
         id: `<owner>/<name>`; raises SettingsError if it has no owner.
         kind: `dataset`, `model` or `space` (a static one).
-        branch: that is read and changed.
-        token: of the user; default: the one that is logged in.
+        branch: to read and change.
+        token: of the user; default: that of `hf auth login`.
     """
 
     def __init__(self, id: str, kind: Kind = "dataset", branch: str = "main", token: str | None = None) -> None:
@@ -83,8 +83,8 @@ class Repository:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Say in one line what the Hub's refusal means for this repository."""
-        # The client has changed its HTTP library; the error it imports is the base class of the present one.
+        """Turn errors of the Hub's client into errors of one line that name this repository."""
+        # The client has changed its HTTP library before; this import is the error class of the present one.
         from huggingface_hub.errors import (  # type: ignore[attr-defined]
             HfHubHTTPError,
             HTTPError,
@@ -98,30 +98,30 @@ class Repository:
             raise
         except RepositoryNotFoundError as error:
             raise DataError(
-                f"{self.id}: no such {self.kind} repository, or a private one that your token does not open. "
+                f"{self.id}: no such {self.kind} repository, or a private one that your token cannot access. "
                 "Check the name, and `hf auth whoami`"
             ) from error
         except RevisionNotFoundError as error:
-            raise DataError(f"{self.id}: there is no branch, tag or commit of that name") from error
+            raise DataError(f"{self.id}: there is no branch, tag or commit of that name. Check it") from error
         except HfHubHTTPError as error:
             raise self._refused(error) from error
         except (HTTPError, ConnectionError, TimeoutError) as error:
             raise UnreachableError(f"{self.id}: the Hub cannot be reached ({_line(error)})") from error
         except (RecursionError, NotImplementedError) as error:
-            raise self._odd_answer(error) from error
-        except RuntimeError as error:  # the client gave up an upload
+            raise self._invalid_answer(error) from error
+        except RuntimeError as error:  # the client gave up on an upload
             raise UnreachableError(f"{self.id}: {_line(error)} ({_line(error.__cause__ or error)})") from error
         except OSError as error:
             if error.errno is not None:
                 raise DataError(f"{self.id}: {error.filename or 'this machine'}: {error.strerror}") from error
             # A file was not transferred completely.
             raise UnreachableError(f"{self.id}: a file could not be fetched ({_line(error)})") from error
-        except Exception as error:  # the client does not check answers: a malformed one may raise anything
-            raise self._odd_answer(error) from error
+        except Exception as error:  # the client does not check answers, so a malformed one may raise any error
+            raise self._invalid_answer(error) from error
 
-    def _odd_answer(self, error: Exception) -> DataError:
-        what = f"{type(error).__name__}: {_line(error)}"
-        return DataError(f"{self.id}: the Hub's answer cannot be understood ({what}). Check HF_ENDPOINT, or try later")
+    def _invalid_answer(self, error: Exception) -> DataError:
+        detail = f"{type(error).__name__}: {_line(error)}"
+        return DataError(f"{self.id}: the Hub's answer is invalid ({detail}). Check HF_ENDPOINT, or try again later")
 
     def _refused(self, error: Any) -> GPTDynamicsError:
         status = getattr(error.response, "status_code", 0)
@@ -129,11 +129,11 @@ class Repository:
             return SettingsError(f"{self.id}: no valid token. Run `hf auth login`, or set HF_TOKEN")
         if status == 403:
             return SettingsError(
-                f"{self.id}: your token may not write there. Use a token with write access of its owner, "
+                f"{self.id}: your token has no write access. Use a token with write access of its owner, "
                 "propose the change with --create-pr, or push to a repository of your own"
             )
         if status in (409, 412):
-            return OvertakenError(f"{self.id}: somebody else's {'commit' if status == 412 else 'change'} came first")
+            return OvertakenError(f"{self.id}: another {'commit' if status == 412 else 'change'} came first")
         if status == 429 or status >= 500:
             return UnreachableError(f"{self.id}: the Hub answers {status}")
         return DataError(f"{self.id}: the Hub refuses ({_line(error)})")
@@ -148,7 +148,7 @@ class Repository:
             return str(self._api.whoami()["name"])
 
     def exists(self) -> bool:
-        """Whether there is such a repository that the user may see."""
+        """Whether the repository exists and the user may see it."""
         with self._errors():
             return bool(self._api.repo_exists(self.id, repo_type=self.kind))
 
@@ -158,7 +158,7 @@ class Repository:
             return bool(self._api.repo_info(self.id, repo_type=self.kind).private)
 
     def create(self, private: bool) -> None:
-        """Make it."""
+        """Create the repository."""
         with self._errors():
             self._api.create_repo(
                 self.id,
@@ -172,12 +172,12 @@ class Repository:
         """The commit at the branch's head; None if there is no such branch."""
         with self._errors():
             refs = self._api.list_repo_refs(self.id, repo_type=self.kind)
-            if not all(isinstance(each.name, str) and isinstance(each.target_commit, str) for each in refs.branches):
+            if not all(isinstance(ref.name, str) and isinstance(ref.target_commit, str) for ref in refs.branches):
                 raise TypeError("branches without names or commits")
-        return next((each.target_commit for each in refs.branches if each.name == self.branch), None)
+        return next((ref.target_commit for ref in refs.branches if ref.name == self.branch), None)
 
     def make_branch(self) -> None:
-        """Make the branch from the main one."""
+        """Create the branch from main."""
         with self._errors():
             self._api.create_branch(self.id, branch=self.branch, repo_type=self.kind, exist_ok=True)
 
@@ -187,14 +187,14 @@ class Repository:
             return {tag.name: tag.target_commit for tag in self._api.list_repo_refs(self.id, repo_type=self.kind).tags}
 
     def tag(self, name: str, sha: str) -> None:
-        """Name a commit."""
+        """Tag a commit."""
         try:
             with self._errors():
                 self._api.create_tag(self.id, tag=name, revision=sha, repo_type=self.kind)
         except OvertakenError as error:
-            # An earlier attempt whose answer was lost may have made the tag.
+            # An earlier attempt whose answer was lost may have created the tag.
             if self.tags().get(name) != sha:
-                raise SettingsError(f"{self.id} has a tag {name!r} of another commit: give another --tag") from error
+                raise SettingsError(f"{self.id} has a tag {name!r} on another commit: give another --tag") from error
 
     def files(self, sha: str) -> dict[str, RemoteFile]:
         """Files of a commit, by path."""
@@ -209,7 +209,7 @@ class Repository:
             }
 
     def fetch(self, path: str, sha: str, folder: Path | None = None) -> Path:
-        """A file of a commit, from the cache, or fetched into a folder."""
+        """A file of a commit, from the cache, or downloaded to a folder."""
         with self._errors():
             return Path(self._api.hf_hub_download(self.id, path, repo_type=self.kind, revision=sha, local_dir=folder))
 
@@ -225,14 +225,14 @@ class Repository:
 
         Args:
             changes: a local file for each path in the repository; None removes it.
-            parent: the commit that the changes were made for.
+            parent: the commit that the changes are based on.
             message: title of the commit.
             pull_request: open one instead of changing the branch.
             description: of the commit, below its title.
 
         Raises:
-            OvertakenError: the branch's head is another commit by now.
-            UnreachableError: the Hub failed; the commit may have been made or not.
+            OvertakenError: the branch's head is no longer `parent`.
+            UnreachableError: the Hub failed; the commit may or may not have been made.
             SettingsError: the token does not allow it.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -255,7 +255,7 @@ class Repository:
             return Committed(str(commit.oid), str(commit.pr_url or commit.commit_url))
 
     def read_back(self, committed: Committed, changed: Mapping[str, Path], folder: Path) -> None:
-        """Fetch the files that went up into a folder; raises DataError if one differs from its local file."""
+        """Download the uploaded files to a folder; raises DataError if one differs from its local file."""
         for path, file in changed.items():
             fetched = self.fetch(path, committed.sha, folder)
             if file_oid(fetched, large=True) != file_oid(file, large=True):
@@ -267,17 +267,17 @@ def _line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def patiently(call: Callable[[], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
-    """The result of a call that may be repeated; see `until_done`."""
+def with_retries(call: Callable[[], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
+    """The result of a call that is retried; see `until_done`."""
     return until_done(lambda number: call(), on_wait)
 
 
 def until_done(attempt: Callable[[int], Result], on_wait: Callable[[str], None] = lambda reason: None) -> Result:
-    """The result of the first attempt that does not fail; after each the pause is twice as long.
+    """The result of the first successful attempt; the pause doubles after each failure.
 
     Args:
-        attempt: given its number, from 1 on. It reads the state anew: the attempt before may have changed it.
-        on_wait: called with the reason before the next attempt.
+        attempt: called with its number, from 1 on. It must read the state again, as a failure may have changed it.
+        on_wait: called with the reason before each retry.
 
     Raises:
         UnreachableError: all attempts failed.
@@ -287,11 +287,11 @@ def until_done(attempt: Callable[[int], Result], on_wait: Callable[[str], None] 
             return attempt(number)
         except (OvertakenError, UnreachableError) as error:
             on_wait(str(error))
-            # Random pauses: two pushes at the same time must not collide again and again.
+            # Random, so that two simultaneous pushes do not collide repeatedly.
             time.sleep(FIRST_PAUSE_SECONDS * 2 ** (number - 1) * random.uniform(0.5, 1.0))
     try:
         return attempt(ATTEMPTS)
     except (OvertakenError, UnreachableError) as error:
         raise UnreachableError(
-            f"{error}, {ATTEMPTS} times. What was uploaded is kept: run the same command again to go on"
+            f"{error}, {ATTEMPTS} times. Uploaded files are kept: run the same command again to continue"
         ) from error

@@ -1,8 +1,9 @@
 """`load_dataset("gptdynamics", ...)` from any folder, and `gptdynamics.load`.
 
-`datasets` knows no dataset without a namespace, and what is registered among its packaged modules is looked for in the
-working directory. So two of its functions are wrapped: the one that makes a builder, which knows the config, and the
-one below it, which does not know it but is what listing configs asks, and which older references to the former reach.
+`datasets` does not accept Hub ids without a namespace, and looks for registered packaged modules in the working
+directory. So two of its functions are wrapped: `load_dataset_builder`, which knows the config, and
+`dataset_module_factory` below it, which does not know the config but serves listing configs, and code that imported
+`load_dataset_builder` before it was wrapped.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class _WhenImported(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Find `datasets.load` as others find it, with a loader that wraps afterwards; nothing else."""
+        """Find `datasets.load` in the ordinary way, with a loader that wraps the functions afterwards; nothing else."""
         if fullname != _MODULE:
             return None
         sys.meta_path.remove(self)
@@ -80,25 +81,25 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 def _wrap(module: ModuleType) -> None:
     """Replace both functions wherever `datasets` has them under their names."""
     for name, make in (("load_dataset_builder", _builder_maker), ("dataset_module_factory", _module_finder)):
-        plain = getattr(module, name)
-        if getattr(plain, "_knows_gptdynamics", False):
+        original = getattr(module, name)
+        if getattr(original, "_knows_gptdynamics", False):
             continue
-        wrapped = make(plain)
+        wrapped = make(original)
         wrapped._knows_gptdynamics = True  # type: ignore[attr-defined]
-        for key, each in list(sys.modules.items()):
-            if (key == "datasets" or key.startswith("datasets.")) and vars(each).get(name) is plain:
-                setattr(each, name, wrapped)
+        for key, other_module in list(sys.modules.items()):
+            if (key == "datasets" or key.startswith("datasets.")) and vars(other_module).get(name) is original:
+                setattr(other_module, name, wrapped)
 
 
-def _builder_maker(plain: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(plain)
+def _builder_maker(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
     def load_dataset_builder(path: str, name: str | None = None, *args: Any, **options: Any) -> Any:
         if path != SHORT_NAME or name is None:
-            return plain(path, name, *args, **options)
+            return original(path, name, *args, **options)
         source = source_of(name, options.get("revision"))
         try:
-            return plain(source, name, *args, **options)
-        except Exception as error:  # of a source that may hold anything
+            return original(source, name, *args, **options)
+        except Exception as error:  # the source may have any content
             available = _available(source, options)
             if name in available:
                 raise
@@ -117,30 +118,30 @@ def _available(source: str, options: dict[str, Any]) -> list[str]:
         download.token = options["token"]
     try:
         names = get_dataset_config_names(source, revision=options.get("revision"), download_config=download)
-    except Exception:  # of a source that may hold anything
+    except Exception:  # the source may have any content
         return []
     # `default` is reported for a repository without a card, or one that cannot be reached but is cached.
     return [name for name in names if name != "default"]
 
 
-def _module_finder(plain: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(plain)
+def _module_finder(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
     def dataset_module_factory(path: str, *args: Any, **options: Any) -> Any:
         if path != SHORT_NAME:
-            return plain(path, *args, **options)
+            return original(path, *args, **options)
         revision = options.get("revision") or (args[0] if args else None)
         bundled = source_of(next(iter(bundled_configs()), ""), revision)
-        module = plain(bundled, *args, **options)
+        module = original(bundled, *args, **options)
         if bundled == str(places.BUNDLED):
             with contextlib.suppress(OSError):
-                _add_configs(module, plain(DEFAULT_REPO, *args, **options))
+                _add_configs(module, original(DEFAULT_REPO, *args, **options))
         return module
 
     return dataset_module_factory
 
 
 def _add_configs(module: Any, other: Any) -> None:
-    """Let a dataset module know the configurations of another, those that it has not itself."""
+    """Add the configurations of another dataset module that a dataset module lacks."""
     from datasets.data_files import DataFilesPatternsDict, DataFilesPatternsList
 
     configs = module.builder_configs_parameters.builder_configs

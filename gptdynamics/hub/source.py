@@ -1,4 +1,4 @@
-"""Where the configs of the short name are found: a place of the user's choice, the bundled sample, the Hub."""
+"""The source of the configs of the short name: `$GPTDYNAMICS_DATASET`, the bundled sample, or the Hub."""
 
 from __future__ import annotations
 
@@ -18,62 +18,62 @@ _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether it reads `<owner>/<name>`."""
+    """Whether a name has the form `<owner>/<name>`."""
     return _ID.fullmatch(name) is not None and not name.startswith(".")
 
 
 def check_source(source: str, configs: Iterable[str] = ()) -> None:
-    """See by names of files alone that a folder is there and has begun these configs; Hub ids pass.
+    """Check by file names that a folder exists and has these configs; Hub ids are not checked.
 
     Raises:
         DataError: there is no such folder.
-        SettingsError: it has not begun a config; the message lists those there are.
+        SettingsError: it lacks a config; the message lists the available ones.
     """
     root = Path(source)
     if source == SHORT_NAME or (is_hub_id(source) and not root.exists()):
         return
     if not root.is_dir():
-        raise DataError(f"{source}: no such dataset folder")
-    begun = sorted(path.stem for path in root.glob("manifests/*.json"))
+        raise DataError(f"{source}: no such dataset folder. Name a folder or a Hub id <owner>/<name>")
+    existing = sorted(path.stem for path in root.glob("manifests/*.json"))
     for config in configs:
-        if begun and config not in begun:
-            raise SettingsError(f"{source} has no runs of config {config!r}; it has: {', '.join(begun)}")
+        if existing and config not in existing:
+            raise SettingsError(f"{source} has no runs of config {config!r}; it has: {', '.join(existing)}")
 
 
 def chosen_source() -> str | None:
     """The folder (as an absolute path) or Hub id in `$GPTDYNAMICS_DATASET`, if set; SettingsError if it is neither."""
-    named = os.environ.get(VARIABLE)
-    if not named:
+    value = os.environ.get(VARIABLE)
+    if not value:
         return None
-    folder = Path(named).expanduser()
+    folder = Path(value).expanduser()
     if folder.is_dir():
         return str(folder.resolve())
-    if is_hub_id(named):
-        return named
-    raise SettingsError(f"${VARIABLE} is {named!r}: neither a folder nor a Hub id <owner>/<name>. Set it to one")
+    if is_hub_id(value):
+        return value
+    raise SettingsError(f"${VARIABLE} is {value!r}: neither a folder nor a Hub id <owner>/<name>. Set it to one")
 
 
 def bundled_configs() -> list[str]:
-    """Configurations that come with the package, by name, those of runs and examples among them."""
+    """Names of the configurations that come with the package, including those of runs and examples."""
     card = BUNDLED / "README.md"
     if not card.is_file():
         return []
     from huggingface_hub import metadata_load
 
     listed = (metadata_load(card) or {}).get("configs")
-    return [str(each["config_name"]) for each in listed] if isinstance(listed, list) else []
+    return [str(entry["config_name"]) for entry in listed] if isinstance(listed, list) else []
 
 
 def source_of(config: str, revision: str | None = None) -> str:
     """The folder or Hub id that a configuration of the short name is read from.
 
-    The bundled sample has only one revision, and is left out if `revision` names one. Raises SettingsError if a
-    revision of a folder is asked for, or `$GPTDYNAMICS_DATASET` names nothing.
+    The bundled sample has no revisions, and is not used if `revision` is given. Raises SettingsError if a revision is
+    given for a folder, or `$GPTDYNAMICS_DATASET` is invalid.
     """
     chosen = chosen_source()
     if chosen is not None:
         if revision is not None and not is_hub_id(chosen):
-            raise SettingsError(f"${VARIABLE} is a folder, {chosen}: it has no revision {revision!r}")
+            raise SettingsError(f"${VARIABLE} is a folder, {chosen}, which has no revisions: leave out {revision!r}")
         return chosen
     if revision is None and config in bundled_configs():
         return str(BUNDLED)
@@ -81,16 +81,20 @@ def source_of(config: str, revision: str | None = None) -> str:
 
 
 def not_found(config: str, source: str, error: Exception, available: list[str]) -> SettingsError | DataError:
-    """The error for a configuration that was not found; `available` are those of the source, if it could be read."""
+    """The error for a configuration that was not found; `available` are those of the source, empty if unreadable."""
     bundled = [] if chosen_source() is not None else bundled_configs()
     if available:
         listed = ", ".join(dict.fromkeys([*bundled, *available]))
         return SettingsError(f"{SHORT_NAME} has no config {config!r} (looked in {source}); it has: {listed}")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    has = f"the bundled sample (it has: {', '.join(bundled)})" if bundled else "a bundled sample"
-    where = f"config {config!r} is not in {has}, and {source}" if chosen_source() is None else f"{source} (${VARIABLE})"
+    sample_text = f"the bundled sample (it has: {', '.join(bundled)})" if bundled else "a bundled sample"
+    place = (
+        f"config {config!r} is not in {sample_text}, and {source}"
+        if chosen_source() is None
+        else f"{source} (${VARIABLE})"
+    )
     return DataError(
-        f"{where} cannot be read ({reason}). Connect to the Hub, set ${VARIABLE} to a folder or Hub id "
+        f"{place} cannot be read ({reason}). Connect to the Hub, set ${VARIABLE} to a folder or Hub id "
         f"that has {config}, or make it: gptdynamics collect {_collected(config)} --output DIR"
     )
 

@@ -1,4 +1,4 @@
-"""The logits of each next token, token after token: with the model's cache, or anew where a cache is not exact."""
+"""The logits of each next token: with the model's cache, or recomputed if its cache is not exact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gptdynamics.measurement.logits import accepts, last_logits, logit_route, same
+from gptdynamics.measurement.logits import accepts, agree_up_to_rounding, last_logits, logit_route
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,13 +39,13 @@ class CachedDecoder:
 
     def logits(self) -> torch.Tensor:
         """Logits of the next token of each row: `[rows, vocabulary]`."""
-        given: dict[str, Any] = {"position_ids": self.position, "logits_to_keep": 1}
+        optional: dict[str, Any] = {"position_ids": self.position, "logits_to_keep": 1}
         out = self.model(
             input_ids=self.ids,
             attention_mask=self.mask[:, : self.length],
             past_key_values=self.cache,
             use_cache=True,
-            **{name: value for name, value in given.items() if accepts(self.model, name)},
+            **{name: value for name, value in optional.items() if accepts(self.model, name)},
         )
         self.cache = out.past_key_values
         return out.logits[:, -1]
@@ -61,7 +61,7 @@ class CachedDecoder:
 
 
 class RecomputingDecoder:
-    """As `CachedDecoder`, but each whole text goes through the model for every token: exact for any model, and slow."""
+    """Like `CachedDecoder`, but passes each whole text through the model for every token: exact, but slow."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
         self.model = model
@@ -73,8 +73,8 @@ class RecomputingDecoder:
 
     def append(self, token: torch.Tensor, keep: torch.Tensor | None) -> None:
         """Add a token to every row, and continue with some rows only."""
-        longer = [[*text, one] for text, one in zip(self.texts, token.tolist(), strict=True)]
-        self.texts = longer if keep is None else [longer[row] for row in keep.tolist()]
+        texts = [[*text, next_token] for text, next_token in zip(self.texts, token.tolist(), strict=True)]
+        self.texts = texts if keep is None else [texts[row] for row in keep.tolist()]
 
 
 Decoder = CachedDecoder | RecomputingDecoder
@@ -82,13 +82,13 @@ Decoder = CachedDecoder | RecomputingDecoder
 
 @torch.no_grad()
 def make_decoder(model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> Decoder:
-    """A decoder of a batch: with a cache where a short trial, once for each model, showed that it changes no number."""
+    """A decoder of a batch; with a cache if a short trial, made once for each model, shows that it is exact."""
     kind = vars(model).get(_ROUTE)
     if kind is None:
         kind = CachedDecoder if _cache_is_exact(model) else RecomputingDecoder
         vars(model)[_ROUTE] = kind
     if logit_route(model).needs_alone(max(map(len, prompts)) + new_tokens):
-        # What is cached was made for a shorter text.
+        # The cached keys were computed with the rotary frequencies of a shorter text.
         kind = RecomputingDecoder
     decoder: Decoder = kind(model, prompts, new_tokens)
     return decoder
@@ -99,11 +99,11 @@ def _cache_is_exact(model: PreTrainedModel) -> bool:
     keep = torch.tensor([0, 1], device=model.device)
     try:
         cached, plain = CachedDecoder(model, prompts, 3), RecomputingDecoder(model, prompts, 3)
-        agree = [same(cached.logits(), plain.logits())]
-        for token, kept in zip((each.to(model.device) for each in tokens), (keep, None), strict=True):
+        agree = [agree_up_to_rounding(cached.logits(), plain.logits())]
+        for token, kept_rows in zip((each.to(model.device) for each in tokens), (keep, None), strict=True):
             for decoder in (cached, plain):
-                decoder.append(token, kept)
-            agree.append(same(cached.logits(), plain.logits()))
-    except Exception:  # an architecture without such a cache fails in its own way
+                decoder.append(token, kept_rows)
+            agree.append(agree_up_to_rounding(cached.logits(), plain.logits()))
+    except Exception:  # architectures without such a cache raise various errors
         return False
     return all(agree)

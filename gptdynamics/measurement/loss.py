@@ -15,7 +15,7 @@ from gptdynamics.models.tokens import TargetBatch, TokenizedExample, length_sort
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Rows of a batch are as many as keep its activations in a core's cache.
+# A larger batch's activations do not fit in a core's cache.
 BATCH_TOKENS = 2048
 
 
@@ -31,10 +31,10 @@ class TargetLosses:
 
     Args:
         examples: tokenised examples.
-        labels: for each example the token ids of its task's labels, where each label is a single token; then accuracy
-            costs nothing. Empty for an example whose accuracy is not wanted.
-        device: where the model is.
-        batch_tokens: of a batch, with padding.
+        labels: for each example the token ids of its task's labels, if each label is a single token; accuracy then
+            needs no further pass. Empty for examples without accuracy.
+        device: of the model.
+        batch_tokens: the most tokens of a batch, with padding.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TargetLosses:
     def measure(self, model: PreTrainedModel) -> tuple[np.ndarray, np.ndarray]:
         """Loss and accuracy, `[examples]` float32 each.
 
-        Accuracy is 1 if the right label is the likeliest of its task's, else 0; NaN where there are no labels.
+        Accuracy is 1 if the right label is the likeliest of the task's labels, else 0; NaN where there are no labels.
         """
         loss = np.empty(len(self.examples), dtype=np.float32)
         accuracy = np.full(len(self.examples), np.nan, dtype=np.float32)
@@ -75,7 +75,7 @@ class TargetLosses:
 
 @dataclass(frozen=True)
 class _Choices:
-    """Labels of the rows of a batch that have any: their examples, target places `[n]`, token ids `[n, labels]`."""
+    """Labels of the rows of a batch that have labels: rows, target positions `[n]`, token ids `[n, labels]`."""
 
     rows: list[int]
     place: torch.Tensor
@@ -93,9 +93,9 @@ def _choices(batch: TargetBatch, labels: Sequence[Sequence[int]], device: torch.
     if not with_labels:
         return None
     rows = [batch.rows[index] for index in with_labels]
-    most = max(len(labels[row]) for row in rows)
+    most_labels = max(len(labels[row]) for row in rows)
     # A task with fewer labels repeats its first, which does not change the likeliest label.
-    ids = [[*labels[row], *[labels[row][0]] * (most - len(labels[row]))] for row in rows]
+    ids = [[*labels[row], *[labels[row][0]] * (most_labels - len(labels[row]))] for row in rows]
     first_target = torch.cumsum(batch.counts, 0) - batch.counts
     place = first_target[torch.tensor(with_labels, device=device)]
     return _Choices(

@@ -1,4 +1,4 @@
-"""The test set of a config: what is measured of a model at one step."""
+"""The test set of a config, and the measurement of a model on it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from gptdynamics.models.base_model import BaseModel
 
 
-# Called with an example, and with another target than its own.
+# Called with an example, and optionally with a target that replaces its own.
 Tokenize = Callable[..., TokenizedExample]
 
 
 def new_token_limits(pool: Sequence[Example], tokenized: Sequence[TokenizedExample]) -> dict[str, int]:
-    """Tokens that a generated text may have, by task: the 99th percentile of the lengths of the pool's targets."""
+    """The most tokens of a generated text, by task: the 99th percentile of the target lengths in the pool."""
     lengths: dict[str, list[int]] = {}
     for example, tokens in zip(pool, tokenized, strict=True):
         lengths.setdefault(example.task, []).append(len(tokens) - tokens.prompt_length)
-    return {task: int(np.ceil(np.percentile(each, 99))) for task, each in lengths.items()}
+    return {task: int(np.ceil(np.percentile(task_lengths, 99))) for task, task_lengths in lengths.items()}
 
 
 def text_tokenizers(
@@ -47,17 +47,17 @@ def text_tokenizers(
 
     Args:
         examples: a test set.
-        setting: of its runs; `auto`: what the task says, else what its references ask for.
-        tasks: by name, those that are not registered.
+        setting: of its runs; `auto`: the task's own, else chosen by the script of its references.
+        tasks: tasks that are not registered, by name.
     """
-    own = tasks or {}
+    unregistered = tasks or {}
     tokenizers: dict[str, TextTokenizer] = {}
     for name in dict.fromkeys(example.task for example in examples):
         if setting != "auto":
             tokenizers[name] = setting
             continue
         references = [text for example in examples if example.task == name for text in example.references]
-        task = own[name] if name in own else get_single_task(name)
+        task = unregistered[name] if name in unregistered else get_single_task(name)
         tokenizers[name] = task.text_tokenizer or text_tokenizer_of(references)
     return tokenizers
 
@@ -69,11 +69,10 @@ class TestSet:
         examples: the test examples, in the order of the results.
         base: the model's tokenizer, context and device.
         settings: sampling and length limits.
-        limits: tokens of a generated text at most, by task.
-        tokenize: makes the token ids of an example, or of an example with another target; the default is that of
-            `ExampleTokenizer`.
-        generate: whether text is sampled and scored where a task generates it.
-        tasks: by name, those that are not registered.
+        limits: the most tokens of a generated text, by task.
+        tokenize: tokenises an example, or an example with another target. Default: an `ExampleTokenizer`.
+        generate: whether to sample and score text for generation tasks.
+        tasks: tasks that are not registered, by name.
 
     Raises:
         DataError: an example cannot be tokenised, or two labels of a task become the same tokens.
@@ -95,14 +94,14 @@ class TestSet:
         self.context = min(base.context, settings.max_length)
         self.tokenizer = base.tokenizer
         self.tokenize = tokenize or ExampleTokenizer(base, settings.max_length)
-        own = tasks or {}
+        unregistered = tasks or {}
         names = {example.task for example in self.examples}
-        tasks = {name: own[name] if name in own else get_single_task(name) for name in names}
+        tasks = {name: unregistered[name] if name in unregistered else get_single_task(name) for name in names}
         self.metrics = {name: task.followed_metrics for name, task in tasks.items()}
-        every = {name: names_of(metrics) for name, metrics in self.metrics.items()}
+        metric_names = {name: names_of(metrics) for name, metrics in self.metrics.items()}
         self.followed: dict[str, np.ndarray] = {
-            metric: np.array([metric in every[example.task] for example in self.examples], dtype=bool)
-            for metric in dict.fromkeys([*METRICS, *(metric for names in every.values() for metric in names)])
+            metric: np.array([metric in metric_names[example.task] for example in self.examples], dtype=bool)
+            for metric in dict.fromkeys([*METRICS, *(metric for names in metric_names.values() for metric in names)])
         }
         texts = {name: names_of(metrics, needs_text=True) for name, metrics in self.metrics.items()}
         generates = np.array([bool(texts[example.task]) for example in self.examples])
@@ -113,7 +112,7 @@ class TestSet:
             [[each.ids[-1] for each in sequences] if _differ_in_last_token(sequences) else [] for sequences in labels],
             base.model.device,
         )
-        # Other labels need a pass for each of them: `rivals` are those passes' rows, by example.
+        # Labels of several tokens need a pass each: `rivals` has the rows of these passes, by example.
         self.rivals: dict[int, slice] = {}
         rivals: list[TokenizedExample] = []
         for index, sequences in enumerate(labels):
@@ -134,12 +133,12 @@ class TestSet:
         sequences = [self.tokenize(example, label) for label in labels]
         first: dict[tuple[int, ...], str] = {}
         for label, sequence in zip(labels, sequences, strict=True):
-            same = first.setdefault(tuple(sequence.ids), label)
-            if same != label:
+            previous = first.setdefault(tuple(sequence.ids), label)
+            if previous != label:
                 tokens = self.tokenizer.convert_ids_to_tokens(sequence.target)
                 raise DataError(
-                    f"labels {same!r} and {label!r} of task {example.task} become the same tokens, {tokens}: which of "
-                    "them a model finds likelier cannot be told. Choose other labels, or another base model"
+                    f"labels {previous!r} and {label!r} of task {example.task} become the same tokens, {tokens}, so "
+                    "accuracy cannot be measured. Choose other labels, or another base model"
                 )
         return sequences
 
@@ -154,7 +153,7 @@ class TestSet:
         return Generator(self.tokenizer, prompts, new_tokens, settings.temperature, settings.top_p)
 
     def _shortened(self, prompt: list[int], room: int) -> list[int]:
-        """A prompt without its left part, where it is too long, but with its start of text."""
+        """The prompt, cut from the left if it is longer than `room` tokens, but with its start-of-text token."""
         begin = prompt[:1] if prompt[0] == self.tokenizer.bos_token_id and room > 1 else []
         return prompt if len(prompt) <= room else [*begin, *prompt[len(prompt) - room + len(begin) :]]
 
@@ -167,27 +166,27 @@ class TestSet:
         """`loss` and, if there are label tasks, `accuracy`: `[examples]` float32; NaN for other tasks' examples."""
         loss, accuracy = self.losses.measure(model)
         if self.label_losses:
-            each = self.label_losses.measure(model)[0]
+            label_losses = self.label_losses.measure(model)[0]
             for index, rows in self.rivals.items():
-                # A loss that is not finite makes the run fail; it is no wrong answer.
-                finite = np.isfinite(each[rows]).all()
-                accuracy[index] = each[rows].argmin() == self.answers[index] if finite else np.nan
+                # NaN makes the run fail, instead of counting as a wrong answer.
+                finite = np.isfinite(label_losses[rows]).all()
+                accuracy[index] = label_losses[rows].argmin() == self.answers[index] if finite else np.nan
         if not self.followed["accuracy"].any():
             return {"loss": loss}
         return {"loss": loss, "accuracy": np.where(self.followed["accuracy"], accuracy, np.float32(np.nan))}
 
     def generate(self, model: PreTrainedModel, seed: Sequence[int]) -> dict[str, np.ndarray]:
-        """Sample text for every generation example and score it: by metric, `[examples]` float32 each.
+        """Sample text for every example of a generation task and score it: by metric, `[examples]` float32 each.
 
         Args:
-            model: as it is now.
+            model: in evaluation mode.
             seed: of the run and the step; each example adds its own id.
 
         Returns:
-            `bleu`, `rougeL` and the tasks' own metrics; NaN where an example does not have the metric.
+            `bleu`, `rougeL` and the metrics that tasks define; NaN where an example does not have the metric.
 
         Raises:
-            SettingsError: the function of a task's own metric fails, or leaves the metric's range.
+            SettingsError: the function of a metric that a task defines fails, or its result is outside the range.
         """
         if self.generator is None:
             return {}
@@ -195,8 +194,8 @@ class TestSet:
         texts = self.generator.sample(model, [[*seed, example.id] for example in chosen])
         scores: dict[str, np.ndarray] = {}
         for task, tokenizer in self.text_tokenizers.items():
-            own = [index for index, example in enumerate(chosen) if example.task == task]
-            examples, sampled = [chosen[index] for index in own], [texts[index] for index in own]
+            indices = [index for index, example in enumerate(chosen) if example.task == task]
+            examples, sampled = [chosen[index] for index in indices], [texts[index] for index in indices]
             by_metric: dict[str, np.ndarray] = {}
             for metric in self.metrics[task]:
                 if metric.score is not None:
@@ -205,7 +204,7 @@ class TestSet:
                     by_metric |= score_texts(sampled, [example.references for example in examples], tokenizer)
             for name in names_of(self.metrics[task], needs_text=True):
                 values = scores.setdefault(name, np.full(len(self.examples), np.nan, dtype=np.float32))
-                values[[self.generated[index] for index in own]] = by_metric[name]
+                values[[self.generated[index] for index in indices]] = by_metric[name]
         return scores
 
 

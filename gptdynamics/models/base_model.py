@@ -26,7 +26,7 @@ from gptdynamics.models.smollm2 import HUB_ID, HUB_REVISION, REMEDY, check_smoll
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Commits of EleutherAI/pythia-<size>-deduped. That of 2.8b is the one that holds its weights as safetensors.
+# Commits of EleutherAI/pythia-<size>-deduped. That of 2.8b is the one with safetensors.
 PYTHIA_REVISIONS = {
     "14m": "7386d9a4ae45aef494a6e704910394def3037fc5",
     "70m": "e93a9faa9c77e5d09219f6c868bfc7a1bd65593c",
@@ -39,9 +39,9 @@ SIZES = ("nano", "smollm2", *PYTHIA_REVISIONS)
 _LOADING = threading.Lock()
 
 
-# What the files of tokenizers are called.
+# Names of tokenizer files.
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
-# Of a model that knows none: longer than any text.
+# The context of a model without a limit: longer than any text.
 NO_LIMIT = 2**31 - 1
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "max_sequence_length")
 
@@ -52,8 +52,8 @@ class BaseModel:
 
     Attributes:
         name: as given: `nano`, `smollm2`, a Pythia size, a folder, or a Hub id with or without a revision.
-        revision: commit of the Hub, or for a folder the first 12 hex digits of its weights' SHA-256; of an adapter its
-            own (of its configuration, too) and, after a plus sign, its base model's.
+        revision: commit on the Hub, or for a folder the first 12 hex digits of its weights' SHA-256. An adapter has its
+            own revision (which includes its configuration), a plus sign, and that of its base model.
         model: fp32 weights, in evaluation mode.
         tokenizer: with an end-of-text token.
     """
@@ -65,11 +65,11 @@ class BaseModel:
 
     @property
     def context(self) -> int:
-        """Longest input in tokens; `NO_LIMIT` where the architecture has none (recurrences, ALiBi)."""
+        """Longest input in tokens; `NO_LIMIT` if the architecture has no limit (recurrences, ALiBi)."""
         config = self.model.config.get_text_config()
-        given = (getattr(config, name, None) for name in _LENGTHS)
-        longest = next((value for value in given if isinstance(value, int) and value > 0), NO_LIMIT)
-        # Positions of RoBERTa's kind are counted from after the one of padding.
+        limits = (getattr(config, name, None) for name in _LENGTHS)
+        longest = next((value for value in limits if isinstance(value, int) and value > 0), NO_LIMIT)
+        # Models like RoBERTa count positions from the one after the padding position.
         offsets = [
             module.padding_idx + 1
             for name, module in self.model.named_modules()
@@ -79,12 +79,12 @@ class BaseModel:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens the model has embeddings of; its tokenizer may know more."""
+        """Number of tokens with embeddings; the tokenizer may have more."""
         return int(self.model.get_input_embeddings().weight.size(0))
 
 
 def base_model_source(name: str) -> tuple[str, str | None]:
-    """What `from_pretrained` is given for a base model's name: a folder or a Hub id, and the revision if one is named.
+    """The arguments of `from_pretrained` for a base model: a folder or a Hub id, and the revision, if any.
 
     Args:
         name: `nano`, a Pythia size, a folder, or a Hub id, with a commit, branch or tag as in `owner/name@revision`.
@@ -97,7 +97,7 @@ def base_model_source(name: str) -> tuple[str, str | None]:
     if name in PYTHIA_REVISIONS:
         return f"EleutherAI/pythia-{name}-deduped", PYTHIA_REVISIONS[name]
     if "/" not in name and not Path(name).is_dir():
-        # As datasets and simulators name a folder.
+        # Datasets and simulators name a folder without its path.
         folder = remembered_folder(name)
         if folder is not None:
             return str(folder), None
@@ -108,23 +108,24 @@ def base_model_source(name: str) -> tuple[str, str | None]:
 
 
 def unpublished_note(name: str, remedy: str = "collect with --base-model <owner>/<name>") -> str | None:
-    """What to tell who publishes what was made from a base model that others cannot get; None: they can.
+    """A note for publishing results of a base model that other users cannot get; None if they can get it.
 
     Args:
-        name: as of `base_model_source`.
-        remedy: how runs come to name the published model.
+        name: see `base_model_source`.
+        remedy: what to do so that runs name a published model.
     """
     source, _ = base_model_source(name)
     if name in SIZES or (is_hub_id(source) and not Path(source).is_dir()):
         return None
     return (
-        f"the base model {name} is a folder, which others cannot get: publish it with gptdynamics push-base, and "
+        f"the base model {name} is a local folder, which other users do not have: publish it with gptdynamics "
+        f"push-base, and "
         f"{remedy}"
     )
 
 
 def model_revision(name: str) -> str:
-    """What identifies a base model's weights: see `BaseModel.revision`.
+    """The identifier of a base model's weights, see `BaseModel.revision`.
 
     Raises:
         SettingsError: it is neither a folder with weights nor on a reachable Hub.
@@ -132,37 +133,37 @@ def model_revision(name: str) -> str:
     return _revision(name, ())
 
 
-def _revision(name: str, adapters: tuple[str, ...]) -> str:
-    """As `model_revision`; `adapters` are those that lead to this base model."""
+def _revision(name: str, adapters_above: tuple[str, ...]) -> str:
+    """Like `model_revision`; `adapters_above` are the names of adapters on this base model, to detect loops."""
     source, revision = base_model_source(name)
     if name == "smollm2" and Path(source).is_dir():
         return check_smollm2(Path(source))
     try:
         if Path(source).is_dir():
             folder = Path(source)
-            own = weights_digest(folder) if _adapter_config(source, "") is None else adapter_digest(folder)
+            own_revision = weights_digest(folder) if _adapter_config(source, "") is None else adapter_digest(folder)
         elif "/" in source and not is_hub_id(source):
             raise FileNotFoundError("there is no such folder, and a Hub id is <owner>/<name>")
         elif not is_hub_id(source):
             raise FileNotFoundError(
                 "there is no such folder here. Datasets and simulators name a folder without its path: put it, or a "
-                "link to it, where you are"
+                "link to it, in the current folder"
             )
         else:
             from huggingface_hub import HfApi
 
-            own = str(HfApi().resolve_revision(source, revision=revision).resolved)
-        adapter = _adapter_config(source, own)
+            own_revision = str(HfApi().resolve_revision(source, revision=revision).resolved)
+        adapter = _adapter_config(source, own_revision)
         if adapter is None:
-            return own
+            return own_revision
         base, base_revision = adapter_base(adapter)
-    except _unloadable() as error:
+    except _loading_errors() as error:
         raise _cannot_load(name, error) from error
-    below = _named(base, base_revision)
-    if below in (*adapters, name):
-        reason = UnusableModelError(f"its {ADAPTER_CONFIG} names an adapter that is on itself: name the model below it")
+    base_name = _named(base, base_revision)
+    if base_name in (*adapters_above, name):
+        reason = UnusableModelError(f"its {ADAPTER_CONFIG} leads back to the adapter itself: name its base model there")
         raise _cannot_load(name, reason)
-    return f"{own}+{_revision(below, (*adapters, name))}"
+    return f"{own_revision}+{_revision(base_name, (*adapters_above, name))}"
 
 
 def _named(source: str, revision: str | None) -> str:
@@ -170,7 +171,7 @@ def _named(source: str, revision: str | None) -> str:
 
 
 def _adapter_config(source: str, commit: str) -> Path | None:
-    """The file that makes a folder or repository an adapter of peft; None: it is a whole model."""
+    """The configuration file of a folder or repository that is a peft adapter; None if it is a whole model."""
     if Path(source).is_dir():
         path = Path(source) / ADAPTER_CONFIG
         if not path.is_file():
@@ -178,21 +179,21 @@ def _adapter_config(source: str, commit: str) -> Path | None:
         if (Path(source) / ADAPTER_WEIGHTS).is_file() or not (Path(source) / "config.json").is_file():
             return path
         raise UnusableModelError(
-            f"it has an {ADAPTER_CONFIG} without {ADAPTER_WEIGHTS}: add these weights, or, where its own are whole, "
-            f"move {ADAPTER_CONFIG} away"
+            f"it has an {ADAPTER_CONFIG} without {ADAPTER_WEIGHTS}: add these weights or, if it is a whole model, "
+            f"remove {ADAPTER_CONFIG}"
         )
     from transformers.utils import cached_file
 
-    # As transformers has it: where an adapter lies beside whole weights, the adapter on its base model is meant.
-    whole, adapter, weights = (
+    # Like transformers: if a repository has an adapter and whole weights, the adapter on its base model is used.
+    model_config, adapter, weights = (
         cached_file(source, file, revision=commit, _raise_exceptions_for_missing_entries=False)
         for file in ("config.json", ADAPTER_CONFIG, ADAPTER_WEIGHTS)
     )
-    return Path(adapter) if adapter and (weights or not whole) else None
+    return Path(adapter) if adapter and (weights or not model_config) else None
 
 
-def _unloadable() -> tuple[type[Exception], ...]:
-    """What the libraries raise where a model cannot be had."""
+def _loading_errors() -> tuple[type[Exception], ...]:
+    """The errors that the libraries raise when a model cannot be loaded."""
     from huggingface_hub.errors import HFValidationError, RevisionResolutionError
     from safetensors import SafetensorError
 
@@ -204,7 +205,7 @@ def _cannot_load(name: str, error: Exception) -> SettingsError:
 
     advice = ""
     if isinstance(error, RepositoryNotFoundError):
-        reason = "the Hub has no such model, or your token does not open it"
+        reason = "the Hub has no such model, or your token cannot access it"
     elif isinstance(error, RevisionNotFoundError):
         reason = "it has no such commit, branch or tag"
     else:
@@ -212,9 +213,9 @@ def _cannot_load(name: str, error: Exception) -> SettingsError:
         reason = lines[0].rstrip(".:")
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             reason = "it needs Python code of its repository, which is not run here"
-            advice = "Give a model of an architecture that transformers has. "
+            advice = "Give a model whose architecture is part of transformers. "
         elif "Unrecognized configuration class" in reason:
-            reason = "it is no causal language model"
+            reason = "it is not a causal language model"
     if isinstance(error, UnusableModelError):
         return SettingsError(f"cannot load base model {name!r}: {reason}")
     if name == "smollm2":
@@ -234,13 +235,13 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
         device: `cpu`, or a GPU such as `cuda:0`.
 
     Raises:
-        SettingsError: it cannot be found or is not a causal language model.
+        SettingsError: it cannot be loaded, or is not a causal language model.
     """
     from gptdynamics.measurement.logits import logit_route
 
     source, _ = base_model_source(name)
     revision = model_revision(name)
-    # All files of one commit, even if the repository changes meanwhile.
+    # All files come from one commit, even if the repository changes meanwhile.
     commit = None if Path(source).is_dir() else revision.partition("+")[0]
     try:
         adapter = _adapter_config(source, commit or "")
@@ -250,7 +251,7 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
             base = load_base_model(_named(*adapter_base(adapter)))
             model = _merge_adapter(base.model, source, commit)
             tokenizer = _load_tokenizer(source, commit, base.tokenizer)
-    except _unloadable() as error:
+    except _loading_errors() as error:
         raise _cannot_load(name, error) from error
     if tokenizer.eos_token_id is None:
         raise SettingsError(f"base model {name!r}: its tokenizer has no end-of-text token. Set eos_token and save it")
@@ -263,25 +264,25 @@ def load_base_model(name: str, device: str = "cpu") -> BaseModel:
 
 
 def _load_tokenizer(
-    source: str, revision: str | None, otherwise: PreTrainedTokenizerBase | None = None
+    source: str, revision: str | None, fallback: PreTrainedTokenizerBase | None = None
 ) -> PreTrainedTokenizerBase:
-    """A model's tokenizer; `otherwise`, where it has none of its own."""
+    """A model's tokenizer; `fallback` if it has none."""
     from transformers import AutoTokenizer
 
     try:
         folder = Path(source)
         if folder.is_dir() and not any(path for kind in _TOKENIZER_FILES for path in folder.glob(kind)):
-            # transformers would make an empty one of the model's type.
+            # Otherwise transformers would make an empty tokenizer of the model's type.
             raise FileNotFoundError("the folder has none")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, revision=revision)
-    except _unloadable() as error:
-        if otherwise is not None:
-            return otherwise
+    except _loading_errors() as error:
+        if fallback is not None:
+            return fallback
         if "trust_remote_code" in str(error):
             raise
         raise UnusableModelError(
-            f"it has no tokenizer that can be loaded ({str(error).strip().splitlines()[0]}): save the tokenizer of the "
-            "model beside it"
+            f"it has no tokenizer that can be loaded ({str(error).strip().splitlines()[0]}): save the model's "
+            "tokenizer in the same folder"
         ) from error
     return tokenizer
 
@@ -290,7 +291,7 @@ def _merge_adapter(base: PreTrainedModel, source: str, revision: str | None) -> 
     import torch
     from peft import PeftModel
 
-    from gptdynamics.measurement.logits import same
+    from gptdynamics.measurement.logits import agree_up_to_rounding
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
@@ -298,8 +299,7 @@ def _merge_adapter(base: PreTrainedModel, source: str, revision: str | None) -> 
             adapted = PeftModel.from_pretrained(base, source, revision=revision).eval()
         except UserWarning as warning:
             raise UnusableModelError(
-                f"its {ADAPTER_WEIGHTS} lacks weights that its {ADAPTER_CONFIG} asks for: give the files that belong "
-                "together"
+                f"its {ADAPTER_WEIGHTS} lacks weights of its {ADAPTER_CONFIG}: give two files that belong together"
             ) from warning
     [config] = adapted.peft_config.values()
     if config.is_prompt_learning:
@@ -318,17 +318,17 @@ def _merge_adapter(base: PreTrainedModel, source: str, revision: str | None) -> 
         ) from error
     merged.eval()
     with torch.no_grad():
-        if not same(merged(input_ids=ids).logits, expected):
+        if not agree_up_to_rounding(merged(input_ids=ids).logits, expected):
             raise UnusableModelError(
-                f"merged into its base model, this adapter of kind {config.peft_type} gives other logits than it gives "
-                "itself: merge it where it was trained, and give the full model"
+                f"merging this adapter of kind {config.peft_type} into its base model changes its logits: merge it "
+                "where it was trained, and give the full model"
             )
-    # peft freezes a base model when it puts an adapter on it.
+    # peft freezes the base model of an adapter.
     return merged.requires_grad_(True)
 
 
 def _untie_adapted_embeddings(model: PreTrainedModel) -> None:
-    """Give the output layer weights of its own where an adapter is on the input embeddings alone that it shares."""
+    """Give the output layer its own weights if it shares those of input embeddings that have an adapter."""
     import torch
 
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -341,12 +341,12 @@ def _untie_adapted_embeddings(model: PreTrainedModel) -> None:
 def load_weights(source: str, revision: str | None = None) -> PreTrainedModel:
     """A causal language model from a folder or a Hub id, in fp32 and in evaluation mode.
 
-    `from_pretrained` switches tying off for the whole process while it loads. If two threads load at once it may stay
-    off, and every tied model that is loaded afterwards comes without its output layer. So models are loaded one at a
-    time here, and where other code left tying off, the output layer is tied again.
+    `from_pretrained` switches weight tying off for the whole process while it loads. If two threads load at once, it
+    may stay off, and tied models that are loaded later lack their output layer. So this function loads one model at a
+    time, and ties the output layer itself if other code left tying off.
 
     Raises:
-        OSError, ValueError, RuntimeError: there is no such model, or it can be no base model.
+        OSError, ValueError, RuntimeError: there is no such model, or it cannot be a base model.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -359,13 +359,13 @@ def load_weights(source: str, revision: str | None = None) -> PreTrainedModel:
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if model.config.tie_word_embeddings and head is not None and head.weight.is_meta:
         head.weight = embedding.weight
-    absent = {*loading["missing_keys"], *(each[0] for each in loading["mismatched_keys"])}
+    missing = {*loading["missing_keys"], *(mismatch[0] for mismatch in loading["mismatched_keys"])}
     if head is not None and head.weight is embedding.weight:
         tied = {id(head), id(embedding)}
-        absent -= {f"{name}.weight" for name, module in model.named_modules() if id(module) in tied}
-    if absent:
+        missing -= {f"{name}.weight" for name, module in model.named_modules() if id(module) in tied}
+    if missing:
         raise UnusableModelError(
-            f"{len(absent)} of its weights are missing or of another shape, such as {min(absent)}: give the checkpoint "
-            "that belongs to its config.json"
+            f"{len(missing)} of its weights are missing or have another shape, such as {min(missing)}: give the "
+            "checkpoint that belongs to its config.json"
         )
     return model.eval()

@@ -1,4 +1,4 @@
-"""Base models in folders of this machine: what is published is a folder's name, and where it is stays here."""
+"""Base models in local folders: datasets and simulators publish a folder's name, but not its path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gptdynamics.hub.source import is_hub_id
 
 
 def published_name(name: str) -> str:
-    """What datasets and models call a base model: of a folder its name without its path, else the name as it is.
+    """The published name of a base model: for a folder its name without its path, else the name unchanged.
 
     Args:
         name: a known size, a Hub id, or a folder.
@@ -25,23 +25,23 @@ def published_name(name: str) -> str:
 
 
 def remember_folder(name: str, revision: str) -> None:
-    """Keep where the folder of a base model is, so that later commands find it by its published name.
+    """Store the path of a base model's folder, so that later commands find it by its published name.
 
     Args:
-        name: as it was given; other names than folders' are not kept.
+        name: of the base model; only folders are stored.
         revision: of its weights.
     """
     folder = Path(name).expanduser()
     if not folder.is_dir() or published_name(name) == name:
         return
     place = os.path.abspath(folder)  # noqa: PTH100
-    # Where nothing can be kept, the folder is named again.
+    # If it cannot be stored, the user has to name the folder again.
     with suppress(DataError):
         BASE_MODELS.entries(published_name(name)).save(revision, lambda path: _write(path, place))
 
 
 def remembered_folder(name: str) -> Path | None:
-    """The folder that was last remembered under a published name, if it is still there."""
+    """The folder that was last stored under a published name, if it still exists."""
     places = BASE_MODELS.entries(name).load_all(lambda path: Path(path.read_text(encoding="utf-8")))
     return next((folder for folder in places if folder.is_dir()), None)
 

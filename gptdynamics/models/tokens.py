@@ -24,9 +24,9 @@ class TokenizedExample:
 
     Attributes:
         ids: the whole sequence.
-        scored: positions in `ids`, ascending and at least 1, of the tokens that the loss is the mean over.
+        scored: positions in `ids`, ascending and at least 1, of the tokens with a loss.
         prompt_length: number of ids before the text that a model would generate; at least 1.
-        cut: number of prompt tokens left out to fit the context.
+        cut: number of prompt tokens that were cut to fit the context.
     """
 
     ids: list[int]
@@ -36,7 +36,7 @@ class TokenizedExample:
 
     @classmethod
     def from_parts(cls, prompt: Sequence[int], target: Sequence[int], cut: int = 0) -> TokenizedExample:
-        """The usual case: the loss is the mean over a target that follows a prompt, and over nothing else."""
+        """An example in which the tokens of the target, which follow the prompt, have a loss."""
         ids = [*prompt, *target]
         return cls(ids, list(range(len(prompt), len(ids))), len(prompt), cut)
 
@@ -47,21 +47,21 @@ class TokenizedExample:
 
     @property
     def target(self) -> list[int]:
-        """The ids that the loss is the mean over."""
+        """The ids with a loss."""
         return [self.ids[position] for position in self.scored]
 
     @property
     def input_length(self) -> int:
-        """Number of tokens fed in to predict the target: nothing is predicted from the last one."""
+        """Number of input tokens to predict the target: all up to the one before the last scored token."""
         return self.scored[-1]
 
     @property
     def ids_of_loss(self) -> list[int]:
-        """Ids up to the last scored one: later ones do not change the loss."""
+        """Ids up to the last one with a loss, as later ones do not change the loss."""
         return self.ids[: self.scored[-1] + 1] if self.scored else []
 
     def has_same_loss(self, other: TokenizedExample) -> bool:
-        """Whether every model has the same loss on both: the same scored positions and ids up to the last of them."""
+        """Whether every model has the same loss on both: the same `scored` and the same ids up to the last of these."""
         return self.scored == other.scored and self.ids_of_loss == other.ids_of_loss
 
     def __len__(self) -> int:
@@ -73,10 +73,12 @@ def tokenize_text(tokenizer: PreTrainedTokenizerBase, text: str, special: bool =
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
-def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    pairs = enumerate(zip(left, right, strict=False))
-    return next((index for index, (one, other) in pairs if one != other), min(len(left), len(right)))
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the longest common prefix."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next(
+        (index for index, (first_id, second_id) in pairs if first_id != second_id), min(len(first), len(second))
+    )
 
 
 class JoinedIds(NamedTuple):
@@ -84,7 +86,7 @@ class JoinedIds(NamedTuple):
 
     Attributes:
         ids: with the special tokens that the tokenizer added.
-        start, boundary, end: where the prompt begins, where the target begins, and where it ends.
+        start, boundary, end: positions at which the prompt begins, the target begins, and the target ends.
     """
 
     ids: list[int]
@@ -94,7 +96,7 @@ class JoinedIds(NamedTuple):
 
 
 def join_and_tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, special: bool) -> JoinedIds:
-    """Tokenise prompt and target as one text. A token that holds characters of both belongs to the target."""
+    """Tokenise prompt and target as one text. A token with characters of both belongs to the target."""
     encoding = tokenizer(
         prompt + target,
         add_special_tokens=special,
@@ -103,17 +105,17 @@ def join_and_tokenize(tokenizer: PreTrainedTokenizerBase, prompt: str, target: s
         verbose=False,
     )
     ids = list(encoding["input_ids"])
-    # Without `special`, special tokens come from the text itself.
-    added = encoding["special_tokens_mask"] if special else [0] * len(ids)
-    of_text = [index for index, is_added in enumerate(added) if not is_added]
-    if not of_text:
+    # Without `special`, all special tokens come from the text itself.
+    is_special = encoding["special_tokens_mask"] if special else [0] * len(ids)
+    text_positions = [index for index, is_added in enumerate(is_special) if not is_added]
+    if not text_positions:
         return JoinedIds(ids, len(ids), len(ids), len(ids))
-    start, end = of_text[0], of_text[-1] + 1
+    start, end = text_positions[0], text_positions[-1] + 1
     if tokenizer.is_fast:
         text_ends = [text_end for _, text_end in encoding["offset_mapping"]]
         boundary = next((index for index in range(start, end) if text_ends[index] > len(prompt)), end)
     else:
-        # Slow tokenizers give no offsets: the prompt reaches as far as the prompt alone has the same ids.
+        # Slow tokenizers have no offsets: the prompt ends where the ids differ from those of the prompt alone.
         boundary = common_prefix(tokenize_text(tokenizer, prompt, special), ids[:end]) if prompt else start
     return JoinedIds(ids, start, max(start, boundary), end)
 
@@ -126,36 +128,37 @@ def tokenize_example(
     target: str | None = None,
     rule: Tokenization = "joined",
 ) -> TokenizedExample:
-    """Token ids of a prompt and its target; a sequence that is too long loses the left of its prompt.
+    """Token ids of a prompt and its target; the prompt of a sequence that is too long is cut from the left.
 
     Args:
         tokenizer: of the base model.
         example: what to tokenise.
         context: longest sequence in tokens.
         end_of_text: whether the target ends with the end-of-text token.
-        target: another target than the example's (another label).
-        rule: `joined`, as trainers do: prompt and target are one text, tokenised once, with the special token before it
-            that the tokenizer's own settings put there (Llama's, Gemma's and Mistral's `<s>`). `separate`: each alone
-            and without special tokens, as in releases that record no rule.
+        target: a target that replaces the example's (another label).
+        rule: `joined`, as trainers do: prompt and target are one text, tokenised once, with the special token that the
+            tokenizer's settings add before it (such as `<s>` of Llama, Gemma and Mistral). `separate`: each is
+            tokenised alone, without special tokens, as in releases that record no rule.
 
     Raises:
-        DataError: the target has no tokens, or alone fills the context.
+        DataError: the target has no tokens, or does not fit in the context.
     """
     text = example.target if target is None else target
     begin, prompt, ids = tokenize_parts(tokenizer, example.prompt, text, rule)
     if end_of_text and ids[-1:] != [tokenizer.eos_token_id]:
         ids.append(int(tokenizer.eos_token_id))
     if not ids:
-        raise DataError(f"{example.task} example {example.id}: its target has no tokens")
+        raise DataError(f"{example.task} example {example.id}: its target has no tokens. Leave it out")
     room = context - len(begin) - len(ids)
     if room < 0 or (not begin and not room):
         raise DataError(
-            f"{example.task} example {example.id}: its target has {len(ids)} tokens, the context only {context}"
+            f"{example.task} example {example.id}: its target has {len(ids)} tokens, which do not fit in the context "
+            f"of {context}. Leave it out, or increase max_length"
         )
     cut = max(0, len(prompt) - room)
-    # The first target token, too, must be predicted from something.
-    before = [*begin, *prompt[cut:]] or [int(tokenizer.eos_token_id)]
-    return TokenizedExample.from_parts(before, ids, cut)
+    # Without a prompt, an end-of-text token precedes the target, so that its first token can be predicted.
+    context_ids = [*begin, *prompt[cut:]] or [int(tokenizer.eos_token_id)]
+    return TokenizedExample.from_parts(context_ids, ids, cut)
 
 
 def tokenize_parts(
@@ -167,17 +170,17 @@ def tokenize_parts(
     """
     if rule == "separate":
         return [], tokenize_text(tokenizer, prompt), tokenize_text(tokenizer, target)
-    # Chat templates write the special token into the text.
+    # Texts of chat templates may already begin with the special token.
     special = not (tokenizer.bos_token and (prompt + target).startswith(tokenizer.bos_token))
     ids, start, boundary, end = join_and_tokenize(tokenizer, prompt, target, special)
     return ids[:start], ids[start:boundary], ids[boundary:end]
 
 
 class ExampleTokenizer:
-    """Makes token ids of a config's examples.
+    """Tokenises the examples of a config.
 
     Args:
-        base: whose tokenizer and context.
+        base: the base model, for its tokenizer and context.
         max_length: longest sequence in tokens; the base model's context may be shorter.
         rule: see `tokenize_example`.
     """
@@ -189,11 +192,11 @@ class ExampleTokenizer:
         self.rule = rule
 
     def __call__(self, example: Example, target: str | None = None) -> TokenizedExample:
-        """Tokenise an example, as its task is measured: targets of generation tasks end with the end of text.
+        """Tokenise an example; targets of generation tasks get an end-of-text token.
 
         Args:
             example: of a registered task.
-            target: another target than the example's (another label).
+            target: a target that replaces the example's (another label).
 
         Raises:
             DataError: see `tokenize_example`; or the model has no embedding of a token.
@@ -203,9 +206,9 @@ class ExampleTokenizer:
             largest = max(tokens.ids)
             raise DataError(
                 f"{example.task} example {example.id}: its token {self.tokenizer.convert_ids_to_tokens(largest)!r} has "
-                f"id {largest}, the model has embeddings of {self.vocabulary} tokens only: its tokenizer is another "
-                "model's, or tokens were added. Enlarge the model (resize_token_embeddings) and save it, or give the "
-                "tokenizer that belongs to it"
+                f"id {largest}, but the model has only {self.vocabulary} embeddings: the tokenizer belongs to another "
+                "model, or tokens were added to it. Resize the model (resize_token_embeddings) and save it, or give "
+                "its own tokenizer"
             )
         return tokens
 
@@ -215,7 +218,7 @@ def length_sorted_batches(lengths: Sequence[int], most_tokens: int) -> list[list
 
     Args:
         lengths: tokens of each item.
-        most_tokens: limit of rows times longest row; a longer single item is a batch of its own.
+        most_tokens: limit of rows times longest row; a longer item becomes a batch of one.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
@@ -257,7 +260,7 @@ class TargetBatch:
 def make_target_batch(examples: Sequence[TokenizedExample], rows: list[int], pad: int = 0) -> TargetBatch:
     """Pad the chosen examples on the right; `rows` are indices into `examples`.
 
-    The last target token is left out of the input: nothing is predicted from it.
+    The last target token is not in the input, as nothing is predicted from it.
     """
     import torch
 

@@ -32,11 +32,11 @@ class PlanEntry:
     Attributes:
         settings: of its runs.
         runs: runs 0000, 0001, ... on the pool.
-        unseen_runs: runs u0000, u0001, ... on as many pool rows again, which no other run sees.
-        counterfactuals: how many runs repeat a run with pool rows left out, by the name of that run.
-        kernels: take the kernels of so many training runs, the first ones.
-        kernels_of: take the kernels of these runs, too.
-        kernel: how kernels are taken.
+        unseen_runs: runs u0000, u0001, ... on the next `pool_size` rows, which no other run trains on.
+        counterfactuals: number of runs that repeat a run with pool rows left out, by the name of that run.
+        kernels: compute the kernels of this many training runs, the first ones.
+        kernels_of: also compute the kernels of these runs.
+        kernel: how kernels are computed.
     """
 
     settings: RunSettings
@@ -61,14 +61,15 @@ class PlanEntry:
         training = len(self._training_runs)
         if self.kernels > training:
             raise SettingsError(
-                f"{self.config}: kernels of {self.kernels} training runs are asked for, and there are {training}. "
-                "Collect more runs, or ask for fewer kernels"
+                f"{self.config}: kernels={self.kernels}, but there are only {training} training runs. "
+                "Collect more runs, or set fewer kernels"
             )
         names = self.run_names
         for name in self.kernels_of:
             if name not in names:
                 raise SettingsError(
-                    f"{self.config}: there is no run {name} to take kernels of. Its runs are {names[0]} to {names[-1]}"
+                    f"{self.config}: there is no run {name} to compute the kernel of. "
+                    f"Its runs are {names[0]} to {names[-1]}"
                 )
 
     @property
@@ -78,9 +79,9 @@ class PlanEntry:
 
     @property
     def kernel_runs(self) -> list[str]:
-        """Names of the runs whose kernels are taken, in order."""
-        wanted = {*self._training_runs[: self.kernels], *self.kernels_of}
-        return [name for name in self.run_names if name in wanted]
+        """Names of the runs whose kernels are computed, in order."""
+        chosen = {*self._training_runs[: self.kernels], *self.kernels_of}
+        return [name for name in self.run_names if name in chosen]
 
     @property
     def _training_runs(self) -> list[str]:
@@ -126,8 +127,8 @@ class Plan:
             configs: `<task>_<size>` each.
             name: of the plan.
             runs: of each config.
-            settings: fields of `RunSettings`; where there is no `learning_rate`, a bundled plan gives what it says of
-                the config's training.
+            settings: fields of `RunSettings`; without `learning_rate`, the hyper-parameters of the bundled plan that
+                has the config are used.
 
         Raises:
             SettingsError: a setting does not fit, or no bundled plan has the config.
@@ -147,7 +148,7 @@ class Plan:
         return sum(len(entry.run_names) for entry in self.entries)
 
     def only(self, configs: list[str]) -> Plan:
-        """The plan with these configs only, in the order given; raises SettingsError if one is not in the plan."""
+        """The plan with these configs only, in their order; raises SettingsError if one is not in the plan."""
         by_name = {entry.config: entry for entry in self.entries}
         for config in configs:
             if config not in by_name:
@@ -164,16 +165,16 @@ class Plan:
 def _entry(values: dict[str, Any], where: str) -> PlanEntry:
     counts = {name: values.pop(name) for name in ("runs", "unseen_runs", "kernels") if name in values}
     kernel_of, repeated = values.pop("kernels_of", []), values.pop("counterfactuals", {})
-    kernel_fields = {f"kernel_{each.name}": each.name for each in fields(KernelSettings)}
-    kernel = {own: values.pop(name) for name, own in kernel_fields.items() if name in values}
-    settings = {each.name: each for each in fields(RunSettings)}
+    kernel_fields = {f"kernel_{setting.name}": setting.name for setting in fields(KernelSettings)}
+    kernel = {field: values.pop(name) for name, field in kernel_fields.items() if name in values}
+    settings = {setting.name: setting for setting in fields(RunSettings)}
     config = values.get("config")
     if not isinstance(config, str):
         raise DataError(f'{where}: every [[config]] needs config = "<task>_<size>"')
     for name, value in values.items():
         if name not in settings:
-            others = ["counterfactuals", "kernels", "kernels_of", *kernel_fields]
-            expected = ", ".join(["runs", "unseen_runs", *settings, *others])
+            other_names = ["counterfactuals", "kernels", "kernels_of", *kernel_fields]
+            expected = ", ".join(["runs", "unseen_runs", *settings, *other_names])
             raise DataError(f"{where}: {config} has an unknown setting {name!r}; known are {expected}")
         kind = str(settings[name].type)
         if not is_of_type(value, kind):
@@ -253,6 +254,6 @@ def known_training(config: str) -> dict[str, Any]:
 
 
 def usual_rate(size: str) -> float | None:
-    """The middle one of the learning rates that bundled plans give the configs of a size; None if they have none."""
+    """The median learning rate of the configs of a size in the bundled plans; None if no plan has that size."""
     rates = [row["learning_rate"] for config, row in _bundled().items() if config.rpartition("_")[2] == size]
     return float(median_high(rates)) if rates else None

@@ -1,4 +1,4 @@
-"""A plan for reading: a table of its configs, or a line for each run."""
+"""A plan printed: a table of its configs, or a line for each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that is trained: which part of it is measured, and what it started from."""
+"""The model that is trained: the part that is measured, and the base model that it started from."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def measured_model(model: torch.nn.Module, precision: str) -> PreTrainedModel:
-    """The causal language model within wrappers for compilation, data parallelism and adapters. Nothing is copied.
+    """The causal language model within wrappers for compilation, data parallelism and adapters, without copying.
 
     Raises:
-        SettingsError: it is no causal language model of transformers, this process has only a part of its weights, or
-            they are not fp32 and `precision` is.
+        SettingsError: it is not a causal language model of transformers, this process has only a part of its weights,
+            or `precision` is fp32 and its weights are not.
     """
     from transformers import PreTrainedModel
 
@@ -36,10 +36,10 @@ def measured_model(model: torch.nn.Module, precision: str) -> PreTrainedModel:
             break
     if hasattr(inner, "get_base_model"):
         if any(config.is_prompt_learning for config in inner.peft_config.values()):
-            raise SettingsError("prompts that are learned cannot be recorded: the model alone is measured. Use LoRA")
+            raise SettingsError("prompt tuning cannot be recorded: the model alone is measured. Use LoRA")
         inner = inner.get_base_model()
     if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
-        raise SettingsError(f"{type(inner).__name__} is not a causal language model of transformers")
+        raise SettingsError(f"{type(inner).__name__} is not a causal language model of transformers. Train one")
     _refuse_parts(inner)
     dtypes = {value.dtype for value in inner.parameters() if value.dtype.is_floating_point}
     if precision == "fp32" and dtypes != {torch.float32}:
@@ -49,7 +49,7 @@ def measured_model(model: torch.nn.Module, precision: str) -> PreTrainedModel:
 
 
 def _refuse_parts(model: torch.nn.Module) -> None:
-    """Weights that are spread over processes cannot be measured in one of them."""
+    """Raise SettingsError if this process has only a part of the weights, as it could not measure the model."""
     from torch.distributed.tensor import DTensor
 
     sharded = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()) or any(
@@ -57,18 +57,18 @@ def _refuse_parts(model: torch.nn.Module) -> None:
     )
     if sharded:
         raise SettingsError(
-            "the weights are spread over processes (FSDP, DeepSpeed, tensor parallel): only training in which every "
-            "process has the whole model can be recorded. Train on one device, or with data parallelism (DDP)"
+            "the weights are sharded over processes (FSDP, DeepSpeed, tensor parallel), and a training can be recorded "
+            "only if every process has the whole model. Train on one device, or with data parallelism (DDP)"
         )
 
 
 def started_from(model: PreTrainedModel, tokenizer: Any, name: str | None, resumed: str | None = None) -> BaseModel:
-    """What a model that is about to be trained was loaded from, and what identifies those weights.
+    """The base model of a model that is about to be trained: its name, and the revision that identifies its weights.
 
     Args:
-        model: as `measured_model` gives it.
+        model: a result of `measured_model`.
         tokenizer: of the model.
-        name: what the user calls the base model; None: the name in the model's configuration.
+        name: the user's name of the base model; None: the name in the model's configuration.
         resumed: the revision that was recorded before the checkpoint, if training resumes from one.
 
     Raises:
@@ -91,7 +91,7 @@ def _revision(model: PreTrainedModel, name: str, resumed: str | None) -> str:
 
 
 def weights_digest(model: torch.nn.Module, adapters: bool = False) -> str:
-    """The first 12 hex digits of the SHA-256 of a model's weights now; with `adapters`, also those of its adapters."""
+    """The first 12 hex digits of the SHA-256 of a model's current weights; with `adapters`, including adapters."""
     digest = hashlib.sha256()
     state = dict(model.state_dict()) if adapters else _base_state(model)
     for key, value in sorted(state.items()):
@@ -101,7 +101,7 @@ def weights_digest(model: torch.nn.Module, adapters: bool = False) -> str:
 
 
 def _base_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The weights of a model without those of adapters in its layers, under the names that they have without them."""
+    """The weights of a model without its adapters, under the names that they have in the model without adapters."""
     state = dict(model.state_dict())
     if "peft" not in sys.modules:
         return state

@@ -1,4 +1,4 @@
-"""Which pool examples are in a batch: their numbers travel with it from the rows to the training step."""
+"""Carries the numbers of a batch's pool examples from the rows of the dataset to the training step."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _WHAT_TO_PASS = (
 class CarryNumbers:
     """A collator that adds to a batch the numbers of its rows' pool examples.
 
-    So it does not matter whether batches are made ahead, in other processes, skipped or thrown away.
+    The numbers stay right if batches are prefetched, made in other processes, skipped or dropped.
 
     Args:
-        collate: the user's own.
+        collate: the user's collator.
         examples: the pool.
         id_column: the column of rows that has their ids.
-        added: whether the column is there only for us; then `collate` does not see it.
+        added: whether the column was kept only for this; it is then removed before `collate` is called.
     """
 
     def __init__(self, collate: Callable[[Any], Any], examples: RecordedExamples, id_column: str, added: bool) -> None:
@@ -50,7 +50,10 @@ class CarryNumbers:
             rows = [{name: value for name, value in row.items() if name != self.id_column} for row in rows]
         batch = self.collate(rows)
         if not hasattr(batch, "pop"):
-            raise SettingsError(f"the collator makes a {type(batch).__name__}; only batches by name can be recorded")
+            raise SettingsError(
+                f"the collator makes a {type(batch).__name__}, but only batches that are mappings can be recorded. "
+                "Use a collator that makes a dict"
+            )
         batch[KEY] = torch.tensor(numbers)
         return batch
 
@@ -61,9 +64,11 @@ class CarryNumbers:
             DataError: it has none.
         """
         if not isinstance(row, Mapping) or self.id_column not in row:
-            has = f"it has {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"it is a {type(row).__name__}"
+            found_text = (
+                f"it has {', '.join(map(str, row))}" if isinstance(row, Mapping) else f"it is a {type(row).__name__}"
+            )
             raise DataError(
-                f"a row of the training dataset does not say which pool example it is: {has}. "
+                f"a row of the training dataset does not say which pool example it is: {found_text}. "
                 + _WHAT_TO_PASS.format(column=self.id_column)
             )
         return self.examples.number(row[self.id_column], f"training row with {self.id_column}")
@@ -73,13 +78,13 @@ def check_column(dataset: Any, examples: RecordedExamples, id_column: str, packe
     """Check the ids of a training dataset before the first step, if it is one of `datasets`.
 
     Raises:
-        DataError: it is packed, has no ids, or has one that no pool example has.
+        DataError: it is packed, has no ids, or has an id that no pool example has.
     """
     columns = getattr(dataset, "column_names", None)
     if packed or (columns is not None and "seq_lengths" in columns):
         raise DataError(
-            "packing puts several examples, and parts of them, into one row of the training dataset: which examples "
-            "are in a batch cannot be known. Set packing=False (padding_free=True with max_length=None saves padding)"
+            "packing puts several examples, or parts of them, into one row of the training dataset, so the examples "
+            "of a batch are unknown. Set packing=False (padding_free=True with max_length=None saves padding)"
         )
     if columns is None or not hasattr(dataset, "__len__"):
         return
@@ -88,31 +93,31 @@ def check_column(dataset: Any, examples: RecordedExamples, id_column: str, packe
             f"the training dataset does not say which pool examples are in a batch: it has the columns "
             f"{', '.join(columns)}. " + _WHAT_TO_PASS.format(column=id_column)
         )
-    for row, own_id in enumerate(dataset.with_format(None)[id_column]):
-        examples.number(own_id, f"training row {row}")
+    for row, row_id in enumerate(dataset.with_format(None)[id_column]):
+        examples.number(row_id, f"training row {row}")
 
 
 @contextmanager
 def keeping_column(trainer: Any, id_column: str) -> Iterator[list[bool]]:
-    """Within, the trainer keeps the ids when it removes the columns that the model does not take.
+    """A context in which the trainer keeps the ids when it removes the columns that the model does not use.
 
     Yields:
-        A list that is not empty once the trainer would have removed the column.
+        A list that becomes non-empty when the trainer would have removed the column.
     """
-    kept: list[bool] = []
+    removals: list[bool] = []
     remove = getattr(trainer, "_remove_unused_columns", None)
 
-    def without_others(dataset: Any, *arguments: Any, **named: Any) -> Any:
-        reduced = remove(dataset, *arguments, **named)  # type: ignore[misc]
+    def remove_others(dataset: Any, *arguments: Any, **keywords: Any) -> Any:
+        reduced = remove(dataset, *arguments, **keywords)  # type: ignore[misc]
         if id_column in reduced.column_names or id_column not in dataset.column_names:
             return reduced
-        kept.append(True)
+        removals.append(True)
         return dataset.select_columns([*reduced.column_names, id_column])
 
     if remove is not None:
-        trainer._remove_unused_columns = without_others
+        trainer._remove_unused_columns = remove_others
     try:
-        yield kept
+        yield removals
     finally:
         vars(trainer).pop("_remove_unused_columns", None)
 
@@ -129,8 +134,8 @@ def carry_numbers(loader: Any, examples: RecordedExamples, id_column: str, added
     inner = torch_loader(loader)
     if not isinstance(inner, torch.utils.data.DataLoader):
         raise SettingsError(
-            f"the training batches come from a {type(inner).__name__}, not from a dataloader of torch: which examples "
-            "are in them cannot be known. Record with StepRecorder, which is told"
+            f"the training batches come from a {type(inner).__name__}, not from a torch DataLoader, so their examples "
+            "are unknown. Record with StepRecorder, which is given the ids"
         )
     carry = CarryNumbers(inner.collate_fn, examples, id_column, added)
     inner.collate_fn = carry
@@ -138,5 +143,5 @@ def carry_numbers(loader: Any, examples: RecordedExamples, id_column: str, added
 
 
 def torch_loader(loader: Any) -> Any:
-    """The dataloader of torch within one of accelerate, which may be around it or be one itself."""
+    """The torch dataloader of one of accelerate's, which may wrap it or be one itself."""
     return getattr(loader, "base_dataloader", loader)

@@ -1,4 +1,4 @@
-"""The record of a run so far, saved with each checkpoint and, against crashes, in the dataset folder."""
+"""The unfinished record of a run, saved with each checkpoint and, in case of a crash, in the dataset folder."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Partial:
     """The record of a run after some updates.
 
     Attributes:
-        config, run: which run it is.
-        recorded: what the runs of the config share; plain values.
+        config, run: names of the config and the run.
+        recorded: settings that the runs of the config share; plain values.
         base_revision: of the model that the run started from.
         curriculum, rates: batches of pool numbers, and learning rates, of the updates so far.
-        step, generation_step: at which loss, and text, were measured.
+        step, generation_step: steps at which the loss, and generated text, were measured.
         values: `[measured steps, test examples]` float32 by metric.
-        failure: why the run has no numbers; empty if it has.
-        kernels: how its kernels are taken, as of `kernel_plan`; None: they are not.
-        kernel_checkpoints: how exact the kernels so far are.
+        failure: why the run failed; empty if it did not.
+        kernels: the plan of its kernels, see `kernel_plan`; None: it has none.
+        kernel_checkpoints: errors of the kernels so far.
         products: `[pool, test examples]` float32 by step: the kernels so far.
     """
 
@@ -51,7 +51,7 @@ class Partial:
 
 _ARRAYS = ("values", "products")
 _PLAIN = [each.name for each in fields(Partial) if each.name not in _ARRAYS]
-# What the names of a kernel's array begin with; no metric has a dot in its name.
+# Prefix of the names of kernels' arrays; names of metrics have no dots.
 _PRODUCTS = "products."
 
 
@@ -61,15 +61,15 @@ def unfinished_path(folder: Path, config: str, run: str) -> Path:
 
 
 def save_partial(path: Path, partial: Partial) -> None:
-    """Write a record into a file, whole or not at all.
+    """Write a record to a file, atomically.
 
     Raises:
         DataError: it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: getattr(partial, name) for name in _PLAIN}
-    plain["kernel_checkpoints"] = [asdict(each) for each in partial.kernel_checkpoints]
-    products = {f"{_PRODUCTS}{step}": each for step, each in partial.products.items()}
+    plain["kernel_checkpoints"] = [asdict(checkpoint) for checkpoint in partial.kernel_checkpoints]
+    products = {f"{_PRODUCTS}{step}": checkpoint for step, checkpoint in partial.products.items()}
     write_tensors(path, partial.values | products, plain, "recording")
 
 
@@ -81,13 +81,13 @@ def read_partial(path: Path) -> Partial:
     """
     try:
         arrays, plain = read_tensors(path, "recording")
-        values = {name: each for name, each in arrays.items() if not name.startswith(_PRODUCTS)}
+        values = {name: array for name, array in arrays.items() if not name.startswith(_PRODUCTS)}
         products = {int(name.removeprefix(_PRODUCTS)): arrays[name] for name in arrays.keys() - values.keys()}
-        # Records of earlier versions say nothing of kernels.
-        checkpoints = [KernelCheckpoint.of(each) for each in plain.pop("kernel_checkpoints", [])]
+        # Records of earlier versions have no kernels.
+        checkpoints = [KernelCheckpoint.of(array) for array in plain.pop("kernel_checkpoints", [])]
         return Partial(**plain, values=values, kernel_checkpoints=checkpoints, products=dict(sorted(products.items())))
     except (TypeError, ValueError, KeyError, DataError) as error:
-        raise DataError(f"{path}: it is damaged ({error}). Resume from another checkpoint") from error
+        raise DataError(f"{path}: the file is damaged ({error}). Resume from another checkpoint") from error
 
 
 def load_partial(checkpoint: Path, updates: int) -> Partial:
@@ -98,16 +98,16 @@ def load_partial(checkpoint: Path, updates: int) -> Partial:
         updates: number of updates before it.
 
     Raises:
-        SettingsError: nothing was recorded then.
-        DataError: the file is damaged, or of another moment.
+        SettingsError: the training was not recorded before the checkpoint.
+        DataError: the file is damaged, or has another number of updates.
     """
     path = checkpoint / NAME
     if not path.is_file():
         raise SettingsError(
-            f"{checkpoint} has no recording of the {updates} updates before it: training was not recorded then. "
+            f"{checkpoint} has no record of the {updates} updates before it, because they were not recorded. "
             "Train from the start, or resume from a checkpoint that was made with the recorder"
         )
     partial = read_partial(path)
     if not (len(partial.curriculum) == len(partial.rates) == updates or partial.failure):
-        raise DataError(f"{path}: it is not of {updates} updates. Resume from another checkpoint")
+        raise DataError(f"{path}: the record does not have {updates} updates. Resume from another checkpoint")
     return partial

@@ -1,4 +1,4 @@
-"""What must hold before a run joins the finished runs of its config: it starts and ends as they do."""
+"""Checks that a run starts and ends like the finished runs of its config."""
 
 from __future__ import annotations
 
@@ -19,71 +19,78 @@ from gptdynamics.runs.measurements import Measurements
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Two machines differ by less in the losses of the same model, two models by more.
+# Losses of one model differ by less between machines; losses of two models differ by more.
 START_TOLERANCE = 0.01
 
 
 def check_updates(folder: DatasetFolder, config: str, run: str, updates: int) -> None:
-    """All runs of a config have the same number of updates.
+    """Check that a run has as many updates as the finished runs of its config.
 
     Raises:
-        SettingsError: the finished runs have another one.
+        SettingsError: it has another number.
     """
-    other = _finished_run(folder, config, run)
-    if other is None:
+    finished = _finished_run(folder, config, run)
+    if finished is None:
         return
-    table = read_parquet(folder.run_row_path(config, other), ["learning_rate"])
-    theirs = len(table["learning_rate"][0])
-    if theirs != updates:
+    table = read_parquet(folder.run_row_path(config, finished), ["learning_rate"])
+    finished_updates = len(table["learning_rate"][0])
+    if finished_updates != updates:
         raise SettingsError(
-            f"runs of {config} have {theirs} updates, and this training will have {updates}: "
-            "train as long, or record it as another config"
+            f"runs of {config} have {finished_updates} updates, but this training has {updates}: "
+            "train with the same number, or record it as another config"
         )
 
 
 def unlike_others(folder: DatasetFolder, config: str, run: str, rates: Sequence[float], batch_size: int) -> str:
-    """What a run has unlike an earlier one of its config, and what the runs can still be used for; else empty.
+    """How a run differs from an earlier one of its config, and which simulators can use both; empty if it does not.
 
     Args:
         folder, config, run: the run.
         rates: its learning rate at each update.
         batch_size: examples in most of its updates.
     """
-    other = _finished_run(folder, config, run)
-    if other is None:
+    finished = _finished_run(folder, config, run)
+    if finished is None:
         return ""
-    row = read_parquet(folder.run_row_path(config, other), ["learning_rate", "batch_size"]).to_pylist()[0]
-    theirs, differ = np.array(row["learning_rate"]), []
-    if len(theirs) != len(rates) or np.abs(theirs - np.array(rates)).max() > 1e-6 * theirs.max():
-        differ.append("learning rates")
+    row = read_parquet(folder.run_row_path(config, finished), ["learning_rate", "batch_size"]).to_pylist()[0]
+    earlier_rates, differences = np.array(row["learning_rate"]), []
+    if len(earlier_rates) != len(rates) or np.abs(earlier_rates - np.array(rates)).max() > 1e-6 * earlier_rates.max():
+        differences.append("learning rates")
     if row["batch_size"] != batch_size:
-        differ.append(f"batches ({batch_size} rows, {row['batch_size']} there)")
-    if not differ:
+        differences.append(f"batches ({batch_size} rows, {row['batch_size']} there)")
+    if not differences:
         return ""
-    said = f"run {run} has other {' and '.join(differ)} than run {other}"
-    if differ[0] == "learning rates":
+    difference_text = f"run {run} differs from run {finished} in {' and '.join(differences)}"
+    if differences[0] == "learning rates":
         return (
-            f"{said}: memory and tangent fit runs of the same rates only. Fit these with --dynamics markov, or record "
-            "each schedule as a config of its own"
+            f"{difference_text}: memory and tangent need runs with the same learning rates. Use --dynamics markov, or "
+            "record each schedule as a config of its own"
         )
-    return f"{said}: they are fitted together, each batch as the mean of its rows"
+    return f"{difference_text}: simulators are fitted on both, with each batch as the mean of its rows"
 
 
-def check_resumed(resumed: Partial, now: Mapping[str, Any]) -> None:
-    """A run is recorded after a checkpoint as before it.
+def check_resumed(resumed: Partial, current: Mapping[str, Any]) -> None:
+    """Check that a run is recorded after a checkpoint in the same way as before it.
 
     Args:
-        resumed: what was recorded before the checkpoint.
-        now: what the recorder was given.
+        resumed: the record before the checkpoint.
+        current: settings of the recorder.
 
     Raises:
         SettingsError: something differs; the message lists it.
     """
     names = {"run": resumed.run, "config": resumed.config, "base_revision": resumed.base_revision}
-    then = names | EARLIER_RECORDING | resumed.recorded | {"kernels": resumed.kernels}
-    differ = [f"{name}: {then.get(name)!r} then, {now[name]!r} now" for name in now if then.get(name) != now[name]]
-    if differ:
-        raise SettingsError(f"before the checkpoint the run was recorded otherwise ({'; '.join(differ)})")
+    before = names | EARLIER_RECORDING | resumed.recorded | {"kernels": resumed.kernels}
+    differences = [
+        f"{name}: {before.get(name)!r} then, {current[name]!r} now"
+        for name in current
+        if before.get(name) != current[name]
+    ]
+    if differences:
+        raise SettingsError(
+            f"before the checkpoint the run was recorded with other settings ({'; '.join(differences)}). "
+            "Give the recorder the same ones"
+        )
 
 
 def check_first_loss(
@@ -95,47 +102,47 @@ def check_first_loss(
     model: PreTrainedModel,
     trained: torch.nn.Module,
 ) -> None:
-    """All runs of a config start from the same model: before the first update, their losses agree.
+    """Check that a run starts from the same model as the finished runs of its config, by its losses at step 0.
 
     Args:
         folder, config, run: the run.
         base: name of the base model.
         measurements: of the model before its first update.
         model: the causal language model.
-        trained: the same as it is trained, with its adapters.
+        trained: the model that is trained, with its adapters.
 
     Raises:
         SettingsError: a loss differs.
     """
-    other = _finished_run(folder, config, run)
-    if other is None:
+    finished = _finished_run(folder, config, run)
+    if finished is None:
         return
-    table = read_parquet(folder.run_path(config, other), ["test_id", "loss"])
-    theirs = np.array([values[0] for values in table["loss"].to_pylist()])
-    ours = measurements.values["loss"][0]
-    differ = _differ(ours, theirs)
-    # Adapters that change the model before the first update make every run start elsewhere.
-    if not differ.any() or _adapters_change_loss(ours, measurements, model, trained):
+    table = read_parquet(folder.run_path(config, finished), ["test_id", "loss"])
+    finished_losses = np.array([values[0] for values in table["loss"].to_pylist()])
+    losses = measurements.values["loss"][0]
+    differing = _losses_differ(losses, finished_losses)
+    # Adapters may change the model before the first update; then every run starts from another loss.
+    if not differing.any() or _adapters_change_loss(losses, measurements, model, trained):
         return
-    index = int(np.argmax(differ))
+    index = int(np.argmax(differing))
     raise SettingsError(
-        f"the model does not start where run {other} of {config} did: the loss of test example {index} "
-        f"is {ours[index]:.4f}, there {theirs[index]:.4f}. Start from {base} as it was loaded, with its "
-        "tokenizer, or record it as another config"
+        f"the model does not start where run {finished} of {config} did: the loss of test example {index} is "
+        f"{losses[index]:.4f}, in run {finished} {finished_losses[index]:.4f}. Start from unchanged weights of {base} "
+        "with its tokenizer, or record the training as another config"
     )
 
 
 def _finished_run(folder: DatasetFolder, config: str, run: str) -> str | None:
-    return next((each for each in folder.finished(config) if each != run), None)
+    return next((finished for finished in folder.finished(config) if finished != run), None)
 
 
-def _differ(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    return np.abs(ours - theirs) > START_TOLERANCE * (1 + np.abs(theirs))
+def _losses_differ(losses: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    return np.abs(losses - reference) > START_TOLERANCE * (1 + np.abs(reference))
 
 
 def _adapters_change_loss(loss: np.ndarray, measurements: Measurements, model: PreTrainedModel, trained: Any) -> bool:
     if not hasattr(trained, "disable_adapter"):
         return False
     with undisturbed(model), trained.disable_adapter(), measurements.mixed:
-        without = measurements.test_set.measure(model)["loss"]
-    return bool(_differ(loss, without).any())
+        without_adapters = measurements.test_set.measure(model)["loss"]
+    return bool(_losses_differ(loss, without_adapters).any())

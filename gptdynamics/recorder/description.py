@@ -16,7 +16,7 @@ from gptdynamics.dataset.tables import library_versions
 from gptdynamics.recorder.plain import plain_number, plain_values
 from gptdynamics.runs import Run
 
-# Of TrainingArguments: those that what is trained depends on. Paths, logging and saving are not among them.
+# The TrainingArguments that affect the training; without paths, logging and saving.
 _ARGUMENTS = (
     "adafactor adam_beta1 adam_beta2 adam_epsilon average_tokens_across_devices bf16 data_seed dataloader_drop_last "
     "fp16 full_determinism gradient_accumulation_steps gradient_checkpointing label_smoothing_factor learning_rate "
@@ -28,15 +28,15 @@ _LIBRARIES = ("accelerate", "trl")
 
 
 def optimizer_columns(optimizer: Any) -> dict[str, Any]:
-    """Columns about the optimiser: its name, and for AdamW and the like weight decay, betas and epsilon."""
+    """Columns about the optimiser: its name and, if it has them, weight decay, betas and epsilon."""
     inner = getattr(optimizer, "optimizer", optimizer)
     groups: list[dict[str, Any]] = inner.param_groups
     betas = groups[0].get("betas")
     betas = betas if isinstance(betas, tuple | list) and len(betas) >= 2 else (None, None)
-    decays = [each for group in groups if (each := plain_number(group.get("weight_decay"))) is not None]
+    decays = [decay for group in groups if (decay := plain_number(group.get("weight_decay"))) is not None]
     return {
         "optimizer": type(inner).__name__.lower(),
-        # Biases and norms are often left out of it.
+        # The largest, because biases and norms often have none.
         "weight_decay": max(decays, default=None),
         "beta1": plain_number(betas[0]),
         "beta2": plain_number(betas[1]),
@@ -51,23 +51,23 @@ def optimizer_defaults(optimizer: Any) -> dict[str, Any]:
 
 
 def learning_rate(optimizer: Any) -> float | None:
-    """The rate of an optimiser's next update, of its first group; None where the optimiser does not say it.
+    """The learning rate of an optimiser's next update, from its first group; None if it cannot be read.
 
-    Of an Adafactor that sets its own rate, it is the one that all weights share.
+    For an Adafactor that sets its own rates, it is the factor that all weights share.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
     group = inner.param_groups[0]
     rate = plain_number(group.get("lr"))
     if rate is None and group.get("relative_step"):
         state: Any = next(iter(inner.state.values()), {})
-        done = int(state.get("step", 0)) + 1
-        least = 1e-6 * done if group.get("warmup_init") else 1e-2
-        rate = min(least, 1.0 / done**0.5)
+        update = int(state.get("step", 0)) + 1
+        limit = 1e-6 * update if group.get("warmup_init") else 1e-2
+        rate = min(limit, 1.0 / update**0.5)
     return rate if rate is not None and rate >= 0 else None
 
 
 def adapter_columns(model: torch.nn.Module) -> dict[str, Any]:
-    """Columns about LoRA; rank 0 where all weights are trained."""
+    """Columns about LoRA; rank 0 if all weights are trained."""
     configs = list(getattr(model, "peft_config", {}).values())
     rank = plain_number(getattr(configs[0], "r", None)) if configs else 0
     columns: dict[str, Any] = {"lora_rank": None if rank is None else int(rank)}
@@ -91,11 +91,11 @@ def adapter_hyperparameters(model: torch.nn.Module) -> dict[str, Any]:
 def trainer_columns(arguments: Any) -> dict[str, Any]:
     """Columns about a `TrainingArguments`."""
     schedule = getattr(arguments.lr_scheduler_type, "value", str(arguments.lr_scheduler_type))
-    whole = arguments.max_steps <= 0 and float(arguments.num_train_epochs).is_integer()
+    whole_epochs = arguments.max_steps <= 0 and float(arguments.num_train_epochs).is_integer()
     return {
         "seed": arguments.seed,
         "schedule": f"{schedule} after warm-up" if arguments.get_warmup_steps(1000) else schedule,
-        "epochs": int(arguments.num_train_epochs) if whole else None,
+        "epochs": int(arguments.num_train_epochs) if whole_epochs else None,
     }
 
 
@@ -118,10 +118,10 @@ def run_table(
 
     Args:
         config, scenario: of the run.
-        recorded: what the config's runs share.
+        recorded: settings that the config's runs share.
         base: name and revision of the base model.
-        run: what was recorded.
-        columns: values that the training knows, by column.
+        run: the recorded run.
+        columns: settings of the training that have columns, by column.
         hyperparameters: its other settings.
     """
     shared = recorded.to_dict()

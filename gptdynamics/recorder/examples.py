@@ -1,4 +1,4 @@
-"""The pool and the test set of recorded runs, from whatever a user has them in."""
+"""The pool and the test set of recorded runs, from examples or rows in the user's form."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RecordedExamples:
 
     Attributes:
         pool, test: the examples, in the order of their numbers.
-        numbers: of the pool examples, by the ids that the user's own rows have.
-        test_numbers: of the test examples, likewise.
+        numbers: of the pool examples, by the ids of the user's rows.
+        test_numbers: of the test examples, by the ids of the user's rows.
     """
 
     pool: list[Example]
@@ -29,13 +29,13 @@ class RecordedExamples:
     numbers: dict[Hashable, int]
     test_numbers: dict[Hashable, int]
 
-    def number(self, own_id: Any, where: str) -> int:
-        """The number of the pool example with an id of the user's rows; `where` the id stands is for the message.
+    def number(self, row_id: Any, where: str) -> int:
+        """The number of the pool example with an id of the user's rows; `where` it occurs is for the message.
 
         Raises:
             DataError: no pool example has this id.
         """
-        key = plain_id(own_id)
+        key = plain_id(row_id)
         if not isinstance(key, Hashable) or key not in self.numbers:
             ids = list(self.numbers)
             excerpt = ", ".join(map(repr, ids[:3])) + (f", ... {ids[-1]!r}" if len(ids) > 3 else "")
@@ -43,9 +43,9 @@ class RecordedExamples:
         return self.numbers[key]
 
 
-def plain_id(own_id: Any) -> Any:
-    """An id as a plain value: scalars of torch and numpy become those of Python, which can be dictionary keys."""
-    return own_id.item() if hasattr(own_id, "item") and callable(own_id.item) else own_id
+def plain_id(row_id: Any) -> Any:
+    """An id as a plain value: scalars of torch and numpy become Python's, which can be dictionary keys."""
+    return row_id.item() if hasattr(row_id, "item") and callable(row_id.item) else row_id
 
 
 def recorded_examples(
@@ -58,7 +58,7 @@ def recorded_examples(
             them, an id, `references`, `source` and, in a mixture, `task`.
         task: of the config.
         id_column: the column of rows that has their ids. The id of a row without one is its number.
-        chat: makes a text of the messages of conversational rows.
+        chat: renders the messages of conversational rows as a text.
 
     Raises:
         DataError: a row lacks a text, has a label that the task does not have, or an id that another row has.
@@ -76,14 +76,16 @@ def _numbered(
     numbers: dict[Hashable, int] = {}
     for number, row in enumerate(rows):
         where = f"{part} example {number}"
-        kind = parts[number % len(parts)]
-        own_id, example = _example(row, number, where, part, kind, id_column, chat)
-        if own_id in numbers:
-            raise DataError(f"{where}: example {numbers[own_id]} has the same id, {own_id!r}")
-        numbers[own_id] = number
-        examples.append(_checked(example, kind, where))
+        example_task = parts[number % len(parts)]
+        row_id, example = _example(row, number, where, part, example_task, id_column, chat)
+        if row_id in numbers:
+            raise DataError(f"{where}: example {numbers[row_id]} has the same id, {row_id!r}")
+        numbers[row_id] = number
+        examples.append(_checked(example, example_task, where))
     if not examples or len(examples) % len(parts):
-        raise DataError(f"{part}: {len(examples)} examples; there must be some, of each task of {task.name} as many")
+        raise DataError(
+            f"{part}: {len(examples)} examples; give at least one, and the same number for each task of {task.name}"
+        )
     return examples, numbers
 
 
@@ -93,47 +95,47 @@ def _example(
     if isinstance(row, Example):
         return row.id, replace(row, id=number, task=row.task or task.name)
     if not isinstance(row, Mapping):
-        raise DataError(f"{where}: a {type(row).__name__}, where an Example or a row with prompt and target is wanted")
-    own_id = plain_id(row.get(id_column))
-    if not isinstance(own_id, Hashable):
-        raise DataError(f"{where}: {id_column} {own_id!r} cannot be an id")
+        raise DataError(f"{where}: a {type(row).__name__} instead of an Example or a row with prompt and target")
+    row_id = plain_id(row.get(id_column))
+    if not isinstance(row_id, Hashable):
+        raise DataError(f"{where}: {id_column} {row_id!r} cannot be an id")
     texts = row_texts(row, where, chat)
     if texts.whole and not task.generates:
-        raise DataError(f"{where}: it has a text without a label of its own; rows need prompt and target")
+        raise DataError(f"{where}: it has a text without a separate label; rows of label tasks need prompt and target")
     references = row.get("references") or ()
-    return number if own_id is None else own_id, Example(
+    return number if row_id is None else row_id, Example(
         id=number,
         prompt=texts.prompt,
         target=texts.target,
-        references=(references,) if isinstance(references, str) else tuple(references) or _own(texts),
+        references=(references,) if isinstance(references, str) else tuple(references) or _text_references(texts),
         task=str(row.get("task") or task.name),
-        source=_source(row.get("source"), own_id, number, part, task.name),
+        source=_source(row.get("source"), row_id, number, part, task.name),
     )
 
 
-def _own(texts: RowTexts) -> tuple[str, ...]:
+def _text_references(texts: RowTexts) -> tuple[str, ...]:
     return (texts.target.strip(),) if texts.whole and texts.target.strip() else ()
 
 
-def _source(given: Any, own_id: Any, number: int, part: str, task: str) -> dict[str, str]:
-    """Which row it is; a release may leave its texts out."""
-    if isinstance(given, Mapping):
-        return {str(name): str(value) for name, value in given.items()}
-    source = {"dataset": str(given or task), "split": part, "row": str(number)}
-    return source if own_id is None or own_id == number else source | {"id": str(own_id)}
+def _source(source_given: Any, row_id: Any, number: int, part: str, task: str) -> dict[str, str]:
+    """The source of a row, by which it can be found if a release leaves its texts out."""
+    if isinstance(source_given, Mapping):
+        return {str(name): str(value) for name, value in source_given.items()}
+    source = {"dataset": str(source_given or task), "split": part, "row": str(number)}
+    return source if row_id is None or row_id == number else source | {"id": str(row_id)}
 
 
 def _checked(example: Example, task: Task, where: str) -> Example:
     if example.task != task.name:
-        raise DataError(f"{where}: it is of task {example.task!r}, where the config has {task.name!r}")
+        raise DataError(f"{where}: its task is {example.task!r}, but the config has {task.name!r} there")
     if example.withheld or not example.target.strip():
         raise DataError(f"{where}: its {'prompt' if example.withheld else 'target'} is empty")
     if task.labels and example.target not in task.labels:
-        said = ", ".join(map(repr, task.labels))
-        raise DataError(f"{where}: its target {example.target!r} is none of the labels of {task.name}, {said}")
+        labels = ", ".join(map(repr, task.labels))
+        raise DataError(f"{where}: its target {example.target!r} is not one of the labels of {task.name}, {labels}")
     references: Sequence[str] = example.references if task.generates else ()
     if not all(isinstance(text, str) and text.strip() for text in references):
-        raise DataError(f"{where}: a reference is empty or no text")
+        raise DataError(f"{where}: every reference must be a text that is not empty")
     if task.generates and not references:
         references = (example.target.strip(),)
     return replace(example, references=tuple(references))

@@ -1,4 +1,4 @@
-"""Finds out how a training makes tokens, so that the test examples are measured on such tokens."""
+"""Infers how a training makes tokens, to measure the test examples on tokens made in the same way."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Of rules that fit, this many are compared.
+# The most fitting rules that are compared.
 _MOST_RULES = 24
 
 WHAT_TO_PASS = (
-    "Give the test rows input_ids and labels of their own (-100 where no loss is taken), made as the training rows "
-    "are; or give the trainer an eval_dataset that has the test rows' ids"
+    "Give the test rows their own input_ids and labels (-100 where there is no loss), made like those of the training "
+    "rows; or give the trainer an eval_dataset that has the test rows' ids"
 )
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a Trainer shows of its tokens when training begins.
+    """A Trainer's tokens when training begins.
 
     Attributes:
         rows: of the training dataset, with the numbers of pool examples.
-        evaluation: of the trainer's own evaluation dataset, with the numbers of test examples.
-        preparation: what TRL makes of rows.
-        chat_template: that conversational rows are trained with, if it is not the tokenizer's own.
+        evaluation: rows of the trainer's evaluation dataset, with the numbers of test examples.
+        preparation: TRL's preparation of rows.
+        chat_template: of the training, if it is not the tokenizer's own.
     """
 
     rows: RowSource
@@ -64,7 +64,7 @@ def find_test_tokens(
     training: Training | None,
     earlier: Any = None,
 ) -> MeasuredTokens:
-    """Find out how a training makes tokens, and make those of the test examples in the same way.
+    """Infer how a training makes tokens, and tokenise the test examples in the same way.
 
     Args:
         tokenizer: of the model.
@@ -72,45 +72,45 @@ def find_test_tokens(
         context: longest sequence in tokens.
         examples: pool and test set.
         rows: pool and test rows as the user gave them.
-        training: what a Trainer shows of its tokens; None: the loop is the user's own and shows nothing.
-        earlier: what the manifest says of the config's earlier runs; None: there are none.
+        training: a Trainer's tokens; None: the training loop is the user's own, so its tokens are unknown.
+        earlier: the manifest's entry about the tokens of the config's earlier runs; None: there are none.
 
     Raises:
-        DataError: the tokens cannot be found out; the message has the first example that differs, and what to pass.
+        DataError: the tokens cannot be inferred; the message has the first example that differs, and what to pass.
     """
-    given = given_tokens(rows[1], "test")
-    before = None if earlier is None else named_rule(earlier)
+    test_tokens = given_tokens(rows[1], "test")
+    earlier_rule = None if earlier is None else named_rule(earlier)
     if training is None:
-        by_rule = MeasuredTokens(tokenizer, tasks, context, "joined" if before is None else before)
-        return _with_given(by_rule, given, examples)
-    return _Search(tokenizer, tasks, context, examples, rows, training).find(given, before)
+        by_rule = MeasuredTokens(tokenizer, tasks, context, "joined" if earlier_rule is None else earlier_rule)
+        return _with_given(by_rule, test_tokens, examples)
+    return _Search(tokenizer, tasks, context, examples, rows, training).find(test_tokens, earlier_rule)
 
 
 def _with_given(
-    by_rule: MeasuredTokens, given: Mapping[int, LabelledRow], examples: RecordedExamples
+    by_rule: MeasuredTokens, given_tokens: Mapping[int, LabelledRow], examples: RecordedExamples
 ) -> MeasuredTokens:
-    """Use tokens that were given, unless the rule makes the same."""
-    if not given or (by_rule.rule is not None and _makes(by_rule, examples.test, given)):
+    """Use the given tokens, unless the rule makes the same ones."""
+    if not given_tokens or (by_rule.rule is not None and _makes(by_rule, examples.test, given_tokens)):
         return by_rule
-    if labelled := next((each for each in examples.test if not by_rule.tasks[each.task].generates), None):
+    if labelled := next((example for example in examples.test if not by_rule.tasks[example.task].generates), None):
         raise DataError(
-            f"test example {labelled.id}: its tokens are not what its prompt and target make, so those of the other "
-            f"labels of {labelled.task} are not known, and accuracy cannot be measured. Give texts that make them, or "
-            "no labels"
+            f"test example {labelled.id}: its tokens are not those of its prompt and target, so the tokens of the "
+            f"other labels of {labelled.task} are unknown, and accuracy cannot be measured. Give texts that result in "
+            "these tokens, or no labels"
         )
-    return MeasuredTokens(by_rule.tokenizer, by_rule.tasks, by_rule.context, by_rule.rule, dict(given))
+    return MeasuredTokens(by_rule.tokenizer, by_rule.tasks, by_rule.context, by_rule.rule, dict(given_tokens))
 
 
 def _makes(by_rule: MeasuredTokens, examples: Sequence[Any], tokens: Mapping[int, LabelledRow]) -> bool:
-    """Whether the rule makes tokens with the same loss, by the numbers of examples."""
+    """Whether the rule makes tokens with the same loss as `tokens`, which are by the numbers of examples."""
     try:
-        return all(by_rule.by_rule(examples[number]).has_same_loss(each) for number, each in tokens.items())
+        return all(by_rule.by_rule(examples[number]).has_same_loss(row) for number, row in tokens.items())
     except DataError:
         return False
 
 
 class _Search:
-    """Compares what a Trainer trains on with what rules make of the texts; arguments as of `find_test_tokens`."""
+    """Compares a Trainer's tokens with those that rules make of the texts; arguments as in `find_test_tokens`."""
 
     def __init__(
         self,
@@ -128,8 +128,8 @@ class _Search:
         for number, tokens in training.rows():
             if not self.trained.setdefault(number, tokens).has_same_loss(tokens):
                 raise DataError(
-                    f"pool example {number}: two rows of the training dataset with its id have other tokens. "
-                    "Give each text an example of its own in the pool"
+                    f"pool example {number}: two rows of the training dataset with its id have different tokens. "
+                    "Give each text its own example in the pool"
                 )
         self.by_task: dict[str, list[TrainedExample]] = {}
         for number, tokens in self.trained.items():
@@ -137,23 +137,23 @@ class _Search:
             trained = TrainedExample(example.prompt, example.target, tokens)
             self.by_task.setdefault(example.task, []).append(trained)
 
-    def find(self, given: Mapping[int, LabelledRow], before: Rule) -> MeasuredTokens:
+    def find(self, test_tokens: Mapping[int, LabelledRow], earlier_rule: Rule) -> MeasuredTokens:
         """The tokens of the test examples: given ones first, then those of the rule that explains the training."""
         self._check_given_pool()
-        rule = self._rule(before)
+        rule = self._rule(earlier_rule)
         by_rule = self._tokens_by(rule)
-        ambiguity = None if given or rule is None else self._ambiguity(by_rule)
+        ambiguity = None if test_tokens or rule is None else self._ambiguity(by_rule)
         uncertain = rule is None or ambiguity is not None
-        given = given or self._prepared(uncertain) or (self._evaluated() if uncertain else {})
-        if not given and ambiguity is not None:
+        test_tokens = test_tokens or self._prepared(uncertain) or (self._evaluated() if uncertain else {})
+        if not test_tokens and ambiguity is not None:
             logger.warning("%s. %s", ambiguity, WHAT_TO_PASS)
-        if not given and rule is None:
+        if not test_tokens and rule is None:
             raise DataError(self._unexplained())
-        tokens = _with_given(by_rule, given, self.examples)
-        if tokens.given is None and (cut := [each.id for each in self.examples.test if tokens(each).cut]):
+        tokens = _with_given(by_rule, test_tokens, self.examples)
+        if tokens.given is None and (cut := [example.id for example in self.examples.test if tokens(example).cut]):
             logger.warning(
-                "%d test examples (the first is %d) have more than %d tokens and lose the left of their prompts: the "
-                "training may not cut them so. RecordSettings(max_length=...) says otherwise",
+                "%d test examples (the first is %d) have more than %d tokens, and their prompts are cut from the left; "
+                "the training may cut differently. Set RecordSettings(max_length=...) to change this",
                 len(cut),
                 cut[0],
                 self.context,
@@ -164,32 +164,32 @@ class _Search:
         return MeasuredTokens(self.tokenizer, self.tasks, self.context, rule)
 
     def _check_given_pool(self) -> None:
-        given = given_tokens(self.rows[0], "pool")
+        pool_row_tokens = given_tokens(self.rows[0], "pool")
         for number, tokens in self.trained.items():
-            if number in given and not given[number].has_same_loss(tokens):
+            if number in pool_row_tokens and not pool_row_tokens[number].has_same_loss(tokens):
                 raise DataError(
-                    f"pool example {number}: its own input_ids and labels are not those that it is trained on. Give "
-                    "the trainer and the recorder the same rows"
+                    f"pool example {number}: its input_ids and labels are not those of the training row. Give the "
+                    "trainer and the recorder the same rows"
                 )
 
-    def _rule(self, before: Rule) -> Rule:
-        """The rule that makes exactly what was trained on, for each task; the one of earlier runs is tried first."""
+    def _rule(self, earlier_rule: Rule) -> Rule:
+        """The rule that makes exactly the trained tokens, for each task; the rule of earlier runs is tried first."""
         if not any(tokens.scored for tokens in self.trained.values()):
             return None
-        earlier = before if isinstance(before, Mapping) else {}
-        if earlier and (inferred := self._inferred(earlier)) == earlier:
+        earlier_rules = earlier_rule if isinstance(earlier_rule, Mapping) else {}
+        if earlier_rules and (inferred := self._inferred(earlier_rules)) == earlier_rules:
             return inferred
-        for name in [*([before] if isinstance(before, str) else []), *TOKENIZATIONS]:
+        for name in [*([earlier_rule] if isinstance(earlier_rule, str) else []), *TOKENIZATIONS]:
             by_rule = self._tokens_by(name)
             if _makes(by_rule, self.examples.pool, self.trained) and self._fits_limit(by_rule):
                 return name
-        return self._inferred(earlier)
+        return self._inferred(earlier_rules)
 
     def _fits_limit(self, by_rule: MeasuredTokens) -> bool:
         """Whether the trainer would cut no test example."""
         limit = None if self.cut is None else self.cut[1]
         try:
-            return limit is None or all(len(by_rule.by_rule(each)) <= limit for each in self.examples.test)
+            return limit is None or all(len(by_rule.by_rule(example)) <= limit for example in self.examples.test)
         except DataError:
             return False
 
@@ -205,32 +205,34 @@ class _Search:
                 return None
             if self.cut is not None:
                 with_cut = replace(rule, cut=self.cut[0], max_length=self.cut[1])
-                if all(each.agrees(self.tokenizer, with_cut) for each in trained if each.tokens.scored):
+                if all(example.agrees(self.tokenizer, with_cut) for example in trained if example.tokens.scored):
                     rule = with_cut
             rules[task] = rule
         return rules if {example.task for example in self.examples.test} <= rules.keys() else None
 
     def _ambiguity(self, chosen: MeasuredTokens) -> str | None:
-        """What to say if another rule also explains the training, but makes other tokens of a test example."""
+        """A message if another rule also makes the trained tokens, but other tokens of a test example; else None."""
         for task, trained in self.by_task.items():
             test = [example for example in self.examples.test if example.task == task][:MOST_ROWS]
             for rule in islice(fitting_rules(self.tokenizer, trained, (), self._limits), _MOST_RULES):
                 if self.cut is not None and rule.cut == "none":
                     rule = replace(rule, cut=self.cut[0], max_length=self.cut[1])
                 for example in test:
-                    ours = chosen.by_rule(example)
-                    theirs = rule.tokens(self.tokenizer, example.prompt, example.target)
-                    # `find` warns of examples that are cut to the context.
-                    if not ours.cut and not ours.has_same_loss(theirs):
-                        difference = first_difference(self.tokenizer, ours, theirs, ("measured on", "another makes"))
+                    measured = chosen.by_rule(example)
+                    alternative = rule.tokens(self.tokenizer, example.prompt, example.target)
+                    # `find` warns about examples that are cut to the context.
+                    if not measured.cut and not measured.has_same_loss(alternative):
+                        difference = first_difference(
+                            self.tokenizer, measured, alternative, ("measured on", "another makes")
+                        )
                         return (
-                            f"test example {example.id}: more than one way to make tokens makes those of the "
-                            f"{len(trained)} training rows that were read, and they differ here. It is {difference}"
+                            f"test example {example.id}: several ways of tokenising give the tokens of the "
+                            f"{len(trained)} training rows that were read, but they differ here. It is {difference}"
                         )
         return None
 
     def _prepared(self, needed: bool) -> dict[int, LabelledRow]:
-        """TRL's tokens of the test rows, if it makes of pool rows what is trained on; else empty."""
+        """TRL's tokens of the test rows, if its tokens of the pool rows are the trained ones; else empty."""
         preparation, (pool, test) = self.training.preparation, self.rows
         if not preparation.available or not all(isinstance(row, Mapping) for row in (*pool, *test)):
             return {}
@@ -249,8 +251,8 @@ class _Search:
         missing = [number for number in range(len(test)) if number not in prepared]
         if missing:
             raise DataError(
-                f"test example {missing[0]}: the trainer drops it, for no token of its target is left where it cuts "
-                "sequences, so it has no loss. Leave it out, or let max_length be larger"
+                f"test example {missing[0]}: the trainer drops it, because max_length cuts off its whole target, so it "
+                "has no loss. Leave it out, or increase max_length"
             )
         return prepared
 
@@ -266,15 +268,15 @@ class _Search:
             if not tokens.scored:
                 continue
             try:
-                ours = joined.by_rule(self.examples.pool[number])
+                expected = joined.by_rule(self.examples.pool[number])
             except DataError as error:
                 return f"{error}. {WHAT_TO_PASS}"
-            if not ours.has_same_loss(tokens):
+            if not expected.has_same_loss(tokens):
                 return (
-                    "the tokens that are trained on cannot be made of prompt and target. "
-                    f"Pool example {number} is {first_difference(self.tokenizer, tokens, ours)}. {WHAT_TO_PASS}"
+                    "no known way of tokenising prompt and target gives the trained tokens. "
+                    f"Pool example {number} is {first_difference(self.tokenizer, tokens, expected)}. {WHAT_TO_PASS}"
                 )
         return (
-            "which tokens are trained on is not known: no row that could be read has an id of the pool and tokens that "
-            f"are scored. {WHAT_TO_PASS}"
+            "the trained tokens are unknown: no readable row has an id of the pool and tokens with a loss. "
+            f"{WHAT_TO_PASS}"
         )

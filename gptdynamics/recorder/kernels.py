@@ -1,4 +1,4 @@
-"""Kernels of a run that is recorded, taken as `gptdynamics collect --kernels` takes them."""
+"""Kernels of a recorded run, computed as in `gptdynamics collect --kernels`."""
 
 from __future__ import annotations
 
@@ -18,57 +18,59 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def kernel_settings(asked: KernelSettings | bool) -> KernelSettings | None:
-    """How kernels are taken; None: they are not. True stands for the defaults."""
-    if isinstance(asked, KernelSettings):
-        return asked
-    return KernelSettings() if asked else None
+def kernel_settings(kernels: KernelSettings | bool) -> KernelSettings | None:
+    """The settings of kernels; None: there are none. True stands for the defaults."""
+    if isinstance(kernels, KernelSettings):
+        return kernels
+    return KernelSettings() if kernels else None
 
 
 def kernel_plan(settings: KernelSettings | None, updates: int | None) -> dict[str, Any] | None:
-    """What must be the same before and after a checkpoint that training resumes from; plain values.
+    """The settings and steps of kernels, which must be the same before and after a checkpoint; plain values.
 
     Args:
-        settings: how kernels are taken; None: they are not.
-        updates: of the run; None: it is not known.
+        settings: of the kernels; None: there are none.
+        updates: number of updates of the run; None: unknown.
 
     Raises:
-        SettingsError: kernels are wanted, and the number of updates is not known.
+        SettingsError: there are kernels, but the number of updates is unknown.
     """
     if settings is None:
         return None
     if updates is None:
         raise SettingsError(
-            "kernels are taken at steps spread over the run, so its number of updates is needed: "
+            "kernels are computed at steps spread over the run, so its number of updates is needed: "
             "give StepRecorder(updates=...)"
         )
     return {"columns": settings.columns, "seed": settings.seed, "steps": settings.steps(updates)}
 
 
 def pool_tokens(
-    tokens: MeasuredTokens, pool: Sequence[Example], given: Mapping[int, LabelledRow], inferred: bool
+    tokens: MeasuredTokens, pool: Sequence[Example], row_tokens: Mapping[int, LabelledRow], inferred: bool
 ) -> list[TokenizedExample]:
-    """The pool's tokens as they are trained on, of which gradients are taken.
+    """The pool's tokens as in the training, for their gradients.
 
     Args:
-        tokens: makes those of the test examples.
+        tokens: makes the tokens of the test examples.
         pool: the examples, in the order of their numbers.
-        given: ids and labels that pool rows have of their own; empty if they have none.
-        inferred: whether the rule of `tokens` was found in what is trained on, and not assumed.
+        row_tokens: ids and labels that the pool rows have themselves; empty if they have none.
+        inferred: whether the rule of `tokens` was inferred from the training, and not assumed.
 
     Raises:
-        DataError: they are not known, one is too long, or none of its tokens is scored.
+        DataError: the tokens are unknown, or an example is too long or has no token with a loss.
     """
-    if given:
-        for number, row in given.items():
+    if row_tokens:
+        for number, row in row_tokens.items():
             if not row.scored or len(row.ids) > tokens.context:
-                what = f"it has {len(row.ids)} tokens, more than {tokens.context}" if row.scored else "none is scored"
-                raise DataError(f"kernels: pool example {number}: {what}. Leave it out, or take no kernels")
-        return [given[example.id] for example in pool]
+                problem = (
+                    f"more tokens ({len(row.ids)}) than {tokens.context}" if row.scored else "no token with a loss"
+                )
+                raise DataError(f"kernels: pool example {number} has {problem}. Leave it out, or set kernels=False")
+        return [row_tokens[example.id] for example in pool]
     if tokens.rule is None or (tokens.given is not None and not inferred):
         raise DataError(
-            "kernels: the tokens that pool examples are trained on are not known, for texts do not make those of the "
-            "test examples. Give the pool rows input_ids and labels of their own, too (-100 where no loss is taken)"
+            "kernels: the trained tokens of pool examples are unknown, because those of the test examples are not made "
+            "from their texts. Give the pool rows their own input_ids and labels, too (-100 where there is no loss)"
         )
     return [tokens.by_rule(example) for example in pool]
 
@@ -81,7 +83,7 @@ def begin_kernels(
     settings: KernelSettings,
     resumed: Partial | None,
 ) -> KernelRecord:
-    """The record of a run's kernels, with those that were taken before the checkpoint that training resumes from."""
+    """The record of a run's kernels, with those computed before the checkpoint if training resumes from one."""
     record = KernelRecord(model, pool, test, updates, settings)
     if resumed is not None:
         record.restore(resumed.products, resumed.kernel_checkpoints)

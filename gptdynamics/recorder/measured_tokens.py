@@ -1,4 +1,4 @@
-"""The token ids of the test examples: made by a rule, or given."""
+"""The token ids of the test examples: made by a rule, or given by the user."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ class MeasuredTokens:
         tokenizer: of the model.
         tasks: of the examples, by name.
         context: longest sequence in tokens.
-        rule: `joined` or `separate`, as of `tokenize_example`, or a rule for each task by its name; None: there is
-            none.
+        rule: `joined` or `separate`, see `tokenize_example`, or a rule for each task by its name; None: none.
         given: ids and labels of the test examples; None: the rule makes them.
     """
 
@@ -52,18 +51,18 @@ class MeasuredTokens:
         """Tokenise a test example, or its prompt with another target.
 
         Raises:
-            DataError: none of its tokens is scored, or it is too long.
+            DataError: none of its tokens has a loss, or it is too long.
         """
         if self.given is None or target is not None:
             return self.by_rule(example, target)
         tokens = self.given[example.id]
         where = f"test example {example.id}"
         if not tokens.scored:
-            raise DataError(f"{where}: none of its tokens is scored, so it has no loss. Leave it out")
+            raise DataError(f"{where}: all of its labels are -100, so it has no loss. Leave it out")
         if len(tokens.ids) > self.context:
             raise DataError(
-                f"{where}: it has {len(tokens.ids)} tokens, and {self.context} are measured at most. "
-                "Give RecordSettings(max_length=...), or leave it out"
+                f"{where}: it has {len(tokens.ids)} tokens, more than the limit of {self.context}. "
+                "Set RecordSettings(max_length=...), or leave it out"
             )
         return tokens
 
@@ -71,7 +70,7 @@ class MeasuredTokens:
         """Tokenise any example by the rule.
 
         Raises:
-            DataError: none of its tokens is scored, or its target is too long.
+            DataError: none of its tokens has a loss, or its target is too long.
         """
         text = example.target if target is None else target
         if not isinstance(self.rule, Mapping):
@@ -82,39 +81,39 @@ class MeasuredTokens:
         tokens = self.rule[example.task].tokens(self.tokenizer, example.prompt, text)
         if not tokens.scored:
             raise DataError(
-                f"{where}: no token of its target is left where the trainer cuts sequences, so it has no loss. "
-                "Leave the example out, or let the trainer's max_length be larger"
+                f"{where}: the trainer's max_length cuts off its whole target, so it has no loss. "
+                "Leave the example out, or increase the trainer's max_length"
             )
         if target is not None:
-            # Labels are compared by their own tokens, whatever else training scores.
-            own = [index for index in tokens.scored if index >= tokens.prompt_length]
-            tokens = replace(tokens, scored=own or tokens.scored)
+            # Labels are compared by their own tokens, even if the training has a loss on others.
+            target_scored = [index for index in tokens.scored if index >= tokens.prompt_length]
+            tokens = replace(tokens, scored=target_scored or tokens.scored)
         return self._cut_to_context(tokens, where)
 
     def _cut_to_context(self, tokens: TokenizedExample, where: str) -> TokenizedExample:
-        """Cut the left of the prompt, as `tokenize_example` does, if the training's rule left the sequence too long."""
-        over = len(tokens.ids) - self.context
-        if over <= 0:
+        """Cut the prompt from the left, as `tokenize_example` does, if the sequence is longer than the context."""
+        excess = len(tokens.ids) - self.context
+        if excess <= 0:
             return tokens
         begin = 1 if tokens.ids[0] == self.tokenizer.bos_token_id else 0
-        if tokens.prompt_length - over < 1:
+        if tokens.prompt_length - excess < 1:
             raise DataError(
-                f"{where}: without its prompt it has {len(tokens.ids) - tokens.prompt_length} tokens, the context only "
-                f"{self.context}. Leave it out, or give RecordSettings(max_length=...)"
+                f"{where}: its target alone has {len(tokens.ids) - tokens.prompt_length} tokens, which do not fit in "
+                f"the context of {self.context}. Leave it out, or set RecordSettings(max_length=...)"
             )
-        scored = [index - over for index in tokens.scored if index >= begin + over]
-        ids = tokens.ids[:begin] + tokens.ids[begin + over :]
-        return TokenizedExample(ids, [index for index in scored if index], tokens.prompt_length - over, over)
+        scored = [index - excess for index in tokens.scored if index >= begin + excess]
+        ids = tokens.ids[:begin] + tokens.ids[begin + excess :]
+        return TokenizedExample(ids, [index for index in scored if index], tokens.prompt_length - excess, excess)
 
     def for_limit(self, example: Example) -> TokenizedExample:
-        """Tokenise a pool example, whose target says how long a generated text may be."""
+        """Tokenise a pool example, whose target limits the length of generated texts."""
         if self.rule is not None:
             return self.by_rule(example)
         return tokenize_example(self.tokenizer, example, self.context, end_of_text=True)
 
     @property
     def tokenization(self) -> Any:
-        """What the manifest says of them; plain values."""
+        """The manifest's entry about these tokens; plain values."""
         if self.given is not None:
             text = json.dumps([[number, row.ids, row.labels] for number, row in sorted(self.given.items())])
             return {"rows": hashlib.sha256(text.encode()).hexdigest()[:16]}

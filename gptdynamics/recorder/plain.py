@@ -1,4 +1,4 @@
-"""Settings of any type as values that JSON can hold."""
+"""Converts settings of any type to values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _DEPTH, _LONGEST = 8, 1000
 
 
 def plain_value(value: Any, depth: int = 0) -> Any:
-    """A value as JSON can hold it.
+    """Convert a value to one that JSON can hold.
 
-    Sets become sorted lists, scalars and short arrays of numpy and torch numbers, data classes objects, members of an
-    enumeration their values. Everything else, also infinite numbers, long arrays and deep nesting, becomes text.
+    Sets become sorted lists, scalars and short arrays of numpy and torch become numbers, dataclasses become objects,
+    and enumeration members become their values. Everything else becomes text, including infinite numbers, long arrays
+    and deep nesting.
     """
     if isinstance(value, Enum):
         value = value.value
@@ -32,9 +33,12 @@ def plain_value(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         return plain_values(value, depth + 1)
     if isinstance(value, Set):
-        return sorted((plain_value(each, depth + 1) for each in value), key=lambda each: (str(type(each)), str(each)))
+        return sorted(
+            (plain_value(element, depth + 1) for element in value),
+            key=lambda element: (str(type(element)), str(element)),
+        )
     if isinstance(value, list | tuple):
-        return [plain_value(each, depth + 1) for each in value]
+        return [plain_value(element, depth + 1) for element in value]
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "tolist") and math.prod(shape) <= _LONGEST:
         try:
@@ -45,12 +49,12 @@ def plain_value(value: Any, depth: int = 0) -> Any:
 
 
 def plain_values(values: Mapping[Any, Any], depth: int = 0) -> dict[str, Any]:
-    """A mapping as JSON can hold it; names become texts."""
+    """Convert a mapping to one that JSON can hold; keys become texts."""
     return {_text(name): plain_value(value, depth) for name, value in values.items()}
 
 
 def plain_number(value: Any) -> float | None:
-    """A finite number, also one of numpy or torch; None if it is none."""
+    """A value as a finite number, also one of numpy or torch; None if it is not a finite number."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -1,4 +1,4 @@
-"""What both recorders show of the run that they record: its name, what became of it, and a line on it."""
+"""The base class of both recorders: name and state of the run that is recorded."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ if TYPE_CHECKING:
 
 
 def recording_line(recording: Recording) -> str:
-    """What is recorded, where, and what comes next, in a line."""
-    about = f"{recording.config} in {recording.folder.root}"
+    """One line: what is recorded, where, and the next command."""
+    place = f"{recording.config} in {recording.folder.root}"
     tests = f"{len(recording.examples.test)} test examples"
-    if not recording.begun:
-        return f"a recording of {about} ({len(recording.examples.pool)} pool rows, {tests}) that has not begun"
+    if not recording.started:
+        return f"a recording of {place} ({len(recording.examples.pool)} pool rows, {tests}) that has not started"
     kernels = f", kernels at {len(recording.kernels.checkpoints)} steps" if recording.kernels else ""
     measured = f"{tests} at {len(recording.measurements.step)} steps{kernels}"
-    what = f"run {recording.run} of {about}: {len(recording.curriculum)} updates, {measured}"
+    summary = f"run {recording.run} of {place}: {len(recording.curriculum)} updates, {measured}"
     if recording.failure is not None:
-        return f"{what}; failed: {recording.failure}"
+        return f"{summary}; failed: {recording.failure}"
     if not recording.written:
-        return f"{what}; not finished"
-    ask = f"gptfluence influence {shlex.quote(str(recording.folder.root))}"
-    return f"recorded {what}. Next: {ask if kernels else f'at least six runs, or one with kernels=True; then {ask}'}"
+        return f"{summary}; not finished"
+    command = f"gptfluence influence {shlex.quote(str(recording.folder.root))}"
+    steps = "" if kernels else "at least six runs, or one with kernels=True; then "
+    return f"recorded {summary}. Next: {steps}{command}"
 
 
 class Recorder:
-    """What both recorders show of the run that they record."""
+    """The base class of both recorders."""
 
     recording: Recording
 
@@ -36,10 +37,10 @@ class Recorder:
 
     @property
     def run(self) -> str | None:
-        """Name of the run; None until it is known."""
+        """Name of the run; None before it is chosen."""
         return self.recording.run
 
     @property
     def failure(self) -> str | None:
-        """Why the run has no numbers, or None."""
+        """Why the run failed, or None."""
         return self.recording.failure

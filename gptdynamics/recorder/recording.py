@@ -1,4 +1,4 @@
-"""One run while it is made: what is measured of a model that somebody trains, and how it gets into a dataset folder."""
+"""One run while it is recorded: measures the user's model during its training, and writes a dataset folder."""
 
 from __future__ import annotations
 
@@ -46,26 +46,26 @@ from gptdynamics.tasks.declared import declared_task
 
 logger = logging.getLogger(__name__)
 
-# Seconds between savings of the unfinished record.
+# Least seconds between two saves of the unfinished record.
 SAVE_EVERY = 10.0
 
 
 class Recording:
-    """One run while it is made. It writes to the folder when it begins and ends, and keeps its record there meanwhile.
+    """One run while it is recorded. Writes to the folder at start and end, and saves its unfinished record meanwhile.
 
     Arguments are those of `DynamicsRecorder`.
 
     Attributes:
         examples: pool and test set, numbered.
-        failure: why the run has no numbers, or None.
-        finished: whether the run has ended, with numbers or without.
-        begun: whether it was measured before its first update.
+        failure: why the run failed, or None.
+        finished: whether the run has ended, failed or not.
+        started: whether it was measured before its first update.
         written: whether the run is in the folder.
-        repeats: whether a recipe makes a run again, see `retraining.py`.
+        repeats: whether a recipe repeats a run, see `retraining.py`.
 
     Raises:
         SettingsError: a name or a setting is wrong.
-        DataError: an example is.
+        DataError: an example is wrong.
     """
 
     def __init__(
@@ -85,9 +85,11 @@ class Recording:
         check_dataset_folder(folder, "out")
         self.folder = DatasetFolder(folder)
         self.config, task = config, config_parts(config)[0]
-        self.wanted = run
+        self.requested_run = run
         if run is not None and run_parts(run).base is not None:
-            raise SettingsError(f"run={run!r}: only collect makes counterfactual runs. Name another, such as 0007")
+            raise SettingsError(
+                f"run={run!r} is the name of a counterfactual run, which only collect makes. Give a name such as 0007"
+            )
         self.settings = settings or RecordSettings()
         self.declared = not is_registered(task)
         if not self.declared and self.settings.labels is not None:
@@ -99,15 +101,15 @@ class Recording:
         self.examples: RecordedExamples = recorded_examples(*self.rows, self.task, id_column)
         self.failure: str | None = None
         self.finished = False
-        self.begun = self.written = False
+        self.started = self.written = False
         self.claim = RunClaim(self.folder, config)
         self._saved = self._pause = 0.0
         self._unknown_rate = False
 
     @property
     def run(self) -> str | None:
-        """Name of the run; None until it is known."""
-        return self.claim.run or self.wanted
+        """Name of the run; None before it is chosen."""
+        return self.claim.run or self.requested_run
 
     @property
     def _name(self) -> str:
@@ -121,18 +123,18 @@ class Recording:
         resumed: Partial | None = None,
         training: Training | None = None,
     ) -> None:
-        """Claim a run, measure the model before its first update, and write what the config's runs share.
+        """Claim a run, measure the model before its first update, and write the files that the config's runs share.
 
         Args:
             model: that will be trained.
             tokenizer: of the model.
-            steps: number of updates; None: it is not known.
-            resumed: what was recorded before the checkpoint that training resumes from.
-            training: what a Trainer shows of its tokens; None: nothing.
+            steps: number of updates; None: unknown.
+            resumed: the record before the checkpoint, if training resumes from one.
+            training: a Trainer's tokens; None: unknown.
 
         Raises:
-            SettingsError: it cannot be recorded, or not in this folder; the message lists what differs.
-            DataError: the folder has other texts under the same numbers, or which tokens are trained on is not known.
+            SettingsError: the training cannot be recorded, or not in this folder; the message lists what differs.
+            DataError: the folder has other texts under the same numbers, or the trained tokens are unknown.
             DivergedRunError: a metric is not finite before the first update.
         """
         self.claim.give_back()
@@ -158,10 +160,10 @@ class Recording:
         self.kernels = self._begin_kernels(tokens, steps, resumed, training is not None)
         self.folder.check_recorded(self.config, self.base_revision, self.recorded.to_dict(), self.task)
         if resumed is not None:
-            now = {"config": self.config, "base_revision": self.base_revision} | self.recorded.to_dict()
-            now["kernels"] = self.kernel_plan
-            check_resumed(resumed, now if self.wanted is None else now | {"run": self.wanted})
-        self.claim.take(self.wanted if resumed is None else resumed.run, resumed is not None)
+            current = {"config": self.config, "base_revision": self.base_revision} | self.recorded.to_dict()
+            current["kernels"] = self.kernel_plan
+            check_resumed(resumed, current if self.requested_run is None else current | {"run": self.requested_run})
+        self.claim.take(self.requested_run if resumed is None else resumed.run, resumed is not None)
         try:
             if steps is not None:
                 check_updates(self.folder, self.config, self._name, steps)
@@ -170,10 +172,10 @@ class Recording:
         except BaseException:
             self.claim.give_back()
             raise
-        self.begun = True
+        self.started = True
 
     def _tokens(self, base: BaseModel, training: Training | None) -> MeasuredTokens:
-        before = self.folder.recording(self.config)
+        earlier = self.folder.recording(self.config)
         return find_test_tokens(
             base.tokenizer,
             self._tasks,
@@ -181,7 +183,7 @@ class Recording:
             self.examples,
             self.rows,
             training,
-            None if before is None else (EARLIER_RECORDING | before)["tokenization"],
+            None if earlier is None else (EARLIER_RECORDING | earlier)["tokenization"],
         )
 
     @property
@@ -202,14 +204,14 @@ class Recording:
         return begin_kernels(self.model, pool, self.test_set.tokenized, updates, self.kernel_settings, resumed)
 
     def _take_kernel(self) -> None:
-        """Take the kernel, if it is wanted after the updates so far."""
+        """Compute the kernel, if it is due after the updates so far."""
         if self.kernels is None or self.failure is not None:
             return
         with undisturbed(self.model), self.measurements.timing.timed("products"):
             self.kernels.take_products(len(self.curriculum))
 
     def _write_shared(self) -> None:
-        """Write what the config's runs share, unless another process has begun the config differently meanwhile."""
+        """Write the files that the config's runs share, if they agree with those that other processes have written."""
         self.folder.remove_leftovers()
         recorded = self.recorded.to_dict()
         with self.claim.whole_folder():
@@ -235,23 +237,23 @@ class Recording:
         self._take_kernel()
 
     def after_update(self, numbers: Sequence[int], rate: float | None, last: bool = False) -> None:
-        """Note an update, and measure if a measurement is due.
+        """Record an update, and measure if a measurement is due.
 
         Args:
             numbers: of the pool examples in its batch.
-            rate: the learning rate that it used; None: it is not known.
-            last: whether it is known to be the last.
+            rate: its learning rate; None: unknown.
+            last: whether it is known to be the last update.
         """
         if self.failure is not None:
             return
         if min(numbers, default=-1) < 0:
-            why = "a row has no id of a pool example" if numbers else "no batch of it came from the dataloader"
-            self.lose(f"which examples are in update {len(self.curriculum) + 1} is not known: {why}")
+            cause = "a row has no id of a pool example" if numbers else "no batch of it came from the dataloader"
+            self.lose(f"the examples of update {len(self.curriculum) + 1} are unknown: {cause}")
             return
         if rate is None and not self._unknown_rate:
             self._unknown_rate = True
             logger.warning(
-                "run %s of %s: the optimiser does not say its learning rate; 0 is recorded", self._name, self.config
+                "run %s of %s: the optimiser's learning rate is unknown; 0 is recorded", self._name, self.config
             )
         self.curriculum.append(list(numbers))
         self.rates.append(rate or 0.0)
@@ -260,17 +262,17 @@ class Recording:
         self._save_sometimes()
 
     def _save_sometimes(self) -> None:
-        """Save the record so far: seldom enough to cost nothing, often enough that a crash loses little."""
-        began = time.monotonic()
-        if began - self._saved < self._pause:
+        """Save the record so far, at intervals that cost at most 2% of the time."""
+        start = time.monotonic()
+        if start - self._saved < self._pause:
             return
         save_partial(self.claim.unfinished, self.partial())
         self._saved = time.monotonic()
-        self._pause = max(SAVE_EVERY, 50 * (self._saved - began))
+        self._pause = max(SAVE_EVERY, 50 * (self._saved - start))
 
     def attempt(self, record: Callable[[], None]) -> None:
-        """Record something, in the main process. Whatever goes wrong with it, the training continues."""
-        if not is_main() or self.finished or not self.begun:
+        """Record something, in the main process. After any error in it, the training continues without recording."""
+        if not is_main() or self.finished or not self.started:
             return
         try:
             record()
@@ -279,12 +281,12 @@ class Recording:
 
     def keep(self) -> Path | None:
         """Save the record of a run that will not be finished; its path, or None if there is nothing to save."""
-        if not self.begun or self.finished or not self.curriculum or not self.claim.held:
+        if not self.started or self.finished or not self.curriculum or not self.claim.held:
             return None
         try:
             save_partial(self.claim.unfinished, self.partial())
         except Exception as error:
-            logger.warning("run %s of %s: its record so far cannot be kept (%s)", self._name, self.config, error)
+            logger.warning("run %s of %s: its record so far cannot be saved (%s)", self._name, self.config, error)
             return None
         return self.claim.unfinished
 
@@ -298,19 +300,19 @@ class Recording:
         except Exception as error:
             logger.debug("%s", error)
         logger.warning(
-            "run %s of %s is not recorded: %s (after %d recorded updates). The training goes on. %s",
+            "run %s of %s is not recorded: %s (after %d recorded updates). The training continues. %s",
             self._name,
             self.config,
             failure,
             len(self.curriculum),
-            f"What was recorded is kept in {path}" if path else "Nothing of it is kept",
+            f"The record so far is in {path}" if path else "No record is saved",
         )
         self._end()
 
     def stop(self) -> None:
-        """Give the run's name back; if the training ended early, keep its record so far."""
+        """Release the run's claim; if the training ended early, save its record so far."""
         if is_main() and (path := self.keep()) is not None:
-            logger.warning("training ended early: what was recorded of run %s is kept in %s", self.run, path)
+            logger.warning("training ended early: the record of run %s so far is in %s", self.run, path)
         self.claim.give_back()
 
     def _end(self) -> None:
@@ -318,7 +320,7 @@ class Recording:
         self.claim.give_back()
 
     def measure_if_due(self, last: bool = False) -> None:
-        """Measure, if a measurement is due; after the `last` update it is."""
+        """Measure, if a measurement is due, as it always is after the `last` update."""
         if self.failure is not None or not self.measurements.due(len(self.curriculum), last):
             return
         try:
@@ -346,14 +348,14 @@ class Recording:
         )
 
     def finish(self, columns: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
-        """Measure after the last update, if that was not done, and write the run.
+        """Measure after the last update, if that has not been done, and write the run.
 
         Args:
-            columns: of the run's row, as far as the training knows them.
+            columns: settings of the training that have columns in the run's row.
             hyperparameters: all other settings of the training; plain values.
         """
         if self.failure is None and not self.curriculum:
-            self.fail("there was no update")
+            self.fail("the training made no update")
         self.measure_if_due(last=True)
         if self.failure is None:
             try:
@@ -361,11 +363,11 @@ class Recording:
             except SettingsError as error:
                 self.fail(f"it ended after {len(self.curriculum)} updates: {error}")
         if self.failure is None:
-            differs = self._write(columns, hyperparameters)
+            difference = self._write(columns, hyperparameters)
             if not self.repeats:
                 say(recording_line(self))
-                if differs:
-                    say(f"note: {differs}")
+                if difference:
+                    say(f"note: {difference}")
         self.claim.unfinished.unlink(missing_ok=True)
         self._end()
 
@@ -386,7 +388,7 @@ class Recording:
         return unlike_others(self.folder, self.config, self._name, self.rates, max(sizes, key=sizes.count))
 
     def fail(self, reason: str) -> None:
-        """Record that the run has no numbers. The training may continue; nothing more is measured."""
+        """Record the run as failed. The training may continue, but nothing more is measured."""
         self.failure = reason
         self.folder.add_failure(self.config, self._name, reason)
         logger.warning("run %s of %s is recorded as failed: %s", self._name, self.config, reason)

@@ -1,7 +1,7 @@
-"""Making a recorded run again on other batches, by the recipe of whoever trained it.
+"""Repeats a recorded training on other batches, by a recipe of its user.
 
-A recipe is a function `train(batches)`: it trains a fresh model on these batches and records that, as the first run was
-recorded. While it runs here, its recorder writes into a folder of the retraining, and never into the user's.
+A recipe is a function `train(batches)`: it trains a fresh model on these batches and records that in the same way as
+the first run. While it runs here, its recorder writes to a folder of the retraining instead of the user's folder.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from gptdynamics.dataset.reading import Dynamics, read_dynamics
 from gptdynamics.errors import DataError, SettingsError
 
 Recipe = Callable[[Curriculum], object]
-"""Trains on `[steps][batch]`, the places of rows in the pool, and records it."""
+"""Trains on `[steps][batch]`, the indices of rows in the pool, and records it."""
 
 _FOLDER: ContextVar[Path | None] = ContextVar("folder of a retraining", default=None)
-# Two trainings of one recipe begin with the same losses up to this share.
+# Largest relative difference between the first losses of two trainings of one recipe.
 _START = 0.01
 
 
 def redirected(out: Path) -> tuple[Path, bool]:
-    """Where a recorder writes that was told `out`, and whether that is a retraining."""
+    """The folder that a recorder with `out` writes to, and whether it records a retraining."""
     folder = _FOLDER.get()
     return (out, False) if folder is None else (folder, True)
 
@@ -43,38 +43,40 @@ def retrain(recipe: Recipe, fact: Dynamics, batches: Curriculum, folder: Path) -
 
     Args:
         recipe: see `Recipe`.
-        fact: the recorded run that the batches are a change of.
-        batches: what to train on.
-        folder: empty; the recording goes there.
+        fact: the recorded run whose batches were changed.
+        batches: the batches to train on.
+        folder: an empty folder for the recording.
 
     Returns:
         The one run that was recorded.
 
     Raises:
-        SettingsError: the recipe recorded no run, or another one than it was asked for; the message says what.
+        SettingsError: the recipe recorded no run, or one that does not fit; the message says why.
     """
     with _into(folder):
         recipe([list(batch) for batch in batches])
     try:
-        made = read_dynamics(folder, fact.config, fact.metric)
+        repeated = read_dynamics(folder, fact.config, fact.metric)
     except (SettingsError, DataError) as error:
         raise SettingsError(
             f"the recipe recorded no run of {fact.config}: it must train within a recorder of that config, as the "
             f"first run was ({error})"
         ) from error
-    if len(made.runs) != 1 or [sorted(batch) for batch in made.curricula[0]] != [sorted(batch) for batch in batches]:
+    if len(repeated.runs) != 1 or [sorted(batch) for batch in repeated.curricula[0]] != [
+        sorted(batch) for batch in batches
+    ]:
         raise SettingsError(
-            f"the recipe made {len(made.runs)} run(s), not one of exactly the {len(batches)} batches that it was "
-            "given: train on these batches alone, in their order"
+            f"the recipe recorded {len(repeated.runs)} run(s), but not one run with exactly the {len(batches)} given "
+            "batches: train on these batches only, in their order"
         )
-    if made.step.tolist() != fact.step.tolist():
+    if repeated.step.tolist() != fact.step.tolist():
         raise SettingsError(
             "the recipe measures at other steps than the first run: give its recorder the same settings"
         )
-    first, before = made.values[0, 0], fact.values[0, 0]
-    if (abs(first - before) > _START * (1 + abs(before))).any():
+    initial, recorded_initial = repeated.values[0, 0], fact.values[0, 0]
+    if (abs(initial - recorded_initial) > _START * (1 + abs(recorded_initial))).any():
         raise SettingsError(
             f"the recipe does not start where the recorded run did: the first {fact.metric} of a test example is "
-            f"{first[0]:.4g}, recorded {before[0]:.4g}. Load the base model anew in every call"
+            f"{initial[0]:.4g}, recorded was {recorded_initial[0]:.4g}. Load the base model anew in every call"
         )
-    return made
+    return repeated

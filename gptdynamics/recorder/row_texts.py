@@ -1,4 +1,4 @@
-"""Prompt and target of a row, in any of the usual forms of fine-tuning data."""
+"""Prompt and target of a row, in any of the common forms of fine-tuning data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from gptdynamics.errors import DataError, SettingsError
 
-# What a target is called in prompt-completion datasets.
+# Names of the target in prompt-completion datasets.
 TARGETS = ("target", "completion")
 CONVERSATIONS = ("messages", "conversations")
 FORMS = (
@@ -25,9 +25,9 @@ class RowTexts(NamedTuple):
     """The texts of a row.
 
     Attributes:
-        prompt: empty where the row has nothing but a text.
-        target: that a model would generate.
-        whole: whether it is a text without a prompt of its own.
+        prompt: empty if the row has only a text.
+        target: the text that a model would generate.
+        whole: whether the row has only a text, without a separate prompt.
     """
 
     prompt: str
@@ -35,7 +35,7 @@ class RowTexts(NamedTuple):
     whole: bool = False
 
 
-# Makes a text of messages, with the beginning of an answer if asked for, by options of the chat template.
+# Renders messages as a text. Arguments: messages, whether to add the generation prompt, options of the chat template.
 Chat = Callable[[Messages, bool, Mapping[str, Any]], str]
 
 
@@ -50,7 +50,10 @@ def has_messages(row: Any) -> bool:
 
 def plain_chat(messages: Messages, add_generation_prompt: bool, options: Mapping[str, Any]) -> str:
     """Roles and contents, a line each: a placeholder until the tokenizer's chat template is known."""
-    return "".join(f"{each['role']}: {each['content']}\n" for each in messages) + "assistant: " * add_generation_prompt
+    return (
+        "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+        + "assistant: " * add_generation_prompt
+    )
 
 
 class TemplateChat:
@@ -64,7 +67,7 @@ class TemplateChat:
         """The text of messages.
 
         Raises:
-            SettingsError: there is no template, or it does not take these messages.
+            SettingsError: there is no template, or it cannot render these messages.
         """
         if self.template is None and not getattr(self.tokenizer, "chat_template", None):
             raise SettingsError(
@@ -81,24 +84,25 @@ class TemplateChat:
                 )
             )
         except Exception as error:
-            raise SettingsError(f"the chat template does not take messages of the rows ({error})") from error
+            raise SettingsError(f"the chat template cannot render messages of the rows ({error})") from error
 
 
 def row_texts(row: Mapping[str, Any], where: str, chat: Chat) -> RowTexts:
     """Prompt and target of a row.
 
-    Of messages, the target is the content of the last one, and the prompt is all that the chat template puts before it.
+    For messages, the target is the content of the last one, and the prompt is the text that the chat template has
+    before it.
 
     Args:
         row: see `FORMS`.
-        where: it stands, for errors.
+        where: its place, for errors.
         chat: applies the chat template.
 
     Raises:
         DataError: it has none of the forms, or holds more than text.
     """
     if extra := [name for name in _NOT_MEASURED if row.get(name) not in (None, "", [])]:
-        raise DataError(f"{where}: it has {extra[0]!r}, and only text is recorded. Leave such rows out")
+        raise DataError(f"{where}: it has {extra[0]!r}, but only text is recorded. Leave such rows out")
     target = next((name for name in TARGETS if name in row), TARGETS[0])
     options = row.get("chat_template_kwargs") or {}
     if "prompt" not in row:
@@ -109,52 +113,52 @@ def row_texts(row: Mapping[str, Any], where: str, chat: Chat) -> RowTexts:
             return RowTexts("", row["text"], whole=True)
     prompt, answer = row.get("prompt"), row.get(target)
     if prompt is not None and answer is not None and not isinstance(prompt, str) and not isinstance(answer, str):
-        asked = _messages(prompt, "prompt", where)
-        return _conversation(asked, _messages(answer, target, where), where, chat, options)
+        prompt_messages = _messages(prompt, "prompt", where)
+        return _conversation(prompt_messages, _messages(answer, target, where), where, chat, options)
     for name, value in (("prompt", prompt), (target, answer)):
         if not isinstance(value, str):
-            raise DataError(f"{where}: it has no text {name!r}; {FORMS}")
+            raise DataError(f"{where}: its {name!r} is missing or not a text; {FORMS}")
     return RowTexts(str(prompt), str(answer))
 
 
 def _messages(value: Any, name: str, where: str) -> Messages:
-    if not isinstance(value, Sequence) or not value or not all(isinstance(each, Mapping) for each in value):
-        raise DataError(f"{where}: {name!r} is no list of messages; {FORMS}")
+    if not isinstance(value, Sequence) or not value or not all(isinstance(raw, Mapping) for raw in value):
+        raise DataError(f"{where}: {name!r} is not a list of messages; {FORMS}")
     messages = []
-    for number, each in enumerate(value):
-        message = {key: part for key, part in each.items() if part is not None}
-        # As in ShareGPT, which TRL reads, too.
-        for ours, theirs in (("role", "from"), ("content", "value")):
-            if theirs in message and ours not in message:
-                message[ours] = message.pop(theirs)
+    for number, raw in enumerate(value):
+        message = {key: part for key, part in raw.items() if part is not None}
+        # The names in ShareGPT's form, which TRL also reads.
+        for key, alias in (("role", "from"), ("content", "value")):
+            if alias in message and key not in message:
+                message[key] = message.pop(alias)
         content = message.get("content")
         if isinstance(content, Sequence) and not isinstance(content, str):
             kinds = [part.get("type") if isinstance(part, Mapping) else type(part).__name__ for part in content]
-            if other := [kind for kind in kinds if kind != "text"]:
-                raise DataError(f"{where}: {name}[{number}] has {other[0]!r}, and only text is recorded")
+            if other_kinds := [kind for kind in kinds if kind != "text"]:
+                raise DataError(f"{where}: {name}[{number}] has {other_kinds[0]!r}, but only text is recorded")
             content = message["content"] = "".join(str(part.get("text", "")) for part in content)
         if message.get("tool_calls"):
-            raise DataError(f"{where}: {name}[{number}] has 'tool_calls', and only text is recorded")
+            raise DataError(f"{where}: {name}[{number}] has 'tool_calls', but only text is recorded")
         if not isinstance(message.get("role"), str) or not isinstance(content, str):
-            raise DataError(f"{where}: {name}[{number}] has no role and content that are texts")
+            raise DataError(f"{where}: role and content of {name}[{number}] must be texts")
         messages.append(message)
     return messages
 
 
-def _conversation(asked: Messages, answered: Messages, where: str, chat: Chat, options: Mapping[str, Any]) -> RowTexts:
-    if not asked or answered[-1]["role"] not in _ASSISTANTS:
+def _conversation(earlier: Messages, answer: Messages, where: str, chat: Chat, options: Mapping[str, Any]) -> RowTexts:
+    if not earlier or answer[-1]["role"] not in _ASSISTANTS:
         raise DataError(
-            f"{where}: its last message is not an assistant's answer to another one, so there is nothing to measure. "
-            "Leave out what follows the last answer"
+            f"{where}: its last message is not an assistant's answer to an earlier message, so there is nothing to "
+            "measure. Leave out the messages after the last answer"
         )
     # Many templates strip the content.
-    content = answered[-1]["content"].strip()
-    whole = chat([*asked, *answered], False, options)
-    begun = chat(asked, True, options)
-    continues = whole.startswith(begun) and len(answered) == 1
-    place = whole.find(content, len(begun)) if continues else whole.rfind(content)
-    if not content or place < 0:
-        raise DataError(f"{where}: the chat template does not show what its last message says. Leave the row out")
-    if continues and whole.startswith(answered[-1]["content"], len(begun)):
-        return RowTexts(begun, answered[-1]["content"])
-    return RowTexts(whole[:place], content)
+    content = answer[-1]["content"].strip()
+    text = chat([*earlier, *answer], False, options)
+    prompt = chat(earlier, True, options)
+    continues = text.startswith(prompt) and len(answer) == 1
+    position = text.find(content, len(prompt)) if continues else text.rfind(content)
+    if not content or position < 0:
+        raise DataError(f"{where}: the chat template leaves out the content of its last message. Leave the row out")
+    if continues and text.startswith(answer[-1]["content"], len(prompt)):
+        return RowTexts(prompt, answer[-1]["content"])
+    return RowTexts(text[:position], content)

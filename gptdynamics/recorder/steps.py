@@ -1,4 +1,4 @@
-"""Recording a training loop of somebody's own, update by update."""
+"""Recording a user's own training loop, update by update."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gptdynamics.recorder.description import (
 )
 from gptdynamics.recorder.examples import Rows
 from gptdynamics.recorder.kernels import kernel_plan
-from gptdynamics.recorder.processes import in_main, together
+from gptdynamics.recorder.processes import gather_ids, in_main
 from gptdynamics.recorder.recorder import Recorder
 from gptdynamics.recorder.recording import Recording
 from gptdynamics.settings.kernels import KernelSettings
@@ -38,18 +38,17 @@ class StepRecorder(Recorder):
         config: `<task>_<size>`: a known task or a name for your own, and a name for the base model.
         pool: training examples: `Example`s, or rows with `prompt` and `target` (or `completion`).
         test: examples to measure, in the same form.
-        model: that is trained.
+        model: the model that is trained.
         tokenizer: of the model.
-        optimizer: that trains it; the learning rate of an update is that of its first group at its `step()`.
+        optimizer: of the model; the learning rate of an update is that of its first group at `step()`.
         run: name of the run, such as `0004`, which decides its split. None: the next free one.
         settings: how runs are measured.
         hyperparameters: further settings of the training to record; values that JSON cannot hold become text.
         seed: of the training, if it has one.
         id_column: the column of pool rows that has their ids. The id of a row without one is its number.
-        kernels: take the run's kernels (products of the gradients of all pool and test examples, over what is
-            trainable) at steps spread evenly over it, as `collect --kernels` does: `KernelSettings`, or True for its
-            defaults.
-        updates: that the loop will make, as far as it is known; `kernels` need it.
+        kernels: compute the run's kernels (products of the gradients of all pool and test examples, over all trainable
+            weights) at evenly spaced steps, as `collect --kernels` does: `KernelSettings`, or True for its defaults.
+        updates: number of updates that the loop will make, if it is known; needed for `kernels`.
 
     Raises:
         SettingsError: a name or a setting is wrong.
@@ -74,7 +73,7 @@ class StepRecorder(Recorder):
         updates: int | None = None,
     ) -> None:
         self.recording = Recording(out, config, pool, test, run, settings, id_column, kernels)
-        # Refused here, and not after the model was prepared for training.
+        # Raises its error here, before the model is prepared for training.
         kernel_plan(self.recording.kernel_settings, updates)
         self._planned = updates
         self.model, self.tokenizer, self.optimizer = model, tokenizer, optimizer
@@ -87,14 +86,14 @@ class StepRecorder(Recorder):
 
     def __enter__(self) -> StepRecorder:
         if self.recording.finished or self._hooks:
-            raise SettingsError("a recorder records one run: make another one for another run")
+            raise SettingsError("a recorder records one run: create another one for the next run")
         in_main(lambda: self.recording.begin(self.model, self.tokenizer, self._planned))
-        # That of accelerate is around one of torch's, which is called only where the weights change.
+        # accelerate's optimiser wraps one of torch's, which is called only if the weights change.
         inner = getattr(self.optimizer, "optimizer", self.optimizer)
         self._hooks = [inner.register_step_pre_hook(self._before_step), inner.register_step_post_hook(self._after_step)]
         return self
 
-    def _before_step(self, optimizer: Any, arguments: Any, named: Any) -> None:
+    def _before_step(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
         # The `step` of a subclass may call that of its base class, which torch's hooks see as another call.
         self._depth += 1
         if self._depth > 1:
@@ -104,23 +103,23 @@ class StepRecorder(Recorder):
         except Exception:
             self._rates.append(None)
 
-    def _after_step(self, optimizer: Any, arguments: Any, named: Any) -> None:
+    def _after_step(self, optimizer: Any, arguments: Any, keywords: Any) -> None:
         self._depth -= 1
 
     @contextmanager
     def step(self, ids: Iterable[Any]) -> Iterator[None]:
-        """One update: every pass forward and backward that it is made of, and one `optimizer.step()`.
+        """One update: all of its forward and backward passes, and one `optimizer.step()`.
 
         Args:
-            ids: of the pool examples in its batch, as pool rows have them: of all micro-batches that are accumulated;
-                of several processes, each gives its own.
+            ids: ids of the pool examples in its batch, of all accumulated micro-batches; in distributed training, each
+                process gives its own.
 
         Raises:
-            DataError: there are none, or one is not of the pool.
+            DataError: there are no ids, or one is not of the pool.
             SettingsError: `optimizer.step()` was not called exactly once within.
         """
         if not self._hooks:
-            raise SettingsError("recorder.step is for use within `with recorder:`")
+            raise SettingsError("recorder.step must be called within `with recorder:`")
         update = self._updates + 1
         numbers, problem = self._numbers(ids, update)
         if problem and not self._updates:
@@ -129,21 +128,21 @@ class StepRecorder(Recorder):
         yield
         if len(self._rates) != 1:
             message = (
-                f"update {update}: optimizer.step() was called {len(self._rates)} times within the block; a block "
-                "holds one whole update"
+                f"update {update}: optimizer.step() was called {len(self._rates)} times within the block, but a block "
+                "must have exactly one update"
             )
             if not self._updates:
                 raise SettingsError(message)
             problem = problem or message
         self._updates = update
-        numbers = together(numbers)
+        numbers = gather_ids(numbers)
         if problem:
             self.recording.attempt(lambda: self.recording.lose(problem))
         else:
             self.recording.attempt(lambda: self.recording.after_update(numbers, self._rates[0]))
 
     def _numbers(self, ids: Iterable[Any], update: int) -> tuple[list[int], str]:
-        """The numbers of the examples in a batch, or what is wrong with their ids."""
+        """The numbers of the examples in a batch, and what is wrong with their ids, if anything."""
         try:
             numbers = [self.recording.examples.number(own_id, f"update {update}") for own_id in ids]
         except DataError as error:
@@ -165,5 +164,5 @@ class StepRecorder(Recorder):
     def _finish(self) -> None:
         columns = {"seed": self.seed, "schedule": "as recorded"}
         columns |= optimizer_columns(self.optimizer) | adapter_columns(self.model)
-        told = optimizer_defaults(self.optimizer) | adapter_hyperparameters(self.model) | self.hyperparameters
-        self.recording.finish(columns, told)
+        settings = optimizer_defaults(self.optimizer) | adapter_hyperparameters(self.model) | self.hyperparameters
+        self.recording.finish(columns, settings)

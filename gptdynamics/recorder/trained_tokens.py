@@ -1,4 +1,4 @@
-"""What a Trainer really trains on: token ids and labels of single rows, from its own dataset and collator."""
+"""Token ids and labels of single rows as a Trainer trains on them, from its own dataset and collator."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gptdynamics.models.token_rule import Cut
 from gptdynamics.models.tokens import TokenizedExample
 
 IGNORED = -100
-# This many examples show how a trainer makes tokens; more would only take longer.
+# This many examples are enough to infer how a trainer makes tokens.
 MOST_ROWS = 500
 _MOST_STREAMED = 64
 
 
 @dataclass(frozen=True)
 class LabelledRow(TokenizedExample):
-    """Token ids of a row with its labels: the ids that are scored, -100 elsewhere."""
+    """Token ids of a row with its labels: the ids of tokens with a loss, -100 elsewhere."""
 
     labels: list[int] = field(default_factory=list)
 
@@ -31,46 +31,46 @@ class LabelledRow(TokenizedExample):
 
         Args:
             ids, labels: of the row.
-            where: it comes from, for messages.
+            where: its origin, for messages.
 
         Raises:
-            DataError: ids and labels do not go together.
+            DataError: ids and labels do not match.
         """
         if len(ids) != len(labels):
             raise DataError(f"{where}: it has {len(ids)} input_ids and {len(labels)} labels")
-        # Nothing is predicted for the first token.
+        # The first token is not predicted.
         scored = [index for index, label in enumerate(labels) if index and label != IGNORED]
         wrong = next((index for index in scored if labels[index] != ids[index]), None)
         if wrong is not None:
             raise DataError(
-                f"{where}: label {wrong} is {labels[wrong]}, where its input_ids have {ids[wrong]}. Only labels "
-                "that are the input ids themselves, or -100, can be recorded: they are shifted by the model"
+                f"{where}: label {wrong} is {labels[wrong]}, but its input id is {ids[wrong]}. A label must be the "
+                "input id at the same position, or -100: the model shifts them"
             )
-        # The text that would be generated is the last stretch of scored tokens.
+        # The target is the last stretch of tokens with a loss.
         last = scored[-1] if scored else 1
         start = next((index for index in reversed(range(1, last)) if labels[index] == IGNORED), 0) + 1
         return cls(ids, scored, start, labels=labels)
 
 
-# Gives rows, each with the number of its example. It can be called before the first update.
+# Returns rows, each with the number of its example. It can be called before the first update.
 RowSource = Callable[[], Iterable[tuple[int, LabelledRow]]]
 
 
 def read_batch(batch: Any, where: str) -> list[LabelledRow]:
-    """The rows of a batch without padding, also where they follow each other in one row (padding-free).
+    """The rows of a batch without padding, also those of padding-free batches, which join rows.
 
     Args:
-        batch: as a collator made it.
-        where: it comes from, for messages.
+        batch: from a collator.
+        where: its origin, for messages.
 
     Raises:
-        DataError: it has no ids and labels of the usual form.
+        DataError: it does not have ids and labels of matching shapes.
     """
     missing = [name for name in ("input_ids", "labels") if batch.get(name) is None]
     if missing:
         raise DataError(
-            f"{where}: its batches have no {missing[0]!r} (they have {', '.join(map(str, batch))}): which tokens are "
-            "trained on is not known. Let the data collator make input_ids and labels"
+            f"{where}: its batches have no {missing[0]!r} (they have {', '.join(map(str, batch))}), so the trained "
+            "tokens are unknown. Use a data collator that makes input_ids and labels"
         )
     ids, labels = (torch.as_tensor(batch[name]) for name in ("input_ids", "labels"))
     if ids.dim() == 1:
@@ -88,16 +88,16 @@ def read_batch(batch: Any, where: str) -> list[LabelledRow]:
             starts = positions[row].eq(0).nonzero().flatten().tolist() or [0]
         for start, end in zip(starts, [*starts[1:], ids.shape[1]], strict=True):
             chosen = is_token[row, start:end]
-            each = [values[row, start:end][chosen].tolist() for values in (ids, labels)]
-            rows.append(LabelledRow.from_labels(each[0], each[1], where))
+            lists = [values[row, start:end][chosen].tolist() for values in (ids, labels)]
+            rows.append(LabelledRow.from_labels(lists[0], lists[1], where))
     return rows
 
 
 def rows_of_first_batch(batch: Any, numbers: Sequence[int]) -> Iterator[tuple[int, LabelledRow]]:
-    """The rows of the first batch, where the dataset cannot be read before it.
+    """The rows of the first batch, for datasets that cannot be read before training.
 
     Args:
-        batch: as the model will get it.
+        batch: the model's input.
         numbers: of the examples of its rows.
 
     Raises:
@@ -107,14 +107,14 @@ def rows_of_first_batch(batch: Any, numbers: Sequence[int]) -> Iterator[tuple[in
     rows = read_batch(batch, where)
     if len(rows) != len(numbers):
         raise DataError(
-            f"{where}: {len(rows)} sequences are made of {len(numbers)} rows, so whose loss is trained is not "
-            "known. Set packing=False"
+            f"{where}: its {len(numbers)} rows became {len(rows)} sequences, so the examples of their losses are "
+            "unknown. Set packing=False"
         )
     yield from zip(numbers, rows, strict=True)
 
 
 def can_be_read(dataset: Any) -> bool:
-    """Whether rows can be read without taking them from the training: a stream of torch can often be read only once."""
+    """Whether rows can be read without consuming them: an iterable dataset of torch can often be read only once."""
     stream = isinstance(dataset, torch.utils.data.IterableDataset)
     return hasattr(dataset, "__getitem__") and (not stream or hasattr(dataset, "column_names"))
 
@@ -125,22 +125,22 @@ def rows_of_dataset(
     number: Callable[[Any], int],
     hidden: str | None = None,
     name: str = "training",
-    most: int = MOST_ROWS,
+    limit: int = MOST_ROWS,
 ) -> Iterator[tuple[int, LabelledRow]]:
     """Rows of a dataset, collated one by one as a Trainer does, each with the number of its example.
 
     Args:
-        dataset: that the trainer's dataloader reads.
+        dataset: of the trainer's dataloader.
         collate: the dataloader's own collator.
-        number: the number of a row's example; below 0 for rows to leave out.
-        hidden: a column that `collate` does not see, or None.
+        number: returns the number of a row's example; below 0 for rows to leave out.
+        hidden: a column that is removed before `collate` is called, or None.
         name: of the dataset, for messages.
-        most: rows to read, spread over the dataset.
+        limit: the most rows to read, spread over the dataset.
 
     Raises:
-        DataError: a row has no example, or what the collator makes of it cannot be read.
+        DataError: a row has no example, or its collated batch cannot be read.
     """
-    for index, row in _sampled(dataset, most):
+    for index, row in _sampled(dataset, limit):
         where = f"{name} row {index}"
         example = number(row)
         if example < 0:
@@ -152,37 +152,37 @@ def rows_of_dataset(
             raise
         except Exception as error:
             raise DataError(
-                f"{where}: the data collator makes no batch of this row alone ({type(error).__name__}: {error}), "
-                "so which tokens it is trained on is not known. Use a collator that does"
+                f"{where}: the data collator cannot make a batch of this row alone ({type(error).__name__}: {error}), "
+                "so its trained tokens are unknown. Use a collator that can"
             ) from error
         if len(rows) != 1:
             raise DataError(
-                f"{where}: {len(rows)} sequences are packed into it, so whose loss is trained is not known. "
+                f"{where}: {len(rows)} sequences are packed into it, so the examples of their losses are unknown. "
                 "Set packing=False"
             )
         yield example, rows[0]
 
 
-def _sampled(dataset: Any, most: int) -> Iterator[tuple[int, Any]]:
+def _sampled(dataset: Any, limit: int) -> Iterator[tuple[int, Any]]:
     if isinstance(dataset, torch.utils.data.IterableDataset):
-        yield from enumerate(islice(iter(dataset), min(most, _MOST_STREAMED)))
+        yield from enumerate(islice(iter(dataset), min(limit, _MOST_STREAMED)))
         return
     total = len(dataset)
-    chosen = range(total) if total <= most else sorted({index * total // most for index in range(most)})
+    chosen = range(total) if total <= limit else sorted({index * total // limit for index in range(limit)})
     yield from ((index, dataset[index]) for index in chosen)
 
 
 def given_tokens(rows: Sequence[Any], part: str) -> dict[int, LabelledRow]:
-    """Ids and labels that rows carry themselves, by their numbers; empty if none does.
+    """Ids and labels that rows have themselves, by their numbers; empty if no row has any.
 
     Args:
         rows: as the user gave them: `input_ids` with `labels`, `completion_mask` or `assistant_masks`.
         part: `pool` or `test`, for messages.
 
     Raises:
-        DataError: only some rows carry them, or they do not go together.
+        DataError: only some rows have them, or they do not match.
     """
-    given: dict[int, LabelledRow] = {}
+    tokens_by_number: dict[int, LabelledRow] = {}
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping) or row.get("input_ids") is None:
             continue
@@ -191,16 +191,16 @@ def given_tokens(rows: Sequence[Any], part: str) -> dict[int, LabelledRow]:
         masks = [_integers(row[name]) for name in ("completion_mask", "assistant_masks") if row.get(name) is not None]
         if labels is None and not masks:
             raise DataError(
-                f"{where}: it has input_ids without labels, so which of them are scored is not known. Give labels "
-                "(-100 where no loss is taken), completion_mask or assistant_masks"
+                f"{where}: it has input_ids without labels, so it is unknown which tokens have a loss. Give labels "
+                "(-100 where there is no loss), completion_mask or assistant_masks"
             )
         if labels is None:
             labels = [token if all(bits) else IGNORED for token, *bits in zip(ids, *masks, strict=False)]
-        given[number] = LabelledRow.from_labels(ids, _integers(labels), where)
-    if given and len(given) < len(rows):
-        missing = next(number for number in range(len(rows)) if number not in given)
-        raise DataError(f"{part} example {missing}: it has no input_ids, and others have. Give all of them, or none")
-    return given
+        tokens_by_number[number] = LabelledRow.from_labels(ids, _integers(labels), where)
+    if tokens_by_number and len(tokens_by_number) < len(rows):
+        missing = next(number for number in range(len(rows)) if number not in tokens_by_number)
+        raise DataError(f"{part} example {missing}: it has no input_ids, but other examples have. Give all or none")
+    return tokens_by_number
 
 
 def _integers(values: Iterable[Any]) -> list[int]:
@@ -208,9 +208,9 @@ def _integers(values: Iterable[Any]) -> list[int]:
 
 
 class SFTPreparation:
-    """TRL's own preparation of rows, as `SFTTrainer.evaluate` applies it to a dataset that it is given.
+    """TRL's own preparation of rows, as `SFTTrainer.evaluate` applies it to a dataset.
 
-    TRL has no public name for it. Its result is trusted only if it makes of pool rows what is trained on.
+    TRL has no public function for it. Its result is used only if it turns pool rows into the trained tokens.
 
     Args:
         trainer: any trainer.
@@ -221,25 +221,25 @@ class SFTPreparation:
 
     @property
     def available(self) -> bool:
-        """Whether the trainer is one that prepares datasets itself, and does."""
+        """Whether the trainer prepares datasets itself."""
         return hasattr(self.trainer, "_prepare_dataset") and not getattr(self.trainer, "_skip_prepare_dataset", False)
 
     @property
     def cut(self) -> tuple[Cut, int] | None:
-        """Which end of longer sequences it cuts, and their longest length; None if none."""
+        """The end at which it cuts longer sequences, and the longest length; None if it does not cut."""
         longest = getattr(self.trainer.args, "max_length", None)
         modes: dict[str, Cut] = {"keep_start": "right", "keep_end": "left"}
         mode = modes.get(getattr(self.trainer.args, "truncation_mode", ""))
         return (mode, longest) if self.available and longest is not None and mode is not None else None
 
     def prepare(self, rows: Sequence[Any]) -> dict[int, LabelledRow]:
-        """Ids and labels of rows, by their numbers; rows that it drops are missing.
+        """Ids and labels of rows, by their numbers, without the rows that it drops.
 
         Args:
             rows: in the form of the training rows.
 
         Raises:
-            SettingsError: it cannot be done; the message has the reason.
+            SettingsError: the preparation fails; the message has the reason.
         """
         from datasets import Dataset
 

@@ -1,4 +1,4 @@
-"""The recipe of a Trainer: its training, made again from the same weights on batches that are given."""
+"""The recipe of a Trainer: repeats its training from the same weights on other batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Batches(torch.utils.data.Sampler[list[int]]):
-    """Places of rows, a batch at a time, as they were given."""
+    """A batch sampler that yields fixed batches of row indices."""
 
     def __init__(self, batches: Sequence[list[int]]) -> None:
         self.batches = batches
@@ -32,17 +32,17 @@ class _Batches(torch.utils.data.Sampler[list[int]]):
 
 
 class TrainerRecipe:
-    """`recipe(batches)` trains a trainer's model again, from the weights it has now, and records that.
+    """`recipe(batches)` trains a trainer's model again, from its weights at creation, and records that.
 
     Args:
-        trainer: that is ready to train, in one process.
-        attach: attaches a new recorder to it, of the same pool, test set and settings.
+        trainer: a trainer that is ready to train, in one process.
+        attach: attaches a new recorder to it, with the same pool, test set and settings.
         examples: pool and test set.
         id_column: of the ids in the training dataset.
-        rows: of the whole pool, as the training dataset has them; None: those of the training dataset.
+        rows: all rows of the pool in the form of the training dataset; None: the training dataset.
 
     Raises:
-        SettingsError: the training cannot be made again.
+        SettingsError: the training cannot be repeated.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class TrainerRecipe:
     ) -> None:
         if trainer.lr_scheduler is not None:
             raise SettingsError(
-                "a trainer that is given a learning-rate scheduler cannot train again: let it make its own, or give "
-                "simulator.validate a recipe of yours"
+                "a trainer with a given learning-rate scheduler cannot train again: let it create its own, or give "
+                "simulator.validate your own recipe"
             )
         self._trainer, self._attach, self._examples, self._id_column = trainer, attach, examples, id_column
         self._rows = trainer.train_dataset if rows is None else rows
@@ -66,58 +66,61 @@ class TrainerRecipe:
         self._optimizer_state = None if trainer.optimizer is None else copy.deepcopy(trainer.optimizer.state_dict())
 
     def __call__(self, batches: Curriculum) -> None:
-        """Train on batches of places in the pool; the trainer is left as it was, with other weights.
+        """Train on batches of pool indices; afterwards the trainer differs in its weights only.
 
         Raises:
-            SettingsError: the training dataset lacks a row, or a batch has too few for the micro-batches of an update.
+            SettingsError: the training dataset lacks a row, or a batch has fewer rows than micro-batches.
         """
         trainer: Any = self._trainer
-        micro = self._micro_batches(batches)
+        micro_batches = self._micro_batches(batches)
         trainer.model.load_state_dict(self._weights)
         trainer.optimizer, trainer.lr_scheduler = self._optimizer, None
         if self._optimizer is not None and self._optimizer_state is not None:
             self._optimizer.load_state_dict(copy.deepcopy(self._optimizer_state))
-        before = trainer.args, trainer.train_dataset, trainer.get_train_dataloader
+        originals = trainer.args, trainer.train_dataset, trainer.get_train_dataloader
         load = trainer.get_train_dataloader
 
         def loader() -> Any:
-            usual = torch_loader(load())
-            fixed = torch.utils.data.DataLoader(
-                usual.dataset, batch_sampler=_Batches(micro), collate_fn=usual.collate_fn
+            loader_inside = torch_loader(load())
+            fixed_loader = torch.utils.data.DataLoader(
+                loader_inside.dataset, batch_sampler=_Batches(micro_batches), collate_fn=loader_inside.collate_fn
             )
-            return trainer.accelerator.prepare(fixed)
+            return trainer.accelerator.prepare(fixed_loader)
 
         trainer.args = copy.copy(trainer.args)
-        # Nothing is to be saved or evaluated but by the recorder.
-        changed = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
-        vars(trainer.args).update(changed | {"max_steps": len(batches)})
+        # Only the recorder may save or evaluate.
+        overrides = {"save_strategy": "no", "eval_strategy": "no", "load_best_model_at_end": False}
+        vars(trainer.args).update(overrides | {"max_steps": len(batches)})
         trainer.train_dataset, trainer.get_train_dataloader = self._rows, loader
         try:
             self._attach(trainer)
             trainer.train()
         finally:
-            trainer.args, trainer.train_dataset, _ = before
+            trainer.args, trainer.train_dataset, _ = originals
             vars(trainer).pop("get_train_dataloader", None)
 
     def _micro_batches(self, batches: Curriculum) -> list[list[int]]:
-        """Places of rows in the training dataset, for each pass forward and backward."""
-        place: dict[int, int] = {}
-        for row, own_id in enumerate(self._own_ids()):
-            place.setdefault(self._examples.number(own_id, f"training row {row}"), row)
-        lacking = sorted({number for batch in batches for number in batch} - place.keys())
-        if lacking:
+        """Indices of rows in the training dataset, for each forward and backward pass."""
+        row_of_number: dict[int, int] = {}
+        for row, row_id in enumerate(self._own_ids()):
+            row_of_number.setdefault(self._examples.number(row_id, f"training row {row}"), row)
+        missing = sorted({number for batch in batches for number in batch} - row_of_number.keys())
+        if missing:
             raise SettingsError(
-                f"the training dataset lacks {len(lacking)} pool rows that changed runs train on, e.g. row "
-                f"{lacking[0]}: give attach(..., rows=...) all rows of the pool, as the training dataset has them"
+                f"the training dataset lacks {len(missing)} pool rows that changed runs train on, e.g. row "
+                f"{missing[0]}: give attach(..., rows=...) all rows of the pool, as the training dataset has them"
             )
         passes = self._trainer.args.gradient_accumulation_steps
-        micro: list[list[int]] = []
+        micro_batches: list[list[int]] = []
         for number, batch in enumerate(batches, start=1):
             if len(batch) < passes:
-                raise SettingsError(f"update {number} has {len(batch)} rows for {passes} micro-batches: share less out")
+                raise SettingsError(
+                    f"update {number} has {len(batch)} rows for {passes} micro-batches: "
+                    "set gradient_accumulation_steps lower"
+                )
             ends = [round(part * len(batch) / passes) for part in range(passes + 1)]
-            micro += [[place[each] for each in batch[a:b]] for a, b in pairwise(ends)]
-        return micro
+            micro_batches += [[row_of_number[pool_number] for pool_number in batch[a:b]] for a, b in pairwise(ends)]
+        return micro_batches
 
     def _own_ids(self) -> list[Any]:
         if hasattr(self._rows, "column_names"):

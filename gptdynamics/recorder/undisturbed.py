@@ -1,4 +1,4 @@
-"""Measuring in the middle of somebody's training without changing anything of it."""
+"""Measuring during a user's training without changing it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import torch
 
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode within; afterwards every module's mode and all states of random numbers are as they were.
+    """A context with the model in evaluation mode; at the end, all modes and random number generators are restored.
 
-    Those are torch's (of the CPU and of every GPU), numpy's and Python's. Mixed precision that accelerate wraps the
-    model's forward in (a Trainer's `bf16` or `fp16`) is of the training, and is left off.
+    The generators are torch's (of the CPU and of every GPU), numpy's and Python's. The mixed precision in which
+    accelerate wraps the model's forward (a Trainer's `bf16` or `fp16`) is switched off within the context.
 
     Args:
-        model: what is measured. Its gradients are not touched by measuring, which makes none.
+        model: the model that is measured. Measuring does not change its gradients.
     """
     modes = [(module, module.training) for module in model.modules()]
-    mixed, own = (model.__dict__.get(name) for name in ("forward", "_original_forward"))
-    python, numpy = random.getstate(), np.random.get_state()
+    forward, original_forward = (model.__dict__.get(name) for name in ("forward", "_original_forward"))
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=list(devices)):
         try:
             model.eval()
-            if mixed is not None and own is not None:
-                model.forward = own
+            if forward is not None and original_forward is not None:
+                model.forward = original_forward
             yield
         finally:
-            if mixed is not None:
-                model.forward = mixed
+            if forward is not None:
+                model.forward = forward
             for module, mode in modes:
                 module.training = mode
-            random.setstate(python)
-            np.random.set_state(numpy)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

@@ -1,4 +1,4 @@
-"""Runs of a dataset made again, for kernels of examples that nobody took while they trained."""
+"""Runs of a dataset repeated, to compute kernels that were not computed while they trained."""
 
 from gptdynamics.reference.estimate import KernelEstimate, estimate_reference_kernels
 from gptdynamics.reference.kernels import reference_kernels

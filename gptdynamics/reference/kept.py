@@ -1,4 +1,4 @@
-"""Kernels of repeated runs that are kept in the cache, and which of those asked for are missing."""
+"""Kernels of repeated runs that are stored in the cache, and those of requested examples that are missing there."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _NAME = "kernels"
 
 @dataclass(frozen=True)
 class KernelPart:
-    """Products that were taken together. S steps, N pool and M test examples, which differ in their texts.
+    """Products that were computed together. S steps, N pool and M test examples with different texts.
 
     Attributes:
         pool, test: keys of the examples; see `example_keys`.
         values: `[S, N, M]` float32.
         kernel: how they were projected.
-        note: how the repeated run differs from the recorded one; None: it does not.
+        note: how the repeated run differs from the recorded one; None if it does not.
     """
 
     pool: list[str]
@@ -40,7 +40,7 @@ class KernelPart:
 
 
 def example_keys(examples: Sequence[Example]) -> list[str]:
-    """What each example's gradient depends on beside model and tokenizer: its texts, and how its task ends them."""
+    """For each example, what its gradient depends on besides the model: its texts, and how its task ends them."""
     return [f"{'text' if generates(example) else 'label'}/{example.digest}" for example in examples]
 
 
@@ -59,7 +59,7 @@ class KeptKernels:
     ) -> None:
         self.columns, self.seed = settings.columns, settings.seed
         self.steps = list(steps)
-        # The base model is known by its revision: one and the same may be a folder here, and on the Hub elsewhere.
+        # The revision identifies the base model: one model may be a folder here and on the Hub elsewhere.
         settings_of_run = reference.settings.to_dict() | {"base_model": None}
         run = [settings_of_run, reference.run, reference.curriculum, reference.learning_rate]
         trained = [[example.id, key] for example, key in zip(pool, example_keys(pool), strict=True)]
@@ -68,7 +68,7 @@ class KeptKernels:
         )
 
     def add(self, part: KernelPart) -> None:
-        """Keep products.
+        """Store products in the cache.
 
         Raises:
             DataError: they cannot be written.
@@ -84,7 +84,7 @@ class KeptKernels:
         self._entries.save([part.pool, part.test], lambda path: write_tensors(path, arrays, plain, _NAME))
 
     def look_up(self, pool: Sequence[Example], test: Sequence[Example]) -> FoundKernels:
-        """What is kept of the products of these examples."""
+        """The products of these examples, as far as they are in the cache."""
         return FoundKernels(self, pool, test, list(self._entries.load_all(self._read)))
 
     def _read(self, path: Path) -> KernelPart:
@@ -107,9 +107,9 @@ class FoundKernels:
     """The products of some examples, as far as they were found.
 
     Args:
-        kept: where they were looked up.
+        kept: the kernels in which they were looked up.
         pool, test: the examples.
-        parts: what was found.
+        parts: the parts that were found.
     """
 
     def __init__(
@@ -124,23 +124,24 @@ class FoundKernels:
             self.fill(part)
 
     def fill(self, part: KernelPart) -> None:
-        """Put in what a part has of these products."""
-        (rows, their_rows), (columns, their_columns) = (
-            _places(wanted, has) for wanted, has in zip(self._keys, (part.pool, part.test), strict=True)
+        """Add the products of a part."""
+        (rows, part_rows), (columns, part_columns) = (
+            _places(wanted_keys, part_keys)
+            for wanted_keys, part_keys in zip(self._keys, (part.pool, part.test), strict=True)
         )
-        # Earlier parts stay: two takings of one product may differ in rounding.
+        # Earlier parts take precedence, because one product computed twice may differ by rounding.
         if self._known[np.ix_(rows, columns)].all():
             return
-        there = self._known[np.ix_(rows, columns)]
+        known = self._known[np.ix_(rows, columns)]
         cells = np.ix_(range(len(self.kept.steps)), rows, columns)
-        theirs = part.values[np.ix_(range(len(self.kept.steps)), their_rows, their_columns)]
-        self._values[cells] = np.where(there, self._values[cells], theirs)
+        part_values = part.values[np.ix_(range(len(self.kept.steps)), part_rows, part_columns)]
+        self._values[cells] = np.where(known, self._values[cells], part_values)
         self._known[np.ix_(rows, columns)] = True
         self._parts.append(part)
 
     @property
     def missing_pool(self) -> list[Example]:
-        """Pool examples, each text once, whose products with `missing_test` fill what is missing; often none."""
+        """Pool examples, each text once, whose products with `missing_test` are missing; often none."""
         return _first_of_each(self.pool, self._keys[0], self._known.all(axis=1))
 
     @property
@@ -150,17 +151,21 @@ class FoundKernels:
 
     @property
     def notes(self) -> list[str]:
-        """How repetitions that the products are of differed from the recorded run."""
+        """How the repeated runs of these products differ from the recorded run."""
         return list(dict.fromkeys(part.note for part in self._parts if part.note is not None))
 
     def products(self) -> GradientProducts:
         """The products of all these examples; nothing may be missing."""
         checkpoints = []
         for index, step in enumerate(self.kept.steps):
-            each = [part.kernel.checkpoints[index] for part in self._parts]
-            names = dict.fromkeys(name for one in each for name in one.not_covered)
-            worst = max(one.error for one in each)
-            checkpoints.append(KernelCheckpoint(step, worst, min(one.covered for one in each), tuple(names)))
+            checkpoints_of_parts = [part.kernel.checkpoints[index] for part in self._parts]
+            names = dict.fromkeys(name for checkpoint in checkpoints_of_parts for name in checkpoint.not_covered)
+            worst = max(checkpoint.error for checkpoint in checkpoints_of_parts)
+            checkpoints.append(
+                KernelCheckpoint(
+                    step, worst, min(checkpoint.covered for checkpoint in checkpoints_of_parts), tuple(names)
+                )
+            )
         return GradientProducts(
             np.array(self.kept.steps),
             [example.id for example in self.pool],
@@ -170,17 +175,17 @@ class FoundKernels:
         )
 
 
-def _places(wanted: list[str], has: list[str]) -> tuple[list[int], list[int]]:
-    """Indices in `wanted` of keys that `has` has, and where it has them."""
-    place = {key: index for index, key in enumerate(has)}
-    found = [index for index, key in enumerate(wanted) if key in place]
-    return found, [place[wanted[index]] for index in found]
+def _places(wanted_keys: list[str], available_keys: list[str]) -> tuple[list[int], list[int]]:
+    """Indices in `wanted_keys` of the available keys, and their indices in `available_keys`."""
+    place = {key: index for index, key in enumerate(available_keys)}
+    found = [index for index, key in enumerate(wanted_keys) if key in place]
+    return found, [place[wanted_keys[index]] for index in found]
 
 
-def _first_of_each(examples: Sequence[Example], keys: list[str], known: Any) -> list[Example]:
-    """Examples that are not known, the first of each key; `known` is an array with one truth value for each."""
+def _first_of_each(examples: Sequence[Example], keys: list[str], is_known: Any) -> list[Example]:
+    """The examples for which `is_known`, an array with one truth value for each, is false; the first of each key."""
     chosen: dict[str, Example] = {}
-    for example, key, is_known in zip(examples, keys, known.tolist(), strict=True):
-        if not is_known:
+    for example, key, complete in zip(examples, keys, is_known.tolist(), strict=True):
+        if not complete:
             chosen.setdefault(key, example)
     return list(chosen.values())

@@ -1,4 +1,4 @@
-"""Kernels of any examples along a run that is made again."""
+"""Kernels of any examples along a repeated run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 OnNote = Callable[[str], None]
 Progress = Callable[[int, int], None]
-# Work of an example in a kernel, in forward passes: measured 1.1 times a forward and a backward pass.
+# Cost of an example in a kernel, in forward passes: measured 1.1 times a forward and a backward pass.
 KERNEL_WORK = 1.1 * GRADIENT_PASSES
-# The same, and that of an example in an update, in units of progress.
+# Cost of an example in a kernel and in an update, in units of progress.
 _IN_KERNEL, _IN_UPDATE = round(10 * KERNEL_WORK), 10 * GRADIENT_PASSES
-# How far losses of a repetition may be from the recorded ones: in nats, in fp32 and in rougher precisions; beside that,
-# as a share of what the run had changed them by.
-_SAME_LOSS, _ROUGHLY_SAME_LOSS = 1e-3, 0.05
-_SAME_CHANGE = 0.02
+# How far the losses of a repeated run may be from the recorded ones: in nats, for fp32 and for lower precisions; after
+# training, also a share of how much the run had changed them.
+_LOSS_TOLERANCE, _LOW_PRECISION_LOSS_TOLERANCE = 1e-3, 0.05
+_CHANGE_TOLERANCE = 0.02
 
 
 def reference_kernels(
@@ -48,77 +48,78 @@ def reference_kernels(
     progress: Progress = lambda done, total: None,
     on_note: OnNote = lambda line: None,
 ) -> GradientProducts:
-    """Inner products of gradients of any pool and test examples, at a few steps of a run that is made again.
+    """Inner products of gradients of any pool and test examples, at a few steps of a repeated run.
 
-    The run is trained once, up to the last of these steps, and nothing is measured but a few losses that show whether
-    it is the run that was recorded. Products are kept in the cache: only those that are missing there are taken.
+    The run is trained up to the last of these steps. A few losses are measured to check that it is the recorded run.
+    Products are stored in the cache: only those that are missing there are computed.
 
     Args:
         reference: the run.
         pool: N examples of registered tasks; the run need not have trained on them.
-        test: M examples of registered tasks; the run need not have followed them.
-        settings: how kernels are taken. Default: all defaults.
-        steps: of the run, at which they are taken. Default: those of the settings.
+        test: M examples of registered tasks; the run need not have measured them.
+        settings: how kernels are computed. Default: all defaults.
+        steps: of the run, at which kernels are computed. Default: those of the settings.
         device: `cpu`, or a GPU such as `cuda:0`.
-        progress: takes how much work is done, and how much there is: what is left takes time in proportion.
-        on_note: takes a line where the repeated run differs from the recorded one, or could not be compared with it.
+        progress: called with the work done and the total work, in proportion to time.
+        on_note: called with a line if the repeated run differs from the recorded one, or could not be compared with it.
 
     Returns:
-        Products `[S, N, M]`, in the order of the examples given.
+        Products `[S, N, M]`, in the order of the examples.
 
     Raises:
-        SettingsError: the base model cannot be loaded, a step is none of the run's, or the memory is too little.
-        NotRepeatableError: the run cannot be made again here.
+        SettingsError: the base model cannot be loaded, the run does not have one of the steps, or the memory is too
+            little.
+        NotRepeatableError: the run cannot be repeated here.
         DataError: an example has no texts.
     """
     settings = settings or KernelSettings()
     steps = checkpoint_steps(reference, settings, steps)
     check_texts(pool, test)
     trained = reference.load_pool()
-    kept = KeptKernels(reference, list(trained.values()), settings, steps)
-    found = kept.look_up(pool, test)
-    if found.missing_pool:
+    cache = KeptKernels(reference, list(trained.values()), settings, steps)
+    cached = cache.look_up(pool, test)
+    if cached.missing_pool:
         repetition = _Repetition(reference, trained, device)
-        part = repetition.take(found.missing_pool, found.missing_test, settings, steps, progress)
-        kept.add(part)
-        found.fill(part)
-    for note in found.notes:
+        part = repetition.take(cached.missing_pool, cached.missing_test, settings, steps, progress)
+        cache.add(part)
+        cached.fill(part)
+    for note in cached.notes:
         on_note(note)
-    return found.products()
+    return cached.products()
 
 
 def checkpoint_steps(reference: ReferenceRun, settings: KernelSettings, steps: Sequence[int] | None) -> list[int]:
-    """The steps at which kernels of a run are taken, ascending; raises SettingsError if one is none of the run's."""
+    """The steps at which kernels of a run are computed, ascending; raises SettingsError if the run lacks one."""
     updates = len(reference.curriculum)
     chosen = settings.steps(updates) if steps is None else sorted(set(steps))
     if not chosen or chosen[0] < 0 or chosen[-1] > updates:
-        raise SettingsError(f"steps {chosen}: {reference.label} has kernels at steps from 0 to {updates}. Give some")
+        raise SettingsError(f"steps {chosen} must be from 0 to {updates}, the last step of {reference.label}")
     return chosen
 
 
 def check_texts(pool: Sequence[Example], test: Sequence[Example]) -> None:
     """Raise DataError if there are no examples, or one has no texts."""
-    for side, examples in (("pool", pool), ("test", test)):
+    for part, examples in (("pool", pool), ("test", test)):
         if not examples:
-            raise DataError(f"kernels of no {side} examples: give at least one")
+            raise DataError(f"kernels need {part} examples: give at least one")
         for example in examples:
             if example.withheld or not example.target:
                 raise DataError(
-                    f"{side} example {example.id} of {example.task or 'no task'} has no texts to take gradients of. "
-                    "Restore those of a release that leaves them out with restore_texts (data, --data DIR)"
+                    f"{part} example {example.id} of {example.task or 'no task'} has no texts, which gradients need. "
+                    "If the release leaves texts out, load them with restore_texts (data, --data DIR)"
                 )
 
 
 class _Repetition:
-    """One run, ready to be made again.
+    """One run, ready to be repeated.
 
     Args:
         reference: the run.
         trained: the examples that it trains on, by id.
-        device: where.
+        device: to train on.
 
     Raises:
-        SettingsError, NotRepeatableError: the base model cannot be loaded, or is another one.
+        SettingsError, NotRepeatableError: the base model cannot be loaded, or has another revision.
     """
 
     def __init__(self, reference: ReferenceRun, trained: dict[int, Example], device: str) -> None:
@@ -136,24 +137,26 @@ class _Repetition:
         steps: Sequence[int],
         progress: Progress,
     ) -> KernelPart:
-        """Make the run, and take its kernels."""
+        """Train the run and compute its kernels."""
         reference, curriculum = self.reference, self.reference.curriculum
-        pool_tokens, test_tokens = ([self.tokenize(example) for example in each] for each in (pool, test))
+        pool_tokens, test_tokens = ([self.tokenize(example) for example in side] for side in (pool, test))
         comparison = _Comparison(reference, self.base, self.tokenize, steps[-1])
         updating = np.cumsum([0, *(_IN_UPDATE * len(batch) for batch in curriculum)])
         kernel_work = _IN_KERNEL * (len(pool) + len(test))
         total = int(updating[steps[-1]]) + len(steps) * kernel_work
 
-        def passes(step: int, done: int, of: int) -> None:
+        def report_passes(step: int, done: int, of: int) -> None:
             earlier = int(updating[step]) + sum(other < step for other in steps) * kernel_work
             progress(earlier + kernel_work * done // of, total)
 
         device = self.base.model.device
-        own = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        with own, torch_threads(1) as threads:
-            # Training with another number of threads rounds otherwise, and in the end is another run.
+        random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with random_state, torch_threads(1) as threads:
+            # One thread, as collected runs have: with more, rounding differs, and in the end the run does.
             updates = Updates(self.base.model, reference.settings, run_seed(reference.settings, reference.run))
-            record = KernelRecord(updates.model, pool_tokens, test_tokens, len(curriculum), settings, steps, passes)
+            record = KernelRecord(
+                updates.model, pool_tokens, test_tokens, len(curriculum), settings, steps, report_passes
+            )
             try:
                 for done in updates.iterate(self.trained, curriculum, reference.learning_rate):
                     comparison.compare(updates, done)
@@ -164,7 +167,7 @@ class _Repetition:
                         break
             except DivergedRunError as error:
                 raise NotRepeatableError(
-                    f"{reference.label} diverges where it is made again: {error}. Or {INSTEAD}"
+                    f"{reference.label} diverges when it is repeated: {error}. Instead, {INSTEAD}"
                 ) from error
         values = np.stack([record.products[step] for step in steps])
         return KernelPart(example_keys(pool), example_keys(test), values, record.kernel, comparison.note)
@@ -176,11 +179,11 @@ class _Comparison:
     Args:
         reference: the run.
         base: its base model.
-        tokenize: makes the token ids of an example.
-        last: step that the repetition ends at.
+        tokenize: tokenises an example.
+        last: the last step of the repeated run.
 
     Attributes:
-        note: how the repetition differs, or why that is not known; None: it does not.
+        note: how the repeated run differs, or why that is not known; None if it does not.
     """
 
     def __init__(self, reference: ReferenceRun, base: BaseModel, tokenize: ExampleTokenizer, last: int) -> None:
@@ -188,39 +191,39 @@ class _Comparison:
         self.note: str | None = None
         self.steps = [step for step in reference.recorded.step if step <= last]
         self.losses: TargetLosses | None = None
-        self.tolerance = _SAME_LOSS if reference.settings.precision == "fp32" else _ROUGHLY_SAME_LOSS
+        self.tolerance = _LOSS_TOLERANCE if reference.settings.precision == "fp32" else _LOW_PRECISION_LOSS_TOLERANCE
         try:
             examples = [tokenize(example) for example in reference.load_compared()]
         except GPTDynamicsError as error:
-            self.note = f"{reference.label} was made again without a comparison with what it recorded: {error}"
+            self.note = f"{reference.label} was repeated, but could not be compared with its recorded losses: {error}"
             return
         if examples and self.steps:
             self.losses = TargetLosses(examples, device=base.model.device)
 
-    def compare(self, updates: Updates, done: int) -> None:
-        """Compare now, if it is before the first update or at the last step that was recorded.
+    def compare(self, updates: Updates, step: int) -> None:
+        """Compare, if `step` is the first or the last recorded step.
 
         Raises:
-            NotRepeatableError: the base model has other losses than it had.
+            NotRepeatableError: the losses of the base model are not the recorded ones.
         """
-        if self.losses is None or done not in (self.steps[0], self.steps[-1]):
+        if self.losses is None or step not in (self.steps[0], self.steps[-1]):
             return
         recorded = np.array(self.reference.recorded.values)
         with updates.mixed:
             measured, _ = self.losses.measure(updates.model)
-        apart = np.abs(measured - recorded[self.steps.index(done)])
-        if done == 0:
-            if not apart.max() <= self.tolerance:
+        difference = np.abs(measured - recorded[self.steps.index(step)])
+        if step == 0:
+            if not difference.max() <= self.tolerance:
                 raise NotRepeatableError(
-                    f"{self.reference.label}: before its first update, losses of test examples are up to "
-                    f"{apart.max():.2g} from those recorded: its texts became other tokens then, or its tokenizer is "
-                    f"another one now. Get the files of revision {self.reference.base_revision}, or {INSTEAD}"
+                    f"{self.reference.label}: before the first update, losses of test examples differ by up to "
+                    f"{difference.max():.2g} from the recorded ones: texts or tokenizer have changed since. "
+                    f"Get the base model's files of revision {self.reference.base_revision}, or {INSTEAD}"
                 )
             return
-        changed = np.abs(recorded[self.steps.index(done)] - recorded[0]).mean()
-        if not apart.mean() <= _SAME_CHANGE * changed + self.tolerance:
+        changed = np.abs(recorded[self.steps.index(step)] - recorded[0]).mean()
+        if not difference.mean() <= _CHANGE_TOLERANCE * changed + self.tolerance:
             self.note = (
-                f"{self.reference.label}, made again, has other losses than it recorded: {apart.mean():.2g} apart at "
-                f"step {done}, where the run had changed them by {changed:.2g} (another device, or another version of "
-                "torch or transformers). Its kernels are of a run like it, not of that one"
+                f"{self.reference.label}, repeated, differs from the recorded run: its losses at step {step} are "
+                f"{difference.mean():.2g} from the recorded ones, which had changed by {changed:.2g} (another device, "
+                "or another version of torch or transformers). Its kernels are those of a similar run, not of that one"
             )

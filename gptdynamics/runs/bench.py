@@ -1,4 +1,4 @@
-"""A base model with its pool and test set tokenised: what every training starts from and is measured on."""
+"""A base model with its tokenised pool and test set, which all runs of a config share."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchContents:
-    """What a bench is made of, in a form that can be sent to other processes and machines.
+    """Settings and examples of a bench, in a form that can be sent to other processes and machines.
 
     Attributes:
         settings: of the runs; they name the base model.
-        pool: examples that curricula name by their ids.
+        pool: training examples; curricula refer to their ids.
         test: examples that are measured.
-        generate: also sample text for the test examples of tasks that generate it, and score it.
+        generate: whether to sample and score text for the test examples of generation tasks.
     """
 
     settings: RunSettings
@@ -44,7 +44,7 @@ class BenchContents:
         Args:
             settings: of the config.
             data: folder with local rows; None: generated rows or the Hub.
-            unseen: whether some of its runs train on the pool rows of `test_unseen`.
+                unseen: whether some of its runs train on the pool rows of `test_unseen`.
 
         Raises:
             DataError: a row is damaged, or there are too few.
@@ -58,12 +58,12 @@ class BenchContents:
 
 
 class Bench:
-    """Everything that the runs of a config share.
+    """Everything that the runs of a config share: base model, tokenised pool and test set.
 
     Args:
         contents: examples and settings.
         device: `cpu`, or a GPU such as `cuda:0`.
-        base: the base model, if it is loaded already.
+        base: the base model, if it is already loaded.
 
     Attributes:
         settings: of the runs.
@@ -90,9 +90,9 @@ class Bench:
         self.base = load_base_model(settings.base, device) if base is None else base
         self.tokenize = ExampleTokenizer(self.base, settings.max_length, settings.tokenization)
         self.tokenized = {example.id: self.tokenize(example) for example in self.pool}
-        # Runs on unseen rows are measured as the others are.
-        seen = [example for example in self.pool if example.id in settings.pool_ids] or self.pool
-        limits = new_token_limits(seen, [self.tokenized[example.id] for example in seen])
+        # Without the unseen rows, so that runs on these have the same limits as other runs.
+        pool_examples = [example for example in self.pool if example.id in settings.pool_ids] or self.pool
+        limits = new_token_limits(pool_examples, [self.tokenized[example.id] for example in pool_examples])
         self.test_set = TestSet(self.test, self.base, settings, limits, self.tokenize, contents.generate)
         self.cut = self.test_set.cut + sum(example.cut > 0 for example in self.tokenized.values())
 
@@ -112,11 +112,11 @@ class Bench:
         """Make a run.
 
         Args:
-            run: its name, which seeds what is random in it.
-            on_step: called with the number of updates done, after each measurement.
-            curriculum: `[steps][batch]` pool ids to train on instead of those that the run's name draws.
-            targets: other targets than the pool's, by id.
-            kernels: take the run's kernel, too.
+            run: its name, which determines its seed.
+            on_step: called with the number of updates so far, after each measurement.
+            curriculum: `[steps][batch]` pool ids to train on. Default: drawn with the run's seed.
+            targets: targets that replace those of the pool, by id.
+            kernels: settings of the run's kernel, if it is to be computed.
 
         Raises:
             DivergedRunError: a loss is not finite.
@@ -128,19 +128,21 @@ class Bench:
         return train_run(self.base, pool, self.test_set, self.settings, run, on_step, curriculum, kernels)
 
     def relabelled(self, targets: Mapping[int, str]) -> dict[int, TokenizedExample]:
-        """The pool's tokenised examples by id, with other targets for some of them."""
+        """The pool's tokenised examples by id, with some of their targets replaced."""
         pool = {example.id: example for example in self.pool} if targets else {}
-        return self.tokenized | {key: self.tokenize(replace(pool[key], target=each)) for key, each in targets.items()}
+        return self.tokenized | {
+            key: self.tokenize(replace(pool[key], target=target)) for key, target in targets.items()
+        }
 
     def weights(
         self, curriculum: Curriculum, learning_rate: Sequence[float], entropy: Sequence[int]
     ) -> Iterator[PreTrainedModel]:
-        """Train without measuring: the model before the first update and after each one, the same object, changing.
+        """Train without measuring; yields the model before the first update and after each one (always one object).
 
         Args:
             curriculum: `[steps][batch]` pool ids.
             learning_rate: `[steps]`, of each update.
-            entropy: of what is random in training (dropout, adapters' first values); see `run_seed`.
+            entropy: of the random numbers of training (dropout, initial values of adapters); see `run_seed`.
 
         Raises:
             DivergedRunError: the loss of a batch is not finite.

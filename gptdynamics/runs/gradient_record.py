@@ -20,22 +20,22 @@ CHECKPOINTS = 10
 
 
 def product_steps(updates: int) -> list[int]:
-    """The steps at which pool x test products are taken: ten evenly spaced from 0 on, and the end."""
+    """The steps at which pool x test products are computed: ten evenly spaced ones from 0 on, and the last."""
     return sorted({*spaced_steps(updates, CHECKPOINTS), updates})
 
 
 class GradientRecord:
     """Products of the gradients of each update, and of single pool examples, with those of every test example.
 
-    For update t, with G the batch's gradient and D the change of the weights that the optimiser made of it, both at
-    the weights before the update: `grad_dot` = <G, grad loss(z')> and `update_dot` = <D, grad loss(z')>. The learning
-    rate times the first is what a step of TracIn takes off the loss; the second is the first-order change of the loss.
+    For update t, with G the batch's gradient and D the optimiser's change of the weights, both at the weights before
+    the update: `grad_dot` = <G, grad loss(z')> and `update_dot` = <D, grad loss(z')>. The learning rate times
+    `grad_dot` is TracIn's prediction of how far the loss falls; `update_dot` is the loss's first-order change.
 
     Args:
         model: the model that is trained.
         pool: the pool's examples, in id order.
-        test_set: whose losses' gradients.
-        updates: of the run.
+        test_set: the test examples.
+        updates: number of updates of the run.
     """
 
     # Products are exact.
@@ -57,13 +57,13 @@ class GradientRecord:
     @property
     def columns(self) -> dict[str, np.ndarray]:
         """`grad_dot` and `update_dot`: `[updates, test examples]` float32."""
-        each = np.stack(self._rows)
-        return {"grad_dot": each[:, 0], "update_dot": each[:, 1]}
+        derivatives = np.stack(self._rows)
+        return {"grad_dot": derivatives[:, 0], "update_dot": derivatives[:, 1]}
 
-    def take_products(self, done: int) -> None:
-        """Take the pool x test products, if they are due after `done` updates."""
-        if done in self.steps:
-            self.products[done] = gradient_products(self.model, self.pool, self.test_set.tokenized)
+    def take_products(self, step: int) -> None:
+        """Compute the pool x test products, if they are due after `step` updates."""
+        if step in self.steps:
+            self.products[step] = gradient_products(self.model, self.pool, self.test_set.tokenized)
 
     @torch.no_grad()
     def before_update(self) -> None:
@@ -74,12 +74,12 @@ class GradientRecord:
         self._weights = {name: value.detach().clone() for name, value in self._trained.items()}
 
     def no_update(self) -> None:
-        """Note an update that was not made, of a batch without examples: nothing moves along any direction."""
+        """Record zeros for a batch without examples, which makes no update."""
         self._rows.append(np.zeros((2, len(self.test_set.losses.examples)), dtype=np.float32))
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Take the derivatives of every test loss at the weights before the update, along both directions."""
+        """Compute the derivatives of every test loss along G and D, at the weights before the update."""
         updated = {name: value.data for name, value in self._trained.items()}
         change = {name: updated[name] - self._weights[name] for name in updated}
         losses = self.test_set.losses
@@ -94,6 +94,6 @@ class GradientRecord:
         self._rows.append(derivatives)
 
     def _put(self, values: dict[str, torch.Tensor]) -> None:
-        """Let the model have these weights; nothing is copied."""
+        """Set the model's weights to these, without copying."""
         for name, value in self._trained.items():
             value.data = values[name]

@@ -1,4 +1,4 @@
-"""Kernels taken while a run trains: gradient products of all pool and test examples at a few of its steps."""
+"""Kernels computed while a run trains: gradient products of all pool and test examples at a few of its steps."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class KernelRecord:
         model: the model that is trained.
         pool: the pool's examples, in id order.
         test: the test examples.
-        updates: of the run.
-        settings: how kernels are taken.
-        steps: at which they are taken. Default: those of the settings.
-        progress: takes the step, how many passes of an example are done at it, and how many there are.
+        updates: number of updates of the run.
+        settings: how kernels are computed.
+        steps: at which kernels are computed. Default: those of the settings.
+        progress: called with the step, the number of examples passed through the model at it, and their total.
 
     Attributes:
         products: `[N, M]` float32 by step.
-        columns: nothing is recorded of updates.
+        columns: always empty, as nothing is recorded for single updates.
     """
 
     columns: ClassVar[dict[str, np.ndarray]] = {}
@@ -61,16 +61,16 @@ class KernelRecord:
 
     @property
     def checkpoints(self) -> list[KernelCheckpoint]:
-        """How exact the kernels so far are."""
+        """The errors of the kernels computed so far."""
         return list(self._checkpoints)
 
     def restore(self, products: Mapping[int, np.ndarray], checkpoints: Sequence[KernelCheckpoint]) -> None:
-        """Go on from kernels that were taken earlier in the same run."""
+        """Continue from kernels that were computed earlier in the same run."""
         self.products, self._checkpoints = dict(products), list(checkpoints)
 
-    def take_products(self, done: int) -> None:
-        """Take the kernel now, if it is wanted after `done` updates."""
-        if done not in self.steps:
+    def take_products(self, step: int) -> None:
+        """Compute the kernel, if it is due after `step` updates."""
+        if step not in self.steps:
             return
         settings = self.settings
         kernel = gradient_kernel(
@@ -80,7 +80,7 @@ class KernelRecord:
             columns=settings.columns,
             seed=settings.seed,
             memory_limit=int(settings.memory * 2**30),
-            progress=partial(self.progress, done),
+            progress=partial(self.progress, step),
         )
-        self.products[done] = kernel.products
-        self._checkpoints.append(KernelCheckpoint(done, kernel.cosine_error, kernel.covered, kernel.not_covered))
+        self.products[step] = kernel.products
+        self._checkpoints.append(KernelCheckpoint(step, kernel.cosine_error, kernel.covered, kernel.not_covered))

@@ -1,4 +1,4 @@
-"""What is measured of a run at its steps, gathered while it trains."""
+"""The metrics measured at the steps of a run, collected while it trains."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Measurements:
         settings: of the run.
         run: its name.
         device: of the model.
-        timing: where the time is noted.
+        timing: the time spent is added to it.
 
     Attributes:
-        step, generation_step: at which loss, and text, were measured.
+        step, generation_step: steps at which the loss, and generated text, were measured.
         values: `[M]` float32 for each measured step, by metric; NaN where an example does not have the metric.
-        mixed: the precision that passes are made in.
+        mixed: context that sets the precision of forward passes.
     """
 
     def __init__(
@@ -58,50 +58,50 @@ class Measurements:
         self.values: dict[str, list[np.ndarray]] = {}
 
     def restore(self, step: Sequence[int], generation_step: Sequence[int], values: Mapping[str, np.ndarray]) -> None:
-        """Continue from earlier measurements: the attributes, with `values` as `metrics` gives them."""
+        """Continue from earlier measurements: the attributes of the same names, with `values` as in `metrics`."""
         self.step, self.generation_step = list(step), list(generation_step)
-        self.values = {name: list(each) for name, each in values.items()}
+        self.values = {name: list(rows) for name, rows in values.items()}
 
-    def due(self, done: int, last: bool = False) -> bool:
-        """Whether anything is to be measured after `done` updates, and has not been yet."""
-        return self._loss_due(done, last) or self._text_due(done, last)
+    def due(self, step: int, last: bool = False) -> bool:
+        """Whether a measurement is due after `step` updates and has not been made yet."""
+        return self._loss_due(step, last) or self._text_due(step, last)
 
-    def _loss_due(self, done: int, last: bool) -> bool:
-        return (done % self.settings.eval_every == 0 or last) and done not in self.step[-1:]
+    def _loss_due(self, step: int, last: bool) -> bool:
+        return (step % self.settings.eval_every == 0 or last) and step not in self.step[-1:]
 
-    def _text_due(self, done: int, last: bool) -> bool:
-        due = self.test_set.generator is not None and (done % self.settings.generate_every == 0 or last)
-        return due and done not in self.generation_step[-1:]
+    def _text_due(self, step: int, last: bool) -> bool:
+        due = self.test_set.generator is not None and (step % self.settings.generate_every == 0 or last)
+        return due and step not in self.generation_step[-1:]
 
-    def take(self, model: PreTrainedModel, done: int, last: bool = False) -> None:
-        """Measure what is due after `done` updates.
+    def take(self, model: PreTrainedModel, step: int, last: bool = False) -> None:
+        """Make the measurements that are due after `step` updates.
 
         Args:
             model: in evaluation mode.
-            done: updates so far.
-            last: whether there will be no more; then everything is due.
+            step: number of updates so far.
+            last: whether it was the last update; then everything is due.
 
         Raises:
             DivergedRunError: a value is not finite.
         """
         measured: dict[str, np.ndarray] = {}
-        if self._loss_due(done, last):
+        if self._loss_due(step, last):
             with self.timing.timed("loss"), self.mixed:
                 measured |= self.test_set.measure(model)
             self.timing.evaluations += 1
-            self.step.append(done)
-        if self._text_due(done, last):
+            self.step.append(step)
+        if self._text_due(step, last):
             with self.timing.timed("generation"), self.mixed:
-                measured |= self.test_set.generate(model, [*self.seed, done])
-            self.generation_step.append(done)
+                measured |= self.test_set.generate(model, [*self.seed, step])
+            self.generation_step.append(step)
             if (generator := self.test_set.generator) is not None:
                 self.timing.sampled += generator.sampled
                 self.timing.tied += generator.tied
         for name, values in measured.items():
-            sound = np.isfinite(values) | ~self.test_set.followed[name]
-            if not sound.all():
-                example = self.test_set.examples[int(np.argmin(sound))].id
-                raise DivergedRunError(f"{name} of test example {example} is not finite after {done} updates")
+            valid = np.isfinite(values) | ~self.test_set.followed[name]
+            if not valid.all():
+                example = self.test_set.examples[int(np.argmin(valid))].id
+                raise DivergedRunError(f"{name} of test example {example} is not finite after {step} updates")
             self.values.setdefault(name, []).append(values)
 
     def as_run(

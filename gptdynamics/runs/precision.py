@@ -1,4 +1,4 @@
-"""The precision that a run's passes are made in."""
+"""The precision of a run's forward and backward passes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class TensorFloat32(AbstractContextManager[None]):
-    """Within, matrix products on a GPU are taken with the mantissa of TF32; it may be entered again and again."""
+    """A context in which matrix products on a GPU use TF32; it may be entered repeatedly."""
 
     def __init__(self) -> None:
         self._before: list[str] = []
@@ -23,12 +23,12 @@ class TensorFloat32(AbstractContextManager[None]):
 
 
 def forward_precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context of forward passes in a precision, `fp32`, `tf32` or `bf16`; TF32 is only of GPUs."""
+    """A context for forward passes in `fp32`, `tf32` or `bf16`; TF32 has an effect on GPUs only."""
     if precision == "tf32":
         return backward_precision(precision, device)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def backward_precision(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """The context of backward passes: those of `bf16` take the types that the forward pass chose."""
+    """A context for backward passes; with `bf16` these use the dtypes of the forward pass, without a context."""
     return TensorFloat32() if precision == "tf32" and device.type == "cuda" else nullcontext()

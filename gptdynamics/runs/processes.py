@@ -27,11 +27,11 @@ class Job(Protocol):
         ...
 
     def open_bench(self, device: str) -> Bench:
-        """Make the bench that the job needs."""
+        """Open the bench that the job needs."""
         ...
 
     def do(self, bench: Bench, on_step: OnStep) -> Any:
-        """Do it on a bench of this job's key; `on_step` is called after each measured step."""
+        """Do the job on a bench with this job's key; `on_step` is called after each measured step."""
         ...
 
 
@@ -49,7 +49,7 @@ class Executor(Protocol[AnyJob]):
 
 
 class BenchKeeper:
-    """Holds the bench of the last job for the next one, which mostly has the same config."""
+    """Keeps the bench of the last job for the next one, which usually has the same config."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -65,7 +65,7 @@ class BenchKeeper:
 
 
 class InProcess:
-    """Does each job here when it is submitted, with one thread: results may depend on the number of threads."""
+    """Does each job in this process when it is submitted, with one thread, as results may depend on their number."""
 
     workers = 1
 
@@ -97,7 +97,7 @@ def _work(job: Job) -> Any:
 
 
 class Processes:
-    """Processes of this machine with one thread each, every one with its own device.
+    """Processes on this machine with one thread and one device each.
 
     Args:
         pool: its workers were started with `_start_worker`.
@@ -127,9 +127,9 @@ def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor[Job
         yield InProcess(devices[0], on_step)
         return
     context = multiprocessing.get_context("spawn")
-    places, steps = context.Queue(), context.Queue()
+    device_queue, steps = context.Queue(), context.Queue()
     for device in devices:
-        places.put(device)
+        device_queue.put(device)
 
     def forward() -> None:
         while (config := steps.get()) is not None:
@@ -138,11 +138,11 @@ def local_executor(devices: list[str], on_step: OnStep) -> Iterator[Executor[Job
     listener = threading.Thread(target=forward, daemon=True)
     listener.start()
     try:
-        with worker_pool(len(devices), _start_worker, (places, steps)) as pool:
+        with worker_pool(len(devices), _start_worker, (device_queue, steps)) as pool:
             yield Processes(pool, len(devices))
     except BaseException as error:
-        # A worker that was ended may have held the queue's lock: nobody must wait for it.
-        for queue in (places, steps):
+        # A killed worker may still hold the queue's lock, so this process must not wait for it.
+        for queue in (device_queue, steps):
             queue.cancel_join_thread()
         if isinstance(error, BrokenProcessPool):
             raise GPTDynamicsError(

@@ -15,7 +15,7 @@ from gptdynamics.curriculum import Curriculum
 
 @dataclass
 class RunTiming:
-    """Seconds a run spent, and what a bare forward pass over the test set takes.
+    """Seconds spent on the parts of a run, and the time of a plain forward pass over the test set.
 
     Attributes:
         update: on optimiser updates.
@@ -23,9 +23,9 @@ class RunTiming:
         generation: on sampling and scoring text.
         gradients: on gradient products of each update.
         products: on pool x test gradient products.
-        forward: of one forward pass over as many tokens as the test set has, without padding and without logits.
+        forward: on one forward pass over as many tokens as the test set has, without padding and without logits.
         evaluations: number of loss measurements.
-        sampled, tied: tokens of generated texts, and those among them that rounding could have changed.
+        sampled, tied: number of sampled tokens, and of those that rounding errors could have changed.
     """
 
     update: float = 0.0
@@ -41,13 +41,13 @@ class RunTiming:
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Add the time spent within to one of the parts."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         yield
-        setattr(self, part, getattr(self, part) + time.perf_counter() - began)
+        setattr(self, part, getattr(self, part) + time.perf_counter() - start)
 
     @property
     def seconds(self) -> float:
-        """All of them, except what came before the first step."""
+        """Total time, without the setup before the first step."""
         return self.update + self.loss + self.generation + self.gradients + self.products
 
     @property
@@ -61,10 +61,10 @@ class KernelCheckpoint:
     """How exact the projected gradient products at one step of a run are.
 
     Attributes:
-        step: after so many updates.
-        error: root mean square error of a product over the product of the two gradients' norms, estimated with a second
-            seed on a sample of pairs.
-        covered: share of the squared gradient that the products are of.
+        step: number of updates before it.
+        error: root mean square error of a product, relative to the product of the two gradients' norms; estimated with
+            a second seed on a sample of pairs.
+        covered: share of the squared gradient norm that the products include.
         not_covered: names of trainable parameters that the products leave out.
     """
 
@@ -75,7 +75,7 @@ class KernelCheckpoint:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> KernelCheckpoint:
-        """From the result of `dataclasses.asdict`, also after it was JSON."""
+        """From the result of `dataclasses.asdict`, also after a round trip through JSON."""
         return cls(**(dict(values) | {"not_covered": tuple(values["not_covered"])}))
 
 
@@ -86,7 +86,7 @@ class RunKernel:
     Attributes:
         columns: of the random matrices.
         seed: of the random matrices.
-        checkpoints: how exact the products are, in the order of their steps.
+        checkpoints: errors of the products, in the order of their steps.
     """
 
     columns: int
@@ -107,10 +107,10 @@ class Run:
         metrics: `[len(step) or len(generation_step), M]` float32 by metric; NaN where an example does not have the
             metric.
         gradients: `grad_dot`, `update_dot`: `[T, M]` float32, for each update; empty if not recorded.
-        products: for the step after which they were taken, `[N, M]` float32 inner products of the gradients of pool
-            and test examples; empty if not recorded.
+        products: `[N, M]` float32 inner products of the gradients of pool and test examples, by step; empty if not
+            recorded.
         kernel: how `products` were projected; None: they are exact, or there are none.
-        timing: where the time went.
+        timing: seconds spent on the parts of the run.
     """
 
     name: str

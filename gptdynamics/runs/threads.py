@@ -1,4 +1,4 @@
-"""How many threads torch computes with: numbers of a run may depend on it."""
+"""The number of torch threads, on which the results of a run may depend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[int]:
-    """Let torch compute with so many threads within; yields how many there were."""
+    """A context in which torch uses `count` threads; yields the previous number."""
     import torch
 
     before = torch.get_num_threads()

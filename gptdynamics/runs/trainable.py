@@ -11,17 +11,17 @@ from gptdynamics.errors import SettingsError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What query, key and value projections are called in GPT-NeoX, GPT-2, and Llama and its kin.
+# Names of the query, key and value projections in GPT-NeoX, GPT-2, Llama and similar models.
 QUERY_KEY_VALUE = ("query_key_value", "c_attn", "q_proj", "k_proj", "v_proj", "qkv_proj")
 
 
 def trainable_copy(model: PreTrainedModel, settings: RunSettings) -> PreTrainedModel:
     """A copy of `model` to train; with `lora_rank`, only adapters on query, key and value are trainable (A.3).
 
-    The adapters' first values are drawn from torch's global generator: seed it before.
+    The adapters' initial values are drawn from torch's global generator: seed it before.
 
     Raises:
-        SettingsError: adapters are asked for, and the model has no projections of a known name.
+        SettingsError: `lora_rank` is set, but the model has no projections of a known name.
     """
     copied = copy.deepcopy(model)
     if not settings.lora_rank:
@@ -32,8 +32,8 @@ def trainable_copy(model: PreTrainedModel, settings: RunSettings) -> PreTrainedM
     targets = [name for name in QUERY_KEY_VALUE if name in names]
     if not targets:
         raise SettingsError(
-            f"{settings.base}: no query, key and value projections for LoRA "
-            f"(none of {', '.join(QUERY_KEY_VALUE)}); give lora_rank = 0"
+            f"{settings.base}: the model has no query, key and value projections for LoRA "
+            f"(none of {', '.join(QUERY_KEY_VALUE)}). Set lora_rank = 0"
         )
     adapters = LoraConfig(
         r=settings.lora_rank,
@@ -42,5 +42,5 @@ def trainable_copy(model: PreTrainedModel, settings: RunSettings) -> PreTrainedM
         target_modules=targets,
         fan_in_fan_out="c_attn" in targets,
     )
-    # Keeps the model's class, so that everything after this treats it as the plain model it was.
+    # Keeps the model's class, so that later code can treat it as the plain model.
     return inject_adapter_in_model(adapters, copied)

@@ -23,16 +23,16 @@ from gptdynamics.settings.kernels import KernelSettings
 
 
 def _forward_seconds(model: torch.nn.Module, tokens: int, lengths: list[int]) -> float:
-    """Time of one forward pass over `tokens` tokens without padding: the fastest of three, scaled."""
+    """Seconds of one forward pass over `tokens` tokens without padding, scaled from the fastest of three passes."""
     length = max(1, int(np.mean(lengths)))
     rows = max(1, min(2048 // length, tokens // length))
     batch = torch.ones((rows, length), dtype=torch.long, device=next(model.parameters()).device)
     best = float("inf")
     with torch.no_grad():
         for _ in range(3):
-            began = time.perf_counter()
+            start = time.perf_counter()
             pass_forward(model, batch)
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.perf_counter() - start)
     return best * tokens / batch.numel()
 
 
@@ -46,9 +46,9 @@ def train_run(
     curriculum: Curriculum | None = None,
     kernels: KernelSettings | None = None,
 ) -> Run:
-    """Train a copy of `base` on a run's curriculum and measure every test example meanwhile.
+    """Train a copy of `base` on a run's curriculum and measure every test example at its steps.
 
-    The training loss is the mean of the batch's own mean losses; AdamW with linear decay (tables 5 and 7).
+    The training loss is the mean over the batch of each example's mean loss; AdamW with linear decay (tables 5 and 7).
 
     Args:
         base: the model every run starts from; it is not changed.
@@ -56,9 +56,9 @@ def train_run(
         test_set: what is measured.
         settings: of the config.
         run: name of the run.
-        on_step: called with the number of updates done, after each measurement.
-        curriculum: `[steps][batch]` pool ids to train on instead of those that the run's name draws.
-        kernels: take the run's kernel, where it does not record exact products.
+        on_step: called with the number of updates so far, after each measurement.
+        curriculum: `[steps][batch]` pool ids to train on. Default: drawn with the run's seed.
+        kernels: settings of the run's kernel, if it is to be computed; runs that record exact products have none.
 
     Raises:
         DivergedRunError: the loss of a batch or of a test example is not finite.
@@ -78,10 +78,10 @@ def train_run(
     elif kernels:
         record = KernelRecord(model, examples, test_set.tokenized, len(curriculum), kernels)
     measurements = Measurements(test_set, settings, run, model.device, timing)
-    for done in updates.iterate(pool, curriculum, rates, timing, exact):
-        measurements.take(model, done, last=done == len(curriculum))
+    for step in updates.iterate(pool, curriculum, rates, timing, exact):
+        measurements.take(model, step, last=step == len(curriculum))
         if record:
             with timing.timed("products"):
-                record.take_products(done)
-        on_step(done)
+                record.take_products(step)
+        on_step(step)
     return measurements.as_run(curriculum, rates, record)

@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 
 
 class AroundUpdates(Protocol):
-    """What is taken around each update of a run."""
+    """Callbacks before and after each update of a run."""
 
     def before_update(self) -> None:
-        """Called when the weights have their gradients, before they are updated."""
+        """Called after the backward pass, before the weights are updated."""
 
     def after_update(self) -> None:
         """Called after the update."""
 
     def no_update(self) -> None:
-        """Called in place of both for a batch without examples."""
+        """Called instead of both for a batch without examples."""
 
 
 class Updates:
-    """AdamW on the mean of the batch's own mean losses (tables 5 and 7): `loss`, backward, `step`.
+    """AdamW on the mean over the batch of each example's mean loss (tables 5 and 7): `loss`, backward, `step`.
 
     Attributes:
         model: a trainable copy of the base model, in evaluation mode except within `loss`.
-        mixed: the precision that passes are made in.
+        mixed: context that sets the precision of forward passes.
         optimizer: of the trainable weights.
 
     Args:
         base: the model the run starts from; it is not changed.
         settings: of the config.
-        entropy: of the random numbers: adapters' first values, dropout.
+        entropy: of the random numbers: initial values of adapters, dropout.
     """
 
     def __init__(self, base: PreTrainedModel, settings: RunSettings, entropy: Sequence[int]) -> None:
@@ -82,14 +82,14 @@ class Updates:
     ) -> Iterator[int]:
         """Make the updates of a curriculum, one after the other.
 
-        An empty batch makes no update: weights and optimiser stay as they are, and its learning rate passes.
+        An empty batch makes no update: weights and optimiser do not change, and its learning rate is skipped.
 
         Args:
             pool: tokenised examples by id.
             curriculum: `[steps][batch]` ids.
             learning_rate: `[steps]`, of each update.
-            timing: where the time is noted.
-            record: is told of each update.
+            timing: the time spent is added to it.
+            record: called before and after each update.
 
         Yields:
             The number of batches trained on: 0, and then after each one.

@@ -1,4 +1,4 @@
-"""Processes that work in parallel, and that end when nobody waits for them any more."""
+"""Processes that work in parallel, and that end with the process that started them."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def begin_worker() -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 
 
-def _end_with_the_parent() -> None:
-    """Otherwise a worker whose parent was killed would wait for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent does, because a worker whose parent was killed would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,1 +1,1 @@
-"""Settings of each verb: a dataclass is its command line, its TOML file and the argument of its function."""
+"""Settings of each command: a dataclass declares its command line, its TOML file and its function's arguments."""

@@ -13,9 +13,9 @@ class CacheSettings:
     """What is listed or cleared.
 
     Attributes:
-        kind: only these kinds. Default: all, and folders that earlier versions left.
-        clear: remove them; what is needed again is made again.
-        yes: do not ask first.
+        kind: only these kinds. Default: all kinds, and folders of earlier versions.
+        clear: remove them; they are computed again when they are needed.
+        yes: do not ask for confirmation.
     """
 
     kind: Annotated[tuple[str, ...], CommandLine(positional=True)] = ()

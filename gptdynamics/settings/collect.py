@@ -21,10 +21,10 @@ class RaySettings:
     Attributes:
         address: `<host>:<port>` of its head node, or `auto`. Default: $RAY_ADDRESS, or the cluster that this machine
             belongs to.
-        cpus: CPUs that Ray keeps for a worker, which computes with one thread in any case.
-        gpus: GPUs that Ray keeps for a worker; with a fraction, several share one. Default: one where the cluster has
-            GPUs and the device is not `cpu`, else none.
-        patience: seconds to wait while no node could take a worker.
+        cpus: CPUs that Ray reserves for a worker, which always computes with one thread.
+        gpus: GPUs that Ray reserves for a worker; with a fraction, several workers share one. Default: 1 if the cluster
+            has GPUs and the device is not `cpu`, else 0.
+        patience: seconds to wait while no node has room for a worker.
     """
 
     address: str | None = None
@@ -35,8 +35,8 @@ class RaySettings:
     def __post_init__(self) -> None:
         if self.address is not None and self.address.startswith("ray://"):
             raise SettingsError(
-                f"ray address {self.address}: collect runs on a node of the cluster, not through a Ray client: "
-                "give <host>:<port> of the head node, and start it on a node"
+                f"ray address {self.address}: collect cannot run through a Ray client. Start it on a node of the "
+                "cluster, and give <host>:<port> of the head node"
             )
         try:
             check_fields(self, dict.fromkeys(("cpus", "gpus", "patience"), RATE))
@@ -49,9 +49,9 @@ class RaySettings:
 
 _RUN_DEFAULTS = {
     "learning_rate": "the config's, or the usual one of its size, in the bundled plans",
-    "pool_size": "200, or all there are",
-    "subset": "128 of 200, the same share of fewer",
-    "test_examples": "200, or all there are",
+    "pool_size": "200, or all rows if there are fewer",
+    "subset": "128 of 200, the same share of fewer rows",
+    "test_examples": "200, or all rows if there are fewer",
     "lora_rank": "0, all weights",
     "text_tokenizer": "the task's, else by the script of its references",
 }
@@ -63,21 +63,21 @@ class CollectCommand:
 
     Attributes:
         configs: <task>_<size>, e.g. rte_nano; or see --plan.
-        output: dataset folder to write to, or to go on with.
-        plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file: its configs, all or those named.
+        output: dataset folder to write to, or to continue.
+        plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file: all of its configs, or those that are named.
         runs: collect runs 0 to RUNS-1.
-        kernels: take the kernels (products of all pool and test gradients) of so many training runs, the first ones.
-        kernels_of: take the kernels of these runs, too, e.g. 0004.
-        kernel: how kernels are taken, by name.
-        counterfactuals: repeat a run with random rows left out, so many times: RUN=COUNT, e.g. 0004=24.
+        kernels: compute the kernels (products of all pool and test gradients) of the first KERNELS training runs.
+        kernels_of: also compute the kernels of these runs, e.g. 0004.
+        kernel: how kernels are computed, by name.
+        counterfactuals: repeat a run COUNT times with random rows left out: RUN=COUNT, e.g. 0004=24.
         data: folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.
-        run: settings of the runs that are not those of the config in the bundled plans, by name.
+        run: settings of the runs that replace those of the bundled plans, by name.
         workers: processes, one thread each.
         device: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
         executor: `local` (this machine), or `ray` (a Ray cluster).
         ray: settings of the Ray cluster, by name.
-        push_to: a dataset repository <owner>/<name>: each run goes there when it ends.
-        no_texts: with --push-to: as `gptdynamics push --no-texts`.
+        push_to: a dataset repository <owner>/<name>: push each run to it when it ends.
+        no_texts: with --push-to: as in `gptdynamics push --no-texts`.
     """
 
     output: Annotated[Path, CommandLine(aliases=("out",))]
@@ -93,7 +93,7 @@ class CollectCommand:
         Mapping[str, Any],
         ChangesOf(RunSettings, omit=("config",), defaults=_RUN_DEFAULTS, aliases={"pool_size": ("pool",)}),
     ] = field(default_factory=dict)
-    workers: Annotated[int | None, CommandLine(default="one a GPU, or one a core")] = None
+    workers: Annotated[int | None, CommandLine(default="one per GPU, or one per core")] = None
     device: str = "auto"
     executor: str = "local"
     ray: Annotated[Mapping[str, Any], ChangesOf(RaySettings, prefix="ray_")] = field(default_factory=dict)
@@ -103,8 +103,8 @@ class CollectCommand:
     def __post_init__(self) -> None:
         if self.plan is not None and (self.run or self.runs is not None):
             names = [*sorted(self.run), *([] if self.runs is None else ["runs"])]
-            given = ", ".join(f"--{name.replace('_', '-')}" for name in names)
-            raise SettingsError(f"--plan fixes the settings of its configs: leave out {given}, or edit the plan")
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+            raise SettingsError(f"--plan fixes the settings of its configs: leave out {flags}, or edit the plan")
         if self.plan is None and not self.configs:
             raise SettingsError("nothing to collect: name configs, such as rte_nano, or give --plan")
         if self.executor not in ("local", "ray"):

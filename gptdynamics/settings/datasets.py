@@ -20,7 +20,7 @@ class PlanSettings:
     Attributes:
         plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file.
         each: list every run with its split and seed.
-        throughput: estimate hours on `v100`, `a100`, `h100`, this machine's `cpu`, or at so many TFLOP/s.
+        throughput: estimate hours on `v100`, `a100`, `h100`, this machine's `cpu`, or at a number of TFLOP/s.
     """
 
     plan: Source = "paper"
@@ -30,10 +30,10 @@ class PlanSettings:
 
 @dataclass(frozen=True)
 class StatusSettings:
-    """Which collection is looked at.
+    """Which collection is shown.
 
     Attributes:
-        dataset: dataset folder that is collected into.
+        dataset: dataset folder of the collection.
         plan: `paper`, `nano`, `smollm2`, `smollm2_gpu`, or a TOML file: its configs.
     """
 
@@ -58,8 +58,8 @@ class ImportSettings:
 
     Attributes:
         release: folder of a release in the paper authors' layout, or its Hub id.
-        output: dataset folder to write to, or to go on with.
-        last: where a step occurs with different values or batches, take the last.
+        output: dataset folder to write to, or to continue.
+        last: if a step occurs with different values or batches, use the last occurrence.
     """
 
     release: Source
@@ -87,13 +87,13 @@ class PushOptions:
     """How a dataset is pushed.
 
     Attributes:
-        private: make the repository a private one.
-        branch: branch to change; made from main if it is not there.
-        tag: name the commit.
+        private: make the repository private.
+        branch: branch to change; created from main if it does not exist.
+        tag: tag for the commit.
         create_pr: open a pull request instead of changing the branch.
-        no_texts: leave out texts of tasks whose rows are not our own.
-        replace: let runs take the place of others of the same name and settings.
-        dry_run: say what would go up, and stop.
+        no_texts: leave out the texts of tasks whose rows this package does not generate.
+        replace: replace runs of the same name and settings that are already there.
+        dry_run: list what would be uploaded, and stop.
     """
 
     private: bool = False
@@ -111,7 +111,7 @@ class PushSettings(PushOptions):
 
     Attributes:
         dataset: dataset folder.
-        repo: dataset repository <owner>/<name>; made if it is not there.
+        repo: dataset repository <owner>/<name>; created if it does not exist.
     """
 
     dataset: Folder
@@ -123,9 +123,9 @@ class PushBaseSettings:
     """Which base model is published, and where.
 
     Attributes:
-        repo: model repository <owner>/<name>; made if it is not there.
+        repo: model repository <owner>/<name>; created if it does not exist.
         folder: folder of a base model of your own.
-        private: make the repository a private one.
+        private: make the repository private.
     """
 
     repo: Source

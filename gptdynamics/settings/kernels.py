@@ -1,4 +1,4 @@
-"""How kernels are taken along a run."""
+"""Settings of the kernels of a run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def spaced_steps(updates: int, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class KernelSettings:
-    """How the gradient products of all pool and test examples, a kernel, are taken along a run.
+    """How kernels, the gradient products of all pool and test examples, are computed along a run.
 
     Attributes:
-        checkpoints: steps of a run at which its kernel is taken: before the first update, then evenly spread.
-        columns: columns of the random matrices that gradients are projected by; more make the error smaller.
+        checkpoints: number of steps at which a run's kernel is computed: before the first update, then evenly spaced.
+        columns: columns of the random matrices that project gradients; more columns make the error smaller.
         seed: seed of these matrices.
-        memory: GiB that projected gradients may take beside the model.
+        memory: GiB for projected gradients, in addition to the model.
     """
 
     checkpoints: int = 6
@@ -32,5 +32,5 @@ class KernelSettings:
         check_fields(self, {"checkpoints": COUNT, "columns": COUNT, "seed": SEED, "memory": Range(above=True)})
 
     def steps(self, updates: int) -> list[int]:
-        """The steps, in a run of so many updates, at which its kernel is taken."""
+        """The steps at which the kernel of a run with this number of updates is computed."""
         return spaced_steps(updates, self.checkpoints)

@@ -1,4 +1,4 @@
-"""Tasks that are declared, not programmed: a few lines of TOML, of a user's own or kept in a dataset folder."""
+"""Tasks that are declared in a few lines of TOML, by a user or by a dataset folder, instead of programmed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_toml, read_bytes
 from gptdynamics.tasks.task import Row, Task
 
-# What a file may say, with the class attribute that it becomes.
+# The keys that a file may have, with the class attributes that they become.
 _TEXTS = {"prompt": "plain", "target": "target_template", "references": "references_field"} | {
     name: name for name in ("name", "scenario", "text_tokenizer")
 }
@@ -23,7 +23,7 @@ _LISTS = ("labels", "instructions")
 
 
 class _Declared(Task):
-    """Rows are examples already: what made them is not known here."""
+    """A task of which only labels and metrics are stored: its rows are examples already."""
 
     fields: ClassVar[dict[str, type]] = {"prompt": str, "target": str}
     plain = "{prompt}"
@@ -35,8 +35,8 @@ class _Declared(Task):
         self, row: Row, index: int, where: str, source: Mapping[str, str], template: int | None = None
     ) -> Example:
         raise DataError(
-            f"{where}: what is kept of task {self.name} has its labels and metrics, and not the Python code that makes "
-            "examples of rows. Name its file with --task-file"
+            f"{where}: the dataset stores the labels and metrics of task {self.name}, but not the Python code that "
+            "makes examples of rows. Name the task's file with --task-file"
         )
 
 
@@ -54,9 +54,9 @@ class _Templated(Task):
 
 
 def declared_task(name: str, labels: Iterable[str]) -> Task:
-    """A task that is known by its labels only, and not registered; without labels text is generated and scored.
+    """A task given by its labels only, and not registered; without labels, text is generated and scored.
 
-    Raises SettingsError if the labels are no texts, or fewer than two different ones.
+    Raises SettingsError if the labels are not texts, are not all different, or there is only one.
     """
     values: tuple[Any, ...] = tuple(labels)
     if not all(isinstance(label, str) and label.strip() for label in values):
@@ -68,32 +68,33 @@ def declared_task(name: str, labels: Iterable[str]) -> Task:
 
 
 def read_declaration(path: Path) -> dict[str, Any]:
-    """What a TOML file says of a task; raises DataError if it cannot be read or is not TOML."""
+    """The declaration of a task in a TOML file; raises DataError if it cannot be read or is not TOML."""
     return parse_toml(read_bytes(path), str(path))
 
 
-def task_class(values: Mapping[str, Any], kept: bool = False) -> type[Task]:
-    """The class of a task from what its TOML file says.
+def task_class(values: Mapping[str, Any], from_dataset: bool = False) -> type[Task]:
+    """The class of a task from its declaration.
 
     Args:
         values: `name`, `prompt`, `target`, and perhaps `labels`, `instructions`, `scenario`, `text_tokenizer`,
             `metrics`, and `references`, the field that has a list of them.
-        kept: whether it is of a dataset folder, which lacks `prompt` and `target` of a task that was a Python class.
+        from_dataset: whether a dataset folder stores it, which has no `prompt` and `target` of tasks that were Python
+            classes.
 
     Raises:
         SettingsError: a value is missing, unknown or of the wrong type, or a template is not a plain one.
     """
-    known = (*_TEXTS, *_LISTS, "metrics")
+    allowed = (*_TEXTS, *_LISTS, "metrics")
     for name, value in values.items():
-        if name not in known:
-            raise SettingsError(f"unknown {name!r}; a task has {', '.join(known)}")
+        if name not in allowed:
+            raise SettingsError(f"unknown {name!r}; a task has {', '.join(allowed)}")
         if name in _TEXTS and not isinstance(value, str):
             raise SettingsError(f"{name} = {value!r:.60} must be a text")
         if name in _LISTS and not (isinstance(value, list) and all(isinstance(each, str) for each in value)):
             raise SettingsError(f"{name} = {value!r:.60} must be a list of texts")
     templates = [name for name in ("prompt", "target") if name in values]
     for name in ("name", "prompt", "target"):
-        if name not in values and not (kept and not templates and name != "name"):
+        if name not in values and not (from_dataset and not templates and name != "name"):
             raise SettingsError(f"lacks {name}, as in " + ('name = "tickets"' if name == "name" else _EXAMPLE[name]))
     attributes: dict[str, Any] = {_TEXTS[name]: values[name] for name in _TEXTS if name in values}
     attributes |= {name: tuple(values[name]) for name in _LISTS if name in values}
@@ -119,29 +120,29 @@ def _slots(template: str) -> list[str]:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise SettingsError(f"template {template!r}: {error}; write a brace of the text twice") from error
-    for _, slot, spec, conversion in parts:
+        raise SettingsError(f"template {template!r}: {error}; write literal braces as {{{{ and }}}}") from error
+    for _, slot, format_spec, conversion in parts:
         if slot is None:
             continue
-        # What a file of somebody else's says is filled with texts, and asked nothing of them.
-        if not slot.isidentifier() or spec or conversion:
-            raise SettingsError(f"template {template!r}: {{{slot}}} must be the name of a field, and nothing more")
+        # A file of somebody else's must not reach attributes or items of the values that fill its templates.
+        if not slot.isidentifier() or format_spec or conversion:
+            raise SettingsError(f"template {template!r}: {{{slot}}} must be the name of a field and nothing else")
         slots.append(slot)
     return slots
 
 
 def _metrics(values: Any) -> tuple[str | Metric, ...]:
-    if not isinstance(values, list) or not all(isinstance(each, str | dict) for each in values):
+    if not isinstance(values, list) or not all(isinstance(value, str | dict) for value in values):
         raise SettingsError(f"metrics = {values!r:.60} must be a list of names")
     # TOML has no null, which stands for an infinite end.
     ends = {"least": None, "greatest": None}
-    return tuple(each if isinstance(each, str) else Metric.from_dict(ends | each) for each in values)
+    return tuple(value if isinstance(value, str) else Metric.from_dict(ends | value) for value in values)
 
 
 def declaration_of(task: Task) -> dict[str, Any]:
-    """What can be kept of a task without its code: all of a declared one; of a Python class no prompt and no target.
+    """What can be stored of a task without its code: all of a declared task; no prompt and target of a Python class.
 
-    It is the value of `read_declaration` of the file that `to_toml` of it is written to.
+    `read_declaration` gives it back from a file that was written with `to_toml`.
     """
     values: dict[str, Any] = {"name": task.name}
     if isinstance(task, _Templated):
@@ -161,12 +162,14 @@ def declaration_of(task: Task) -> dict[str, Any]:
     return values
 
 
-def declaration_differences(theirs: Mapping[str, Any], mine: Mapping[str, Any], here: str = "now") -> list[str]:
-    """What two declarations of one task say differently; code that only one of them can be kept of is no difference."""
+def declaration_differences(theirs: Mapping[str, Any], current: Mapping[str, Any], here: str = "now") -> list[str]:
+    """Differences between two declarations of one task, without templates if only one of them can have these."""
     code = {"prompt", "target", "references", "instructions", "scenario"}
-    left_out: set[str] = set() if ("prompt" in theirs) == ("prompt" in mine) else code
-    left, right = ({name: value for name, value in each.items() if name not in left_out} for each in (theirs, mine))
-    return value_differences(left, right, here)
+    ignored: set[str] = set() if ("prompt" in theirs) == ("prompt" in current) else code
+    left_values, right_values = (
+        {name: value for name, value in declaration.items() if name not in ignored} for declaration in (theirs, current)
+    )
+    return value_differences(left_values, right_values, here)
 
 
 def to_toml(values: Mapping[str, Any]) -> str:
@@ -178,6 +181,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, dict):
-        return f"{{ {', '.join(f'{name} = {_toml(each)}' for name, each in value.items())} }}"
-    # Basic strings of TOML are those of JSON, but for one more control character.
+        return f"{{ {', '.join(f'{name} = {_toml(item)}' for name, item in value.items())} }}"
+    # TOML's basic strings are JSON's, except that DEL must be escaped, too.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -60,7 +60,7 @@ class GeneratedTask(Task):
 
     Attributes:
         seed: of the rows.
-        block: what each row of a block is to be.
+        block: a description of each row of a block, for `draw`.
     """
 
     seed: int
@@ -82,16 +82,16 @@ class GeneratedTask(Task):
 
         Rows that are hard on purpose have the field `hard`.
         """
-        rng, seen = random.Random(self.seed), set[Hashable]()
+        rng, drawn_keys = random.Random(self.seed), set[Hashable]()
         splits: dict[Split, list[Row]] = {"train": [], "eval": []}
         for rows in splits.values():
             while len(rows) < ROWS:
                 block = list(self.block)
                 rng.shuffle(block)
                 for slot in block:
-                    while self.key(row := self.draw(rng, slot)) in seen:
+                    while self.key(row := self.draw(rng, slot)) in drawn_keys:
                         pass
-                    seen.add(self.key(row))
+                    drawn_keys.add(self.key(row))
                     rows.append(row)
             del rows[ROWS:]
         return splits[split]

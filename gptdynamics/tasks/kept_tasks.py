@@ -1,4 +1,4 @@
-"""Tasks that dataset folders keep, as TOML in their folder `own_tasks`: known wherever such a folder is opened."""
+"""Tasks stored in dataset folders, as TOML files in `own_tasks`: available once such a folder is opened."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gptdynamics.tasks.declared import read_declaration, task_class
 from gptdynamics.tasks.task import Task
 from gptdynamics.tasks.user_tasks import checked_task
 
-# A path by name. Worker processes inherit the environment.
+# JSON, path by task name. Worker processes inherit the environment.
 _VARIABLE = "GPTDYNAMICS_KEPT_TASKS"
 FOLDER = "own_tasks"
 
 
 def remember_kept_tasks(root: Path) -> None:
-    """Know the tasks that a dataset folder keeps, here and in processes that are started from now on.
+    """Make the tasks stored in a dataset folder available, here and in processes that are started later.
 
-    Of two folders that keep a task of one name, the one that was opened last is asked. Files are read, and their
-    faults raised, only when a task is asked for.
+    If two folders store a task of the same name, the folder opened last is used. A file is read, and checked, only
+    when its task is needed.
     """
-    # Not resolved: in a copy of what the Hub has, files are links to others without an ending.
-    found = {path.stem: str(path.absolute()) for path in sorted((root / FOLDER).glob("*.toml"))}
-    if found.items() <= _paths().items():
+    # Not resolved: in the Hub's cache, files are links to others whose names have no suffix.
+    paths = {path.stem: str(path.absolute()) for path in sorted((root / FOLDER).glob("*.toml"))}
+    if paths.items() <= _paths().items():
         return
-    os.environ[_VARIABLE] = json.dumps(_paths() | found)
+    os.environ[_VARIABLE] = json.dumps(_paths() | paths)
 
 
 def kept_task_texts() -> list[tuple[str, str]]:
@@ -37,7 +37,7 @@ def kept_task_texts() -> list[tuple[str, str]]:
 
 
 def use_kept_texts(texts: list[tuple[str, str]], folder: Path) -> None:
-    """Know these tasks (see `kept_task_texts`), written to a folder, and forget all others."""
+    """Write these tasks (see `kept_task_texts`) to a folder and make them, and no others, available."""
     os.environ.pop(_VARIABLE, None)
     for name, text in texts:
         path = folder / FOLDER / name
@@ -47,12 +47,12 @@ def use_kept_texts(texts: list[tuple[str, str]], folder: Path) -> None:
 
 
 def kept_names() -> list[str]:
-    """Names of the tasks that opened dataset folders keep."""
+    """Names of the tasks stored in opened dataset folders."""
     return [name for name, path in _paths().items() if Path(path).is_file()]
 
 
 def kept_task(name: str) -> Task | None:
-    """The task of this name that an opened dataset folder keeps; None if none does.
+    """The task of this name that is stored in an opened dataset folder; None if there is none.
 
     Raises:
         SettingsError: the file does not describe it.
@@ -70,12 +70,14 @@ def read_kept_task(path: Path) -> Task:
 @lru_cache(maxsize=64)
 def _read(path: Path, changed: int, size: int) -> Task:
     try:
-        task = checked_task(task_class(read_declaration(path), kept=True), kept=True)
+        task = checked_task(task_class(read_declaration(path), from_dataset=True), from_dataset=True)
     except GPTDynamicsError as error:
         message = str(error).removeprefix(f"{path}: ")
-        raise SettingsError(f"{path}: {message}. Restore the file, or name the task's own with --task-file") from error
+        raise SettingsError(
+            f"{path}: {message}. Restore the file, or name the task's original file with --task-file"
+        ) from error
     if task.name != path.stem:
-        raise SettingsError(f"{path}: name = {task.name!r} is not that of the file. Restore the file")
+        raise SettingsError(f"{path}: name = {task.name!r} must be the name of the file. Restore the file")
     return task
 
 

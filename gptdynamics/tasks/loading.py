@@ -14,7 +14,7 @@ from gptdynamics.parsing import parse_object, replace_surrogates
 from gptdynamics.tasks.mixture import Mixture
 from gptdynamics.tasks.task import HubSource, Row, Split, Task
 
-# Key in an example's source: how many halves of surrogate pairs in its row were replaced by U+FFFD.
+# Key in an example's source: how many unpaired surrogates in its row were replaced by U+FFFD.
 REPLACED = "replaced_surrogates"
 _SPLITS: dict[str, Split] = {"pool": "train", "test": "eval"}
 _Located = tuple[Row, str, dict[str, str]]
@@ -39,12 +39,12 @@ def _parse_row(content: bytes, where: str) -> Row:
         return parse_object(content, where)
     except DataError as error:
         if content.lstrip(_BLANK).startswith(b"["):
-            raise DataError(f"{error}. Write one row a line, as JSON objects, and no list around them") from error
+            raise DataError(f"{error}. Write one JSON object per line, without a list around them") from error
         raise
 
 
 def _hub_rows(task: Task, split: Split, count: int) -> Iterator[_Located]:
-    """The first `count` rows: a split of the Hub may have millions."""
+    """The first `count` rows, because a split on the Hub may have millions."""
     if task.hub is None:
         raise DataError(f"task {task.name} has no Hub dataset: give local rows with --data DIR")
     from datasets import load_dataset
@@ -77,7 +77,7 @@ def _hub_rows(task: Task, split: Split, count: int) -> Iterator[_Located]:
 
 
 def _commit(hub: HubSource) -> str:
-    """The commit that a source's revision names now, so that rows say what was read also where that is a branch."""
+    """The commit that a source's revision points to, so that rows name what was read even if it is a branch."""
     if re.fullmatch("[0-9a-f]{40}", hub.revision):
         return hub.revision
     from huggingface_hub import HfApi
@@ -113,26 +113,26 @@ def _task_examples(
     examples = []
     for number, (row, where, source) in enumerate(located):
         template = task.draw_template(split, number) if instruct else None
-        whole, replaced = replace_surrogates(dict(row))
+        cleaned, replaced = replace_surrogates(dict(row))
         if replaced:
             source = replace_surrogates(source)[0] | {REPLACED: str(replaced)}
-        examples.append(task.example(whole, number * spread[0] + spread[1], where, source, template))
+        examples.append(task.example(cleaned, number * spread[0] + spread[1], where, source, template))
     if len(examples) < count:
         option = "--pool" if split == "train" else "--test-examples"
         remedy = f"give {option} {len(examples)}" if examples else "give some"
-        raise DataError(f"task {task.name} has {len(examples)} {split} rows, {count} are asked for: {remedy}")
+        raise DataError(f"task {task.name} has {len(examples)} {split} rows, but {count} are needed: {remedy}")
     return examples[:count]
 
 
 def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None = None) -> list[Example]:
     """The first `count` examples of a task's pool or test set; of a mixture, of each of its tasks.
 
-    Every row of a file is checked, used or not; blank lines are none. Half of a surrogate pair, which JSON can escape
-    but no text can hold, becomes U+FFFD, and the example's source says how many there were. Ids are row numbers; in a
-    mixture of P tasks, row r of its task p has id `r * P + p`, so that an example keeps its id when more are asked for.
+    Every row of a file is checked, used or not; blank lines are skipped. An unpaired surrogate, which JSON can escape
+    but UTF-8 cannot hold, becomes U+FFFD, and the example's source counts them. Ids are row numbers; in a mixture of P
+    tasks, row r of its task p has id `r * P + p`, so that an example keeps its id when more rows are loaded.
 
     Args:
-        task: whose rows.
+        task: the task or mixture.
         part: `pool` (train rows) or `test` (eval rows).
         count: how many examples.
         data: folder with `<task>/train.jsonl` and `<task>/eval.jsonl`; None: generated or from the Hub.
@@ -144,27 +144,29 @@ def load_examples(task: Task | Mixture, part: str, count: int, data: Path | None
     parts = task.parts if part == "pool" else task.test_parts
     examples = [
         example
-        for index, each in enumerate(parts)
-        for example in _task_examples(each, split, count, data, (len(parts), index), task.scenario == "instruct")
+        for index, part_task in enumerate(parts)
+        for example in _task_examples(part_task, split, count, data, (len(parts), index), task.scenario == "instruct")
     ]
     return sorted(examples, key=lambda example: example.id)
 
 
 def count_rows(task: Task | Mixture, part: str, data: Path | None) -> int | None:
-    """How many rows there are for a pool or a test set; of a mixture, of its smallest task. None: only the Hub knows.
+    """Number of rows for a pool or a test set; for a mixture, of its smallest task. None if they are on the Hub.
 
     Raises DataError if a file is missing or cannot be read.
     """
     split = _SPLITS[part]
     counts = []
-    for each in task.parts if part == "pool" else task.test_parts:
-        generate: Any = getattr(each, "rows", None)
+    for part_task in task.parts if part == "pool" else task.test_parts:
+        generate: Any = getattr(part_task, "rows", None)
         if generate is not None:
             counts.append(len(generate(split)))
         elif data is None:
             return None
         else:
-            counts.append(sum(bool(line.strip(_BLANK)) for line in _lines(_jsonl_path(each, split, data), each)))
+            counts.append(
+                sum(bool(line.strip(_BLANK)) for line in _lines(_jsonl_path(part_task, split, data), part_task))
+            )
     return min(counts)
 
 
@@ -184,9 +186,9 @@ def _lines(path: Path, task: Task) -> Iterator[bytes]:
 
 
 def replaced_note(task: str, examples: Iterable[Example]) -> str | None:
-    """One line about rows whose texts had halves of surrogate pairs; None: none had."""
+    """One line about rows whose texts had unpaired surrogates; None if there are no such rows."""
     rows = sum(REPLACED in example.source for example in examples)
     if not rows:
         return None
     have = "1 row has" if rows == 1 else f"{rows} rows have"
-    return f"{task}: {have} half of a surrogate pair, as of an emoji that was cut; U+FFFD was put in its place"
+    return f"{task}: {have} an unpaired surrogate, such as half of a cut emoji; it is replaced by U+FFFD"

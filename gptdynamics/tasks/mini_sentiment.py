@@ -155,8 +155,8 @@ class Review:
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
         self.thing = rng.choice(THINGS)
-        every = [(noun, style) for style, nouns in self.thing.aspects.items() for noun in nouns.split()]
-        (self.aspect, self.style), (self.other, other_style) = rng.sample(every, 2)
+        aspects = [(noun, style) for style, nouns in self.thing.aspects.items() for noun in nouns.split()]
+        (self.aspect, self.style), (self.other, other_style) = rng.sample(aspects, 2)
         name = f"the {self.thing.noun} {rng.choice(self.thing.details.split('|'))}"
         full = f"the {self.aspect} {self.thing.of} {name}"
         self.subjects = {

@@ -103,7 +103,7 @@ inn | dogs | yes | welcomes dogs | lets guests bring dogs
 inn | children | no | admits no children | turns children away
 inn | credit | no | expects guests to pay at once | never lets guests pay later
 """)
-# Subject, which of kind, place and other facts there must be, and a sentence that says them all.
+# Subjects, the facts that are needed (kind, place, rest) and a sentence that says them all.
 FRAMES = _table("""
 person town inn | kind place rest | {s}, {kind} {place}, {rest}
 person town inn | kind place rest | {s} is {kind} {place} and {rest}
@@ -160,9 +160,9 @@ def _wording(rng: random.Random, subject: str, name: str, facts: Sequence[Fact])
     kind, place = by_name.get(KIND[subject]), by_name.get(PLACE[subject])
     rest = [fact for fact in facts if fact not in (kind, place)]
     rng.shuffle(rest)
-    given = {"kind": kind, "place": place, "rest": rest}
-    parts = ([part for part, value in given.items() if value], ["any"])
-    frames = [frame for subjects, needs, frame in FRAMES if subject in subjects.split() and needs.split() in parts]
+    parts_by_name = {"kind": kind, "place": place, "rest": rest}
+    available = ([part for part, value in parts_by_name.items() if value], ["any"])
+    frames = [frame for subjects, needs, frame in FRAMES if subject in subjects.split() and needs.split() in available]
     frame = rng.choice(frames)
     listed_facts = [fact for fact in (kind, place) if fact] + rest if "{all}" in frame else rest
     phrases = [rng.choice(fact.phrases) for fact in listed_facts]
@@ -222,9 +222,9 @@ class MiniTriples(GeneratedTask):
             fitting = [line for line in HARD_RELATIONS if line[0] == subject]
             lines.insert(rng.randrange(count), rng.choice(fitting))
         facts = [_fact(rng, line) for line in lines]
-        wanted, tries = rng.choice((2, 3)), 0
+        reference_count, tries = rng.choice((2, 3)), 0
         references: list[str] = []
-        while len(references) < wanted and (tries := tries + 1) < 50:
+        while len(references) < reference_count and (tries := tries + 1) < 50:
             text = _wording(rng, subject, name, facts)
             if text and text not in references:
                 references.append(text)

@@ -15,9 +15,9 @@ class Mixture:
     """Tasks that a run trains on together, with instructions.
 
     Attributes:
-        name: of the mixture, as configs begin with it.
+        name: of the mixture; names of configs begin with it.
         parts: the tasks whose rows runs train on; each needs instructions.
-        test_parts: the tasks whose rows are followed, some of `parts`.
+        test_parts: the tasks whose rows are in the test set, some of `parts`.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Mixture:
         names = [task.name for task in self.parts]
         followed = [task.name for task in self.test_parts]
         if not names or not followed:
-            raise SettingsError(f"mixture {self.name} needs tasks to train on and tasks to follow")
-        for each in (names, followed):
-            if twice := sorted({name for name in each if each.count(name) > 1}):
+            raise SettingsError(f"mixture {self.name} needs tasks to train on and tasks to measure")
+        for listed in (names, followed):
+            if twice := sorted({name for name in listed if listed.count(name) > 1}):
                 raise SettingsError(f"mixture {self.name} has {', '.join(twice)} twice")
         if unknown := [name for name in followed if name not in names]:
-            raise SettingsError(f"mixture {self.name} follows {', '.join(unknown)} without training on it")
+            raise SettingsError(f"mixture {self.name} measures {', '.join(unknown)} without training on it")
         if plain := [task.name for task in self.parts if not task.instructions]:
             raise SettingsError(f"mixture {self.name}: {', '.join(plain)} has no instructions")
 
@@ -44,7 +44,7 @@ class Mixture:
 
     @property
     def metrics(self) -> tuple[str | Metric, ...]:
-        """Every metric that one of the tasks is followed by, `loss` first."""
+        """Every metric that is measured for one of the tasks, `loss` first."""
         return tuple(dict.fromkeys(metric for task in self.test_parts for metric in task.metrics))
 
     @property

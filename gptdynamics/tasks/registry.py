@@ -38,12 +38,12 @@ def is_of_package(name: str) -> bool:
 
 
 def is_registered(name: str) -> bool:
-    """Whether a task is of the package or of a task file, and not only declared by a dataset folder."""
+    """Whether the package or a task file defines a task; a dataset folder that stores it does not count."""
     return name in _registered()
 
 
 def task_names() -> list[str]:
-    """Names of all tasks, those of task files and of opened dataset folders among them."""
+    """Names of all tasks, including those of task files and of opened dataset folders."""
     return list(dict.fromkeys([*_registered(), *kept_names()]))
 
 
@@ -52,7 +52,7 @@ def _find(name: str) -> Task | Mixture | None:
 
 
 def get_task(name: str) -> Task | Mixture:
-    """The task or mixture called `name`: of the package, else of a task file, else of an opened dataset folder.
+    """The task or mixture called `name`: from the package, else a task file, else an opened dataset folder.
 
     Raises SettingsError, which lists the known tasks, if there is none.
     """
@@ -60,7 +60,7 @@ def get_task(name: str) -> Task | Mixture:
     if task is None:
         raise SettingsError(
             f"unknown task {name!r}; known tasks: {', '.join(task_names())}. "
-            f"Name the file of a task of your own with --task-file, or in ${VARIABLE}"
+            f"If it is a task of your own, name its file with --task-file, or in ${VARIABLE}"
         )
     return task
 
@@ -69,14 +69,14 @@ def get_single_task(name: str) -> Task:
     """The task called `name`; raises SettingsError if there is none, or it is a mixture."""
     task = get_task(name)
     if isinstance(task, Mixture):
-        raise SettingsError(f"{name} is a mixture of tasks, and an example is of one of them")
+        raise SettingsError(f"{name} is a mixture of tasks; name one of them")
     return task
 
 
 def generates(example: Example) -> bool:
-    """Whether text is generated for an example and scored, and not compared with labels.
+    """Whether text is generated and scored for an example; else its target is compared with labels.
 
-    An example of a task that is not known generates if it has references.
+    If its task is unknown, text is generated if the example has references.
     """
     task = _find(example.task)
     return task.generates if isinstance(task, Task) else bool(example.references)

@@ -1,4 +1,4 @@
-"""Which rows examples are made of, and their texts again where a release leaves them out."""
+"""The rows that examples are made of, and how to load their texts where a release leaves them out."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gptdynamics.examples import Example
 from gptdynamics.tasks.loading import load_examples
 from gptdynamics.tasks.registry import get_task
 
-# What a source says beside which row it is. The same rows are in many commits of a dataset.
-_BESIDE = ("licence", "revision")
+# Parts of a source that do not tell rows apart: the same rows are in many commits of a dataset.
+_NOT_IDENTIFYING = ("licence", "revision")
 
 
 @dataclass(frozen=True)
 class ExampleSource:
-    """Which row an example is made of; it has no texts, but says how they are known again.
+    """The row that an example is made of; without its texts, but with what is needed to recognise them.
 
     Attributes:
         id: of the example.
-        source: as of `Example.source`.
+        source: see `Example.source`.
         digest: of prompt and target; None: the texts were withheld.
-        label: of an example whose texts were withheld, the target of a label task; else empty.
+        label: the target of a label task's example whose texts were withheld; else empty.
     """
 
     id: int
@@ -47,23 +47,22 @@ class ExampleSource:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExampleSource:
         """From the result of `to_dict`; TypeError if a value is missing, unknown or of another type."""
-        made = cls(**values)
-        texts = [*made.source.keys(), *made.source.values(), made.label, made.digest or ""]
-        if type(made.id) is not int or not all(isinstance(text, str) for text in texts):
-            raise TypeError("an example's id is no whole number, or its source is not of texts")
-        return made
+        loaded = cls(**values)
+        texts = [*loaded.source.keys(), *loaded.source.values(), loaded.label, loaded.digest or ""]
+        if type(loaded.id) is not int or not all(isinstance(text, str) for text in texts):
+            raise TypeError("an example's id must be a whole number, and its source must have texts only")
+        return loaded
 
     def check(self, example: Example, task: str) -> None:
         """Raise DataError if an example that was loaded is not made of this row."""
         if self.digest is not None:
-            same = example.digest == self.digest
+            matches = example.digest == self.digest
         else:
-            same = _row(example.source) == _row(self.source) and self.label in ("", example.target)
-        if not same:
+            matches = _row(example.source) == _row(self.source) and self.label in ("", example.target)
+        if not matches:
             raise DataError(
-                f"{task} example {self.id} was made of {_words(self.source)}; the row that was loaded for it, "
-                f"{_words(example.source)}, is another one. Give the folder of the rows that the runs were made on "
-                "(data, --data DIR)"
+                f"{task} example {self.id} was made of {_words(self.source)}. The row loaded for it, "
+                f"{_words(example.source)}, differs from it. Give the folder of the runs' rows (data, --data DIR)"
             )
 
 
@@ -74,36 +73,36 @@ def load_sources(
 
     Args:
         sources: of the examples.
-        task: whose rows, or the mixture's.
+        task: name of the task or the mixture.
         part: `pool` or `test`.
         data: folder with local rows; None: generated rows or the Hub.
 
     Raises:
         SettingsError: the task is not known here.
-        DataError: the rows cannot be loaded, or are others than these.
+        DataError: the rows cannot be loaded, or are not the rows of these sources.
     """
     if not sources:
         return {}
-    asked = get_task(task)
-    parts = asked.parts if part == "pool" else asked.test_parts
-    rows = max(each.id for each in sources) // len(parts) + 1
-    loaded = {example.id: example for example in load_examples(asked, part, rows, data)}
-    for each in sources:
-        each.check(loaded[each.id], task)
-    return {each.id: loaded[each.id] for each in sources}
+    wanted_task = get_task(task)
+    parts = wanted_task.parts if part == "pool" else wanted_task.test_parts
+    rows = max(source.id for source in sources) // len(parts) + 1
+    loaded = {example.id: example for example in load_examples(wanted_task, part, rows, data)}
+    for source in sources:
+        source.check(loaded[source.id], task)
+    return {source.id: loaded[source.id] for source in sources}
 
 
 def restore_texts(examples: Sequence[Example], task: str, part: str, data: Path | None = None) -> list[Example]:
-    """Examples as they were before their texts were withheld; those that have texts stay as they are.
+    """Load the texts of examples whose texts were withheld; examples with texts are returned unchanged.
 
     Args:
         examples: of the pool or the test set of a release.
-        task: whose rows, or the mixture's.
+        task: name of the task or the mixture.
         part: `pool` or `test`.
         data: folder with the local rows that the runs were made on; None: generated rows or the Hub.
 
     Raises:
-        SettingsError, DataError: as of `load_sources`.
+        SettingsError, DataError: see `load_sources`.
     """
     withheld = [ExampleSource.of(example) for example in examples if example.withheld]
     loaded = load_sources(withheld, task, part, data)
@@ -111,12 +110,12 @@ def restore_texts(examples: Sequence[Example], task: str, part: str, data: Path 
 
 
 def _row(source: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in source.items() if name not in _BESIDE}
+    return {name: value for name, value in source.items() if name not in _NOT_IDENTIFYING}
 
 
 def _words(source: Mapping[str, str]) -> str:
     """A source in a sentence: `row 3 of sst2 train (source_index 17)`."""
-    usual = ("dataset", "config", "split", "row")
-    more = ", ".join(f"{name} {value}" for name, value in _row(source).items() if name not in usual)
-    place = " ".join(source[name] for name in usual[:3] if source.get(name))
-    return f"row {source.get('row', '?')} of {place or 'an unknown dataset'}" + (f" ({more})" if more else "")
+    place_names = ("dataset", "config", "split", "row")
+    details = ", ".join(f"{name} {value}" for name, value in _row(source).items() if name not in place_names)
+    place = " ".join(source[name] for name in place_names[:3] if source.get(name))
+    return f"row {source.get('row', '?')} of {place or 'an unknown dataset'}" + (f" ({details})" if details else "")

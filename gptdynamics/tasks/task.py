@@ -24,10 +24,10 @@ class HubSource:
     Attributes:
         dataset: repository id.
         config: configuration of that repository, or None.
-        splits: its split for our train and eval rows.
+        splits: the repository's split names for our train and eval rows.
         licence: as the dataset's card states it.
         revision: commit, branch or tag.
-        files: for a repository without configurations that `datasets` can read: a glob for each of those splits.
+        files: for a repository without configurations that `datasets` can read: a file pattern for each split.
     """
 
     dataset: str
@@ -39,7 +39,7 @@ class HubSource:
 
 
 def column(row: Row, *names: str) -> Any:
-    """A column of a row of the Hub, or a value nested in one; raises KeyError with the dotted name that is missing."""
+    """A column of a Hub row, or a value nested in one; raises KeyError with the dotted name if it is missing."""
     value: Any = row
     for depth, name in enumerate(names, start=1):
         if not isinstance(value, Mapping) or name not in value:
@@ -49,7 +49,7 @@ def column(row: Row, *names: str) -> Any:
 
 
 def class_name(value: object, names: Sequence[str]) -> str:
-    """The name of a class that the Hub gives by its number; anything else stays as it is, as text."""
+    """The name of a class that the Hub gives as a number; other values are only converted to text."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names):
         return names[value]
     return str(value)
@@ -58,15 +58,16 @@ def class_name(value: object, names: Sequence[str]) -> str:
 class Task(ABC):
     """A task: a name, the fields its rows must have, and the prompt made of them.
 
-    Label tasks (`labels` not empty) have targets without an end of text and are scored by loss and
-    accuracy. Generation tasks have targets that end with it and are scored by loss, BLEU and ROUGE-L, or by what
-    `metrics` says.
+    Label tasks (`labels` not empty) have targets without an end-of-text token and are scored by loss and accuracy.
+    Targets of generation tasks end with that token and are scored by loss, BLEU and ROUGE-L, or by `metrics`.
 
-    `text_tokenizer` makes the tokens of BLEU and ROUGE-L: `13a` for English and the like, `intl` for other scripts with
-    spaces, `zh` for Chinese, `char` for other scripts without; None: what the references ask for by their script.
+    `text_tokenizer` is the tokenizer for BLEU and ROUGE-L: `13a` for English and other Latin text, `intl` for other
+    scripts with spaces, `zh` for Chinese, `char` for other scripts without spaces; None: chosen by the script of the
+    references.
 
-    Templates name slots in braces. `plain` is the prompt of the scenario `finetune`; `instructions` are those that
-    `instruct` draws from. Prompt and target are joined as they are: white space between them stands in one of them.
+    Templates name slots in braces. `plain` is the prompt of the scenario `finetune`; `instructions` are the templates
+    that `instruct` draws from. Prompt and target are joined with nothing in between: a space between them must be part
+    of one of them.
 
     Example:
         >>> from gptdynamics import Task
@@ -98,7 +99,7 @@ class Task(ABC):
 
     @property
     def test_parts(self) -> tuple[Task, ...]:
-        """The tasks whose rows are followed: this one."""
+        """The tasks whose rows are in the test set: this one."""
         return (self,)
 
     @property
@@ -108,29 +109,29 @@ class Task(ABC):
 
     @property
     def usual_metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that tasks of this kind are followed by, where nothing else is said."""
+        """Names of the default metrics of tasks of this kind."""
         return ("loss", "bleu", "rougeL") if self.generates else ("loss", "accuracy")
 
     @property
     def metrics(self) -> tuple[str | Metric, ...]:
-        """The metrics that are followed for this task: names of the package's, and `Metric` objects of your own.
+        """The metrics measured for this task: names of the package's metrics, and `Metric` objects of your own.
 
-        A class may say others, `metrics = ("loss", "bleu", Metric("exact_match", ...))`. The loss is always followed;
-        what is measured of text only by generation tasks, accuracy only by label tasks.
+        A class may set others: `metrics = ("loss", "bleu", Metric("exact_match", ...))`. The loss is always measured.
+        Metrics of generated text are for generation tasks only, accuracy for label tasks only.
         """
         return self.usual_metrics
 
     @property
     def followed_metrics(self) -> tuple[Metric, ...]:
-        """The metrics that are followed for this task, as objects, the loss first; SettingsError if one is unknown."""
+        """The metrics measured for this task, as objects, the loss first; SettingsError if one is unknown."""
         return resolve_metrics(self.metrics)
 
     def slots(self, row: Row) -> Mapping[str, str]:
-        """What the templates' slots are filled with. The default: the row's own texts."""
+        """The values that fill the templates' slots. The default: the row's own texts."""
         return {name: value for name, value in row.items() if isinstance(value, str)}
 
     def prompt(self, row: Row) -> str:
-        """The text before the target. The default: `plain`, filled."""
+        """The text before the target. The default: the template `plain`, filled in."""
         return self.plain.format_map(self.slots(row))
 
     def instruction(self, row: Row, template: int) -> str:
@@ -138,16 +139,16 @@ class Task(ABC):
         return self.instructions[template].format_map(self.slots(row))
 
     def draw_template(self, split: Split, number: int) -> int:
-        """Which of `instructions` a row gets, by split and number: always the same one, each equally often."""
+        """Which of `instructions` a row gets: fixed by split and row number, each with the same probability."""
         digest = hashlib.sha256(f"{self.name}/{split}/{number}".encode()).digest()
         return int.from_bytes(digest[:8], "big") % len(self.instructions)
 
     @abstractmethod
     def target(self, row: Row) -> str:
-        """The text to learn, with the space before it where the prompt has none."""
+        """The text to learn; it begins with a space if the prompt does not end with white space."""
 
     def references(self, row: Row) -> Sequence[str]:
-        """Texts to score generated text against. The default: the target; for label tasks none."""
+        """Texts to score generated text against. The default: the target; none for label tasks."""
         return () if self.labels else (self.target(row).strip(),)
 
     def adapt(self, row: Row) -> Row:
@@ -181,12 +182,15 @@ class Task(ABC):
             prompt = self.prompt(row) if template is None else self.instruction(row, template)
             _check_texts(prompt, target)
             if self.generates and not references:
-                raise DataError("has no references to score generated text against")
+                raise DataError("there are no references to score generated text against")
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise DataError(f"{where}: {self.name} makes no example of this row ({reason}); see its class") from error
+            raise DataError(
+                f"{where}: task {self.name} cannot make an example of this row ({reason}). "
+                "Correct the row, or the task's class"
+            ) from error
         return Example(
             id=index,
             prompt=prompt,
@@ -213,6 +217,6 @@ class Task(ABC):
 
 
 def _check_texts(prompt: str, target: str) -> None:
-    for what, text in (("prompt", prompt), ("target", target)):
+    for part, text in (("prompt", prompt), ("target", target)):
         if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{what} {text!r} must be a text that is not empty")
+            raise DataError(f"{part} {text!r} must be a text that is not empty")

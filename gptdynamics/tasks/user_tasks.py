@@ -1,4 +1,4 @@
-"""Tasks of a user's own, from Python or TOML files."""
+"""Tasks defined by the user, in Python or TOML files."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 
 
 def add_task_file(path: str | os.PathLike[str]) -> None:
-    """Add the tasks of a Python file, or the task of a TOML file, here and in processes started from now on.
+    """Add the tasks of a Python file, or the task of a TOML file, here and in processes that are started later.
 
     Raises:
-        SettingsError: it has no subclass of `Task`, or does not describe a task, or cannot be used.
+        SettingsError: the file has no subclass of `Task`, does not describe a valid task, or cannot be used.
     """
     from gptdynamics.tasks.registry import task_names
 
-    whole = str(Path(path).resolve())
-    if os.pathsep in whole:
-        raise SettingsError(f"{whole}: ${VARIABLE} has {os.pathsep!r} between files: rename this one or its folder")
-    _tasks_of(whole)
+    resolved = str(Path(path).resolve())
+    if os.pathsep in resolved:
+        raise SettingsError(
+            f"{resolved}: a task file's path cannot have {os.pathsep!r}, which separates the files in ${VARIABLE}. "
+            "Rename the file or its folder"
+        )
+    _tasks_of(resolved)
     before = os.environ.get(VARIABLE, "")
-    if whole in task_files():
+    if resolved in task_files():
         return
-    os.environ[VARIABLE] = f"{before}{os.pathsep}{whole}" if before else whole
+    os.environ[VARIABLE] = f"{before}{os.pathsep}{resolved}" if before else resolved
     try:
         task_names()
     except SettingsError:
@@ -55,12 +58,12 @@ def user_tasks() -> list[tuple[str, Task]]:
 
 
 def task_file_texts() -> list[tuple[str, str]]:
-    """Name and text of every known task file, for machines that do not have them."""
+    """Name and text of every task file in use, for machines that do not have them."""
     return [(Path(path).name, Path(path).read_text(encoding="utf-8")) for path in task_files()]
 
 
 def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
-    """Add the tasks of these files (see `task_file_texts`), written to a folder, and forget all others."""
+    """Write these task files (see `task_file_texts`) to a folder and use them, and no others."""
     os.environ.pop(VARIABLE, None)
     for number, (name, text) in enumerate(texts):
         # A folder for each file, because two may have the same name.
@@ -71,9 +74,9 @@ def use_task_files(texts: list[tuple[str, str]], folder: Path) -> None:
 
 
 def task_files() -> list[str]:
-    """Paths of the known task files."""
-    named = os.environ.get(VARIABLE, "").split(os.pathsep)
-    return list(dict.fromkeys(str(Path(path).resolve()) for path in named if path))
+    """Paths of the task files in use."""
+    paths = os.environ.get(VARIABLE, "").split(os.pathsep)
+    return list(dict.fromkeys(str(Path(path).resolve()) for path in paths if path))
 
 
 @cache
@@ -86,14 +89,14 @@ def _tasks_of(path: str) -> tuple[Task, ...]:
     name = f"gptdynamics_task_file_{hashlib.sha256(path.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise SettingsError(f"{path}: a task file is a Python file, with the ending .py, or TOML, with .toml")
+        raise SettingsError(f"{path}: a task file must be a Python file (.py) or a TOML file (.toml)")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-        classes = [each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == name]
-        kinds = [each for each in classes if issubclass(each, Task) and not each.__name__.startswith("_")]
-        tasks = tuple(checked_task(each) for each in kinds)
+        classes = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == name]
+        kinds = [value for value in classes if issubclass(value, Task) and not value.__name__.startswith("_")]
+        tasks = tuple(checked_task(value) for value in kinds)
         if not tasks:
             raise SettingsError("has no subclass of gptdynamics.tasks.Task")
     except SettingsError as error:
@@ -113,18 +116,18 @@ def _task_of_toml(path: Path) -> Task:
         raise SettingsError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
-def checked_task(kind: type[Task], kept: bool = False) -> Task:
+def checked_task(kind: type[Task], from_dataset: bool = False) -> Task:
     """An instance of a task class; raises SettingsError with its first problem.
 
-    Metrics of what a dataset folder has `kept` of a task need no functions.
+    Metrics of a task that comes `from_dataset` need no functions.
     """
-    for problem in _problems(kind, kept):
+    for problem in _problems(kind, from_dataset):
         raise SettingsError(f"{kind.__name__}{problem}")
     return kind()
 
 
-def _problems(kind: type[Task], kept: bool) -> Iterator[str]:
-    """What is wrong with a task class; later checks need the earlier ones to pass."""
+def _problems(kind: type[Task], from_dataset: bool) -> Iterator[str]:
+    """The problems of a task class; later checks rely on the earlier ones."""
     for attribute in ("name", "fields"):
         value = getattr(kind, attribute, None)
         if value is None or (isinstance(value, str | dict) and not value):
@@ -132,10 +135,10 @@ def _problems(kind: type[Task], kept: bool) -> Iterator[str]:
     if inspect.isabstract(kind):
         yield f" lacks {', '.join(sorted(kind.__abstractmethods__))}"
     if not isinstance(kind.name, str) or not _NAME.fullmatch(kind.name) or len(kind.name) > _LONGEST:
-        allowed = f"letters, digits and, singly inside, _ . - only, and at most {_LONGEST} of them"
+        allowed = f"letters, digits and . - only, _ singly and inside, and at most {_LONGEST} characters"
         yield f".name = {kind.name!r:.90} may have {allowed}"
     pairs = kind.fields.items() if isinstance(kind.fields, dict) else [("", None)]
-    if not all(isinstance(name, str) and isinstance(each, type) for name, each in pairs):
+    if not all(isinstance(name, str) and isinstance(field_type, type) for name, field_type in pairs):
         yield f".fields = {kind.fields!r} must name fields with their types, as {{'text': str}}"
     if kind.prompt is Task.prompt and not kind.plain:
         yield " lacks plain, the template of its prompt"
@@ -144,7 +147,7 @@ def _problems(kind: type[Task], kept: bool) -> Iterator[str]:
     for attribute in ("labels", "instructions"):
         values = getattr(kind, attribute)
         if not isinstance(values, tuple):
-            yield f".{attribute} must be a tuple of str: write a comma after a single one"
+            yield f'.{attribute} must be a tuple of str; a tuple of one is written ("text",)'
         for text in values:
             if not isinstance(text, str) or not text.strip():
                 yield f".{attribute}: {text!r} must be a text that is not empty"
@@ -159,15 +162,15 @@ def _problems(kind: type[Task], kept: bool) -> Iterator[str]:
             text.encode()
             list(Formatter().parse(text))
         except ValueError as error:
-            yield f": template {text!r}: {error}; write a brace of the text twice"
+            yield f": template {text!r}: {error}; write literal braces as {{{{ and }}}}"
     if kind.text_tokenizer not in (None, *TEXT_TOKENIZERS):
         yield f".text_tokenizer = {kind.text_tokenizer!r} must be one of {', '.join(TEXT_TOKENIZERS)}, or None"
     if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
         yield ".labels must be different from each other, and at least two"
-    yield from (f".metrics{problem}" for problem in _metric_problems(kind(), kept))
+    yield from (f".metrics{problem}" for problem in _metric_problems(kind(), from_dataset))
 
 
-def _metric_problems(task: Task, kept: bool) -> Iterator[str]:
+def _metric_problems(task: Task, from_dataset: bool) -> Iterator[str]:
     if not isinstance(task.metrics, tuple | list):
         yield " must be a tuple of names and metrics: write a comma after a single one"
     try:
@@ -176,11 +179,11 @@ def _metric_problems(task: Task, kept: bool) -> Iterator[str]:
         yield f": {error}"
         return
     for metric in metrics:
-        own = METRICS.get(metric.name) != metric
-        if own and ((metric.score is None and not kept) or not metric.needs_text):
-            yield f": {metric.name} needs score, a function of a text and its references, and needs_text"
+        user_defined = METRICS.get(metric.name) != metric
+        if user_defined and ((metric.score is None and not from_dataset) or not metric.needs_text):
+            yield f": {metric.name} needs score, a function of a text and its references, and needs_text=True"
         if metric.needs_text and not task.generates:
-            yield f": {metric.name} is of generated text, and a task with labels has none"
+            yield f": {metric.name} is measured on generated text, and a task with labels has none"
         if metric == ACCURACY and task.generates:
             yield ": accuracy needs labels, and the task has none"
 
@@ -195,4 +198,4 @@ def _hub_problems(hub: object) -> Iterator[str]:
         value = getattr(hub, name)
         complete = isinstance(value, dict) and {"train", "eval"} <= value.keys()
         if not complete and not (name == "files" and value is None):
-            yield f".hub: {name} = {value!r} must say what is train and what is eval"
+            yield f".hub: {name} = {value!r} must be a dict with the keys 'train' and 'eval'"

@@ -73,7 +73,7 @@ def left_out_errors(
         return None
     # How far the metric moves with its latent: of log-odds s, log(1 + exp(s)), by 1 - exp(-value).
     slope = 1 - np.exp(-final.double().numpy()) if model.config.scale.latent == "log-odds" else np.ones(len(final))
-    effects = float(dynamics.shown[-1]) * slope * (last[:, 1:] - last[:, :1])
+    effects = float(dynamics.shrinkage[-1]) * slope * (last[:, 1:] - last[:, :1])
     count = len(effects)
 
     def error(each: np.ndarray) -> np.ndarray:

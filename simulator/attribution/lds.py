@@ -44,7 +44,7 @@ def lds(predicted: np.ndarray, truth: np.ndarray, repeated: Sequence[Hashable] |
     """How well predictions rank R retrainings by the true values of each test example.
 
     Args:
-        predicted, truth: `[R, M]` values at one step; or `[R, S, M]` at several, of which the mean score is taken.
+        predicted, truth: `[R, M]` values at one step; or `[R, M, S]` at several, of which the mean score is taken.
         repeated: the run that each retraining repeats; default: all the same one.
         seed: of the resamples.
     """
@@ -54,8 +54,8 @@ def lds(predicted: np.ndarray, truth: np.ndarray, repeated: Sequence[Hashable] |
 def lds_by_step(
     predicted: np.ndarray, truth: np.ndarray, repeated: Sequence[Hashable] | None = None, seed: int = 0
 ) -> list[Score]:
-    """The score at each of S measured steps, of values `[R, S, M]`; arguments as of `lds`."""
-    pairs = zip(predicted.swapaxes(0, 1), truth.swapaxes(0, 1), strict=True)
+    """The score at each of S measured steps, of values `[R, M, S]`; arguments as of `lds`."""
+    pairs = zip(np.moveaxis(predicted, -1, 0), np.moveaxis(truth, -1, 0), strict=True)
     return [lds(*pair, repeated, seed) for pair in pairs]
 
 
@@ -88,8 +88,8 @@ def _scored(methods: Sequence[np.ndarray], truth: np.ndarray, repeated: Sequence
     resampled = []
     for group in groups:
         drawn = group[rng.integers(len(group), size=(RESAMPLED, len(group)))]
-        true = truth[..., tests][drawn]
-        resampled.append(_less([_by_example(one[..., tests][drawn], true) for one in methods]))
+        true = truth[:, tests][drawn]
+        resampled.append(_less([_by_example(one[:, tests][drawn], true) for one in methods]))
     places = rng.integers(tests.size, size=(RESAMPLED, tests.size))
     means = np.concatenate([np.take_along_axis(one, places, axis=1) for one in resampled], axis=1)
     # A resample in which nothing moves says nothing.
@@ -101,15 +101,16 @@ def _scored(methods: Sequence[np.ndarray], truth: np.ndarray, repeated: Sequence
 
 
 def _by_example(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Correlations over runs, in the mean over the steps where they are defined: `[..., M]` from `[..., R, S, M]`."""
-    each = rank_correlations(predicted.swapaxes(-2, -3), truth.swapaxes(-2, -3))
+    """Correlations over runs, in the mean over the steps where they are defined: `[..., M]` from `[..., R, M, S]`."""
+    each = rank_correlations(*(values.reshape(*values.shape[:-2], -1) for values in (predicted, truth)))
+    each = each.reshape(*each.shape[:-1], *truth.shape[-2:])
     defined = np.isfinite(each)
-    steps = defined.sum(-2)
-    return np.where(steps > 0, np.where(defined, each, 0.0).sum(-2) / np.maximum(steps, 1), np.nan)
+    steps = defined.sum(-1)
+    return np.where(steps > 0, np.where(defined, each, 0.0).sum(-1) / np.maximum(steps, 1), np.nan)
 
 
 def _with_steps(values: np.ndarray) -> np.ndarray:
-    return values[:, None] if values.ndim == 2 else values
+    return values[..., None] if values.ndim == 2 else values
 
 
 def _less(correlations: Sequence[np.ndarray]) -> np.ndarray:

@@ -10,10 +10,10 @@ from simulator.settings.experiment import ExperimentSettings
 
 
 def experiment(settings: ExperimentSettings, write_json: WriteJson) -> None:
-    """Repeat the paper's experiments on a dataset: JSON, Markdown tables beside the paper's figures, plots.
+    """Repeat the paper's experiments on a dataset: a page each, its picture, and the numbers as JSON.
 
     JSON: a list of experiments: `experiment`, `title`, `command`, `seconds`, `versions`, `rows` (figures by name),
-    `notes`, `skipped`, `tables`, `figures`.
+    `notes`, `skipped`.
     """
     from simulator.experiments import Workbench, run_all, run_experiment
     from simulator.reporting.result_files import result_record
@@ -26,8 +26,7 @@ def experiment(settings: ExperimentSettings, write_json: WriteJson) -> None:
     write_json([result_record(finished) for finished in results])
     for finished in results:
         result = finished.result
-        made = f"{len(result.tables)} tables, {len(result.figures)} figures in {finished.seconds:.0f} s"
-        say(f"{finished.name}: {made if result.tables or result.figures else 'nothing could be done'}")
+        page = f"{output / finished.name}.md, {finished.seconds:.0f} s"
+        say(f"{finished.name}: {page if result.rows else 'nothing could be done'}")
         for reason in result.skipped:
             say(f"  skipped: {reason}")
-    say(f"wrote {output / ('results.html' if name == 'all' else name + '.html')}")

@@ -14,6 +14,7 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
     JSON: `config`, `metric`, `method`, `run`, `higher_is_better`, `uncertainty`, `texts`, `mean` (effects on the whole
     test set) and `test_examples` (effects by id).
     """
+    from gptdynamics.dataset.reading import is_recorded
     from simulator.reporting.verdicts import next_command
     from simulator.use_cases.influence import find_influence
     from simulator.use_cases.influence_report import (
@@ -24,7 +25,6 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         summary,
         write_influence_page,
     )
-    from simulator.use_cases.recipe_trials import is_recorded
 
     asked = simulator_for(settings)
     result = find_influence(asked)

@@ -21,7 +21,9 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
     """
     from gptdynamics.dataset.status import short_time
     from simulator.reporting.tables import terminal_tables
+    from simulator.reporting.verdicts import next_command
     from simulator.use_cases.mislabel import find_mislabels, plan_mislabels
+    from simulator.use_cases.mislabel_recorded import RecordedSearch
     from simulator.use_cases.mislabel_report import suspects, suspects_verdict, write_suspects
     from simulator.use_cases.mislabel_search import open_search
 
@@ -37,18 +39,22 @@ def mislabel(settings: MislabelSettings, dry_run: bool, write_json: WriteJson) -
         )
         return
     mislabels, seconds = run_use_case(lambda _, *on: find_mislabels(search, *on), settings)
-    paths = write_suspects(mislabels, settings.by)
+    paths = write_suspects(mislabels)
     if settings.flip:
         show_result("mislabel", "Mislabelled examples", mislabels, settings, seconds, write_json)
     else:
         result = mislabels.result()
         for table in terminal_tables(result):
             show(table)
-        write_json(suspects(mislabels, settings.by))
+        write_json(suspects(mislabels))
     for path in paths:
         say(f"wrote {path}")
-    if not settings.flip:
-        say(suspects_verdict(mislabels))
+    if settings.flip:
+        return
+    say(suspects_verdict(mislabels))
+    if isinstance(search, RecordedSearch):
+        say(next_command("gptfluence", "influence", settings.dataset, "--config", search.runs.config))
+    else:
         say("how many wrong labels such a list finds on these rows, with some made wrong on purpose:")
         words = command_line(
             "gptfluence", "mislabel", replace(settings, flip=0.2, output=Path(f"{settings.output}-flipped"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptdynamics.commands.from_settings import WriteJson
@@ -47,7 +47,7 @@ def run_use_case(work: Callable[..., Returned], settings: Any) -> tuple[Returned
 def show_result(
     name: str, title: str, shown: ShownResult, settings: Any, seconds: float, write_json: WriteJson
 ) -> None:
-    """Write a result into its folder, and as JSON where that is asked for; show its tables.
+    """Write a result and its HTML page into its folder, and JSON where that is asked for; show its tables.
 
     Args:
         name: of the command, and of the files.
@@ -57,13 +57,19 @@ def show_result(
         seconds: that it took.
         write_json: gets the record of the result.
     """
-    from simulator.reporting.result_files import Finished, result_record, write_result
+    from simulator.reporting.result_files import Finished, write_result, write_result_page
     from simulator.reporting.tables import terminal_tables
 
     result = shown.result()
     finished = Finished(name, title, result, command_line("gptfluence", name, settings), seconds)
-    write_result(finished, settings.output)
-    write_json(result_record(finished))
+    shown_too = {
+        "tables": [asdict(table) for table in result.tables],
+        "figures": [asdict(each) for each in result.figures],
+    }
+    record = write_result(finished, settings.output, **shown_too)
+    page = settings.output / f"{name}.html"
+    write_result_page(page, finished)
+    write_json(record)
     for table in terminal_tables(result):
         show(table)
-    say(f"wrote {settings.output / f'{name}.html'}")
+    say(f"wrote {page}")

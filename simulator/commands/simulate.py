@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gptdynamics.commands.from_settings import WriteJson
@@ -11,25 +12,48 @@ from simulator.settings.use_cases import SimulateSettings
 if TYPE_CHECKING:
     from simulator.use_cases.simulate import SimulatedRun
 
-ROWS = 20
+# Test examples in the table; with measured values, each has two lines.
+ROWS, ROWS_MEASURED = 20, 10
 STEPS = 7
 # With a band, three numbers share a column.
 STEPS_WITH_BAND = 3
 
 
-def _cell(simulated: SimulatedRun, place: int, step: int) -> str:
+def _cell(values: Sequence[float]) -> str:
     """A predicted value, with its band where one is asked for."""
-    value = f"{simulated.values[place, step]:.3f}"
-    if simulated.low is None or simulated.high is None:
-        return value
-    return f"{value} [{simulated.low[place, step]:.3f}, {simulated.high[place, step]:.3f}]"
+    first, *ends = (f"{value:.3f}" for value in values)
+    return f"{first} [{', '.join(ends)}]" if ends else first
+
+
+def _rows(simulated: SimulatedRun, steps: Sequence[int]) -> Iterator[tuple[str, list[str], list[str] | None]]:
+    """The mean, then some test examples: a name, predicted values, and measured ones where there are any."""
+    import numpy as np
+
+    ends = [each for each in (simulated.low, simulated.high) if each is not None]
+    measured = None
+    if simulated.measured is not None:
+        known = dict(zip(simulated.measured_step, simulated.measured.T, strict=True))
+        nowhere = np.full(len(simulated.test_ids), np.nan)
+        measured = np.stack([known.get(step, nowhere) for step in steps])
+
+    def measured_cells(tests: slice) -> list[str] | None:
+        if measured is None:
+            return None
+        # Only what is not a number differs from itself.
+        return [f"{value:.3f}" if value == value else "-" for value in measured[:, tests].mean(1)]
+
+    # A band of each value says nothing of their mean.
+    yield "mean", [_cell([float(value)]) for value in simulated.values[:, steps].mean(0)], measured_cells(slice(None))
+    for place, key in enumerate(simulated.test_ids[: ROWS if measured is None else ROWS_MEASURED]):
+        cells = [_cell([float(each[place, step]) for each in (simulated.values, *ends)]) for step in steps]
+        yield str(key), cells, measured_cells(slice(place, place + 1))
 
 
 def simulate(settings: SimulateSettings, write_json: WriteJson) -> None:
     """Predict the trajectories of a recorded run, or of a curriculum of your own.
 
     JSON: `config`, `metric`, `test_id`, `step`, `values` (a list of steps for each test example), `low`, `high`,
-    `beyond`, `measured` (of a recorded run, means by step).
+    `beyond`; of a recorded run `measured` (as `values`) at the steps `measured_step`.
     """
     from rich.table import Table
 
@@ -42,15 +66,13 @@ def simulate(settings: SimulateSettings, write_json: WriteJson) -> None:
     table = Table(title=f"{simulated.config}: simulated {simulated.metric}")
     for heading in ("test example", *[f"step {step}" for step in steps]):
         table.add_column(heading, justify="right")
-    table.add_row("mean", *[f"{value:.3f}" for value in simulated.values[:, steps].mean(0)])
-    if simulated.measured is not None:
-        values = [simulated.measured.get(step) for step in steps]
-        means = ["-" if each is None else f"{each:.3f}" for each in values]
-        table.add_row("mean, measured", *means, end_section=True)
-    for place, key in enumerate(simulated.test_ids[:ROWS]):
-        table.add_row(str(key), *[_cell(simulated, place, step) for step in steps])
-    if len(simulated.test_ids) > ROWS:
-        table.caption = f"{ROWS} of {len(simulated.test_ids)} test examples; --json writes all"
+    rows = list(_rows(simulated, steps))
+    for name, cells, measured in rows:
+        table.add_row(name, *cells, end_section=measured is None and name == "mean")
+        if measured is not None:
+            table.add_row("measured", *measured, end_section=True)
+    if len(simulated.test_ids) > len(rows) - 1:
+        table.caption = f"{len(rows) - 1} of {len(simulated.test_ids)} test examples; --json writes all"
     show(table)
     for way in simulated.beyond:
         say(f"beyond the runs that the simulator was trained on: {way}")

@@ -2,14 +2,13 @@
 
 from simulator.encoders.cache import PART, encode_cached
 from simulator.encoders.encoder import Encoder
-from simulator.encoders.registry import ENCODERS, POOLINGS, check_encoder, described_encoder, make_encoder
+from simulator.encoders.registry import described_encoder, make_encoder
+from simulator.settings.encoders import ENCODERS
 
 __all__ = [
     "ENCODERS",
     "PART",
-    "POOLINGS",
     "Encoder",
-    "check_encoder",
     "described_encoder",
     "encode_cached",
     "make_encoder",

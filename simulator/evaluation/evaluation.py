@@ -41,11 +41,11 @@ class Evaluation:
         return pandas.DataFrame([asdict(row) for row in self.rows])
 
     # Reporting builds on the rows of this package and is imported only when something is drawn.
-    def plot(self, run: str | None = None, test_id: int | None = None) -> Any:
-        """The error of each method at each step, or one trajectory; see `simulator.reporting.plot_predictions`."""
+    def plot(self, run: str | None = None, test_id: int | None = None, errors: bool = False) -> Any:
+        """One run as measured and as predicted, or the error at each step; see `plot_predictions`."""
         from simulator.reporting.prediction_figures import plot_predictions
 
-        return plot_predictions(self.runs, self.predictions, run, test_id)
+        return plot_predictions(self.runs, self.predictions, run, test_id, errors)
 
     def __repr__(self) -> str:
         from simulator.reporting.tables import rows_text

@@ -1,42 +1,74 @@
-"""Tables and figures that compare methods by MSE, MAE and Spearman's correlation."""
+"""What the pages of experiments share: a table of one score over configs, and ours beside the paper's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from simulator.reporting.result import Figure, Panel, Series, Table
-from simulator.reporting.tables import score_cells
+from simulator.experiments.paper_tables import PaperRow
+from simulator.reporting.numbers import UNDEFINED, number_text
+from simulator.reporting.result import Table
 
-SCORES = {"mse": "all-steps MSE", "mae": "all-steps MAE", "spearman": "final-step Spearman"}
-SCORE_COLUMNS = [*SCORES.values(), "skill"]
-PAPER_COLUMNS = ["paper: MSE", "MAE", "Spearman"]
-
-
-def score_panels(x_title: str, series: Callable[[str], list[Series]], **panel: Any) -> list[Panel]:
-    """A panel for each score, with the series that `series` returns for the score's name."""
-    return [Panel("", x_title, title, series(name), **panel) for name, title in SCORES.items()]
-
-
-def comparison_table(title: str, rows: list[dict[str, Any]], by: str) -> Table:
-    """A line for each row of scores; the first column is the key `by` of the rows."""
-    cells = [[str(row[by]), str(row["method"]), *score_cells(row, *SCORES, "skill")] for row in rows]
-    return Table(title, [by, "method", *SCORE_COLUMNS], cells)
+Row = dict[str, Any]
+TITLES = {
+    "skill": "skill (1: perfect, 0: no better than the mean curve)",
+    "spearman": "Spearman at the last step",
+    "mse_ratio": "MSE / the mean curve's",
+}
+# A picture has panels for so many configs.
+MOST_PANELS = 6
+# Of a picture's vertical axis: what is far worse than the mean curve would flatten all the rest.
+SKILL_RANGE = (-1.0, 1.0)
 
 
-def dot_figure(title: str, rows: list[dict[str, Any]], by: str, paper: str) -> Figure:
-    """A dot for each method over each value of the key `by` of the rows, a panel for each score."""
-    groups = list(dict.fromkeys(str(row[by]) for row in rows))
-    methods = list(dict.fromkeys(str(row["method"]) for row in rows))
-    by_variant = {(str(row[by]), str(row["method"])): row for row in rows}
+def distinct(rows: Iterable[Row], key: str) -> list[Any]:
+    """The values of a key, each once, as they come."""
+    return list(dict.fromkeys(row[key] for row in rows))
 
-    def series(score: str) -> list[Series]:
-        return [
-            Series(method, groups, [by_variant.get((group, method), {}).get(score) for group in groups])
-            for method in methods
-        ]
 
-    panels = score_panels(by, series, kind="dots")
-    panels[0] = replace(panels[0], log_y=True)
-    return Figure(title, panels, paper=paper)
+def grid(
+    title: str,
+    rows: Iterable[Row],
+    cell: Callable[[Row], str],
+    keys: Sequence[str] = ("method",),
+    column: str = "config",
+) -> list[Table]:
+    """One table that spreads rows over columns, without the lines that have no figure; none where all lack one.
+
+    Args:
+        title: above the table.
+        rows: of scores.
+        cell: the figure of a row.
+        keys: of the first cells of a line, and their headings.
+        column: key of the heading of its column.
+    """
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    columns: dict[str, None] = {}
+    for row in rows:
+        columns[str(row[column])] = None
+        lines.setdefault(tuple(str(row[key]) for key in keys), {})[str(row[column])] = cell(row)
+    cells = [
+        [*first, *(texts.get(name, "") for name in columns)]
+        for first, texts in lines.items()
+        if set(texts.values()) - {"", UNDEFINED}
+    ]
+    return [Table(title, [*keys, *columns], cells)] if cells else []
+
+
+def score_grid(what: str, rows: Iterable[Row], score: str, **shape: Any) -> list[Table]:
+    """`grid` of one score, by its name in rows."""
+    return grid(f"{what}: {TITLES[score]}", rows, lambda row: score_text(row[score]), **shape)
+
+
+def score_text(value: float | None) -> str:
+    """A score to two decimals; of one far from zero they would say nothing."""
+    return number_text(value, decimals=2 if value is None or abs(value) < 10 else 0)
+
+
+def beside_paper(
+    what: str, rows: Iterable[Row], paper: Callable[[Row], PaperRow | None], keys: Sequence[str] = ("method",)
+) -> list[Table]:
+    """`grid` of our MSE with the paper's in brackets, of those rows that the paper has; none where it has none."""
+    theirs = [row | {"paper": found.mse} for row in rows if row["mse"] is not None and (found := paper(row))]
+    title = f"{what}: MSE here, and in brackets the paper's, of Pythia"
+    return grid(title, theirs, lambda row: f"{number_text(row['mse'])} ({number_text(row['paper'])})", keys)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from simulator.baselines import SimfluenceDescent
 from simulator.baselines.simfluence_descent import Descent
 from simulator.evaluation.simulated import Simulated
-from simulator.experiments.comparison import SCORE_COLUMNS
+from simulator.experiments.comparison import Row
 from simulator.experiments.workbench import Workbench, score_part
-from simulator.reporting.numbers import number_text
+from simulator.reporting.numbers import UNDEFINED, number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
 
 FROM_NORMAL = "table 9 from normal factors"
@@ -35,39 +35,56 @@ def convergence(bench: Workbench) -> Result:
     by_paper = bench.trained(by_table)
     losses, errors = ([getattr(check, name) for check in by_paper.fitted[0].checks] for name in ("loss", "error"))
     held_out, seen = runs.split("test"), runs.split("train", "validation")
-    cells = []
-    for method, predicted, how, epochs in (
-        ("simfluence_linear_adamw", descent.predict(held_out), "table 9", len(descent.errors)),
-        ("simfluence_linear_adamw", normal.predict(held_out), FROM_NORMAL, len(normal.errors)),
-        ("markov_1", Simulated(by_paper.model).predict(held_out), "table 8", len(errors)),
-        ("markov_1", Simulated(tuned.model).predict(held_out), "as used elsewhere", None),
+    checks = by_paper.fitted[0].checks
+    of_paper = ([check.loss for check in checks], [check.error for check in checks])
+    for method, predicted, how, curves in (
+        ("simfluence_linear_adamw", descent.predict(held_out), "table 9", (descent.losses, descent.errors)),
+        ("simfluence_linear_adamw", normal.predict(held_out), FROM_NORMAL, (normal.losses, normal.errors)),
+        ("markov_1", Simulated(by_paper.model).predict(held_out), "table 8", of_paper),
+        ("markov_1", Simulated(tuned.model).predict(held_out), "as used elsewhere", ([], [])),
     ):
-        figures = score_part(predicted, held_out, seen, 1)
-        about = {"config": config, "method": method, "training": how, "epochs": epochs}
-        result.rows.append(about | vars(figures))
-        keys = (figures.mse, figures.mae, figures.spearman, figures.skill)
-        cells.append([method, how, "-" if epochs is None else str(epochs), *[number_text(each) for each in keys]])
-    columns = ["method", "how", "epochs", *SCORE_COLUMNS]
-    result.tables.append(Table(f"{config}, loss: held-out runs", columns, cells))
-    panels = []
-    for title, simfluence, from_normal, markov in (
-        ("one-step training MSE", descent.losses, normal.losses, losses),
-        ("validation all-steps MSE", descent.errors, normal.errors, errors),
-    ):
-        series = []
-        for method, values, label in (
-            ("simfluence_linear_adamw", simfluence, "simfluence, table 9"),
-            ("simfluence_linear", from_normal, f"simfluence, {FROM_NORMAL}"),
-            ("markov_1", markov, "markov, table 8"),
-        ):
-            finite = [each if each < BLOWN_UP else None for each in values]
-            series.append(Series(method, list(range(1, len(values) + 1)), finite, label))
-        panels.append(Panel("", "epoch", title, series, log_y=True))
-    result.figures.append(Figure(f"{config}, loss: convergence under the paper's optimisers", panels, paper="9"))
-    result.notes.append(
-        "Trained with the rates, decay and epochs of tables 8 and 9, but with 8 (run, step) rows of all test examples "
-        "in an update in place of 128 triples (`--preset paper-finetune` has those). The authors' Simfluence begins at "
-        "standard normal factors; markov begins at small random weights. The paper (figure 9) finds "
-        "that GPTfluence converges faster and to a lower validation error than Simfluence."
-    )
+        losses, errors = ([each if each < BLOWN_UP else None for each in curve] for curve in curves)
+        about = {"config": config, "method": method, "training": how, "epochs": len(errors) or None}
+        figures = vars(score_part(predicted, held_out, seen, 1))
+        result.rows.append(about | figures | {"losses": losses, "errors": errors})
     return result
+
+
+def show_convergence(rows: list[Row]) -> Result:
+    """Scores on held-out runs, and the two curves of each training."""
+    if not rows:
+        return Result()
+    cells = [
+        [
+            row["method"],
+            row["training"],
+            str(row["epochs"] or UNDEFINED),
+            *[number_text(row[key]) for key in ("mse", "mae", "spearman", "skill")],
+        ]
+        for row in rows
+    ]
+    config = rows[0]["config"]
+    columns = ["method", "how", "epochs", "MSE", "MAE", "Spearman", "skill"]
+    page = Result([Table(f"{config}, loss: held-out runs", columns, cells)])
+    panels = []
+    for title, key in (("one-step training MSE", "losses"), ("validation all-steps MSE", "errors")):
+        series = [
+            # The second training of a method has a colour of its own.
+            Series(
+                "simfluence_linear" if row["training"] == FROM_NORMAL else row["method"],
+                list(range(1, len(row[key]) + 1)),
+                row[key],
+                f"{row['method'].split('_')[0]}, {row['training']}",
+            )
+            for row in rows
+            if row[key]
+        ]
+        panels.append(Panel("", "epoch", title, series, log_y=True))
+    page.figures.append(Figure(f"{config}, loss: convergence under the paper's optimisers", panels))
+    page.notes.append(
+        "Trained with the rates, decay and epochs of tables 8 and 9, in updates of 8 (run, step) rows of all test "
+        "examples (`--preset paper-finetune` has the paper's 128 triples). The authors' Simfluence begins at normal "
+        "factors."
+    )
+    page.notes.append("The paper (figure 9): GPTfluence converges faster and to a lower validation error.")
+    return page

@@ -25,6 +25,7 @@ from simulator.baselines import fit_baseline
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench
 from simulator.evaluation.simulated import Simulated
+from simulator.experiments.comparison import Row, distinct
 from simulator.experiments.workbench import UNTRAINABLE, Workbench
 from simulator.reporting.result import Result, Table
 
@@ -34,9 +35,17 @@ SAMPLED_STEPS, SAMPLED_TESTS = 4, 4
 PUBLISHED = "tracin_cp_published, one pair at a time"
 EXACT_PAIRS = "tracin_cp_all, one pair at a time"
 PAPER = {PUBLISHED: ("153.0", "1.1e13"), "simfluence_linear": ("0.1", "1.6e1"), "markov_1": ("0.2", "5.3e6")}
+PREDICTION = "prediction"
+HOW = {
+    "tracin_cp_all": "while a run trains, all test examples at once: the batch's gradient at every step",
+    "tracin_cp_10": f"while a run trains, all pairs of pool and test examples at {CHECKPOINTS} steps",
+    EXACT_PAIRS: f"a checkpoint loaded at each step; timed on {SAMPLED_STEPS} steps of {SAMPLED_TESTS} test examples",
+    PUBLISHED: "the same with the authors' products",
+}
 NOTES = (
-    "Simulators predict all held-out trajectories at once; the time is divided by their number, encoding is not in it. "
-    "TracIn is timed at the base model's weights, times the steps. FLOPs are those of matrix products.",
+    "Simulators predict all held-out trajectories at once; the time is divided by their number. Encoding and fitting "
+    "(seconds; in the JSON) are not in it. TracIn is timed at the base model's weights, times the steps. FLOPs are "
+    "those of matrix products.",
     "The paper (its table 13) does not say for which model or on which machine its figures are.",
 )
 SIMULATORS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
@@ -141,21 +150,22 @@ def checkpoints_cost(opened: Bench) -> tuple[float, float]:
     return _timed(products, 1) * scale, _counted(products) * scale
 
 
-def _row(method: str, seconds: float, operations: float, note: str) -> dict[str, Any]:
-    return {"method": method, "seconds": seconds, "operations": operations, "note": note}
+def _row(method: str, seconds: float, operations: float) -> Row:
+    return {"method": method, "seconds": seconds, "operations": operations}
 
 
-def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[str]]:
+def measure(bench: Workbench, config: str) -> tuple[list[Row], list[str]]:
     """Rows of the table for one config, and what could not be measured."""
     runs = bench.runs(config)
     held_out, seen = runs.split("test"), runs.split("train", "validation")
     trajectories = len(held_out.runs) * len(held_out.test)
-    rows, skipped = [], []
+    rows: list[Row] = []
+    skipped: list[str] = []
     for name in ("mean_curve", "simfluence_linear"):
         method = fit_baseline(name, seen)
         seconds = _timed(partial(method.predict, held_out)) / trajectories
         operations = _counted(partial(method.predict, held_out)) / trajectories
-        rows.append(_row(name, seconds, operations, "prediction"))
+        rows.append(_row(name, seconds, operations))
     for dynamics, encoder in SIMULATORS:
         try:
             trained = bench.trained(bench.settings(config, "loss", dynamics, encoder))
@@ -165,19 +175,15 @@ def measure(bench: Workbench, config: str) -> tuple[list[dict[str, Any]], list[s
         simulated = Simulated(trained.model)
         seconds = _timed(partial(simulated.predict, held_out)) / trajectories
         operations = _counted(partial(simulated.predict, held_out)) / trajectories
-        rows.append(_row(simulated.name, seconds, operations, f"prediction; fitted in {trained.seconds:.1f} s"))
+        rows.append(_row(simulated.name, seconds, operations) | {"fit_seconds": trained.seconds})
     try:
         opened = open_bench(held_out)
     except GPTDynamicsError as error:
         return rows, [*skipped, f"{config}, TracIn-CP: {error}"]
-    note = "while a run trains, all test examples at once: the batch's gradient at every step"
-    rows.append(_row("tracin_cp_all", *exact_cost(opened, held_out), note))
-    note = f"while a run trains, all pairs of pool and test examples at {CHECKPOINTS} steps"
-    rows.append(_row("tracin_cp_10", *checkpoints_cost(opened), note))
+    rows.append(_row("tracin_cp_all", *exact_cost(opened, held_out)))
+    rows.append(_row("tracin_cp_10", *checkpoints_cost(opened)))
     for name, pair in ((EXACT_PAIRS, exact_pair), (PUBLISHED, published_pair)):
-        seconds, operations = pairwise_cost(opened, held_out, pair)
-        note = f"a checkpoint loaded at each step; timed on {SAMPLED_STEPS} steps of {SAMPLED_TESTS} test examples"
-        rows.append(_row(name, seconds, operations, note))
+        rows.append(_row(name, *pairwise_cost(opened, held_out, pair)))
     return rows, skipped
 
 
@@ -190,32 +196,51 @@ def cost(bench: Workbench) -> Result:
         rows, skipped = measure(bench, config)
         result.skipped.extend(skipped)
         published = next((row["seconds"] for row in rows if row["method"] == PUBLISHED), None)
-        rows = [{"config": config, **row, "of_published": published and row["seconds"] / published} for row in rows]
-        result.rows.extend(rows)
-        result.tables.append(_table(bench, config, rows))
-    if result.tables:
-        result.notes.extend(NOTES)
+        about = {
+            "config": config,
+            "parameters": _parameters(bench, config),
+            "updates": len(held_out[config].curricula[0]),
+        }
+        result.rows.extend(about | row | {"of_published": published and row["seconds"] / published} for row in rows)
     return result
 
 
-def _table(bench: Workbench, config: str, rows: list[dict[str, Any]]) -> Table:
-    cells = []
-    for row in rows:
-        ratio = row["of_published"]
-        cells.append(
-            [
-                row["method"],
-                f"{row['seconds']:.2g}",
-                f"{row['operations']:.1e}",
-                "-" if ratio is None else f"1/{1 / ratio:,.0f}" if ratio < 0.5 else f"{ratio:.2f}",
-                *PAPER.get(row["method"], ("", "")),
-                row["note"],
-            ]
-        )
-    runs = bench.runs(config)
+def _parameters(bench: Workbench, config: str) -> int | None:
     try:
-        about = f"{bench.parameters(config) / 1e6:.1f} M parameters"
+        return bench.parameters(config)
     except GPTDynamicsError:
-        about = f"base model {runs.base_model}"
-    title = f"{config} ({about}, {len(runs.curricula[0])} updates): per trajectory of one test example in one run"
-    return Table(title, ["method", "seconds", "FLOPs", "of published", "paper: seconds", "FLOPs", "how"], cells)
+        return None
+
+
+def show_cost(rows: list[Row]) -> Result:
+    """A line for each method, with what it took on the cheapest and on the dearest config."""
+    if not rows:
+        return Result()
+    cells = []
+    for method in distinct(rows, "method"):
+        mine = [row for row in rows if row["method"] == method]
+        seconds, operations = ([row[key] for row in mine] for key in ("seconds", "operations"))
+        paper = PAPER.get(method, ("", ""))
+        line = [
+            _range(seconds, ".2g"),
+            paper[0],
+            _range(operations, ".1e"),
+            paper[1],
+            HOW.get(method, PREDICTION),
+        ]
+        cells.append([method, *line])
+    configs = ", ".join(
+        f"{row['config']} ({row['parameters'] / 1e6:.1f} M parameters, {row['updates']} updates)"
+        if row["parameters"]
+        else f"{row['config']} ({row['updates']} updates)"
+        for row in {row["config"]: row for row in rows}.values()
+    )
+    columns = ["method", "seconds", "paper", "FLOPs", "paper", "how"]
+    notes = [f"Least and most over {configs}.", *NOTES]
+    return Result([Table("One trajectory: one test example in one run", columns, cells)], notes=notes)
+
+
+def _range(values: list[float], form: str) -> str:
+    """The least and the greatest, or the one that they both are."""
+    ends = list(dict.fromkeys(f"{value:{form}}" for value in (min(values), max(values))))
+    return " to ".join(ends)

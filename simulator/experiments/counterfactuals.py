@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from simulator.attribution.lds import lds_by_step, lds_difference
 from simulator.baselines import NotApplicableError
 from simulator.evaluation.evaluate import simulators_to_train, unique_names
 from simulator.evaluation.simulated import Simulated, name_of
+from simulator.experiments.comparison import Row, distinct
 from simulator.experiments.retraining_methods import (
     RetrainedTestRuns,
     RetrainingMethod,
@@ -28,6 +28,8 @@ from simulator.settings.evaluate import EvaluateSettings
 from simulator.training import TrainSettings
 
 METRIC = "loss"
+# What is said of all repeated runs together.
+ALL = "all"
 # The first of these that has a score is what the others are compared with.
 COMPARED_WITH = ("tangent", "memory_gradient", "memory_sentence", "memory_label")
 METHODS = (
@@ -37,15 +39,12 @@ METHODS = (
 )
 EXACT = RetrainingMethod("exact_first_order", by_exact_first_order, sees_run=True)
 NOTES = (
-    "Each retraining is a test run made again with a fifth of its rows left out, all else equal; those of validation "
-    "runs are for choosing settings and do not count here. The score is Spearman's correlation over the retrainings of "
-    "a run between predicted and true loss of a test example, in the mean over test examples; in brackets its 95% "
-    "interval, retrainings and test examples drawn anew 300 times. A difference is of two scores on the same draws.",
-    "Methods that see the run are given gradients of the very run that is repeated: `kernel_tracin` its recorded "
-    "products of gradients at the last checkpoint before each update, `kernel_sum` their mean over checkpoints, each "
-    "visit with the rate of its update, `exact_first_order` the derivative through all of its updates (with --exact). "
-    "Simulators are fitted on other runs. `same_target` is tangent with 1 for pairs of the same target in place of "
-    "the kernel.",
+    "Each retraining is a test run made again with a fifth of its rows left out, all else equal. LDS is Spearman's "
+    "correlation over the retrainings between predicted and true loss of a test example, in the mean over test "
+    "examples; in brackets its 95% interval. A difference is of two scores on the same draws.",
+    "Methods that see the run are given gradients of the very run that is repeated: `kernel_tracin` at the last "
+    "checkpoint before each update, `kernel_sum` their mean over checkpoints, `exact_first_order` the derivative "
+    "through all updates (with `--exact`). `same_target` is tangent with 1 for pairs of the same target as the kernel.",
 )
 
 
@@ -75,12 +74,34 @@ def counterfactuals(bench: Workbench) -> Result:
     result, configs = bench.begin()
     for config in configs:
         if has_retrainings(bench, config):
-            score_retrainings(bench, config, result)
+            rows, reasons = retraining_rows(bench, config)
+            result.rows.extend(rows)
+            result.skipped.extend(reasons)
         else:
             result.skipped.append(f"{config}: no runs made again with rows left out; collect with --counterfactuals")
-    if result.rows:
-        result.notes.extend(NOTES)
     return result
+
+
+def show_counterfactuals(rows: list[Row]) -> Result:
+    """A table for each config; a panel for each run that was made again."""
+    page, panels = Result(), []
+    for config in distinct(rows, "config"):
+        mine = [row for row in rows if row["config"] == config]
+        page.tables.append(retraining_table(config, mine))
+        scores = [row for row in mine if row["less"] is None]
+        for run in distinct(scores, "run"):
+            if run == ALL:
+                continue
+            of_run = [row for row in scores if row["run"] == run]
+            series = [
+                Series(method, distinct(of_run, "step"), [row["value"] for row in of_run if row["method"] == method])
+                for method in distinct(of_run, "method")
+            ]
+            panels.append(Panel(f"{config}, run {run}", "updates", "LDS", series, kind="points"))
+    if rows:
+        page.figures.append(Figure("LDS of each method by number of updates", panels))
+        page.notes.extend(NOTES)
+    return page
 
 
 def has_retrainings(bench: Workbench, config: str) -> bool:
@@ -88,15 +109,14 @@ def has_retrainings(bench: Workbench, config: str) -> bool:
     return any(split_of(run) == "counterfactual" for run in bench.folder.finished(config))
 
 
-def score_retrainings(
-    bench: Workbench, config: str, result: Result, simulators: Sequence[Simulated] | None = None
-) -> None:
-    """Add to a result how methods rank the retrainings of a config's test runs, or why that cannot be said.
+def retraining_rows(
+    bench: Workbench, config: str, simulators: Sequence[Simulated] | None = None
+) -> tuple[list[Row], list[str]]:
+    """How methods rank the retrainings of a config's test runs, and the reasons why others cannot.
 
     Args:
         bench: the dataset.
         config: one with retrainings.
-        result: gets rows, a table and a figure.
         simulators: those that are scored; default: those that an evaluation trains.
     """
     seen = bench.runs(config, METRIC).split("train", "validation")
@@ -104,55 +124,52 @@ def score_retrainings(
         read = bench.runs(config, METRIC, counterfactual=True)
         retrainings = RetrainedTestRuns.of(read, seen, bench.on_phase, bench.on_progress)
     except NotApplicableError as error:
-        result.skipped.append(str(error))
-        return
+        return [], [str(error)]
     predicted: dict[str, np.ndarray] = {}
     sees_run: dict[str, bool] = {}
+    skipped = []
     methods = _trained_methods(bench, config) if simulators is None else _given_methods(simulators)
     for method in [*methods, *METHODS, *([EXACT] if bench.exact else [])]:
         try:
             predicted[method.name] = method.predict(retrainings)
             sees_run[method.name] = method.sees_run
         except UNTRAINABLE as error:
-            result.skipped.append(f"{config}, {method.name}: {error}")
-    runs = [*retrainings.facts.runs, *(["all"] if len(retrainings.facts.runs) > 1 else [])]
-    about = {run: _rows(config, run, retrainings, predicted, sees_run) for run in runs}
-    result.rows.extend(row for rows in about.values() for row in rows)
-    result.tables.append(_table(config, retrainings, about))
-    result.figures.append(_figure(config, retrainings, about))
+            skipped.append(f"{config}, {method.name}: {error}")
+    runs = [*retrainings.facts.runs, *([ALL] if len(retrainings.facts.runs) > 1 else [])]
+    return [row for run in runs for row in _rows(config, run, retrainings, predicted, sees_run)], skipped
 
 
 def _rows(
     config: str, run: str, retrainings: RetrainedTestRuns, predicted: dict[str, np.ndarray], sees_run: dict[str, bool]
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Scores at every measured step after the first, and differences at the last, of one repeated run or of all."""
-    chosen = np.arange(len(retrainings.repeated)) if run == "all" else retrainings.places(run)
+    chosen = np.arange(len(retrainings.repeated)) if run == ALL else retrainings.places(run)
     repeated = [retrainings.repeated[place] for place in chosen]
-    truth, step = retrainings.runs.values[chosen, 1:], retrainings.runs.step[1:].tolist()
+    truth, step = retrainings.runs.values[chosen, 1:].swapaxes(1, 2), retrainings.runs.step[1:].tolist()
     about = {"config": config, "run": run, "retrainings": len(chosen)}
     rows = []
     for method, values in predicted.items():
-        scores = lds_by_step(values[chosen, 1:], truth, repeated)
+        scores = lds_by_step(values[chosen, 1:].swapaxes(1, 2), truth, repeated)
         rows += [
             about | {"method": method, "sees_run": sees_run[method], "step": each, "less": None} | vars(score)
             for each, score in zip(step, scores, strict=True)
         ]
     for one, other in combinations(predicted, 2):
-        score = lds_difference(predicted[one][chosen, -1], predicted[other][chosen, -1], truth[:, -1], repeated)
+        score = lds_difference(predicted[one][chosen, -1], predicted[other][chosen, -1], truth[..., -1], repeated)
         rows.append(about | {"method": one, "sees_run": sees_run[one], "step": step[-1], "less": other} | vars(score))
     return rows
 
 
-def _table(config: str, retrainings: RetrainedTestRuns, about: dict[str, list[dict[str, Any]]]) -> Table:
+def retraining_table(config: str, rows: list[Row]) -> Table:
     """A line for each method: its score at the last step, and what the compared one is ahead of it, for each run."""
-    last = int(retrainings.runs.step[-1])
+    last = max(row["step"] for row in rows)
     columns = ["method", "sees the run"]
     cells: dict[str, list[str]] = {}
-    for run, rows in about.items():
-        final = [row for row in rows if row["step"] == last]
+    for run in distinct(rows, "run"):
+        final = [row for row in rows if (row["run"], row["step"]) == (run, last)]
         scores = {row["method"]: row for row in final if row["less"] is None}
         compared = next((name for name in COMPARED_WITH if scores.get(name, {}).get("value") is not None), None)
-        columns.append(f"run {run} ({final[0]['retrainings']})" if run != "all" else f"all ({final[0]['retrainings']})")
+        columns.append(f"{run if run == ALL else f'run {run}'} ({final[0]['retrainings']})")
         columns += [f"{compared} less it"] if compared else []
         ahead = {(row["method"], row["less"]): row for row in final if row["less"] is not None}
         for method, row in scores.items():
@@ -163,24 +180,10 @@ def _table(config: str, retrainings: RetrainedTestRuns, about: dict[str, list[di
     return Table(f"{config}: LDS of the {METRIC} after {last} updates", columns, list(cells.values()))
 
 
-def _text(row: dict[str, Any] | None, reverse: dict[str, Any] | None = None) -> str:
+def _text(row: Row | None, reverse: Row | None = None) -> str:
     """A score with its interval, or the negative of the reverse difference; nothing where there is neither."""
     if row is not None:
         return interval_text(row["value"], row["low"], row["high"])
     if reverse is None or reverse["value"] is None:
         return ""
     return interval_text(-reverse["value"], -reverse["high"], -reverse["low"])
-
-
-def _figure(config: str, retrainings: RetrainedTestRuns, about: dict[str, list[dict[str, Any]]]) -> Figure:
-    """A panel for each repeated run: the score of each method by measured step."""
-    step = retrainings.runs.step[1:].tolist()
-    panels = []
-    for run in retrainings.facts.runs:
-        scores = [row for row in about[run] if row["less"] is None]
-        series = [
-            Series(method, step, [row["value"] for row in scores if row["method"] == method])
-            for method in dict.fromkeys(row["method"] for row in scores)
-        ]
-        panels.append(Panel(f"run {run}", "updates", "LDS", series, kind="points"))
-    return Figure(f"{config}: runs made again with rows left out", panels)

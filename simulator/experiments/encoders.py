@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 from gptdynamics.configs import config_parts
 from gptdynamics.errors import GPTDynamicsError
 from simulator.encoders import ENCODERS
-from simulator.evaluation.simulated import Simulated, name_of
-from simulator.experiments.comparison import comparison_table, dot_figure
+from simulator.evaluation.simulated import Simulated
+from simulator.experiments.comparison import Row, score_grid
 from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
 from simulator.reporting.result import Result
 from simulator.training import TrainSettings
@@ -35,31 +35,28 @@ def encoders(bench: Workbench) -> Result:
     for config in configs:
         runs = bench.runs(config)
         held_out, seen = runs.split("test"), runs.split("train", "validation")
-        rows = []
         for name, settings in _wanted(bench, config, sizes):
             try:
                 trained = bench.trained(settings)
             except UNTRAINABLE as error:
                 result.skipped.append(f"{config}, {settings.dynamics} with {name} vectors: {error}")
                 continue
-            predicted = Simulated(trained.model).predict(held_out)
-            figures = score_part(predicted, held_out, seen, 1)
-            encoder_in_name = settings.encoder if fitter_named(settings.dynamics).has_closed_form else "sentence"
-            # Every encoder of markov in one colour: the axis tells them apart.
-            method = name_of(settings, encoder_in_name)
-            about = {"config": config, "encoder": name, "dynamics": settings.dynamics, "method": method}
-            rows.append(about | asdict(figures))
-        result.rows.extend(rows)
-        result.tables.append(comparison_table(f"{config}, loss", rows, "encoder"))
-        result.figures.append(dot_figure(f"{config}, loss: encoders", rows, "encoder", "5"))
-    if result.rows:
-        result.notes.append(
-            "The paper (figure 5) compares BERT (MiniLM, here `sentence`) with Pythia of three sizes as encoders of "
-            "markov, and finds BERT better and no gain from larger Pythias. `causal_lm` is the mean of the last states "
-            "of a base model of the dataset, whichever the runs began from; markov with `index` vectors is Simfluence. "
-            "The learning rate of markov is chosen for each encoder, its penalty and width for `sentence` vectors."
-        )
+            figures = score_part(Simulated(trained.model).predict(held_out), held_out, seen, 1)
+            about = {"config": config, "encoder": name, "dynamics": settings.dynamics}
+            result.rows.append(about | asdict(figures))
     return result
+
+
+def show_encoders(rows: list[Row]) -> Result:
+    """Skill by kind of vector and of simulator."""
+    page = Result(score_grid("loss", rows, "skill", keys=("encoder", "dynamics")))
+    if rows:
+        page.notes.append(
+            "`causal_lm` is the mean of the last states of a base model of the dataset. markov with `index` vectors is "
+            "Simfluence. The learning rate of markov is chosen for each encoder, its penalty and width for `sentence`."
+        )
+        page.notes.append("The paper (figure 5): BERT is a better encoder than Pythia, and larger Pythias add nothing.")
+    return page
 
 
 def _wanted(bench: Workbench, config: str, sizes: dict[str, str]) -> list[tuple[str, TrainSettings]]:

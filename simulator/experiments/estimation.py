@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +10,10 @@ import numpy as np
 
 from gptdynamics.configs import config_parts
 from simulator.evaluation import Evaluation
-from simulator.experiments.comparison import PAPER_COLUMNS, SCORE_COLUMNS
-from simulator.experiments.paper_tables import PAPER_METHODS, paper_row
+from simulator.experiments.comparison import Row, beside_paper, distinct, score_grid
+from simulator.experiments.paper_tables import PaperRow, paper_row
 from simulator.experiments.workbench import Scenario, Workbench, score_part
-from simulator.reporting.numbers import number_text
-from simulator.reporting.result import Result, Table
-from simulator.reporting.tables import score_cells
+from simulator.reporting.result import Result
 
 TABLES: dict[tuple[Scenario, str], str] = {
     ("instruct", "loss"): "1",
@@ -25,7 +23,7 @@ TABLES: dict[tuple[Scenario, str], str] = {
 }
 
 
-def rows_by_task(evaluation: Evaluation, config: str, seen: Any) -> list[dict[str, Any]]:
+def rows_by_task(evaluation: Evaluation, config: str, seen: Any) -> list[Row]:
     """Scores of every method for each task of an evaluation's test examples."""
     runs = evaluation.runs
     size = config_parts(config)[1]
@@ -41,26 +39,7 @@ def rows_by_task(evaluation: Evaluation, config: str, seen: Any) -> list[dict[st
     return rows
 
 
-def _paper_cells(table: str, task: str, metric: str, method: str, size: str) -> list[str]:
-    return score_cells(paper_row(table, task, metric, method, size=size) or paper_row(table, task, metric, method))
-
-
-def task_table(table: str, title: str, rows: Iterable[dict[str, Any]]) -> Table:
-    """Every task's methods, beside the paper's figures for the method of the same kind."""
-    cells = [
-        [
-            row["task"],
-            row["method"],
-            "skipped" if row["note"] else number_text(row["mse"], row["mse_std"]),
-            *score_cells(row, "mae", "spearman", "skill"),
-            *_paper_cells(table, row["task"], row["metric"], row["method"], row["size"]),
-        ]
-        for row in rows
-    ]
-    return Table(title, ["task", "method", *SCORE_COLUMNS, *PAPER_COLUMNS], cells)
-
-
-def _mean(rows: Sequence[dict[str, Any] | None], key: str, by: Sequence[dict[str, Any]] | None = None) -> float | None:
+def _mean(rows: Sequence[Row | None], key: str, by: Sequence[Row] | None = None) -> float | None:
     """Mean over tasks of a figure, or of its ratio to the same figure of `by`; None where one is undefined."""
     values = []
     for place, row in enumerate(rows):
@@ -71,8 +50,8 @@ def _mean(rows: Sequence[dict[str, Any] | None], key: str, by: Sequence[dict[str
     return float(np.mean(values))
 
 
-def average_rows(rows: list[dict[str, Any]], reference: str = "mean_curve") -> list[dict[str, Any]]:
-    """Averages over tasks of each method: errors as ratios to a reference method's, Spearman and skill as they are.
+def average_rows(rows: list[Row], reference: str = "mean_curve") -> list[Row]:
+    """Averages over tasks of each method: the MSE as a ratio to a reference method's, Spearman and skill as they are.
 
     A method that has no figure for a task has no average of it: an average over other tasks would compare unlike
     things.
@@ -81,100 +60,62 @@ def average_rows(rows: list[dict[str, Any]], reference: str = "mean_curve") -> l
     index = {(row["config"], row["task"], row["method"]): row for row in rows}
     divided_by = [index[(*task, reference)] for task in tasks]
     result = []
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for method in distinct(rows, "method"):
         mine = [index.get((*task, method)) for task in tasks]
-        result.append(
-            {
-                "method": method,
-                "mse_ratio": _mean(mine, "mse", divided_by),
-                "mae_ratio": _mean(mine, "mae", divided_by),
-                "spearman": _mean(mine, "spearman"),
-                "skill": _mean(mine, "skill"),
-                "tasks": len(tasks),
-            }
-        )
+        averages = {"mse_ratio": _mean(mine, "mse", divided_by)}
+        averages |= {key: _mean(mine, key) for key in ("spearman", "skill")}
+        result.append({"method": method} | averages)
     return result
-
-
-def average_table(table: str, title: str, metric: str, size: str, rows: list[dict[str, Any]]) -> Table:
-    """Averages over tasks; the paper's are of raw figures."""
-    columns = ["method", "MSE / mean curve's", "MAE / mean curve's", "Spearman", "skill", *PAPER_COLUMNS]
-    cells = [
-        [
-            row["method"],
-            *[number_text(row[key]) for key in ("mse_ratio", "mae_ratio", "spearman", "skill")],
-            *_paper_cells(table, "average", metric, row["method"], size),
-        ]
-        for row in average_rows(rows)
-    ]
-    return Table(title, columns, cells)
-
-
-def _averages(table: str, metric: str, size: str, rows: list[dict[str, Any]]) -> list[Table]:
-    """Over all tasks, and over those for which no method was skipped."""
-    result = []
-    lacking = {(row["config"], row["task"]) for row in rows if row["note"]}
-    whole = [row for row in rows if (row["config"], row["task"]) not in lacking]
-    for mine in [rows] if not lacking or not whole else [rows, whole]:
-        names = list(dict.fromkeys(row["task"] for row in mine))
-        if len(names) > 1:
-            result.append(
-                average_table(table, f"Average over {', '.join(names)}: {metric}, {size}", metric, size, mine)
-            )
-    return result
-
-
-def _about(row: dict[str, Any]) -> str:
-    still, count = row["still"], row["runs"] * row["examples"]
-    moved = f"; {still} of {count} trajectories never move and are left out of skill" if still else ""
-    return (
-        f"{row['config']}, {row['task']}, {row['metric']}: {row['runs']} held-out runs, "
-        f"{row['examples']} test examples{moved}."
-    )
-
-
-def _wanted(bench: Workbench, config: str, kind: str) -> list[str]:
-    result = bench.metrics(config)
-    return ["loss"] if kind == "loss" else [metric for metric in result if metric != "loss"]
 
 
 def estimate(bench: Workbench, scenario: Scenario, kind: str) -> Result:
-    """One of the paper's tables 1 to 4.
+    """Score every method on the held-out runs of each config.
 
     Args:
         bench: the dataset.
         scenario: `finetune` or `instruct`.
         kind: `loss`, or `metrics` for everything else that was measured.
     """
-    table = TABLES[scenario, kind]
     result, configs = bench.begin(scenario)
-    by_metric: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for config in configs:
-        metrics = _wanted(bench, config, kind)
+        measured = bench.metrics(config)
+        metrics = ["loss"] if kind == "loss" else [metric for metric in measured if metric != "loss"]
         if not metrics:
             result.skipped.append(f"{config}: nothing but the loss was measured")
         for metric in metrics:
             evaluation = bench.evaluation(config, metric)
             seen = bench.runs(config, metric).split("train", "validation")
-            rows = rows_by_task(evaluation, config, seen)
-            by_metric.setdefault((config_parts(config)[1], metric), []).extend(rows)
-            for row in rows:
-                if row["method"] == "mean_curve":
-                    result.notes.append(_about(row))
+            result.rows.extend(rows_by_task(evaluation, config, seen))
             notes = {row.note for row in evaluation.rows if row.note}
             result.skipped.extend(f"{config}, {metric}: {note}" for note in sorted(notes))
-    for (size, metric), rows in by_metric.items():
-        result.rows.extend(rows)
-        result.tables.append(task_table(table, f"{metric}, {size}", rows))
-        result.tables.extend(_averages(table, metric, size, rows))
-    if result.tables:
-        beside = ", ".join(f"{ours} with its {theirs!r}" for ours, theirs in PAPER_METHODS.items())
-        result.notes.append(
-            f"The paper's figures (its table {table}) are of Pythia models on its own runs and stand beside the method "
-            f"of the same kind: {beside}. Where a size is not in the paper, those of Pythia-410m stand there."
-        )
-        result.notes.append(
-            "Averages over tasks are of ratios to the mean curve's error; the paper averages raw errors, so that its "
-            "average is that of the task with the largest errors."
-        )
     return result
+
+
+def show_estimates(rows: list[Row], scenario: Scenario, kind: str) -> Result:
+    """One of the paper's tables 1 to 4: a column for each config, or for each task of an instruction tuning."""
+    page, number = Result(), TABLES[scenario, kind]
+
+    def paper(row: Row) -> PaperRow | None:
+        of_size = paper_row(number, row["task"], row["metric"], row["method"], size=row["size"])
+        return of_size or paper_row(number, row["task"], row["metric"], row["method"])
+
+    # The configs of fine-tuning stand side by side; each of instruction tuning has columns for its tasks.
+    groups = [[config] for config in distinct(rows, "config")] if scenario == "instruct" else [distinct(rows, "config")]
+    for metric in distinct(rows, "metric"):
+        for group in groups:
+            mine = [row for row in rows if row["config"] in group and row["metric"] == metric]
+            if scenario == "instruct":
+                mine = [row | {"config": row["task"]} for row in mine]
+            about = metric if scenario == "finetune" else f"{group[0]}, {metric}"
+            page.tables.extend(score_grid(about, mine, "skill"))
+            if kind == "loss":
+                page.tables.extend(score_grid(about, mine, "spearman"))
+            page.tables.extend(beside_paper(about, mine, paper))
+    if rows:
+        counts = dict.fromkeys(f"{row['config']} {row['runs']} x {row['examples']}" for row in rows)
+        page.notes.append(f"Held-out runs x test examples: {', '.join(counts)}.")
+        page.notes.append(
+            f"The paper's figures are of its table {number}, of Pythia-410m where it lacks the size. Raw MSE depends "
+            "on the model and its runs, so compare methods within a column."
+        )
+    return page

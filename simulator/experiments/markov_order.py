@@ -7,11 +7,10 @@ from typing import Any
 
 from simulator.baselines import MeanCurveShifted, Simfluence
 from simulator.evaluation.simulated import Simulated
-from simulator.experiments.comparison import PAPER_COLUMNS, SCORE_COLUMNS, SCORES, score_panels
-from simulator.experiments.paper_tables import paper_row
+from simulator.experiments.comparison import MOST_PANELS, Row, beside_paper, distinct, score_grid
+from simulator.experiments.paper_tables import PaperRow, paper_row
 from simulator.experiments.workbench import Workbench, score_part
-from simulator.reporting.result import Figure, Result, Series, Table
-from simulator.reporting.tables import score_cells
+from simulator.reporting.result import Figure, Panel, Result, Series
 
 ORDERS = (1, 2, 3, 5, 10)
 ORDER_METHOD = "markov, order n"
@@ -23,17 +22,39 @@ def markov_order(bench: Workbench) -> Result:
     for config in configs:
         for metric in bench.continuous_metrics(config):
             _one(bench, config, metric, result)
-    if result.rows:
-        result.notes.append(
-            f"All rows of a table score the steps after the history of its highest order ({max(ORDERS)} where there "
-            "are steps enough). Simfluence and memory are given one value, the shifted mean curve as many as that "
-            "order. The learning rate, penalty and width of every order are those that are best for order 1."
-        )
-        result.notes.append(
-            "The paper's table 10 (Pythia-410m) is said to be of instruction tuning; its figures of order 1 are those "
-            "of its fine-tuning tables 2 and 4."
-        )
     return result
+
+
+def show_markov_order(rows: list[Row]) -> Result:
+    """A table for each metric; panels for the loss of the first configs."""
+    page, panels = Result(), []
+    named = [row | {"method": f"markov_{row['order']}"} if row["order"] else row for row in rows]
+    for metric in distinct(rows, "metric"):
+        mine = [row for row in named if row["metric"] == metric]
+        page.tables.extend(score_grid(metric, mine, "skill"))
+        page.tables.extend(beside_paper(metric, mine, _paper))
+    of_loss = [row for row in rows if row["metric"] == "loss"]
+    for config in distinct(of_loss, "config")[:MOST_PANELS]:
+        mine = [row for row in of_loss if row["config"] == config]
+        orders = [row["order"] for row in mine if row["order"] is not None]
+        # A method that has no order is a level line.
+        series = [Series(row["method"], orders, [row["mse"]] * len(orders)) for row in mine if row["order"] is None]
+        by_order = [row["mse"] for row in mine if row["order"] is not None]
+        series.append(Series("markov_1", orders, by_order, ORDER_METHOD))
+        panels.append(Panel(config, "order n", "all-steps MSE", series, kind="points", log_y=True))
+    if panels:
+        page.figures.append(Figure("Loss: markov of order n", panels))
+        page.notes.append(
+            f"All rows score the steps after the history of the highest order ({max(ORDERS)} where there are steps "
+            "enough). Simfluence and memory are given one value, the shifted mean curve as many as that order. The "
+            "learning rate, penalty and width are those that are best for order 1."
+        )
+        page.notes.append("The paper (figure 4, table 10): the order matters little.")
+    return page
+
+
+def _paper(row: Row) -> PaperRow | None:
+    return paper_row("10", row["task"], row["metric"], "ours", f"order {row['order']}") if row["order"] else None
 
 
 def _one(bench: Workbench, config: str, metric: str, result: Result) -> None:
@@ -56,28 +77,7 @@ def _one(bench: Workbench, config: str, metric: str, result: Result) -> None:
     for order in orders:
         trained = bench.trained(settings if order == 1 else bench.like_tuned(settings, order=order))
         predictions[ORDER_METHOD, order] = Simulated(trained.model).predict(held_out)
-    rows: list[dict[str, Any]] = []
     for (method, given), predicted in predictions.items():
         figures = score_part(predicted, held_out, seen, history)
         about = {"config": config, "task": task, "metric": metric, "method": method, "order": given}
-        rows.append(about | asdict(figures))
-    result.rows.extend(rows)
-    cells = []
-    for row in rows:
-        paper = paper_row("10", task, metric, "ours", f"order {row['order']}") if row["order"] else None
-        name = row["method"] if row["order"] is None else f"markov_{row['order']}"
-        cells.append([name, *score_cells(row, *SCORES, "skill"), *score_cells(paper)])
-    result.tables.append(Table(f"{config}, {metric}", ["method", *SCORE_COLUMNS, *PAPER_COLUMNS], cells))
-
-    def series(score: str) -> list[Series]:
-        # A method that has no order is a level line.
-        lines = [
-            Series(row["method"], orders, [row[score]] * len(orders), row["method"])
-            for row in rows
-            if row["order"] is None
-        ]
-        by_order = [row[score] for row in rows if row["order"] is not None]
-        return [*lines, Series("markov_1", orders, by_order, ORDER_METHOD)]
-
-    panels = score_panels("order n", series, kind="points")
-    result.figures.append(Figure(f"{config}, {metric}: markov of order n", panels, paper="4"))
+        result.rows.append(about | asdict(figures))

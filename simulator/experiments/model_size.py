@@ -6,16 +6,24 @@ from functools import partial
 
 from gptdynamics.configs import config_parts
 from gptdynamics.errors import SettingsError
-from simulator.experiments.comparison import comparison_table, dot_figure
+from simulator.experiments.comparison import SKILL_RANGE, Row, distinct, score_grid
 from simulator.experiments.estimation import rows_by_task
 from simulator.experiments.workbench import Workbench
-from simulator.reporting.result import Result
+from simulator.reporting.result import Figure, Panel, Result, Series
 
-METHODS = ("mean_curve", "simfluence_linear", "markov_1", "memory_sentence", "memory_gradient")
+METHODS = (
+    "mean_curve",
+    "simfluence_linear",
+    "markov_1",
+    "memory_label",
+    "memory_sentence",
+    "memory_gradient",
+    "tangent",
+)
 
 
 def model_size(bench: Workbench) -> Result:
-    """Compare methods over the sizes of a task's base models."""
+    """Score methods over the sizes of a task's base models, the smallest first."""
     result, configs = bench.begin()
     sizes: dict[str, list[str]] = {}
     for config in configs:
@@ -25,25 +33,33 @@ def model_size(bench: Workbench) -> Result:
             result.skipped.append(f"{task}: only one size of base model ({config_parts(mine[0])[1]})")
             continue
         mine.sort(key=partial(_parameters, bench))
-        rows = []
         for config in mine:
             evaluation = bench.evaluation(config, "loss")
             seen = bench.runs(config).split("train", "validation")
             by_task = rows_by_task(evaluation, config, seen)
-            result.skipped.extend(f"{config}: {row.method}: {row.note}" for row in evaluation.rows if row.note)
-            rows += [row for row in by_task if row["method"] in METHODS]
-        result.rows.extend(rows)
-        for part in dict.fromkeys(row["task"] for row in rows):
-            of_task = [row for row in rows if row["task"] == part]
-            title = f"{task}, {part}, loss" if part != task else f"{task}, loss"
-            result.tables.append(comparison_table(title, of_task, "size"))
-            result.figures.append(dot_figure(f"{title}: sizes of the base model", of_task, "size", "6"))
-    if result.rows:
-        result.notes.append(
+            result.rows.extend([row for row in by_task if row["method"] in METHODS])
+    return result
+
+
+def show_model_size(rows: list[Row]) -> Result:
+    """Skill by size: a table and a panel for each task."""
+    page, panels = Result(), []
+    for task in distinct(rows, "task"):
+        mine = [row for row in rows if row["task"] == task]
+        page.tables.extend(score_grid(f"{task}, loss", mine, "skill", column="size"))
+        sizes = distinct(mine, "size")
+        skill = {(row["method"], row["size"]): row["skill"] for row in mine}
+        series = [
+            Series(method, sizes, [skill.get((method, size)) for size in sizes]) for method in distinct(mine, "method")
+        ]
+        panels.append(Panel(task, "base model", "skill", series, kind="dots", y_range=SKILL_RANGE))
+    if panels:
+        page.figures.append(Figure("Skill by size of the base model", panels))
+        page.notes.append(
             "The paper (figure 6, Pythia 14m to 2.8b, instruction tuning): errors do not change in one direction with "
             "size, and GPTfluence is ahead of Simfluence at every size."
         )
-    return result
+    return page
 
 
 def _parameters(bench: Workbench, config: str) -> float:

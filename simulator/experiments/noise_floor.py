@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from gptdynamics.curriculum import run_seed
@@ -13,6 +11,7 @@ from gptdynamics.runs import Bench
 from simulator.baselines.replay import open_bench, replay
 from simulator.evaluation.scoring import score_prediction
 from simulator.evaluation.selection import evenly_spaced
+from simulator.experiments.comparison import Row
 from simulator.experiments.workbench import Workbench
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Result, Table
@@ -68,7 +67,7 @@ def _chosen(runs: Dynamics) -> list[int]:
     return [measured[index] for index in evenly_spaced(len(measured), SAMPLED_STEPS)]
 
 
-def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> list[dict[str, Any]]:
+def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> list[Row]:
     runs = {metric: bench.runs(config, metric).split("test").take([0]) for metric in dict.fromkeys(["loss", *metrics])}
     again = measured_again(opened, runs, metrics, 1)
     rows = []
@@ -110,31 +109,30 @@ def noise_floor(bench: Workbench) -> Result:
         metrics = measured if stochastic else sampled
         if not stochastic:
             fixed = ", ".join(metric for metric in measured if metric not in sampled)
-            result.notes.append(
-                f"{config}: all weights are trained, without dropout: the curriculum fixes them, no noise in {fixed}."
-            )
+            result.skipped.append(f"{config}, {fixed}: no noise, training without dropout is fixed by its curriculum")
         if metrics:
             bench.on_phase(f"{config}: training a run again", 1)
             result.rows.extend(_rows(bench, config, metrics, opened))
             bench.on_progress()
+    return result
+
+
+def show_noise_floor(rows: list[Row]) -> Result:
+    """A line for each config and metric."""
     keys = ("between", "floor", "mean_curve", "spearman")
-    cells = [
-        [row["config"], row["metric"], *[number_text(row[key]) for key in keys], str(row["steps"])]
-        for row in result.rows
-    ]
+    cells = [[row["config"], row["metric"], *[number_text(row[key]) for key in keys]] for row in rows]
     columns = [
         "config",
         "metric",
-        "MSE between two runs",
+        "MSE of two runs",
         "least MSE of any method",
-        "MSE of the mean curve",
-        "Spearman between two runs",
-        "steps",
+        "mean curve's MSE",
+        "Spearman of two runs",
     ]
-    if cells:
-        result.tables.append(Table("The same curriculum twice, with other random numbers", columns, cells))
-        result.notes.append(
-            "A method that knew the expected value at every step would still be off by half of what two runs differ "
-            "by. The last column says at how many steps, after the first, both were measured."
-        )
-    return result
+    if not cells:
+        return Result()
+    note = (
+        "A method that knew the expected value at every step would still be off by half of what two runs differ by. "
+        "A loss has such noise only where training is random: adapters, dropout."
+    )
+    return Result([Table("The same curriculum twice, with other random numbers", columns, cells)], notes=[note])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +13,11 @@ from simulator.attribution.lds import Score, lds
 from simulator.baselines import MeanCurve, NotApplicableError, Predictor
 from simulator.evaluation.evaluate import simulators_to_train
 from simulator.evaluation.simulated import Simulated, name_of
+from simulator.experiments.comparison import MOST_PANELS, SKILL_RANGE, Row, distinct, grid
 from simulator.experiments.retraining_methods import RetrainedTestRuns
 from simulator.experiments.workbench import UNTRAINABLE, Workbench, score_part
 from simulator.reporting.numbers import number_text
-from simulator.reporting.result import Figure, Panel, Result, Series, Table
+from simulator.reporting.result import Figure, Panel, Result, Series
 from simulator.settings.evaluate import EvaluateSettings
 from simulator.training import TrainSettings
 from simulator.training.fitting import fitter_named
@@ -27,17 +27,16 @@ METRIC = "loss"
 NUMBERS = (1, 2, 4, 8, 16)
 # Choices of the runs for each number; the first are those that were collected first.
 DRAWS = 3
-SCORES = {"skill": "skill on runs held out", "lds": "LDS, last step"}
+# The column of all training runs, however many a config has.
+ALL = "all"
+SCORES = {"skill": "skill", "lds": "LDS, last step"}
 NOTES = (
-    "Simulators are fitted on training runs alone: validation runs and their retrainings, which choose settings "
-    "elsewhere, would be further runs. The first draw of a number is the runs that were collected first; others are "
-    "random, with the reference run always among them. In brackets is the deviation over draws.",
-    "Skill is measured against the same mean curve for every number: that of all training and validation runs. So few "
-    "runs pay for the error of their own mean curve, whose skill is in the first lines.",
-    "tangent has the coefficients that are shipped with the package where it is fitted on a single run, and is drawn "
-    "towards them where that predicts runs left out better. It has a second reference run where the draw has one.",
-    "LDS is over retrainings of test runs with rows left out, at the last step. A mean curve is the same for all of "
-    "them and changes no rank.",
+    "Fitted on training runs alone. The first draw of a number is the runs that were collected first; others are "
+    f"random, with the reference run always among them. The mean of {DRAWS} draws, with their deviation in brackets.",
+    "Skill is measured against the mean curve of all training and validation runs, so few runs pay for the error of "
+    "their own mean curve. LDS is over retrainings of test runs with rows left out.",
+    "tangent fitted on a single run takes the coefficients that are shipped with the package. They were fitted on "
+    "sst2_nano and sst2_smollm2, so for other data that column is too good.",
 )
 
 
@@ -96,19 +95,13 @@ def number_of_runs(bench: Workbench) -> Result:
         except NotApplicableError as error:
             result.skipped.append(f"{error}; no LDS")
         scored = Scored(seen, runs.split("test"), retrainings)
-        rows = list(fitted_on_few(bench, config, runs.split("train"), scored, result.skipped))
-        if rows:
-            result.rows.extend(rows)
-            result.tables.append(_table(config, rows))
-            result.figures.append(_figure(config, rows))
-    if result.rows:
-        result.notes.extend(NOTES)
+        result.rows.extend(fitted_on_few(bench, config, runs.split("train"), scored, result.skipped))
     return result
 
 
 def fitted_on_few(
     bench: Workbench, config: str, training: Dynamics, scored: Scored, skipped: list[str]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """A row for each method, number of runs and draw.
 
     Args:
@@ -149,57 +142,61 @@ def _simulator(bench: Workbench, settings: TrainSettings, runs: Dynamics) -> Pre
 
 
 Fit = Callable[[Dynamics], Predictor]
-Summary = tuple[float | None, float | None]
 
 
-def over_draws(rows: list[dict[str, Any]], method: str, number: int, score: str) -> Summary:
-    """The mean of a score over draws and its deviation; None where it is undefined, or there is one draw."""
-    mine = [row for row in rows if (row["method"], row["number"]) == (method, number)]
-    values = [row.get(score) for row in mine]
-    defined = [value for value in values if value is not None]
-    if not defined or len(defined) < len(values):
-        return None, None
-    return float(np.mean(defined)), float(np.std(defined, ddof=1)) if len(defined) > 1 else None
+def over_draws(rows: list[Row], score: str) -> list[Row]:
+    """A row for each config, method and number of runs: the mean of a score over draws and its deviation.
+
+    The mean is None where a draw has no score, the deviation where there is one draw; `runs` is the number, or `all`.
+    """
+    most = {row["config"]: row["number"] for row in rows}
+    keys = dict.fromkeys((row["config"], row["method"], row["number"]) for row in rows)
+    means = []
+    for key in keys:
+        values = [row.get(score) for row in rows if (row["config"], row["method"], row["number"]) == key]
+        defined = [value for value in values if value is not None]
+        whole = bool(defined) and len(defined) == len(values)
+        mean = float(np.mean(defined)) if whole else None
+        deviation = float(np.std(defined, ddof=1)) if whole and len(defined) > 1 else None
+        config, method, number = key
+        runs = ALL if number == most[config] else number
+        means.append(
+            {"config": config, "method": method, "number": number, "runs": runs, "mean": mean, "std": deviation}
+        )
+    return means
 
 
-def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[int], Callable[[int, str], Summary]]]:
-    """Each method with its numbers of runs, and its scores by number and name."""
-    for method in dict.fromkeys(row["method"] for row in rows):
-        numbers = list(dict.fromkeys(row["number"] for row in rows if row["method"] == method))
-        yield method, numbers, partial(over_draws, rows, method)
+def show_number_of_runs(rows: list[Row]) -> Result:
+    """A table for each score; panels for the first configs with retrainings, else of all."""
+    page = Result()
+    with_lds = distinct([row for row in rows if row.get("lds") is not None], "config")
+    drawn, panels = (with_lds or distinct(rows, "config"))[: MOST_PANELS // 2], []
+    for score, title in SCORES.items():
+        means = over_draws(rows, score)
+        means.sort(key=lambda row: row["runs"] == ALL)
+        page.tables.extend(
+            grid(
+                f"{title}, by number of training runs",
+                means,
+                lambda row: number_text(row["mean"], row["std"], decimals=2),
+                ("config", "method"),
+                "runs",
+            )
+        )
+        for config in drawn:
+            mine = [row for row in means if row["config"] == config and row["mean"] is not None]
+            series = [_series(method, mine) for method in distinct(mine, "method")]
+            limits = SKILL_RANGE if score == "skill" else None
+            if series:
+                panels.append(Panel(config, "training runs", title, series, kind="points", y_range=limits))
+    if panels:
+        page.figures.append(Figure("Fitted on some of the training runs", panels, max(2, len(drawn))))
+        page.notes.extend(NOTES)
+    return page
 
 
-def _wanted(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """The scores that there are, with their titles."""
-    return {score: title for score, title in SCORES.items() if any(score in row for row in rows)}
-
-
-def _table(config: str, rows: list[dict[str, Any]]) -> Table:
-    """A line for each method and number of runs."""
-    wanted = _wanted(rows)
-    cells = [
-        [
-            method,
-            str(number),
-            str(sum((row["method"], row["number"]) == (method, number) for row in rows)),
-            *[number_text(*summary(number, score)) for score in wanted],
-        ]
-        for method, numbers, summary in _lines(rows)
-        for number in numbers
-    ]
-    columns = ["method", "runs", "draws", *wanted.values()]
-    return Table(f"{config}, {METRIC}: fitted on some of the training runs", columns, cells)
-
-
-def _figure(config: str, rows: list[dict[str, Any]]) -> Figure:
-    """A panel for each score: a line for each method over the number of runs, bars over draws."""
-    panels = []
-    for score, title in _wanted(rows).items():
-        series = []
-        for method, numbers, summary in _lines(rows):
-            values = [summary(number, score) for number in numbers]
-            spread = [deviation or 0.0 for _, deviation in values]
-            if any(value is not None for value, _ in values):
-                series.append(Series(method, numbers, [value for value, _ in values], spread=spread))
-        panels.append(Panel("", "training runs", title, series, kind="points"))
-    return Figure(f"{config}: fitted on some of the training runs", panels)
+def _series(method: str, means: list[Row]) -> Series:
+    """The line of a method, with bars over draws."""
+    mine = [row for row in means if row["method"] == method]
+    spread = [row["std"] or 0.0 for row in mine]
+    return Series(method, [row["number"] for row in mine], [row["mean"] for row in mine], spread=spread)

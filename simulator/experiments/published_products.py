@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from gptdynamics.models.tokens import TokenizedExample, make_target_batch
 from gptdynamics.runs import Bench
 from simulator.baselines.published_tracin import separate_products, summed_sides
 from simulator.baselines.replay import open_bench
+from simulator.experiments.comparison import Row
 from simulator.experiments.workbench import Workbench
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Result, Table
@@ -48,7 +49,7 @@ def agreement(products: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     }
 
 
-def _rows(config: str, opened: Bench, exact: np.ndarray) -> list[dict[str, Any]]:
+def _rows(config: str, opened: Bench, exact: np.ndarray) -> list[Row]:
     model = opened.base.model
     published = separate_products(
         summed_sides(model, list(opened.tokenized.values()))[:2], summed_sides(model, opened.test_set.tokenized)[:2]
@@ -78,6 +79,11 @@ def published_products(bench: Workbench) -> Result:
         bench.on_phase(f"{config}: products", 1)
         result.rows.extend(_rows(config, opened, read_products(bench.dataset, config, runs.runs[0]).values[0]))
         bench.on_progress()
+    return result
+
+
+def show_published_products(rows: list[Row]) -> Result:
+    """A line for each config and pair of products."""
     cells = [
         [
             row["config"],
@@ -86,13 +92,13 @@ def published_products(bench: Workbench) -> Result:
             number_text(row["correlation"]),
             f"{100 * row['same_sign']:.0f} %",
         ]
-        for row in result.rows
+        for row in rows
     ]
-    if cells:
-        columns = ["config", "what", "mean size, ratio", "correlation", "same sign"]
-        result.tables.append(Table("Gradient products of pool and test examples before training", columns, cells))
-        result.notes.append(
-            "The authors' code sums activations and output gradients over tokens before it multiplies them. That, not "
-            "the restriction to the output layer, is what makes its products differ from inner products of gradients."
-        )
-    return result
+    if not cells:
+        return Result()
+    columns = ["config", "what", "mean size, ratio", "correlation", "same sign"]
+    note = (
+        "The authors' code sums activations and output gradients over tokens before it multiplies them. That, not "
+        "the restriction to the output layer, is what makes its products differ from inner products of gradients."
+    )
+    return Result([Table("Gradient products of pool and test examples before training", columns, cells)], notes=[note])

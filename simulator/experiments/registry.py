@@ -10,72 +10,140 @@ from pathlib import Path
 
 from gptdynamics.errors import GPTDynamicsError, SettingsError
 from gptdynamics.options import command_line
-from gptdynamics.outputs import write_output_text
-from simulator.experiments.checkpoint_interval import checkpoint_interval
-from simulator.experiments.convergence import convergence
-from simulator.experiments.cost import cost
-from simulator.experiments.counterfactuals import counterfactuals
-from simulator.experiments.encoders import encoders
-from simulator.experiments.estimation import estimate
-from simulator.experiments.markov_order import markov_order
-from simulator.experiments.model_size import model_size
-from simulator.experiments.noise_floor import noise_floor
-from simulator.experiments.number_of_runs import number_of_runs
-from simulator.experiments.published_products import published_products
-from simulator.experiments.trajectories import trajectories
-from simulator.experiments.unseen import unseen
+from simulator.experiments.checkpoint_interval import checkpoint_interval, show_checkpoint_interval
+from simulator.experiments.comparison import Row
+from simulator.experiments.convergence import convergence, show_convergence
+from simulator.experiments.cost import cost, show_cost
+from simulator.experiments.counterfactuals import counterfactuals, show_counterfactuals
+from simulator.experiments.encoders import encoders, show_encoders
+from simulator.experiments.estimation import estimate, show_estimates
+from simulator.experiments.markov_order import markov_order, show_markov_order
+from simulator.experiments.model_size import model_size, show_model_size
+from simulator.experiments.noise_floor import noise_floor, show_noise_floor
+from simulator.experiments.number_of_runs import number_of_runs, show_number_of_runs
+from simulator.experiments.published_products import published_products, show_published_products
+from simulator.experiments.trajectories import show_trajectories, trajectories
+from simulator.experiments.unseen import show_unseen, unseen
 from simulator.experiments.workbench import Scenario, Workbench
 from simulator.ownership import prepare_results_folder
 from simulator.reporting.result import Result
-from simulator.reporting.result_files import (
-    Finished,
-    markdown,
-    picture_names,
-    read_result,
-    versions,
-    write_result,
-    write_results_page,
-)
+from simulator.reporting.result_files import Finished, read_record, write_result
 from simulator.settings.experiment import ExperimentSettings
-
-# Folder of each experiment's own files, where all of them are run.
-PARTS = "results"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment; its title names the table or figure of the paper that it repeats."""
+    """An experiment.
+
+    Attributes:
+        title: of its page; names the table or figure of the paper that it repeats.
+        question: what it asks, in a sentence.
+        measure: gives rows of numbers, and what was skipped.
+        show: makes tables, at most one figure and notes of the rows alone, so that pages can be written again.
+    """
 
     title: str
-    run: Callable[[Workbench], Result]
+    question: str
+    measure: Callable[[Workbench], Result]
+    show: Callable[[list[Row]], Result]
 
 
-def _table(scenario: Scenario, kind: str) -> Callable[[Workbench], Result]:
-    return partial(estimate, scenario=scenario, kind=kind)
+def _estimate(title: str, question: str, scenario: Scenario, kind: str) -> Experiment:
+    measure = partial(estimate, scenario=scenario, kind=kind)
+    return Experiment(title, question, measure, partial(show_estimates, scenario=scenario, kind=kind))
 
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "loss-instruct": Experiment("Loss, instruction tuning (table 1)", _table("instruct", "loss")),
-    "loss-finetune": Experiment("Loss, fine-tuning (table 2)", _table("finetune", "loss")),
-    "metrics-instruct": Experiment("Other metrics, instruction tuning (table 3)", _table("instruct", "metrics")),
-    "metrics-finetune": Experiment("Other metrics, fine-tuning (table 4)", _table("finetune", "metrics")),
-    "checkpoint-interval": Experiment("Measuring at every k-th step (figure 3)", checkpoint_interval),
-    "markov-order": Experiment("Markov order (figure 4, table 10)", markov_order),
-    "encoders": Experiment("Encoders (figure 5)", encoders),
-    "model-size": Experiment("Sizes of the base model (figure 6)", model_size),
-    "unseen": Experiment("Unseen examples (tables 11 and 12, figures 8 and 19 to 30)", unseen),
-    "cost": Experiment("Cost of a trajectory (table 13)", cost),
-    "published-tracin": Experiment("Gradient products of the published code", published_products),
-    "convergence": Experiment("Convergence (figure 9)", convergence),
-    "noise-floor": Experiment("The same curriculum twice", noise_floor),
-    "counterfactuals": Experiment("Runs made again with rows left out", counterfactuals),
-    "number-of-runs": Experiment("How many training runs a simulator needs", number_of_runs),
-    "trajectories": Experiment("Trajectories (figures 2 and 10 to 18)", trajectories),
+    "counterfactuals": Experiment(
+        "Leaving rows out",
+        "How well does each method rank real retrainings with a fifth of the rows left out?",
+        counterfactuals,
+        show_counterfactuals,
+    ),
+    "number-of-runs": Experiment(
+        "How many runs are needed",
+        "How good is a simulator that is fitted on few recorded runs?",
+        number_of_runs,
+        show_number_of_runs,
+    ),
+    "loss-finetune": _estimate(
+        "Loss, fine-tuning (table 2)",
+        "How well is the loss of every test example predicted in runs that no method has seen?",
+        "finetune",
+        "loss",
+    ),
+    "loss-instruct": _estimate(
+        "Loss, instruction tuning (table 1)",
+        "How well is the loss predicted where one run trains on six tasks with instructions?",
+        "instruct",
+        "loss",
+    ),
+    "metrics-finetune": _estimate(
+        "Other metrics, fine-tuning (table 4)",
+        "How well are accuracy, BLEU and ROUGE-L predicted in runs that no method has seen?",
+        "finetune",
+        "metrics",
+    ),
+    "metrics-instruct": _estimate(
+        "Other metrics, instruction tuning (table 3)",
+        "How well are accuracy, BLEU and ROUGE-L predicted where one run trains on six tasks?",
+        "instruct",
+        "metrics",
+    ),
+    "unseen": Experiment(
+        "Unseen examples (tables 11 and 12)",
+        "What is predicted for training rows, test examples, or both, that no training run showed?",
+        unseen,
+        show_unseen,
+    ),
+    "encoders": Experiment(
+        "Encoders (figure 5)", "Which vectors of examples does a simulator need?", encoders, show_encoders
+    ),
+    "markov-order": Experiment(
+        "Markov order (figure 4, table 10)",
+        "Does the paper's simulator predict better from more than one earlier value?",
+        markov_order,
+        show_markov_order,
+    ),
+    "checkpoint-interval": Experiment(
+        "Measuring at every k-th step (figure 3)",
+        "How often must runs be measured to fit a simulator on them?",
+        checkpoint_interval,
+        show_checkpoint_interval,
+    ),
+    "model-size": Experiment(
+        "Sizes of the base model (figure 6)",
+        "Are runs of larger models harder to predict?",
+        model_size,
+        show_model_size,
+    ),
+    "convergence": Experiment(
+        "Convergence (figure 9)",
+        "How do the paper's two simulators converge under its own optimisers?",
+        convergence,
+        show_convergence,
+    ),
+    "cost": Experiment("Cost of a trajectory (table 13)", "What does one predicted trajectory cost?", cost, show_cost),
+    "published-tracin": Experiment(
+        "Gradient products of the published code",
+        "Are the gradient products of the authors' code inner products of gradients?",
+        published_products,
+        show_published_products,
+    ),
+    "noise-floor": Experiment(
+        "The same curriculum twice",
+        "How much do two runs on the same batches differ, so that no method can do better?",
+        noise_floor,
+        show_noise_floor,
+    ),
+    "trajectories": Experiment(
+        "Trajectories (figures 2 and 10 to 18)", "What do predictions look like?", trajectories, show_trajectories
+    ),
 }
 
 
 def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
-    """Run one experiment and write NAME.json, NAME.md, NAME.html and its pictures.
+    """Run one experiment and write NAME.json, NAME.md and NAME.svg.
 
     Raises:
         SettingsError: there is no such experiment.
@@ -84,12 +152,20 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
     if name not in EXPERIMENTS:
         raise SettingsError(f"no experiment {name!r}; there are: {', '.join(EXPERIMENTS)}, all")
     prepare_results_folder(output)
-    experiment = EXPERIMENTS[name]
     began = time.perf_counter()
-    result = experiment.run(bench)
-    finished = Finished(name, experiment.title, result, _command(name, bench, output), time.perf_counter() - began)
-    write_result(finished, output, bench.data)
+    measured = EXPERIMENTS[name].measure(bench)
+    finished = _finished(name, bench, output, measured, time.perf_counter() - began)
+    write_result(finished, output, data=bench.data)
     return finished
+
+
+def _finished(name: str, bench: Workbench, output: Path, measured: Result, seconds: float) -> Finished:
+    """The experiment with its page's tables, figure and notes."""
+    experiment = EXPERIMENTS[name]
+    page = experiment.show(measured.rows)
+    result = Result(page.tables, page.figures, measured.rows, page.notes, measured.skipped)
+    command = _command(name, bench, output)
+    return Finished(name, experiment.title, result, command, seconds, experiment.question)
 
 
 def _command(name: str, bench: Workbench, output: Path) -> str:
@@ -98,10 +174,11 @@ def _command(name: str, bench: Workbench, output: Path) -> str:
 
 
 def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
-    """Run every experiment, then write results.md and results.html with all tables and figures.
+    """Run every experiment.
 
-    Those that were finished before, with the same runs and versions, are taken as they are. One that fails for want of
-    something else than runs is skipped with the reason, and tried again the next time.
+    The numbers of those that were finished before, with the same runs and versions, are taken as they are; their pages
+    are written again. One that fails for want of something else than runs is skipped with the reason, and tried again
+    the next time.
 
     Raises:
         SettingsError: there are no runs, or a config is not there.
@@ -109,28 +186,15 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
     # What no experiment can do without is an error here and no reason to skip them all.
     bench.configs()
     prepare_results_folder(output)
-    done = []
     for name in EXPERIMENTS:
-        before = read_result(name, _command(name, bench, output / PARTS), bench.data, output / PARTS)
+        before = read_record(name, _command(name, bench, output), bench.data, output)
         try:
-            finished = before or run_experiment(name, bench, output / PARTS)
+            if before is None:
+                yield run_experiment(name, bench, output)
+            else:
+                measured = Result(rows=before["rows"], skipped=before["skipped"])
+                finished = _finished(name, bench, output, measured, before["seconds"])
+                write_result(finished, output, data=bench.data)
+                yield finished
         except GPTDynamicsError as error:
-            command = _command(name, bench, output / PARTS)
-            finished = Finished(name, EXPERIMENTS[name].title, Result(skipped=[str(error)]), command, 0.0)
-        done.append(finished)
-        yield finished
-    write_overview(done, bench.dataset, output)
-
-
-def write_overview(done: list[Finished], dataset: str, output: Path) -> None:
-    """Write results.md and results.html with all tables and figures."""
-    title = f"Results on {Path(dataset).name or dataset}"
-    made = ", ".join(f"{package} {number}" for package, number in versions().items())
-    minutes = sum(finished.seconds for finished in done) / 60
-    about = f"Written by `gptfluence experiment all` in {minutes:.0f} minutes, with {made}; seed 42."
-    parts = [f"# {title}\n\n{about}\n"]
-    for finished in done:
-        pictures = [f"{PARTS}/{name}" for name in picture_names(finished)]
-        parts.append(markdown(finished, pictures, level=2))
-    write_output_text(output / "results.md", "\n".join(parts))
-    write_results_page(output / "results.html", title, done)
+            yield _finished(name, bench, output, Result(skipped=[str(error)]), 0.0)

@@ -1,63 +1,73 @@
-"""Figures 2, 8 and 10 to 18: what was measured and what every method predicts, for chosen test examples."""
+"""Figures 2 and 10 to 18: what was measured and what methods predict, for one test example of each config."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from gptdynamics.metrics import METRICS
 from simulator.evaluation import Evaluation
 from simulator.evaluation.selection import at_quantiles
+from simulator.experiments.comparison import MOST_PANELS, Row
 from simulator.experiments.workbench import Workbench
 from simulator.reporting.prediction_figures import trajectory_panel
 from simulator.reporting.result import Figure, Result
 
-PANELS = 3
-# Methods of a figure: the paper's, the reference of skill, and ours.
-DRAWN = (
-    "mean_curve",
-    "simfluence_linear",
-    "tracin_cp_all",
-    "grad_dot",
-    "update_dot",
-    "markov_1",
-    "memory_sentence",
-    "memory_gradient",
-)
+METRIC = "loss"
+# Methods of a figure: the reference of skill, the paper's, and ours.
+DRAWN = ("mean_curve", "simfluence_linear", "markov_1", "memory_gradient", "tangent")
+# Of the values that are kept.
+DIGITS = 5
 
 
-def chosen_pairs(evaluation: Evaluation, method: str) -> list[tuple[int, int]]:
-    """Indices (run, test example) at the quarter, half and three quarters of a method's squared errors that move."""
+def median_pair(evaluation: Evaluation, method: str) -> tuple[int, int] | None:
+    """Indices (run, test example) at the median of a method's squared errors that move; None where none moves."""
     truth = evaluation.runs.values
     errors = np.square(evaluation.predictions[method] - truth).mean(1)
-    return at_quantiles(errors, PANELS + 1, np.ptp(truth, axis=1) > 0)
-
-
-def trajectory_figure(evaluation: Evaluation, config: str, paper: str) -> Figure | None:
-    """True values and every drawn method of three examples; None where no trajectory moves."""
-    runs = evaluation.runs
-    last = [row.method for row in evaluation.rows if row.method in evaluation.predictions][-1]
-    panels = []
-    for run, test in chosen_pairs(evaluation, last):
-        predicted = {name: evaluation.predictions[name] for name in DRAWN if name in evaluation.predictions}
-        title = f"run {runs.runs[run]}, {runs.test[test].task} {runs.test[test].id}"
-        panels.append(trajectory_panel(title, runs, (run, test), predicted))
-    if not panels:
-        return None
-    return Figure(f"{config}: {runs.metric} of three test examples in held-out runs", panels, paper=paper)
+    return next(iter(at_quantiles(errors, 2, np.ptp(truth, axis=1) > 0)), None)
 
 
 def trajectories(bench: Workbench) -> Result:
-    """Draw every config and metric."""
+    """True and predicted losses of one test example of each config."""
     result, configs = bench.begin()
     for config in configs:
-        for metric in bench.continuous_metrics(config):
-            figure = trajectory_figure(bench.evaluation(config, metric), config, "2, 10 to 18")
-            if figure is None:
-                result.skipped.append(f"{config}, {metric}: no trajectory moves")
-            else:
-                result.figures.append(figure)
-    if result.figures:
-        result.notes.append(
-            "The examples are those at the quarter, half and three quarters of the last method's squared errors. The "
-            "vertical axis follows the ground truth; a method outside it is not drawn further."
-        )
+        evaluation = bench.evaluation(config, METRIC)
+        runs = evaluation.runs
+        last = [row.method for row in evaluation.rows if row.method in evaluation.predictions][-1]
+        pair = median_pair(evaluation, last)
+        if pair is None:
+            result.skipped.append(f"{config}: no trajectory moves")
+            continue
+        run, test = pair
+        values = {name: evaluation.predictions[name] for name in DRAWN if name in evaluation.predictions}
+        example = runs.test[test]
+        about = {"config": config, "run": runs.runs[run], "task": example.task, "test_id": example.id}
+        predicted = {name: _short(each[run, :, test]) for name, each in values.items()}
+        truth = _short(runs.values[run, :, test])
+        result.rows.append(about | {"step": runs.step.tolist(), "truth": truth, "predicted": predicted})
     return result
+
+
+def _short(values: np.ndarray) -> list[float | None]:
+    return [float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None for value in values]
+
+
+def show_trajectories(rows: list[Row]) -> Result:
+    """A panel for each of the first configs."""
+    panels = [
+        trajectory_panel(
+            f"{row['config']}: run {row['run']}, {row['task']} {row['test_id']}",
+            METRICS[METRIC],
+            row["step"],
+            row["truth"],
+            row["predicted"],
+            late=True,
+        )
+        for row in rows[:MOST_PANELS]
+    ]
+    if not panels:
+        return Result()
+    note = (
+        f"Of {MOST_PANELS} configs at most, the test example whose squared error, by the last method evaluated, "
+        "is the median. The vertical axis leaves out the fall at the beginning, and methods that are far off."
+    )
+    return Result(figures=[Figure("True and predicted loss in runs held out", panels)], notes=[note])

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gptdynamics.cache import file_digest
-from gptdynamics.configs import split_of
+from gptdynamics.configs import config_parts, split_of
 from gptdynamics.dataset import DatasetFolder, Dynamics, metrics_of, read_dynamics
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.dataset.recorded import config_task
@@ -25,6 +25,8 @@ from simulator.training import TrainSettings, train_simulator
 from simulator.training.fitting import fitter_named
 from simulator.training.trained import Trained
 
+# The bundled base model: what is measured on another says more.
+TOY = "nano"
 Scenario = Literal["finetune", "instruct"]
 # What training raises where a dataset or this machine lacks something: runs, texts, a base model, an encoder.
 UNTRAINABLE = (GPTDynamicsError, ImportError, OSError)
@@ -63,7 +65,7 @@ class Workbench:
         return whole.hexdigest()[:16]
 
     def configs(self, scenario: Scenario | None = None) -> tuple[list[str], list[str]]:
-        """Configs that can be evaluated, and the reasons why others cannot.
+        """Configs that can be evaluated, those on `nano` last, and the reasons why others cannot.
 
         Args:
             scenario: only those of it; None: of both.
@@ -89,7 +91,7 @@ class Workbench:
                 reasons.append(f"{config}: no {' and no '.join(missing)} runs; collect at least 6")
             else:
                 usable.append(config)
-        return usable, reasons
+        return sorted(usable, key=lambda config: config_parts(config)[1] == TOY), reasons
 
     def begin(self, scenario: Scenario | None = None) -> tuple[Result, list[str]]:
         """An empty result that says which configs cannot be evaluated, and those that can."""

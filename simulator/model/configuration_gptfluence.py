@@ -178,7 +178,7 @@ class GPTfluenceConfig(PretrainedConfig):
         kind: of a table: `linear`, or `additive` (B only, alpha_1 = 1) or `multiplicative` (A only, beta = 0).
         hidden: width of the projections.
         components, test_components, curve_components: sizes of `memory`.
-        decays, fadings, momenta, forgettings: time constants of `memory`: rho, kappa times the tau of a whole run, b,
+        decays, fade_rates, momenta, curvatures: time constants of `memory`: rho, kappa times the tau of a whole run, b,
             and lambda times that tau.
         ridge: relative penalty that the responses of `memory` were fitted with; None: not recorded.
         calibration_runs: runs left out whose residuals bands are made of; 0: no bands.
@@ -290,8 +290,8 @@ class GPTfluenceConfig(PretrainedConfig):
         ]
         groups = ", ".join(f"{metric} of {config}" for config, metric in self.groups)
         if not fit:
-            wanted = f"{metric or 'any metric'} of {config or 'any config'}"
-            raise ValueError(f"the model knows nothing of {wanted}; it was trained on: {groups}")
+            asked = f"{metric or 'any metric'} of {config or 'any config'}"
+            raise ValueError(f"the model knows nothing of {asked}; it was trained on: {groups}")
         if len(fit) > 1:
             raise ValueError(f"the model has several parts; give config and metric of one: {groups}")
         return fit[0]

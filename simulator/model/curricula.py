@@ -32,8 +32,8 @@ class Members:
 
     def spread(self, count: int) -> torch.Tensor:
         """The share of each of `count` pool examples in each interval: `[runs, intervals, count]`."""
-        whole = self.shares.new_zeros(*self.shares.shape[:2], count)
-        return whole.scatter_add_(2, self.places.long(), self.shares)
+        dense = self.shares.new_zeros(*self.shares.shape[:2], count)
+        return dense.scatter_add_(2, self.places.long(), self.shares)
 
     @classmethod
     def between(cls, curricula: Sequence[Sequence[Sequence[int]]], ids: Sequence[int], step: Sequence[int]) -> Members:
@@ -109,8 +109,8 @@ def visit_shares(
     if weights is None:
         weight = np.ones(len(visited))
     else:
-        given = chain.from_iterable(chain.from_iterable(weights))
-        weight = np.fromiter(given, dtype=np.float64, count=len(visited))
+        flat_weights = chain.from_iterable(chain.from_iterable(weights))
+        weight = np.fromiter(flat_weights, dtype=np.float64, count=len(visited))
     total = np.bincount(row, weight, len(batches))
     total[total <= 0] = 1
     flat = np.bincount(row * len(sorted_ids) + order[place], weight / total[row], len(batches) * len(sorted_ids))
@@ -129,20 +129,20 @@ def shares_between(shares: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
     """
     measured = torch.tensor(list(step))
     summed = torch.nn.functional.pad(shares.cumsum(1), (0, 0, 1, 0))[:, measured].diff(dim=1)
-    made = updates_made(shares)
-    if made is None:
+    has_update = update_mask(shares)
+    if has_update is None:
         return summed / measured.diff().view(1, -1, 1)
     # Differences of cumulative sums are not exactly 0 where nothing was added.
-    count = updates_between(made, step).unsqueeze(-1)
+    count = updates_between(has_update, step).unsqueeze(-1)
     return torch.where(count > 0, summed / count.clamp(min=1), 0.0)
 
 
-def updates_made(shares: torch.Tensor) -> torch.Tensor | None:
+def update_mask(shares: torch.Tensor) -> torch.Tensor | None:
     """Which batches have examples, so that an update is made, `[runs, steps]` of shares; None: all of them."""
-    made = (shares != 0).any(-1)
-    return None if bool(made.all()) else made
+    has_update = (shares != 0).any(-1)
+    return None if bool(has_update.all()) else has_update
 
 
-def updates_between(made: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
+def updates_between(has_update: torch.Tensor, step: Sequence[int]) -> torch.Tensor:
     """How many updates were made between measured steps, `[runs, len(step) - 1]`, of `[runs, steps]` marks."""
-    return torch.nn.functional.pad(made.long().cumsum(1), (1, 0))[:, list(step)].diff(dim=1)
+    return torch.nn.functional.pad(has_update.long().cumsum(1), (1, 0))[:, list(step)].diff(dim=1)

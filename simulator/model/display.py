@@ -74,11 +74,11 @@ class Summary:
         """A table of aligned columns."""
         names, cells = ["", *(name for name, _ in self.rows)], [list(self.columns), *self._cells()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        left = max(map(len, names))
+        name_width = max(map(len, names))
         lines = [self.title]
         for name, line in zip(names, cells, strict=True):
             aligned = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            lines.append(f"{name.ljust(left)}  {'  '.join(aligned)}")
+            lines.append(f"{name.ljust(name_width)}  {'  '.join(aligned)}")
         return "\n".join([*lines, *([self.note] if self.note else [])])
 
     def html(self) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 from torch import nn
 
-from .curricula import updates_made
+from .curricula import update_mask
 
 if TYPE_CHECKING:
     from .configuration_gptfluence import GPTfluenceConfig
@@ -37,7 +37,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class EncodedExamples:
-    """What is known of pool and test examples. N pool examples, M test examples, E encoder width.
+    """Vectors of pool and test examples. N pool examples, M test examples, E encoder width.
 
     Attributes:
         pool: `[N, E]` encoder vectors.
@@ -51,10 +51,10 @@ class EncodedExamples:
     seen: torch.Tensor
     kernels: torch.Tensor | None = None
 
-    def of_tests(self, which: torch.Tensor) -> EncodedExamples:
+    def of_tests(self, places: torch.Tensor) -> EncodedExamples:
         """The same with only these test examples, by their places."""
-        kernels = None if self.kernels is None else self.kernels[..., which]
-        return EncodedExamples(self.pool, self.test[which], self.seen[which], kernels)
+        kernels = None if self.kernels is None else self.kernels[..., places]
+        return EncodedExamples(self.pool, self.test[places], self.seen[places], kernels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +75,14 @@ class SimulationInputs:
     initial: torch.Tensor | None = None
 
     @cached_property
-    def made(self) -> torch.Tensor | None:
+    def has_update(self) -> torch.Tensor | None:
         """`[runs, steps]` whether there was an update; None: at every step."""
-        return updates_made(self.visits)
+        return update_mask(self.visits)
 
     @cached_property
-    def made_rates(self) -> torch.Tensor:
+    def rates_of_updates(self) -> torch.Tensor:
         """The rates `[runs or 1, steps]` that updates were made with: 0 where there was none."""
-        return self.rates if self.made is None else self.rates * self.made
+        return self.rates if self.has_update is None else self.rates * self.has_update
 
 
 class DynamicsModule(nn.Module, ABC):

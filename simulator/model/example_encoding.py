@@ -41,19 +41,21 @@ def given_examples(examples: Iterable[Any] | None) -> Sequence[Any] | None:
     """
     if examples is None:
         return None
-    made = [_given(each, place) if isinstance(each, Mapping) else each for place, each in enumerate(examples)]
-    for place, each in enumerate(made):
+    converted = [
+        _given_example(each, place) if isinstance(each, Mapping) else each for place, each in enumerate(examples)
+    ]
+    for place, each in enumerate(converted):
         if not all(hasattr(each, name) for name in ("id", "prompt", "target")):
             raise ValueError(
                 f"example {place} is {each!r:.60}: give dictionaries or objects with id, prompt and target"
             )
-    counts = Counter(each.id for each in made if isinstance(each, GivenExample))
+    counts = Counter(each.id for each in converted if isinstance(each, GivenExample))
     if counts and max(counts.values()) > 1:
         raise ValueError(f"two examples have the id {counts.most_common(1)[0][0]}: give each its own")
-    return made
+    return converted
 
 
-def _given(values: Mapping[str, Any], place: int) -> GivenExample:
+def _given_example(values: Mapping[str, Any], place: int) -> GivenExample:
     for name in ("prompt", "target"):
         if name not in values:
             raise ValueError(f"example {place} has no {name}, but {', '.join(values)}: give id, prompt and target")

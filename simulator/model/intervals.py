@@ -68,12 +68,12 @@ def band_arrays(residuals: np.ndarray, unseen: np.ndarray, step: np.ndarray, his
 
 def _mean_with_and_without(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Means over all runs, and over all but each, from sums and counts `[R, ...]`; NaN where there is no value."""
-    whole, count = sums.sum(0), counts.sum(0)
+    total, count = sums.sum(0), counts.sum(0)
     # The rest of a sum of squares may come out a little below zero.
-    others, left = (whole - sums).clip(min=0), count - counts
+    sum_without, count_without = (total - sums).clip(min=0), count - counts
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean, mean_others = whole / count, others / left
-    return mean, np.where(left > 0, mean_others, mean)
+        mean, mean_others = total / count, sum_without / count_without
+    return mean, np.where(count_without > 0, mean_others, mean)
 
 
 def _sizes(square: np.ndarray, finite: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def _ranks(own: np.ndarray, every: np.ndarray) -> np.ndarray:
 
 
 def half_width(
-    level: float, runs: int, scales: torch.Tensor, scores: torch.Tensor, what: str = "test examples"
+    level: float, runs: int, scales: torch.Tensor, scores: torch.Tensor, group: str = "test examples"
 ) -> torch.Tensor:
     """How far a band of this level reaches to either side, of the shape of `scales`.
 
@@ -134,7 +134,7 @@ def half_width(
         ValueError: the model has no residuals, or too few runs were left out for this level.
     """
     if runs == 0 or bool(torch.isnan(scores).any()):
-        raise ValueError(f"this model has no bands for {what}: train it again, with enough runs and test examples")
+        raise ValueError(f"this model has no bands for {group}: train it again, with enough runs and test examples")
     most = runs / (runs + 1)
     if not 0 < level <= most:
         raise ValueError(f"interval={level} must be above 0 and, after {runs} runs left out, at most {most:.4g}")

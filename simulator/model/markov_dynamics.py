@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from .curricula import measured_steps, shares_between, updates_between, updates_made
+from .curricula import measured_steps, shares_between, update_mask, updates_between
 from .dynamics import DynamicsModule, EncodedExamples, Field, SimulationInputs, interpolate
 from .recurrence import markov_scan
 
@@ -120,7 +120,7 @@ class MarkovDynamics(DynamicsModule):
     ) -> torch.Tensor:
         """Free-running trajectories `[runs, steps + 1, M]` from `history` `[runs, n, M]` (eq. 4)."""
         values = self.batch_factors(visits, pool, test)
-        return markov_scan(values[:-1], values[-1], history, updates_made(visits))
+        return markov_scan(values[:-1], values[-1], history, update_mask(visits))
 
     def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`; steps between two measurements are interpolated."""
@@ -147,8 +147,8 @@ class MarkovDynamics(DynamicsModule):
             raise ValueError(_NO_INITIAL)
         steps = factors.size(1)
         measured = measured_steps(steps, self.stride, self.first_step)
-        made = inputs.made
-        counts = torch.tensor([measured]).diff() if made is None else updates_between(made, measured)
+        has_update = inputs.has_update
+        counts = torch.tensor([measured]).diff() if has_update is None else updates_between(has_update, measured)
         sums = torch.stack([factors[:, a:b].sum(1) for a, b in pairwise(measured)], dim=1)
         means = sums / counts[0].clamp(min=1).to(sums).unsqueeze(-1)
         scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), inputs.initial, counts > 0)[0]

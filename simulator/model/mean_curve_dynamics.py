@@ -1,11 +1,11 @@
 """Dynamics that add a predicted effect to the mean curve of the training runs.
 
     tau_t = e_1 + ... + e_t,   e_t = eta_t / eta_ref
-    s_t   = mu_tau(z') + shown_tau * match_t * limited(effect_t(z'))
+    s_t   = mu_tau(z') + shrinkage_tau * match_t * limited(effect_t(z'))
     phi_t = value(s_t)
 
 s is the metric's latent (`latent.py`), so that an effect shrinks with a loss that is nearly zero and no metric leaves
-its range. shown is the shrinkage: the share of predicted effects that was real in runs left out of the fit. match is
+its range. The shrinkage is the share of predicted effects that was real in runs left out of the fit. match is
 1 under the learning rates trained on and falls to 0 as the rates so far differ from them: filters are fitted under
 one schedule, and under a very different one only the mean curve is left. An effect is limited once it is half as
 large again as any of the training runs.
@@ -49,9 +49,9 @@ class MeanCurveDynamics(DynamicsModule):
 
     fields = {
         **dict.fromkeys(("test_components", "curve_components"), Field("whole number", 0, 1)),
-        **dict.fromkeys(("momenta", "forgettings"), Field("list of numbers", default=[])),
+        **dict.fromkeys(("momenta", "curvatures"), Field("list of numbers", default=[])),
         "decays": Field("list of numbers", default=[1.0]),
-        "fadings": Field("list of numbers", -(2**31), [0.0]),
+        "fade_rates": Field("list of numbers", -(2**31), [0.0]),
         "ridge": Field("number"),
     }
     needs_initial = False
@@ -60,7 +60,7 @@ class MeanCurveDynamics(DynamicsModule):
     test_projection: torch.Tensor
     tau: torch.Tensor
     baseline: torch.Tensor
-    shown: torch.Tensor
+    shrinkage: torch.Tensor
     limit: torch.Tensor
     unseen_limit: torch.Tensor
     curve_basis: torch.Tensor
@@ -69,9 +69,9 @@ class MeanCurveDynamics(DynamicsModule):
     reference_rate: torch.Tensor
     carry: torch.Tensor
     decays: torch.Tensor
-    fadings: torch.Tensor
+    fade_rates: torch.Tensor
     momenta: torch.Tensor
-    forgettings: torch.Tensor
+    curvatures: torch.Tensor
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class MeanCurveDynamics(DynamicsModule):
                 "test_projection": (width, components),
                 "tau": (grid,),
                 "baseline": (grid, seen),
-                "shown": (grid,),
+                "shrinkage": (grid,),
                 "limit": (seen,),
                 "unseen_limit": (),
                 "curve_basis": (curves, grid),
@@ -96,16 +96,16 @@ class MeanCurveDynamics(DynamicsModule):
                 "reference_rate": (),
                 "carry": (),
                 "decays": (len(config.decays),),
-                "fadings": (len(config.fadings),),
+                "fade_rates": (len(config.fade_rates),),
                 "momenta": (len(config.momenta),),
-                "forgettings": (len(config.forgettings),),
+                "curvatures": (len(config.curvatures),),
             }
         )
 
     @property
     def filters(self) -> FilterBank:
         """The filters, for rates relative to the reference rate."""
-        return FilterBank(self.decays, self.fadings, self.momenta, self.forgettings, self.tau[-1])
+        return FilterBank(self.decays, self.fade_rates, self.momenta, self.curvatures, self.tau[-1])
 
     @abstractmethod
     def effects(self, inputs: SimulationInputs) -> torch.Tensor:
@@ -154,7 +154,7 @@ class MeanCurveDynamics(DynamicsModule):
         Raises:
             ValueError: a test example is unseen and there are no first values.
         """
-        tau, seen = self.progress(inputs.made_rates), inputs.examples.seen
+        tau, seen = self.progress(inputs.rates_of_updates), inputs.examples.seen
         own = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)], tau)
         if bool((seen >= 0).all()):
             return own
@@ -175,19 +175,19 @@ class MeanCurveDynamics(DynamicsModule):
         initial = None if inputs.initial is None else inputs.initial[:, 0]
         first = None if initial is None else to_latent(initial, self.scale)
         seen = inputs.examples.seen
-        shown = interpolate(self.tau, self.shown.unsqueeze(-1), self.progress(inputs.made_rates))
-        share = shown * self.schedule_match(inputs.rates).unsqueeze(-1)
+        shrinkage = interpolate(self.tau, self.shrinkage.unsqueeze(-1), self.progress(inputs.rates_of_updates))
+        share = shrinkage * self.schedule_match(inputs.rates).unsqueeze(-1)
         latent = self.curve(inputs, first) + share * limited(effect, self.effect_limits(seen))
         if initial is None or first is None:
             return from_latent(latent, self.scale)
-        given = min(self.first_step, latent.size(1) - 1)
+        held_steps = min(self.first_step, latent.size(1) - 1)
         # The curve of an unseen example was predicted from its first value already.
-        offset = torch.where(seen >= 0, first - latent[:, given], 0.0).unsqueeze(1)
-        before = initial.unsqueeze(1).expand(len(latent), given + 1, -1)
-        values = torch.cat([before, from_latent(latent[:, given + 1 :] + self.carry * offset, self.scale)], dim=1)
-        if inputs.made is None:
+        offset = torch.where(seen >= 0, first - latent[:, held_steps], 0.0).unsqueeze(1)
+        before = initial.unsqueeze(1).expand(len(latent), held_steps + 1, -1)
+        values = torch.cat([before, from_latent(latent[:, held_steps + 1 :] + self.carry * offset, self.scale)], dim=1)
+        if inputs.has_update is None:
             return values
-        begun = nn.functional.pad(inputs.made.cumsum(1) > 0, (1, 0), value=False)
+        begun = nn.functional.pad(inputs.has_update.cumsum(1) > 0, (1, 0), value=False)
         return torch.where(begun.unsqueeze(-1), values, initial.unsqueeze(1))
 
     def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -200,7 +200,7 @@ class MeanCurveDynamics(DynamicsModule):
         }
         arrays = {
             "tau": self.tau,
-            "shown": self.shown,
+            "shrinkage": self.shrinkage,
             "limit": self.effect_limits(seen),
             "baseline": self.baseline[:, seen.clamp(min=0)],
             # What predicts the curve of an unseen example is linear in its first value.
@@ -209,8 +209,8 @@ class MeanCurveDynamics(DynamicsModule):
             "curveRange": self.curve_range,
             "curveBasis": self.curve_basis.T,
             "decays": self.decays,
-            "fadings": self.fadings,
+            "fadeRates": self.fade_rates,
             "momenta": self.momenta,
-            "forgettings": self.forgettings,
+            "curvatures": self.curvatures,
         }
         return scalars, arrays

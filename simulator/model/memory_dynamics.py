@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from .curricula import updates_made
+from .curricula import update_mask
 from .dynamics import EncodedExamples, Field, SimulationInputs
 from .mean_curve_dynamics import MeanCurveDynamics
 
@@ -72,8 +72,8 @@ class MemoryDynamics(MeanCurveDynamics):
 
     def states(self, visits: torch.Tensor, rates: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
         """m and n of every step: `[runs, steps + 1, F * K]`, scaled to comparable size."""
-        made = updates_made(visits)
-        states = self.filters.states(visits @ self.train_components(pool), self.relative(rates), made)
+        has_update = update_mask(visits)
+        states = self.filters.states(visits @ self.train_components(pool), self.relative(rates), has_update)
         return (states / self.state_scale[:, None]).flatten(2)
 
     def responses(self, test: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ class MemoryDynamics(MeanCurveDynamics):
 
     def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
-        return self.filters.sum_of_filtered(factors, self.relative(inputs.rates), inputs.made)
+        return self.filters.sum_of_filtered(factors, self.relative(inputs.rates), inputs.has_update)
 
     def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """See `DynamicsModule`; parts, since factors of every pair would be twenty-five times as large."""

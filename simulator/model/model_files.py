@@ -96,13 +96,13 @@ def locate(source: str | os.PathLike, options: dict[str, Any]) -> tuple[Path, Pa
     Raises:
         OSError: one is missing, or cannot be downloaded.
     """
-    given = {name: options[name] for name in _PLACE if options.get(name) is not None}
-    config = cached_file(source, CONFIG, **given)
+    location = {name: options[name] for name in _PLACE if options.get(name) is not None}
+    config = cached_file(source, CONFIG, **location)
     commit = None if Path(source).is_dir() else extract_commit_hash(config, None)
     if commit is not None:
         # All files of one commit, even if the repository changes meanwhile.
-        given["revision"] = commit
-    weights = cached_file(source, weights_name(options.get("variant")), **given)
+        location["revision"] = commit
+    weights = cached_file(source, weights_name(options.get("variant")), **location)
     return Path(str(config)), Path(str(weights)), commit
 
 
@@ -153,12 +153,12 @@ def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, metadata
 
 
-def _add_metadata(path: Path, more: dict[str, str]) -> None:
+def _add_metadata(path: Path, extra: dict[str, str]) -> None:
     """Add to a safetensors file's metadata, in the order of their names: the library's order differs by chance."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    metadata = dict(sorted((header.pop("__metadata__", {}) | more).items()))
+    metadata = dict(sorted((header.pop("__metadata__", {}) | extra).items()))
     text = json.dumps({"__metadata__": metadata} | header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])

@@ -341,27 +341,27 @@ class GPTfluenceSimulator(PreTrainedModel):
         # After the length trained on, the last width is used: residuals say nothing of later ones.
         steps = torch.arange(values).clamp(max=config.steps)
         width = self.band_scale.new_zeros(values, len(seen))
-        for which, group in ((seen >= 0, "seen test examples"), (seen < 0, "unseen test examples")):
-            if not bool(which.any()):
+        for members, group in ((seen >= 0, "seen test examples"), (seen < 0, "unseen test examples")):
+            if not bool(members.any()):
                 continue
             is_seen = group.startswith("seen")
-            scale = self.band_scale[steps][:, seen[which]] if is_seen else self.unseen_band_scale[steps].unsqueeze(1)
+            scale = self.band_scale[steps][:, seen[members]] if is_seen else self.unseen_band_scale[steps].unsqueeze(1)
             scores = self.band_scores if is_seen else self.unseen_band_scores
-            width[:, which] = half_width(level, config.calibration_runs, scale, scores, group)
-        given = measured_steps(values - 1, config.stride, config.first_step)[: self.history]
-        width[: given[-1] + 1] = 0
+            width[:, members] = half_width(level, config.calibration_runs, scale, scores, group)
+        first_steps = measured_steps(values - 1, config.stride, config.first_step)[: self.history]
+        width[: first_steps[-1] + 1] = 0
         return width
 
     def rates_of(self, learning_rate: Sequence[float] | None, steps: int) -> list[float]:
         """The given rates, or those of the runs trained on; ValueError if they are not one a step."""
-        given = self.config.learning_rate if learning_rate is None else [float(rate) for rate in learning_rate]
-        if len(given) != steps:
+        rates = self.config.learning_rate if learning_rate is None else [float(rate) for rate in learning_rate]
+        if len(rates) != steps:
             raise ValueError(
-                f"the curriculum has {steps} steps, the learning rates {len(given)}: give learning_rate, one a step"
+                f"the curriculum has {steps} steps, the learning rates {len(rates)}: give learning_rate, one a step"
             )
-        if not all(0 <= rate < float("inf") for rate in given):
+        if not all(0 <= rate < float("inf") for rate in rates):
             raise ValueError("learning rates must be finite and at least 0")
-        return given
+        return rates
 
     def initial_of(self, initial: Any, seen: torch.Tensor) -> torch.Tensor | None:
         """First values `[1, n, M]`; None if nothing is given and nothing is needed, ValueError if they do not fit."""

@@ -8,7 +8,7 @@ import torch
 
 
 def markov_scan(
-    alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor, made: torch.Tensor | None = None
+    alpha: torch.Tensor, beta: torch.Tensor, history: torch.Tensor, has_update: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Free-running recurrence of eq. 4: phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t).
 
@@ -16,7 +16,7 @@ def markov_scan(
         alpha: `[n, runs, steps, M]` factor of each order j = 1..n.
         beta: `[runs, steps, M]`.
         history: `[runs, n, M]` the first n values, oldest first; steps 1..n-1 are taken as given.
-        made: `[runs, steps]` whether there was an update: without one the value stays. None: at every step.
+        has_update: `[runs, steps]` whether there was an update: without one the value stays. None: at every step.
 
     Returns:
         `[runs, steps + 1, M]`, beginning with `history`.
@@ -27,17 +27,17 @@ def markov_scan(
         value = beta[:, step]
         for lag in range(1, order + 1):
             value = value + alpha[lag - 1, :, step] * values[-lag]
-        values.append(value if made is None else torch.where(made[:, step, None], value, values[-1]))
+        values.append(value if has_update is None else torch.where(has_update[:, step, None], value, values[-1]))
     return torch.stack(values, dim=1)
 
 
-def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
+def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, has_update: torch.Tensor | None = None) -> torch.Tensor:
     """m_t = rho m_{t-1} + u_t for several rho at once, m_0 = 0.
 
     Args:
         inputs: u, `[runs, steps, width]`.
         decays: rho, `[P]`.
-        made: `[runs, steps]` whether there was an update: without one the sum stays. None: at every step.
+        has_update: `[runs, steps]` whether there was an update: without one the sum stays. None: at every step.
 
     Returns:
         `[runs, steps + 1, P, width]`, zero at step 0.
@@ -48,12 +48,12 @@ def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, made: torch.Tensor 
     states = [state]
     for step in range(steps):
         new = rho * state + inputs[:, step].unsqueeze(1)
-        state = new if made is None else torch.where(made[:, step, None, None], new, state)
+        state = new if has_update is None else torch.where(has_update[:, step, None, None], new, state)
         states.append(state)
     return torch.stack(states, dim=1)
 
 
-def optimiser_pull(rates: torch.Tensor, momenta: torch.Tensor, forgettings: torch.Tensor) -> torch.Tensor:
+def optimiser_pull(rates: torch.Tensor, momenta: torch.Tensor, curvatures: torch.Tensor) -> torch.Tensor:
     """How strongly an optimiser pulls back what it has added up, for every b with every lambda.
 
     lambda, but in an update of a large rate less: at most half of what makes heavy-ball descent unstable. Without
@@ -62,23 +62,23 @@ def optimiser_pull(rates: torch.Tensor, momenta: torch.Tensor, forgettings: torc
     Args:
         rates: eta, `[..., steps]`.
         momenta: b, `[Q]`.
-        forgettings: lambda, `[G]`.
+        curvatures: lambda, `[G]`.
 
     Returns:
         `[..., steps, Q, G]`.
     """
     most = ((1 + momenta) / (1 - momenta)).unsqueeze(1)
-    strength = rates[..., None, None] * forgettings / most
+    strength = rates[..., None, None] * curvatures / most
     tiny = torch.finfo(strength.dtype).eps
-    return forgettings * torch.where(strength > tiny, -torch.expm1(-strength) / strength.clamp(min=tiny), 1.0)
+    return curvatures * torch.where(strength > tiny, -torch.expm1(-strength) / strength.clamp(min=tiny), 1.0)
 
 
 def optimiser_sums(
     inputs: torch.Tensor,
     rates: torch.Tensor,
     momenta: torch.Tensor,
-    forgettings: torch.Tensor,
-    made: torch.Tensor | None = None,
+    curvatures: torch.Tensor,
+    has_update: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sums of an optimiser with momentum whose gradients undo what they added: damped oscillations.
 
@@ -89,20 +89,20 @@ def optimiser_sums(
         inputs: x, `[runs, steps, width]`.
         rates: eta, `[runs or 1, steps]`.
         momenta: b, `[Q]`.
-        forgettings: lambda, `[G]`.
-        made: `[runs, steps]` whether there was an update; None: at every step. Without one the rate must be 0.
+        curvatures: lambda, `[G]`.
+        has_update: `[runs, steps]` whether there was an update; None: at every step. Without one the rate must be 0.
 
     Returns:
         n, `[runs, steps + 1, Q * G, width]`, zero at step 0.
     """
-    pull = optimiser_pull(rates, momenta, forgettings).unsqueeze(-1)
+    pull = optimiser_pull(rates, momenta, curvatures).unsqueeze(-1)
     kept = momenta.view(-1, 1, 1)
-    state = inputs.new_zeros(len(inputs), len(momenta), len(forgettings), inputs.size(2))
+    state = inputs.new_zeros(len(inputs), len(momenta), len(curvatures), inputs.size(2))
     speed = state
     states = [state]
     for step in range(inputs.size(1)):
         new = kept * speed + (1 - kept) * (inputs[:, step, None, None] - pull[:, step] * state)
-        speed = new if made is None else torch.where(made[:, step, None, None, None], new, speed)
+        speed = new if has_update is None else torch.where(has_update[:, step, None, None, None], new, speed)
         state = state + rates[:, step, None, None, None] * speed
         states.append(state)
     return torch.stack(states, dim=1).flatten(2, 3)
@@ -115,73 +115,75 @@ class FilterBank(NamedTuple):
 
     Attributes:
         decays: rho `[P]`, the share of an effect that is left after the next update.
-        fadings: kappa `[H]`: an update at tau counts exp(-kappa tau).
+        fade_rates: kappa `[H]`: an update at tau counts exp(-kappa tau).
         momenta: b `[Q]`; AdamW has 0.9.
-        forgettings: lambda `[G]`: an update of rate e leaves the share exp(-lambda e) of what came before.
+        curvatures: lambda `[G]`: an update of rate e leaves the share exp(-lambda e) of what came before.
         end: tau at which kappa has its last effect: the end of the training runs.
     """
 
     decays: torch.Tensor
-    fadings: torch.Tensor
+    fade_rates: torch.Tensor
     momenta: torch.Tensor
-    forgettings: torch.Tensor
+    curvatures: torch.Tensor
     end: torch.Tensor
 
     @property
     def size(self) -> int:
         """F, how many filters there are."""
-        return len(self.decays) * len(self.fadings) + len(self.momenta) * len(self.forgettings)
+        return len(self.decays) * len(self.fade_rates) + len(self.momenta) * len(self.curvatures)
 
     def strengths(self, rates: torch.Tensor) -> torch.Tensor:
         """How much each update counts for each kappa, `[runs, steps, H]`, from relative rates `[runs, steps]`."""
         tau = torch.nn.functional.pad(rates.cumsum(-1), (1, 0))[:, :-1, None].clamp(max=self.end)
-        return rates.unsqueeze(-1) * torch.exp(-self.fadings * tau)
+        return rates.unsqueeze(-1) * torch.exp(-self.fade_rates * tau)
 
-    def states(self, inputs: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
+    def states(self, inputs: torch.Tensor, rates: torch.Tensor, has_update: torch.Tensor | None = None) -> torch.Tensor:
         """Every filter of every input.
 
         Args:
             inputs: `[runs, steps, width]`, e.g. mean over each batch.
             rates: `[runs or 1, steps]`, relative.
-            made: `[runs, steps]` whether there was an update: without one every filter stays. None: at every step.
+            has_update: `[runs, steps]` whether there was an update: without one filters stay. None: at every step.
 
         Returns:
             `[runs, steps + 1, F, width]`, zero at step 0.
         """
-        rates = rates if made is None else rates * made
+        rates = rates if has_update is None else rates * has_update
         weighted = self.strengths(rates).unsqueeze(-1) * inputs.unsqueeze(-2)
-        summed = decayed_sums(weighted.flatten(2), self.decays, made).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
-        return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.forgettings, made)], 2)
+        summed = (
+            decayed_sums(weighted.flatten(2), self.decays, has_update).unflatten(-1, weighted.shape[2:]).flatten(2, 3)
+        )
+        return torch.cat([summed, optimiser_sums(inputs, rates, self.momenta, self.curvatures, has_update)], 2)
 
     def sum_of_filtered(
-        self, inputs: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None
+        self, inputs: torch.Tensor, rates: torch.Tensor, has_update: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The sum over filters of each filter's own input, of one run: differentiable, without states in memory.
 
         Args:
             inputs: `[F, steps, M]`.
             rates: `[1, steps]`, relative.
-            made: `[1, steps]` as of `states`.
+            has_update: `[1, steps]` as of `states`.
 
         Returns:
             `[steps + 1, M]`, zero at step 0.
         """
-        rates = rates if made is None else rates * made
-        there = [True] * rates.size(1) if made is None else made[0].tolist()
-        decaying = len(self.decays) * len(self.fadings)
-        rho = self.decays.repeat_interleave(len(self.fadings)).view(-1, 1)
+        rates = rates if has_update is None else rates * has_update
+        updating = [True] * rates.size(1) if has_update is None else has_update[0].tolist()
+        decaying = len(self.decays) * len(self.fade_rates)
+        rho = self.decays.repeat_interleave(len(self.fade_rates)).view(-1, 1)
         strength = self.strengths(rates)[0].T.repeat(len(self.decays), 1).unsqueeze(-1)
         state = torch.zeros_like(inputs[:decaying, 0])
         effects = [state.sum(0)]
-        for pushed, update in zip((inputs[:decaying] * strength).unbind(1), there, strict=True):
+        for pushed, update in zip((inputs[:decaying] * strength).unbind(1), updating, strict=True):
             state = rho * state + pushed if update else state
             effects.append(state.sum(0))
-        pull = optimiser_pull(rates[0], self.momenta, self.forgettings).flatten(1).unsqueeze(-1)
-        momentum = self.momenta.repeat_interleave(len(self.forgettings)).view(-1, 1)
+        pull = optimiser_pull(rates[0], self.momenta, self.curvatures).flatten(1).unsqueeze(-1)
+        momentum = self.momenta.repeat_interleave(len(self.curvatures)).view(-1, 1)
         speed = torch.zeros_like(inputs[decaying:, 0])
         state = speed
         for step, (pushed, rate) in enumerate(zip(inputs[decaying:].unbind(1), rates[0], strict=True), start=1):
-            if there[step - 1]:
+            if updating[step - 1]:
                 speed = momentum * speed + (1 - momentum) * (pushed - pull[step - 1] * state)
             state = state + rate * speed
             effects[step] = effects[step] + state.sum(0)

@@ -80,8 +80,8 @@ def kernel_patterns(kernels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         The patterns, `[G, N, K]`, and what a row's kernel is multiplied by to give its share in each, `[G, M, K]`.
     """
     rows, sizes, tests = torch.linalg.svd(kernels, full_matrices=False)
-    shown = sizes > 1e-6 * sizes[:, :1]
-    weights = torch.where(shown, 1.0 / sizes.clamp(min=torch.finfo(sizes.dtype).tiny), 0.0).unsqueeze(1) * tests.mT
+    nonzero = sizes > 1e-6 * sizes[:, :1]
+    weights = torch.where(nonzero, 1.0 / sizes.clamp(min=torch.finfo(sizes.dtype).tiny), 0.0).unsqueeze(1) * tests.mT
     most = min(PART_ENDS[-1], sizes.size(1) // 4)
     return rows[:, :, :most], weights[:, :, :most]
 
@@ -157,35 +157,37 @@ class TangentDynamics(MeanCurveDynamics):
         """See `DynamicsModule`."""
         return cls.name
 
-    def responses(self, weights: torch.Tensor, rates: torch.Tensor, made: torch.Tensor | None = None) -> torch.Tensor:
+    def responses(
+        self, weights: torch.Tensor, rates: torch.Tensor, has_update: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """What one unit of x at each update adds to the effect at each step, of one run.
 
         Args:
             weights: `[..., G, F]`.
             rates: `[1, T]` learning rates.
-            made: `[1, T]` whether there was an update; None: at every step.
+            has_update: `[1, T]` whether there was an update; None: at every step.
 
         Returns:
             `[..., G, T + 1, T]`.
         """
         updates = torch.eye(rates.size(1), dtype=rates.dtype, device=rates.device).unsqueeze(0)
-        states = self.filters.states(updates, self.relative(rates), made)[0]
+        states = self.filters.states(updates, self.relative(rates), has_update)[0]
         return torch.einsum("...gf,tfs->...gts", weights, states)
 
     def effects(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
         batches = self._batches(inputs)
-        runs, made = len(batches), inputs.made
+        runs, has_update = len(batches), inputs.has_update
         rates = inputs.rates.expand(runs, -1)
-        which = torch.zeros(runs, dtype=torch.long)
-        if made is not None or len(inputs.rates) > 1:
-            told = rates if made is None else torch.cat([rates, made.to(rates)], 1)
-            which = torch.unique(told, dim=0, return_inverse=True)[1]
+        schedule_of = torch.zeros(runs, dtype=torch.long)
+        if has_update is not None or len(inputs.rates) > 1:
+            schedules = rates if has_update is None else torch.cat([rates, has_update.to(rates)], 1)
+            schedule_of = torch.unique(schedules, dim=0, return_inverse=True)[1]
         effects = batches.new_empty(runs, rates.size(1) + 1, batches.size(-1))
-        for schedule in which.unique().tolist():
-            chosen = torch.nonzero(which == schedule)[:, 0]
+        for schedule in schedule_of.unique().tolist():
+            chosen = torch.nonzero(schedule_of == schedule)[:, 0]
             first = chosen[:1]
-            response = self.responses(self.weights, rates[first], None if made is None else made[first])
+            response = self.responses(self.weights, rates[first], None if has_update is None else has_update[first])
             effects[chosen] = torch.einsum("gts,rgsm->rtm", response, batches[chosen])
         return effects
 
@@ -201,15 +203,17 @@ class TangentDynamics(MeanCurveDynamics):
 
     def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
-        return torch.einsum("gts,gsm->tm", self.responses(self.weights, inputs.rates, inputs.made), factors)
+        return torch.einsum("gts,gsm->tm", self.responses(self.weights, inputs.rates, inputs.has_update), factors)
 
     def last_effects_without_runs(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`."""
-        batches, made = self._batches(inputs), inputs.made
+        batches, has_update = self._batches(inputs), inputs.has_update
         effects = []
         for run, batch in enumerate(batches):
             rates = inputs.rates[run if len(inputs.rates) > 1 else 0][None]
-            response = self.responses(self.weights_without, rates, None if made is None else made[run : run + 1])
+            response = self.responses(
+                self.weights_without, rates, None if has_update is None else has_update[run : run + 1]
+            )
             effects.append(torch.einsum("kgs,gsm->km", response[:, :, -1], batch))
         return torch.stack(effects, 1)
 

@@ -12,6 +12,8 @@ from .display import COLOURS, Summarised, Summary, library, line_figure, with_un
 
 # Of more test examples than this only some are drawn or listed, unless they are asked for.
 _SHOWN = 6
+# By measured step, a value of each test example.
+Measured = Mapping[int, Sequence[float]]
 
 
 class Trajectories(Summarised, torch.Tensor):
@@ -24,16 +26,24 @@ class Trajectories(Summarised, torch.Tensor):
         quantity: what the values are: a metric, or the change of one.
         unit: of the values; empty where they have none.
         config: of the simulated run, `<task>_<size>`; empty where none is named.
+        measured: what was measured in the same run; None: it was not made, or its values are not here.
     """
 
     test_ids: tuple[int, ...]
     quantity: str
     unit: str
     config: str
+    measured: Measured | None
 
     @classmethod
     def of(
-        cls, values: torch.Tensor, test_ids: Sequence[int], quantity: str, unit: str = "", config: str = ""
+        cls,
+        values: torch.Tensor,
+        test_ids: Sequence[int],
+        quantity: str,
+        unit: str = "",
+        config: str = "",
+        measured: Measured | None = None,
     ) -> Trajectories:
         """Name what `values` `[M, steps + 1]` are.
 
@@ -44,7 +54,7 @@ class Trajectories(Summarised, torch.Tensor):
             raise ValueError(f"values of shape {tuple(values.shape)} are not trajectories of {len(test_ids)} examples")
         named = values.detach().as_subclass(cls)
         named.test_ids = tuple(test_ids)
-        named.quantity, named.unit, named.config = quantity, unit, config
+        named.quantity, named.unit, named.config, named.measured = quantity, unit, config, measured
         return named
 
     @classmethod
@@ -57,8 +67,8 @@ class Trajectories(Summarised, torch.Tensor):
         if func not in (torch.Tensor.sub, torch.sub) or len(args) != 2:
             return result
         left, right = args
-        both = isinstance(left, Trajectories) and isinstance(right, Trajectories)
-        if not both or left.test_ids != right.test_ids or result.shape != left.shape:
+        are_trajectories = isinstance(left, Trajectories) and isinstance(right, Trajectories)
+        if not are_trajectories or left.test_ids != right.test_ids or result.shape != left.shape:
             return result
         change = left.quantity if left.quantity.startswith("change of") else f"change of {left.quantity}"
         config = left.config if left.config == right.config else ""
@@ -70,8 +80,8 @@ class Trajectories(Summarised, torch.Tensor):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return Trajectories.of, (self.as_subclass(torch.Tensor), *self._names())
 
-    def _names(self) -> tuple[tuple[int, ...], str, str, str]:
-        return self.test_ids, self.quantity, self.unit, self.config
+    def _names(self) -> tuple[tuple[int, ...], str, str, str, Measured | None]:
+        return self.test_ids, self.quantity, self.unit, self.config, self.measured
 
     def _values(self, test_ids: Sequence[int] | None) -> tuple[list[int], torch.Tensor]:
         """The rows of these test examples; by default all, or of many a few from the most fallen to the most risen."""
@@ -102,7 +112,7 @@ class Trajectories(Summarised, torch.Tensor):
         )
 
     def plot(self, test_ids: Sequence[int] | None = None) -> Any:
-        """A plotly figure with a line for each test example.
+        """A plotly figure with a line for each test example, and dots where it was measured.
 
         Args:
             test_ids: whose; default: all, or of more than six those spread evenly from the most fallen to the most
@@ -116,6 +126,15 @@ class Trajectories(Summarised, torch.Tensor):
         figure = line_figure(with_unit(self.quantity, self.unit))
         for index, (key, row) in enumerate(zip(ids, values.tolist(), strict=True)):
             figure.add_scatter(y=row, name=f"test example {key}", mode="lines", line={"color": COLOURS[index % 6]})
+        for index, key in enumerate(ids if self.measured else ()):
+            steps, place = list(self.measured or {}), self.test_ids.index(key)
+            figure.add_scatter(
+                x=steps,
+                y=[values[place] for values in (self.measured or {}).values()],
+                name=f"test example {key}, measured",
+                mode="markers",
+                marker={"color": COLOURS[index % 6]},
+            )
         return figure
 
     def _summary(self) -> Summary:
@@ -128,6 +147,9 @@ class Trajectories(Summarised, torch.Tensor):
         if len(self.test_ids) > 1:
             mean = self.as_subclass(torch.Tensor).mean(0)
             rows.append((f"mean of {len(self.test_ids)}", mean[steps].tolist()))
+        if self.measured:
+            means = {step: sum(values) / len(values) for step, values in self.measured.items()}
+            rows.append((f"mean of {len(self.test_ids)}, measured", [means.get(step, float("nan")) for step in steps]))
         title = f"{quantity}{config}: {len(self.test_ids)} test examples, steps 0 to {last}"
         return Summary(title, [f"step {step}" for step in steps], rows)
 
@@ -155,10 +177,11 @@ class Band(Summarised):
     def plot(self, test_ids: Sequence[int] | None = None) -> Any:
         """As of `Trajectories`, with the band of each test example behind its line."""
         ids, _ = self.prediction._values(test_ids)
-        lines = self.prediction.plot(ids)
+        lines = self.prediction.plot(ids).data
         figure = line_figure(with_unit(self.prediction.quantity, self.prediction.unit))
         place = {key: index for index, key in enumerate(self.prediction.test_ids)}
-        for line, key in zip(lines.data, ids, strict=True):
+        # Lines come first, then dots where values were measured.
+        for line, key in zip(lines[: len(ids)], ids, strict=True):
             low, high = (end[place[key]].tolist() for end in (self.low, self.high))
             steps = list(range(len(low)))
             # There and back: the outline of the band.
@@ -176,6 +199,8 @@ class Band(Summarised):
             )
             line.legendgroup = str(key)
             figure.add_trace(line)
+        for dots in lines[len(ids) :]:
+            figure.add_trace(dots)
         return figure
 
     def _summary(self) -> Summary:

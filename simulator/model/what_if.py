@@ -19,7 +19,7 @@ from .curricula import visit_shares
 from .display import unit_of
 from .dynamics import EncodedExamples, SimulationInputs
 from .example_encoding import given_examples
-from .trajectories import Band, Trajectories
+from .trajectories import Band, Measured, Trajectories
 
 if TYPE_CHECKING:
     from .modeling_gptfluence import GPTfluenceSimulator
@@ -51,8 +51,8 @@ class Situation:
     @torch.no_grad()
     def trajectories(self, visits: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
         """`[runs, steps + 1, M]` from shares `[runs, steps, N]` and rates `[runs or 1, steps]`."""
-        like = self.examples.pool
-        inputs = SimulationInputs(visits.to(like), rates.to(like), self.examples, self.initial)
+        pool = self.examples.pool
+        inputs = SimulationInputs(visits.to(pool), rates.to(pool), self.examples, self.initial)
         values: torch.Tensor = self.simulator.dynamics.trajectories(inputs)
         return values
 
@@ -66,12 +66,14 @@ class WhatIf:
         curriculum: ids of each step's batch.
         weights: of each visit.
         learning_rate: of each step.
+        measured: of a recorded run that is not changed, the M values at each measured step.
     """
 
     situation: Situation
     curriculum: tuple[tuple[int, ...], ...]
     weights: tuple[tuple[float, ...], ...]
     learning_rate: tuple[float, ...]
+    measured: Measured | None = None
 
     def __repr__(self) -> str:
         visited = {key for batch in self.curriculum for key in batch}
@@ -87,24 +89,25 @@ class WhatIf:
         """Steps from 0 on, of step numbers from 1 on."""
         if steps is None:
             return set(range(len(self.curriculum)))
-        wanted = {step - 1 for step in steps}
-        outside = [step + 1 for step in wanted if not 0 <= step < len(self.curriculum)]
+        chosen = {step - 1 for step in steps}
+        outside = [step + 1 for step in chosen if not 0 <= step < len(self.curriculum)]
         if outside:
             raise ValueError(f"there is no step {outside[0]}; the run has steps 1 to {len(self.curriculum)}")
-        return wanted
+        return chosen
 
-    def _known(self, ids: Iterable[int]) -> set[int]:
-        wanted = set(ids)
-        unknown = wanted - set(self.situation.pool_ids)
+    def _check_ids(self, ids: Iterable[int]) -> set[int]:
+        unique_ids = set(ids)
+        unknown = unique_ids - set(self.situation.pool_ids)
         if unknown:
             raise ValueError(f"example {min(unknown)} is not in the pool")
-        return wanted
+        return unique_ids
 
     def _changed(self, visits: list[list[tuple[int, float]]]) -> WhatIf:
         return replace(
             self,
             curriculum=tuple(tuple(key for key, _ in batch) for batch in visits),
             weights=tuple(tuple(weight for _, weight in batch) for batch in visits),
+            measured=None,
         )
 
     def _visits(self) -> list[list[tuple[int, float]]]:
@@ -119,7 +122,7 @@ class WhatIf:
         Raises:
             ValueError: an id or a step is unknown. So of every change.
         """
-        dropped, chosen_steps = self._known(ids), self._steps(steps)
+        dropped, chosen_steps = self._check_ids(ids), self._steps(steps)
         visits = self._visits()
         return self._changed(
             [[v for v in batch if step not in chosen_steps or v[0] not in dropped] for step, batch in enumerate(visits)]
@@ -128,14 +131,14 @@ class WhatIf:
     def add(self, ids: Iterable[int], steps: Iterable[int]) -> WhatIf:
         """These examples besides what is in the batches of these steps."""
         more, chosen_steps = list(ids), self._steps(steps)
-        self._known(more)
+        self._check_ids(more)
         new = [(key, 1.0) for key in more]
         visits = enumerate(self._visits())
         return self._changed([batch + new if step in chosen_steps else batch for step, batch in visits])
 
     def replace(self, others: Mapping[int, int], steps: Iterable[int] | None = None) -> WhatIf:
         """Each of these examples by another, at these steps or everywhere: `{old id: new id}`."""
-        self._known([*others.keys(), *others.values()])
+        self._check_ids([*others.keys(), *others.values()])
         chosen_steps = self._steps(steps)
         return self._changed(
             [
@@ -164,7 +167,7 @@ class WhatIf:
 
     def reweigh(self, weights: Mapping[int, float], steps: Iterable[int] | None = None) -> WhatIf:
         """Visits of these examples with another weight, at these steps or everywhere: `{id: weight}`."""
-        self._known(weights)
+        self._check_ids(weights)
         wrong = [weight for weight in weights.values() if not 0 <= weight < float("inf")]
         if wrong:
             raise ValueError(f"weight {wrong[0]} must be finite and at least 0")
@@ -185,7 +188,7 @@ class WhatIf:
             )
         if not all(0 <= rate < float("inf") for rate in learning_rate):
             raise ValueError("learning rates must be finite and at least 0")
-        return replace(self, learning_rate=tuple(float(rate) for rate in learning_rate))
+        return replace(self, learning_rate=tuple(float(rate) for rate in learning_rate), measured=None)
 
     @property
     def beyond(self) -> tuple[str, ...]:
@@ -241,7 +244,7 @@ class WhatIf:
         predicted = simulate_many([self])
         model, test_ids = self.situation.simulator, self.situation.test_ids
         names = test_ids, model.config.metric, unit_of(model.config), model.config.dataset_config
-        named = Trajectories.of(predicted[0], *names)
+        named = Trajectories.of(predicted[0], *names, self.measured)
         if interval is None:
             return named
         low, high = model.band(predicted.transpose(1, 2), self.situation.examples.seen, interval)
@@ -259,7 +262,7 @@ def what_if(
 ) -> WhatIf:
     """See `GPTfluenceSimulator.what_if`."""
     config = simulator.config
-    curriculum = run
+    curriculum, measured = run, None
     if hasattr(run, "curricula"):
         if len(run.curricula) != 1:
             raise ValueError(f"{len(run.curricula)} runs are given; take one, e.g. runs.take([0])")
@@ -267,6 +270,8 @@ def what_if(
         if mine != theirs:
             raise ValueError(f"the model was trained on runs of {mine}, this run is of {theirs}")
         curriculum = run.curricula[0]
+        if test is None and learning_rate is None:
+            measured = dict(zip(run.step.tolist(), run.values[0].tolist(), strict=True))
         pool, test = run.pool if pool is None else pool, run.test if test is None else test
         initial = run.values[0, : simulator.history] if initial is None else initial
         learning_rate = run.learning_rate[0].tolist() if learning_rate is None else learning_rate
@@ -281,7 +286,7 @@ def what_if(
     )
     rates = simulator.rates_of(learning_rate, len(curriculum))
     batches = tuple(tuple(int(key) for key in batch) for batch in curriculum)
-    return WhatIf(situation, batches, tuple((1.0,) * len(batch) for batch in batches), tuple(rates))
+    return WhatIf(situation, batches, tuple((1.0,) * len(batch) for batch in batches), tuple(rates), measured)
 
 
 def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.Tensor:

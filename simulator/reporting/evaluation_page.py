@@ -21,7 +21,7 @@ from simulator.evaluation.selection import evenly_spaced
 from simulator.reporting.colours import DASH_ARRAYS, drawn_at_first, method_colour, method_dash
 from simulator.reporting.evaluation_table import score_groups
 from simulator.reporting.page import write_page
-from simulator.reporting.result import Result
+from simulator.reporting.result import Table
 from simulator.settings.evaluate import ReportSettings
 
 # Five runs of this many test examples keep the page below about 6 MB.
@@ -53,7 +53,7 @@ class Curve:
 
 
 def report_evaluation(
-    evaluation: Evaluation, settings: EvaluateSettings, path: Path, retrainings: Result | None = None
+    evaluation: Evaluation, settings: EvaluateSettings, path: Path, retrainings: Sequence[Table] = ()
 ) -> None:
     """Write the page of an evaluation; of a large test set, evenly spaced examples are shown.
 
@@ -107,7 +107,7 @@ def write_report(
     curves: Sequence[Curve],
     facts: Mapping[str, str],
     definition: Metric | None = None,
-    retrainings: Result | None = None,
+    retrainings: Sequence[Table] = (),
 ) -> None:
     """Write the report page, whole or not at all.
 
@@ -136,7 +136,7 @@ def write_report(
         metric=metric,
         facts=dict(facts),
         groups=score_groups(rows),
-        retrainings=retrainings.tables if retrainings is not None else [],
+        retrainings=retrainings,
         methods=[
             {
                 "name": name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import SettingsError
+from gptdynamics.metrics import Metric
 from simulator.evaluation.selection import at_quantiles
 from simulator.model.display import line_figure
 from simulator.reporting.colours import TRUTH, drawn_at_first, method_colour, method_dash
@@ -20,29 +21,30 @@ PICTURE_PANELS = 4
 
 
 def trajectory_panel(
-    title: str, runs: Dynamics, pair: tuple[int, int], predicted: Mapping[str, np.ndarray], late: bool = False
+    title: str,
+    metric: Metric,
+    step: Sequence[int],
+    truth: Sequence[float],
+    predicted: Mapping[str, Sequence[float | None]],
+    late: bool = False,
 ) -> Panel:
     """True values and predictions of one test example in one run; the vertical axis follows the true values.
 
     Args:
         title: of the panel.
-        runs: that are predicted.
-        pair: indices of the run and of the test example.
-        predicted: `[R, S, M]` by method.
+        metric: of the values.
+        step: S measured steps.
+        truth: S values.
+        predicted: S values by method; None where one is not finite.
         late: the vertical axis follows what comes after the first eighth of the steps, so that the fall at the
             beginning does not flatten everything else.
     """
-    run, test = pair
-    steps, truth = runs.step.tolist(), runs.values[run, :, test]
-    series = [Series(TRUTH, steps, truth.tolist())]
-    for method, values in predicted.items():
-        mine = values[run, :, test].tolist()
-        series.append(Series(method, steps, [value if np.isfinite(value) else None for value in mine]))
+    series = [Series(TRUTH, step, truth), *(Series(method, step, values) for method, values in predicted.items())]
     followed = truth[len(truth) // 8 :] if late else truth
-    margin = (0.6 if late else 0.3) * (float(np.ptp(followed)) or 1.0)
-    low, high = float(followed.min()) - margin, float(followed.max()) + margin
-    limits = (max(runs.definition.least, low), high) if late else (low, high)
-    return Panel(title, "training step", runs.definition.axis_title, series, y_range=limits)
+    margin = (0.6 if late else 0.3) * ((max(followed) - min(followed)) or 1.0)
+    low, high = min(followed) - margin, max(followed) + margin
+    limits = (max(metric.least, low), high) if late else (low, high)
+    return Panel(title, "training step", metric.axis_title, series, y_range=limits)
 
 
 def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], path: Path) -> None:
@@ -60,46 +62,58 @@ def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], pat
     """
     drawn = {name: values for name, values in predictions.items() if drawn_at_first(name)}
     errors = np.square(list(drawn.values())[-1] - runs.values).mean(1)
-    panels = [
-        trajectory_panel(
-            f"run {runs.runs[run]}, test example {runs.test[test].id}", runs, (run, test), drawn, late=True
-        )
-        for run, test in at_quantiles(errors, PICTURE_PANELS + 1)
-    ]
+    panels = []
+    for run, test in at_quantiles(errors, PICTURE_PANELS + 1):
+        finite = {
+            name: [value if np.isfinite(value) else None for value in values[run, :, test].tolist()]
+            for name, values in drawn.items()
+        }
+        title = f"run {runs.runs[run]}, test example {runs.test[test].id}"
+        truth = runs.values[run, :, test].tolist()
+        panels.append(trajectory_panel(title, runs.definition, runs.step.tolist(), truth, finite, late=True))
     draw_picture(Figure("", panels, PICTURE_PANELS), path)
 
 
 def plot_predictions(
-    runs: Dynamics, predictions: Mapping[str, np.ndarray], run: str | None = None, test_id: int | None = None
+    runs: Dynamics,
+    predictions: Mapping[str, np.ndarray],
+    run: str | None = None,
+    test_id: int | None = None,
+    errors: bool = False,
 ) -> Any:
-    """A plotly figure of one trajectory as measured and predicted, or of the mean absolute error at each step.
+    """A plotly figure of one run as measured and as each method predicts it, or of the error at each step.
 
     Baselines that are far off (see `drawn_at_first`) are in the legend, and appear when clicked.
 
     Args:
         runs: R held-out runs.
         predictions: `[R, S, M]` by method.
-        run, test_id: which trajectory; give both or neither.
+        run: of which run; default: the first.
+        test_id: of which test example; default: the mean over all.
+        errors: the mean absolute error over all runs and test examples instead, at each step.
 
     Raises:
-        SettingsError: only one of them is given, or there is no such run or test example.
+        SettingsError: there is no such run or test example, or errors are asked for of one.
     """
-    if (run is None) != (test_id is None):
-        raise SettingsError("give both run and test_id for one trajectory, or neither for the error at each step")
-    if run is None:
+    if errors:
+        if run is not None or test_id is not None:
+            raise SettingsError("errors are over all runs and test examples: leave out run and test_id")
         figure = line_figure(f"mean absolute error of {runs.metric}, {len(runs.runs)} runs x {len(runs.test)} examples")
         lines = {name: np.abs(values - runs.values).mean((0, 2)) for name, values in predictions.items()}
     else:
+        run = run or runs.runs[0]
         ids = [example.id for example in runs.test]
         if run not in runs.runs:
             raise SettingsError(f"no held-out run {run!r}; there are: {', '.join(runs.runs)}")
-        if test_id not in ids:
+        if test_id is not None and test_id not in ids:
             raise SettingsError(f"no test example {test_id}; there are {len(ids)}, from {min(ids)} to {max(ids)}")
-        row, column = runs.runs.index(run), ids.index(test_id)
+        of = f"mean of {len(ids)} test examples" if test_id is None else f"test example {test_id}"
+        row, tests = runs.runs.index(run), list(range(len(ids))) if test_id is None else [ids.index(test_id)]
         figure = line_figure(runs.definition.axis_title)
+        figure.update_layout(title={"text": f"{runs.config}, run {run}, {of}"})
         truth = {"color": method_colour(TRUTH), "width": 3}
-        figure.add_scatter(x=runs.step, y=runs.values[row, :, column], name=TRUTH, mode="lines", line=truth)
-        lines = {name: values[row, :, column] for name, values in predictions.items()}
+        figure.add_scatter(x=runs.step, y=runs.values[row][:, tests].mean(1), name=TRUTH, mode="lines", line=truth)
+        lines = {name: values[row][:, tests].mean(1) for name, values in predictions.items()}
     for name, values in lines.items():
         visible = True if drawn_at_first(name) else "legendonly"
         line = {"color": method_colour(name), "dash": method_dash(name)}

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.evaluation.simulated import Simulated, load_simulator, simulated_of
 from simulator.experiments import Workbench
-from simulator.experiments.counterfactuals import METRIC, has_retrainings, score_retrainings
+from simulator.experiments.counterfactuals import METRIC, has_retrainings, retraining_rows, retraining_table
 from simulator.reporting.evaluation_page import report_evaluation
 from simulator.reporting.explorer import view_trained_here, views_of, write_explorer
 from simulator.reporting.prediction_figures import draw_trajectories
-from simulator.reporting.result import Result
+from simulator.reporting.result import Table
 from simulator.settings.evaluate import ReportSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.training.trained import Trained
@@ -55,11 +55,11 @@ def write_report(
 
 def _retrainings(
     bench: Workbench, settings: EvaluateSettings, trained: list[Simulated], evaluation: Evaluation
-) -> Result:
+) -> list[Table]:
     """How the simulators of the page rank runs made again with rows left out; empty where there are none."""
-    result = Result()
     config, metric = settings.part
-    if metric == METRIC and has_retrainings(bench, config):
-        given = [simulated_of(load_simulator(source), source, evaluation.runs) for source in settings.models]
-        score_retrainings(bench, config, result, [*trained, *given])
-    return result
+    if metric != METRIC or not has_retrainings(bench, config):
+        return []
+    given = [simulated_of(load_simulator(source), source, evaluation.runs) for source in settings.models]
+    rows, _ = retraining_rows(bench, config, [*trained, *given])
+    return [retraining_table(config, rows)] if rows else []

@@ -76,13 +76,11 @@ class Figure:
         title: above all of them.
         panels: at most `columns` in a row.
         columns: panels in a row.
-        paper: which figure of the paper it answers to, or empty.
     """
 
     title: str
     panels: list[Panel]
     columns: int = 3
-    paper: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Results as files: JSON, a Markdown page, pictures, and one self-contained HTML page."""
+"""Results as files: JSON, a Markdown page with its pictures, and a self-contained HTML page."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,77 +14,82 @@ from typing import Any
 from gptdynamics.outputs import write_output_json, write_output_text
 from simulator.reporting.page import write_page
 from simulator.reporting.pictures import draw_picture, plotly_figure
-from simulator.reporting.result import Figure, Panel, Result, Series, Table
+from simulator.reporting.result import Result
 from simulator.reporting.tables import NAME_COLUMNS, markdown_table
 
 PACKAGES = ("gptdynamics", "torch", "transformers", "numpy")
+# More reasons than these stand in the JSON alone.
+REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Finished:
-    """An experiment or a use case that was run, with the command that repeats it and the seconds it took."""
+    """An experiment or a use case that was run.
+
+    Attributes:
+        name: of its files.
+        title: of its page.
+        result: what it has to show.
+        command: that repeats it.
+        seconds: that it took.
+        question: what it asks, in a sentence, or empty.
+    """
 
     name: str
     title: str
     result: Result
     command: str
     seconds: float
+    question: str = ""
 
 
 def result_record(finished: Finished) -> dict[str, Any]:
-    """An experiment as plain values, for JSON."""
+    """Its numbers as plain values, for JSON, with how they were obtained."""
     return {
         "experiment": finished.name,
         "title": finished.title,
         "command": finished.command,
         "seconds": round(finished.seconds, 1),
         "versions": versions(),
-        **{key: asdict(finished.result)[key] for key in ("rows", "notes", "skipped", "tables", "figures")},
+        **{key: getattr(finished.result, key) for key in ("rows", "notes", "skipped")},
     }
 
 
-def write_result(finished: Finished, output: Path, data: str = "") -> None:
-    """Write NAME.json, NAME.md, a picture of each figure, and NAME.html.
+def write_result(finished: Finished, output: Path, **more: Any) -> dict[str, Any]:
+    """Write NAME.json, NAME.md and a picture of each figure.
 
     Args:
-        finished: the experiment.
+        finished: what was run.
         output: folder.
-        data: what tells the runs apart from others, for `read_result`.
+        more: what is also in the JSON, such as `data` for `read_record`.
+
+    Returns:
+        What is in the JSON.
     """
-    record = result_record(finished) | {"data": data}
+    record = result_record(finished) | more
     write_output_json(output / f"{finished.name}.json", record)
     pictures = picture_names(finished)
     for name, figure in zip(pictures, finished.result.figures, strict=False):
         draw_picture(figure, output / name)
     write_output_text(output / f"{finished.name}.md", markdown(finished, pictures))
-    write_results_page(output / f"{finished.name}.html", finished.title, [finished])
+    return record
 
 
-def read_result(name: str, command: str, data: str, output: Path) -> Finished | None:
-    """An experiment that was finished before, or None where it was not, or not with this command and these runs.
+def read_record(name: str, command: str, data: str, output: Path) -> dict[str, Any] | None:
+    """The JSON of a result that was written before; None where there is none of this command, data and versions.
 
     Args:
         name: of the experiment.
         command: that makes it.
-        data: as of `write_result`.
+        data: what told the runs apart from others when it was written.
         output: folder.
     """
     try:
         record = json.loads((output / f"{name}.json").read_text(encoding="utf-8"))
-        if (record["command"], record["data"], record["versions"]) != (command, data, versions()):
-            return None
-        figures = [_figure(figure) for figure in record["figures"]]
-        tables = [Table(**table) for table in record["tables"]]
-        result = Result(tables, figures, record["rows"], record["notes"], record["skipped"])
-        return Finished(name, record["title"], result, command, record["seconds"])
+        same = (record["command"], record["data"], record["versions"]) == (command, data, versions())
+        return record if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _figure(record: dict[str, Any]) -> Figure:
-    """A figure from its `asdict`."""
-    panels = [Panel(**panel | {"series": [Series(**each) for each in panel["series"]]}) for panel in record["panels"]]
-    return Figure(**record | {"panels": panels})
 
 
 def versions() -> dict[str, str]:
@@ -100,30 +105,41 @@ def picture_names(finished: Finished) -> list[str]:
     return [f"{finished.name}{f'-{number}' if count > 1 else ''}.svg" for number in range(1, count + 1)]
 
 
-def markdown(finished: Finished, pictures: Sequence[str], level: int = 1) -> str:
-    """An experiment as a Markdown page, or as a part of one whose heading has this level."""
+def markdown(finished: Finished, pictures: Sequence[str]) -> str:
+    """A result as a Markdown page: question, pictures, tables, notes, and how it was obtained."""
     result = finished.result
-    parts = [f"{'#' * level} {finished.title}", f"`{finished.command}` ({finished.seconds:.0f} s)"]
+    parts = [f"# {finished.title}"]
+    if finished.question:
+        parts.append(finished.question)
     for picture, figure in zip(pictures, result.figures, strict=False):
         parts.append(f"![{figure.title}]({picture})")
     for table in result.tables:
         parts += [f"**{table.title}**", markdown_table(table)]
     if result.notes:
         parts.append("\n".join(f"* {note}" for note in result.notes))
+    made = ", ".join(f"{package} {number}" for package, number in versions().items())
+    parts.append(f"Made by `{finished.command}` in {finished.seconds:.0f} s with {made}.")
     if result.skipped:
-        parts += ["Skipped:", "\n".join(f"* {reason}" for reason in result.skipped)]
+        parts.append(f"Not done, or in part: {skipped_text(result.skipped, finished.name)}.")
     return "\n\n".join(parts) + "\n"
 
 
-def write_results_page(path: Path, title: str, experiments: Sequence[Finished]) -> None:
-    """Write one self-contained HTML page with all tables and figures."""
+def skipped_text(reasons: Sequence[str], name: str) -> str:
+    """What was skipped, in a line; of many, the reasons stand in NAME.json."""
+    if len(reasons) <= REASONS_SHOWN:
+        return "; ".join(reasons)
+    what = dict.fromkeys(reason.partition(": ")[0].replace(", ", " ") for reason in reasons)
+    return f"{', '.join(what)} (reasons: {name}.json)"
+
+
+def write_result_page(path: Path, finished: Finished) -> None:
+    """Write one self-contained HTML page with its tables and figures."""
     write_page(
         path,
-        "templates/results.html.jinja",
-        data=[[plotly_figure(figure) for figure in finished.result.figures] for finished in experiments],
-        plotly=any(finished.result.figures for finished in experiments),
-        title=title,
-        experiments=experiments,
+        "templates/result.html.jinja",
+        data=[plotly_figure(figure) for figure in finished.result.figures],
+        plotly=bool(finished.result.figures),
+        finished=finished,
         name_columns=NAME_COLUMNS,
         versions=versions(),
         made=time.strftime("%Y-%m-%d"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from html import escape
+from itertools import islice
 from typing import Any
 
 from gptdynamics.console import table_text
@@ -43,7 +44,9 @@ class ShownResult(ABC):
 
     def __repr__(self) -> str:
         result = self.result()
-        return "\n".join([*map(table_text, terminal_tables(result)), *result.notes])
+        shown = [*map(table_text, islice(terminal_tables(result), 1)), *result.notes[:1]]
+        more = len(result.tables) - 1
+        return "\n".join([*shown, *([f"and {more} more in .result().tables"] if more > 0 else [])])
 
     def _repr_html_(self) -> str:
         result = self.result()

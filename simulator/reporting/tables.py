@@ -21,6 +21,8 @@ NAME_COLUMNS = (
     "metric",
     "what",
     "encoder",
+    "dynamics",
+    "variant",
     "size",
     "how",
     "dataset",

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from gptdynamics.errors import SettingsError
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import Range, check_fields
+from simulator.settings.of_dataset import OfDataset
 from simulator.settings.train import METRIC_NAMES, RunsSettings
 
 
@@ -58,7 +59,7 @@ class EvaluateSettings(RunsSettings):
 
 
 @dataclass(frozen=True)
-class ReportSettings:
+class ReportSettings(OfDataset):
     """What a page shows.
 
     Attributes:

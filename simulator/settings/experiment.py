@@ -19,7 +19,7 @@ class ExperimentSettings:
         config: only this config, e.g. rte_nano; may be repeated. Default: all.
         exact: in `counterfactuals`, also compute exact first-order effects: minutes for each run that was made again,
             on a base model of nano's size.
-        output: folder for tables, figures and pages.
+        output: folder for a page, its picture and the numbers of each.
     """
 
     name: Annotated[str, CommandLine(positional=True)]

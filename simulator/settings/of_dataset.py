@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from gptdynamics.hub.source import check_source
+from gptdynamics.errors import DataError
+from gptdynamics.hub.source import check_source, is_hub_id
 
 
 class OfDataset:
-    """Settings with a `dataset`, and perhaps with one `config` of it or several."""
+    """Settings with a `dataset`, and perhaps with a `config`, a `metric` and a `model`, or several of each."""
 
     @classmethod
     def check_given(cls, values: Mapping[str, Any]) -> None:
-        """Raise GPTDynamicsError if a folder is not there, or has not begun a config; `values` are given, by name."""
-        dataset, configs = values.get("dataset"), values.get("config") or ()
+        """Raise GPTDynamicsError if a folder is not there, or has not what is named of it; `values` are given, by name.
+
+        What only the Hub can say is left to the work.
+        """
+        dataset, configs, metrics = values.get("dataset"), _all(values, "config"), _all(values, "metric")
         if dataset is not None:
-            check_source(str(dataset), (configs,) if isinstance(configs, str) else configs)
+            check_source(str(dataset), configs)
+        models = (*_all(values, "model"), *_all(values, "models"))
+        for model in models:
+            check_simulator_place(str(model))
+        if len(metrics) == 1 and len(configs) < 2 and not models and dataset is not None and Path(dataset).is_dir():
+            from gptdynamics.dataset.reading import check_metric, only_config
+
+            config = configs[0] if configs else only_config(str(dataset))
+            check_metric(dataset, config, metrics[0])
+
+
+def check_simulator_place(model: str) -> None:
+    """See by names of files alone that there may be a simulator; Hub ids pass.
+
+    Raises:
+        DataError: there is no such folder, or it has no model in it.
+    """
+    if not Path(model).exists() and not is_hub_id(model):
+        raise DataError(f"{model}: no such folder with a simulator; train one with gptfluence train, or give a Hub id")
+    if Path(model).exists() and not (Path(model) / "config.json").is_file():
+        raise DataError(f"{model}: not a folder with a GPTfluence simulator (it has no config.json)")
+
+
+def _all(values: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    value = values.get(name) or ()
+    return tuple(value) if isinstance(value, list | tuple) else (value,)

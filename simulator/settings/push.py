@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 from gptdynamics.options import CommandLine
+from simulator.settings.of_dataset import OfDataset
 
 
 @dataclass(frozen=True)
-class PushModelSettings:
+class PushModelSettings(OfDataset):
     """Which simulator is published, and where.
 
     Attributes:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from gptdynamics.errors import SettingsError
 from gptdynamics.metrics import METRICS
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, RATE, SEED, Range, check_fields
+from simulator.settings.encoders import check_encoder
 from simulator.settings.of_dataset import OfDataset
 
 # Dynamics that are chosen by what the runs have.
 AUTO = "auto"
+# The names that `simulator.model.kinds` has, which loads slow libraries.
+DYNAMICS = ("memory", "markov", "tangent")
 # What `--help` says of every option that names a metric.
 METRIC_NAMES = f"There are {', '.join(METRICS)}, and metrics of a task's own."
 _RANGES = {
@@ -88,9 +93,18 @@ class TrainSettings(RunsSettings):
     objective: Literal["one_step", "rollout"] = "one_step"
     bands: bool = True
 
+    @classmethod
+    def check_given(cls, values: Mapping[str, Any]) -> None:
+        """As of `OfDataset`; and dynamics and an encoder that there are."""
+        super().check_given(values)
+        # Who adds a kind of dynamics has loaded the slow libraries.
+        dynamics = values.get("dynamics", AUTO)
+        if dynamics not in (AUTO, *DYNAMICS) and "simulator.model.kinds" not in sys.modules:
+            raise SettingsError(f"dynamics={dynamics!r} must be one of {', '.join((AUTO, *DYNAMICS))}")
+        check_encoder(values.get("encoder", cls.encoder), values.get("encoder_model"), values.get("pooling"))
+
     def __post_init__(self) -> None:
         # These load the slow libraries, which `--help` must not wait for.
-        from simulator.encoders import check_encoder
         from simulator.model.configuration_gptfluence import KINDS
         from simulator.model.kinds import kind_names
         from simulator.training.fitting import fitter_named, fitter_of

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from gptdynamics.configs import config_parts
 from gptdynamics.errors import SettingsError
+from gptdynamics.hub.source import is_hub_id
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
 from simulator.settings.of_dataset import OfDataset
 
-# Titles of the rankings of `mislabel`, in the order of tables, and the names of those that are made of scores.
+# Titles of the rankings of `mislabel`, in the order of tables, and the names of those made of runs on the rows.
 MISLABEL_TITLES = {
     "random": "random (10 shuffles)",
     "tracin_self": "TracIn-CP self-influence",
@@ -21,8 +22,11 @@ MISLABEL_TITLES = {
     "memory_left_out": "memory, simulated loss when left out",
     "measured_left_out": "measured loss when left out",
     "ridge_left_out": "labels of the others, by ridge regression",
+    "mean_rank": "mean of the ranks by several scores",
+    "kernel_harm": "recorded gradients against those of the test examples",
 }
-MISLABEL_SCORES = tuple(name for name in MISLABEL_TITLES if name != "random")
+AUTO, MEAN_RANK, KERNEL_HARM = "auto", "mean_rank", "kernel_harm"
+MISLABEL_SCORES = tuple(name for name in MISLABEL_TITLES if name not in ("random", MEAN_RANK, KERNEL_HARM))
 
 Model = Annotated[
     str | None, CommandLine(positional=True, hidden=True, default="trained on the runs, and kept beside them")
@@ -111,8 +115,8 @@ class MislabelSettings(OfDataset):
     """Where wrong labels are searched, and with which trainings.
 
     Attributes:
-        dataset: a dataset folder or a Hub id, of which CONFIG says what is searched; or, without CONFIG, a task with
-            labels, e.g. sst2, whose rows are read.
+        dataset: a dataset folder or a Hub id, whose pool is searched; or a task with labels, e.g. sst2, whose rows are
+            read. Recorded runs are searched as they are, with no new training.
         output: folder for runs, suspects and figures. What is there already is used.
         data: folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.
         base_model: what is trained: `nano`, a Pythia size, a Hub id or a folder.
@@ -126,7 +130,8 @@ class MislabelSettings(OfDataset):
         retrainings: with --flip: number of seeds for retraining after labels are corrected.
         test_examples: with --flip: test rows that the accuracy after correction is measured on.
         workers: processes, one thread each.
-        by: the score that orders the list of suspects.
+        by: the score that orders the list of suspects; auto: the one that predicts most of the given labels from other
+            rows.
         config: which config of the dataset: its pool is searched, with its base model, rate, batches and epochs.
     """
 
@@ -144,30 +149,36 @@ class MislabelSettings(OfDataset):
     retrainings: int = 5
     test_examples: Annotated[int | None, CommandLine(default="872, or all there are")] = None
     workers: Workers = None
-    by: str = "ridge_left_out"
-    config: str | None = None
+    by: str = AUTO
+    config: Annotated[str | None, CommandLine(default="of a dataset with one config, that")] = None
 
     def __post_init__(self) -> None:
         counts = ("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers")
         ranges = {"flip": Range(0, 1, below=True), "seed": SEED, "learning_rate": RATE, **dict.fromkeys(counts, COUNT)}
         check_fields(self, ranges)
-        if self.by not in MISLABEL_SCORES:
-            raise SettingsError(f"by={self.by!r} must be one of {', '.join(MISLABEL_SCORES)}")
+        orders = (AUTO, *(name for name in MISLABEL_TITLES if name != "random"))
+        if self.by not in orders:
+            raise SettingsError(f"by={self.by!r} must be one of {', '.join(orders)}")
         if self.runs < 6:
             raise SettingsError(f"runs={self.runs} must be at least 6: a simulator is trained on them")
-        if self.config is None:
+        if not self.of_dataset:
             check_label_task(self.task)
         elif self.data is not None or self.base_model is not None:
             raise SettingsError(
-                f"{self.dataset} has the rows and the base model of {self.config}: leave out --data and "
-                "--base-model, or name a task instead of a dataset"
+                f"{self.dataset} has rows and a base model of its own: leave out --data and --base-model, or name a "
+                "task instead of a dataset"
             )
 
     @classmethod
     def check_given(cls, values: Mapping[str, Any]) -> None:
-        """As of `OfDataset`; without a config it is no dataset that is named."""
+        """As of `OfDataset`; what is neither a folder nor a Hub id is a task, unless it has a config."""
         if "config" in values:
             super().check_given(values)
+
+    @property
+    def of_dataset(self) -> bool:
+        """Whether a dataset is searched; else a task's rows are."""
+        return self.config is not None or Path(self.dataset).is_dir() or is_hub_id(self.dataset)
 
     @property
     def task(self) -> str:

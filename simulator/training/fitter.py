@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from gptdynamics.configs import split_of
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
@@ -143,3 +144,21 @@ def check_order(order: int, runs: Dynamics, name: str) -> None:
     """Raise DataError where runs have too few measurements for an order of markov."""
     if order >= len(runs.step):
         raise DataError(f"{name}: order {order} needs more than {order} measurements in a run; it has {len(runs.step)}")
+
+
+def check_one_schedule(runs: Dynamics, name: str) -> None:
+    """Raise DataError where training or validation runs have other learning rates than the first of them.
+
+    Dynamics with a mean curve compare runs update by update, and take what they differ by for the work of their rows.
+    """
+    fitted = [place for place, run in enumerate(runs.runs) if split_of(run) in ("train", "validation")]
+    rates = runs.learning_rate[fitted]
+    other = [fitted[at] for at, own in enumerate(rates) if np.abs(own - rates[0]).max() > 1e-6 * rates.max()]
+    if not other:
+        return
+    first, peaks = runs.runs[fitted[0]], sorted({float(runs.learning_rate[place].max()) for place in other})
+    raise DataError(
+        f"{name}: {', '.join(runs.runs[place] for place in other)} have other learning rates than {first} (at most "
+        f"{', '.join(f'{peak:.3g}' for peak in peaks)}; there {rates[0].max():.3g}): memory and tangent fit runs of "
+        "one schedule. Train with --dynamics markov, or have each schedule as a config of its own"
+    )

@@ -72,8 +72,8 @@ class RunSums:
         growth = growth_of(len(cross))
         for run in range(len(cross)):
             scatter = np.linalg.eigh(total_scatter - growth * self.scatter[run])
-            rest = total_cross - growth * cross[run]
-            yield np.stack([ridge_solution(scatter, rest, ridge, prior) @ basis.T for ridge in ridges])
+            cross_without = total_cross - growth * cross[run]
+            yield np.stack([ridge_solution(scatter, cross_without, ridge, prior) @ basis.T for ridge in ridges])
 
 
 def growth_of(runs: int) -> float:
@@ -115,8 +115,8 @@ def shrunk_residuals(
     products, squares = (effects * deviation).sum(-1), np.square(effects).sum(-1)
     # A single run differs from no other.
     count = len(values) if len(values) > 1 else 0
-    others = products.sum(1, keepdims=True) - products, squares.sum(1, keepdims=True) - squares
-    shares = shrinkage(*others, max(count - 1, 0))
+    products_without = products.sum(1, keepdims=True) - products, squares.sum(1, keepdims=True) - squares
+    shares = shrinkage(*products_without, max(count - 1, 0))
     residuals = np.empty_like(effects)
     for run in range(len(values)):
         predicted = torch.from_numpy(latent[run] - deviation[run] + shares[:, run, :, None] * effects[:, run])

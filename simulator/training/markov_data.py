@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from gptdynamics.dataset import Dynamics
-from simulator.model.curricula import Members, updates_made
+from simulator.model.curricula import Members, update_mask
 from simulator.model.markov_dynamics import MarkovDynamics
 from simulator.model.recurrence import markov_scan
 from simulator.training.memory_states import TUNED_RUNS, spread
@@ -142,10 +142,10 @@ def row_errors(dynamics: MarkovDynamics, data: MarkovData, rows: torch.Tensor) -
 
 def _where_made(predicted: torch.Tensor, before: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Predictions `[rows, ...]`, and the values before in rows whose batches have no examples."""
-    made = updates_made(shares)
-    if made is None:
+    has_update = update_mask(shares)
+    if has_update is None:
         return predicted
-    return torch.where(made.to(predicted.device).view(-1, *[1] * (predicted.dim() - 1)), predicted, before)
+    return torch.where(has_update.to(predicted.device).view(-1, *[1] * (predicted.dim() - 1)), predicted, before)
 
 
 def triple_errors(dynamics: MarkovDynamics, data: MarkovData, triples: torch.Tensor) -> torch.Tensor:
@@ -171,9 +171,9 @@ def rollout(dynamics: MarkovDynamics, data: MarkovData, runs: torch.Tensor) -> t
     """Free-running trajectories of some runs from their first n values: `[len(runs), S, M]` (eq. 4)."""
     factors = data.batch_sums(runs, dynamics.factors(data.pool, data.test, data.head))
     by_factor = factors.unflatten(0, (len(runs), data.intervals)).permute(2, 0, 1, 3)
-    made, device = updates_made(data.members.shares[runs]), data.pool.device
+    has_update, device = update_mask(data.members.shares[runs]), data.pool.device
     history = data.values[runs, : dynamics.order].to(device)
-    return markov_scan(by_factor[:-1], by_factor[-1], history, None if made is None else made.to(device))
+    return markov_scan(by_factor[:-1], by_factor[-1], history, None if has_update is None else has_update.to(device))
 
 
 def rollout_errors(dynamics: MarkovDynamics, data: MarkovData, runs: torch.Tensor) -> torch.Tensor:

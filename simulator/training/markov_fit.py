@@ -101,21 +101,25 @@ def fit_markov(
     config: GPTfluenceConfig,
     training: Sequence[MarkovData],
     validation: Sequence[MarkovData],
-    how: MarkovTraining | None = None,
+    options: MarkovTraining | None = None,
     on_choice: Callable[[], None] = lambda: None,
-    wanted: Sequence[MarkovChoice] = (),
+    choices_to_try: Sequence[MarkovChoice] = (),
     session: Session | None = None,
 ) -> MarkovFit:
-    """Train the `wanted` settings, by default all of `choices`, and return the one with the least validation error.
+    """Train the `choices_to_try`, by default all of `choices`, and return the one with the least validation error.
 
     On one CPU settings are trained in parallel, one thread each; each has its own random numbers. On a GPU, or with
     several processes, they are trained one after another. Other arguments are those of `train_markov`.
     """
-    how, session, wanted = how or MarkovTraining(), session or Session(), list(wanted) or choices()
+    options, session, choices_to_try = (
+        options or MarkovTraining(),
+        session or Session(),
+        list(choices_to_try) or choices(),
+    )
 
     def one(numbered: tuple[int, MarkovChoice]) -> MarkovResult:
         number, choice = numbered
-        result = train_markov(config, training, validation, choice, how, session, f"setting-{number:02d}")
+        result = train_markov(config, training, validation, choice, options, session, f"setting-{number:02d}")
         on_choice()
         return result
 
@@ -123,11 +127,11 @@ def fit_markov(
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor((os.cpu_count() or 1) if session.side_by_side else 1) as pool:
-            results = list(pool.map(one, enumerate(wanted)))
+            results = list(pool.map(one, enumerate(choices_to_try)))
     finally:
         torch.set_num_threads(threads)
-    tried = [(choice, result.error) for choice, result in zip(wanted, results, strict=True)]
-    choice, best = min(zip(wanted, results, strict=True), key=lambda pair: pair[1].error)
+    tried = [(choice, result.error) for choice, result in zip(choices_to_try, results, strict=True)]
+    choice, best = min(zip(choices_to_try, results, strict=True), key=lambda pair: pair[1].error)
     errors = [free_running_error(best.dynamics, data) for data in validation]
     return MarkovFit(best.dynamics, choice, best.error, errors, tried, best.checks)
 
@@ -137,7 +141,7 @@ def markov_residuals(
     training: Sequence[MarkovData],
     validation: Sequence[MarkovData],
     choice: MarkovChoice,
-    how: MarkovTraining,
+    options: MarkovTraining,
     session: Session | None = None,
     on_fold: Callable[[], None] = lambda: None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -158,12 +162,12 @@ def markov_residuals(
         for data in every:
             run_fold = np.arange(data.runs) % folds
             stop = (run_fold == (fold + 1) % folds) & (run_fold != fold)
-            trained = _where(_test_fold(data) != fold)
-            fitted.append(data.part(_where((run_fold != fold) & ~stop), trained))
-            stopping.append(data.part(_where(stop), trained))
-        dynamics = train_markov(config, fitted, stopping, choice, how, session, f"fold-{fold}").dynamics
+            trained = _places(_test_fold(data) != fold)
+            fitted.append(data.part(_places((run_fold != fold) & ~stop), trained))
+            stopping.append(data.part(_places(stop), trained))
+        dynamics = train_markov(config, fitted, stopping, choice, options, session, f"fold-{fold}").dynamics
         for data, (seen, unseen) in zip(every, residuals, strict=True):
-            out = _where(np.arange(data.runs) % folds == fold)
+            out = _places(np.arange(data.runs) % folds == fold)
             with torch.no_grad():
                 residual = (data.values[out] - rollout(dynamics, data, out)).numpy()
             new = _test_fold(data) == fold
@@ -177,7 +181,7 @@ def _test_fold(data: MarkovData) -> np.ndarray:
     return np.arange(data.tests) % min(FOLDS, max(data.tests, 2))
 
 
-def _where(condition: np.ndarray) -> torch.Tensor:
+def _places(condition: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.flatnonzero(condition))
 
 

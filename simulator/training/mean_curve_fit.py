@@ -36,7 +36,7 @@ def dynamics_with_arrays(
         test_components=arrays["test_projection"].shape[1],
         steps=len(arrays["tau"]) - 1,
         curve_components=CURVE_COMPONENTS,
-        **{name: arrays[name].tolist() for name in ("decays", "fadings", "momenta", "forgettings")},
+        **{name: arrays[name].tolist() for name in ("decays", "fade_rates", "momenta", "curvatures")},
         **shapes,
     )
     dynamics = kind(config)
@@ -60,7 +60,7 @@ def mean_curve_arrays(
         step: `[S]` measured steps.
 
     Returns:
-        `baseline`, `shown`, `limit`, `unseen_limit` and `carry` of `MeanCurveDynamics`.
+        `baseline`, `shrinkage`, `limit`, `unseen_limit` and `carry` of `MeanCurveDynamics`.
     """
     largest, lasting, deviation, firsts = np.zeros(mean_latent.shape[1]), 0.0, 0.0, 0
     for effect, latent in chunks:
@@ -75,7 +75,7 @@ def mean_curve_arrays(
     curves = mean_latent - share[:, None] * mean_effect
     return {
         "baseline": np.stack([np.interp(every, step, column) for column in curves.T], axis=1),
-        "shown": np.interp(every, step, share),
+        "shrinkage": np.interp(every, step, share),
         "limit": LIMIT * largest,
         "unseen_limit": LIMIT * largest.max(),
         "carry": np.array(carry),

@@ -13,13 +13,14 @@ from itertools import product
 import numpy as np
 import torch
 
+from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
 from simulator.model.configuration_gptfluence import Scale, scale_of
 from simulator.model.curricula import Members
 from simulator.model.dynamics import EncodedExamples
 from simulator.model.memory_dynamics import MemoryDynamics
 from simulator.settings.train import TrainSettings
-from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter
+from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter, check_one_schedule
 from simulator.training.leave_one_run_out import leave_one_run_out
 from simulator.training.left_out_residuals import LeftOutResiduals
 from simulator.training.mean_curve_fit import CURVE_COMPONENTS
@@ -116,8 +117,8 @@ def fit_memory(
     share, shares, best = np.empty(0), np.empty(0), np.inf
     for components, filters in product(COMPONENTS, FILTERS):
         states, _ = states_of(few_visits, relative, centred_components(pool, reduction, components), filters)
-        left = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, scale)
-        for ridge, residual, of_all, of_others in zip(RIDGES, *left, strict=True):
+        results = leave_one_run_out(states[:, step], few_values, covariance, RIDGES, scale)
+        for ridge, residual, of_all, of_others in zip(RIDGES, *results, strict=True):
             tried.append((MemoryChoice(components, filters, ridge), float(np.square(residual).mean())))
             if tried[-1][1] < best:
                 share, shares, best = of_all, of_others, tried[-1][1]
@@ -179,6 +180,11 @@ class MemoryFitter(SeparateFitter):
             )
         if settings.order != 1:
             raise SettingsError(f"order={settings.order} is of markov; memory is given one value")
+
+    @classmethod
+    def check_runs(cls, settings: TrainSettings, runs: Dynamics, name: str) -> None:
+        """See `Fitter`."""
+        check_one_schedule(runs, name)
 
     def fit_part(self, settings: TrainSettings, part: Part, on_progress: OnProgress) -> PartFit:
         """See `SeparateFitter`."""

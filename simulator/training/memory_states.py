@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from simulator.model.curricula import Members, updates_made
+from simulator.model.curricula import Members, update_mask
 from simulator.model.recurrence import FilterBank
 
 # Settings, scales, bands and the predictions for unseen test examples are chosen on at most so many runs. Mean curves
@@ -21,33 +21,33 @@ CONSTANT = 0.1
 
 @dataclass(frozen=True)
 class Filters:
-    """Time constants side by side: every decay with every fading, every momentum with every forgetting.
+    """Time constants side by side: every decay with every fade rate, every momentum with every curvature.
 
     Attributes:
         decays: rho, the share of an effect that is left after the next update.
-        fadings: kappa times the tau of a whole run: a last batch counts exp(-kappa) of what a first one does.
+        fade_rates: kappa times the tau of a whole run: a last batch counts exp(-kappa) of what a first one does.
         momenta: b; AdamW has 0.9.
-        forgettings: lambda times the tau of a whole run.
+        curvatures: lambda times the tau of a whole run.
     """
 
     decays: tuple[float, ...] = ()
-    fadings: tuple[float, ...] = ()
+    fade_rates: tuple[float, ...] = ()
     momenta: tuple[float, ...] = ()
-    forgettings: tuple[float, ...] = ()
+    curvatures: tuple[float, ...] = ()
 
     def arrays(self, end: float) -> dict[str, np.ndarray]:
         """The time constants of a run whose tau ends at `end`, by their names in `FilterBank`."""
-        rates = {"fadings": self.fadings, "forgettings": self.forgettings}
+        rates = {"fade_rates": self.fade_rates, "curvatures": self.curvatures}
         constants = {"decays": np.array(self.decays), "momenta": np.array(self.momenta)}
         return constants | {name: np.array(values) / (end or 1.0) for name, values in rates.items()}
 
 
-FEW = Filters(momenta=(0.0, 0.9), forgettings=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0))
+FEW = Filters(momenta=(0.0, 0.9), curvatures=(0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0))
 MANY = Filters(
     (0.0, 0.2, 0.4, 0.55, 0.65, 0.75, 0.82, 0.87, 0.91, 0.94, 0.97, 0.985, 1.0),
     (-2.0, 0.0, 2.0, 6.0, 16.0),
     FEW.momenta,
-    FEW.forgettings,
+    FEW.curvatures,
 )
 
 
@@ -109,7 +109,7 @@ def states_of(
     constants = {name: torch.from_numpy(array) for name, array in filters.arrays(end).items()}
     bank = FilterBank(**constants, end=torch.tensor(end, dtype=torch.float64))
     rates = torch.from_numpy(relative.astype(np.float64))[None]
-    states = bank.states(means, rates, updates_made(visits.shares)).numpy()
+    states = bank.states(means, rates, update_mask(visits.shares)).numpy()
     if scale is None:
         scale = np.sqrt(np.square(states).mean((0, 1, 3)))
         scale = np.where(scale > 0, scale, 1.0)

@@ -15,7 +15,7 @@ import torch
 
 from gptdynamics.dataset import Dynamics
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
-from simulator.model.curricula import shares_between, updates_made, visit_shares
+from simulator.model.curricula import shares_between, update_mask, visit_shares
 from simulator.model.recurrence import markov_scan
 from simulator.model.table_dynamics import LEARNED, TableDynamics
 from simulator.settings.train import TrainSettings
@@ -79,7 +79,7 @@ def table_trajectories(factors: torch.Tensor, data: IndexedRuns) -> torch.Tensor
     order = len(factors) - 1
     values = torch.einsum("rtn,fnm->frtm", data.shares, factors)
     values[0] += 1
-    return markov_scan(values[:-1], values[-1], data.values[:, :order], updates_made(data.shares))
+    return markov_scan(values[:-1], values[-1], data.values[:, :order], update_mask(data.shares))
 
 
 def table_error(factors: torch.Tensor, data: IndexedRuns) -> float:
@@ -133,9 +133,9 @@ def table_residuals(
     residuals = np.empty(tuple(values.shape), dtype=np.float32)
     fold = np.arange(len(values)) % min(FOLDS, len(values))
     for number in range(fold.max() + 1):
-        fitted, left = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
+        fitted, left_out = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
         [factors] = solve_tables(fitted, kind, order, [choice], range(values.size(-1)))
-        residuals[fold == number] = (left.values - table_trajectories(factors, left)).numpy()
+        residuals[fold == number] = (left_out.values - table_trajectories(factors, left_out)).numpy()
     return residuals, np.full_like(residuals, np.nan)
 
 

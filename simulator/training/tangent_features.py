@@ -12,11 +12,11 @@ import torch
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.reading import run_array
-from gptdynamics.errors import DataError
 from simulator.model.configuration_gptfluence import Scale
-from simulator.model.curricula import Members, updates_made
+from simulator.model.curricula import Members, update_mask
 from simulator.model.latent import to_latent
 from simulator.model.recurrence import FilterBank
+from simulator.training.fitter import check_one_schedule
 from simulator.training.leave_one_run_out import RunSums, growth_of
 from simulator.training.mean_curve_fit import FOLDS
 from simulator.training.memory_states import Filters
@@ -49,9 +49,8 @@ class FittedRuns:
         Raises:
             DataError: their learning rates differ.
         """
+        check_one_schedule(runs, f"{runs.config}, {runs.metric}")
         rates = runs.learning_rate
-        if np.abs(rates - rates[0]).max() > 1e-6 * rates.max():
-            raise DataError("runs with different learning rates cannot be fitted together")
         pool_ids = [example.id for example in runs.pool]
         visits = Members.between(runs.curricula, pool_ids, range(rates.shape[1] + 1))
         return cls(visits, rates[0], runs.step, runs.values.astype(np.float64), scale, pool_ids)
@@ -83,12 +82,12 @@ def filter_responses(runs: FittedRuns, filters: Filters) -> list[torch.Tensor]:
     end = float(relative.sum())
     constants = {name: torch.from_numpy(array).double() for name, array in filters.arrays(end).items()}
     bank = FilterBank(**constants, end=torch.tensor(end, dtype=torch.float64))
-    made = updates_made(runs.visits.shares)
+    has_update = update_mask(runs.visits.shares)
     updates = torch.eye(relative.size(1), dtype=torch.float64)[None]
     count = len(runs.values)
-    if made is None:
+    if has_update is None:
         return [bank.states(updates, relative)[0, runs.step]] * count
-    return [bank.states(updates, relative, made[run : run + 1])[0, runs.step] for run in range(count)]
+    return [bank.states(updates, relative, has_update[run : run + 1])[0, runs.step] for run in range(count)]
 
 
 def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, responses: Sequence[torch.Tensor]) -> np.ndarray:

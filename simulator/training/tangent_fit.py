@@ -16,12 +16,13 @@ from itertools import product
 import numpy as np
 import torch
 
+from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError
 from simulator.attribution.lds import rank_correlations
 from simulator.model.configuration_gptfluence import Scale
 from simulator.model.tangent_dynamics import TangentDynamics, kernel_examples
 from simulator.settings.train import TrainSettings
-from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter
+from simulator.training.fitter import OnProgress, Part, PartFit, Residuals, SeparateFitter, check_one_schedule
 from simulator.training.leave_one_run_out import shrunk_residuals
 from simulator.training.left_out_residuals import LeftOutResiduals
 from simulator.training.mean_curve_fit import (
@@ -293,6 +294,11 @@ class TangentFitter(SeparateFitter):
     """Coefficients that all test examples share, over kernels of reference runs."""
 
     dynamics = "tangent"
+
+    @classmethod
+    def check_runs(cls, settings: TrainSettings, runs: Dynamics, name: str) -> None:
+        """See `Fitter`."""
+        check_one_schedule(runs, name)
 
     def fit_part(self, settings: TrainSettings, part: Part, on_progress: OnProgress) -> PartFit:
         """See `SeparateFitter`."""

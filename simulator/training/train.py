@@ -87,8 +87,8 @@ def train_simulator(
         part.config.removed = removed
         splits = [split_of(run) for run in part.runs.runs]
         used, held_out = sum(split in ("train", "validation") for split in splits), splits.count("test")
-        told = fingerprint(part.runs)
-        fitted.append(replace(fit, removed=removed, runs=used, held_out=held_out, fingerprint=told))
+        digest = fingerprint(part.runs)
+        fitted.append(replace(fit, removed=removed, runs=used, held_out=held_out, fingerprint=digest))
     trained = Trained(_model(parts, fits.shared, own), tuple(fitted), seconds, encode_seconds)
     trained.model.training_record = trained.record(settings)
     return trained
@@ -148,8 +148,10 @@ def _removed(part: Part, residuals: np.ndarray) -> float | None:
     first = max(1, kind_of(part.config).history(part.config))
     alone = growth_of(len(values)) * (values - values.mean(0))
     # Markov leaves out a test example together with a run, and has no residual of that pair.
-    left, mean_curve = (np.nanmean(np.square(each[judged, first:])) for each in (residuals.astype(np.float64), alone))
-    return float(1 - left / mean_curve) if mean_curve > 0 and np.isfinite(left) else None
+    left_out_error, mean_curve = (
+        np.nanmean(np.square(each[judged, first:])) for each in (residuals.astype(np.float64), alone)
+    )
+    return float(1 - left_out_error / mean_curve) if mean_curve > 0 and np.isfinite(left_out_error) else None
 
 
 def _encoded(settings: TrainSettings, runs: Dynamics, on_progress: OnProgress) -> Part:

@@ -24,7 +24,6 @@ from gptdynamics.models.local_models import published_name
 from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import BenchContents
 from gptdynamics.tasks import get_single_task
-from simulator.encoders import encode_cached, make_encoder
 from simulator.evaluation.held_out import some_tests
 from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
@@ -32,15 +31,17 @@ from simulator.reporting.result import Result
 from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import MISLABEL_SCORES, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
+from simulator.use_cases.mislabel_recorded import RecordedSearch
 from simulator.use_cases.mislabel_retraining import Retrained, bucketed_curriculum, retrain, trainings
 from simulator.use_cases.mislabel_scores import (
     SelfInfluence,
-    left_out_loss,
-    likelier_labels,
+    left_out_mean,
+    prompt_vectors,
     ridge_left_out,
     self_alpha,
 )
 from simulator.use_cases.mislabel_search import MEASURED, Search
+from simulator.use_cases.mislabel_signals import Order, Signal, mean_rank, ridge_signal, settle_order
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import do_all, train_all
 
@@ -64,6 +65,7 @@ class Mislabels(ShownResult):
         scores: `[N]` by method, high where a label seems wrong.
         retrained: accuracies after correction, or None where nothing was flipped.
         seconds: processor time of trainings, by what they were for.
+        order: the score that orders the list of suspects, and why.
         likelier: `[N]` the label that the other examples speak for, of each example; empty: not known.
     """
 
@@ -73,6 +75,7 @@ class Mislabels(ShownResult):
     scores: dict[str, np.ndarray]
     retrained: Retrained | None
     seconds: dict[str, float]
+    order: Order
     likelier: tuple[str, ...] = ()
 
     def result(self) -> Result:
@@ -82,9 +85,9 @@ class Mislabels(ShownResult):
 
         return mislabel_result(self) if self.truth else suspects_result(self)
 
-    def ranking(self, method: str) -> list[int]:
-        """Pool ids, the most suspicious first."""
-        order = np.argsort(-self.scores[method], kind="stable")
+    def ranking(self, method: str | None = None) -> list[int]:
+        """Pool ids, the most suspicious first, by a score; default: that which orders the list."""
+        order = np.argsort(-self.scores[method or self.order.by], kind="stable")
         return [self.pool[index].id for index in order]
 
 
@@ -145,18 +148,12 @@ def score_examples(
     ).model
     return {
         "gptfluence_alpha": self_alpha(markov),
-        "memory_left_out": left_out_loss(runs, Simulated(memory).predict(runs)),
-        "measured_left_out": left_out_loss(runs, runs.values),
+        "memory_left_out": left_out_mean(runs, Simulated(memory).predict(runs)),
+        "measured_left_out": left_out_mean(runs, runs.values),
         "ridge_left_out": ridge_left_out(
-            _prompt_vectors(runs.pool, runs.base_model), [example.target for example in runs.pool]
+            prompt_vectors(runs.pool, runs.base_model), [example.target for example in runs.pool]
         ),
     }
-
-
-def _prompt_vectors(pool: list[Example], base_model: str) -> np.ndarray:
-    """Sentence vectors of the pool's prompts alone: `[N, E]`."""
-    encoder = make_encoder("sentence", base_model)
-    return encode_cached(encoder, [replace(example, target="") for example in pool])
 
 
 def _whole_curriculum(settings: RunSettings, pool: list[Example]) -> Curriculum:
@@ -195,28 +192,41 @@ def _scores(
     return scores, seconds
 
 
+def _signals(
+    search: Search, pool: list[Example], scores: dict[str, np.ndarray]
+) -> tuple[list[Signal], tuple[str, ...]]:
+    """The two scores that say which labels they predict, of rows that they have not seen; and the likelier labels."""
+    ridge, likelier = ridge_signal(prompt_vectors(pool, search.runs.base), [each.target for each in pool])
+    accuracy = read_dynamics(search.settings.output / "dynamics", search.runs.config, "accuracy")
+    right = left_out_mean(accuracy, accuracy.values) > 0.5
+    measured = Signal("measured_left_out", "runs without the row", scores["measured_left_out"], right)
+    return [replace(ridge, score=scores[ridge.name]), measured], likelier
+
+
 def find_mislabels(
-    search: Search,
+    search: Search | RecordedSearch,
     on_phase: Callable[[str, int], None] = lambda name, total: None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Mislabels:
     """Score every row of the pool, and where labels were flipped compare the rankings by training again.
 
     Args:
-        search: what to do. Runs, scores and trainings that `output` has already are not made again.
+        search: what to do. Runs, scores and trainings that `output` has already are not made again; of recorded runs
+            none are made.
 
     Raises:
         GPTDynamicsError: the base model cannot be had, or a training diverged.
     """
     settings = search.settings
     prepare_results_folder(settings.output)
+    if isinstance(search, RecordedSearch):
+        return _of_recorded(search)
     pool, truth = flip_labels(search.pool, settings.flip, settings.seed)
     scores, seconds = _scores(search, pool, on_phase, on_progress)
-    likelier: tuple[str, ...] = ()
-    if not settings.flip:
-        vectors = _prompt_vectors(pool, search.runs.base)
-        likelier = tuple(likelier_labels(vectors, [each.target for each in pool]))
-    mislabels = Mislabels(settings, pool, truth, scores, None, seconds, likelier)
+    signals, likelier = _signals(search, pool, scores)
+    scores |= mean_rank(signals)
+    order = settle_order(settings.by, signals, scores, [each.target for each in pool])
+    mislabels = Mislabels(settings, pool, truth, scores, None, seconds, order, likelier)
     if not settings.flip:
         return mislabels
     on_phase("training again after correction", trainings(len(RETRAINED), len(SHARES), settings.retrainings))
@@ -226,6 +236,14 @@ def find_mislabels(
     keep = settings.output / "trials"
     retrained = retrain(whole, rankings, truth, SHARES, settings.retrainings, keep, settings.workers, on_progress)
     return replace(mislabels, retrained=retrained, seconds={**seconds, "retraining": retrained.seconds})
+
+
+def _of_recorded(search: RecordedSearch) -> Mislabels:
+    signals, likelier = search.signals()
+    scores = {each.name: each.score for each in signals} | mean_rank(signals)
+    targets = [each.target for each in search.pool]
+    order = settle_order(search.settings.by, signals, scores, targets, search.unlabelled)
+    return Mislabels(search.settings, search.pool, {}, scores, None, {}, order, likelier)
 
 
 def shuffles(ids: list[int], seed: int) -> list[list[int]]:
@@ -258,12 +276,14 @@ class MislabelPlan:
     seconds: float
 
 
-def plan_mislabels(search: Search) -> MislabelPlan:
+def plan_mislabels(search: Search | RecordedSearch) -> MislabelPlan:
     """Count the trainings, and estimate their time by a few updates and one measurement.
 
     Raises:
         GPTDynamicsError: the base model cannot be had.
     """
+    if isinstance(search, RecordedSearch):
+        return MislabelPlan(0, 0, 0, 0, 0.0)
     settings, pool, run_settings, whole = search.settings, search.pool, search.runs, search.whole
     finished = DatasetFolder(settings.output / "dynamics").finished(run_settings.config)
     missing = len([index for index in range(settings.runs) if run_name(index) not in finished])

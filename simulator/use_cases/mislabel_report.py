@@ -14,7 +14,7 @@ from gptdynamics.outputs import plain_value, write_output_text
 from gptdynamics.terminal_text import cut_text
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
-from simulator.settings.use_cases import MISLABEL_TITLES, MislabelSettings
+from simulator.settings.use_cases import KERNEL_HARM, MEAN_RANK, MISLABEL_TITLES, MislabelSettings
 from simulator.use_cases.mislabel import Mislabels, found_shares, shuffles
 from simulator.use_cases.mislabel_retraining import Retrained
 
@@ -29,14 +29,16 @@ DRAWN = {
     "memory_left_out": "memory",
     "measured_left_out": "mean_curve",
     "ridge_left_out": "memory_gradient",
+    MEAN_RANK: "simfluence_linear",
+    KERNEL_HARM: "tangent",
 }
 
 
-def suspects(mislabels: Mislabels, by: str) -> list[dict[str, Any]]:
+def suspects(mislabels: Mislabels) -> list[dict[str, Any]]:
     """A row for each training example, the most suspicious first."""
     indices = {example.id: index for index, example in enumerate(mislabels.pool)}
     rows = []
-    for rank, key in enumerate(mislabels.ranking(by), start=1):
+    for rank, key in enumerate(mislabels.ranking(), start=1):
         example = mislabels.pool[indices[key]]
         row = {
             "rank": rank,
@@ -53,10 +55,10 @@ def suspects(mislabels: Mislabels, by: str) -> list[dict[str, Any]]:
 
 def suspects_result(mislabels: Mislabels) -> Result:
     """The ten most suspicious training examples as a table, and all of them as rows; where no labels were flipped."""
-    by = mislabels.settings.by
-    rows = suspects(mislabels, by)
+    by = mislabels.order.by
+    rows = suspects(mislabels)
     cells = [
-        [str(row["row"]), row["label"], row.get("likelier", "-"), number_text(row[by]), cut_text(row["prompt"])]
+        [str(row["row"]), row["label"], row.get("likelier", "-"), number_text(row[by]), cut_text(row["prompt"]) or "-"]
         for row in rows[:LISTED]
     ]
     title = f"{mislabels.settings.task}: the most suspicious of {len(rows)} labels, by {by}"
@@ -71,21 +73,23 @@ def suspects_result(mislabels: Mislabels) -> Result:
 
 
 def suspects_verdict(mislabels: Mislabels) -> str:
-    """How many labels the others speak against, and what to do with the list."""
-    other = sum(
-        likelier != example.target for likelier, example in zip(mislabels.likelier, mislabels.pool, strict=False)
-    )
+    """How many labels the others speak against, what orders the list and why, and what to do with it."""
+    order = f"Ordered by {mislabels.order.by} ({mislabels.order.why})"
+    if not mislabels.likelier:
+        return f"{order}. It is a list to be read, not a list of errors."
+    pairs = zip(mislabels.likelier, mislabels.pool, strict=True)
+    other = sum(likelier != example.target for likelier, example in pairs)
     if not other:
-        return "For no row is another label likelier by what the other rows say: no label is suspected."
+        return f"For no row is another label likelier by what the other rows say: no label is suspected. {order}."
     return (
-        f"For {other} of {len(mislabels.pool)} rows another label is likelier by what the other rows say: look at them "
-        "in this order. It is a list to be read, not a list of errors."
+        f"For {other} of {len(mislabels.pool)} rows another label is likelier by what the other rows say. {order}. "
+        "It is a list to be read in this order, not a list of errors."
     )
 
 
-def write_suspects(mislabels: Mislabels, by: str) -> tuple[Path, Path]:
+def write_suspects(mislabels: Mislabels) -> tuple[Path, Path]:
     """Write suspects.csv and suspects.jsonl, the most suspicious first."""
-    rows = suspects(mislabels, by)
+    rows = suspects(mislabels)
     lines = "".join(json.dumps(plain_value(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     table = io.StringIO()
     writer = csv.DictWriter(table, list(rows[0]))
@@ -136,7 +140,7 @@ def mislabel_result(mislabels: Mislabels) -> Result:
     panels = [Panel("", "fraction of training data inspected", "fraction of mislabels found", series)]
     if mislabels.retrained:
         panels.append(_add_retraining(result, settings, mislabels.retrained))
-    result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2, "7"))
+    result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2))
     result.notes.append(found_verdict(mislabels, curves))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in mislabels.seconds.items())
     result.notes.append(f"Areas are mean heights over the first {INSPECTED:.0%}. Processor time: {spent}.")
@@ -145,7 +149,7 @@ def mislabel_result(mislabels: Mislabels) -> Result:
 
 def found_verdict(mislabels: Mislabels, curves: dict[str, np.ndarray]) -> str:
     """How many of the flipped labels the chosen ranking finds first, beside chance."""
-    by, first, flipped = mislabels.settings.by, round(FOUND_AT[1] * len(mislabels.pool)), len(mislabels.truth)
+    by, first, flipped = mislabels.order.by, round(FOUND_AT[1] * len(mislabels.pool)), len(mislabels.truth)
     found, chance = round(float(curves[by][first] * flipped)), first * flipped / len(mislabels.pool)
     # Of a draw without replacement.
     spread = np.sqrt(chance * (1 - flipped / len(mislabels.pool)) * (1 - first / len(mislabels.pool)))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.dataset import Dynamics
+from gptdynamics.examples import Example
 from gptdynamics.gradients.products import example_gradients
 from gptdynamics.runs import Bench
+from simulator.encoders import encode_cached, make_encoder
 from simulator.model.curricula import visit_shares
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 
@@ -66,10 +68,10 @@ def self_alpha(model: GPTfluenceSimulator) -> np.ndarray:
         return (train * test).sum(1).numpy()
 
 
-def left_out_loss(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
-    """The mean loss of each example in the runs that do not train on it, over all steps but the first: `[N]`.
+def left_out_mean(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
+    """The mean value of each example in the runs that do not train on it, over all steps but the first: `[N]`.
 
-    A model taught by the other examples finds a wrong label unlikely.
+    A model taught by the other examples finds a wrong label unlikely: its loss is high.
 
     Args:
         runs: whose test set is their pool.
@@ -81,6 +83,11 @@ def left_out_loss(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
     # An example that is in every run has its mean over all of them.
     without[:, ~without.any(0)] = True
     return np.where(without, mean, 0.0).sum(0) / without.sum(0)
+
+
+def prompt_vectors(pool: Sequence[Example], base_model: str) -> np.ndarray:
+    """Sentence vectors of the pool's prompts alone: `[N, E]`."""
+    return encode_cached(make_encoder("sentence", base_model), [replace(each, target="") for each in pool])
 
 
 def ridge_left_out(vectors: np.ndarray, labels: Sequence[str]) -> np.ndarray:

@@ -7,13 +7,14 @@ from typing import Any
 
 from gptdynamics.configs import RunSettings
 from gptdynamics.dataset import DatasetFolder
-from gptdynamics.dataset.reading import local_root, read_examples
+from gptdynamics.dataset.reading import is_recorded, local_root, only_config, read_examples
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
 from gptdynamics.reference.run import trained_settings
 from gptdynamics.tasks import get_task, load_examples
 from gptdynamics.tasks.loading import count_rows
 from simulator.settings.use_cases import MislabelSettings, check_label_task
+from simulator.use_cases.mislabel_recorded import RecordedSearch, open_recorded
 
 # Measurements of the pool in a run that the dynamics are made of, besides the first.
 MEASURED = 4
@@ -54,13 +55,17 @@ class Search:
         )
 
 
-def open_search(settings: MislabelSettings) -> Search:
+def open_search(settings: MislabelSettings) -> Search | RecordedSearch:
     """Load the rows, and settle what nothing was said of by what there is.
 
     Raises:
         GPTDynamicsError: rows cannot be had, are too few or all have one label, or runs like those of the config
-            cannot be made.
+            cannot be made; of recorded runs as of `open_recorded`.
     """
+    if settings.of_dataset:
+        settings = replace(settings, config=settings.config or only_config(settings.dataset))
+        if is_recorded(settings.dataset, settings.config or ""):
+            return open_recorded(settings)
     pool, test, base = _of_task(settings) if settings.config is None else _of_config(settings)
     half = len(pool) // 2
     names = ("base_model", "learning_rate", "batch_size", "epochs")

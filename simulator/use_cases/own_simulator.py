@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.dataset import DatasetFolder, read_dynamics
-from gptdynamics.dataset.reading import local_root
-from gptdynamics.errors import DataError, SettingsError
+from gptdynamics.dataset import read_dynamics
+from gptdynamics.dataset.reading import only_config
+from gptdynamics.errors import DataError
 from simulator.ownership import prepare_model_folder
 from simulator.reporting.verdicts import counted, removed_text
 from simulator.settings.train import TrainSettings
@@ -59,7 +59,7 @@ def own_simulator(
     Raises:
         GPTDynamicsError: as of `with_simulator`.
     """
-    config = config or _only_config(dataset)
+    config = config or only_config(dataset)
     runs = read_dynamics(dataset, config, metric or "loss")
     folder = kept_folder(dataset) / f"{config}-{runs.metric}"
     settings = TrainSettings(dataset, config, runs.metric)
@@ -88,16 +88,6 @@ def kept_folder(dataset: str) -> Path:
         path = path.resolve() if path.name in ("", "..") else path
         return path.with_name(f"{path.name}-simulators")
     return Path("gptfluence-simulators") / dataset.replace("/", "--")
-
-
-def _only_config(dataset: str) -> str:
-    folder = DatasetFolder(local_root(dataset))
-    configs = [name for name in folder.configs() if folder.finished(name)]
-    if len(configs) == 1:
-        return configs[0]
-    if not configs:
-        raise SettingsError(f"{dataset} has no finished runs: record or collect some")
-    raise SettingsError(f"{dataset} has several configs: say which with --config: {', '.join(configs)}")
 
 
 def _trained_on(folder: Path) -> str | None:

@@ -11,21 +11,14 @@ import numpy as np
 
 from gptdynamics.cache import Entries
 from gptdynamics.curriculum import Curriculum
-from gptdynamics.dataset import DatasetFolder, Dynamics
-from gptdynamics.dataset.manifest import kind_of
-from gptdynamics.dataset.reading import local_root
+from gptdynamics.dataset import Dynamics
+from gptdynamics.dataset.reading import is_recorded
 from gptdynamics.errors import SettingsError
 from gptdynamics.recorder.retraining import Recipe, retrain
 from simulator.use_cases.trials import Worked
 
 # What answers a recorded config can give without being trained again.
 WITHOUT = "influence, what-if, simulate and evaluate need none"
-
-
-def is_recorded(dataset: str, config: str) -> bool:
-    """Whether the runs of a config were recorded in somebody's own training."""
-    folder = DatasetFolder(local_root(dataset))
-    return folder.manifest_path(config).exists() and kind_of(folder.manifest(config)) == "recorded"
 
 
 def check_recipe(fact: Dynamics, recipe: Recipe | None, function: str) -> bool:

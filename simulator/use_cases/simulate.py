@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.parsing import read_json
 from simulator.model.what_if import WhatIf
@@ -26,7 +26,7 @@ class SimulatedRun:
         values: `[M, T + 1]`.
         low, high: ends of the band, or None.
         beyond: in which ways this goes beyond the runs that the model was trained on.
-        measured: of a recorded run, the mean over test examples at each measured step.
+        measured: of a recorded run, `[M, S]` at the steps `measured_step` `[S]`; else None.
     """
 
     config: str
@@ -36,7 +36,8 @@ class SimulatedRun:
     low: torch.Tensor | None
     high: torch.Tensor | None
     beyond: tuple[str, ...]
-    measured: dict[int, float] | None = None
+    measured: np.ndarray | None = None
+    measured_step: tuple[int, ...] = ()
 
     def record(self) -> dict[str, object]:
         """Plain values."""
@@ -49,7 +50,8 @@ class SimulatedRun:
             "low": None if self.low is None else self.low.tolist(),
             "high": None if self.high is None else self.high.tolist(),
             "beyond": list(self.beyond),
-            "measured": self.measured,
+            "measured": None if self.measured is None else self.measured.tolist(),
+            "measured_step": list(self.measured_step),
         }
 
 
@@ -103,6 +105,7 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
     except ValueError as error:
         raise SettingsError(f"{settings.model}: {error}") from error
     band = settings.interval is not None
+    recorded = fact if settings.curriculum is None else None
     return SimulatedRun(
         config=model.config.dataset_config,
         metric=model.config.metric,
@@ -111,10 +114,6 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
         low=simulation.low if band else None,
         high=simulation.high if band else None,
         beyond=run.beyond,
-        measured=_measured(fact) if settings.curriculum is None and fact is not None else None,
+        measured=None if recorded is None else recorded.values[0].T,
+        measured_step=() if recorded is None else tuple(recorded.step.tolist()),
     )
-
-
-def _measured(fact: Dynamics) -> dict[int, float]:
-    """The mean over test examples at each measured step of one run."""
-    return dict(zip(fact.step.tolist(), fact.values[0].mean(1).tolist(), strict=True))

@@ -53,9 +53,9 @@ class Validation(ShownResult):
         config, metric, run: of the run that was changed.
         kinds: `[R]` of the runs; the first `recorded` of them are of the dataset.
         step: `[S]`.
-        truth: `[R, S, M]` as trained.
-        predicted: `[R, S, M]` by method.
-        bands: lower and upper ends `[R, S, M]` by level, of those levels that the simulator has.
+        truth: `[R, M, S]` as trained.
+        predicted: `[R, M, S]` by method.
+        bands: lower and upper ends `[R, M, S]` by level, of those levels that the simulator has.
         simulated_seconds: of processor time, for all runs.
         trained_seconds: of processor time, for one run; None if all had been trained before.
     """
@@ -172,16 +172,16 @@ def validate(
     if drawn.recorded is not None:
         # What is compared must be measured at the same steps.
         step, ours, theirs = np.intersect1d(step, drawn.recorded.step, return_indices=True)
-        truth = np.concatenate([drawn.recorded.values[:, theirs][:, :, drawn.test_indices], truth[:, ours]])
+        known = _tests_first(drawn.recorded.values[:, theirs], drawn.test_indices)
+        truth = np.concatenate([known, truth[..., ours]])
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:
         band = _band(case, alternatives[0], values, level)
         if band is not None:
             bands[level] = (_at(band[0], step, drawn.test_indices), _at(band[1], step, drawn.test_indices))
     seen = case.runs.split("train", "validation")
-    mean = np.stack([np.interp(step, fact.step, column) for column in MeanCurve(seen).curve.T], -1)[
-        :, drawn.test_indices
-    ]
+    curves = MeanCurve(seen).curve.T[drawn.test_indices]
+    mean = np.stack([np.interp(step, fact.step, curve) for curve in curves])
     predicted = {case.method: _at(values, step, drawn.test_indices)}
     predicted["mean_curve"] = np.repeat(mean[None], len(truth), 0)
     traced = tracin(fact, drawn.test_indices, alternatives, step)
@@ -210,27 +210,33 @@ def _train(
     recipe: Recipe | None,
     on_progress: Callable[[], None],
 ) -> tuple[np.ndarray, np.ndarray, float | None]:
-    """True values `[R, S, M]`, the S steps that they are of, and the processor seconds of one training."""
+    """True values `[R, M, S]`, the S steps that they are of, and the processor seconds of one training."""
     fact, keep = drawn.fact, settings.output / "trials"
     if recipe is not None:
         places = evenly_spaced(len(fact.step), min(settings.measured, len(fact.step)))
         repeated = retrain_all(recipe, fact, [_plain(each) for each in alternatives], keep, on_progress)
-        return np.stack(repeated.results)[:, places][:, :, drawn.test_indices], fact.step[places], repeated.each
+        values = _tests_first(np.stack(repeated.results)[:, places], drawn.test_indices)
+        return values, fact.step[places], repeated.each
     assert drawn.contents is not None
     trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
     worked = train_all(drawn.contents, trials, keep, settings.workers, on_progress)
     trained = worked.results
     step = np.array(trained[0].generation_step if fact.definition.needs_text else trained[0].step)
-    return np.stack([run.metrics[fact.metric] for run in trained]), step, worked.each
+    return np.stack([run.metrics[fact.metric].T for run in trained]), step, worked.each
 
 
 def _plain(run: WhatIf) -> list[list[int]]:
     return [list(batch) for batch in run.curriculum]
 
 
+def _tests_first(values: np.ndarray, test_indices: list[int]) -> np.ndarray:
+    """`[R, S, M]` of some test examples: `[R, m, S]`."""
+    return values[:, :, test_indices].swapaxes(1, 2)
+
+
 def _at(values: torch.Tensor, step: np.ndarray, test_indices: list[int]) -> np.ndarray:
-    """`[R, M, T + 1]` at measured steps, of some test examples: `[R, S, M]`."""
-    return values[:, test_indices][:, :, torch.from_numpy(step)].transpose(1, 2).numpy()
+    """`[R, M, T + 1]` at measured steps, of some test examples: `[R, m, S]`."""
+    return values[:, test_indices][:, :, torch.from_numpy(step)].numpy()
 
 
 def _band(case: Case, run: WhatIf, values: torch.Tensor, level: float) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -242,7 +248,7 @@ def _band(case: Case, run: WhatIf, values: torch.Tensor, level: float) -> tuple[
 
 
 def tracin(fact: Dynamics, test_indices: list[int], alternatives: list[WhatIf], step: np.ndarray) -> np.ndarray | None:
-    """What TracIn predicts of changed runs by the gradients of the run itself: `[R, S, M]`; None if none are recorded.
+    """What TracIn predicts of changed runs by the gradients of the run itself: `[R, M, S]`; None if none are recorded.
 
     Each visit changes a test loss by - eta / |batch| times the product of the two gradients at the last of ten
     checkpoints of the unchanged run (eq. 2), exact over all trainable parameters.
@@ -262,12 +268,13 @@ def tracin(fact: Dynamics, test_indices: list[int], alternatives: list[WhatIf], 
     rates = np.array([each.learning_rate for each in alternatives])
     changes = product_changes(values, products.step, shares, rates)
     first = fact.values[0, 0, test_indices]
-    return (first + np.pad(changes.cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, step]).astype(np.float32)
+    values = first + np.pad(changes.cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, step]
+    return values.swapaxes(1, 2).astype(np.float32)
 
 
 def covered(validation: Validation, level: float, kinds: tuple[str, ...]) -> tuple[float, float | None]:
     """Share of true values inside the band of a level, and its standard error by run; the first step is left out."""
     chosen = [index for index, kind in enumerate(validation.kinds) if kind in kinds]
-    low, high = (each[chosen, 1:] for each in validation.bands[level])
-    share = coverage(validation.truth[chosen, 1:], low, high)
+    low, high = (each[chosen, :, 1:] for each in validation.bands[level])
+    share = coverage(validation.truth[chosen, :, 1:], low, high)
     return share.share, share.uncertainty

@@ -19,8 +19,8 @@ GROUPS: dict[str, tuple[str, ...]] = {"subsets": SUBSETS, **{kind: (kind,) for k
 
 # What of a trajectory is ranked.
 OUTCOMES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "final": lambda values: values[:, -1],
-    "whole": lambda values: values[:, 1:].mean(1),
+    "final": lambda values: values[..., -1],
+    "whole": lambda values: values[..., 1:].mean(-1),
 }
 TRACED = "tracin_cp_10"
 
@@ -62,7 +62,7 @@ def validation_result(validation: Validation) -> Result:
     result.figures.append(_figure(validation, about, result))
     result.notes.append(validation_verdict(validation))
     result.notes.append(
-        f"{len(kinds)} real runs, {validation.truth.shape[2]} test examples, {len(validation.step)} measured steps. "
+        f"{len(kinds)} real runs, {validation.truth.shape[1]} test examples, {len(validation.step)} measured steps. "
         "A score is Spearman's correlation over runs between predicted and true values of a test example, mean over "
         "test examples; in brackets its 95% interval, runs and test examples drawn anew 300 times; of a few runs it is "
         "too narrow. `subsets` are all kinds but reorder. "
@@ -116,9 +116,10 @@ def _scores(validation: Validation, outcome: str, result: Result) -> list[list[s
 
 def _errors(validation: Validation, about: str, result: Result) -> Table:
     cells = []
-    reference = validation.predicted["mean_curve"]
-    for name, predicted in validation.predicted.items():
-        figures = score_prediction(predicted, validation.truth, reference, 1)
+    # What is scored beside runs has their order: runs, steps, test examples.
+    predictions = {name: each.swapaxes(1, 2) for name, each in validation.predicted.items()}
+    for name, predicted in predictions.items():
+        figures = score_prediction(predicted, validation.truth.swapaxes(1, 2), predictions["mean_curve"], 1)
         result.rows.append({"method": name, "outcome": "error", **vars(figures)})
         cells.append([name, number_text(figures.mse), number_text(figures.mae), number_text(figures.skill)])
     return Table(f"{about}: errors over all measured steps", ["method", "MSE", "MAE", "skill"], cells)
@@ -156,7 +157,7 @@ def _by_step(validation: Validation, about: str, result: Result) -> Panel:
     for name, predicted in validation.predicted.items():
         if name == "mean_curve":
             continue
-        scores = lds_by_step(predicted[chosen, 1:], validation.truth[chosen, 1:])
+        scores = lds_by_step(predicted[chosen, :, 1:], validation.truth[chosen, :, 1:])
         steps = validation.step[1:].tolist()
         series.append(Series(name, steps, [score.value for score in scores]))
         cells.append([name, *[interval_text(score.value, score.low, score.high) for score in scores]])
@@ -189,8 +190,8 @@ def _figure(validation: Validation, about: str, result: Result) -> Figure:
         panels.append(Panel("", "level of the band", "share of true values inside", lines, kind="points"))
     panels.append(_by_step(validation, about, result))
     method, kinds = next(iter(validation.predicted)), np.array(validation.kinds)
-    mean = validation.predicted["mean_curve"][:, -1]
-    guessed, changed = ((each[:, -1] - mean).mean(1) for each in (validation.predicted[method], validation.truth))
+    mean = validation.predicted["mean_curve"][..., -1]
+    guessed, changed = ((each[..., -1] - mean).mean(1) for each in (validation.predicted[method], validation.truth))
     dots = [
         Series(DRAWN[kind], guessed[kinds == kind].tolist(), changed[kinds == kind].tolist(), kind)
         for kind in kinds_of(validation)

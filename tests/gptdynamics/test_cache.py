@@ -48,8 +48,7 @@ def test_a_damaged_entry_is_made_again_with_a_note(
     entries.path("a").write_bytes(damage)
     assert entries.get("a", Path.read_text, write("one")) == "one"
     assert [record.getMessage() for record in caplog.records] == [
-        f"note: {entries.path('a')} is damaged (its content has another digest than it was written with): "
-        "it is made again"
+        f"note: {entries.path('a')} is damaged (its content does not match its digest): it is computed again"
     ]
 
 
@@ -96,7 +95,7 @@ def test_the_command_lists_kinds_and_what_no_kind_claims(cache: Path, command: C
     assert kinds.keys() == {kind.name for kind in KINDS} | {"lengths"}
     assert kinds["encodings"]["entries"] == 2 and kinds["encodings"]["size"] == 2 * (len("vectors") + 64)
     assert kinds["base_models"]["entries"] == 0 and kinds["base_models"]["last_use"] is None
-    assert kinds["lengths"]["holds"] == "of no kind of this version" and kinds["lengths"]["entries"] == 1
+    assert kinds["lengths"]["holds"] == "not used by this version" and kinds["lengths"]["entries"] == 1
 
 
 def test_one_kind_is_cleared_or_all_but_never_the_files_of_others(cache: Path, command: Command) -> None:
@@ -112,7 +111,10 @@ def test_one_kind_is_cleared_or_all_but_never_the_files_of_others(cache: Path, c
 def test_nothing_is_cleared_unasked(cache: Path, command: Command) -> None:
     old = fill(cache)
     status, _, errors = command("cache", "--clear")
-    assert (status, errors) == (1, "error: nothing was cleared: there is no terminal to ask on. Give --yes\n")
+    assert (status, errors) == (
+        1,
+        "error: nothing was cleared: there is no terminal for the confirmation. Give --yes\n",
+    )
     assert old.is_file()
     status, _, errors = command("cache", "photos", "--clear", "--yes")
     assert status == 1 and "no kind 'photos'" in errors

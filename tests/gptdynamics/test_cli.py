@@ -29,7 +29,7 @@ def collect_rte(command, tiny_model_folder: Path, rows_folder: Path, tmp_path: P
 def test_help_shows_what_is_taken_where_an_option_is_left_out(command) -> None:  # type: ignore[no-untyped-def]
     _, out, _ = command("collect", "--help")
     shown = " ".join(out.replace("│", " ").split())
-    for default in ("32", "200, or all there are", "none", "fp32", "0, all weights"):
+    for default in ("32", "200, or all rows if there are fewer", "none", "fp32", "0, all weights"):
         assert f"[default: ({default})]" in shown
 
 
@@ -102,12 +102,12 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(collect_rte, tmp_p
 def test_runs_are_collected_once(collect_rte, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     status, output, _ = collect_rte()
     assert status == 0
-    assert "2 runs made, 0 were there, 0 failed" in output
+    assert "2 runs made, 0 existed, 0 failed" in output
     assert read_dynamics(tmp_path / "out", "rte_tiny", "accuracy").values.shape == (2, 3, 4)
     status, output, _ = collect_rte("--dry-run")
     assert "0 to make" in output
     status, output, _ = collect_rte()
-    assert "0 runs made, 2 were there, 0 failed" in output
+    assert "0 runs made, 2 existed, 0 failed" in output
 
 
 def test_diverged_runs_give_one_clear_line_each_and_status_1(collect_rte, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -119,7 +119,7 @@ def test_diverged_runs_give_one_clear_line_each_and_status_1(collect_rte, tmp_pa
         assert lines[0].startswith("error: run rte_tiny/0000 diverged: ") and lines[0].endswith(
             "Try a lower --learning-rate"
         )
-        assert "0 runs made, 0 were there, 2 failed" in output
+        assert "0 runs made, 0 existed, 2 failed" in output
         assert "Traceback" not in errors
 
 
@@ -149,7 +149,7 @@ def test_options_of_training_reach_the_runs(collect_rte, tmp_path: Path, option:
         (["--gradients", "all", "--precision", "bf16"], "gradient products are exact only in fp32"),
         (["--lora-rank", "-1"], "lora_rank=-1 must be at least 0"),
         (["--device", "tpu"], "device='tpu' must be auto, cpu, cuda or cuda:<number>"),
-        (["--device", "cuda:99"], "device cuda:99 is not there"),
+        (["--device", "cuda:99"], "device cuda:99 does not exist"),
     ],
 )
 def test_other_values_of_options_are_refused(collect_rte, tmp_path: Path, option: list[str], message: str) -> None:  # type: ignore[no-untyped-def]
@@ -195,8 +195,8 @@ def test_a_plan_is_collected_whole_or_by_config(  # type: ignore[no-untyped-def]
         assert status == 0, errors
         return output.splitlines()[-1]
 
-    assert collect("webnlg_tiny") == "1 runs made, 0 were there, 0 failed"
-    assert collect() == "3 runs made, 1 were there, 0 failed"
+    assert collect("webnlg_tiny") == "1 runs made, 0 existed, 0 failed"
+    assert collect() == "3 runs made, 1 existed, 0 failed"
     assert read_dynamics(tmp_path / "out", "rte_tiny", "loss", unseen=True).runs == ["0000", "0001", "u0000"]
 
 

@@ -124,9 +124,9 @@ def test_a_damaged_account_of_a_kernel_is_a_fault(settings: RunSettings, rows_fo
 
 
 def test_what_has_no_run_is_refused(settings: RunSettings) -> None:
-    with pytest.raises(SettingsError, match="kernels of 3 training runs are asked for, and there are 2"):
+    with pytest.raises(SettingsError, match="kernels=3, but there are only 2 training runs"):
         PlanEntry(settings, 2, kernels=3)
-    with pytest.raises(SettingsError, match="no run 0009 to take kernels of"):
+    with pytest.raises(SettingsError, match="no run 0009 to compute the kernel of"):
         PlanEntry(settings, 2, kernels_of=("0009",))
     with pytest.raises(SettingsError, match="columns"):
         KernelSettings(columns=0)

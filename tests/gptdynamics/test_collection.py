@@ -325,11 +325,11 @@ def test_workers_have_a_device_each(
     assert devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
     assert devices("cpu", 2) == ["cpu", "cpu"]
-    with pytest.raises(SettingsError, match="device cuda:2 is not there: torch sees 2 GPUs"):
+    with pytest.raises(SettingsError, match="device cuda:2 does not exist: torch finds 2 GPUs"):
         devices("cuda:2")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert devices("auto", 2) == ["cpu", "cpu"]
-    with pytest.raises(SettingsError, match="device cuda is not there: torch sees 0 GPUs"):
+    with pytest.raises(SettingsError, match="device cuda does not exist: torch finds 0 GPUs"):
         devices("cuda")
 
 

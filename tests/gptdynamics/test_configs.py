@@ -145,7 +145,7 @@ def test_other_forms_of_config_are_refused(config: str) -> None:
         ({"config": "flan_nano", "test_examples": 2**29}, "test_examples=536870912 is too large"),
         ({"epochs": 2**28}, "epochs=268435456 is too large"),
         ({"base_model": 14}, "base_model=14 must be a text"),
-        ({"base_model": "a\0b"}, "must not hold NUL or half of a surrogate pair"),
+        ({"base_model": "a\0b"}, "must not have NUL or unpaired surrogates"),
         ({"config": 7}, "config=7 must be a text"),
         ({"gradients": "some"}, "gradients='some' must be one of none, test, all"),
         ({"precision": "fp16"}, "precision='fp16' must be one of fp32, tf32, bf16"),

@@ -131,7 +131,7 @@ def test_rows_of_earlier_releases_get_the_columns_with_the_first_counterfactual_
 @pytest.mark.parametrize(
     ("column", "value", "what"),
     [
-        ("repeats", "0003", "'0003', where its file's name says '0004'"),
+        ("repeats", "0003", "'0003', but its file's name says '0004'"),
         ("left_out", [0], "not the rows that seed 0 leaves out in run c0004-0000"),
         ("curriculum", None, "is not that of run 0004 without the rows left out"),
     ],

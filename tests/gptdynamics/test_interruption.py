@@ -72,7 +72,7 @@ def test_an_interrupted_collection_says_what_is_kept_and_how_to_go_on(
     assert seconds < SECONDS
     lines = [line for line in said.splitlines() if line.strip()]
     go_on = shlex.join(["gptdynamics", *arguments])
-    assert lines[-1] == f"interrupted: finished runs are kept in {out}. To go on: {go_on}"
+    assert lines[-1] == f"interrupted: finished runs are kept in {out}. To continue: {go_on}"
     time.sleep(0.3)
     assert living(mark) == []
     # Nothing is in the way of the next command, and what is there is sound.
@@ -131,5 +131,5 @@ def test_whatever_it_is_doing_it_ends_within_two_seconds(tmp_path: Path, how: st
     command.send_signal(signal.SIGINT)
     _, said = command.communicate(timeout=30)
     assert command.returncode == 130 and time.monotonic() - sent < SECONDS
-    kept = "nothing was changed. To begin again" if how == "nothing" else "half is kept. To go on"
+    kept = "nothing was changed. To start again" if how == "nothing" else "half is kept. To continue"
     assert said.strip() == f"interrupted: {kept}: gptdynamics {how}"

@@ -88,7 +88,7 @@ def plan() -> Plan:
         (4.2, 2, "Give --workers 1 --kernel-memory 3"),
         (3.9, 2, "Give --workers 1 --kernel-memory 2"),
         (3.2, 1, "Give --workers 1 --kernels 0"),
-        (2, 1, "Take a smaller base model, or a machine with more memory"),
+        (2, 1, "Use a smaller base model, or a machine with more memory"),
     ],
 )
 def test_too_little_memory_is_said_before_any_work(
@@ -121,8 +121,8 @@ def test_a_dry_run_says_how_much(
     status, output, errors = command("collect", "sst2_smollm2", "--out", str(tmp_path / "out"), *options)
     assert status == 0
     assert "sst2_smollm2: a worker needs about" in output and "of 4.0 GiB that are free" in output
-    assert "sst2_smollm2: the kernel of a run takes about" in output
-    assert errors.startswith("note: that is too little memory, and would be refused. Give --workers 1")
+    assert "sst2_smollm2: the kernel of a run takes one worker about" in output
+    assert errors.startswith("note: that is too little memory, so collect would stop with an error. Give --workers 1")
     (need,) = json.loads(report.read_text())["memory"]["sst2_smollm2"]
     assert (need["device"], need["workers"], need["free"]) == ("cpu", 2, 4 * GIB)
     assert need["needed"] > 2 * need["worker"]["total"] - need["worker"]["products"] > 0

@@ -86,7 +86,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
     for path, why in (
         (tmp_path, "it is a folder"),
         (tmp_path / "file" / "x.json", "is not a folder"),
-        (tmp_path / "one", "links lead in a circle"),
+        (tmp_path / "one", "its links form a loop"),
         (tmp_path / ("x" * 300), "File name too long"),
         (tmp_path / "nul\0", "null"),
     ):

@@ -65,7 +65,7 @@ def test_what_is_given_is_not_fitted(collect: Collect, tmp_path: Path) -> None:
     assert "(--pool)" not in out
     assert settings(tmp_path) == {"pool_size": 20, "subset": 6, "batch_size": 2, "test_examples": 3}
     status, _, err = collect(tickets(44), tickets(7), "--pool", 50, "--output", tmp_path / "other")
-    assert (status, err.strip()) == (1, "error: task tickets has 44 train rows, 50 are asked for: give --pool 44")
+    assert (status, err.strip()) == (1, "error: task tickets has 44 train rows, but 50 are needed: give --pool 44")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_odd_rows_are_collected(
         ([*tickets(3), {"text": " ", "label": "later"}], "train.jsonl:4: field 'text' is empty"),
         ([*tickets(3), {"text": "a", "label": "soon"}], "train.jsonl:4: answer ' soon' is not one of"),
         ([*tickets(3), {"label": "later"}], "train.jsonl:4: field 'text' is missing"),
-        ([], "task tickets has 0 train rows, 1 are asked for"),
+        ([], "task tickets has 0 train rows, but 1 are needed"),
     ],
 )
 def test_rows_that_cannot_be_used_are_said_in_a_line(
@@ -106,4 +106,4 @@ def test_rows_that_cannot_be_used_are_said_in_a_line(
 def test_a_size_without_a_plan_of_its_task_has_a_usual_rate(command: Command, tmp_path: Path) -> None:
     status, out, err = command("collect", "rte_14m", "--output", tmp_path / "out", "--dry-run")
     assert status == 0, err
-    assert "rte_14m: learning rate 5e-07, as is usual for 14m (--learning-rate)" in out
+    assert "rte_14m: learning rate 5e-07, the usual one of 14m (--learning-rate)" in out

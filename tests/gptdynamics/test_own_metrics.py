@@ -154,8 +154,8 @@ def test_a_folder_is_not_gone_on_with_by_a_task_of_other_metrics(
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("lambda text, references: float('nan')", "is nan, not a finite number. Mend its function"),
-        ("lambda text, references: 2", "is 2, not 0 to 1. Mend its function or the metric's range"),
+        ("lambda text, references: float('nan')", "is nan, not a finite number. Correct its function"),
+        ("lambda text, references: 2", "is 2, not 0 to 1. Correct its function or the metric's range"),
         ("lambda text, references: None", "cannot be computed: TypeError: float\\(\\) argument must be"),
         ("lambda text, references: 1 / len(references[1:])", "cannot be computed: ZeroDivisionError: division by zero"),
         ("lambda text, references: exit('a\\nb')", "cannot be computed: SystemExit: a b"),
@@ -237,7 +237,8 @@ def test_an_export_has_them(collected: Path, tmp_path: Path) -> None:
 def test_a_task_with_labels_generates_no_text(tmp_path: Path) -> None:
     text = TASK.replace('    name = "notes"', '    name = "notes"\n    labels = (" a", " b")')
     with pytest.raises(
-        SettingsError, match=r"Notes\.metrics: bleu is of generated text, and a task with labels has none"
+        SettingsError,
+        match=r"Notes\.metrics: bleu is measured on generated text, and a task with labels has none",
     ):
         add_task_file(task_file(tmp_path, text))
 

@@ -117,7 +117,7 @@ def test_a_node_killed_in_the_middle_costs_no_run_and_no_byte(
     assert (sorted(result.done), result.failed) == (NAMES, {})
     (note,) = [note for note in notes if not note.startswith("waiting")]
     assert "was lost" in note
-    assert note.endswith("is begun again")
+    assert note.endswith("is started again")
     assert len(steps) == RUNS * (STEPS + 1)
     assert verify(str(out)).ok
     assert contents(out) == contents(local)
@@ -152,9 +152,9 @@ def test_nodes_lost_for_good_are_named_and_what_was_finished_is_kept(
     where = rf"{os.uname().nodename} \([\d.]+\)"
     assert status == 1
     assert len(lines) == 2
-    assert re.match(rf"note: node {where} was lost \(.*\); mini_sentiment_nano/000\d is begun again$", lines[0])
+    assert re.match(rf"note: node {where} was lost \(.*\); mini_sentiment_nano/000\d is started again$", lines[0])
     assert re.match(
-        rf"error: no node of the Ray cluster can take a worker \(2 CPU\): {where}: 1 CPU, 0 GPU; lost: {where}\. "
+        rf"error: no node of the Ray cluster has room for a worker \(2 CPU\): {where}: 1 CPU, 0 GPU; lost: {where}\. "
         "Finished runs are kept: run the same command again",
         lines[1],
     )
@@ -163,7 +163,7 @@ def test_nodes_lost_for_good_are_named_and_what_was_finished_is_kept(
     assert verify(str(out)).ok
     status, output, _ = command(*collecting, "--workers", 1)
     assert status == 0
-    assert f"{RUNS - len(finished)} runs made, {len(finished)} were there, 0 failed" in output
+    assert f"{RUNS - len(finished)} runs made, {len(finished)} existed, 0 failed" in output
     assert contents(out) == contents(local)
 
 
@@ -182,7 +182,8 @@ def test_a_run_whose_workers_always_die_ends_with_an_error_that_names_the_node(
     plan = Plan("deadly", (PlanEntry(make_settings(), 1),))
     settings = CollectSettings(plan, tmp_path / "out", rows_folder, ray=RaySettings(cluster.address))
     with pytest.raises(
-        GPTDynamicsError, match=r"^rte_tiny/0000 lost its worker 2 times; at last a worker on node \S+ \(.*\) ended"
+        GPTDynamicsError,
+        match=r"^rte_tiny/0000 lost its worker 2 times; the last time, a worker on node \S+ \(.*\) ended",
     ):
         collect(settings, on_note=notes.append)
     assert len([note for note in notes if not note.startswith("waiting")]) == 1
@@ -211,7 +212,7 @@ def test_a_gpu_is_asked_for_where_there_are_any_and_must_be_there(cluster: Any, 
     # The only node with a GPU, as Ray is told, which torch does not see.
     node = patiently(lambda: cluster.add_node(num_cpus=1, num_gpus=1))
     try:
-        with pytest.raises(SettingsError, match=r"^node \S+ \(\S+\): Ray has a GPU there, but torch sees none$"):
+        with pytest.raises(SettingsError, match=r"^node \S+ \(\S+\): Ray lists a GPU there, but torch finds none"):
             collect(CollectSettings(plan, tmp_path / "out", ray=RaySettings(cluster.address)))
     finally:
         cluster.remove_node(node, allow_graceful=False)

@@ -67,7 +67,9 @@ def test_a_cluster_that_is_not_there_is_one_line_and_soon(
     assert status == 1
     port = closed_port.rpartition(":")[2]
     line = only_line(errors)
-    assert re.match(rf"error: no Ray cluster at [\d.]+:{port} \(Connection refused\)\. See that the cluster runs", line)
+    assert re.match(
+        rf"error: no Ray cluster at [\d.]+:{port} \(Connection refused\)\. Check that the cluster runs", line
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -129,7 +131,7 @@ def test_without_ray_the_extra_is_named(command: Command, tmp_path: Path, monkey
         (["--executor", "local", "--ray-cpus", "2"], "--ray-cpus goes with --executor ray"),
         (["--ray-cpus", "-1"], "ray cpus=-1.0 must be at least 0 and finite"),
         (["--ray-gpus", "1.5"], "ray gpus=1.5: above 1, Ray takes whole numbers"),
-        (["--device", "cuda:1"], "device='cuda:1': a Ray cluster gives GPUs out itself: give cuda"),
+        (["--device", "cuda:1"], "device='cuda:1': a Ray cluster assigns GPUs itself: give cuda"),
     ],
 )
 def test_other_options_are_refused(options: list[str], message: str, command: Command, tmp_path: Path) -> None:

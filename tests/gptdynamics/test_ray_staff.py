@@ -80,7 +80,7 @@ def test_a_worker_gets_what_is_asked_for_and_is_ended() -> None:
             0.0,
             r"^node host \(10\.0\.0\.1\) has torch 1\.0 there, \S+ here: install the same versions on every node$",
         ),
-        (lambda place: place, 1.0, r"^node host \(10\.0\.0\.1\): Ray has a GPU there, but torch sees none$"),
+        (lambda place: place, 1.0, r"^node host \(10\.0\.0\.1\): Ray lists a GPU there, but torch finds none"),
     ],
     ids=["other versions", "no GPU"],
 )

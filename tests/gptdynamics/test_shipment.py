@@ -91,7 +91,9 @@ def test_other_weights_of_the_same_name_are_refused_with_the_node(
 ) -> None:
     monkeypatch.setattr("platform.node", lambda: "far-away")
     shipment = Shipment.pack(RunJob(make_settings(base_model="nano"), rows_folder, False, "0000"))
-    with pytest.raises(SettingsError, match=r"^node far-away: its nano is of revision \w{12}, here it is elsewhere"):
+    with pytest.raises(
+        SettingsError, match=r"^node far-away: its nano has revision \w{12}, that of the collecting machine elsewhere"
+    ):
         replace(shipment, base_revision="elsewhere").unpack("cpu")
 
 

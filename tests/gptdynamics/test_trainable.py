@@ -115,7 +115,7 @@ def test_a_model_without_known_projections_is_refused_for_adapters_only(
     tiny_base: BaseModel, make_settings: Make
 ) -> None:
     model = other_model("bloom", len(tiny_base.tokenizer))
-    with pytest.raises(SettingsError, match=r"no query, key and value projections for LoRA .*; give lora_rank = 0"):
+    with pytest.raises(SettingsError, match=r"no query, key and value projections for LoRA .*. Set lora_rank = 0"):
         trainable_copy(model, make_settings(lora_rank=2))
     trainable_copy(model, make_settings())
 

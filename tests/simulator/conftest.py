@@ -106,9 +106,9 @@ def make_config() -> Callable[..., GPTfluenceConfig]:
             "components": 2,
             "test_components": 3,
             "decays": [0.7, 1.0],
-            "fadings": [0.0, 2.0],
+            "fade_rates": [0.0, 2.0],
             "momenta": [0.0, 0.6],
-            "forgettings": [0.0, 3.0],
+            "curvatures": [0.0, 3.0],
             "curve_components": 2,
         }
         return GPTfluenceConfig(dynamics=dynamics, **(settings | changes))
@@ -130,12 +130,12 @@ def make_model() -> Callable[[GPTfluenceConfig], GPTfluenceSimulator]:
                 rates = torch.tensor(config.learning_rate)
                 model.dynamics.decays.copy_(torch.tensor(config.decays))
                 tau = rates.sum() / rates.max() if len(rates) else 1.0
-                model.dynamics.fadings.copy_(torch.tensor(config.fadings) / tau)
+                model.dynamics.fade_rates.copy_(torch.tensor(config.fade_rates) / tau)
                 model.dynamics.momenta.copy_(torch.tensor(config.momenta))
-                model.dynamics.forgettings.copy_(torch.tensor(config.forgettings) / tau)
+                model.dynamics.curvatures.copy_(torch.tensor(config.curvatures) / tau)
                 if config.dynamics == "memory":
                     model.dynamics.state_scale.copy_(torch.linspace(1, 2, len(model.dynamics.state_scale)))
-                model.dynamics.shown.copy_(torch.linspace(0.5, 1, config.steps + 1))
+                model.dynamics.shrinkage.copy_(torch.linspace(0.5, 1, config.steps + 1))
                 model.dynamics.limit.fill_(50.0)
                 model.dynamics.unseen_limit.fill_(50.0)
                 model.dynamics.curve_range.copy_(torch.tensor([[-50.0], [50.0]]).expand_as(model.dynamics.curve_range))

@@ -15,6 +15,8 @@ from safetensors import safe_open
 
 from gptdynamics.metrics import METRICS
 from simulator.cli import main, spread_models
+from simulator.model.kinds import kind_names
+from simulator.settings.train import DYNAMICS
 
 CONFIG = "mini_sentiment_nano"
 KEYS = (
@@ -100,10 +102,10 @@ def test_experiment_writes_its_files_and_says_what_it_skipped(
     assert "trajectories: nothing could be done" in done.out
     assert "skipped: mini_sentiment_few: no validation and no test runs" in done.out
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"trajectories.json", "trajectories.md", "trajectories.html"}
+    assert names == {"trajectories.json", "trajectories.md"}
     wrong = gptfluence("experiment", "magic", dataset, "--output", tmp_path)
     assert wrong.status == 1
-    assert "no experiment 'magic'; there are: loss-instruct" in wrong.err
+    assert "no experiment 'magic'; there are: counterfactuals" in wrong.err
 
 
 def test_evaluate_scores_the_baselines_that_are_named(
@@ -330,15 +332,50 @@ def test_the_help_lists_the_metrics(gptfluence: Callable[..., Done], command: st
     assert f"There are {', '.join(METRICS)}, and metrics of a task's own." in said
 
 
-def test_what_is_not_there_is_said_before_slow_libraries_are_imported(tmp_path: Path) -> None:
-    (tmp_path / "D" / "manifests").mkdir(parents=True)
-    (tmp_path / "D" / "manifests" / "own_nano.json").write_text("{}")
-    code = (
-        "import sys\nfrom simulator.cli import main\n"
-        "sys.argv = ['gptfluence', 'train', 'D', '--config', 'other_nano', '--output', 'M']\n"
-        "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 1\n"
-        "print('loaded:', *[name for name in ('torch', 'transformers', 'pyarrow') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stderr == "error: D has no runs of config 'other_nano'; it has: own_nano\n"
-    assert done.stdout == "loaded:\n"
+REFUSED_EARLY = """
+import json, sys
+from simulator.cli import main
+
+for words in json.load(sys.stdin):
+    sys.argv = ["gptfluence", *words]
+    try:
+        main()
+    except SystemExit as stopped:
+        assert stopped.code == 1, words
+slow = {"torch", "transformers", "sentence_transformers", "datasets", "scipy", "plotly"} & sys.modules.keys()
+assert not slow, slow
+"""
+
+
+def test_wrong_words_are_refused_before_slow_libraries_are_imported(dataset: Path, tmp_path: Path) -> None:
+    train = ["train", str(dataset), "--config", "mini_sentiment_nano", "--output", "M"]
+    nowhere = "nowhere: no such folder with a simulator; train one with gptfluence train, or give a Hub id"
+    cases = {
+        "mini_sentiment_nano has no metric 'bleu'; it has: loss, accuracy": [*train, "--metric", "bleu"],
+        "dynamics='slow' must be one of auto, memory, markov, tangent": [*train, "--dynamics", "slow"],
+        "unknown encoder 'bert'; known encoders: sentence, causal_lm, gradient, label, index": [
+            *train, "--encoder", "bert",
+        ],
+        f"{dataset} has no runs of config 'other_nano'": ["influence", str(dataset), "--config", "other_nano"],
+        f"{dataset} has several configs: say which with --config": ["influence", str(dataset), "--metric", "bleu"],
+        nowhere: ["influence", str(dataset), "--model", "nowhere"],
+        f"{nowhere} ": ["evaluate", *train[1:4], "--models", "nowhere"],
+        f"{nowhere}  ": ["simulate", "nowhere", "--dataset", str(dataset)],
+        f"{nowhere}   ": ["push", "nowhere", "ada/own"],
+        f"{tmp_path}: not a folder with a GPTfluence simulator (it has no config.json)": [
+            "select", "--model", str(tmp_path), "--output", "S",
+        ],
+        "gone: no such dataset folder": ["report", "gone", "--config", "a_b", "--output", "page.html"],
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED_EARLY], input=json.dumps(list(cases.values())), capture_output=True, text=True,
+        check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and not list(tmp_path.iterdir())
+    for line, message in zip(done.stderr.splitlines(), cases, strict=True):
+        assert line.startswith(f"error: {message.strip()}")
+
+
+def test_the_names_of_dynamics_are_known_without_them() -> None:
+    assert sorted(DYNAMICS) == sorted(kind_names())

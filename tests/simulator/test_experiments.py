@@ -18,12 +18,13 @@ from gptdynamics.errors import DataError, SettingsError
 from simulator.evaluation.held_out import mean_curves
 from simulator.experiments import EXPERIMENTS, Workbench, registry, run_all, run_experiment
 from simulator.experiments.checkpoint_interval import held, thinned
+from simulator.experiments.comparison import score_grid
 from simulator.experiments.estimation import average_rows
 from simulator.experiments.paper_tables import PAPER_METHODS, paper_row, paper_rows
-from simulator.experiments.trajectories import chosen_pairs
+from simulator.experiments.trajectories import median_pair
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
-from simulator.reporting.result_files import Finished, markdown, write_results_page
+from simulator.reporting.result_files import Finished, markdown, write_result_page
 from simulator.training import markov_fit
 from tests.simulator.conftest import RUNS, write_runs
 
@@ -140,13 +141,11 @@ def test_loss_finetune_scores_every_method_and_puts_the_paper_beside(bench: Work
         assert row["mse"] == pytest.approx(scored.mse) if scored.mse is not None else row["note"]
         assert (row["skill"] is None) == (scored.skill is None)
     text = (tmp_path / "loss-finetune.md").read_text()
-    assert "| task | method | all-steps MSE |" in text
-    assert "collect with --gradients test" in text
-    assert "1 held-out runs, 6 test examples" in text
-    assert finished.result.skipped
-    page = (tmp_path / "loss-finetune.html").read_text()
-    assert "memory_gradient" in page
-    assert "src=" not in page
+    skills = {row["method"]: row["skill"] for row in rows}
+    assert f"| memory_gradient | {number_text(skills['memory_gradient'], decimals=2)} |" in text
+    assert "| tracin_cp_10 |" not in text and "mini_sentiment_nano 1 x 6" in text
+    assert any("collect with --gradients test" in reason for reason in finished.result.skipped)
+    assert {path.name for path in tmp_path.iterdir()} == {"loss-finetune.json", "loss-finetune.md"}
 
 
 def test_other_metrics_of_a_generation_task(dataset: Path, tmp_path: Path) -> None:
@@ -226,14 +225,8 @@ def test_encoders_and_unseen_examples(bench: Workbench, tmp_path: Path) -> None:
     assert {row["variant"] for row in result.rows} == {"unseen test"}
     assert next(row for row in result.rows if row["method"] == "mean_curve")["skill"] == pytest.approx(0)
     assert any("no runs on unseen pool rows" in reason for reason in result.skipped)
-    [panel] = result.figures[0].panels
-    assert [series.method for series in panel.series] == [
-        "truth",
-        "mean_curve",
-        "markov_1",
-        "memory_sentence",
-        "memory_gradient",
-    ]
+    [table] = result.tables
+    assert table.columns == ["variant", "method", CONFIG] and ["unseen test", "mean_curve", "0.00"] in table.rows
 
 
 def test_sizes_need_two_of_them(dataset: Path, tmp_path: Path, bench: Workbench) -> None:
@@ -275,41 +268,51 @@ def test_an_experiment_that_fails_does_not_end_the_others(
         raise DataError("the disk is full of holes")
 
     chosen = {name: EXPERIMENTS[name] for name in ("loss-instruct", "model-size")}
-    chosen |= {"cost": replace(EXPERIMENTS["cost"], run=fails)}
+    chosen |= {"cost": replace(EXPERIMENTS["cost"], measure=fails)}
     monkeypatch.setattr(registry, "EXPERIMENTS", chosen)
     done = {each.name: each.result.skipped for each in run_all(Workbench(str(dataset), (CONFIG,)), tmp_path)}
     assert list(done) == ["loss-instruct", "model-size", "cost"]
     assert done["cost"] == ["the disk is full of holes"]
-    assert "the disk is full of holes" in (tmp_path / "results.md").read_text()
-    assert not (tmp_path / "results/cost.json").exists()
+    assert not (tmp_path / "cost.json").exists()
     with pytest.raises(SettingsError, match="no config 'other'"):
         list(run_all(Workbench(str(dataset), ("other",)), tmp_path))
 
 
-def test_drawn_examples_move_and_are_spread_over_errors(bench: Workbench) -> None:
+def test_the_drawn_example_is_one_of_median_error(bench: Workbench) -> None:
     evaluation = bench.evaluation(CONFIG, "loss")
-    pairs = chosen_pairs(evaluation, "mean_curve")
+    pair = median_pair(evaluation, "mean_curve")
     errors = np.square(evaluation.predictions["mean_curve"] - evaluation.runs.values).mean(1)
-    found = [errors[pair] for pair in pairs]
-    assert len(set(pairs)) == 3
-    assert found == sorted(found)
+    assert pair is not None and abs((errors < errors[pair]).mean() - 0.5) <= 1 / errors.size
+    still = replace(evaluation, runs=replace(evaluation.runs, values=np.ones_like(evaluation.runs.values)))
+    assert median_pair(still, "mean_curve") is None
 
 
-def test_everything_goes_into_one_page(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = {name: EXPERIMENTS[name] for name in ("loss-instruct", "loss-finetune", "trajectories")}
-    monkeypatch.setattr(registry, "EXPERIMENTS", chosen)
-    done = list(run_all(Workbench(str(dataset), (CONFIG,)), tmp_path))
-    assert [finished.name for finished in done] == ["loss-instruct", "loss-finetune", "trajectories"]
-    text = (tmp_path / "results.md").read_text()
-    assert text.count("\n## ") == 3
-    assert "(results/trajectories.svg)" in text
-    assert (tmp_path / "results/trajectories.svg").exists()
-    page = (tmp_path / "results.html").read_text()
-    data = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.S)[1])
-    assert [len(figures) for figures in data] == [0, 0, 1]
-    names = {trace["name"] for trace in data[2][0]["data"]}
-    assert {"truth", "mean_curve", "markov_1", "memory_gradient"} <= names
-    assert "<script src" not in page
+def test_trajectories_of_every_config_are_one_picture(dataset: Path, tmp_path: Path) -> None:
+    bench = Workbench(str(dataset), ("mini_sentiment_tiny", CONFIG))
+    result = run_experiment("trajectories", bench, tmp_path).result
+    # Those on nano come last.
+    assert [row["config"] for row in result.rows] == ["mini_sentiment_tiny", CONFIG]
+    [figure] = result.figures
+    assert {"truth", "mean_curve", "markov_1", "memory_gradient"} <= {line.method for line in figure.panels[1].series}
+    row = result.rows[1]
+    runs = bench.runs(CONFIG).split("test")
+    test = [example.id for example in runs.test].index(row["test_id"])
+    np.testing.assert_allclose(row["truth"], runs.values[runs.runs.index(row["run"]), :, test], rtol=1e-4)
+    assert "![True and predicted loss" in (tmp_path / "trajectories.md").read_text()
+    assert (tmp_path / "trajectories.svg").exists()
+
+
+def test_a_table_of_scores_leaves_out_methods_without_any() -> None:
+    rows = [
+        {"config": "a_nano", "method": "one", "skill": 0.256},
+        {"config": "b_nano", "method": "one", "skill": -123.4},
+        {"config": "a_nano", "method": "none", "skill": None},
+        {"config": "b_nano", "method": "two", "skill": 1.0},
+    ]
+    [table] = score_grid("loss", rows, "skill")
+    assert table.columns == ["method", "a_nano", "b_nano"]
+    assert table.rows == [["one", "0.26", "\u2212123"], ["two", "", "1.00"]]
+    assert score_grid("loss", rows[2:3], "skill") == []
 
 
 def test_what_was_finished_before_is_not_made_again(
@@ -317,24 +320,42 @@ def test_what_was_finished_before_is_not_made_again(
 ) -> None:
     made: list[str] = []
 
-    def experiment(bench: Workbench, name: str) -> Result:
+    def measure(bench: Workbench, name: str) -> Result:
         made.append(name)
-        panel = Panel("", "x", "y", [Series("mean_curve", [0, 1], [0.5, None])])
-        return Result([Table("t", ["method"], [["mean_curve"]])], [Figure("f", [panel])], [{"mse": 0.5}], ["note"])
+        return Result(rows=[{"mse": 0.5}], skipped=["nothing"])
+
+    def show(rows: list[dict]) -> Result:
+        panel = Panel("", "x", "y", [Series("mean_curve", [0, 1], [rows[0]["mse"], None])])
+        return Result([Table("t", ["method"], [["mean_curve"]])], [Figure("f", [panel])], notes=["note"])
 
     names = list(EXPERIMENTS)[:2]
-    chosen = {name: replace(EXPERIMENTS[name], run=partial(experiment, name=name)) for name in names}
+    chosen = {name: replace(EXPERIMENTS[name], measure=partial(measure, name=name), show=show) for name in names}
     monkeypatch.setattr(registry, "EXPERIMENTS", chosen)
+    (tmp_path / "index.md").write_text("by hand")
+    (tmp_path / "other.json").write_text('{"experiment": "other", "command": ""}')
     bench = Workbench(str(dataset), (CONFIG,))
     first = list(run_all(bench, tmp_path))
-    text = (tmp_path / "results.md").read_text()
-    (tmp_path / "results" / f"{names[1]}.json").write_text('{"damaged"')
+    text = (tmp_path / f"{names[0]}.md").read_text()
+    (tmp_path / f"{names[0]}.md").unlink()
+    (tmp_path / f"{names[1]}.json").write_text('{"damaged"')
     again = list(run_all(bench, tmp_path))
     assert made == [*names, names[1]]
-    assert again[0].result == first[0].result
-    assert (tmp_path / "results.md").read_text() == text
+    # Its page is written again from its numbers; what others wrote stays.
+    assert again[0].result == first[0].result and (tmp_path / f"{names[0]}.md").read_text() == text
+    assert (tmp_path / "index.md").read_text() == "by hand"
     list(run_all(Workbench(str(dataset), ("mini_triples_nano",)), tmp_path))
     assert made[3:] == names
+
+
+def test_a_page_says_what_is_asked_and_how_it_was_obtained() -> None:
+    reasons = [f"a_nano, m{number}: no runs" for number in range(4)]
+    few = Finished("x", "Title", Result(notes=["Note."], skipped=reasons[:2]), "gptfluence x", 2.0, "What?")
+    assert markdown(few, []).startswith(
+        "# Title\n\nWhat?\n\n* Note.\n\nMade by `gptfluence x` in 2 s with gptdynamics "
+    )
+    assert "a_nano, m0: no runs; a_nano, m1: no runs." in markdown(few, [])
+    many = replace(few, result=Result(skipped=reasons))
+    assert "a_nano m0, a_nano m1, a_nano m2, a_nano m3 (reasons: x.json)." in markdown(many, [])
 
 
 def test_texts_cannot_become_markup(tmp_path: Path) -> None:
@@ -342,13 +363,13 @@ def test_texts_cannot_become_markup(tmp_path: Path) -> None:
     figure = Figure(evil, [Panel(evil, "x", "y", [Series("mean_curve", [0, 1], [1.0, None], label=evil)])])
     table = Table(evil, ["method"], [[evil]])
     finished = Finished("evil", evil, Result([table], [figure], [], [evil], [evil]), evil, 1.0)
-    write_results_page(tmp_path / "page.html", evil, [finished])
+    write_result_page(tmp_path / "page.html", finished)
     assert "<b>" not in (tmp_path / "page.html").read_text().replace("&lt;b&gt;", "")
     assert "\\|x |" in markdown(finished, [])
 
 
 def test_an_unknown_experiment_is_refused_with_the_names(bench: Workbench, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no experiment 'magic'; there are: loss-instruct, .*, all"):
+    with pytest.raises(SettingsError, match=r"no experiment 'magic'; there are: counterfactuals, .*, all"):
         run_experiment("magic", bench, tmp_path)
 
 

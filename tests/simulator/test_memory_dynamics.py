@@ -64,8 +64,8 @@ def slow_trajectory(
             coefficients = np.concatenate([[1.0, first], own]) @ b["curve_coefficients"]
             curve = first + coefficients.clip(*b["curve_range"]) @ b["curve_basis"]
             w, limit = np.concatenate([[1.0], own]) @ b["response"], b["unseen_limit"]
-        filters = [(rho, kappa) for rho in b["decays"] for kappa in b["fadings"]]
-        pairs = [(momentum, forgetting) for momentum in b["momenta"] for forgetting in b["forgettings"]]
+        filters = [(rho, kappa) for rho in b["decays"] for kappa in b["fade_rates"]]
+        pairs = [(momentum, curvature) for momentum in b["momenta"] for curvature in b["curvatures"]]
         m, v, n = ([np.zeros(b["train_projection"].shape[1]) for _ in each] for each in (filters, pairs, pairs))
         tau, s = 0.0, []
         differ = trained = 0.0
@@ -77,20 +77,20 @@ def slow_trajectory(
                     rho * old + math.exp(-kappa * min(tau, b["tau"][-1])) * share * x
                     for (rho, kappa), old in zip(filters, m, strict=True)
                 ]
-                for pair, (momentum, forgetting) in enumerate(pairs):
+                for pair, (momentum, curvature) in enumerate(pairs):
                     most = (1 + momentum) / (1 - momentum)
-                    left = math.exp(-forgetting * share / most)
-                    pull = most * (1 - left) / share if share else forgetting
+                    left = math.exp(-curvature * share / most)
+                    pull = most * (1 - left) / share if share else curvature
                     v[pair] = momentum * v[pair] + (1 - momentum) * (x - pull * n[pair])
                     n[pair] = n[pair] + share * v[pair]
                 tau += share
                 usual = b["tau"][t] - b["tau"][t - 1] if t < len(b["tau"]) else 0.0
                 differ, trained = differ + abs(share - usual), trained + usual
             foreign = differ / trained if trained else (1.0 if differ else 0.0)
-            known = 1 - min(max((foreign - 1e-4) / 0.25, 0.0), 1.0)
+            match = 1 - min(max((foreign - 1e-4) / 0.25, 0.0), 1.0)
             scaled = np.concatenate([old / scale for old, scale in zip([*m, *n], b["state_scale"], strict=True)])
-            shown = np.interp(tau, b["tau"], b["shown"])
-            s.append(np.interp(tau, b["tau"], curve) + shown * known * limited(w @ scaled, limit))
+            shrinkage = np.interp(tau, b["tau"], b["shrinkage"])
+            s.append(np.interp(tau, b["tau"], curve) + shrinkage * match * limited(w @ scaled, limit))
         offset = first - s[0] if place >= 0 else 0.0
         phi[:, at] = [initial[at], *(value(each + b["carry"] * offset) for each in s[1:])]
     return phi
@@ -260,7 +260,7 @@ def test_half_the_learning_rate_goes_half_as_far_along_the_mean_curve(
 def test_every_batch_twice_at_half_the_rate_leaves_the_same_behind_where_nothing_is_forgotten(
     make_config: MakeConfig, make_model: MakeModel, make_curricula: MakeCurricula
 ) -> None:
-    model = make_model(make_config("memory", decays=[1.0], fadings=[0.0], momenta=[0.0], forgettings=[0.0]))
+    model = make_model(make_config("memory", decays=[1.0], fade_rates=[0.0], momenta=[0.0], curvatures=[0.0]))
     curriculum = make_curricula(4, 1, STEPS, POOL)[0]
     rates = torch.tensor([model.config.learning_rate])
     once, twice = (

@@ -172,9 +172,9 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
         components=fit.choice.components,
         test_components=fit.arrays["test_projection"].shape[1],
         decays=list(fit.choice.filters.decays),
-        fadings=list(fit.choice.filters.fadings),
+        fade_rates=list(fit.choice.filters.fade_rates),
         momenta=list(fit.choice.filters.momenta),
-        forgettings=list(fit.choice.filters.forgettings),
+        curvatures=list(fit.choice.filters.curvatures),
         curve_components=CURVE_COMPONENTS,
     )
     dynamics = MemoryDynamics(config)
@@ -250,12 +250,12 @@ def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
         for t, batch in enumerate(curriculum, start=1):
             share = RATES[t - 1] / RATES[0]
             x = psi[batch].mean(0) - psi.mean(0)
-            for at, (rho, kappa) in enumerate(product(filters.decays, filters.fadings)):
+            for at, (rho, kappa) in enumerate(product(filters.decays, filters.fade_rates)):
                 states[run, t, at] = rho * states[run, t - 1, at] + np.exp(-kappa * tau / whole) * share * x
-            for at, (momentum, forgetting) in enumerate(product(filters.momenta, filters.forgettings)):
+            for at, (momentum, curvature) in enumerate(product(filters.momenta, filters.curvatures)):
                 most = (1 + momentum) / (1 - momentum)
-                left = np.exp(-forgetting * share / whole / most)
-                pull = most * (1 - left) / share if share else forgetting / whole
+                left = np.exp(-curvature * share / whole / most)
+                pull = most * (1 - left) / share if share else curvature / whole
                 v[at] = momentum * v[at] + (1 - momentum) * (x - pull * states[run, t - 1, 4 + at])
                 states[run, t, 4 + at] = states[run, t - 1, 4 + at] + share * v[at]
             tau += share

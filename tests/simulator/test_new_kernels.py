@@ -115,9 +115,9 @@ def test_influence_on_a_text_of_ones_own(
 def test_what_cannot_be_made_again_is_said(model: GPTfluenceSimulator) -> None:
     [record] = model.config.references
     entry = record.pop("plan_entry")
-    record["not_repeatable"] = "run 0000 was recorded in a training that is not ours to repeat: take --dynamics memory"
+    record["not_repeatable"] = "only its owner can repeat run 0000: use --dynamics memory"
     try:
-        with pytest.raises(NotRepeatableError, match="take --dynamics memory"):
+        with pytest.raises(NotRepeatableError, match="use --dynamics memory"):
             model.encode(None, [NEW_TEST])
     finally:
         record["plan_entry"] = entry

@@ -35,7 +35,7 @@ for changes in ({}, {"triples": True}, {"objective": "rollout"}, {"objective": "
     how = MarkovTraining(**({"most_updates": 40, "batch_rows": 32, "check_every": 20} | changes))
     choice = MarkovChoice(3e-3, 1e-4, 8)
     config = GPTfluenceConfig(encoder_width=4, order=2)
-    fit = fit_markov(config, data(0, 9), data(9, 12), how, wanted=[choice], session=session)
+    fit = fit_markov(config, data(0, 9), data(9, 12), how, choices_to_try=[choice], session=session)
     found.append([[check.loss, check.error] for check in fit.checks])
 if session.main:
     print(json.dumps(found))

@@ -50,7 +50,7 @@ def slow_effects(
         for group, kernel in enumerate(kernels[:, :, test]):
             place = 0
             for rho in b["decays"]:
-                for kappa in b["fadings"]:
+                for kappa in b["fade_rates"]:
                     state = tau = 0.0
                     for t, batch in enumerate(curriculum, start=1):
                         if batch:
@@ -61,14 +61,14 @@ def slow_effects(
                         effects[t, test] += weights[group, place] * state
                     place += 1
             for momentum in b["momenta"]:
-                for forgetting in b["forgettings"]:
+                for curvature in b["curvatures"]:
                     speed = state = 0.0
                     for t, batch in enumerate(curriculum, start=1):
                         if batch:
                             share = rates[t - 1] / float(b["reference_rate"])
                             most = (1 + momentum) / (1 - momentum)
-                            left = math.exp(-forgetting * share / most)
-                            pull = most * (1 - left) / share if share else forgetting
+                            left = math.exp(-curvature * share / most)
+                            pull = most * (1 - left) / share if share else curvature
                             x = np.mean([kernel[i] for i in batch])
                             speed = momentum * speed + (1 - momentum) * (x - pull * state)
                             state += share * speed

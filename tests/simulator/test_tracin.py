@@ -251,7 +251,7 @@ def test_published_tracin_needs_texts_weights_and_a_manifest(runs: Dynamics, tmp
 
     with pytest.raises(NotApplicableError, match=r"example \d+ has no text"):
         predict(replace(runs, pool=[replace(each, prompt="", target="") for each in runs.pool]))
-    with pytest.raises(NotApplicableError, match=r"started from .* 123, here it is"):
+    with pytest.raises(NotApplicableError, match=r"started from .* 123, but here that is"):
         predict(replace(runs, base_revision="123"))
     with pytest.raises(NotApplicableError, match="has no manifest"):
         predict(replace(runs, source=str(tmp_path)))

@@ -1,1 +1,1 @@
-"""What `gptdynamics verify` checks, file by file."""
+"""The checks of `gptdynamics verify`, by kind of file."""

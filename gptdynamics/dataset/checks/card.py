@@ -9,7 +9,7 @@ from gptdynamics.dataset.checks.findings import Findings
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.errors import DataError, GPTDynamicsError
 
-_REWRITE = "Run the same collect command again: it writes the card anew"
+_REWRITE = "Run the same collect command again: it rewrites the card"
 
 
 def check_card(folder: DatasetFolder, findings: Findings) -> None:
@@ -18,7 +18,7 @@ def check_card(folder: DatasetFolder, findings: Findings) -> None:
     try:
         expected = folder.patterns()
     except GPTDynamicsError:
-        return  # a file has a name that is a fault already
+        return  # a file with an invalid name, which is reported as a fault elsewhere
     if not path.is_file():
         if expected:
             findings.add(path, "", "there is no card: load_dataset would not find the configurations", _REWRITE)
@@ -35,10 +35,10 @@ def check_card(folder: DatasetFolder, findings: Findings) -> None:
 
 def _problems(expected: dict[str, str] | None, listed: dict[str, Any] | None) -> list[str]:
     if listed is None or expected is None:
-        return ["it is not listed" if listed is None else "it is listed, but not there"]
+        return ["it is not listed" if listed is None else "it is listed, but does not exist"]
     return [
         *(f"split {split} is not listed" for split in expected if split not in listed),
-        *(f"split {split} is listed, but not there" for split in listed if split not in expected),
+        *(f"split {split} is listed, but does not exist" for split in listed if split not in expected),
         *(
             f"split {split} is {listed[split]!r}, not {pattern!r}"
             for split, pattern in expected.items()
@@ -63,11 +63,14 @@ def _listed(path: Path, findings: Findings) -> dict[str, dict[str, Any]]:
     if not isinstance(configs, list):
         raise DataError("its YAML lists no configurations")
     listed: dict[str, dict[str, Any]] = {}
-    for each in configs:
+    for entry in configs:
         try:
-            name, splits = str(each["config_name"]), {str(one["split"]): one["path"] for one in each["data_files"]}
+            name, splits = (
+                str(entry["config_name"]),
+                {str(files["split"]): files["path"] for files in entry["data_files"]},
+            )
         except (TypeError, KeyError):
-            findings.add(path, "", f"{each!r} does not list the files of a configuration", _REWRITE)
+            findings.add(path, "", f"{entry!r} does not list the files of a configuration", _REWRITE)
             continue
         if name in listed:
             findings.add(path, f"configuration {name}", "it is listed twice", _REWRITE)

@@ -15,20 +15,20 @@ from gptdynamics.tasks import Mixture, Task
 
 Row = dict[str, Any]
 # Column, and what is wrong with it.
-Wrong = Iterator[tuple[str, str]]
+ColumnProblems = Iterator[tuple[str, str]]
 
 
 def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, imported: bool = False) -> int | None:
-    """Check the examples of a pool or a test set: ids, tasks, texts (or none, with their source).
+    """Check the examples of a pool or a test set: ids, tasks, texts, and sources of withheld texts.
 
     Args:
-        findings: gathers the faults.
+        findings: collects the faults.
         path: `pool.parquet` or `test.parquet`.
-        task: whose examples; None if it is unknown.
-        imported: whether they need only what imported examples have, see `ConfigFacts.imported`.
+        task: of the examples; None if it is unknown.
+        imported: whether they may lack what imported examples lack, see `ConfigFacts.imported`.
 
     Returns:
-        One more than the greatest id; None if that is not known.
+        One more than the greatest id; None if unknown.
     """
     table = checked_table(findings, path, EXAMPLE_SCHEMA)
     if table is None or table.column_names != EXAMPLE_SCHEMA.names:
@@ -49,30 +49,30 @@ def check_examples(findings: Findings, path: Path, task: Task | Mixture | None, 
         for rule in IMPORTED_RULES if imported else RULES:
             for fault in rule(row, task if imported else part):
                 faults.setdefault(fault, []).append(row["id"])
-    for (column, what), keys in faults.items():
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        findings.add(path, column, f"example {keys[0]}{more}: {what}")
+    for (column, problem_text), keys in faults.items():
+        suffix = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        findings.add(path, column, f"example {keys[0]}{suffix}: {problem_text}")
     return None if problem else count
 
 
 def _ascending_problem(ids: list[int | None]) -> str:
     present = [key for key in ids if key is not None]
-    ascending = all(before < after for before, after in pairwise(present))
-    sound = len(present) == len(ids) and ascending and present[:1] >= [0]
-    return "" if sound else "some are null, below 0, or not in ascending order"
+    ascending = all(previous < following for previous, following in pairwise(present))
+    valid = len(present) == len(ids) and ascending and present[:1] >= [0]
+    return "" if valid else "some are null, below 0, or not in ascending order"
 
 
-def _its_task(row: Row, task: Task | Mixture | None) -> Wrong:
+def _task_matches(row: Row, task: Task | Mixture | None) -> ColumnProblems:
     if not row["task"] or (task and row["task"] != task.name):
         yield "task", f"{row['task']!r}, not {task.name!r}" if task else "it is empty"
 
 
-def _source_is_json(row: Row, task: Any) -> Wrong:
+def _source_is_json(row: Row, task: Any) -> ColumnProblems:
     if _source(row) is None:
         yield "source", "not a JSON object"
 
 
-def _texts_or_their_source(row: Row, task: Any) -> Wrong:
+def _texts_or_their_source(row: Row, task: Any) -> ColumnProblems:
     if row["prompt"] is not None:
         return
     labels = task.labels if task else ()
@@ -80,13 +80,13 @@ def _texts_or_their_source(row: Row, task: Any) -> Wrong:
         yield "prompt", "it is null, but other texts are not"
     source = _source(row)
     if source is not None and not _names_row(source):
-        yield "source", "no texts, and not which dataset, split and row they are"
+        yield "source", "texts are withheld, but dataset, split and row are not named"
 
 
-def _texts(row: Row, task: Any) -> Wrong:
+def _texts(row: Row, task: Any) -> ColumnProblems:
     if row["prompt"] is None:
         return
-    # A recorded text without a prompt of its own is its own reference.
+    # A recorded text without a separate prompt is its own reference.
     one_text = row["target"] and row["references"] == [row["target"].strip()]
     for name in ("prompt", "target"):
         if not row[name] and not (one_text and name == "prompt"):
@@ -101,19 +101,19 @@ def _texts(row: Row, task: Any) -> Wrong:
         yield "references", "there are none" if task.generates else "a label task has none"
 
 
-def _one_text(row: Row, task: Any) -> Wrong:
+def _unknown_text_is_null(row: Row, task: Any) -> ColumnProblems:
     if row["prompt"] == "" or row["target"] == "":
-        yield "prompt, target", "a text that is not known is null, not empty"
+        yield "prompt, target", "an unknown text must be null, not empty"
 
 
-def _row_of_source(row: Row, task: Any) -> Wrong:
+def _row_of_source(row: Row, task: Any) -> ColumnProblems:
     source = _source(row)
     if source is None or not _names_row(source):
-        yield "source", "it does not say which dataset, split and row it is"
+        yield "source", "dataset, split and row are not named"
 
 
-RULES = (_its_task, _source_is_json, _texts_or_their_source, _texts)
-IMPORTED_RULES = (_its_task, _one_text, _row_of_source)
+RULES = (_task_matches, _source_is_json, _texts_or_their_source, _texts)
+IMPORTED_RULES = (_task_matches, _unknown_text_is_null, _row_of_source)
 
 
 def _names_row(source: Row) -> bool:

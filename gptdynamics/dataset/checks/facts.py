@@ -1,4 +1,4 @@
-"""What is known of a config before its runs are checked."""
+"""The facts about a config that its runs are checked against."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import read_object
 from gptdynamics.tasks import Mixture, Task, get_task
 
-# More than any run has: what a damaged manifest asks for must not fill the memory.
+# More than any run has: numbers in a damaged manifest must not fill the memory.
 _MOST, _MOST_RUNS = 10**7, 10**6
 _LARGE = ("pool_size", "subset", "batch_size", "epochs", "steps", "test_examples")
 
 
 @dataclass(frozen=True)
 class ConfigFacts:
-    """What the manifest says of a config; None for what it does not say, or if it is damaged.
+    """The content of a config's manifest; None for entries that are missing or damaged.
 
     Attributes:
         config: its name.
-        task: that it is named for.
-        settings: of its runs. None: its runs were not collected, or the manifest is damaged; then runs are only
-            checked for consistency with each other.
+        task: of its name.
+        settings: of its runs. None: its runs were not collected, or the manifest is damaged; runs are then only checked
+            for consistency with each other.
         base_revision: of the model that its runs start from.
-        planned: how many `runs` and `unseen_runs` it shall have.
-        counterfactuals: how many runs shall repeat which run.
-        recorded: what its runs share, if they were recorded in training of somebody's own.
-        imported: whether its runs are of another layout. Then they may lack metrics other than the loss, have any
+        planned: planned numbers of `runs` and `unseen_runs`.
+        counterfactuals: planned number of counterfactual runs, by base run.
+        recorded: settings that its runs share, if they were recorded from a user's training.
+        imported: whether its runs were imported. Imported runs may lack metrics other than the loss, and may have any
             ascending steps and ids of examples, 64-bit metrics, and examples whose prompt and target are one text.
-        metrics: that its runs are followed by, if the manifest records them; else they are its task's.
-        pool, test: how many examples its task's pool and test set have; None: not looked at.
+        metrics: of its runs, if the manifest lists them; None: those of its task.
+        pool, test: numbers of examples in its task's pool and test set; None: not checked yet.
     """
 
     config: str
@@ -58,7 +58,7 @@ class ConfigFacts:
 
     @property
     def test_ids(self) -> range | None:
-        """Ids of the test examples that each run follows."""
+        """Ids of the test examples of each run."""
         shared = self.settings or self.recorded
         if shared is None or self.task is None:
             return None
@@ -75,7 +75,7 @@ class ConfigFacts:
 
     @property
     def own_metrics(self) -> dict[str, Metric]:
-        """The metrics that are its task's own, by name."""
+        """The metrics that its task defines, by name."""
         return {metric.name: metric for metric in self.metrics or () if metric.name not in METRICS}
 
     @property
@@ -91,7 +91,7 @@ class ConfigFacts:
 
 
 def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> ConfigFacts:
-    """Read a config's manifest; what is wrong with it becomes faults."""
+    """Read a config's manifest; its problems become faults."""
     path = folder.manifest_path(config)
     manifest = _manifest(path, findings)
     recorded = None
@@ -118,24 +118,24 @@ def config_facts(folder: DatasetFolder, config: str, findings: Findings) -> Conf
         findings.add(path, "base_revision", f"{revision!r} does not identify a base model", RESTORE)
         revision = None
     planned = manifest.get("planned")
-    repeated = planned.pop("counterfactuals", None) if isinstance(planned, dict) else None
-    if repeated is not None and not _are_counterfactuals(repeated):
-        what = f"counterfactuals {repeated!r} do not say how many runs shall repeat which run"
-        findings.add(path, "planned", what, RESTORE)
-        repeated = None
+    counterfactuals = planned.pop("counterfactuals", None) if isinstance(planned, dict) else None
+    if counterfactuals is not None and not _are_counterfactuals(counterfactuals):
+        problem = f"counterfactuals {counterfactuals!r} must be numbers of runs by base run"
+        findings.add(path, "planned", problem, RESTORE)
+        counterfactuals = None
     if (
         not isinstance(planned, dict)
         or set(planned) != set(COUNTS)
         or not all(type(count) is int and 0 <= count <= _MOST_RUNS for count in planned.values())
     ):
-        findings.add(path, "planned", f"{planned!r} does not say how many runs and unseen_runs there shall be", RESTORE)
+        findings.add(path, "planned", f"{planned!r} must have the numbers of runs and unseen_runs", RESTORE)
         planned = None
     try:
         metrics = recorded_metrics(manifest)
     except SettingsError as error:
         findings.add(path, "metrics", str(error), RESTORE)
     imported = isinstance(manifest.get("origin"), dict)
-    return ConfigFacts(config, task, settings, revision, planned, repeated, recorded, imported, metrics)
+    return ConfigFacts(config, task, settings, revision, planned, counterfactuals, recorded, imported, metrics)
 
 
 def _are_counterfactuals(values: Any) -> bool:
@@ -166,7 +166,7 @@ def _recorded(config: str, values: Any) -> Recorded:
 
 
 def _settings(config: str, values: Any, task: Task | Mixture | None) -> RunSettings | None:
-    """The settings; None if there are none, or no task to understand them by.
+    """The settings; None if there are none, or the task is unknown.
 
     Raises:
         SettingsError: they are damaged.

@@ -1,4 +1,4 @@
-"""Faults of a dataset folder, what gathers them, and how rules name them."""
+"""Faults of a dataset folder, the list that collects them, and texts that rules share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 AGAIN = "Move it out of the folder and run the same collect command again, or fetch it again"
-# A file of unknown purpose may be somebody's work: never advise to delete it.
-NOT_OURS = "If it is yours, keep it in another folder; if it is of this dataset, restore its name"
+# A file of unknown purpose may be a user's work, so the remedy never advises to delete it.
+NOT_OURS = "If it is yours, move it to another folder; if it belongs to this dataset, restore its name"
 RESTORE = "Restore the manifest, or collect into another folder"
 
 Subject = TypeVar("Subject")
@@ -26,7 +26,7 @@ class Fault:
     Attributes:
         file: the file or folder, relative to the dataset folder.
         where: column, row, test example, step or field in it; empty for the whole file.
-        what: is wrong.
+        what: the problem.
         remedy: what to do about it.
     """
 
@@ -40,7 +40,7 @@ class Fault:
 
 
 class Problem(NamedTuple):
-    """What a rule yields: a fault of the file that it checks."""
+    """A fault of the file that a rule checks, as the rule yields it."""
 
     where: str
     what: str
@@ -52,34 +52,34 @@ Problems = Iterator[Problem]
 
 @dataclass
 class Findings:
-    """The faults of the dataset folder `root` in the order of their discovery, and how many rows were checked."""
+    """The faults of the dataset folder `root` in the order of discovery, and the number of checked rows."""
 
     root: Path
     faults: list[Fault] = field(default_factory=list)
     rows: int = 0
 
     def add(self, path: Path, where: str, what: str, remedy: str = AGAIN) -> None:
-        """Note a fault."""
+        """Add a fault."""
         self.faults.append(Fault(path.relative_to(self.root).as_posix(), where, what, remedy))
 
     def apply(self, rules: Iterable[Callable[[Subject], Problems]], path: Path, subject: Subject) -> None:
-        """Note what each of these rules finds wrong with a file."""
+        """Add the faults that these rules find in a file."""
         for rule in rules:
             for problem in rule(subject):
                 self.add(path, *problem)
 
 
 def some(items: Iterable[Any], most: int = 3, total: int | None = None) -> str:
-    """The first few of many: `1, 2, 3 and 4 more`; `total` says how many, if `items` are only the first."""
+    """The first few items: `1, 2, 3 and 4 more`; `total` is their number if `items` has only the first."""
     listed = list(items)
-    left = (len(listed) if total is None else total) - min(len(listed), most)
-    return ", ".join(str(item) for item in listed[:most]) + (f" and {left} more" if left else "")
+    remaining = (len(listed) if total is None else total) - min(len(listed), most)
+    return ", ".join(str(item) for item in listed[:most]) + (f" and {remaining} more" if remaining else "")
 
 
 def first_row(wrong: np.ndarray) -> str:
-    """`row 3 and 2 rows more`, where `wrong` is true."""
-    more = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
-    return f"row {int(np.argmax(wrong))}{more}"
+    """The rows where `wrong` is true, as `row 3 and 2 rows more`."""
+    suffix = f" and {wrong.sum() - 1} rows more" if wrong.sum() > 1 else ""
+    return f"row {int(np.argmax(wrong))}{suffix}"
 
 
 def ids_problem(ids: list[int | None], expected: range) -> str:

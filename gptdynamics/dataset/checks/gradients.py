@@ -18,7 +18,7 @@ from gptdynamics.errors import DataError
 from gptdynamics.runs.gradient_record import product_steps
 from gptdynamics.runs.run import RunKernel
 
-# A run that has its trajectories is not made again.
+# A run is collected again only if its trajectories are missing.
 PRODUCTS_AGAIN = (
     "Move it and the run's trajectories out of the folder and run the same collect command again, or fetch it again"
 )
@@ -26,12 +26,12 @@ PRODUCTS_AGAIN = (
 
 @dataclass
 class _Gradients:
-    """A file of gradients, and what it must hold.
+    """A file of gradients, and its expected content.
 
-    `constants` are columns with one value in every row, `empty` columns that are null, `lists` the column of lists with
-    their length (None: that of the first) and what is counted. `unseen`: the config has runs on the pool rows of
-    `test_unseen`; `partial` is set if those rows are not covered yet. `kernel`: how products were projected; None: they
-    are exact.
+    `constants` are columns with one value in every row; `empty` are columns that must be null; `lists` is the column of
+    lists, their length (None: that of the first) and what their numbers stand for. `unseen`: whether the config has
+    runs on the pool rows of `test_unseen`; `partial` is set if those rows are not in the file yet. `kernel`: how
+    products were projected; None: they are exact.
     """
 
     table: pa.Table
@@ -47,7 +47,7 @@ class _Gradients:
 
 
 def check_products(findings: Findings, path: Path, facts: ConfigFacts, run: str, updates: int | None) -> None:
-    """Check a run's pool x test gradient products: a row for each step and pool example, a number for each test one."""
+    """Check a run's pool x test products: a row for each step and pool example, a number for each test example."""
     table = checked_table(findings, path, GRADIENT_SCHEMA, PRODUCTS_AGAIN)
     if table is not None:
         try:
@@ -66,7 +66,7 @@ def check_products(findings: Findings, path: Path, facts: ConfigFacts, run: str,
 
 
 def is_kernel(path: Path) -> bool:
-    """Whether a file of gradient products says that it is a kernel, sound or not."""
+    """Whether a file of gradient products has the metadata of a kernel, damaged or not."""
     try:
         return read_kernel(path) is not None
     except DataError:
@@ -76,10 +76,10 @@ def is_kernel(path: Path) -> bool:
 def check_vectors(findings: Findings, path: Path, facts: ConfigFacts, unseen: bool) -> bool:
     """Check the projected gradients of a config: a row for each pool and test example.
 
-    If runs on unseen rows (`unseen`) were planned later, those of the first pool may be all there is yet.
+    If runs on unseen rows (`unseen`) were planned later, the file may still have only the rows of the pool.
 
     Returns:
-        Whether collecting would add none.
+        Whether the file is complete.
     """
     table = checked_table(findings, path, GRADIENT_SCHEMA)
     if table is None:
@@ -96,8 +96,8 @@ def check_vectors(findings: Findings, path: Path, facts: ConfigFacts, unseen: bo
 def _constants(file: _Gradients) -> Problems:
     for name, value in file.constants.items():
         if name in file.table.column_names:
-            same = pc.fill_null(pc.equal(file.table[name], value), False)
-            wrong = ~same.combine_chunks().to_numpy(zero_copy_only=False)
+            equal = pc.fill_null(pc.equal(file.table[name], value), False)
+            wrong = ~equal.combine_chunks().to_numpy(zero_copy_only=False)
             if wrong.any():
                 present = file.table[name][int(np.argmax(wrong))].as_py()
                 yield Problem(name, f"{first_row(wrong)}: {present!r}, not {value!r}", file.remedy)
@@ -106,7 +106,7 @@ def _constants(file: _Gradients) -> Problems:
 def _empty(file: _Gradients) -> Problems:
     for name in file.empty:
         if name in file.table.column_names and file.table[name].null_count < file.table.num_rows:
-            yield Problem(name, "it has values; in this file it is null", file.remedy)
+            yield Problem(name, "it has values, but must be null in this file", file.remedy)
 
 
 def _steps_and_pool(file: _Gradients) -> Problems:
@@ -116,9 +116,10 @@ def _steps_and_pool(file: _Gradients) -> Problems:
         return
     steps, pool = product_steps(file.updates), np.array(ids)
     if file.kernel is not None:
-        steps = [each.step for each in file.kernel.checkpoints]
+        steps = [values.step for values in file.kernel.checkpoints]
         if steps[-1] > file.updates:
-            yield Problem("step", f"its kernel is of step {steps[-1]}, the run has {file.updates} updates", file.remedy)
+            problem = f"its kernel has step {steps[-1]}, but the run has {file.updates} updates"
+            yield Problem("step", problem, file.remedy)
             return
     expected = np.stack([np.repeat(steps, len(pool)), np.tile(pool, len(steps))])
     present = np.stack([file.table[name].to_numpy().astype(float) for name in ("step", "id")])
@@ -129,8 +130,9 @@ def _steps_and_pool(file: _Gradients) -> Problems:
     wrong = (present != expected).any(axis=0)
     if wrong.any():
         row = int(np.argmax(wrong))
-        left, right = ("step {:g}, id {:g}".format(*each[:, row]) for each in (present, expected))
-        yield Problem("step, id", f"{first_row(wrong)}: {left}, where {shape} have {right}", file.remedy)
+        found_text, expected_text = ("step {:g}, id {:g}".format(*values[:, row]) for values in (present, expected))
+        problem = f"{first_row(wrong)}: {found_text}, but with {shape} it must be {expected_text}"
+        yield Problem("step, id", problem, file.remedy)
 
 
 def _parts_and_ids(file: _Gradients) -> Problems:
@@ -146,15 +148,15 @@ def _parts_and_ids(file: _Gradients) -> Problems:
         elif problem := ids_problem(present, expected):
             yield Problem(f"id of part {part}", problem)
     if parts != sorted(parts, key=lambda part: names.index(part) if part in names else 2):
-        yield Problem("part", "the pool's rows do not all come before the test set's")
-    others = sum(part not in names for part in parts)
-    if others:
-        yield Problem("part", f"{others} rows are neither of the pool nor of the test set")
+        yield Problem("part", "all rows of the pool must come before those of the test set")
+    unknown_parts = sum(part not in names for part in parts)
+    if unknown_parts:
+        yield Problem("part", f"{unknown_parts} rows belong neither to the pool nor to the test set")
 
 
 def _numbers(file: _Gradients) -> Problems:
     """Lists in every row, of one length, of finite numbers."""
-    name, length, what = file.lists
+    name, length, unit = file.lists
     if name not in file.table.column_names or not file.table.num_rows:
         return
     lists = Lists.of(file.table, name)
@@ -163,10 +165,10 @@ def _numbers(file: _Gradients) -> Problems:
         yield Problem(name, f"{first_row(~lists.valid)}: it is null", file.remedy)
     wrong = lists.valid & (lists.lengths != expected)
     if wrong.any():
-        yield Problem(name, f"{first_row(wrong)}: its numbers are not as many as the {expected} {what}", file.remedy)
+        yield Problem(name, f"{first_row(wrong)}: it must have {expected} numbers ({unit})", file.remedy)
     infinite = np.flatnonzero(~np.isfinite(lists.flat))
     if len(infinite):
         row, position = lists.position(int(infinite[0]))
-        more = f" (and {len(infinite) - 1} more)" if len(infinite) > 1 else ""
-        text = f"{lists.flat[infinite[0]]:g} is not a finite number{more}"
+        suffix = f" (and {len(infinite) - 1} more)" if len(infinite) > 1 else ""
+        text = f"{lists.flat[infinite[0]]:g} is not a finite number{suffix}"
         yield Problem(name, f"row {row}, place {position}: {text}", file.remedy)

@@ -1,4 +1,4 @@
-"""Which files of a dataset folder belong to which run, and which belong to none."""
+"""Assigns the files of a dataset folder to runs and tasks, and finds files that belong to none."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _KINDS = ("runs", "gradients")
 
 @dataclass
 class ConfigFiles:
-    """Which runs of a config have which file.
+    """The runs of a config that have each kind of file.
 
     Attributes:
-        trajectories, rows, products: runs that have it.
-        misnamed: runs with a file under the name of another split.
-        vectors: whether there are projected gradients of the base model.
+        trajectories, rows, products: runs that have this file.
+        misnamed: runs with a file that is named for another split.
+        vectors: whether the projected gradients of the base model exist.
     """
 
     trajectories: set[str] = field(default_factory=set)
@@ -41,12 +41,12 @@ class ConfigFiles:
 
 @dataclass
 class Layout:
-    """What is in a dataset folder.
+    """The files of a dataset folder.
 
     Attributes:
         configs: files by config.
         examples: files of each task's examples, `pool` or `test`.
-        writing: files that a process of this machine is writing now.
+        writing: files that a process on this machine is writing now.
     """
 
     configs: dict[str, ConfigFiles] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Layout:
 
 
 def read_layout(folder: DatasetFolder, findings: Findings) -> Layout:
-    """Read the names of all files; those that belong to nothing become faults."""
+    """Read the names of all files; files that belong to no config and no task become faults."""
     layout = Layout()
     ambiguous: set[str] = set()
     for path in sorted(folder.root.glob("manifests/*.json")):
@@ -63,14 +63,15 @@ def read_layout(folder: DatasetFolder, findings: Findings) -> Layout:
             layout.configs[path.stem] = ConfigFiles()
         elif path.stem.rpartition("_")[2].casefold() in RESERVED_SIZES:
             ambiguous |= {path.stem, *(f"{path.stem}_{kind}" for kind in _KINDS)}
-            what = "a config's name may not end so: load_dataset takes its files for other files of another config"
-            findings.add(path, "", what, "Collect it again under another name; nothing of it was checked")
+            problem = "a config's name may not have this ending: load_dataset confuses its files with another config's"
+            findings.add(path, "", problem, "Collect it again under another name; its files were not checked")
         else:
             findings.add(path, "", "not named for a config", NOT_OURS)
     unfinished = set(leftovers(folder.root))
     for path in sorted(folder.root.rglob(".*.tmp")):
         if path in unfinished:
-            findings.add(path, "", "a process was killed while it wrote this", "Go on with collect: it removes this")
+            problem = "a process was killed while it wrote this file"
+            findings.add(path, "", problem, "Run collect again: it removes this file")
         elif _TEMPORARY.fullmatch(path.name):
             layout.writing.append(path.relative_to(folder.root).as_posix())
         else:
@@ -86,7 +87,7 @@ def read_layout(folder: DatasetFolder, findings: Findings) -> Layout:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """What is in a folder, without temporary files."""
+    """The entries of a folder, without temporary files."""
     if folder.is_dir():
         yield from (path for path in sorted(folder.iterdir()) if not (path.name[0] == "." and path.suffix == ".tmp"))
 
@@ -100,7 +101,7 @@ def _is_config(name: str) -> bool:
 
 
 def _add_files(path: Path, layout: Layout, findings: Findings) -> bool:
-    """Add the files in a folder of data to the layout; False if no such folder may have its name."""
+    """Add the files in a folder of data to the layout; returns False if the folder's name is invalid."""
     task = path.name.removesuffix("_examples")
     if task and task != path.name:
         for file in _entries(path):
@@ -109,7 +110,7 @@ def _add_files(path: Path, layout: Layout, findings: Findings) -> bool:
             else:
                 findings.add(file, "", "examples are in pool.parquet and test.parquet only", NOT_OURS)
         return True
-    kind = next((each for each in _KINDS if path.name.endswith(f"_{each}")), "")
+    kind = next((suffix for suffix in _KINDS if path.name.endswith(f"_{suffix}")), "")
     config = path.name.removesuffix(f"_{kind}") if kind else path.name
     if not _is_config(config):
         return False
@@ -123,7 +124,7 @@ def _add_files(path: Path, layout: Layout, findings: Findings) -> bool:
 
 
 def _run_of(file: Path, files: ConfigFiles, findings: Findings) -> str | None:
-    """The run that a file is of, by its name; None, and a fault, if it is not named as it should be."""
+    """The run that a file belongs to, by its name; None, and a fault, if the name is wrong."""
     split, _, run = file.stem.partition("-")
     try:
         correct = split_of(run)
@@ -134,7 +135,7 @@ def _run_of(file: Path, files: ConfigFiles, findings: Findings) -> str | None:
         return None
     if split != correct:
         files.misnamed.add(run)
-        remedy = f"Rename it to {correct}-{run}.parquet, or move it out of the folder if that is there"
-        findings.add(file, "", f"run {run} is of split {correct}, not {split}", remedy)
+        remedy = f"Rename it to {correct}-{run}.parquet, or move it out of the folder if that file exists"
+        findings.add(file, "", f"run {run} belongs to split {correct}, not {split}", remedy)
         return None
     return run

@@ -14,13 +14,13 @@ from gptdynamics.dataset.parquet import DamagedParquet, load_parquet
 
 
 def checked_table(findings: Findings, path: Path, schema: pa.Schema, remedy: str = AGAIN) -> pa.Table | None:
-    """A file's table, with those columns that are of the right type; None if it cannot be read."""
+    """A file's table with the columns that have the right type; None if it cannot be read."""
     table = readable_table(findings, path, remedy)
     return None if table is None else sound_columns(findings, path, table, schema, remedy)
 
 
 def readable_table(findings: Findings, path: Path, remedy: str = AGAIN) -> pa.Table | None:
-    """A file's table, whatever its columns are; None if it cannot be read."""
+    """A file's table with all of its columns; None if it cannot be read."""
     try:
         table = load_parquet(path)
     except DamagedParquet as error:
@@ -31,8 +31,8 @@ def readable_table(findings: Findings, path: Path, remedy: str = AGAIN) -> pa.Ta
 
 
 def sound_columns(findings: Findings, path: Path, table: pa.Table, schema: pa.Schema, remedy: str = AGAIN) -> pa.Table:
-    """The table's columns that the schema has, too, with the same type; the others are faults."""
-    sound = []
+    """The table's columns that are in the schema and have its type; other columns become faults."""
+    valid = []
     for field in schema:
         count = table.column_names.count(field.name)
         if count != 1:
@@ -40,13 +40,13 @@ def sound_columns(findings: Findings, path: Path, table: pa.Table, schema: pa.Sc
         elif table[field.name].type != field.type:
             findings.add(path, field.name, f"the column is {table[field.name].type}, not {field.type}", remedy)
         else:
-            sound.append(field.name)
+            valid.append(field.name)
     for name in table.column_names:
         if name not in schema.names:
-            findings.add(path, name, "there should be no such column", remedy)
-    if len(sound) == len(schema.names) == len(table.column_names) and table.column_names != schema.names:
+            findings.add(path, name, "unexpected column", remedy)
+    if len(valid) == len(schema.names) == len(table.column_names) and table.column_names != schema.names:
         findings.add(path, "", f"its columns are not in the order {', '.join(schema.names)}", remedy)
-    return table.select(sound)
+    return table.select(valid)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from gptdynamics.dataset.checks.findings import Findings, Problem, Problems, som
 from gptdynamics.dataset.checks.parquet import Lists, readable_table, sound_columns
 from gptdynamics.dataset.schema import COUNTERFACTUAL_COLUMNS, RUN_SCHEMA
 
-# Wherever a run was recorded, its rates are stored as float32.
+# Rates are stored as float32.
 _RATE_ERROR = 1e-6
 
 
 @dataclass
 class _RunRow:
-    """The row of a run, and its updates as far as they are known."""
+    """The row of a run, and its number of updates, if known."""
 
     table: pa.Table
     facts: ConfigFacts
@@ -37,13 +37,13 @@ class _RunRow:
 
 
 def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) -> int | None:
-    """Check the row of a run: names, settings, curriculum, rates. Returns its updates, if they are known."""
+    """Check the row of a run: names, settings, curriculum, rates. Returns its number of updates, if known."""
     updates = None if facts.settings is None else facts.settings.run_steps
     table = readable_table(findings, path)
     schema = facts.run_schema
     if table is not None:
         if not set(COUNTERFACTUAL_COLUMNS) & set(table.column_names) and run_parts(run).base is None:
-            # As in earlier releases.
+            # Rows of earlier releases lack these columns.
             schema = pa.schema([field for field in schema if field.name not in COUNTERFACTUAL_COLUMNS])
         table = sound_columns(findings, path, table, schema)
     if table is None:
@@ -57,7 +57,7 @@ def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) 
 
 
 def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
-    """What a run's row must say, by column."""
+    """The expected values of a run's row, by column."""
     parts = run_parts(run)
     expected: dict[str, Any] = {"run": run, "index": parts.index, "config": facts.config, "repeats": parts.base}
     if facts.task:
@@ -66,12 +66,12 @@ def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
         expected["base_revision"] = facts.base_revision
     if facts.recorded:
         values = facts.recorded.to_dict()
-        # The seed of the training is its own.
+        # A recorded training has its own seed.
         expected |= {name: values[name] for name in facts.run_schema.names if name in values.keys() - {"seed"}}
     if facts.settings:
         values = facts.settings.for_run(run).to_dict()
-        others = {"learning_rate", "base_model"}
-        expected |= {name: values[name] for name in RUN_SCHEMA.names if name in values.keys() - others}
+        excluded = {"learning_rate", "base_model"}
+        expected |= {name: values[name] for name in RUN_SCHEMA.names if name in values.keys() - excluded}
         expected |= {
             "peak_learning_rate": facts.settings.learning_rate,
             "optimizer": "adamw",
@@ -80,12 +80,12 @@ def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
     return expected
 
 
-def _values_of_the_manifest(row: _RunRow) -> Problems:
+def _values_match_manifest(row: _RunRow) -> Problems:
     for name, expected in row.expected.items():
         if name in row.values and row.values[name] != expected:
             named = name in ("run", "index", "repeats")
             source = "its file's name says" if named else f"the manifest of {row.facts.config} says"
-            yield Problem(name, f"{row.values[name]!r}, where {source} {expected!r}")
+            yield Problem(name, f"{row.values[name]!r}, but {source} {expected!r}")
 
 
 def _base_model_is_named(row: _RunRow) -> Problems:
@@ -108,7 +108,7 @@ def _is_object(text: str | None) -> bool:
 
 
 def _curriculum(row: _RunRow) -> Problems:
-    """The most telling fault of the batches only. Sets the number of updates, if the settings do not say it."""
+    """Yields only the most important fault of the batches. Sets the number of updates if there are no settings."""
     if "curriculum" not in row.table.column_names:
         return
     facts = row.facts
@@ -130,12 +130,12 @@ def _curriculum(row: _RunRow) -> Problems:
 
 def _curriculum_problem(sizes: np.ndarray, ids: np.ndarray, settings: RunSettings, run: str) -> str:
     if len(sizes) != settings.run_steps:
-        return f"it has {len(sizes)} batches, the settings make {settings.run_steps}"
+        return f"it has {len(sizes)} batches, but the settings give {settings.run_steps}"
     parts = run_parts(run)
     if parts.base is not None:
         batches = [batch.tolist() for batch in np.split(ids, np.cumsum(sizes)[:-1])]
         pairs = enumerate(zip(batches, draw_curriculum(settings, run), strict=True))
-        wrong = next((at for at, (batch, drawn) in pairs if batch != drawn), None)
+        wrong = next((index for index, (batch, drawn) in pairs if batch != drawn), None)
         return "" if wrong is None else f"batch {wrong} is not that of run {parts.base} without the rows left out"
     if (sizes != settings.batch_size).any():
         batch = int(np.argmax(sizes != settings.batch_size))
@@ -165,7 +165,7 @@ def _left_out(row: _RunRow) -> Problems:
     [rows] = row.table["left_out"].to_pylist()
     if run_parts(row.run).base is None:
         if rows is not None:
-            yield Problem("left_out", "it has rows, but the run repeats none")
+            yield Problem("left_out", "it has rows, but the run does not repeat another one")
     elif row.facts.settings is not None and rows != left_out(row.facts.settings, row.run):
         yield Problem("left_out", f"not the rows that seed {row.facts.settings.seed} leaves out in run {row.run}")
 
@@ -187,8 +187,8 @@ def _rates(row: _RunRow) -> Problems:
         wrong = ~np.isclose(rates, expected, rtol=_RATE_ERROR, atol=0)
         if wrong.any():
             update = int(np.argmax(wrong))
-            what = f"the rate of update {update + 1} is {rates[update]:.6g}"
-            yield Problem("learning_rate", f"{what}, linear decay makes it {expected[update]:.6g}")
+            rate_text = f"the rate of update {update + 1} is {rates[update]:.6g}"
+            yield Problem("learning_rate", f"{rate_text}, but linear decay gives {expected[update]:.6g}")
 
 
-RULES = (_values_of_the_manifest, _base_model_is_named, _objects_are_json, _curriculum, _left_out, _rates)
+RULES = (_values_match_manifest, _base_model_is_named, _objects_are_json, _curriculum, _left_out, _rates)

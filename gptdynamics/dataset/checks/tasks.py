@@ -1,4 +1,4 @@
-"""Rules for the tasks that a dataset folder keeps."""
+"""Rules for the tasks that a dataset folder stores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gptdynamics.tasks.kept_tasks import FOLDER, read_kept_task
 
 
 def check_tasks(folder: DatasetFolder, findings: Findings) -> None:
-    """Check that each file describes the task that it is named for, and none that comes with the package."""
+    """Check that each file describes the task of its name, and that the package has no task of that name."""
     for path in sorted((folder.root / FOLDER).glob("*")):
         if path.suffix != ".toml" or not path.is_file():
             findings.add(path, "", "not named <task>.toml", NOT_OURS)
@@ -18,8 +18,8 @@ def check_tasks(folder: DatasetFolder, findings: Findings) -> None:
         try:
             task = read_kept_task(path)
         except GPTDynamicsError as error:
-            what, _, remedy = str(error).removeprefix(f"{path}: ").rpartition(". ")
-            findings.add(path, "", what, remedy)
+            problem, _, remedy = str(error).removeprefix(f"{path}: ").rpartition(". ")
+            findings.add(path, "", problem, remedy)
             continue
         if is_of_package(task.name):
-            findings.add(path, "", f"the package has a task {task.name} itself", "Move it out of the folder")
+            findings.add(path, "", f"the package already has a task {task.name}", "Move it out of the folder")

@@ -19,7 +19,7 @@ from gptdynamics.metrics import LOSS, METRICS, Metric, names_of
 
 @dataclass
 class _Trajectories:
-    """The rows of a run's file; `updates` of the run, if they are known."""
+    """The rows of a run's file; `updates` is the run's number of updates, if known."""
 
     table: pa.Table
     facts: ConfigFacts
@@ -33,17 +33,17 @@ class _Trajectories:
         self.metrics = METRICS | self.facts.own_metrics
 
     def label(self, row: int) -> str:
-        """A name of a row: its test example, if that identifies it."""
+        """A row's name in messages: its test example, if that identifies it."""
         return f"test example {self.ids[row]}" if self.unique else f"row {row}"
 
     def first(self, wrong: np.ndarray) -> str:
-        """The first row with `wrong`, and how many more there are."""
+        """The first row where `wrong` is true, and how many more there are."""
         rows = np.flatnonzero(wrong)
         return self.label(int(rows[0])) + (f" and {len(rows) - 1} more" if len(rows) > 1 else "")
 
 
 def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: str, updates: int | None) -> None:
-    """Check a run's trajectories: columns, test examples, steps, values; `updates` of the run, if they are known."""
+    """Check a run's trajectories: columns, test examples, steps, values; `updates`: its number of updates, if known."""
     table = readable_table(findings, path)
     if table is None:
         return
@@ -55,11 +55,11 @@ def check_trajectories(findings: Findings, path: Path, facts: ConfigFacts, run: 
 
 
 def _schema(table: pa.Table, facts: ConfigFacts) -> pa.Schema:
-    """The columns that the settings call for; without settings, those that the file's own columns call for."""
+    """The columns that follow from the settings; without settings, from the columns of the file."""
     names = set(table.column_names)
     if facts.task is None or facts.imported:
-        own = (METRICS | facts.own_metrics).values()
-        metrics: tuple[Metric, ...] = tuple(metric for metric in own if metric == LOSS or metric.name in names)
+        possible = (METRICS | facts.own_metrics).values()
+        metrics: tuple[Metric, ...] = tuple(metric for metric in possible if metric == LOSS or metric.name in names)
         mixture = "task" in names
     else:
         metrics, mixture = facts.metrics or facts.task.followed_metrics, len(facts.task.parts) > 1
@@ -71,9 +71,9 @@ def _schema(table: pa.Table, facts: ConfigFacts) -> pa.Schema:
 
 def _rows_of_the_run(rows: _Trajectories) -> Problems:
     if "run" in rows.columns:
-        others = {str(name) for name in pc.unique(rows.table["run"]).to_pylist()} - {rows.run}
-        if others:
-            yield Problem("run", f"rows of run {some(sorted(others))}, where its file's name says {rows.run}")
+        other_runs = {str(name) for name in pc.unique(rows.table["run"]).to_pylist()} - {rows.run}
+        if other_runs:
+            yield Problem("run", f"rows of run {some(sorted(other_runs))}, but its file's name says {rows.run}")
 
 
 def _test_examples(rows: _Trajectories) -> Problems:
@@ -100,17 +100,17 @@ def _tasks_of_the_test_examples(rows: _Trajectories) -> Problems:
     if wrong.any():
         row = int(np.argmax(wrong))
         task = tasks[row]
-        yield Problem("task", f"{rows.first(wrong)}: {names[row]!r}, where its id says {task.name if task else None!r}")
+        yield Problem("task", f"{rows.first(wrong)}: {names[row]!r}, but its id says {task.name if task else None!r}")
 
 
 def _steps_and_values(rows: _Trajectories) -> Problems:
-    """Each group of columns with its steps."""
+    """The problems of each group of columns and its steps."""
     facts = rows.facts
     shared = facts.settings.for_run(rows.run) if facts.settings else facts.recorded
-    every = (shared.eval_every, shared.generate_every, 1) if shared else (None, None, 1)
+    intervals = (shared.eval_every, shared.generate_every, 1) if shared else (None, None, 1)
     losses, texts = (names_of(rows.metrics.values(), needs_text=needs) for needs in (False, True))
     groups = {"step": losses, "generation_step": texts, "gradient_step": GRADIENT_COLUMNS}
-    for (steps, columns), interval in zip(groups.items(), every, strict=True):
+    for (steps, columns), interval in zip(groups.items(), intervals, strict=True):
         if steps not in rows.columns:
             continue
         unmeasured = rows.table[steps].null_count == rows.table.num_rows
@@ -121,7 +121,7 @@ def _steps_and_values(rows: _Trajectories) -> Problems:
         if unmeasured:
             yield from _no_values(rows, [*([steps] if steps == "gradient_step" else []), *columns])
             continue
-        problem, expected = _own_steps(rows, steps) if facts.imported else _planned_steps(rows, steps, interval)
+        problem, expected = _imported_steps(rows, steps) if facts.imported else _planned_steps(rows, steps, interval)
         if problem:
             yield Problem(steps, problem)
         for name in columns:
@@ -136,22 +136,22 @@ def _no_values(rows: _Trajectories, names: Sequence[str]) -> Problems:
     for name in names:
         if name in rows.columns and rows.table[name].null_count < rows.table.num_rows:
             valid = rows.table[name].combine_chunks().is_valid().to_numpy(zero_copy_only=False)
-            yield Problem(name, f"{rows.first(valid)}: has values, but the settings record none for this run")
+            yield Problem(name, f"{rows.first(valid)}: has values, but by the settings this run must have none")
 
 
-def _planned_steps(rows: _Trajectories, name: str, every: int | None) -> tuple[str, np.ndarray | None]:
-    """What is wrong with a column of steps, and the steps that it should have, if they are known."""
+def _planned_steps(rows: _Trajectories, name: str, interval: int | None) -> tuple[str, np.ndarray | None]:
+    """The problem of a column of steps (empty if there is none), and the expected steps, if known."""
     lists, updates = Lists.of(rows.table, name), rows.updates
     first = 1 if name == "gradient_step" else 0
-    if every is not None and updates is not None:
-        expected = np.array([step for step in range(first, updates + 1) if step % every == 0 or step == updates])
+    if interval is not None and updates is not None:
+        expected = np.array([step for step in range(first, updates + 1) if step % interval == 0 or step == updates])
     else:
         if not lists.valid.any():
             return "it is null in every row", None
         row = int(np.argmax(lists.valid))
         expected = np.array(lists.row(row))
-        odd = not len(expected) or expected[0] != first or (np.diff(expected) <= 0).any()
-        if odd or updates not in (None, expected[-1]):
+        invalid = not len(expected) or expected[0] != first or (np.diff(expected) <= 0).any()
+        if invalid or updates not in (None, expected[-1]):
             return f"{rows.label(row)}: {_steps_problem(expected.tolist(), None, first, updates)}", None
     wrong = lists.differs(expected)
     if not wrong.any():
@@ -161,17 +161,17 @@ def _planned_steps(rows: _Trajectories, name: str, every: int | None) -> tuple[s
     return f"{rows.first(wrong)}: {_steps_problem(steps, expected, first, updates)}", expected
 
 
-def _own_steps(rows: _Trajectories, name: str) -> tuple[str, np.ndarray | None]:
-    """The same for steps that may begin and end anywhere, but are those of all rows."""
+def _imported_steps(rows: _Trajectories, name: str) -> tuple[str, np.ndarray | None]:
+    """The same for imported runs: steps may begin and end anywhere, but must be the same in all rows."""
     lists = Lists.of(rows.table, name)
     if not lists.valid.any():
         return "it is null in every row", None
     row = int(np.argmax(lists.valid))
     steps, label = np.array(lists.row(row)), rows.label(row)
     if not len(steps) or (np.diff(steps) <= 0).any() or steps[0] < 0:
-        return f"{label}: its steps are none, below 0, or do not increase", None
+        return f"{label}: its steps are missing, below 0, or do not increase", None
     if rows.updates is not None and steps[-1] > rows.updates:
-        return f"{label}: its steps end at {steps[-1]}, the run has {rows.updates} updates", None
+        return f"{label}: its steps end at {steps[-1]}, but the run has {rows.updates} updates", None
     wrong = lists.differs(steps)
     return f"{rows.first(wrong)}: its steps are not those of {label}" if wrong.any() else "", steps
 
@@ -187,15 +187,15 @@ def _steps_problem(
         index = int(np.argmin(np.diff(steps) > 0))
         return f"its steps do not increase: {steps[index + 1]} comes after {steps[index]}"
     if updates is not None and steps[-1] != updates:
-        return f"its steps end at {steps[-1]}, the run has {updates} updates"
+        return f"its steps end at {steps[-1]}, but the run has {updates} updates"
     if expected is not None and len(steps) != len(expected):
-        return f"it has {len(steps)} steps, the settings make {len(expected)}"
-    others = sorted(set(steps) - set(expected.tolist())) if expected is not None else []
-    return f"step {some(others)} is not one that the settings measure at"
+        return f"it has {len(steps)} steps, but the settings give {len(expected)}"
+    unexpected = sorted(set(steps) - set(expected.tolist())) if expected is not None else []
+    return f"by the settings, step {some(unexpected)} is not measured"
 
 
-def _followed(rows: _Trajectories, metric: str) -> np.ndarray | None:
-    """`[rows]` whether a metric is followed for the row's test example; None if that cannot be said."""
+def _has_metric(rows: _Trajectories, metric: str) -> np.ndarray | None:
+    """`[rows]` whether the row's test example has a metric; None if unknown."""
     facts = rows.facts
     if metric in GRADIENT_COLUMNS:
         return np.ones(rows.table.num_rows, dtype=bool)
@@ -211,25 +211,25 @@ def _followed(rows: _Trajectories, metric: str) -> np.ndarray | None:
 
 
 def _values(rows: _Trajectories, name: str, steps: np.ndarray | None) -> Problems:
-    """Values where they should be, one for each step, finite, in the range of the metric."""
-    lists, followed, metric = Lists.of(rows.table, name), _followed(rows, name), rows.metrics.get(name)
-    if followed is not None:
-        for wrong, what in (
-            (followed & ~lists.valid, "there are no values"),
-            (~followed & lists.valid, "there are values, but this metric is not followed for it"),
+    """Checks that the right rows have values, one for each step, finite, and in the range of the metric."""
+    lists, has_metric, metric = Lists.of(rows.table, name), _has_metric(rows, name), rows.metrics.get(name)
+    if has_metric is not None:
+        for wrong, problem in (
+            (has_metric & ~lists.valid, "there are no values"),
+            (~has_metric & lists.valid, "there are values, but it does not have this metric"),
         ):
             if wrong.any():
-                yield Problem(name, f"{rows.first(wrong)}: {what}")
+                yield Problem(name, f"{rows.first(wrong)}: {problem}")
     if steps is not None:
         wrong = lists.valid & (lists.lengths != len(steps))
         if wrong.any():
             yield Problem(name, f"{rows.first(wrong)}: it has {lists.lengths[wrong][0]} values for {len(steps)} steps")
     finite = np.isfinite(lists.flat)
     outside = metric.outside(lists.flat) if metric else np.zeros_like(finite)
-    for wrong, what in ((~finite, "not a finite number"), (outside, f"not {metric.allowed if metric else ''}")):
+    for wrong, problem in ((~finite, "not a finite number"), (outside, f"not {metric.allowed if metric else ''}")):
         if wrong.any():
             indices = np.flatnonzero(wrong)
             row, position = lists.position(int(indices[0]))
             step = f"step {steps[position]}" if steps is not None and position < len(steps) else f"value {position}"
-            more = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
-            yield Problem(name, f"{rows.label(row)}, {step}: {lists.flat[indices[0]]:g} is {what}{more}")
+            suffix = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
+            yield Problem(name, f"{rows.label(row)}, {step}: {lists.flat[indices[0]]:g} is {problem}{suffix}")

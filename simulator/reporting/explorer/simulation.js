@@ -181,21 +181,21 @@ function markovTrajectory(model, schedule, factors, test, initial) {
 const FOREIGN = 0.25, ROUNDING = 1e-4;
 
 // Share of effects that holds before the first and after each update: 1 under the schedule trained on.
-function knownShare(model, relative) {
-  const known = [1];
+function scheduleMatch(model, relative) {
+  const match = [1];
   let differ = 0, sum = 0;
   relative.forEach((rate, step) => {
     const trained = step + 1 < model.tau.length ? model.tau[step + 1] - model.tau[step] : 0;
     differ += Math.abs(rate - trained);
     sum += trained;
     const share = (differ / Math.max(sum, 1.2e-38) - ROUNDING) / FOREIGN;
-    known.push(1 - Math.min(Math.max(share, 0), 1));
+    match.push(1 - Math.min(Math.max(share, 0), 1));
   });
-  return known;
+  return match;
 }
 
 function memorySchedule(model, rates, made) {
-  const { fadings, momenta, forgettings, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
+  const { fadeRates, momenta, curvatures, referenceRate } = model, steps = rates.length, last = model.tau[model.tau.length - 1];
   // Where no update is made nothing moves along the mean curve, but the run's schedule is no other one.
   const spent = rates.map((rate, step) => (made[step] ? rate : 0));
   const tau = [0];
@@ -203,30 +203,30 @@ function memorySchedule(model, rates, made) {
   let sum = 0;
   spent.forEach((rate) => tau.push(Math.fround((sum += Math.fround(rate / referenceRate)))));
   const relative = Float64Array.from(spent, (rate) => rate / referenceRate);
-  const strengths = new Float64Array(fadings.length * steps), pull = new Float64Array(momenta.length * forgettings.length * steps);
+  const strengths = new Float64Array(fadeRates.length * steps), pull = new Float64Array(momenta.length * curvatures.length * steps);
   for (let step = 0; step < steps; step++) {
-    fadings.forEach((fading, at) => {
-      strengths[at * steps + step] = relative[step] * Math.exp(-fading * Math.min(tau[step], last));
+    fadeRates.forEach((fadeRate, at) => {
+      strengths[at * steps + step] = relative[step] * Math.exp(-fadeRate * Math.min(tau[step], last));
     });
     momenta.forEach((momentum, of) => {
-      forgettings.forEach((forgetting, at) => {
-        pull[(of * forgettings.length + at) * steps + step] = pullOf(momentum, forgetting, relative[step]);
+      curvatures.forEach((curvature, at) => {
+        pull[(of * curvatures.length + at) * steps + step] = pullOf(momentum, curvature, relative[step]);
       });
     });
   }
   const places = tau.map((at) => placeOf(model.tau, at));
-  const known = knownShare(model, Float64Array.from(rates, (rate) => rate / referenceRate));
-  const shown = places.map((at, step) => along(model.shown, 1, 0, at) * known[step]);
+  const match = scheduleMatch(model, Float64Array.from(rates, (rate) => rate / referenceRate));
+  const shrinkage = places.map((at, step) => along(model.shrinkage, 1, 0, at) * match[step]);
   // Before the first update there is nothing but the first value.
   const begun = made.includes(true) ? made.indexOf(true) + 1 : Infinity;
-  return { relative: relative, strengths: strengths, pull: pull, places: places, shown: shown, begun: begun };
+  return { relative: relative, strengths: strengths, pull: pull, places: places, shrinkage: shrinkage, begun: begun };
 }
 
 function memoryTrajectory(model, schedule, factors, test, initial) {
   const effects = effectsOf(model, schedule, factors);
   const first = toLatent(model, initial[0]), limit = model.limit[test];
   const latent = schedule.places.map(
-    (at, step) => curveAt(model, test, first, at) + schedule.shown[step] * limited(effects[step], limit)
+    (at, step) => curveAt(model, test, first, at) + schedule.shrinkage[step] * limited(effects[step], limit)
   );
   const given = Math.min(model.firstStep, latent.length - 1);
   // The curve of an unseen example was predicted from its first value already.
@@ -238,16 +238,16 @@ function memoryTrajectory(model, schedule, factors, test, initial) {
 /** <w, [m_t, n_t]>: what all filters hold after each step. */
 function effectsOf(model, schedule, factors) {
   const steps = factors.length / model.filters, effects = new Float64Array(steps + 1);
-  const { decays, fadings, momenta, forgettings } = model, { made } = schedule;
+  const { decays, fadeRates, momenta, curvatures } = model, { made } = schedule;
   let from = 0;
   for (const decay of decays) {
-    for (let fading = 0; fading < fadings.length; fading++, from += steps) {
-      addMemory(effects, factors, from, decay, schedule.strengths, fading * steps, made);
+    for (let of = 0; of < fadeRates.length; of++, from += steps) {
+      addMemory(effects, factors, from, decay, schedule.strengths, of * steps, made);
     }
   }
   let at = 0;
   for (const momentum of momenta) {
-    for (let forgetting = 0; forgetting < forgettings.length; forgetting++, from += steps, at += steps) {
+    for (let curvature = 0; curvature < curvatures.length; curvature++, from += steps, at += steps) {
       addOptimiser(effects, factors, from, momentum, schedule.relative, schedule.pull, at, made);
     }
   }
@@ -264,9 +264,9 @@ function addMemory(effects, factors, from, decay, strengths, at, made) {
 }
 
 /** How strongly an optimiser pulls back what it has added up, as `optimiser_pull` in simulator/model/recurrence.py. */
-function pullOf(momentum, forgetting, rate) {
-  const most = (1 + momentum) / (1 - momentum), strength = forgetting * rate / most;
-  return forgetting * (strength > 1e-15 ? -Math.expm1(-strength) / strength : 1);
+function pullOf(momentum, curvature, rate) {
+  const most = (1 + momentum) / (1 - momentum), strength = curvature * rate / most;
+  return curvature * (strength > 1e-15 ? -Math.expm1(-strength) / strength : 1);
 }
 
 /** n: what an optimiser with momentum adds up, and its gradients undo. */

@@ -126,7 +126,7 @@ def test_a_card_of_windows_and_one_without_yaml_are_merged(collected_once: Path)
     merged = merge_card("# Mine\n", new)
     assert metadata(merged) == metadata(new) and merged.index("# Mine") < merged.index("# GPTDynamics")
     for broken in ("---\n[1\n---\n", "---\n- 1\n---\n"):
-        with pytest.raises(DataError, match="Mend it by hand"):
+        with pytest.raises(DataError, match="Correct it by hand"):
             merge_card(broken, new)
 
 

@@ -46,7 +46,7 @@ def test_a_folder_of_somebody_else_is_refused_before_any_work(
     before = contents(out)
     status, said, error = command("collect", "mini_sentiment_nano", "--runs", "1", "--out", out)
     assert (status, said) == (1, "") and error.count("\n") == 1
-    assert error.startswith(f"error: cannot write {out}: it holds other files (such as ")
+    assert error.startswith(f"error: cannot write {out}: it has other files (such as ")
     advice = "Name a new or empty folder with --output, or move those files elsewhere"
     assert f"and no GPTDynamics dataset. {advice}" in error
     for writer in (
@@ -55,7 +55,7 @@ def test_a_folder_of_somebody_else_is_refused_before_any_work(
         lambda: export_release(collected_once, out),
         lambda: Recording(out, "rte_tiny", [], []),
     ):
-        with pytest.raises(DataError, match=r"cannot write .*: it holds other files"):
+        with pytest.raises(DataError, match=r"cannot write .*: it has other files"):
             writer()
     assert contents(out) == before
 
@@ -110,7 +110,7 @@ def test_a_card_and_a_picture_of_the_user_in_our_folder_are_kept(collected: Path
 @pytest.mark.parametrize("card", [b"---\nconfigs: [\n---\n", b"\xff\xfe", b"---\n" + b"[" * 5000 + b"\n---\n"])
 def test_a_card_that_could_not_be_kept_is_refused_before_any_work(collected: Path, card: bytes) -> None:
     (collected / CARD).write_bytes(card)
-    with pytest.raises(DataError, match=r"README.md: .*Mend it"):
+    with pytest.raises(DataError, match=r"README.md: .*Correct it"):
         check_dataset_folder(collected)
 
 

@@ -136,14 +136,14 @@ def test_a_file_of_a_run_that_is_not_its_own_is_named(collected: Path, kind: str
         read_dynamics(collected, "rte_tiny", "loss")
     assert "\n" not in str(error.value)
     if damage == "another run":
-        assert "it is of run 0001" in str(error.value) and "not of run 0002" in str(error.value)
+        assert "it belongs to run 0001" in str(error.value) and "not to run 0002" in str(error.value)
 
 
 def test_another_configs_run_is_named(collected: Path) -> None:
     folder = DatasetFolder(collected)
     path = folder.run_row_path("rte_tiny", "0002")
     path.write_bytes(folder.run_row_path("webnlg_tiny", "0002").read_bytes())
-    with pytest.raises(DataError, match="it is of run 0002 of webnlg_tiny, not of run 0002 of rte_tiny"):
+    with pytest.raises(DataError, match="it belongs to run 0002 of webnlg_tiny, not to run 0002 of rte_tiny"):
         read_dynamics(collected, "rte_tiny", "loss")
 
 
@@ -154,9 +154,9 @@ def test_another_configs_run_is_named(collected: Path) -> None:
         ("step", lambda rows: [[-1, 0, 1] for _ in rows], "step has steps that do not rise from 0"),
         ("step", lambda rows: [*rows[:-1], [0, 1, 5]], "its test examples were measured at different steps"),
         ("step", lambda rows: [*rows[:-1], None], "step is null where loss is not"),
-        ("loss", lambda rows: [rows[0][:2], [*rows[1], 1.0], *rows[2:]], "loss has not one value for each step"),
-        ("test_id", lambda rows: [rows[1], *rows[1:]], "its test_id do not name a test example each"),
-        ("test_id", lambda rows: [None, *rows[1:]], "its test_id do not name a test example each"),
+        ("loss", lambda rows: [rows[0][:2], [*rows[1], 1.0], *rows[2:]], "loss must have a value for each step"),
+        ("test_id", lambda rows: [rows[1], *rows[1:]], "its test_id must be different numbers from 0 on"),
+        ("test_id", lambda rows: [None, *rows[1:]], "its test_id must be different numbers from 0 on"),
     ],
 )
 def test_columns_that_do_not_fit_each_other_are_named(collected: Path, column: str, change: Any, message: str) -> None:

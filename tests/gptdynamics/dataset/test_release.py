@@ -99,5 +99,5 @@ def test_texts_are_left_out_but_labels_and_sources_are_not(with_gradients: Path,
     there, copied = (read_dynamics(at, "rte_tiny", "loss") for at in (with_gradients, tmp_path / "copy"))
     np.testing.assert_array_equal(there.values, copied.values)
     assert all(example.withheld for example in copied.pool)
-    with pytest.raises(DataError, match="holds a dataset already"):
+    with pytest.raises(DataError, match="already has a dataset"):
         copy_without_texts(with_gradients, tmp_path / "copy")

@@ -168,7 +168,7 @@ def test_other_settings_than_the_plans_are_told(collected: Path, make_settings: 
 def test_a_folder_that_is_not_there_needs_a_plan(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such dataset folder"):
         folder_status(tmp_path / "nothing")
-    with pytest.raises(DataError, match="nothing was begun there"):
+    with pytest.raises(DataError, match="it has no configs"):
         folder_status(tmp_path)
     statuses = folder_status(tmp_path / "nothing", read_plan("paper"))
     assert sum(len(status.missing) for status in statuses) == 352
@@ -179,7 +179,7 @@ def test_counts_that_are_none_are_named(collected: Path, planned: dict[str, obje
     path = DatasetFolder(collected).manifest_path("rte_tiny")
     content = json.loads(path.read_text(encoding="utf-8")) | {"planned": planned}
     path.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(DataError, match=r"rte_tiny\.json: planned .* are no counts of runs"):
+    with pytest.raises(DataError, match=r"rte_tiny\.json: planned .* must be numbers of runs"):
         folder_status(collected)
 
 
@@ -195,7 +195,7 @@ def test_the_table_shows_runs_by_split_and_times(collected: Path, wanted: Plan) 
         "webnlg_other 0/1 - - - - - 1 - ?".split(),
     ]
     assert status_notes(folder_status(collected, wanted)) == [
-        "6 of 10 runs done; left: 20m of one worker, without configs of which no run is done yet (1)",
+        "6 of 10 runs done; left: 20m with one worker, without 1 configs that have no finished run yet",
         "rte_tiny: run 0006 diverged: loss is not finite",
     ]
 

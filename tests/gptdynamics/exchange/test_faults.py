@@ -44,7 +44,7 @@ KEPT: dict[str, tuple[Mutation, str]] = {
     "unordered steps": (lambda at: change(at / RTE.format(3) / FILES["loss"], points(lambda p: p[::-1])), "in order"),
     "steps without batch": (
         lambda at: change(at / RTE.format(3) / FILES["loss"], points(lambda p: [*p, {"step": STEPS + 1, "loss": 1.0}])),
-        "no batch is known of step 13",
+        "step 13 has no batch",
     ),
     "unknown test example": (
         lambda at: change(at / RTE.format(3) / FILES["loss"], lambda rows: [*rows, rows[0] | {"id": 99}]),
@@ -148,7 +148,7 @@ def test_a_run_that_diverged_is_recorded_as_failed(release: Path, tmp_path: Path
     imported = import_release(release, tmp_path / "dataset")
     reason = "loss of test example 0 is not finite at step 4"
     assert [str(each) for each in imported.findings] == [
-        f"{RTE.format(3)}: {reason}; the run is recorded as failed, without numbers"
+        f"{RTE.format(3)}: {reason}; the run is recorded as failed, without values"
     ]
     found = verify(tmp_path / "dataset")
     assert (found.faults, found.failed, found.missing) == ([], {"rte_410m/0002": reason}, {})
@@ -219,7 +219,7 @@ def test_a_folder_that_a_dataset_names_cannot_lead_outside(
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["origin"]["runs"]["0000"]["folder"] = folder
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(DataError, match="no path inside runs/"):
+    with pytest.raises(DataError, match="not a path inside runs/"):
         export_release(tmp_path / "dataset", tmp_path / "a" / "b")
     assert not (tmp_path / "evil").exists() and not (tmp_path / "a" / "evil").exists()
 

@@ -68,7 +68,7 @@ def test_steps_out_of_order_blank_lines_and_other_fields_are_noted(batches: Call
     found, notes = batches(BATCHES[1], b"", BATCHES[0] | {"loss": 0.1}, BATCHES[2])
     assert found == [[3, 1], [0, 2], [1, 0]]
     assert len(notes) == 2
-    assert "loss" in notes[0] and "put in order" in notes[1]
+    assert "loss" in notes[0] and "sorted" in notes[1]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_unordered_steps_repeated_examples_and_bad_lines_are_noted(metric: Calla
         "run/x: lines 4, 5, 11 are no JSON object; left out",
         "run/x: lines 6, 7, 8 and 5 more are no trajectory of a test example; left out",
         "run/x: test example 2 occurs more than once; one of them is kept",
-        "run/x: the steps of 1 trajectories are not in order; put in order",
+        "run/x: the steps of 1 trajectories are not in order; sorted",
     ]
 
 
@@ -220,8 +220,8 @@ def test_half_of_a_surrogate_pair_is_replaced_and_noted(tmp_path: Path) -> None:
     findings = Findings()
     (example,) = Release(tmp_path, findings).examples()["rte"].pool
     assert example.prompt == "a\ufffd"
-    what = "1 line has half of a surrogate pair"
-    assert findings == [Finding("sft_tasks/rte_0_1_train.json", what, "U+FFFD was put in its place")]
+    what = "1 line has an unpaired surrogate"
+    assert findings == [Finding("sft_tasks/rte_0_1_train.json", what, "it is replaced by U+FFFD")]
 
 
 def test_a_finding_is_one_line_whatever_a_file_is_called() -> None:

@@ -177,7 +177,7 @@ def test_nothing_is_overwritten(release: Path, tmp_path: Path, collected: Path) 
     with pytest.raises(DataError, match=r"0002\.parquet: it was imported with other values"):
         import_release(release, tmp_path / "first")
     import_release(release, tmp_path / "changed")
-    with pytest.raises(DataError, match="it is there already, with other content"):
+    with pytest.raises(DataError, match="it exists with other content"):
         export_release(tmp_path / "changed", tmp_path / "back")
     before = files(release)
     with pytest.raises(SettingsError, match="rte_tiny that were not imported"):

@@ -248,7 +248,7 @@ def test_what_cannot_be_given_is_refused() -> None:
     pool, tests = make_examples(2, 1), make_examples(2, 2)
     with pytest.raises(SettingsError, match="of memory are too little"):
         gradient_kernel(model, pool, tests, memory_limit=1000)
-    with pytest.raises(SettingsError, match="second moments: none of"):
+    with pytest.raises(SettingsError, match="second moments: there is none for"):
         gradient_kernel(model, pool, tests, second_moments={})
     with pytest.raises(SettingsError, match="no pool or no test examples"):
         gradient_kernel(model, [], tests)

@@ -72,7 +72,7 @@ def test_a_card_whose_yaml_is_broken_is_left_alone(hub: Hub, first: Path, second
     push(first, ID)
     hub.store.put("dataset", ID, {"README.md": b"---\nconfigs: [\n---\nmine\n"})
     before = hub.store.files("dataset", ID)
-    with pytest.raises(DataError, match=r"ada/dynamics: README.md: its YAML cannot be read .*Mend it by hand"):
+    with pytest.raises(DataError, match=r"ada/dynamics: README.md: its YAML cannot be read .*Correct it by hand"):
         push(second, ID)
     assert hub.store.files("dataset", ID) == before
 
@@ -84,7 +84,7 @@ def test_runs_made_with_other_settings_are_refused(hub: Hub, first: Path, second
     changed["settings"]["seed"] = 5
     manifest.write_text(json.dumps(changed))
     before = hub.store.files("dataset", ID)
-    with pytest.raises(SettingsError, match=r"holds rte_tiny made with other settings \(seed: 0 there, 5 here\)"):
+    with pytest.raises(SettingsError, match=r"has rte_tiny made with other settings \(seed: 0 there, 5 here\)"):
         push(second, ID)
     assert hub.store.files("dataset", ID) == before
 
@@ -96,7 +96,7 @@ def test_other_numbers_of_the_same_run_are_refused_unless_they_replace_it(hub: H
     losses = [[value * 2 for value in row] for row in table["loss"].to_pylist()]
     column = pa.array(losses, table.schema.field("loss").type)
     write_parquet(table.set_column(table.column_names.index("loss"), "loss", column), path)
-    with pytest.raises(SettingsError, match=r"has other numbers for rte_tiny/0001, .* or give --replace"):
+    with pytest.raises(SettingsError, match=r"has other values for rte_tiny/0001, .* or give --replace"):
         push(first, ID)
     assert push(first, ID, PushOptions(replace=True)).runs == ["rte_tiny/0001"]
     assert hub.store.files("dataset", ID)["data/rte_tiny/train-0001.parquet"] == path.read_bytes()
@@ -108,7 +108,7 @@ def test_other_examples_are_refused(hub: Hub, first: Path, second: Path) -> None
     table = read_parquet(path)
     prompts = pa.array(["another text", *table["prompt"].to_pylist()[1:]])
     write_parquet(table.set_column(table.column_names.index("prompt"), "prompt", prompts), path)
-    with pytest.raises(SettingsError, match=r"example 0 of data/rte_examples/pool.parquet is another one there"):
+    with pytest.raises(SettingsError, match=r"example 0 of data/rte_examples/pool.parquet differs there"):
         push(second, ID)
 
 

@@ -64,7 +64,7 @@ def test_private_branch_tag_and_dry_run(hub: Hub, first: Path, second: Path) -> 
     assert pushed.files == planned.files
     repository = hub.store.repositories["dataset", ID]
     assert repository.private and repository.tags == {"v1": pushed.sha}
-    with pytest.raises(SettingsError, match="has a tag 'v1' already"):
+    with pytest.raises(SettingsError, match="already has a tag 'v1'"):
         push(second, ID, PushOptions(tag="v1"))
     planned = push(second, ID, PushOptions(branch="more", dry_run=True))
     assert planned.runs == ["rte_tiny/0004", "rte_tiny/0005"] and "more" not in repository.branches
@@ -72,14 +72,14 @@ def test_private_branch_tag_and_dry_run(hub: Hub, first: Path, second: Path) -> 
     assert "data/rte_tiny/test-0004.parquet" in hub.store.files("dataset", ID, "more")
     assert "data/rte_tiny/test-0004.parquet" not in hub.store.files("dataset", ID)
     repository.private = False
-    with pytest.raises(SettingsError, match="is there, and public"):
+    with pytest.raises(SettingsError, match="exists and is public"):
         push(second, ID, PushOptions(private=True))
 
 
 def test_a_pull_request_of_somebody_else(hub: Hub, first: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     push(first, ID)
     as_user("ben", monkeypatch)
-    with pytest.raises(SettingsError, match=r"your token may not write there\. .*--create-pr"):
+    with pytest.raises(SettingsError, match=r"your token has no write access\. .*--create-pr"):
         push(second, ID)
     before = hub.store.files("dataset", ID)
     pushed = push(second, ID, PushOptions(create_pr=True))
@@ -95,9 +95,9 @@ def test_a_pull_request_of_somebody_else(hub: Hub, first: Path, second: Path, mo
         ("../up", "ada", "'../up' is not the name of a repository"),
         (ID, None, "ada/dynamics: no token. Run `hf auth login`, or set HF_TOKEN"),
         (ID, "nobody", "ada/dynamics: no valid token"),
-        (ID, "ben", "ada/dynamics: your token may not write there"),
-        ("cy/dynamics", "cy", "cy/dynamics: your token may not write there"),
-        ("ada/secret", "ben", "ada/secret: your token may not write there"),
+        (ID, "ben", "ada/dynamics: your token has no write access"),
+        ("cy/dynamics", "cy", "cy/dynamics: your token has no write access"),
+        ("ada/secret", "ben", "ada/secret: your token has no write access"),
         ("ada/other", "ada", "ada/other is not a GPTDynamics dataset"),
     ],
 )
@@ -145,7 +145,7 @@ def test_the_push_command(hub: Hub, first: Path, tmp_path: Path, command: Callab
     assert errors.startswith("note: rte_tiny: the base model tiny_model") and errors.count("\n") == 1
     assert errors.endswith("publish it with gptdynamics push-base, and collect with --base-model <owner>/<name>\n")
     assert "data/rte_tiny/train-0000.parquet\n" in output and "4 runs, 13 files, " in output
-    assert output.endswith("MiB would go to ada/dynamics (a new repository)\n")
+    assert output.endswith("MiB would be pushed to ada/dynamics (a new repository)\n")
     status, output, _ = command("push", str(first), ID, "--private", "--json", str(tmp_path / "pushed.json"))
     sha = json.loads((tmp_path / "pushed.json").read_text())["sha"]
     assert output.splitlines()[-1] == f"{hub.url}/datasets/ada/dynamics/commit/{sha}"

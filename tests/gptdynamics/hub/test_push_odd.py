@@ -123,7 +123,7 @@ def test_an_odd_card_is_one_line_and_stays(hub: Hub, collected: Path, card: byte
     push(collected, ID)
     hub.store.put("dataset", ID, {"README.md": card})
     (collected / "data/rte_tiny/train-0005.parquet").unlink()
-    with pytest.raises(DataError, match=rf"^{ID}: README.md: .*Mend it") as error:
+    with pytest.raises(DataError, match=rf"^{ID}: README.md: .*Correct it") as error:
         push(collected, ID)
     one_line(error.value)
     assert hub.store.files("dataset", ID)["README.md"] == card

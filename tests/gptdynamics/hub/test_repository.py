@@ -33,7 +33,7 @@ def test_two_that_push_at_once_lose_nothing(hub: Hub, first: Path, second: Path)
     files = hub.store.files("dataset", ID)
     assert sum(path.startswith("data/rte_tiny/") for path in files) == 6
     assert "| 4 / 1 / 1 / 0 |" in files["README.md"].decode()
-    assert waits == ["ada/dynamics: somebody else's commit came first"]
+    assert waits == ["ada/dynamics: another commit came first"]
 
 
 def test_two_processes_that_push_at_once_lose_nothing(hub: Hub, first: Path, second: Path, tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_two_processes_that_push_at_once_lose_nothing(hub: Hub, first: Path, sec
     files = hub.store.files("dataset", ID)
     assert sum(path.startswith("data/rte_tiny/") for path in files) == 6
     assert "| 4 / 1 / 1 / 0 |" in files["README.md"].decode()
-    assert sum("somebody else's commit came first; trying again" in each for each in said) == 1
+    assert sum("another commit came first; trying again" in each for each in said) == 1
 
 
 def test_what_comes_back_changed_is_told(hub: Hub, first: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_interrupted_push_leaves_the_old_state_and_goes_on(
     monkeypatch.setattr(repositories, "ATTEMPTS", 2)
     hub.faults.clear()
     hub.faults.add(Fault(COMMIT, times=2, status=500))
-    with pytest.raises(UnreachableError, match=r"answers 500, 2 times. What was uploaded is kept: run the same"):
+    with pytest.raises(UnreachableError, match=r"answers 500, 2 times. Uploaded files are kept: run the same"):
         push(second, ID)
     assert hub.store.files("dataset", ID) == before
     uploaded = hub.faults.asked("PUT /_objects")

@@ -203,7 +203,7 @@ def test_from_the_root_of_a_clone_nothing_need_be_imported(ask: Ask, tmp_path: P
 
 def test_a_folder_has_no_revisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPTDYNAMICS_DATASET", str(tmp_path))
-    with pytest.raises(SettingsError, match=r"is a folder, .*: it has no revision 'v1'"):
+    with pytest.raises(SettingsError, match=r"is a folder, .*, which has no revisions: leave out 'v1'"):
         source.source_of("rte_nano", "v1")
     assert source.source_of("rte_nano") == str(tmp_path)
 

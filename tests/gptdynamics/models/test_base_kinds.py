@@ -126,7 +126,7 @@ def test_an_adapter_without_some_of_its_weights_is_refused(base: Path, tmp_path:
     weights = load_file(adapter / "adapter_model.safetensors")
     some = sorted(weights)[1:]
     save_file({name: weights[name] for name in some}, adapter / "adapter_model.safetensors")
-    with pytest.raises(SettingsError, match=r"adapter_model.safetensors lacks weights .*: give the files"):
+    with pytest.raises(SettingsError, match=r"adapter_model.safetensors lacks weights .*: give two files"):
         load_base_model(str(adapter))
 
 
@@ -147,7 +147,7 @@ def test_an_adapter_on_itself_is_refused(base: Path, tmp_path: Path) -> None:
     adapter = save_adapter(base, tmp_path / "adapter")
     values = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(values | {"base_model_name_or_path": str(adapter)}))
-    with pytest.raises(SettingsError, match="names an adapter that is on itself: name the model below it"):
+    with pytest.raises(SettingsError, match="leads back to the adapter itself: name its base model there"):
         load_base_model(str(adapter))
 
 
@@ -182,12 +182,12 @@ def remove_tokenizer(folder: Path) -> None:
     [
         (lambda folder: change_config(folder, quantization_config={"quant_method": "gptq"}), r"quantised \(gptq\)"),
         (lambda folder: change_config(folder, quantization_config={"quant_method": "fp8"}), r"quantised \(fp8\)"),
-        (lambda folder: only(folder, "pytorch_model.bin"), "files of pickle are not opened"),
+        (lambda folder: only(folder, "pytorch_model.bin"), "pickle files are not opened"),
         (lambda folder: only(folder, "model-Q4_K_M.gguf"), "has weights as GGUF only"),
-        (point, "model.safetensors is a pointer of Git LFS"),
+        (point, "model.safetensors is a Git LFS pointer"),
         (remove_tokenizer, "it has no tokenizer that can be loaded"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"12345678abc"), "cannot load base model"),
-        (lambda folder: change_config(folder, model_type="t5"), "t5 is an encoder with a decoder"),
+        (lambda folder: change_config(folder, model_type="t5"), "t5 is an encoder-decoder"),
         (lambda folder: change_config(folder, num_hidden_layers=3), "of its weights are missing"),
     ],
 )
@@ -205,7 +205,7 @@ def test_a_token_without_embedding_is_named_where_it_occurs(base: Path) -> None:
     assert tokenize(Example(0, "a fine film", " positive", task="mini_sentiment")).scored
     with pytest.raises(
         DataError,
-        match=r"mini_sentiment example 1: its token '<user>' has id 320, the model has embeddings of 320 tokens only",
+        match=r"mini_sentiment example 1: its token '<user>' has id 320, but the model has only 320 embeddings",
     ):
         tokenize(Example(1, "<user> a fine film", " positive", task="mini_sentiment"))
     opened.tokenizer.eos_token = "<user>"

@@ -135,7 +135,7 @@ def test_every_family_is_measured_as_it_measures_itself_or_refused(kind: str, ex
     model = make_model(kind)
     assert model is not None
     if kind in REFUSED:
-        with pytest.raises(SettingsError, match=f"^{type(model).__name__}(:| is| takes) .*[.] Give a"):
+        with pytest.raises(SettingsError, match=f"^{type(model).__name__}(:| is| expects) .*[.] Give a"):
             logit_route(model)
         return
     copied = copy.deepcopy(model)

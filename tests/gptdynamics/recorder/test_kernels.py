@@ -129,7 +129,9 @@ def test_kernels_from_before_a_checkpoint_are_kept(
     )
     assert resumed.equals(whole)
     assert faults(tmp_path / "resumed") == []
-    with pytest.raises(SettingsError, match=r"recorded otherwise \(kernels: {'columns': 8, .*} then, None now\)"):
+    with pytest.raises(
+        SettingsError, match=r"recorded with other settings \(kernels: {'columns': 8, .*} then, None now\)"
+    ):
         train("other", False, checkpoint)
 
 
@@ -171,7 +173,7 @@ def test_a_pool_whose_tokens_are_not_known_has_no_kernel(
         ):
             loop.update([0, 1])
 
-    with pytest.raises(DataError, match="Give the pool rows input_ids and labels"):
+    with pytest.raises(DataError, match="Give the pool rows their own input_ids and labels"):
         record("unknown", False)
     record("known", True)
     # All examples are alike, so all products are.

@@ -145,7 +145,7 @@ def test_rates_of_any_optimiser_are_recorded_as_far_as_they_are_known(
     assert verify(tmp_path).faults == []
     wanted = {"adafactor": [1e-3] * 2, "tensor": [1e-3] * 2, "relative adafactor": [1e-2] * 2}.get(kind, [0.0] * 2)
     assert row_of(tmp_path)["learning_rate"] == pytest.approx(wanted)
-    warned = [each for each in caplog.messages if "does not say its learning rate" in each]
+    warned = [each for each in caplog.messages if "learning rate is unknown" in each]
     assert len(warned) == (kind in ("None", "missing"))
     assert ("unknown" in row_of(tmp_path)["hyperparameters"]) == bool(warned)
 
@@ -201,7 +201,7 @@ def test_a_recording_that_fails_leaves_the_training_alone(
     assert len(trainer.seen) == 6
     warned = [each for each in caplog.messages if "is not recorded" in each]
     assert len(warned) == 1
-    assert "The training goes on" in warned[0]
+    assert "The training continues" in warned[0]
     path = unfinished_path(tmp_path / "d", CONFIG, "0000")
     assert str(path) in warned[0]
     kept = read_partial(path)
@@ -245,7 +245,7 @@ def test_a_training_that_is_killed_loses_little(
     with caplog.at_level(logging.WARNING):
         DynamicsRecorder(tmp_path / "d", CONFIG, *rte).attach(again)
         again.train()
-    assert any("was begun by a training that did not end" in each for each in caplog.messages)
+    assert any("did not finish: its unfinished record" in each for each in caplog.messages)
     assert not path.exists()
     assert DatasetFolder(tmp_path / "d").finished(CONFIG) == ["0000"]
 
@@ -285,7 +285,7 @@ def test_a_smaller_batch_size_that_is_found_begins_a_new_record_or_says_that_it_
     assert max(done[first:]) <= 3
     if first:
         assert recorder.failure is not None
-        assert "auto_find_batch_size began training again after 2 updates" in recorder.failure
+        assert "auto_find_batch_size restarted training after 2 updates" in recorder.failure
         assert DatasetFolder(tmp_path / "d").finished(CONFIG) == []
         assert sum("is not recorded" in each for each in caplog.messages) == 1
     else:
@@ -300,7 +300,7 @@ def test_a_trainer_has_one_recorder_at_a_time(
     trainer = trainer_of()
     DynamicsRecorder(tmp_path / "d", CONFIG, *rte).attach(trainer)
     other = DynamicsRecorder(tmp_path / "d", CONFIG, *rte)
-    with pytest.raises(SettingsError, match="this trainer has a recorder already"):
+    with pytest.raises(SettingsError, match="this trainer already has a recorder"):
         other.attach(trainer)
     trainer.train()
     other.attach(trainer)

@@ -157,7 +157,9 @@ def test_pushing_recorded_runs_says_if_others_cannot_get_their_base_model(
         assert list(notes) == []
         return
     [note] = notes
-    assert note.startswith(f"{CONFIG}: the base model {tiny_model_folder.name} is a folder, which others cannot get")
+    assert note.startswith(
+        f"{CONFIG}: the base model {tiny_model_folder.name} is a local folder, which other users do not have"
+    )
     assert note.endswith('record with RecordSettings(base_model="<owner>/<name>")')
 
 
@@ -224,7 +226,7 @@ def test_what_a_block_is_told_must_be_so(
         pass
     with recorder:
         pass
-    assert recorder.failure == "there was no update"
+    assert recorder.failure == "the training made no update"
     with pytest.raises(SettingsError, match="a recorder records one run"), recorder:
         pass
 
@@ -252,7 +254,7 @@ def test_a_second_run_must_agree_with_the_first(
     refused("pool_size: 12 there, 11 now", pool=pool[:11], batches=[[0]])
     refused("example 0 has another text", error=DataError, pool=[pool[1], pool[0], *pool[2:]])
     refused(r"base_model: '.*tiny_model0' there, 'other' now", settings=RecordSettings(base_model="other"))
-    refused("has run 0000 of rte_tiny: name another run", run="0000")
+    refused("already has run 0000 of rte_tiny: give another name", run="0000")
     trained = Loop(tiny_model_folder, pool, 1)
     trained.update([0, 1])
     refused("does not start where run 0000 of rte_tiny did: the loss of test example", model=trained.model)
@@ -309,11 +311,11 @@ def test_verify_checks_recorded_runs_against_how_they_were_recorded(
 
     assert said() == ""
     write_parquet(changed(sound[0], "step", [0, 1, 4]), path)
-    assert "step 1 is not one that the settings measure at" in said()
+    assert "by the settings, step 1 is not measured" in said()
     write_parquet(sound[0].slice(1), path)
     assert "0 missing" in said()
     write_parquet(changed(sound[1], "temperature", 0.5), row)
-    assert "temperature: 0.5, where the manifest of rte_tiny says 0.2" in said()
+    assert "temperature: 0.5, but the manifest of rte_tiny says 0.2" in said()
     write_parquet(changed(sound[1], "hyperparameters", "[]"), row)
     assert "hyperparameters: not a JSON object" in said()
     manifest = folder.manifest_path(CONFIG)

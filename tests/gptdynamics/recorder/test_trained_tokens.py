@@ -170,7 +170,7 @@ def test_masks_of_test_rows_say_what_is_scored(tmp_path: Path) -> None:
     bare = [{name: value for name, value in row.items() if name != "completion_mask"} for row in given]
     refused(trainer, rows[:POOL], bare, tmp_path / "e", "test example 0: it has input_ids without labels")
     refused(
-        trainer, rows[:POOL], [given[0], rows[11]], tmp_path / "e", "test example 1: it has no input_ids, and others"
+        trainer, rows[:POOL], [given[0], rows[11]], tmp_path / "e", "test example 1: it has no input_ids, but other"
     )
 
 
@@ -182,7 +182,7 @@ def test_what_no_loss_can_be_measured_of_is_refused(tmp_path: Path) -> None:
         return {"input_ids": ids, "labels": [*ids[1:], -100]}
 
     trainer, _ = plain(other_labels, rows, tmp_path / "t", words)
-    refused(trainer, rows[:POOL], rows[POOL:], tmp_path / "d", r"label 1 is \d+, where its input_ids have \d+")
+    refused(trainer, rows[:POOL], rows[POOL:], tmp_path / "d", r"label 1 is \d+, but its input id is \d+")
     trainer, _ = plain(
         joined, rows, tmp_path / "t", words, lambda rows: {"input_ids": torch.tensor([rows[0]["input_ids"]])}
     )
@@ -195,7 +195,11 @@ def test_what_no_loss_can_be_measured_of_is_refused(tmp_path: Path) -> None:
 
     trainer, _ = plain(joined, rows, tmp_path / "t", words, two_only)
     refused(
-        trainer, rows[:POOL], rows[POOL:], tmp_path / "d", r"makes no batch of this row alone \(RuntimeError: two\)"
+        trainer,
+        rows[:POOL],
+        rows[POOL:],
+        tmp_path / "d",
+        r"cannot make a batch of this row alone \(RuntimeError: two\)",
     )
     trainer = sft(rows, tmp_path / "t", words, packing=True, max_length=64)
     refused(trainer, rows[:POOL], rows[POOL:], tmp_path / "d", "packing puts several examples.*Set packing=False")

@@ -179,12 +179,12 @@ def test_resuming_goes_on_with_the_recording(
     for path in ("run_path", "run_row_path"):
         one, other = (read_parquet(getattr(folder, path)("webnlg_tiny", "0000")) for folder in (whole, parts))
         assert one.equals(other)
-    with pytest.raises(SettingsError, match=r"recorded otherwise .*eval_every: 2 then, 1 now"):
+    with pytest.raises(SettingsError, match=r"recorded with other settings .*eval_every: 2 then, 1 now"):
         trainer = trainer_of(pool, **long, **saving)
         DynamicsRecorder(tmp_path / "other", "webnlg_tiny", pool, test).attach(trainer)
         trainer.train(resume_from_checkpoint=str(tmp_path / "t" / "checkpoint-2"))
     (tmp_path / "t" / "checkpoint-2" / "gptdynamics_recording.safetensors").unlink()
-    with pytest.raises(SettingsError, match="no recording of the 2 updates before it"):
+    with pytest.raises(SettingsError, match="no record of the 2 updates before it"):
         record("third", **saving).train(resume_from_checkpoint=str(tmp_path / "t" / "checkpoint-2"))
     assert not (tmp_path / "third").exists()
 
@@ -241,7 +241,7 @@ def test_an_early_end_is_measured_whatever_the_distance(
     assert faults(tmp_path / "d") == []
     longer = trainer_of(rte[0], num_train_epochs=3)
     DynamicsRecorder(tmp_path / "d", CONFIG, *rte, settings=RecordSettings(eval_every=4)).attach(longer)
-    with pytest.raises(SettingsError, match="have 5 updates, and this training will have 9"):
+    with pytest.raises(SettingsError, match="have 5 updates, but this training has 9"):
         longer.train()
     shorter = trainer_of(rte[0], max_steps=5, callbacks=[StopAt(3)])
     recorder = DynamicsRecorder(tmp_path / "d", CONFIG, *rte, settings=RecordSettings(eval_every=4))
@@ -256,7 +256,7 @@ def test_a_recorder_is_for_one_trainer(rte: Examples, trainer_of: Callable[..., 
     trainer = trainer_of(rte[0], callbacks=[recorder])
     recorder.attach(trainer)
     assert trainer.callback_handler.callbacks.count(recorder) == 1
-    with pytest.raises(SettingsError, match="attached to a trainer already"):
+    with pytest.raises(SettingsError, match="already attached to a trainer"):
         recorder.attach(trainer)
 
 

@@ -243,7 +243,7 @@ def test_a_run_that_was_written_down_is_made_again_without_the_dataset(
     # Where the texts are at hand, the same kernel is found in the cache.
     assert estimate_reference_kernels(reference, pool, test, KERNEL, rate=1e9).pool == 0
     np.testing.assert_allclose(found.values, read_products(dataset, config, "0000").values, rtol=1e-4, atol=1e-4)
-    with pytest.raises(NotRepeatableError, match=r"cannot be made again: .*no such file.*collect --kernels"):
+    with pytest.raises(NotRepeatableError, match=r"cannot be repeated: .*no such file.*collect --kernels"):
         reference_kernels(ReferenceRun.from_dict(json.loads(text), rows_folder / "none"), pool, test, KERNEL)
 
 
@@ -258,7 +258,7 @@ def test_texts_that_a_release_leaves_out_come_from_the_rows(
     found = reference_kernels(reference, pool, test, KERNEL, on_note=notes)
     assert notes == []
     np.testing.assert_allclose(found.values, read_products(dataset, config, "0000").values, rtol=1e-4, atol=1e-4)
-    with pytest.raises(DataError, match=r"has no texts to take gradients of.*restore_texts"):
+    with pytest.raises(DataError, match=r"has no texts, which gradients need.*restore_texts"):
         reference_kernels(reference, [replace(pool[0], prompt="", references=())], test, KERNEL)
 
 
@@ -271,7 +271,7 @@ def test_rows_that_cannot_be_had_for_the_comparison_are_said(dataset: Path, rows
     for _ in range(2):
         notes = Notes()
         reference_kernels(carried, pool[:2], test[:2], KERNEL, on_note=notes)
-        assert len(notes) == 1 and "without a comparison with what it recorded" in notes[0]
+        assert len(notes) == 1 and "could not be compared with its recorded losses" in notes[0]
 
 
 def changed_losses(reference: ReferenceRun, index: int, by: float) -> ReferenceRun:
@@ -287,7 +287,10 @@ def test_a_run_that_comes_out_differently_is_said_in_one_line(dataset: Path, row
         notes = Notes()
         reference_kernels(changed_losses(reference, 3, 0.5), pool[:2], test[:2], KERNEL, on_note=notes)
         assert len(notes) == 1 and "\n" not in notes[0]
-        assert "run 0000 of rte_tiny, made again, has other losses than it recorded: 0.5 apart at step 3" in notes[0]
+        assert (
+            "run 0000 of rte_tiny, repeated, differs from the recorded run: its losses at step 3 are 0.5 from"
+            in notes[0]
+        )
 
 
 def test_another_tokenizer_is_refused(
@@ -303,7 +306,7 @@ def test_another_tokenizer_is_refused(
     reference = ReferenceRun.of(dataset, "rte_tiny", "0000")
     reference = replace(reference, settings=replace(reference.settings, base_model=str(other)))
     pool, test = examples_of(reference.settings, rows_folder)
-    with pytest.raises(NotRepeatableError, match=r"before its first update.*tokenizer.*collect --kernels") as raised:
+    with pytest.raises(NotRepeatableError, match=r"before the first update.*tokenizer.*collect --kernels") as raised:
         reference_kernels(reference, pool, test, KERNEL)
     assert "\n" not in str(raised.value)
 
@@ -312,7 +315,8 @@ def test_another_base_model_is_refused(dataset: Path, rows_folder: Path) -> None
     reference = replace(ReferenceRun.of(dataset, "rte_tiny", "0000"), base_revision="0123")
     pool, test = examples_of(reference.settings, rows_folder)
     with pytest.raises(
-        NotRepeatableError, match=r"run 0000 of rte_tiny started from \S+ 0123, here it is \w{12}: .*or"
+        NotRepeatableError,
+        match=r"run 0000 of rte_tiny cannot be repeated: it started from \S+ 0123, but here that is \w{12}\. .*or",
     ):
         reference_kernels(reference, pool, test, KERNEL)
 
@@ -321,7 +325,7 @@ def test_runs_that_were_recorded_or_imported_are_refused(dataset: Path, tmp_path
     shutil.copytree(dataset, tmp_path / "copy")
     path = tmp_path / "copy/manifests/rte_tiny.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    for part, reason in (("recording", "was recorded in a training"), ("origin", "was imported")):
+    for part, reason in (("recording", "was recorded from a training"), ("origin", "was imported")):
         path.write_text(json.dumps(manifest | {"settings": {}, part: {}}), encoding="utf-8")
         with pytest.raises(NotRepeatableError, match=rf"{reason}.*collect --kernels.*--dynamics memory"):
             ReferenceRun.of(tmp_path / "copy", "rte_tiny", "0000")
@@ -336,9 +340,9 @@ def test_what_cannot_be_asked_for_is_refused(dataset: Path, rows_folder: Path) -
     reference = ReferenceRun.of(dataset, "rte_tiny", "0000")
     pool, test = examples_of(reference.settings, rows_folder)
     for steps in ([], [-1], [5]):
-        with pytest.raises(SettingsError, match="at steps from 0 to 4"):
+        with pytest.raises(SettingsError, match="must be from 0 to 4"):
             reference_kernels(reference, pool, test, KERNEL, steps=steps)
-    with pytest.raises(DataError, match="no test examples"):
+    with pytest.raises(DataError, match="kernels need test examples"):
         reference_kernels(reference, pool, [], KERNEL)
 
 
@@ -356,5 +360,5 @@ def test_what_cannot_be_asked_for_is_refused(dataset: Path, rows_folder: Path) -
 def test_a_damaged_account_is_refused(dataset: Path, change: Callable[[dict[str, Any]], object]) -> None:
     values = ReferenceRun.of(dataset, "rte_tiny", "0000").to_dict()
     change(values)
-    with pytest.raises(DataError, match="account of a reference run is damaged"):
+    with pytest.raises(DataError, match="stored reference run is damaged"):
         ReferenceRun.from_dict(values)

@@ -106,7 +106,7 @@ def test_references_and_metrics_of_a_generation_task(tmp_path: Path) -> None:
         (TICKETS.replace('target = " {label}"', ""), "lacks target"),
         (TICKETS.replace("{text}", "{text.__class__}"), "{text.__class__} must be the name of a field"),
         (TICKETS.replace("{text}", "{text:>9999999999}"), "must be the name of a field"),
-        (TICKETS.replace("{text}", "{text"), "write a brace of the text twice"),
+        (TICKETS.replace("{text}", "{text"), "write literal braces as"),
         (
             TICKETS.replace('[" urgent", " later"]', '[" urgent"]'),
             "must be different from each other",
@@ -147,7 +147,7 @@ def test_of_a_python_task_the_labels_are_kept_and_its_code_is_asked_for(
     )
     assert read_dynamics(folder, "tickets_tiny", "accuracy").values.shape == (1, 3, 5)
     assert verify(folder).faults == []
-    with pytest.raises(DataError, match="Name its file with --task-file"):
+    with pytest.raises(DataError, match="Name the task's file with --task-file"):
         collect_tickets("", runs=2)
     # The same task in TOML is no other task: then its templates are kept, too.
     collect_tickets(TICKETS, runs=2)
@@ -156,7 +156,7 @@ def test_of_a_python_task_the_labels_are_kept_and_its_code_is_asked_for(
 
 def test_another_task_of_the_same_name_is_refused(collect_tickets: Callable[..., Path]) -> None:
     collect_tickets(TICKETS)
-    with pytest.raises(SettingsError, match=r"keeps another task tickets \(prompt: .*\)"):
+    with pytest.raises(SettingsError, match=r"declares another task tickets \(prompt: .*\)"):
         collect_tickets(TICKETS.replace("Ticket:", "Mail:"), "other.toml", runs=2)
 
 
@@ -164,8 +164,8 @@ def test_another_task_of_the_same_name_is_refused(collect_tickets: Callable[...,
     ("name", "text", "what"),
     [
         ("tickets.toml", "name = 1", "name = 1 must be a text"),
-        ("tickets.toml", TICKETS.replace('"tickets"', '"other"'), "name = 'other' is not that of the file"),
-        ("sst2.toml", TICKETS.replace('"tickets"', '"sst2"'), "the package has a task sst2 itself"),
+        ("tickets.toml", TICKETS.replace('"tickets"', '"other"'), "name = 'other' must be the name of the file"),
+        ("sst2.toml", TICKETS.replace('"tickets"', '"sst2"'), "the package already has a task sst2"),
         ("tickets.py", PYTHON, "not named <task>.toml"),
     ],
 )
@@ -213,5 +213,5 @@ def test_a_kept_task_goes_to_the_hub_and_comes_back(
     assert read_dynamics("ada/tickets", "tickets_tiny").runs == ["0000"]
     assert get_single_task("tickets").labels == (" urgent", " later")
     other = collect_tickets(TICKETS.replace('" later"]', '" later", " never"]'), "other.toml", out="other")
-    with pytest.raises(SettingsError, match=r"holds another task tickets \(labels: .* here\)"):
+    with pytest.raises(SettingsError, match=r"has another task tickets \(labels: .* here\)"):
         push(other, "ada/tickets")

@@ -84,7 +84,7 @@ def test_recorded_templates_make_the_prompts(rows: Path) -> None:
 
 
 def test_a_part_with_too_few_rows_is_named(rows: Path) -> None:
-    with pytest.raises(DataError, match=f"task rte has {MADE} train rows, {MADE + 1} are asked for"):
+    with pytest.raises(DataError, match=f"task rte has {MADE} train rows, but {MADE + 1} are needed"):
         load_examples(get_task("flan"), "pool", MADE + 1, rows)
 
 
@@ -106,9 +106,9 @@ def test_a_mixture_is_no_single_task() -> None:
     ("parts", "followed", "message"),
     [
         ([], ["rte"], "needs tasks to train on"),
-        (["rte"], [], "tasks to follow"),
+        (["rte"], [], "tasks to measure"),
         (["rte", "rte"], ["rte"], "has rte twice"),
-        (["rte"], ["sst2"], "follows sst2 without training on it"),
+        (["rte"], ["sst2"], "measures sst2 without training on it"),
     ],
 )
 def test_a_mixture_without_sense_is_refused(parts: list[str], followed: list[str], message: str) -> None:
@@ -137,7 +137,7 @@ def test_the_real_pool_is_200_rows_of_each_task() -> None:
 
 @real_rows
 def test_more_rows_than_a_part_has_are_refused() -> None:
-    with pytest.raises(DataError, match="task rte has 277 eval rows, 278 are asked for"):
+    with pytest.raises(DataError, match="task rte has 277 eval rows, but 278 are needed"):
         load_examples(get_task("flan"), "test", 278, SHARED_TASKS)
-    with pytest.raises(DataError, match="task cnn_dm has 500 train rows, 501 are asked for"):
+    with pytest.raises(DataError, match="task cnn_dm has 500 train rows, but 501 are needed"):
         load_examples(get_task("flan"), "pool", 501, SHARED_TASKS)

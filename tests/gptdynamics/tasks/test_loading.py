@@ -96,7 +96,7 @@ def test_a_line_that_is_not_utf_8_is_refused_by_file_and_line(tmp_path: Path) ->
 
 def test_too_few_rows_are_refused_with_both_counts(tmp_path: Path) -> None:
     write_lines(tmp_path, "rte", [RTE_ROW] * 3)
-    with pytest.raises(DataError, match="task rte has 3 eval rows, 4 are asked for"):
+    with pytest.raises(DataError, match="task rte has 3 eval rows, but 4 are needed"):
         load_examples(get_task("rte"), "test", 4, tmp_path)
 
 
@@ -203,7 +203,7 @@ def test_no_more_rows_of_the_hub_are_read_than_are_asked_for(monkeypatch: pytest
     hub_has(monkeypatch, [GLUE_ROW, GLUE_ROW, GLUE_ROW | {"label": -1}])
     assert len(load_examples(get_task("rte"), "pool", 2)) == 2
     hub_has(monkeypatch, [GLUE_ROW] * 2)
-    with pytest.raises(DataError, match="task rte has 2 train rows, 3 are asked for"):
+    with pytest.raises(DataError, match="task rte has 2 train rows, but 3 are needed"):
         load_examples(get_task("rte"), "pool", 3)
 
 
@@ -391,7 +391,7 @@ def test_datasets_reads_a_repository_laid_out_as_on_the_hub(
         write_lines(tmp_path, task, [HUB_ROWS[task][1]], split)
         (local,) = load_examples(get_task(task), part, 1, tmp_path)
         assert (there.prompt, there.target, there.references) == (local.prompt, local.target, local.references)
-        with pytest.raises(DataError, match=f"task {task} has 1 {split} rows, 2 are asked for"):
+        with pytest.raises(DataError, match=f"task {task} has 1 {split} rows, but 2 are needed"):
             load_examples(get_task(task), part, 2)
 
 

@@ -179,11 +179,11 @@ def test_fields_may_be_numbers() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"plain": "{txt}\nWords:"}, "count makes no example of this row .KeyError: 'txt'."),
+        ({"plain": "{txt}\nWords:"}, "count cannot make an example of this row .KeyError: 'txt'."),
         ({"prompt": lambda self, row: " "}, "prompt ' ' must be a text that is not empty"),
         ({"target": lambda self, row: " "}, "target ' ' must be a text that is not empty"),
         ({"target": lambda self, row: " " + row["n"]}, "KeyError: 'n'"),
-        ({"references": lambda self, row: []}, "has no references to score generated text against"),
+        ({"references": lambda self, row: []}, "no references to score generated text against"),
     ],
 )
 def test_what_a_class_makes_of_a_row_is_checked(changes: dict[str, Any], message: str) -> None:
@@ -222,7 +222,7 @@ def test_every_real_row_loads(name: str, counts: tuple[int, int]) -> None:
             assert {each.target for each in examples} == set(task.labels)
         else:
             assert all(each.target == f" {each.references[0]}" for each in examples)
-        with pytest.raises(DataError, match=f"task {name} has {count} .* rows, {count + 1} are asked for"):
+        with pytest.raises(DataError, match=f"task {name} has {count} .* rows, but {count + 1} are needed"):
             load_examples(task, part, count + 1, SHARED_TASKS)
 
 

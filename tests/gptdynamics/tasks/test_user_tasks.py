@@ -178,7 +178,7 @@ def test_other_processes_know_the_tasks(tmp_path: Path) -> None:
         (TICKETS.replace('{"text": str, "team": str}', '("text", "team")'), "must name fields with their types"),
         (TICKETS.replace("plain =", "other ="), "SupportTickets lacks plain"),
         (TICKETS.replace("def target", "def goal"), "SupportTickets lacks target"),
-        (TICKETS.replace("{text}", "{text"), "template .* write a brace of the text twice"),
+        (TICKETS.replace("{text}", "{text"), "template .* write literal braces as"),
         (TICKETS.replace('" sales"', '" "'), "' ' must be a text that is not empty"),
         (TICKETS.replace('" sales"', "3"), "3 must be a text that is not empty"),
         (TICKETS.replace('(" sales", " support")', '(" sales")'), "labels must be a tuple of str"),
@@ -202,7 +202,7 @@ def test_other_processes_know_the_tasks(tmp_path: Path) -> None:
         (TICKETS + "    hub = 'owner/name'\n", "hub = 'owner/name' must be a gptdynamics.tasks.HubSource"),
         (
             TICKETS + "    from gptdynamics.tasks import HubSource\n    hub = HubSource('a/b', None, 'train', 'mit')\n",
-            "hub: splits = 'train' must say what is train and what is eval",
+            "hub: splits = 'train' must be a dict with the keys 'train' and 'eval'",
         ),
         (TICKETS + "    def __init__(self, size):\n        pass\n", "cannot be imported: TypeError"),
     ],
@@ -220,9 +220,9 @@ def test_a_faulty_task_file_is_refused_in_one_line_and_not_kept(tmp_path: Path, 
 def test_a_missing_file_and_one_of_another_kind_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.py: no such task file"):
         add_task_file(tmp_path / "none.py")
-    with pytest.raises(SettingsError, match=r"mine\.txt: a task file is a Python file"):
+    with pytest.raises(SettingsError, match=r"mine\.txt: a task file must be a Python file"):
         add_task_file(task_file(tmp_path, TICKETS, "mine.txt"))
-    with pytest.raises(SettingsError, match="between files: rename this one or its folder"):
+    with pytest.raises(SettingsError, match="Rename the file or its folder"):
         add_task_file(task_file(tmp_path / f"a{os.pathsep}b", TICKETS))
 
 

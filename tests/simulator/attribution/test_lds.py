@@ -27,14 +27,14 @@ def test_correlations_are_scipys() -> None:
 
 def test_of_several_steps_it_is_the_mean_over_those_where_it_is_defined() -> None:
     rng = np.random.default_rng(5)
-    truth = rng.normal(size=(12, 3, 4))
+    truth = rng.normal(size=(12, 4, 3))
     predicted = truth + rng.normal(size=truth.shape)
-    predicted[:, 0, 1] = 0.5
-    each = np.stack([rank_correlations(predicted[:, step], truth[:, step]) for step in range(3)])
+    predicted[:, 1, 0] = 0.5
+    each = np.stack([rank_correlations(predicted[..., step], truth[..., step]) for step in range(3)])
     found = lds(predicted, truth)
     assert found.value == pytest.approx(np.nanmean(each, axis=0).mean())
     assert found.examples == 4
-    assert lds(predicted[:, 1:2], truth[:, 1:2]) == lds(predicted[:, 1], truth[:, 1])
+    assert lds(predicted[..., 1:2], truth[..., 1:2]) == lds(predicted[..., 1], truth[..., 1])
 
 
 def test_what_never_moves_is_left_out() -> None:
@@ -75,11 +75,11 @@ def test_only_retrainings_of_the_same_run_are_ranked_together() -> None:
 
 def test_each_step_is_scored_by_itself() -> None:
     rng = np.random.default_rng(5)
-    truth, predicted = rng.normal(size=(2, 10, 3, 4))
-    truth[:, 0] = truth[0, 0]
+    truth, predicted = rng.normal(size=(2, 10, 4, 3))
+    truth[..., 0] = truth[0, 0, 0]
     found = lds_by_step(predicted, truth)
     assert found[0].value is None
-    assert found[1:] == [lds(predicted[:, step], truth[:, step]) for step in (1, 2)]
+    assert found[1:] == [lds(predicted[..., step], truth[..., step]) for step in (1, 2)]
 
 
 def test_a_difference_is_of_the_same_resamples() -> None:

@@ -225,7 +225,9 @@ def test_a_base_model_that_others_cannot_get_is_told(hub: Hub, trained: Path) ->
     model.save_pretrained(trained)
     notes: list[str] = []
     push_simulator(trained, ID, on_note=notes.append)
-    assert notes[0].startswith("the base model /home/ada/my|model is a folder, which others cannot get: publish it")
+    assert notes[0].startswith(
+        "the base model /home/ada/my|model is a local folder, which other users do not have: publish it"
+    )
     assert notes[1].startswith("the card has no picture of held-out runs: ")
     card = hub.store.files("model", ID)["README.md"].decode()
     check_whole(card, HEADINGS)
@@ -260,7 +262,7 @@ def test_what_somebody_wrote_into_the_card_is_kept(hub: Hub, trained: Path, tmp_
     assert "model-index" not in again and "## Held-out runs" not in again and "A word before." in again
     hub.store.put("model", ID, {"README.md": b"---\ntags: [\n---\nmine\n"})
     before = hub.store.files("model", ID)
-    with pytest.raises(DataError, match=r"ada/rte: README.md: its YAML cannot be read .*Mend it by hand"):
+    with pytest.raises(DataError, match=r"ada/rte: README.md: its YAML cannot be read .*Correct it by hand"):
         push_simulator(trained, ID)
     assert hub.store.files("model", ID) == before
 
@@ -289,8 +291,8 @@ def test_what_may_not_be_changes_nothing(
     messages = {
         "nothing": r"no simulator that gptfluence train has saved",
         "evaluation": r"has no figures of .*model\. Run gptfluence evaluate",
-        "other kind": r"ada/gpt holds a model of another kind \(gpt_neox, not gptfluence\)",
-        "reader": r"ada/gpt: your token may not write there",
+        "other kind": r"ada/gpt has a model of another kind \(gpt_neox, not gptfluence\)",
+        "reader": r"ada/gpt: your token has no write access",
     }
     with pytest.raises(GPTDynamicsError, match=messages[what]):
         push_simulator(source, "ada/gpt", evaluation=rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gptdynamics.dataset import read_dynamics
 from simulator.cli import main
 from simulator.settings.use_cases import MISLABEL_TITLES
 from tests.accessibility import page_faults
@@ -76,7 +78,8 @@ def test_a_dataset_that_the_simulator_was_trained_on_need_not_be_named(
 
 
 def test_mislabel_searches_the_pool_of_a_config(gptfluence: Command, collected: str, tmp_path: Path) -> None:
-    asked = ("mislabel", collected, "--config", CONFIG, "--runs", 6, "--workers", 1, "--output", tmp_path / "found")
+    # It has one config, so that need not be said.
+    asked = ("mislabel", collected, "--runs", 6, "--workers", 1, "--output", tmp_path / "found")
     status, out, err = gptfluence(*asked)
     assert status == 0, err
     said = "mini_sentiment: 20 rows are searched (--pool) with 6 runs (--runs) on 10 of them each: 6 updates (batch 3, "
@@ -89,7 +92,14 @@ def test_simulate_a_run_and_a_file(gptfluence: Command, memory: str, collected: 
     recorded, own = tmp_path / "recorded.json", tmp_path / "own.json"
     status, out, err = gptfluence("simulate", memory, "--dataset", collected, "--run", "0004", "--json", recorded)
     assert status == 0, err
-    assert "simulated loss" in out and "mean, measured" in out
+    found, fact = json.loads(recorded.read_text()), read_dynamics(collected, CONFIG).take([4])
+    np.testing.assert_array_equal(np.array(found["measured"]), fact.values[0].T)
+    assert found["measured_step"] == fact.step.tolist()
+    # Each line of predicted values has one of measured values below: the mean and 6 test examples.
+    lines = [re.findall(r"[\w.]+", line) for line in out.splitlines()]
+    measured = [line[1:] for line in lines if line[:1] == ["measured"]]
+    assert len(measured) == 7 and measured[0][-1] == f"{fact.values[0, -1].mean():.3f}"
+    assert [line[-1] for line in measured[1:]] == [f"{value:.3f}" for value in fact.values[0, -1]]
     batches = tmp_path / "curriculum.json"
     batches.write_text(json.dumps([[0, 1, 2]] * 8))
     status, out, err = gptfluence("simulate", memory, "--curriculum", batches, "--interval", "0.5", "--json", own)
@@ -164,7 +174,8 @@ def test_mislabel_lists_suspects_of_rows_as_they_are(gptfluence: Command, small:
     with (tmp_path / "found" / "suspects.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 17)]
-    scores = [float(row["ridge_left_out"]) for row in rows]
+    assert "Ordered by mean_rank (given labels predicted from other rows: ridge on texts " in " ".join(out.split())
+    scores = [float(row["mean_rank"]) for row in rows]
     assert scores == sorted(scores, reverse=True) and "flipped" not in rows[0]
     lines = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     assert {json.loads(line)["id"] for line in lines} == set(range(16))
@@ -181,11 +192,12 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     record = json.loads((tmp_path / "found" / "mislabel.json").read_text())
     assert page_faults(tmp_path / "found" / "mislabel.html") == []
     rows = {row["method"]: row for row in record["rows"]}
-    assert set(rows) == set(MISLABEL_TITLES)
+    # Kernels are of recorded runs.
+    assert set(rows) == set(MISLABEL_TITLES) - {"kernel_harm"}
     assert set(rows["memory_left_out"]["accuracy"]) == {"0.0", "0.1", "0.2", "0.5"}
     # Nothing corrected is the same training for every ranking.
     assert len({tuple(rows[name]["accuracy"]["0.0"]) for name in rows if "accuracy" in rows[name]}) == 1
-    assert {name for name in rows if "accuracy" not in rows[name]} == {"measured_left_out"}
+    assert {name for name in rows if "accuracy" not in rows[name]} == {"measured_left_out", "mean_rank"}
     # The bars of the second plot are what seeds differ by.
     drawn = {series["label"]: series["spread"] for series in record["figures"][0]["panels"][1]["series"]}
     np.testing.assert_allclose(

@@ -24,11 +24,12 @@ from simulator.use_cases.mislabel_retraining import bucketed_curriculum, correct
 from simulator.use_cases.mislabel_scores import (
     RIDGE,
     SelfInfluence,
-    left_out_loss,
+    left_out_mean,
     ridge_left_out,
     self_alpha,
     squared_lengths,
 )
+from simulator.use_cases.mislabel_signals import Order
 
 POOL, RUNS, STEPS = 20, 10, 6
 
@@ -50,7 +51,7 @@ def test_planted_mislabels_are_ranked_first(make_dynamics: Callable[..., Dynamic
             loss[batch] -= 0.5
             values[run, step] = loss
     runs = make_dynamics(curricula, values, POOL)
-    score = left_out_loss(runs, runs.values)
+    score = left_out_mean(runs, runs.values)
     assert set(np.argsort(-score)[:6].tolist()) == wrong
     for at in range(POOL):
         without = [run for run in range(RUNS) if at not in {key for batch in curricula[run] for key in batch}]
@@ -156,8 +157,9 @@ def test_suspects_show_themselves(tmp_path: Path) -> None:
     pool = load_examples(get_task("mini_sentiment"), "pool", 30)
     pool[7] = replace(pool[7], prompt="<script>alert(1)</script> \u202e")
     scores = {"ridge_left_out": np.arange(30.0) % 11, "memory_left_out": np.zeros(30)}
-    found = Mislabels(MislabelSettings("mini_sentiment", tmp_path), pool, {}, scores, None, {})
-    assert found.to_pandas().id.tolist() == found.ranking("ridge_left_out")
+    order = Order("ridge_left_out", "as asked")
+    found = Mislabels(MislabelSettings("mini_sentiment", tmp_path), pool, {}, scores, None, {}, order)
+    assert found.to_pandas().id.tolist() == found.ranking() == found.ranking("ridge_left_out")
     assert list(found.plot().data[0].y) == sorted(scores["ridge_left_out"], reverse=True)
     assert "the most suspicious of 30 labels, by ridge_left_out" in " ".join(repr(found).split())
     again = replace(found, scores={"ridge_left_out": 1.0 * (np.arange(30) == 7)})._repr_html_()

@@ -15,7 +15,7 @@ import torch
 
 import simulator
 from gptdynamics.dataset import read_dynamics
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.recorder import DynamicsRecorder, KernelSettings, RecordSettings, StepRecorder
 from gptdynamics.recorder.retraining import retrain
 from gptdynamics.tasks import get_task, load_examples
@@ -95,7 +95,7 @@ def test_a_recipe_makes_recorded_runs_again(own: Own, tmp_path: Path) -> None:
     )
     # Every row of the pool is in the run: none can take another's place.
     assert checked.kinds == ["leave_out"] * 3 + ["reorder"] * 3
-    assert checked.truth.shape == (6, 3, 4) and checked.step.tolist() == [0, 6, 12]
+    assert checked.truth.shape == (6, 4, 3) and checked.step.tolist() == [0, 6, 12]
     assert {"tangent", "mean_curve", "tracin_cp_10"} == set(checked.predicted)
     assert "LDS of tangent over 3 retrained runs" in checked.result().notes[0]
     assert sorted(path.name for path in own.root.rglob("*.parquet")) == before
@@ -139,10 +139,16 @@ def test_runs_of_other_rates_are_told(own: Own, tiny_model_folder: Path, capsys:
             with recorder.step(ids):
                 loop.update(ids)
     said = capsys.readouterr().out
-    assert "note: run 0001 has other learning rates than run 0000: memory and tangent fit runs of the same" in said
+    assert "note: run 0001 differs from run 0000 in learning rates: memory and tangent need runs with the same" in said
+    with pytest.raises(
+        DataError,
+        match=r"0001 have other learning rates than 0000 \(at most 0.005; there 0.01\).*one schedule\. "
+        "Train with --dynamics markov, or have each schedule as a config of its own",
+    ):
+        simulator.train(str(own.root), CONFIG)
     assert repr(recorder).startswith(f"StepRecorder: recorded run 0001 of {CONFIG} in ")
     new = StepRecorder(own.root, CONFIG, pool, test, loop.model, loop.tokenizer, loop.optimizer, settings=settings)
-    assert repr(new).endswith("(24 pool rows, 6 test examples) that has not begun")
+    assert repr(new).endswith("(24 pool rows, 6 test examples) that has not started")
 
 
 def test_without_a_recipe_it_is_said_what_can_be_asked(own: Own, tmp_path: Path) -> None:
@@ -151,10 +157,64 @@ def test_without_a_recipe_it_is_said_what_can_be_asked(own: Own, tmp_path: Path)
             ask(str(own.root), tmp_path / "out", **({"count": 4} if ask is simulator.select else {}))
     with pytest.raises(SettingsError, match="recorded no run"):
         simulator.validate(str(own.root), tmp_path / "out", recipe=lambda given: None, each=3, test_examples=4)
-    with pytest.raises(SettingsError, match="not one of exactly the 12 batches"):
+    with pytest.raises(SettingsError, match="not one run with exactly the 12 given"):
         simulator.validate(
             str(own.root), tmp_path / "other", recipe=lambda given: own.train(batches(5)), each=3, test_examples=4
         )
+
+
+def test_wrong_labels_are_searched_with_what_was_recorded(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulator.use_cases.mislabel.train_all", None)
+    found = simulator.mislabel(str(own.root), tmp_path / "found")
+    assert set(found.scores) == {"ridge_left_out", "kernel_harm", "mean_rank"}
+    assert sorted(found.ranking()) == list(range(POOL)) and len(found.likelier) == POOL
+    assert f"Ordered by {found.order.by} (given labels predicted from other rows: ridge" in " ".join(
+        repr(found).split()
+    )
+    for asked in ({"flip": 0.2}, {"learning_rate": 1e-3}):
+        with pytest.raises(SettingsError, match="was recorded and is not trained again here: leave out --"):
+            simulator.mislabel(str(own.root), tmp_path / "found", **asked)
+    with pytest.raises(SettingsError, match="by='memory_left_out' is not available here: give auto or one of ridge"):
+        simulator.mislabel(str(own.root), tmp_path / "found", by="memory_left_out")
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "why"),
+    [
+        (" answer {at}", None, "the targets are 8 different texts of 8 rows and no labels"),
+        (" yes", (" yes", " no"), "all 8 rows have the target 'yes'"),
+    ],
+)
+@pytest.mark.parametrize("with_kernels", [False, True])
+def test_where_there_are_no_labels_kernels_order_the_rows(
+    tiny_model_folder: Path, tmp_path: Path, target: str, labels: tuple[str, ...] | None, why: str, with_kernels: bool
+) -> None:
+    pool = [{"id": f"row {at}", "prompt": f"Question {at}:", "target": target.format(at=at)} for at in range(8)]
+    model, tokenizer = load(tiny_model_folder)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    kernels = KernelSettings(checkpoints=2) if with_kernels else None
+    settings = RecordSettings(labels=labels, eval_every=2, generate_every=2)
+    # A test set that is the pool.
+    with StepRecorder(
+        tmp_path / "own", "asked_own", pool, pool, model, tokenizer, optimizer, settings=settings, kernels=kernels,
+        updates=2,
+    ) as recorder:  # fmt: skip
+        for ids in (range(4), range(4, 8)):
+            with recorder.step([f"row {at}" for at in ids]):
+                for at in ids:
+                    tokens = tokenizer(pool[at]["prompt"] + pool[at]["target"], return_tensors="pt")["input_ids"]
+                    model(input_ids=tokens, labels=tokens).loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    if not with_kernels:
+        with pytest.raises(SettingsError, match=f"{why}, and no run has kernels.*influence and what-if can be asked"):
+            simulator.mislabel(tmp_path / "own", tmp_path / "found")
+        return
+    found = simulator.mislabel(tmp_path / "own", tmp_path / "found")
+    assert found.order.by == "kernel_harm" and why in repr(found).replace("\n", " ")
+    assert sorted(found.ranking()) == list(range(8)) and found.likelier == ()
 
 
 def trainer_of(folder: Path, rows: list[dict[str, Any]], out: Path, seed: int) -> Any:

@@ -13,7 +13,7 @@ from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.runs import Run
 from simulator.attribution.counterfactuals import KINDS
-from simulator.reporting.result_files import Finished, write_results_page
+from simulator.reporting.result_files import Finished, write_result_page
 from simulator.use_cases.case import load_case
 from simulator.use_cases.trial import KeptRuns, Trial
 from simulator.use_cases.trials import train_all, trial_contents
@@ -62,14 +62,14 @@ def test_validation_trains_what_it_simulates(settings: ValidateSettings, tmp_pat
     found = validate(settings)
     assert found.run == "0004" and found.kinds == [kind for kind in KINDS for _ in range(3)]
     assert found.step.tolist() == [0, 4, 8]
-    assert found.truth.shape == (12, 3, 4)
+    assert found.truth.shape == (12, 4, 3)
     assert set(found.predicted) == {"memory_label", "mean_curve", "tracin_cp_10"}
     for predicted in found.predicted.values():
         assert predicted.shape == found.truth.shape and np.isfinite(predicted).all()
     result = validation_result(found)
     assert len(found.to_pandas()) == len(result.rows) and len(found.plot().data) > 0
     assert all(table.title in found._repr_html_() for table in result.tables) and result.notes[0] in repr(found)
-    write_results_page(tmp_path / "page.html", "Check", [Finished("validate", "Check", result, "c", 1.0)])
+    write_result_page(tmp_path / "page.html", Finished("validate", "Check", result, "c", 1.0))
     assert page_faults(tmp_path / "page.html") == []
     of = {(row["method"], row["over"]): row for row in result.rows if row.get("outcome") == "final"}
     assert of["mean_curve", "subsets"]["value"] is None
@@ -102,7 +102,7 @@ def test_tracin_adds_up_recorded_products(settings: ValidateSettings, collected:
             rows = [products.pool_ids.index(key) for key in batch]
             value = value - rate * products.values[last][rows][:, places].mean(0)
             line.append(value.copy())
-        np.testing.assert_allclose(found[at], np.array(line)[step], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[at], np.array(line)[step].T, rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(

@@ -24,10 +24,10 @@ from tests.gptdynamics.dataset.verify.damage import (
 
 FOLDER_CASES = {
     # Examples
-    "example lost": Case("few", POOL, rows(lambda table: table.slice(0, 11)), "id", "it ends at 10, and runs of"),
+    "example lost": Case("few", POOL, rows(lambda table: table.slice(0, 11)), "id", "it ends at 10, but runs of"),
     "example twice": Case("few", POOL, column("id", at(5, 4)), "id", "4 more than once; 5 missing"),
     "examples lost": Case(
-        "few", TEST, delete, "", "there is no such file, and runs of webnlg_tiny need it", None, "webnlg_examples"
+        "few", TEST, delete, "", "there is no such file, but runs of webnlg_tiny need it", None, "webnlg_examples"
     ),
     "no prompt": Case("few", POOL, column("prompt", at(3, "")), "prompt", "example 3: it is empty"),
     "prompt alone withheld": Case(
@@ -63,7 +63,7 @@ FOLDER_CASES = {
         OTHER_RUN,
         lambda path: path.rename(path.with_name("test-0001.parquet")),
         "",
-        "run 0001 is of split train, not test",
+        "run 0001 belongs to split train, not test",
         "data/rte_tiny/test-0001.parquet",
     ),
     "file of no run": Case(
@@ -111,7 +111,7 @@ FOLDER_CASES = {
     ),
     "absurd setting": Case("few", MANIFEST, manifest(pool_size=10**12), "settings", "pool_size = 1000000000000 is"),
     "negative seed": Case("few", MANIFEST, manifest(seed=-1), "settings", "seed = -1 must be at least 0"),
-    "planned": Case("few", MANIFEST, manifest(planned={"runs": -1}), "planned", "{'runs': -1} does not say how"),
+    "planned": Case("few", MANIFEST, manifest(planned={"runs": -1}), "planned", "{'runs': -1} must have the numbers"),
     "revision": Case("few", MANIFEST, manifest(base_revision=None), "base_revision", "None does not identify a"),
     "manifest of nothing": Case("few", "manifests/notes.json", write("{}"), "", "not named for a config"),
     # Card
@@ -139,6 +139,6 @@ FOLDER_CASES = {
         "README.md",
         replace("configs:\n", "configs:\n- config_name: x_y\n  data_files:\n  - split: train\n    path: x\n"),
         "configuration x_y",
-        "it is listed, but not there",
+        "it is listed, but does not exist",
     ),
 }

@@ -35,7 +35,7 @@ RUN_CASES = {
         "few", RUN, rows(lambda table: table.take([1, 0, 2, 3, 4])), "test_id", "not in ascending order"
     ),
     "row of another run": Case(
-        "few", RUN, column("run", at(2, "0005")), "run", "rows of run 0005, where its file's name says 0004"
+        "few", RUN, column("run", at(2, "0005")), "run", "rows of run 0005, but its file's name says 0004"
     ),
     "column lost": Case("few", RUN, rows(lambda table: table.drop(["accuracy"])), "accuracy", "the column is missing"),
     "column too many": Case(
@@ -43,7 +43,7 @@ RUN_CASES = {
         RUN,
         rows(lambda table: table.append_column("bleu", table["loss"])),
         "bleu",
-        "there should be no such column",
+        "unexpected column",
     ),
     "column of another type": Case(
         "few",
@@ -67,10 +67,10 @@ RUN_CASES = {
         RUN,
         column("step", lambda values: [[0, 1]] * 5),
         "step",
-        "test example 0 and 4 more: its steps end at 1, the run has 2 updates",
+        "test example 0 and 4 more: its steps end at 1, but the run has 2 updates",
     ),
     "a step not measured": Case(
-        "few", RUN, column("step", at(2, [0, 2])), "step", "test example 2: it has 2 steps, the settings make 3"
+        "few", RUN, column("step", at(2, [0, 2])), "step", "test example 2: it has 2 steps, but the settings give 3"
     ),
     "steps null": Case("few", RUN, column("step", at(4, None)), "step", "test example 4: there are no steps"),
     "loss not a number": Case(
@@ -115,20 +115,20 @@ RUN_CASES = {
         TEXTS,
         column("generation_step", at(0, [0, 2, 3])),
         "generation_step",
-        "test example 0: its steps end at 3, the run has 2 updates",
+        "test example 0: its steps end at 3, but the run has 2 updates",
     ),
     "bleu of a label": Case(
         "gradients",
         MIXED,
         column("bleu", at(0, [0.0] * 4)),
         "bleu",
-        "test example 0: there are values, but this metric is not followed for it",
+        "test example 0: there are values, but it does not have this metric",
     ),
     "accuracy of a label lost": Case(
         "gradients", MIXED, column("accuracy", at(1, None)), "accuracy", "test example 1: there are no values"
     ),
     "task of another example": Case(
-        "gradients", MIXED, column("task", at(1, "rte")), "task", "test example 1: 'rte', where its id says 'sst2'"
+        "gradients", MIXED, column("task", at(1, "rte")), "task", "test example 1: 'rte', but its id says 'sst2'"
     ),
     "grad_dot infinite": Case(
         "gradients",
@@ -149,22 +149,22 @@ RUN_CASES = {
         "data/rte_tiny/test_unseen-u0000.parquet",
         column("update_dot", at(1, [0.0, 0.0])),
         "update_dot",
-        "test example 1: has values, but the settings record none for this run",
+        "test example 1: has values, but by the settings this run must have none",
     ),
     # Rows of runs
     "row truncated": Case("few", ROW, truncate, "", "cannot be read as Parquet (Parquet magic bytes not found"),
     "two rows": Case(
         "few", ROW, rows(lambda table: pa.concat_tables([table, table])), "", "it has 2 rows; a run has one"
     ),
-    "seed": Case("few", ROW, column("seed", at(0, 7)), "seed", "7, where the manifest of rte_tiny says 0"),
+    "seed": Case("few", ROW, column("seed", at(0, 7)), "seed", "7, but the manifest of rte_tiny says 0"),
     "peak rate": Case(
         "few",
         ROW,
         column("peak_learning_rate", at(0, 0.1)),
         "peak_learning_rate",
-        "0.1, where the manifest of rte_tiny says 0.001",
+        "0.1, but the manifest of rte_tiny says 0.001",
     ),
-    "run": Case("few", ROW, column("run", at(0, "0005")), "run", "'0005', where its file's name says '0004'"),
+    "run": Case("few", ROW, column("run", at(0, "0005")), "run", "'0005', but its file's name says '0004'"),
     "no base model": Case("few", ROW, column("base_model", at(0, None)), "base_model", "it is empty"),
     "versions": Case("few", ROW, column("versions", at(0, "[]")), "versions", "not a JSON object"),
     "too few batches": Case(
@@ -172,7 +172,7 @@ RUN_CASES = {
         ROW,
         column("curriculum", lambda values: [values[0][:1]]),
         "curriculum",
-        "it has 1 batches, the settings make 2",
+        "it has 1 batches, but the settings give 2",
     ),
     "batch too small": Case(
         "few",
@@ -215,7 +215,7 @@ RUN_CASES = {
         ROW,
         column("learning_rate", inside(0, 1, 1e-3)),
         "learning_rate",
-        "the rate of update 2 is 0.001, linear decay makes it 0.0005",
+        "the rate of update 2 is 0.001, but linear decay gives 0.0005",
     ),
     "too few rates": Case(
         "few", ROW, column("learning_rate", at(0, [1e-3])), "learning_rate", "it has 1 rates for 2 updates"
@@ -226,7 +226,7 @@ RUN_CASES = {
         PRODUCTS,
         delete,
         "",
-        "gradients = 'test' records products for run 0004, and there are none",
+        "with gradients = 'test', run 0004 must have products, but they are missing",
         None,
         "flan_tiny_gradients",
     ),
@@ -242,7 +242,7 @@ RUN_CASES = {
         PRODUCTS,
         column("id", at(1, 0)),
         "step, id",
-        "row 1: step 0, id 0, where 4 steps (0, 1, 2, 3) x 24 pool examples have step 0, id 1",
+        "row 1: step 0, id 0, but with 4 steps (0, 1, 2, 3) x 24 pool examples it must be step 0, id 1",
     ),
     "product not a number": Case(
         "gradients",
@@ -256,7 +256,7 @@ RUN_CASES = {
         PRODUCTS,
         column("products", at(3, [1.0] * 14)),
         "products",
-        "row 3: its numbers are not as many as the 15 test examples",
+        "row 3: it must have 15 numbers (test examples)",
     ),
     "products of the test set": Case(
         "gradients", PRODUCTS, column("part", at(3, "test")), "part", "row 3: 'test', not 'pool'"
@@ -266,7 +266,7 @@ RUN_CASES = {
         PRODUCTS,
         lambda path: shutil.copy(path, path.with_name("train-0001.parquet")),
         "",
-        "gradients = 'test' records none for run 0001",
+        "with gradients = 'test', run 0001 has no products",
         "data/flan_tiny_gradients/train-0001.parquet",
         "flan_tiny_gradients",
     ),
@@ -286,7 +286,7 @@ RUN_CASES = {
         VECTORS,
         column("vector", at(2, [0.0] * 17)),
         "vector",
-        "row 2: its numbers are not as many as the 16 coordinates",
+        "row 2: it must have 16 numbers (coordinates)",
     ),
     "vector infinite": Case(
         "gradients",

@@ -46,7 +46,7 @@ def test_texts_withheld_without_a_source_are_a_fault(with_gradients: Path, tmp_p
     copy_without_texts(with_gradients, tmp_path / "release")
     column("source", at(4, "{}"))(tmp_path / "release" / TEST.replace("test.parquet", "pool.parquet"))
     (fault,) = verify(tmp_path / "release").faults
-    assert fault.what == "example 4: no texts, and not which dataset, split and row they are"
+    assert fault.what == "example 4: texts are withheld, but dataset, split and row are not named"
 
 
 def test_what_is_planned_and_not_there_is_missing_and_no_fault(gradients: Path) -> None:
@@ -69,10 +69,10 @@ def test_what_is_planned_and_not_there_is_missing_and_no_fault(gradients: Path) 
     }
     assert found.failed == {"webnlg_tiny/0005": "loss is not finite"}
     assert found.summary()[1:] == [
-        "flan_tiny: planned, but not there yet: 0000, 0001, 0002, 0003, 0004, u0000 and 1 more",
-        "rte_tiny: planned, but not there yet: 0000, 0001, 0002, 0003, u0001, projected gradients",
-        "webnlg_tiny: planned, but not there yet: 0000, 0002, 0003",
-        "webnlg_tiny/0005: diverged, so it has no numbers: loss is not finite",
+        "flan_tiny: planned, but missing: 0000, 0001, 0002, 0003, 0004, u0000 and 1 more",
+        "rte_tiny: planned, but missing: 0000, 0001, 0002, 0003, u0001, projected gradients",
+        "webnlg_tiny: planned, but missing: 0000, 0002, 0003",
+        "webnlg_tiny/0005: diverged, so it has no values: loss is not finite",
     ]
 
 
@@ -105,7 +105,7 @@ def test_what_a_killed_process_left_behind_is_named(few: Path) -> None:
     name = f"data/rte_tiny/.test-0004.parquet.{process.pid}@{platform.node()}.abc.tmp"
     write("")(few / name)
     (fault,) = verify(few).faults
-    assert (fault.file, fault.what) == (name, "a process was killed while it wrote this")
+    assert (fault.file, fault.what) == (name, "a process was killed while it wrote this file")
     DatasetFolder(few).remove_leftovers()
     assert verify(few).ok
 
@@ -158,7 +158,7 @@ def test_files_under_an_ambiguous_name_are_never_to_be_deleted(few: Path, size: 
         path.rmdir()
     faults = verify(few).faults
     assert [fault.what for fault in faults if fault.file == f"manifests/{new}.json"] == [
-        "a config's name may not end so: load_dataset takes its files for other files of another config"
+        "a config's name may not have this ending: load_dataset confuses its files with another config's"
     ]
     assert not any(word in fault.remedy for fault in faults for word in ("elete", "emove"))
     assert not any(fault.file.startswith("data/") for fault in faults)

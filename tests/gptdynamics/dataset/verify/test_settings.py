@@ -90,7 +90,7 @@ def test_a_run_on_the_settings_of_another_is_noticed(tmp_path: Path) -> None:
     path = made_up(tmp_path / "b", other, 1, test, bleu=False).run_path("rte_nano", "0000")
     shutil.copy(path, folder.run_path("rte_nano", "0000"))
     assert [str(fault).split(". ")[0] for fault in verify(folder.root).faults] == [
-        "data/rte_nano/train-0000.parquet: step: test example 0 and 1 more: it has 4 steps, the settings make 5",
+        "data/rte_nano/train-0000.parquet: step: test example 0 and 1 more: it has 4 steps, but the settings give 5",
         "data/rte_nano/train-0000.parquet: loss: test example 0 and 1 more: it has 4 values for 5 steps",
         "data/rte_nano/train-0000.parquet: accuracy: test example 0 and 1 more: it has 4 values for 5 steps",
     ]

@@ -183,7 +183,7 @@ def test_of_32_runs_and_200_test_examples_it_is_below_8_mb(
     rng = np.random.default_rng(0)
     examples = [[Example(at, "word " * 120 + str(at), "yes", (), "rte", {}) for at in range(200)] for _ in range(2)]
     sizes = {"pool": 1, "tests": 1, "steps": 96, "batch_size": 4, "calibration_runs": 27}
-    many = {"components": 8, "decays": [0.5] * 13, "fadings": [0.0] * 5, "hidden": 64, "encoder_width": 128}
+    many = {"components": 8, "decays": [0.5] * 13, "fade_rates": [0.0] * 5, "hidden": 64, "encoder_width": 128}
     models = []
     for dynamics in ("memory", "markov"):
         config = make_config(dynamics, **sizes, **many)
