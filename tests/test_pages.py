@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, CONTRIBUTING, *DOCS]
-# Written by commands: an experiment's own page, and the lists of commands and names.
-GENERATED = [page for page in DOCS if {"results", "reference"} & set(page.parts) and page.name != "index.md"]
+# An experiment writes its page beside its record.
+GENERATED = [page for page in DOCS if page.with_suffix(".json").is_file()]
 BY_HAND = [page for page in PAGES if page not in GENERATED]
 LONGEST_README, LONGEST_PAGE = 120, 200
 LONGEST_SENTENCE, LONG_SENTENCES = 35, 0.02
