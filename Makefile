@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers docs
+.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers docs examples
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -40,6 +40,10 @@ fuzz: $(INSTALLED)
 # The site of docs/, into the folder site/. A broken link, a page that is in no menu or a name without a docstring stops it.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
+
+# The notebooks of examples/ are run, and keep what they print. About ten minutes of one core.
+examples: $(INSTALLED)
+	$(VENV)/bin/python -m tools.notebooks
 
 # The loader for datasets < 4 in an environment that has one.
 test-loading-script: $(INSTALLED)

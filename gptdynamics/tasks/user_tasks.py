@@ -26,7 +26,7 @@ _LONGEST = 80
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*")
 
 
-def add_task_file(path: Path) -> None:
+def add_task_file(path: str | os.PathLike[str]) -> None:
     """Add the tasks of a Python file, or the task of a TOML file, here and in processes that are started later.
 
     Raises:
@@ -34,7 +34,7 @@ def add_task_file(path: Path) -> None:
     """
     from gptdynamics.tasks.registry import task_names
 
-    resolved = str(path.resolve())
+    resolved = str(Path(path).resolve())
     if os.pathsep in resolved:
         raise SettingsError(
             f"{resolved}: a task file's path cannot have {os.pathsep!r}, which separates the files in ${VARIABLE}. "

@@ -11,6 +11,7 @@ from gptdynamics.console import table_text
 from gptdynamics.errors import SettingsError
 from gptdynamics.terminal_text import safe_text
 from simulator.model.display import library
+from simulator.reporting.page import with_code
 from simulator.reporting.pictures import plotly_figure
 from simulator.reporting.result import Result, Table
 from simulator.reporting.tables import terminal_tables
@@ -49,7 +50,7 @@ class ShownResult(ABC):
 
     def _repr_html_(self) -> str:
         result = self.result()
-        notes = "".join(f"<p>{_plain(note)}</p>" for note in result.notes)
+        notes = "".join(f"<p>{with_code(safe_text(note))}</p>" for note in result.notes)
         return f"<div>{''.join(map(html_table, result.tables))}{notes}</div>"
 
 

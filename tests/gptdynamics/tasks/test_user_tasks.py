@@ -88,7 +88,7 @@ def test_a_task_of_ones_own_is_known_by_name_and_loads_rows(tmp_path: Path) -> N
 
 
 def test_bad_rows_of_such_a_task_are_refused_like_others(tmp_path: Path) -> None:
-    add_task_file(task_file(tmp_path, TICKETS))
+    add_task_file(str(task_file(tmp_path, TICKETS)))
     task = get_task("support_tickets")
     tickets(tmp_path, [{"text": "x", "team": "support"}, {"text": "x", "team": "legal"}])
     with pytest.raises(DataError, match=r"train\.jsonl:2: answer ' legal' is not one of ' sales', ' support'"):

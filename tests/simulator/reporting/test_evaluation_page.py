@@ -15,6 +15,7 @@ import pytest
 from gptdynamics.errors import DataError
 from simulator.reporting.colours import DASH_ARRAYS, METHOD_COLOURS, METHOD_DASHES, method_colour, method_dash
 from simulator.reporting.evaluation_page import Curve, write_report
+from tests.accessibility import page_faults
 
 EVIL = "</script><script>alert(1)</script><!-- <script> & ]]> \u2028\u2029"
 RIGHT_TO_LEFT = "هذا النص من اليمين إلى اليسار 😀"
@@ -123,13 +124,9 @@ def test_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None:
     assert "noscript" in [tag for tag, _ in page.tags]
 
 
-def test_controls_have_labels(tmp_path: Path) -> None:
-    _, page = write(tmp_path / "r.html", [curve()])
-    labels = {attrs.get("for") for tag, attrs in page.tags if tag == "label"}
-    selects = {attrs["id"] for tag, attrs in page.tags if tag == "select"}
-    assert selects == {"run", "example"} <= labels
-    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
-    assert len(ids) == len(set(ids))
+def test_controls_and_pictures_have_names(tmp_path: Path) -> None:
+    _, page = write(tmp_path / "r.html", [curve()], rows=[row("memory", mse=0.1)], facts={"date": "today"})
+    assert page_faults(tmp_path / "r.html") == []
     assert [a["data-method"] for t, a in page.tags if t == "input" and "data-method" in a] == ["0", "1"]
 
 

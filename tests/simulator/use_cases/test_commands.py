@@ -16,6 +16,7 @@ import pytest
 from gptdynamics.dataset import read_dynamics
 from simulator.cli import main
 from simulator.settings.use_cases import MISLABEL_TITLES
+from tests.accessibility import page_faults
 from tests.simulator.use_cases.conftest import CONFIG
 
 Command = Callable[..., tuple[int, str, str]]
@@ -189,6 +190,7 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     status, out, err = gptfluence(*asked)
     assert status == 0, err
     record = json.loads((tmp_path / "found" / "mislabel.json").read_text())
+    assert page_faults(tmp_path / "found" / "mislabel.html") == []
     rows = {row["method"]: row for row in record["rows"]}
     # Kernels are of recorded runs.
     assert set(rows) == set(MISLABEL_TITLES) - {"kernel_harm"}

@@ -24,6 +24,7 @@ from simulator.use_cases.influence_report import (
     visible,
     write_influence_page,
 )
+from tests.accessibility import page_faults
 
 NASTY = "<script>alert(1)</script> & \x1b[31m \u202eevil \ud800 שלום 👩\u200d🚀\x00"
 
@@ -159,6 +160,11 @@ def test_texts_never_become_markup(found: InfluenceFound, tmp_path: Path) -> Non
     record = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert set(record["test_examples"]) == {"0", "3"}
     assert len(record["mean"]) == len(found.pool)
+
+
+def test_the_page_can_be_read_aloud(found: InfluenceFound, tmp_path: Path) -> None:
+    write_influence_page(found, tmp_path / "page.html")
+    assert page_faults(tmp_path / "page.html") == []
 
 
 def test_texts_left_out_are_named_by_their_source() -> None:

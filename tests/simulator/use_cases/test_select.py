@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptdynamics.errors import DataError, SettingsError
+from simulator.reporting.result_files import Finished, write_result_page
 from simulator.use_cases.case import load_case
 from simulator.use_cases.select import SelectSettings, cycled, select
 from simulator.use_cases.select_bound import distances, mixture_bound
 from simulator.use_cases.select_methods import greedy, most_alike, near, one_shot
 from simulator.use_cases.select_report import better_than_random, selection_result
+from tests.accessibility import page_faults
 
 
 def _even(weights: torch.Tensor) -> torch.Tensor:
@@ -178,6 +180,8 @@ def test_every_method_is_judged_by_training_on_its_choice(
     assert drawn["target"] == {name: pytest.approx(float(each.mean())) for name, each in found.on_target.items()}
     shown = repr(found)
     assert all(name in shown and f"<td>{name}</td>" in found._repr_html_() for name in found.choices)
+    write_result_page(tmp_path / "page.html", Finished("select", "Selection", result, "c", 1.0))
+    assert page_faults(tmp_path / "page.html") == []
     with pytest.raises(SettingsError, match="figure 1: there is none; the result has 1"):
         found.plot(1)
     mine, random = found.on_target["length"], found.on_target["random"]

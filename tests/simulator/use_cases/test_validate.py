@@ -13,11 +13,13 @@ from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.runs import Run
 from simulator.attribution.counterfactuals import KINDS
+from simulator.reporting.result_files import Finished, write_result_page
 from simulator.use_cases.case import load_case
 from simulator.use_cases.trial import KeptRuns, Trial
 from simulator.use_cases.trials import train_all, trial_contents
 from simulator.use_cases.validate import ValidateSettings, tracin, trainings_of, validate
 from simulator.use_cases.validate_report import validation_result
+from tests.accessibility import page_faults
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_kept_runs_belong_to_what_they_were_trained_on(collected: str, tmp_path:
     assert kept.load(trial) is None
 
 
-def test_validation_trains_what_it_simulates(settings: ValidateSettings) -> None:
+def test_validation_trains_what_it_simulates(settings: ValidateSettings, tmp_path: Path) -> None:
     runs, updates, tests, seconds = trainings_of(settings)
     assert (runs, updates, tests) == (12, 8, 4) and seconds > 0
     found = validate(settings)
@@ -67,6 +69,8 @@ def test_validation_trains_what_it_simulates(settings: ValidateSettings) -> None
     result = validation_result(found)
     assert len(found.to_pandas()) == len(result.rows) and len(found.plot().data) > 0
     assert all(table.title in found._repr_html_() for table in result.tables) and result.notes[0] in repr(found)
+    write_result_page(tmp_path / "page.html", Finished("validate", "Check", result, "c", 1.0))
+    assert page_faults(tmp_path / "page.html") == []
     of = {(row["method"], row["over"]): row for row in result.rows if row.get("outcome") == "final"}
     assert of["mean_curve", "subsets"]["value"] is None
     assert of["memory_label", "subsets"]["runs"] == 9 and of["memory_label", "reorder"]["runs"] == 3
