@@ -28,7 +28,8 @@ def _leave_out(run: WhatIf, count: int, rng: np.random.Generator) -> WhatIf:
         if all(set(batch) - gone for batch in run.curriculum):
             return run.drop(gone)
     raise SettingsError(
-        f"leaving {count} of {len(visited)} examples out empties a batch, whichever they are: give a smaller share"
+        f"leaving {count} of {len(visited)} examples out empties a batch, whichever they are: give a smaller share, or "
+        "runs on more rows"
     )
 
 

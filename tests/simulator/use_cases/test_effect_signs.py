@@ -185,7 +185,7 @@ def test_tracin_of_a_run_without_an_example(effects: Effects) -> None:
         others = np.mean([row for each, row in rows.items() if each != key], axis=0)
         # A step along a like gradient lowers the loss: with the example minus without it.
         effect += -rate * whole + rate * others
-    np.testing.assert_allclose(found[0, -1] - found[1, -1], effect, rtol=1e-2, atol=1e-5)
+    np.testing.assert_allclose(found[0, :, -1] - found[1, :, -1], effect, rtol=1e-2, atol=1e-5)
 
 
 def test_select_prefers_what_lowers_a_loss_and_raises_an_accuracy(effects: Effects) -> None:

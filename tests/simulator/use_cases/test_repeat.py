@@ -34,9 +34,10 @@ from simulator.settings.use_cases import (
 
 @pytest.fixture(autouse=True, scope="module")
 def datasets_of_any_name() -> Iterator[None]:
-    """No dataset that is named here is there."""
+    """No dataset or simulator that is named here is there."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("simulator.settings.of_dataset.check_source", lambda *given: None)
+        for name in ("check_source", "check_simulator_place"):
+            monkeypatch.setattr(f"simulator.settings.of_dataset.{name}", lambda *given: None)
         yield
 
 
