@@ -33,6 +33,14 @@ class Example:
         return not self.prompt and not self.references
 
     @property
+    def withheld_message(self) -> str:
+        """What is said where a withheld text is needed to train."""
+        return (
+            f"{self.task} example {self.id} has no text, and training again needs it: this dataset leaves texts out. "
+            "Use one that was collected or recorded with its texts"
+        )
+
+    @property
     def digest(self) -> str:
         """A digest of prompt and target, 16 hexadecimal digits."""
         return hashlib.sha256(f"{self.prompt}\0{self.target}".encode()).hexdigest()[:16]

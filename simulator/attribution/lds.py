@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLED = 300
+# A rank correlation over fewer says next to nothing.
+FEWEST_RETRAININGS = 8
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def trained_with(runs: Dynamics) -> tuple[RunSettings, BaseModel]:
     """
     for example in (*runs.pool, *runs.test):
         if example.withheld:
-            raise NotApplicableError(f"{example.task} example {example.id} has no text: the release leaves texts out")
+            raise NotApplicableError(example.withheld_message)
     folder = DatasetFolder(local_root(runs.source))
     try:
         settings = trained_settings(folder, runs.config)

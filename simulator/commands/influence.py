@@ -42,6 +42,11 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         validate = f"simulator.validate({asked.dataset!r}, ..., recipe=train)"
         say(f"next: more runs, or {validate}, see docs/how-to/record-training.md")
         return
+    if any(example.withheld for example in result.pool):
+        say("this dataset leaves texts out, so no run can be made again; how well those in it are ranked:")
+        words = ("counterfactuals", asked.dataset, "--config", result.config, "--output", "out/results")
+        say(next_command("gptfluence", "experiment", *words))
+        return
     say("how far to believe the simulator, by real training:")
     words = (asked.dataset, "--model", asked.model, "--output", "out/validate")
     say(next_command("gptfluence", "validate", *words))

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
+from simulator.attribution.lds import FEWEST_RETRAININGS
 from simulator.evaluation.scoring import Row
 from simulator.reporting.numbers import interval_text, number_text
 
@@ -76,6 +77,8 @@ def score_verdict(method: str, value: float | None, low: float | None, high: flo
     said = f"LDS of {method} over {runs} retrained runs: {interval_text(value, low, high)}."
     if low is None or high is None:
         return f"{said} Without an interval, that says little."
+    if runs < FEWEST_RETRAININGS:
+        return f"{said} So few retrainings say little: make at least {FEWEST_RETRAININGS}."
     if low > 0:
         how = "well" if value >= 0.6 else "in part" if value >= 0.3 else "a little"
         return f"{said} It ranks changes of the training data {how}; the interval is above zero."

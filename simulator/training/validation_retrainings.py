@@ -11,9 +11,7 @@ from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import DatasetFolder, Dynamics, read_dynamics
 from gptdynamics.dataset.reading import local_root
 from gptdynamics.errors import DataError
-
-# A rank correlation over fewer says next to nothing.
-FEWEST_RETRAININGS = 8
+from simulator.attribution.lds import FEWEST_RETRAININGS
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def _of_config(settings: MislabelSettings) -> tuple[list[Example], list[Example]
             raise SettingsError(f"{settings.config} has {len(examples)} rows of its own: give --{name} {len(examples)}")
     for example in (*pool, *test):
         if example.withheld:
-            raise DataError(f"{example.task} example {example.id} has no text: the release leaves texts out")
+            raise DataError(example.withheld_message)
     name = f"{settings.task}_mislabel"
     base = replace(
         trained, config=name, base_model=trained.base, gradients="none", steps=None, counterfactual_every=None

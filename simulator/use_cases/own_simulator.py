@@ -11,6 +11,7 @@ from typing import Any
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.reading import only_config
 from gptdynamics.errors import DataError
+from simulator.evaluation.simulated import load_simulator
 from simulator.ownership import prepare_model_folder
 from simulator.reporting.verdicts import counted, removed_text
 from simulator.settings.train import TrainSettings
@@ -51,7 +52,7 @@ def own_simulator(
 ) -> tuple[Path, str]:
     """A simulator of the runs of a config and metric (default: loss): the one that is kept, or a new one.
 
-    It is trained again when there are other runs than it was trained on.
+    It is trained again if there are other runs than it was trained on, or if another version of the package kept it.
 
     Returns:
         Its folder, and a line on what it is and where.
@@ -64,7 +65,7 @@ def own_simulator(
     folder = kept_folder(dataset) / f"{config}-{runs.metric}"
     settings = TrainSettings(dataset, config, runs.metric)
     found = fingerprint(runs)
-    if _trained_on(folder) == found:
+    if _trained_on(folder) == found and _can_be_loaded(folder):
         return folder, f"simulator: {folder}, trained on these runs before"
     prepare_model_folder(folder)
     try:
@@ -98,3 +99,11 @@ def _trained_on(folder: Path) -> str | None:
         return str(fitted["fingerprint"]) if (folder / "model.safetensors").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _can_be_loaded(folder: Path) -> bool:
+    try:
+        load_simulator(str(folder))
+    except DataError:
+        return False
+    return True

@@ -39,6 +39,7 @@ def test_an_interval_with_zero_shows_nothing() -> None:
     assert "is not shown" in score_verdict("tangent", 0.2, -0.1, 0.4, 30)
     assert "ranks changes of the training data well" in score_verdict("tangent", 0.8, 0.6, 0.9, 30)
     assert "wrong way" in score_verdict("tangent", -0.5, -0.8, -0.1, 30)
+    assert "So few retrainings say little" in score_verdict("tangent", 1.0, 1.0, 1.0, 3)
     assert "no score" in score_verdict("tangent", None, None, None, 30)
 
 

@@ -77,6 +77,9 @@ def test_one_run_is_ranked_with_nothing_trained_before(
     assert f"tangent was trained on 1 run and kept in {kept}" in first and (kept / "model.safetensors").is_file()
     assert f"simulator: {kept}, trained on these runs before" in second
     assert "ranked helpful: " in first and "a ranking only" in first and "helped: " not in first
+    config = kept / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"fade_rates"', '"former_name"'), encoding="utf-8")
+    assert "was trained on 1 run" in own_simulator(str(own.root))[1]
     effects = simulator.influence(str(own.root))
     assert np.abs(effects.final).max() > 0 and effects.error is None and effects.measured is not None
     assert "recipe=train" in first.splitlines()[-1]
