@@ -136,7 +136,7 @@ def _read(settings: SelectSettings) -> tuple[Case, Dynamics, int]:
     if count > len(fact.pool):
         raise SettingsError(f"count={count} is more than the {len(fact.pool)} examples of the pool")
     if count < fact.batch_size:
-        raise SettingsError(f"count={count} does not fill a batch of {fact.batch_size}")
+        raise SettingsError(f"count={count} does not fill a batch: give at least {fact.batch_size}")
     return case, fact, count
 
 

@@ -195,7 +195,7 @@ def test_every_method_is_judged_by_training_on_its_choice(
     [
         ({"count": 0}, "leaves nothing to train on"),
         ({"count": 21}, "count=21 is more than the 20 examples"),
-        ({"count": 2}, "does not fill a batch of 3"),
+        ({"count": 2}, "does not fill a batch: give at least 3"),
         ({"count": 4, "test_ids": (99,)}, "no test example 99"),
         ({"seeds": 0}, "seeds=0 must be at least 1"),
         ({"random": 1}, "random=1 must be at least 2"),
