@@ -44,8 +44,8 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         return
     if any(example.withheld for example in result.pool):
         say("this dataset leaves texts out, so no run can be made again; how well those in it are ranked:")
-        words = ("counterfactuals", asked.dataset, "--config", result.config, "--output", "out/results")
-        say(next_command("gptfluence", "experiment", *words))
+        experiment = ("counterfactuals", asked.dataset, "--config", result.config, "--output", "out/results")
+        say(next_command("gptfluence", "experiment", *experiment))
         return
     say("how far to believe the simulator, by real training:")
     words = (asked.dataset, "--model", asked.model, "--output", "out/validate")
