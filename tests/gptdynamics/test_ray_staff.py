@@ -57,7 +57,7 @@ class OneWorker:
 
 @contextmanager
 def staff(cluster: Any, gpus: float = 0.0) -> Iterator[Staff]:
-    made = Staff(cluster, Request(2.0, gpus), wanted=1, patience=60.0, on_note=lambda note: None)
+    made = Staff(cluster, Request(2.0, gpus), workers=1, patience=60.0, on_note=lambda note: None)
     try:
         yield made
     finally:
