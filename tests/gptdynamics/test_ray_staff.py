@@ -78,7 +78,7 @@ def test_a_worker_gets_what_is_asked_for_and_is_ended() -> None:
         (
             lambda place: replace(place, versions=place.versions | {"torch": "1.0"}),
             0.0,
-            r"^node host \(10\.0\.0\.1\) has torch 1\.0 there, \S+ here: install the same versions on every node$",
+            r"^node host \(10\.0\.0\.1\) has torch 1\.0, this machine \S+: install the same versions on every node$",
         ),
         (lambda place: place, 1.0, r"^node host \(10\.0\.0\.1\): Ray lists a GPU there, but torch finds none"),
     ],
