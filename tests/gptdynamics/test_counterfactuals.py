@@ -23,7 +23,7 @@ from gptdynamics.dataset.schema import COUNTERFACTUAL_COLUMNS, read_parquet, wri
 from gptdynamics.dataset.status import folder_status, status_table
 from gptdynamics.dataset.verify import verify
 from gptdynamics.errors import DataError, SettingsError
-from gptdynamics.hub.merge import _OURS
+from gptdynamics.hub.merge import _DATASET_FILE
 from gptdynamics.plans import Plan, PlanEntry, read_plan
 from gptdynamics.plans.table import plan_record
 from gptdynamics.settings.collect import CollectCommand
@@ -95,7 +95,7 @@ def test_a_folder_with_counterfactual_runs_is_sound(repeated: Path, make_setting
     assert list(table.columns[5].cells) == ["2/2"] and len(table.columns) == 11
     assert holds_dataset(repeated)
     paths = ["data/rte_tiny_runs/counterfactual-c0004-0001.parquet", "sidecar/rte_tiny/c0004-0001.failed.json"]
-    assert all(_OURS.fullmatch(path) for path in paths)
+    assert all(_DATASET_FILE.fullmatch(path) for path in paths)
     rows = load_dataset(str(repeated), "rte_tiny_runs", cache_dir=str(tmp_path))
     assert rows["counterfactual"]["repeats"] == ["0004", "0004"]
     assert rows["train"].features == rows["counterfactual"].features

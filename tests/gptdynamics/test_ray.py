@@ -196,7 +196,7 @@ def test_a_node_with_other_versions_is_refused(
     there = installed_versions()
     monkeypatch.setattr("gptdynamics.collection.ray_staff.installed_versions", lambda: there | {"torch": "1.0"})
     with pytest.raises(
-        SettingsError, match=rf"^node \S+ \(\S+\) has torch {re.escape(there['torch'])} there, 1.0 here:"
+        SettingsError, match=rf"^node \S+ \(\S+\) has torch {re.escape(there['torch'])}, this machine 1.0:"
     ):
         collect(CollectSettings(plan, tmp_path / "out", ray=RaySettings(cluster.address)))
 

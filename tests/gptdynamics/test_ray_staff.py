@@ -57,7 +57,7 @@ class OneWorker:
 
 @contextmanager
 def staff(cluster: Any, gpus: float = 0.0) -> Iterator[Staff]:
-    made = Staff(cluster, Request(2.0, gpus), wanted=1, patience=60.0, on_note=lambda note: None)
+    made = Staff(cluster, Request(2.0, gpus), workers=1, patience=60.0, on_note=lambda note: None)
     try:
         yield made
     finally:
@@ -78,7 +78,7 @@ def test_a_worker_gets_what_is_asked_for_and_is_ended() -> None:
         (
             lambda place: replace(place, versions=place.versions | {"torch": "1.0"}),
             0.0,
-            r"^node host \(10\.0\.0\.1\) has torch 1\.0 there, \S+ here: install the same versions on every node$",
+            r"^node host \(10\.0\.0\.1\) has torch 1\.0, this machine \S+: install the same versions on every node$",
         ),
         (lambda place: place, 1.0, r"^node host \(10\.0\.0\.1\): Ray lists a GPU there, but torch finds none"),
     ],

@@ -172,7 +172,7 @@ def test_a_toml_file_takes_the_same_names_and_the_line_wins(outer: Callable[...,
     ("content", "message"),
     [
         ("sed = 7", "there is no setting 'sed'. There are: dataset, output, names, more, seed, flag, inner_depth"),
-        ("inner = 3", "there is no setting 'inner' here"),
+        ("inner = 3", "there is no setting 'inner'"),
         ("seed = '7'", "seed = '7' must be a whole number"),
         ("seed = 7.5", "seed = 7.5 must be a whole number"),
         ("seed = true", "seed = True must be a whole number"),
