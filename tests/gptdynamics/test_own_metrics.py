@@ -211,7 +211,7 @@ def test_metrics_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, metrics
 
 
 def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "own-task.md").read_text("utf-8")
     (block,) = [each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Metric(" in each]
     add_task_file(task_file(tmp_path, block))
     loss, rouge, own = get_single_task("capitals").followed_metrics

@@ -155,7 +155,7 @@ def test_nodes_lost_for_good_are_named_and_what_was_finished_is_kept(
     assert re.match(rf"note: node {where} was lost \(.*\); mini_sentiment_nano/000\d is started again$", lines[0])
     assert re.match(
         rf"error: no node of the Ray cluster has room for a worker \(2 CPU\): {where}: 1 CPU, 0 GPU; lost: {where}\. "
-        "Finished runs are kept: run the same command again",
+        "Finished runs are saved: run the same command again to continue",
         lines[1],
     )
     finished = folder.finished("mini_sentiment_nano")

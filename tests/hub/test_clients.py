@@ -91,10 +91,10 @@ def test_the_hf_command_uploads_and_downloads(hub: Hub, tmp_path: Path, kind: st
 
 
 def test_hf_commands_of_the_page_work(hub: Hub, tmp_path: Path) -> None:
-    page = Path(__file__).parents[2] / "docs" / "hub.md"
-    commands = re.findall(r"^hf .*$", page.read_text(encoding="utf-8"), re.M)
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "share.md"
+    commands = re.findall(r"^\$ (hf .*)$", page.read_text(encoding="utf-8"), re.M)
     assert commands
-    for id in {id for command in commands for id in re.findall(r"\b\w+/dynamics\b|gptdynamics/gptdynamics", command)}:
+    for id in {id for command in commands for id in re.findall(r"\b\w+/[\w-]*dynamics\b", command)}:
         owner = hub.store.users[hub.store.add_user(id.split("/")[0])]
         hub.store.create("dataset", id, owner)
         hub.store.put("dataset", id, {"data/a.parquet": b"content"})

@@ -240,7 +240,9 @@ def test_the_model_was_the_argument_in_earlier_versions(
     command: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("d").mkdir()
+    for folder in ("d", "m"):
+        Path(folder).mkdir()
+    Path("m/config.json").write_text("{}", encoding="utf-8")
     function = COMMANDS["gptfluence", command]
     received: list[Any] = []
     replaced = lambda settings: received.append(settings)  # noqa: E731

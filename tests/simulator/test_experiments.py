@@ -243,7 +243,9 @@ def test_cost_times_what_there_is(bench: Workbench, tmp_path: Path) -> None:
     assert {"mean_curve", "simfluence_linear", "markov_1", "memory_gradient"} <= {row["method"] for row in result.rows}
     assert all(row["seconds"] > 0 and row["of_published"] is None for row in result.rows)
     assert len(result.skipped) == 1
-    assert result.skipped[0].startswith(f"{CONFIG}, TracIn-CP: the runs of {CONFIG} started from nano 0123456789ab")
+    assert result.skipped[0].startswith(
+        f"{CONFIG}, TracIn-CP: the runs of {CONFIG} cannot be repeated: it started from nano 0123456789ab"
+    )
 
 
 def test_a_base_model_that_is_gone_costs_only_what_needs_it(tmp_path: Path) -> None:

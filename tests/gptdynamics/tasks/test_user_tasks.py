@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from gptdynamics.errors import DataError, SettingsError
-from gptdynamics.tasks import add_task_file, get_single_task, get_task, load_examples, task_names
+from gptdynamics.tasks import add_task_file, get_task, load_examples, task_names
 from gptdynamics.tasks.user_tasks import VARIABLE
 
 TICKETS = '''
@@ -50,7 +50,7 @@ class Sums(Task):
     def rows(self, split):
         return [{"a": number, "b": 1 if split == "train" else 2} for number in range(20)]
 """
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "tasks.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "own-task.md"
 
 
 @pytest.fixture(autouse=True)
@@ -124,18 +124,6 @@ def test_a_task_may_name_a_hub_dataset(tmp_path: Path, monkeypatch: pytest.Monke
     assert (example.prompt, example.target) == ("Rates rise.\nTopic:", " Business")
     with pytest.raises(DataError, match=r"ag_news train\[1\]: answer ' 4' is not one of ' World', ' Sports'"):
         load_examples(get_task("agnews"), "pool", 2)
-
-
-def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
-    text = from_docs("class SupportTickets")
-    body = text[text.index("class SupportTickets") :]
-    assert len([line for line in body.splitlines() if line]) <= 10
-    add_task_file(task_file(tmp_path, text))
-    rows = [json.loads(line) for line in from_docs('{"text": "').splitlines()]
-    tickets(tmp_path, rows)
-    examples = load_examples(get_task("support_tickets"), "pool", len(rows), tmp_path)
-    assert {example.target for example in examples} == set(get_single_task("support_tickets").labels)
-    assert examples[0].prompt == f"Ticket: {rows[0]['text']}\nTeam:"
 
 
 def test_files_add_up_and_one_may_be_named_twice(tmp_path: Path) -> None:
