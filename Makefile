@@ -33,7 +33,7 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(VENV)/bin/pytest -m slow
 
-# Damaged inputs to every reader of outside data; the tests try 2,000 of them.
+# Damaged inputs to every reader of outside data; the tests try 500 of them.
 fuzz: $(INSTALLED)
 	GPTDYNAMICS_FUZZ_INPUTS=$(FUZZ_INPUTS) GPTDYNAMICS_FUZZ_SEED=$(FUZZ_SEED) $(VENV)/bin/pytest tests/fuzz
 

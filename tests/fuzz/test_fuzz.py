@@ -19,7 +19,7 @@ from gptdynamics.errors import GPTDynamicsError
 from tests.fuzz.mutations import Damaged, damage_bytes, damage_place, restore
 from tests.fuzz.readers import Reader, fingerprint, readers
 
-INPUTS = int(os.environ.get("GPTDYNAMICS_FUZZ_INPUTS", "2000"))
+INPUTS = int(os.environ.get("GPTDYNAMICS_FUZZ_INPUTS", "500"))
 SEED = int(os.environ.get("GPTDYNAMICS_FUZZ_SEED", "0"))
 # A reader that takes longer on one damaged file hangs.
 MOST_SECONDS = 20

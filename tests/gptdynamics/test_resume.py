@@ -137,6 +137,7 @@ def runs_there(folder: Path) -> int:
     return sum(len(DatasetFolder(folder).finished(config)) for config in RUN_NAMES)
 
 
+@pytest.mark.slow
 def test_a_collection_killed_at_random_moments_ends_with_the_bytes_of_an_undisturbed_one(
     start: Start, undisturbed: Path, plan_file: Path, rows_folder: Path, tmp_path: Path
 ) -> None:
