@@ -110,7 +110,7 @@ def _explained(result: dict[str, Any]) -> str:
         "mean over test examples; in brackets its 95% interval. A dash: the method cannot answer, or was not asked.",
         "Effects of rows on the final loss are added up. A method that gives one number for a row is ranked by it at "
         "every step. Ours and Simfluence simulate the changed run.",
-        "LDS of other orders: runs that visit the same rows in the same epochs in another order.",
+        "LDS of other orders: over eight runs that visit the same rows in the same epochs in another order.",
         "Seconds are of one core, measured, for all test examples, without making runs. Passes are forward-backward "
         "passes of one example, counted, with making and measuring the runs that a method is fitted on.",
         "The leaderboard's figures are of another model, other texts and other retrainings: compare orders only.",

@@ -20,7 +20,7 @@ class EvaluateSettings(RunsSettings):
     Attributes:
         config: <task>_<size>, e.g. rte_nano; or several, each scored apart.
         metric: what is predicted; or several, each scored apart.
-        models: simulators to score, folders or Hub ids. Default: markov and memory are trained here.
+        models: simulators to score, folders or Hub ids. Default: those that the data allow are trained here.
         baselines: methods to compare with. Default: all but `tracin_cp_published`, which is slow.
         split: `test`, or `test_unseen`: runs on pool rows that no training run used.
         unseen_tests: keep this share of the test examples from training, and score only those.
@@ -67,7 +67,7 @@ class ReportSettings(OfDataset):
         output: the HTML page.
         config: <task>_<size>, e.g. rte_nano. With --interactive the default is those of the models.
         metric: what is shown.
-        models: simulators to show, folders or Hub ids. Default: markov and memory are trained here.
+        models: simulators to show, folders or Hub ids. Default: those that the data allow are trained here.
         figure: also draw a few trajectories here (.svg or .png).
         interactive: a page that simulates changed runs itself: the explorer.
         no_texts: with --interactive: leave out prompts and targets, but for labels.
