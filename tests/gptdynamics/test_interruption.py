@@ -21,6 +21,11 @@ from gptdynamics.dataset.verify import verify
 SECONDS = 2.0 if os.environ.get("CI") is None else 4.0
 
 
+def hear_interrupts() -> None:
+    """In a new process: a shell in the background has its children ignore interrupts, and theirs inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(
     arguments: list[str], begun: Callable[[], bool], after: float = 0.0, module: str = "gptdynamics.cli"
 ) -> tuple[int, float, str]:
@@ -31,6 +36,7 @@ def interrupted(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     try:
         until = time.monotonic() + 120
@@ -123,6 +129,7 @@ def test_whatever_it_is_doing_it_ends_within_two_seconds(tmp_path: Path, how: st
         [sys.executable, str(tmp_path / "stubborn.py"), how, str(tmp_path / "begun")],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,
     )
     while not (tmp_path / "begun").exists():
         time.sleep(0.02)
