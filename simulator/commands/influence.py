@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say, say_detail, show
-from simulator.commands.results import simulator_for
+from simulator.commands.results import say_how_to_validate, simulator_for
 from simulator.settings.use_cases import InfluenceSettings
 
 
@@ -47,6 +47,4 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         experiment = ("counterfactuals", asked.dataset, "--config", result.config, "--output", "out/results")
         say(next_command("gptfluence", "experiment", *experiment))
         return
-    say("how far to believe the simulator, by real training:")
-    words = (asked.dataset, "--model", asked.model, "--output", "out/validate")
-    say(next_command("gptfluence", "validate", *words))
+    say_how_to_validate(asked, "out/validate")

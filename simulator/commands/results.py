@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptdynamics.commands.from_settings import WriteJson
@@ -33,6 +34,14 @@ def simulator_for(settings: Any) -> Any:
     for note in notes:
         say(note)
     return found
+
+
+def say_how_to_validate(settings: Any, output: Path | str) -> None:
+    """Name the command that compares a simulator with real training; `settings` are those of `simulator_for`."""
+    from simulator.reporting.verdicts import next_command
+
+    say("how far to believe the simulator, by real training:")
+    say(next_command("gptfluence", "validate", settings.dataset, "--model", settings.model, "--output", output))
 
 
 def run_use_case(work: Callable[..., Returned], settings: Any) -> tuple[Returned, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
-from simulator.commands.results import run_use_case, show_result, simulator_for
+from simulator.commands.results import run_use_case, say_how_to_validate, show_result, simulator_for
 from simulator.settings.use_cases import SelectSettings
 
 
@@ -14,7 +14,6 @@ def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> No
     JSON: what is in OUTPUT/select.json: `rows` (figures by name), `notes`, `skipped`, `tables`, `figures`, `command`,
     `seconds`, `versions`; with --dry-run the counts that are printed.
     """
-    from simulator.reporting.verdicts import next_command
     from simulator.use_cases.select import select as select_examples
     from simulator.use_cases.select import trainings_of
     from simulator.use_cases.select_report import selection_verdict
@@ -29,6 +28,4 @@ def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> No
     title = f"{selection.config}: training examples chosen for a target"
     show_result("select", title, selection, settings, seconds, write_json)
     say(selection_verdict(selection))
-    say("how far to believe the simulator, by real training:")
-    words = (settings.dataset, "--model", settings.model, "--output", f"{settings.output}-validate")
-    say(next_command("gptfluence", "validate", *words))
+    say_how_to_validate(settings, f"{settings.output}-validate")
