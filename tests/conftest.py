@@ -30,9 +30,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_kept_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test knows the tasks of dataset folders that another one opened."""
-    monkeypatch.setenv("GPTDYNAMICS_KEPT_TASKS", "")
+def no_own_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test knows the task files that another one added, nor the tasks of dataset folders that it opened."""
+    for variable in ("GPTDYNAMICS_TASKS", "GPTDYNAMICS_KEPT_TASKS"):
+        monkeypatch.setenv(variable, "")
 
 
 TOKENIZER_LINES = (

@@ -26,15 +26,9 @@ from gptdynamics.plans import PlanEntry
 from gptdynamics.recorder import StepRecorder
 from gptdynamics.runs import Bench
 from gptdynamics.tasks import add_task_file, get_single_task, load_examples
-from gptdynamics.tasks.user_tasks import VARIABLE
 from tests.gptdynamics.recorder.training import Loop
 from tests.hub.server import Hub
 from tests.own_metrics import RUNS, TASK, collect_notes, settings_of, task_file
-
-
-@pytest.fixture(autouse=True)
-def no_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
 
 
 @pytest.fixture(scope="module")

@@ -28,11 +28,6 @@ class Quiz(RTE):
 '''
 
 
-@pytest.fixture(autouse=True)
-def no_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
-
-
 @pytest.mark.parametrize("config", ["webnlg_tiny", "quiz_tiny"])
 def test_a_run_is_the_same_where_the_senders_files_are_not(
     config: str,

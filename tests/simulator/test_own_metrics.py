@@ -28,11 +28,6 @@ OWN = ("words_missing", "exact_match", "text_length")
 INFINITE = float("inf")
 
 
-@pytest.fixture(autouse=True)
-def no_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
-
-
 @pytest.fixture(scope="module")
 def dataset(tiny_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(collect_notes(tmp_path_factory.mktemp("own_metrics"), tiny_model_folder))

@@ -45,11 +45,6 @@ class Tickets(Task):
 """
 
 
-@pytest.fixture(autouse=True)
-def no_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
-
-
 def written(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -53,11 +53,6 @@ class Sums(Task):
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "how-to" / "own-task.md"
 
 
-@pytest.fixture(autouse=True)
-def no_task_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "")
-
-
 def task_file(folder: Path, text: str, name: str = "mine.py") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
