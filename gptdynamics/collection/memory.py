@@ -80,7 +80,7 @@ class MemoryNeed:
             for memory in _KERNEL_MEMORIES:
                 kernel = replace(entry.kernel, memory=memory)
                 large_enough = memory >= smallest_kernel_memory(shape, entry.settings, kernel)
-                smaller_need = estimated_memory(shape, entry.settings, lengths, kernel)
+                smaller_need = estimated_memory(shape, entry.settings, lengths, kernel, on_gpu=self.device != "cpu")
                 if large_enough and memory < entry.kernel.memory and self._fits(smaller_need, 1):
                     return f"Give --workers 1 --kernel-memory {memory:g}"
             if self._fits(replace(self.worker, products=0.0), 1):
@@ -130,11 +130,10 @@ def memory_needs(settings: CollectSettings) -> list[MemoryNeed]:
             shape, lengths = _shape_and_lengths(entry)
             exact = sum(entry.settings.follows_gradients(run) for run in entry.run_names)
             kernel = entry.kernel if kernels[entry.config] else None
-            worker = estimated_memory(shape, entry.settings, lengths, kernel, exact > 0)
             products = kernels[entry.config] + exact
-            needs += [
-                MemoryNeed(entry, worker, device, count, products, _free(device)) for device, count in workers.items()
-            ]
+            for device, count in workers.items():
+                worker = estimated_memory(shape, entry.settings, lengths, kernel, exact > 0, device != "cpu")
+                needs.append(MemoryNeed(entry, worker, device, count, products, _free(device)))
     return needs
 
 

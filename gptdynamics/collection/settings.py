@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from gptdynamics.collection.own_data import fit_settings
 from gptdynamics.errors import SettingsError
 from gptdynamics.plans import Plan, PlanEntry, read_plan
 from gptdynamics.ranges import COUNT, check_fields
+from gptdynamics.runs.devices import check_device, worker_devices
 from gptdynamics.settings.collect import CollectCommand, RaySettings
 from gptdynamics.tasks.kept_tasks import remember_kept_tasks
 
@@ -39,10 +39,8 @@ class CollectSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, {"workers": COUNT})
-        kind, _, number = self.device.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
-            raise SettingsError(f"device={self.device!r} must be auto, cpu, cuda or cuda:<number>")
-        if number and self.ray is not None:
+        check_device(self.device)
+        if ":" in self.device and self.ray is not None:
             raise SettingsError(f"device={self.device!r}: a Ray cluster assigns GPUs itself: give cuda")
 
     def devices(self) -> list[str]:
@@ -51,19 +49,7 @@ class CollectSettings:
         Raises:
             SettingsError: this machine does not have the GPU.
         """
-        import torch
-
-        gpus = torch.cuda.device_count() if self.device != "cpu" else 0
-        if self.device.startswith("cuda"):
-            _, _, number = self.device.partition(":")
-            if int(number or 0) >= gpus:
-                raise SettingsError(f"device {self.device} does not exist: torch finds {gpus} GPUs")
-            gpus_used = [self.device] if number else [f"cuda:{index}" for index in range(gpus)]
-        else:
-            gpus_used = [f"cuda:{index}" for index in range(gpus)]
-        if not gpus_used:
-            return ["cpu"] * (self.workers or os.cpu_count() or 1)
-        return [gpus_used[index % len(gpus_used)] for index in range(self.workers or len(gpus_used))]
+        return worker_devices(self.device, self.workers)
 
 
 def collect_settings(command: CollectCommand, plan: Plan | None = None) -> CollectSettings:

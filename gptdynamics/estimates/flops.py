@@ -33,7 +33,7 @@ GENERATION_SHARE = 0.4
 # Share of a kernel's memory for random matrices and projected test gradients.
 KERNEL_TESTS_SHARE = 0.7
 # Copies of the constants of `measurement.loss` and `measurement.generation`, so that an estimate needs no torch.
-LOSS_BATCH_TOKENS = 2048
+LOSS_BATCH_TOKENS, GPU_LOSS_BATCH_TOKENS = 2048, 16384
 TEXT_BATCH_TOKENS = 8192
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gptdynamics.configs import RunSettings
-from gptdynamics.estimates.flops import LOSS_BATCH_TOKENS, TEXT_BATCH_TOKENS
+from gptdynamics.estimates.flops import GPU_LOSS_BATCH_TOKENS, LOSS_BATCH_TOKENS, TEXT_BATCH_TOKENS
 from gptdynamics.estimates.lengths import TaskLengths
 from gptdynamics.estimates.shapes import ModelShape
 from gptdynamics.metrics import names_of
@@ -74,6 +74,7 @@ def worker_memory(
     lengths: Mapping[str, TaskLengths],
     kernel: KernelSettings | None = None,
     exact_products: bool = False,
+    on_gpu: bool = False,
 ) -> WorkerMemory:
     """The memory that a worker needs to make runs of a config.
 
@@ -83,6 +84,7 @@ def worker_memory(
         lengths: of the tasks of pool and test set.
         kernel: how kernels are computed; None: none are.
         exact_products: whether runs record exact gradient products.
+        on_gpu: whether it uses a GPU, where losses are measured in larger batches.
     """
     trained = shape.adapter_weights(settings.lora_rank) if settings.lora_rank else shape.weights
     weights = 2 * shape.weights + (trained if settings.lora_rank else 0)
@@ -97,7 +99,7 @@ def worker_memory(
         libraries=LIBRARIES,
         weights=_NUMBER * weights,
         training=_NUMBER * 3 * trained,
-        passes=_pass_bytes(shape, settings, lengths),
+        passes=_pass_bytes(shape, settings, lengths, GPU_LOSS_BATCH_TOKENS if on_gpu else LOSS_BATCH_TOKENS),
         products=products,
     )
 
@@ -108,7 +110,9 @@ def _test_examples(settings: RunSettings) -> int:
     return settings.test_examples * len(get_task(settings.task).test_parts)
 
 
-def _pass_bytes(shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths]) -> float:
+def _pass_bytes(
+    shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], loss_batch_tokens: int
+) -> float:
     """Bytes of the largest batch of training, measurement or sampling."""
     from gptdynamics.tasks import get_task
 
@@ -122,7 +126,7 @@ def _pass_bytes(shape: ModelShape, settings: RunSettings, lengths: Mapping[str, 
         longest = cut_lengths.pool.longest_of(settings.batch_size)[0]
         # Logits, their softmax and its gradient.
         update = settings.batch_size * (longest * training_numbers + cut_lengths.pool.target * 3 * shape.vocabulary)
-        rows = min(settings.test_examples, LOSS_BATCH_TOKENS / cut_lengths.test.fed)
+        rows = min(settings.test_examples, loss_batch_tokens / cut_lengths.test.fed)
         measurement = rows * (cut_lengths.test.fed * inference_numbers + cut_lengths.test.target * 2 * shape.vocabulary)
         largest = max(largest, update, measurement)
         if names_of(part.followed_metrics, needs_text=True):

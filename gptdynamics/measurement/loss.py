@@ -15,8 +15,8 @@ from gptdynamics.models.tokens import TargetBatch, TokenizedExample, length_sort
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# A larger batch's activations do not fit in a core's cache.
-BATCH_TOKENS = 2048
+# A larger batch's activations do not fit in a core's cache; a GPU would be idle most of the time.
+BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16384
 
 
 def example_losses(logits: torch.Tensor, batch: TargetBatch) -> torch.Tensor:
@@ -34,7 +34,7 @@ class TargetLosses:
         labels: for each example the token ids of its task's labels, if each label is a single token; accuracy then
             needs no further pass. Empty for examples without accuracy.
         device: of the model.
-        batch_tokens: the most tokens of a batch, with padding.
+        batch_tokens: the most tokens of a batch, with padding. Default: `BATCH_TOKENS`, on a GPU `GPU_BATCH_TOKENS`.
     """
 
     def __init__(
@@ -42,13 +42,14 @@ class TargetLosses:
         examples: Sequence[TokenizedExample],
         labels: Sequence[Sequence[int]] = (),
         device: torch.device | str = "cpu",
-        batch_tokens: int = BATCH_TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         self.examples = examples
         # Tokens that are fed in; the last token of a target predicts nothing.
         self.lengths = [example.input_length for example in examples]
         device = torch.device(device)
-        grouped = length_sorted_batches(self.lengths, batch_tokens)
+        usual = BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+        grouped = length_sorted_batches(self.lengths, batch_tokens or usual)
         self.batches = [make_target_batch(examples, rows).to(device) for rows in grouped]
         self.choices = [_choices(batch, labels, device) if any(labels) else None for batch in self.batches]
 

@@ -12,6 +12,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.hub.source import is_hub_id
 from gptdynamics.options import CommandLine
 from gptdynamics.ranges import COUNT, INT32, RATE, SEED, Range, check_fields
+from gptdynamics.runs.devices import check_device, worker_devices
 from simulator.settings.of_dataset import OfDataset
 
 # Titles of the rankings of `mislabel`, in the order of tables, and the names of those made of runs on the rows.
@@ -36,7 +37,19 @@ Dataset = Annotated[str, CommandLine(positional=True)]
 OwnDataset = Annotated[str | None, CommandLine(positional=True, default="that the simulator was trained on")]
 Output = Annotated[Path, CommandLine(aliases=("out",))]
 Run = Annotated[str | None, CommandLine(default="the first held-out run")]
-Workers = Annotated[int | None, CommandLine(default="one a core")]
+Workers = Annotated[int | None, CommandLine(default="one per GPU, or one per core")]
+
+
+class _TrainingSettings(OfDataset):
+    """Settings of a command that trains."""
+
+    workers: Workers
+    device: str
+
+    @property
+    def devices(self) -> list[str]:
+        """The device of each worker; raises SettingsError if this machine does not have it."""
+        return worker_devices(self.device, self.workers)
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ class InfluenceSettings(OfDataset):
 
 
 @dataclass(frozen=True)
-class MislabelSettings(OfDataset):
+class MislabelSettings(_TrainingSettings):
     """Where wrong labels are searched, and with which trainings.
 
     Attributes:
@@ -130,6 +143,7 @@ class MislabelSettings(OfDataset):
         retrainings: with --flip: number of seeds for retraining after labels are corrected.
         test_examples: with --flip: test rows that the accuracy after correction is measured on.
         workers: processes, one thread each.
+        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
         by: the score that orders the list of suspects; auto: the one that predicts most of the given labels from other
             rows.
         config: which config of the dataset: its pool is searched, with its base model, rate, batches and epochs.
@@ -149,6 +163,7 @@ class MislabelSettings(OfDataset):
     retrainings: int = 5
     test_examples: Annotated[int | None, CommandLine(default="872, or all there are")] = None
     workers: Workers = None
+    device: str = "auto"
     by: str = AUTO
     config: Annotated[str | None, CommandLine(default="of a dataset with one config, that")] = None
 
@@ -156,6 +171,7 @@ class MislabelSettings(OfDataset):
         counts = ("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers")
         ranges = {"flip": Range(0, 1, below=True), "seed": SEED, "learning_rate": RATE, **dict.fromkeys(counts, COUNT)}
         check_fields(self, ranges)
+        check_device(self.device)
         orders = (AUTO, *(name for name in MISLABEL_TITLES if name != "random"))
         if self.by not in orders:
             raise SettingsError(f"by={self.by!r} must be one of {', '.join(orders)}")
@@ -197,7 +213,7 @@ def check_label_task(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class SelectSettings(OfDataset):
+class SelectSettings(_TrainingSettings):
     """What training examples are chosen for, and how the choice is judged.
 
     Attributes:
@@ -209,6 +225,7 @@ class SelectSettings(OfDataset):
         seeds: trainings of each choice, in other orders.
         random: random choices to compare with, one training each.
         workers: processes, one thread each.
+        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
         config: which config, of a simulator of several.
         metric: which metric, of a simulator of several.
     """
@@ -221,6 +238,7 @@ class SelectSettings(OfDataset):
     seeds: int = 3
     random: int = 8
     workers: Workers = None
+    device: str = "auto"
     config: str | None = None
     metric: str | None = None
 
@@ -228,10 +246,11 @@ class SelectSettings(OfDataset):
         if self.count is not None and self.count < 1:
             raise SettingsError(f"count={self.count} leaves nothing to train on: it must be at least 1")
         check_fields(self, {"count": COUNT, "seeds": COUNT, "random": Range(2, INT32), "workers": COUNT})
+        check_device(self.device)
 
 
 @dataclass(frozen=True)
-class ValidateSettings(OfDataset):
+class ValidateSettings(_TrainingSettings):
     """Which counterfactual runs a simulator is checked on.
 
     Attributes:
@@ -246,6 +265,7 @@ class ValidateSettings(OfDataset):
         measured: steps that are measured, the first and the last among them.
         seed: seed of the changes.
         workers: processes, one thread each.
+        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
         config: which config, of a simulator of several.
         metric: which metric, of a simulator of several.
     """
@@ -260,6 +280,7 @@ class ValidateSettings(OfDataset):
     measured: int = 9
     seed: int = 0
     workers: Workers = None
+    device: str = "auto"
     config: str | None = None
     metric: str | None = None
 
@@ -273,3 +294,4 @@ class ValidateSettings(OfDataset):
             "workers": COUNT,
         }
         check_fields(self, ranges)
+        check_device(self.device)

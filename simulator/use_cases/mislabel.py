@@ -7,7 +7,6 @@ which are; then the rankings are compared, and the base model is really trained 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -119,7 +118,7 @@ def _collect(search: Search, pool: list[Example], on_progress: Callable[[], None
     for part in ("pool", "test"):
         folder.add_examples(settings.task, part, pool)
     trials = [Trial(half_curriculum(run_settings, pool, run), run) for run in entry.run_names]
-    worked = train_all(contents, trials, settings.output / "trials", settings.workers, on_progress)
+    worked = train_all(contents, trials, settings.output / "trials", settings.devices, on_progress)
     for run in worked.results:
         folder.add_run(run_settings, (published_name(run_settings.base), revision), pool, run)
     folder.write_card()
@@ -185,7 +184,9 @@ def _scores(
     seconds["simulators"] = time.process_time() - began
     on_phase("TracIn-CP self-influence", 1)
     contents = BenchContents(search.whole, tuple(pool), tuple(pool[:1]))
-    [(_, traced, seconds["tracin_self"])] = do_all(contents, [SelfInfluence(_whole_curriculum(search.whole, pool))])
+    [(_, traced, seconds["tracin_self"])] = do_all(
+        contents, [SelfInfluence(_whole_curriculum(search.whole, pool))], settings.devices[:1]
+    )
     on_progress()
     scores = {"tracin_self": traced, **scores}
     stored.save_arrays(key, {**scores, **{f"{_SECONDS}{name}": np.array(value) for name, value in seconds.items()}})
@@ -234,7 +235,7 @@ def find_mislabels(
     ids = [example.id for example in pool]
     rankings = {"random": shuffles(ids, settings.seed), **{name: [mislabels.ranking(name)] for name in RETRAINED[1:]}}
     keep = settings.output / "trials"
-    retrained = retrain(whole, rankings, truth, SHARES, settings.retrainings, keep, settings.workers, on_progress)
+    retrained = retrain(whole, rankings, truth, SHARES, settings.retrainings, keep, settings.devices, on_progress)
     return replace(mislabels, retrained=retrained, seconds={**seconds, "retraining": retrained.seconds})
 
 
@@ -289,14 +290,16 @@ def plan_mislabels(search: Search | RecordedSearch) -> MislabelPlan:
     missing = len([index for index in range(settings.runs) if run_name(index) not in finished])
     again = trainings(len(RETRAINED), len(SHARES), settings.retrainings) if settings.flip else 0
     cost = time_trials(
-        BenchContents(run_settings, tuple(pool), tuple(pool)), half_curriculum(run_settings, pool, "0000")
+        BenchContents(run_settings, tuple(pool), tuple(pool)),
+        half_curriculum(run_settings, pool, "0000"),
+        settings.devices[0],
     )
     each_run = cost.training(run_settings.run_steps, MEASURED + 2, len(pool))
     each_again = cost.training(whole.run_steps, 2, len(search.test))
     # A backward pass for one example costs about as much as its part of an update.
     traced = 5 * len(pool) * cost.update * 2 / run_settings.batch_size
     # What one process has spent on libraries and the model until now, every other one spends, too.
-    workers = min(settings.workers or os.cpu_count() or 1, missing or again)
+    workers = min(len(settings.devices), missing or again)
     start = time.process_time() if workers > 1 else cost.opening
     fits = FIT_SECONDS + FIT_SECONDS_EACH * len(pool)
     seconds = missing * each_run + again * each_again + traced + workers * start + fits

@@ -73,7 +73,7 @@ def retrain(
     shares: Sequence[float],
     seeds: int,
     keep: Path,
-    workers: int | None = None,
+    devices: Sequence[str] = ("cpu",),
     on_progress: Callable[[], None] = lambda: None,
 ) -> Retrained:
     """Correct what each ranking puts first and train again, with each seed.
@@ -86,6 +86,9 @@ def retrain(
         truth: true target of each mislabelled example.
         shares: inspected, above 0.
         seeds: trainings for each point.
+        keep: folder of the trainings.
+        devices: one for each worker; see `worker_devices`.
+        on_progress: called for each training.
     """
     every = (0.0, *shares)
     wanted: dict[tuple[int, frozenset[int]], Trial] = {}
@@ -111,7 +114,7 @@ def retrain(
     clean = [key_of(seed, truth) for seed in range(seeds)]
     # Seed by seed, so that what an interrupted command leaves is whole.
     order = sorted(wanted, key=lambda key: key[0])
-    worked = train_all(contents, [wanted[key] for key in order], keep, workers, on_progress)
+    worked = train_all(contents, [wanted[key] for key in order], keep, devices, on_progress)
     accuracy = {key: float(run.metrics["accuracy"][-1].mean()) for key, run in zip(order, worked.results, strict=True)}
     return Retrained(
         shares=every,

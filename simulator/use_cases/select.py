@@ -152,7 +152,7 @@ def trainings_of(settings: SelectSettings) -> tuple[int, int, float]:
     check_recipe(fact, None, "select")
     _target(settings, fact)
     updates, count = len(fact.curricula[0]), settings.random + settings.seeds * len(CHOSEN)
-    cost = time_trials(trial_contents(fact, fact.test, measured=2), fact.curricula[0])
+    cost = time_trials(trial_contents(fact, fact.test, measured=2), fact.curricula[0], settings.devices[0])
     return count, updates, cost.opening + count * cost.training(updates, 2, len(fact.test))
 
 
@@ -202,7 +202,7 @@ def select(
         final, seconds = np.stack([each[-1] for each in repeated.results]), repeated.each
     else:
         assert contents is not None
-        worked = train_all(contents, trials, keep, settings.workers, on_progress)
+        worked = train_all(contents, trials, keep, settings.devices, on_progress)
         final, seconds = np.stack([each.metrics[fact.metric][-1] for each in worked.results]), worked.each
     rows = {name: [index for index, (each, _) in enumerate(chosen) if each == name] for name in places}
     return Selection(

@@ -89,7 +89,7 @@ class TrialCost:
         return updates * self.update + measurements * test_examples * self.measurement
 
 
-def time_trials(contents: BenchContents, curriculum: Curriculum) -> TrialCost:
+def time_trials(contents: BenchContents, curriculum: Curriculum, device: str = "cpu") -> TrialCost:
     """Time a few updates and two measurements of a few test examples.
 
     Raises:
@@ -103,7 +103,7 @@ def time_trials(contents: BenchContents, curriculum: Curriculum) -> TrialCost:
         generate=False,
     )
     began = time.process_time()
-    bench = Bench(few)
+    bench = Bench(few, device)
     opening = time.process_time() - began
     # The first update and the first measurement of a process take longer than all others.
     Trial(curriculum[:1]).do(bench)

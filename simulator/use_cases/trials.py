@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +68,7 @@ def train_all(
     contents: BenchContents,
     trials: Sequence[Trial],
     keep: Path,
-    workers: int | None = None,
+    devices: Sequence[str] = ("cpu",),
     on_progress: Callable[[], None] = lambda: None,
 ) -> Worked[Run]:
     """Make the runs of trials, but for those that `keep` has; each is kept when it ends.
@@ -78,6 +77,8 @@ def train_all(
         contents: of the bench that they share.
         trials: what to train.
         keep: folder.
+        devices: one for each worker; see `worker_devices`.
+        on_progress: called for each run, kept or new.
 
     Raises:
         GPTDynamicsError: the base model cannot be had, a training diverged, or a process died.
@@ -88,7 +89,7 @@ def train_all(
     for _ in range(len(trials) - len(missing)):
         on_progress()
     seconds, made = 0.0, []
-    for index, run, took in do_all(contents, missing, workers):
+    for index, run, took in do_all(contents, missing, devices):
         kept.save(missing[index], run)
         made.append((index, run))
         seconds += took
@@ -98,14 +99,14 @@ def train_all(
 
 
 def do_all(
-    contents: BenchContents, works: Sequence[Work[Result]], workers: int | None = None
+    contents: BenchContents, works: Sequence[Work[Result]], devices: Sequence[str] = ("cpu",)
 ) -> Iterator[tuple[int, Result, float]]:
     """Do all works, in processes with one thread each: the index, the result and the processor seconds of each.
 
     Args:
         contents: of the bench that they share.
         works: what to do.
-        workers: processes; 1: in this one. Default: one a core.
+        devices: one for each worker; a single one works in this process.
 
     Yields:
         In the order in which they end.
@@ -113,14 +114,11 @@ def do_all(
     Raises:
         GPTDynamicsError: the base model cannot be had, a training diverged, or a process died.
     """
-    if workers is not None and workers < 1:
-        raise SettingsError(f"workers={workers} must be at least 1")
     waiting = deque(enumerate(works))
     running: dict[Future[Any], int] = {}
     if not waiting:
         return
-    devices = ["cpu"] * min(workers or os.cpu_count() or 1, len(waiting))
-    with local_executor(devices, lambda name: None) as executor:
+    with local_executor(list(devices[: len(waiting)]), lambda name: None) as executor:
         while waiting or running:
             while waiting and len(running) < executor.workers:
                 index, work = waiting.popleft()

@@ -138,7 +138,7 @@ def trainings_of(settings: ValidateSettings) -> tuple[int, int, int, float]:
     recorded = len(drawn.recorded.runs) if drawn.recorded is not None else 0
     count, updates = len(drawn.changes) - recorded, len(drawn.fact.curricula[0])
     assert drawn.contents is not None
-    cost = time_trials(drawn.contents, drawn.fact.curricula[0])
+    cost = time_trials(drawn.contents, drawn.fact.curricula[0], settings.devices[0])
     tests = len(drawn.test_indices)
     return count, updates, tests, cost.opening + count * cost.training(updates, settings.measured, tests)
 
@@ -219,7 +219,7 @@ def _train(
         return values, fact.step[places], repeated.each
     assert drawn.contents is not None
     trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
-    worked = train_all(drawn.contents, trials, keep, settings.workers, on_progress)
+    worked = train_all(drawn.contents, trials, keep, settings.devices, on_progress)
     trained = worked.results
     step = np.array(trained[0].generation_step if fact.definition.needs_text else trained[0].step)
     return np.stack([run.metrics[fact.metric].T for run in trained]), step, worked.each

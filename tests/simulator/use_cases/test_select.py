@@ -199,6 +199,7 @@ def test_every_method_is_judged_by_training_on_its_choice(
         ({"count": 4, "test_ids": (99,)}, "no test example 99"),
         ({"seeds": 0}, "seeds=0 must be at least 1"),
         ({"random": 1}, "random=1 must be at least 2"),
+        ({"device": "tpu"}, "device='tpu' must be auto, cpu, cuda or cuda:<number>"),
     ],
 )
 def test_what_cannot_be_chosen_is_refused(

@@ -27,15 +27,21 @@ def settings(memory: str, collected: str, tmp_path: Path) -> ValidateSettings:
     return ValidateSettings(collected, memory, output=tmp_path, each=3, test_examples=4, measured=3, workers=1)
 
 
+def test_trainings_use_the_gpus_that_there_are(settings: ValidateSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert replace(settings, workers=None).devices == ["cuda:0", "cuda:1"]
+    assert replace(settings, device="cpu").devices == ["cpu"]
+
+
 def test_a_trial_of_a_recorded_run_is_that_run(collected: str, tmp_path: Path) -> None:
     fact = read_dynamics(collected, "mini_sentiment_own", "loss").take([4])
     contents = trial_contents(fact, fact.test, measured=9)
     trials = [Trial(fact.curricula[0], fact.runs[0]), Trial(fact.curricula[0][::-1], fact.runs[0])]
-    worked = train_all(contents, trials, tmp_path, workers=1)
+    worked = train_all(contents, trials, tmp_path, devices=["cpu"])
     assert worked.done == 2
     np.testing.assert_allclose(worked.results[0].metrics["loss"], fact.values[0], rtol=1e-5)
     assert not np.allclose(worked.results[1].metrics["loss"][-1], fact.values[0, -1])
-    again = train_all(contents, trials[::-1], tmp_path, workers=1)
+    again = train_all(contents, trials[::-1], tmp_path, devices=["cpu"])
     assert again.done == 0 and again.each is None
     np.testing.assert_array_equal(again.results[1].metrics["loss"], worked.results[0].metrics["loss"])
     assert again.results[1].step == worked.results[0].step == list(range(9))
