@@ -11,6 +11,7 @@ import torch
 
 from gptdynamics.configs import Tokenization
 from gptdynamics.examples import Example
+from gptdynamics.runs.devices import worker_devices
 
 if TYPE_CHECKING:
     from gptdynamics.models.base_model import BaseModel
@@ -55,7 +56,7 @@ class CausalLMEncoder:
         """
         from gptdynamics.models.base_model import load_base_model
 
-        return load_base_model(self.model_name, "cuda" if torch.cuda.is_available() else "cpu")
+        return load_base_model(self.model_name, worker_devices("auto")[0])
 
     def _tokens(self, example: Example) -> list[int]:
         """As the model trained on the example sees it; of a text that is too long the left is left out."""

@@ -60,8 +60,9 @@ class GradientEncoder:
             SettingsError: it is neither a folder nor on a reachable Hub.
         """
         from gptdynamics.models.base_model import load_base_model
+        from gptdynamics.runs.devices import worker_devices
 
-        return load_base_model(self.base_model)
+        return load_base_model(self.base_model, worker_devices("auto")[0])
 
     def encode(self, examples: Sequence[Example]) -> np.ndarray:
         """Vectors `[examples, width]`, one backward pass an example."""
