@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.environments import NoEnvironmentError, one_thread, python_of
+from benchmarks.peers.environments import NoEnvironmentError, python_of, variables
 from benchmarks.peers.make_work import make_work, read_runs, retrainings_of
 from benchmarks.peers.method import Method
-from benchmarks.peers.page import page
+from benchmarks.peers.page import NOT_ASKED, page
 from benchmarks.peers.pictures import draw_cost
 from benchmarks.peers.registry import METHODS
 from benchmarks.peers.retrained import QLD_TESTS, Retrained, order_truth
@@ -23,13 +26,15 @@ from benchmarks.peers.work import Work
 from gptdynamics.errors import GPTDynamicsError
 
 
-def ask_method(method: Method, work: Work, output: Path) -> str | None:
+def ask_method(method: Method, work: Work, output: Path, minutes: float | None = None, threads: int = 1) -> str | None:
     """Run a method in its environment unless it has run; the reason if it cannot.
 
     Args:
         method: which.
         work: what it is given.
         output: the folder of its answers; environments are beside it.
+        minutes: after which it is ended.
+        threads: of its process.
     """
     path = output / method.name
     if path.with_suffix(".npz").exists():
@@ -39,23 +44,32 @@ def ask_method(method: Method, work: Work, output: Path) -> str | None:
     except NoEnvironmentError as error:
         return str(error)
     print(f"{work.config}, run {work.run}: {method.title}", flush=True)
-    command = [str(python), "-m", "benchmarks.peers.one", method.name, str(work.folder), str(path)]
-    done = subprocess.run(command, env=one_thread(), stderr=subprocess.PIPE, text=True)
+    command = [str(python), "-m", "benchmarks.peers.one", method.name, str(work.folder), str(path), work.device]
+    limit = None if minutes is None else 60 * minutes
+    try:
+        done = subprocess.run(command, env=variables(threads), stderr=subprocess.PIPE, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"ended after {minutes:g} minutes"
     if not done.returncode:
         return None
     path.with_suffix(".error.txt").write_text(done.stderr)
-    return done.stderr.strip().splitlines()[-1]
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"ended with code {done.returncode}"
 
 
 def compare(asked: argparse.Namespace, config: str, run: str) -> dict[str, Any]:
     """The table of one run."""
     output = asked.output / f"{config}-{run}"
-    work = make_work(asked.dataset, config, run, asked.data, output / "work")
+    work = make_work(asked.dataset, config, run, asked.data, output / "work", asked.device)
     truth = retrainings_of(read_runs(asked.dataset, config, asked.data, counterfactual=True), run).values
-    not_run = {METHODS[name].title: "not asked for this time" for name in METHODS if name not in asked.methods}
+    not_run = {METHODS[name].title: NOT_ASKED for name in METHODS if name not in asked.methods}
     answers = {}
-    for name in asked.methods:
-        reason = ask_method(METHODS[name], work, output)
+    # Seconds are of one core unless there is a GPU to wait for.
+    threads = 1 if asked.device == "cpu" else max(1, (os.cpu_count() or 1) // asked.processes)
+    ask = partial(ask_method, work=work, output=output, minutes=asked.minutes, threads=threads)
+    with ThreadPoolExecutor(asked.processes) as pool:
+        reasons = list(pool.map(ask, [METHODS[name] for name in asked.methods]))
+    for name, reason in zip(asked.methods, reasons, strict=True):
         if reason is None:
             answers[name] = Answers(output / name)
         else:
@@ -69,6 +83,7 @@ def compare(asked: argparse.Namespace, config: str, run: str) -> dict[str, Any]:
         if row["method"] in asked.qld:
             add_qld(row, answers[row["method"]], retrained)
     about = {"config": config, "run": run, "retrainings": len(truth), "rows_visited": len(work.rows)}
+    about |= {"device": work.device, "processes": asked.processes, "repeated": work.repeated}
     return about | {"tests": len(work.tests), "step": work.step, "rows": rows, "not_run": not_run}
 
 
@@ -83,6 +98,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME")
     parser.add_argument("--qld", nargs="*", default=[OURS, "memory", "magic", "ekfac", "tracin", "same_target"])
     parser.add_argument("--orders", type=int, default=8, help="runs in another order, at most 16")
+    parser.add_argument("--device", default="cpu", help="that models are on, such as cuda")
+    parser.add_argument("--processes", type=int, default=1, help="methods side by side")
+    parser.add_argument("--minutes", type=float, help="after which a method is ended")
     return parser.parse_args(arguments)
 
 

@@ -8,7 +8,11 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
+
+# Methods that run side by side may share an environment.
+_LOCKS: dict[str, threading.Lock] = {}
 
 
 class NoEnvironmentError(Exception):
@@ -26,6 +30,11 @@ def python_of(requirements: tuple[str, ...], folder: Path) -> Path:
     if not requirements:
         return Path(sys.executable)
     root = folder / hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
+    with _LOCKS.setdefault(root.name, threading.Lock()):
+        return _made(root, requirements)
+
+
+def _made(root: Path, requirements: tuple[str, ...]) -> Path:
     python, done = root / "bin" / "python", root / "installed.txt"
     if done.exists():
         return python
@@ -41,6 +50,6 @@ def python_of(requirements: tuple[str, ...], folder: Path) -> Path:
     return python
 
 
-def one_thread() -> dict[str, str]:
-    """The environment variables of a method's process: seconds are of one core, and nothing is downloaded."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+def variables(threads: int = 1) -> dict[str, str]:
+    """The environment variables of a method's process: nothing is downloaded."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -22,6 +22,29 @@ QUESTIONS = {
 }
 
 
+# What a method may keep in memory or on disk at once.
+MOST_GIB = 16
+
+
+class CannotRunError(Exception):
+    """A method cannot answer for this run; the message is the reason."""
+
+
+def check_size(numbers: float, what: str) -> None:
+    """Refuse to keep too much.
+
+    Args:
+        numbers: how many 32-bit numbers.
+        what: their name.
+
+    Raises:
+        CannotRunError: they take up more than `MOST_GIB`.
+    """
+    size = 4 * numbers / 2**30
+    if size > MOST_GIB:
+        raise CannotRunError(f"{what} take up {size:,.0f} GiB, more than {MOST_GIB}")
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A method that is ready to be asked.

@@ -1,7 +1,8 @@
-"""Runs one method in the environment that it is started in: `python -m benchmarks.peers.one METHOD WORK OUTPUT`.
+"""Runs one method in its environment: `python -m benchmarks.peers.one METHOD WORK OUTPUT [DEVICE]`.
 
 OUTPUT.npz gets `effects` `[N, M]` or `[N, M, S]` (NaN for test examples that were not asked of) and, of methods that
-predict changed runs, `left_out` and `reordered` `[C, S, M]`; OUTPUT.json what it cost.
+predict changed runs, `left_out` and `reordered` `[C, S, M]`; OUTPUT.json what it cost. A method that refuses says why
+in one line.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from benchmarks.peers.method import CannotRunError
 from benchmarks.peers.registry import METHODS
 from benchmarks.peers.work import Work
 
@@ -25,14 +28,18 @@ def run_method(name: str, work: Work, output: Path) -> None:
     asked = np.linspace(0, len(work.tests) - 1, count).round().astype(int).tolist()
     # What is imported for the first model is not counted.
     work.model()
-    began = time.process_time()
+    # On a GPU a process waits for much of the time.
+    clock = time.process_time if work.device == "cpu" else time.perf_counter
+    began = clock()
     fitted = method.fit(work)
-    ready = time.process_time()
+    ready = clock()
     effects = fitted.ask(asked)
-    done = time.process_time()
-    if not method.tests:
+    done = clock()
+    # One test example alone; on a GPU its share of all.
+    alone = not method.tests and work.device == "cpu"
+    if alone:
         fitted.ask(asked[:1])
-    again = time.process_time()
+    again = clock()
     every = np.full((len(work.rows), len(work.tests), *effects.shape[2:]), np.nan, dtype=np.float32)
     every[:, asked] = effects
     predicted = {what: fitted.predict(changed) for what, changed in work.changed.items()} if fitted.predict else {}
@@ -41,11 +48,13 @@ def run_method(name: str, work: Work, output: Path) -> None:
         "packages": {each.split("==")[0]: version(each.split("==")[0]) for each in method.requirements},
         "seconds_fit": ready - began,
         "seconds_ask": done - ready,
-        "seconds_next": (done - ready) / count if method.tests else again - done,
+        "seconds_next": again - done if alone else (done - ready) / count,
         "asked": count,
         "passes_fit": once,
         "passes_next": each,
     }
+    if work.device != "cpu":
+        cost["gpu_gib"] = torch.cuda.max_memory_reserved() / 2**30
     # The arrays last: where they are, all is there.
     output.with_suffix(".json").write_text(json.dumps(cost, indent=1))
     np.savez_compressed(output.with_suffix(".part.npz"), effects=every, **predicted)
@@ -53,4 +62,7 @@ def run_method(name: str, work: Work, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_method(sys.argv[1], Work.load(Path(sys.argv[2])), Path(sys.argv[3]))
+    try:
+        run_method(sys.argv[1], Work.load(Path(sys.argv[2]), *sys.argv[4:]), Path(sys.argv[3]))
+    except CannotRunError as error:
+        raise SystemExit(str(error)) from error

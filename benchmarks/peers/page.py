@@ -20,6 +20,7 @@ ANCHORS = {
     "Grad-Dot": 0.16,
     "TRAK": 0.14,
 }
+NOT_ASKED = "not asked for this time"
 COLUMNS = (
     "method",
     "LDS, last step",
@@ -90,17 +91,24 @@ def page(result: dict[str, Any]) -> str:
         parts.append(markdown(method_lines(rows)))
         parts.append("; ".join(f"{row['title']}: {row['note']}" for row in rows if row["note"]) + ".")
         if table["not_run"]:
-            parts.append(f"Not run: {', '.join(table['not_run'])}.")
+            reasons = table["not_run"].items()
+            parts.append(f"Not run: {', '.join(name + _because(reason) for name, reason in reasons)}.")
     parts += ["**What each method can be asked**", markdown(answers_lines(result["tables"][0]["rows"]))]
     parts.append("**LDS published elsewhere: GPT-2 on WikiText, from bergson's leaderboard**")
     parts.append(markdown([list(ANCHORS), [f"{value:.2f}" for value in ANCHORS.values()]]))
     return "\n\n".join([*parts, _explained(result)]) + "\n"
 
 
+def _because(reason: str) -> str:
+    return "" if reason == NOT_ASKED else f" ({reason})"
+
+
 def _described(table: dict[str, Any]) -> str:
+    device, processes = table.get("device", "cpu"), table.get("processes", 1)
+    where = "" if device == "cpu" and processes == 1 else f", on {device}, {processes} methods side by side"
     return (
         f"{table['retrainings']} retrainings without a fifth of {table['rows_visited']} rows, {table['tests']} test "
-        f"examples, measured after {', '.join(map(str, table['step'][1:]))} updates"
+        f"examples, measured after {', '.join(map(str, table['step'][1:]))} updates{where}"
     )
 
 
@@ -110,9 +118,10 @@ def _explained(result: dict[str, Any]) -> str:
         "mean over test examples; in brackets its 95% interval. A dash: the method cannot answer, or was not asked.",
         "Effects of rows on the final loss are added up. A method that gives one number for a row is ranked by it at "
         "every step. Ours and Simfluence simulate the changed run.",
-        "LDS of other orders: over eight runs that visit the same rows in the same epochs in another order.",
-        "Seconds are of one core, measured, for all test examples, without making runs. Passes are forward-backward "
-        "passes of one example, counted, with making and measuring the runs that a method is fitted on.",
+        "LDS of other orders: over runs that visit the same rows in the same epochs in another order.",
+        "Seconds are measured, for all test examples, without making runs; of one core where no device is named. "
+        "Passes are forward-backward passes of one example, counted, with making and measuring the runs that a method "
+        "is fitted on.",
         "The leaderboard's figures are of another model, other texts and other retrainings: compare orders only.",
     ]
     if any(row.get("qld") for table in result["tables"] for row in table["rows"]):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ class Work:
         step: S steps, 0 first.
         checkpoints: updates before each of the checkpoints: 0 first, T last.
         changed: `left_out` and `reordered`: curricula of the run made again.
+        folder: where it is kept.
+        device: that models and batches are on: `cpu`, or a GPU such as `cuda`.
+        repeated: mean distance of the losses of the run made again here from the recorded ones, and how much the run
+            had changed them, in nats.
     """
 
     dataset: str
@@ -56,16 +60,18 @@ class Work:
     checkpoints: list[int]
     changed: dict[str, Curricula]
     folder: Path
+    device: str = "cpu"
+    repeated: list[float] = field(default_factory=list)
 
     @classmethod
-    def load(cls, folder: Path) -> Work:
+    def load(cls, folder: Path, device: str = "cpu") -> Work:
         """What `save` wrote."""
-        return cls(**json.loads((folder / "work.json").read_text()), folder=folder)
+        return cls(**json.loads((folder / "work.json").read_text()), folder=folder, device=device)
 
     def save(self) -> None:
         """Write everything but the checkpoints, which are there before: a folder with this file is whole."""
         values = asdict(self)
-        del values["folder"]
+        del values["folder"], values["device"]
         (self.folder / "work.json").write_text(json.dumps(values))
 
     @cached_property
@@ -80,15 +86,23 @@ class Work:
     def model(self, done: int | None = None) -> PreTrainedModel:
         """The model after so many updates, in evaluation mode; default: at the end."""
         path = self.checkpoint(self.checkpoints[-1] if done is None else done)
-        return AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
+        return AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").to(self.device).eval()
 
     def row_batch(self, places: Sequence[int]) -> Batch:
         """Rows as a padded batch: `input_ids`, `attention_mask` and `labels`."""
-        return padded([self.row_tokens[place] for place in places])
+        return self._placed(padded([self.row_tokens[place] for place in places]))
 
     def test_batch(self, places: Sequence[int]) -> Batch:
         """Test examples, likewise."""
-        return padded([self.test_tokens[place] for place in places])
+        return self._placed(padded([self.test_tokens[place] for place in places]))
+
+    def _placed(self, batch: Batch) -> Batch:
+        return {name: values.to(self.device) for name, values in batch.items()}
+
+
+def examples_at_once(model: PreTrainedModel, gib: float, most: int) -> int:
+    """How many examples' gradients of all weights fit into so many GiB: at least 1, at most `most`."""
+    return max(1, min(most, int(gib * 2**30 / (4 * model.num_parameters()))))
 
 
 def padded(examples: Sequence[tuple[list[int], list[int]]]) -> Batch:

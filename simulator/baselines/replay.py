@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def trained_with(runs: Dynamics) -> tuple[RunSettings, BaseModel]:
+def trained_with(runs: Dynamics, device: str = "cpu") -> tuple[RunSettings, BaseModel]:
     """What a config's runs were trained with, where they can be trained again here: settings and base model.
+
+    Args:
+        runs: of the config.
+        device: of the base model: `cpu`, or a GPU such as `cuda:0`.
 
     Raises:
         NotApplicableError: the dataset has no manifest or no texts, or the base model is another one here.
@@ -31,19 +35,21 @@ def trained_with(runs: Dynamics) -> tuple[RunSettings, BaseModel]:
     folder = DatasetFolder(local_root(runs.source))
     try:
         settings = trained_settings(folder, runs.config)
-        base = load_trained_base(runs.base_model, runs.base_revision, f"the runs of {runs.config}")
+        base = load_trained_base(runs.base_model, runs.base_revision, f"the runs of {runs.config}", device)
     except NotRepeatableError as error:
         raise NotApplicableError(str(error)) from error
     return settings, base
 
 
-def open_bench(runs: Dynamics) -> Bench:
+def open_bench(runs: Dynamics, device: str = "cpu") -> Bench:
     """The bench that a config's runs were made on, with the examples and in the order of the runs read.
+
+    Args: as of `trained_with`.
 
     Raises:
         NotApplicableError, SettingsError: as of `trained_with`.
     """
-    settings, base = trained_with(runs)
+    settings, base = trained_with(runs, device)
     return Bench(BenchContents(settings, tuple(runs.pool), tuple(runs.test)), base=base)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.peers.method import Fitted, Method
+from benchmarks.peers.method import Fitted, Method, check_size
 from benchmarks.peers.work import Work, losses_of
 
 BERGSON = (
@@ -64,12 +65,15 @@ class Batches:
 
 
 def fit_magic(work: Work) -> Fitted:
-    """The run again in bergson's trainer, with all of its states on disk."""
+    """The run again in bergson's trainer, with all of its states on disk; on the CPU."""
     import torchopt
     from bergson.magic.trainer import BackwardState, Trainer
     from torchopt.pytree import tree_iter
 
+    work = replace(work, device="cpu")
     model = work.model(0)
+    # Weights and both moments.
+    check_size(3 * model.num_parameters() * (len(work.curriculum) + 1), "the optimiser's states of all updates")
     if not model.config.tie_word_embeddings:
         raise NotImplementedError("written for models with tied embeddings")
     rates = torch.tensor([*work.learning_rate, 0.0])

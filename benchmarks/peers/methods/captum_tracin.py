@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from benchmarks.peers.method import Fitted, Method
+from benchmarks.peers.method import Fitted, Method, check_size
 from benchmarks.peers.work import Work, losses_of
 
 BATCH = 32
@@ -28,9 +28,12 @@ def fit_tracincp(work: Work) -> Fitted:
     """Nothing is kept between questions: the rows' gradients are taken again for each."""
     from captum.influence import TracInCP
 
-    model = Logits(work.model())
+    ended = work.model()
+    model = Logits(ended)
     rows = work.row_batch(range(len(work.rows)))
     done = [*work.checkpoints[1:-1], len(work.learning_rate)]
+    numbers = ended.num_parameters() * len(work.tests) * len(done)
+    check_size(numbers, "gradients of all test examples at all checkpoints")
 
     def load(model: Logits, checkpoint: int) -> float:
         model.model.load_state_dict(work.model(checkpoint).state_dict())
@@ -48,7 +51,7 @@ def fit_tracincp(work: Work) -> Fitted:
     def ask(tests: Sequence[int]) -> np.ndarray:
         batch = work.test_batch(tests)
         influence = found.influence((batch["input_ids"], batch["labels"]))
-        return -influence.detach().T.numpy()
+        return -influence.detach().T.cpu().numpy()
 
     return Fitted(ask)
 

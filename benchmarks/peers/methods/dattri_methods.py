@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.peers.method import Fitted, Method
+from benchmarks.peers.method import Fitted, Method, check_size
 from benchmarks.peers.work import IGNORED, Work
 
 BATCH = 16
@@ -22,6 +22,7 @@ def fit_dattri(work: Work, attributor: str) -> Fitted:
     from dattri.task import AttributionTask
 
     model = work.model()
+    check_size(model.num_parameters() * len(work.rows), "gradients of all rows")
 
     def loss(params: dict[str, torch.Tensor], data: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         ids, labels = (each.reshape(-1, each.shape[-1]) for each in data)
@@ -32,7 +33,7 @@ def fit_dattri(work: Work, attributor: str) -> Fitted:
 
     task = AttributionTask(loss, model, model.state_dict())
     made: Callable = getattr(influence_function, attributor)
-    found = made(task, device="cpu", regularization=REGULARIZATION)
+    found = made(task, device=work.device, regularization=REGULARIZATION)
 
     def loader(batch: dict[str, torch.Tensor]) -> torch.utils.data.DataLoader:
         return torch.utils.data.DataLoader(
@@ -43,7 +44,7 @@ def fit_dattri(work: Work, attributor: str) -> Fitted:
     found.cache(rows)
 
     def ask(tests: Sequence[int]) -> np.ndarray:
-        return -found.attribute(rows, loader(work.test_batch(tests))).detach().numpy()
+        return -found.attribute(rows, loader(work.test_batch(tests))).detach().cpu().numpy()
 
     return Fitted(ask)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.peers.method import Fitted, Method
+from benchmarks.peers.method import Fitted, Method, check_size
 from benchmarks.peers.work import Work
 
 # Of the change of a gradient along one direction, beside a plain forward-backward pass; of a loss, beside the same.
@@ -18,6 +18,9 @@ def fit_exact(work: Work) -> Fitted:
     from benchmarks.peers.make_work import bench_of
     from simulator.attribution.exact_first_order import exact_first_order
 
+    # Derivatives of the weights and of both moments.
+    numbers = 3 * len(work.rows) * work.model().num_parameters()
+    check_size(numbers, "derivatives of the optimiser's state along every row")
     bench, _ = bench_of(work)
     found = exact_first_order(bench, work.run, work.curriculum, work.learning_rate, work.step, work.rows)
     effects = found.derivatives

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from benchmarks.peers.method import Fitted, Method
-from benchmarks.peers.work import Batch, Curricula, Work, losses_of
+from benchmarks.peers.work import Curricula, Work
+
+if TYPE_CHECKING:
+    from gptdynamics.gradients import Kernel
+
+# For the factors of gradients; what does not fit is taken again, part by part.
+MEMORY = 2**34
 
 
-def gradients(model: torch.nn.Module, batches: Sequence[Batch]) -> torch.Tensor:
-    """The gradient of the loss of each batch of one example: `[examples, weights]`."""
-    weights = list(model.parameters())
-    found = []
-    for batch in batches:
-        loss = losses_of(model(input_ids=batch["input_ids"]).logits, batch["labels"]).sum()
-        found.append(torch.cat([each.flatten() for each in torch.autograd.grad(loss, weights)]))
-    return torch.stack(found)
+def kernel_of(work: Work, done: int | None, tests: Sequence[int], memory: int = MEMORY) -> Kernel:
+    """Exact products of the gradients of all rows and of some test examples after `done` updates; default: all."""
+    from gptdynamics.gradients import gradient_kernel
+    from gptdynamics.models.tokens import TokenizedExample
 
-
-def _rows(work: Work, done: int | None = None) -> tuple[torch.nn.Module, torch.Tensor]:
-    model = work.model(done)
-    return model, gradients(model, [work.row_batch([place]) for place in range(len(work.rows))])
+    rows, asked = (
+        [TokenizedExample(ids, scored, scored[0]) for ids, scored in each]
+        for each in (work.row_tokens, [work.test_tokens[test] for test in tests])
+    )
+    found = gradient_kernel(work.model(done), rows, asked, method="exact", memory_limit=memory)
+    assert not found.not_covered
+    return found
 
 
 def fit_final(work: Work, cosine: bool) -> Fitted:
     """Gradients at the end of the run."""
-    model, rows = _rows(work)
 
     def ask(tests: Sequence[int]) -> np.ndarray:
-        asked = gradients(model, [work.test_batch([place]) for place in tests])
-        products = rows @ asked.T
-        if cosine:
-            products /= rows.norm(dim=1)[:, None] * asked.norm(dim=1)
-        return -products.numpy()
+        found = kernel_of(work, None, tests)
+        return -found.products / (np.sqrt(np.outer(found.pool_norms, found.test_norms)) if cosine else 1)
 
     return Fitted(ask)
 
@@ -47,13 +48,9 @@ def fit_tracin(work: Work) -> Fitted:
     known: dict[tuple[int, ...], np.ndarray] = {}
 
     def products(tests: Sequence[int]) -> np.ndarray:
-        """At each checkpoint `[C, N, m]`; the rows' gradients of all checkpoints together would be gigabytes."""
+        """At each checkpoint: `[C, N, m]`."""
         if tuple(tests) not in known:
-            batches, found = [work.test_batch([test]) for test in tests], []
-            for done in used:
-                model, rows = _rows(work, done)
-                found.append((rows @ gradients(model, batches).T).numpy())
-            known[tuple(tests)] = np.stack(found)
+            known[tuple(tests)] = np.stack([kernel_of(work, done, tests).products for done in used])
         return known[tuple(tests)]
 
     def shares(curriculum: list[list[int]]) -> np.ndarray:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from benchmarks.peers.method import Fitted, Method
-from benchmarks.peers.work import IGNORED, Batch, Work, losses_of
+from benchmarks.peers.work import IGNORED, Batch, Work, examples_at_once, losses_of
 
-BATCH = 32
+# Of examples at once, whose gradients take up at most so much.
+BATCH, BATCH_GIB = 32, 12
 
 
 class Rows(torch.utils.data.Dataset):
@@ -35,6 +36,7 @@ def fit_ekfac(work: Work) -> Fitted:
     from kronfluence.task import Task
 
     model = work.model()
+    batch = examples_at_once(model, BATCH_GIB, BATCH)
     blocks = [name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear) and "layers." in name]
 
     class TargetLoss(Task):
@@ -60,22 +62,24 @@ def fit_ekfac(work: Work) -> Fitted:
 
     task = TargetLoss()
     kept: Any = tempfile.TemporaryDirectory()
-    analyzer = Analyzer("run", prepare_model(model, task), task, cpu=True, output_dir=kept.name, disable_tqdm=True)
+    analyzer = Analyzer(
+        "run", prepare_model(model, task), task, cpu=work.device == "cpu", output_dir=kept.name, disable_tqdm=True
+    )
     rows = Rows(work.row_batch(range(len(work.rows))))
     torch.manual_seed(0)
     analyzer.fit_all_factors(
-        "ekfac", rows, per_device_batch_size=BATCH, factor_args=FactorArguments(strategy="ekfac"),
+        "ekfac", rows, per_device_batch_size=batch, factor_args=FactorArguments(strategy="ekfac"),
         overwrite_output_dir=True,
     )  # fmt: skip
 
     def ask(tests: Sequence[int]) -> np.ndarray:
         analyzer.compute_pairwise_scores(
             f"asked_{len(tests)}", "ekfac", Rows(work.test_batch(tests)), rows,
-            per_device_query_batch_size=BATCH, per_device_train_batch_size=BATCH, overwrite_output_dir=True,
+            per_device_query_batch_size=batch, per_device_train_batch_size=batch, overwrite_output_dir=True,
         )  # fmt: skip
         # The folder lives as long as the analyzer.
         assert kept
-        return -analyzer.load_pairwise_scores(f"asked_{len(tests)}")["all_modules"].T.numpy()
+        return -analyzer.load_pairwise_scores(f"asked_{len(tests)}")["all_modules"].T.cpu().numpy()
 
     return Fitted(ask)
 
