@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from benchmarks.peers.environments import NoEnvironmentError, python_of, variables
 from benchmarks.peers.make_work import make_work, read_runs, retrainings_of
@@ -47,7 +48,15 @@ def ask_method(method: Method, work: Work, output: Path, minutes: float | None =
     command = [str(python), "-m", "benchmarks.peers.one", method.name, str(work.folder), str(path), work.device]
     limit = None if minutes is None else 60 * minutes
     try:
-        done = subprocess.run(command, env=variables(threads), stderr=subprocess.PIPE, text=True, timeout=limit)
+        # Packages report on both; of what they say to the first nothing is needed.
+        done = subprocess.run(
+            command,
+            env=variables(threads),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=limit,
+        )
     except subprocess.TimeoutExpired:
         return f"ended after {minutes:g} minutes"
     if not done.returncode:
@@ -61,6 +70,8 @@ def compare(asked: argparse.Namespace, config: str, run: str) -> dict[str, Any]:
     """The table of one run."""
     output = asked.output / f"{config}-{run}"
     work = make_work(asked.dataset, config, run, asked.data, output / "work", asked.device)
+    # The methods need what making the run took up.
+    torch.cuda.empty_cache()
     truth = retrainings_of(read_runs(asked.dataset, config, asked.data, counterfactual=True), run).values
     not_run = {METHODS[name].title: NOT_ASKED for name in METHODS if name not in asked.methods}
     answers = {}

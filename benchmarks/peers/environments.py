@@ -39,7 +39,9 @@ def _made(root: Path, requirements: tuple[str, ...]) -> Path:
     if done.exists():
         return python
     shutil.rmtree(root, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], check=True)
+    made = subprocess.run([sys.executable, "-m", "venv", "--without-pip", root], capture_output=True, text=True)
+    if made.returncode:
+        raise NoEnvironmentError(f"no environment can be made here: {(made.stderr.strip() or 'venv').splitlines()[-1]}")
     packages = root / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     made = subprocess.run([*install, "--target", packages, *requirements], capture_output=True, text=True)

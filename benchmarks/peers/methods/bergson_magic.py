@@ -66,14 +66,14 @@ class Batches:
 
 def fit_magic(work: Work) -> Fitted:
     """The run again in bergson's trainer, with all of its states on disk; on the CPU."""
-    import torchopt
-    from bergson.magic.trainer import BackwardState, Trainer
-    from torchopt.pytree import tree_iter
-
     work = replace(work, device="cpu")
     model = work.model(0)
     # Weights and both moments.
     check_size(3 * model.num_parameters() * (len(work.curriculum) + 1), "the optimiser's states of all updates")
+    import torchopt
+    from bergson.magic.trainer import BackwardState, Trainer
+    from torchopt.pytree import tree_iter
+
     if not model.config.tie_word_embeddings:
         raise NotImplementedError("written for models with tied embeddings")
     rates = torch.tensor([*work.learning_rate, 0.0])

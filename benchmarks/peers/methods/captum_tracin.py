@@ -26,14 +26,13 @@ class Logits(torch.nn.Module):
 
 def fit_tracincp(work: Work) -> Fitted:
     """Nothing is kept between questions: the rows' gradients are taken again for each."""
-    from captum.influence import TracInCP
-
     ended = work.model()
     model = Logits(ended)
     rows = work.row_batch(range(len(work.rows)))
     done = [*work.checkpoints[1:-1], len(work.learning_rate)]
     numbers = ended.num_parameters() * len(work.tests) * len(done)
     check_size(numbers, "gradients of all test examples at all checkpoints")
+    from captum.influence import TracInCP
 
     def load(model: Logits, checkpoint: int) -> float:
         model.model.load_state_dict(work.model(checkpoint).state_dict())

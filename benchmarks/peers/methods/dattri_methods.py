@@ -18,11 +18,10 @@ REGULARIZATION = 0.01
 
 def fit_dattri(work: Work, attributor: str) -> Fitted:
     """An attributor of dattri with all weights, at the end of the run."""
-    from dattri.algorithm import influence_function
-    from dattri.task import AttributionTask
-
     model = work.model()
     check_size(model.num_parameters() * len(work.rows), "gradients of all rows")
+    from dattri.algorithm import influence_function
+    from dattri.task import AttributionTask
 
     def loss(params: dict[str, torch.Tensor], data: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         ids, labels = (each.reshape(-1, each.shape[-1]) for each in data)
