@@ -34,7 +34,7 @@ GENERATION_SHARE = 0.4
 KERNEL_TESTS_SHARE = 0.7
 # Copies of the constants of `measurement.loss` and `measurement.generation`, so that an estimate needs no torch.
 LOSS_BATCH_TOKENS, GPU_LOSS_BATCH_TOKENS = 2048, 16384
-TEXT_BATCH_TOKENS = 8192
+TEXT_BATCH_TOKENS, GPU_TEXT_BATCH_TOKENS = 8192, 65536
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gptdynamics.configs import RunSettings
-from gptdynamics.estimates.flops import GPU_LOSS_BATCH_TOKENS, LOSS_BATCH_TOKENS, TEXT_BATCH_TOKENS
+from gptdynamics.estimates.flops import (
+    GPU_LOSS_BATCH_TOKENS,
+    GPU_TEXT_BATCH_TOKENS,
+    LOSS_BATCH_TOKENS,
+    TEXT_BATCH_TOKENS,
+)
 from gptdynamics.estimates.lengths import TaskLengths
 from gptdynamics.estimates.shapes import ModelShape
 from gptdynamics.metrics import names_of
@@ -30,7 +35,7 @@ SHARED = 170 * 2**20
 # Copies of constants of `gradients.passes`, `gradients.kernels` and `gradients.products`, so that an estimate needs no
 # torch: tokens of a batch, its activations as a multiple of the captured ones, examples of the second seed's sample,
 # and the memory of exact products.
-_KERNEL_TOKENS, _ACTIVATIONS, _ERROR_SAMPLE, _EXACT_PRODUCTS = 1024, 3, 20, 2**31
+_KERNEL_TOKENS, _GPU_KERNEL_TOKENS, _ACTIVATIONS, _ERROR_SAMPLE, _EXACT_PRODUCTS = 1024, 4096, 3, 20, 2**31
 _NUMBER = 4
 
 
@@ -84,13 +89,13 @@ def worker_memory(
         lengths: of the tasks of pool and test set.
         kernel: how kernels are computed; None: none are.
         exact_products: whether runs record exact gradient products.
-        on_gpu: whether it uses a GPU, where losses are measured in larger batches.
+        on_gpu: whether it uses a GPU, where batches are larger.
     """
     trained = shape.adapter_weights(settings.lora_rank) if settings.lora_rank else shape.weights
     weights = 2 * shape.weights + (trained if settings.lora_rank else 0)
     products = 0.0
     if kernel is not None:
-        products = kernel_bytes(shape, settings, lengths, kernel)
+        products = kernel_bytes(shape, settings, lengths, kernel, on_gpu)
     if exact_products:
         examples = settings.pool_size * settings.parts + _test_examples(settings)
         # A copy of the weights, their change, and as many whole gradients as fit.
@@ -99,7 +104,7 @@ def worker_memory(
         libraries=LIBRARIES,
         weights=_NUMBER * weights,
         training=_NUMBER * 3 * trained,
-        passes=_pass_bytes(shape, settings, lengths, GPU_LOSS_BATCH_TOKENS if on_gpu else LOSS_BATCH_TOKENS),
+        passes=_pass_bytes(shape, settings, lengths, on_gpu),
         products=products,
     )
 
@@ -110,12 +115,12 @@ def _test_examples(settings: RunSettings) -> int:
     return settings.test_examples * len(get_task(settings.task).test_parts)
 
 
-def _pass_bytes(
-    shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], loss_batch_tokens: int
-) -> float:
+def _pass_bytes(shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], on_gpu: bool) -> float:
     """Bytes of the largest batch of training, measurement or sampling."""
     from gptdynamics.tasks import get_task
 
+    loss_tokens = GPU_LOSS_BATCH_TOKENS if on_gpu else LOSS_BATCH_TOKENS
+    text_tokens = GPU_TEXT_BATCH_TOKENS if on_gpu else TEXT_BATCH_TOKENS
     context = min(shape.context, settings.max_length)
     training_numbers = shape.layers * (16 * shape.hidden + (shape.mlp_matrices + 1) * shape.intermediate)
     inference_numbers = 6 * shape.hidden + shape.mlp_matrices * shape.intermediate
@@ -126,18 +131,22 @@ def _pass_bytes(
         longest = cut_lengths.pool.longest_of(settings.batch_size)[0]
         # Logits, their softmax and its gradient.
         update = settings.batch_size * (longest * training_numbers + cut_lengths.pool.target * 3 * shape.vocabulary)
-        rows = min(settings.test_examples, loss_batch_tokens / cut_lengths.test.fed)
+        rows = min(settings.test_examples, loss_tokens / cut_lengths.test.fed)
         measurement = rows * (cut_lengths.test.fed * inference_numbers + cut_lengths.test.target * 2 * shape.vocabulary)
         largest = max(largest, update, measurement)
         if names_of(part.followed_metrics, needs_text=True):
             length = min(context, cut_lengths.test.prompt + cut_lengths.new_tokens)
-            rows = min(settings.test_examples, TEXT_BATCH_TOKENS / length)
+            rows = min(settings.test_examples, text_tokens / length)
             largest = max(largest, rows * (length * (cache_numbers + inference_numbers) + 3 * shape.vocabulary))
     return _NUMBER * largest
 
 
 def kernel_bytes(
-    shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths], kernel: KernelSettings
+    shape: ModelShape,
+    settings: RunSettings,
+    lengths: Mapping[str, TaskLengths],
+    kernel: KernelSettings,
+    on_gpu: bool = False,
 ) -> float:
     """The memory that a kernel needs: one whole gradient, to determine the coverage, or the projected gradients."""
     limit = kernel.memory * GIB
@@ -146,7 +155,7 @@ def kernel_bytes(
     narrow = shape.hidden * (shape.key_value_heads or shape.heads) // shape.heads
     captured = shape.layers * (8 * shape.hidden + 2 * narrow + shape.mlp_matrices * shape.intermediate)
     longest = max(numbers.pool.fed for numbers in lengths.values())
-    tokens = min(_KERNEL_TOKENS, settings.pool_size * settings.parts * longest)
+    tokens = min(_GPU_KERNEL_TOKENS if on_gpu else _KERNEL_TOKENS, settings.pool_size * settings.parts * longest)
     batch = min(limit / 4, _ACTIVATIONS * _NUMBER * captured * tokens)
     test_bytes = min(_test_examples(settings) * feature, max(feature, 0.7 * limit - matrices))
     second_seed = matrices + _ERROR_SAMPLE * feature

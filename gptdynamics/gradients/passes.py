@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _TOLERANCE, _LOW_PRECISION_TOLERANCE, _SHARE_OF_TOTAL = 1e-3, 0.05, 1e-6
 # Memory of a batch's activations, as a multiple of the captured ones.
 _ACTIVATIONS = 3
-_MOST_TOKENS = 1024
+# On a GPU small batches leave most of it idle.
+_MOST_TOKENS, _GPU_MOST_TOKENS = 1024, 4096
 
 # Called with the examples of a batch, a parameter's name, and its uses in the batch.
 ReceiveRows = Callable[[list[int], str, list[Use]], None]
@@ -66,7 +67,8 @@ class Passes:
         # See `capture`.
         self.strict = True
         self.coverage = coverage
-        self.batch_tokens = min(_MOST_TOKENS, int(batch_bytes / (_ACTIVATIONS * coverage.token_bytes + 1)))
+        most_tokens = _MOST_TOKENS if model.device.type == "cpu" else _GPU_MOST_TOKENS
+        self.batch_tokens = min(most_tokens, int(batch_bytes / (_ACTIVATIONS * coverage.token_bytes + 1)))
 
     def run(
         self,

@@ -14,7 +14,8 @@ from gptdynamics.models.tokens import length_sorted_batches
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH_TOKENS = 8192
+# A GPU would be idle most of the time.
+BATCH_TOKENS, GPU_BATCH_TOKENS = 8192, 65536
 # Number of likeliest tokens tried first; more are needed if their probabilities sum to less than top-p.
 LIKELIEST = 32
 # Upper bound of how far a prompt's logits differ between batches, in units in the last place of the largest logit.

@@ -10,7 +10,7 @@ import numpy as np
 from gptdynamics.configs import TextTokenizer
 from gptdynamics.errors import DataError
 from gptdynamics.examples import Example
-from gptdynamics.measurement.generation import Generator
+from gptdynamics.measurement.generation import BATCH_TOKENS, GPU_BATCH_TOKENS, Generator
 from gptdynamics.measurement.loss import TargetLosses
 from gptdynamics.measurement.own_scores import score_own_metric
 from gptdynamics.measurement.scores import score_texts, text_tokenizer_of
@@ -19,6 +19,7 @@ from gptdynamics.models.tokens import ExampleTokenizer, TokenizedExample
 from gptdynamics.tasks import Task, get_single_task
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
     from gptdynamics.configs import RunSettings
@@ -126,7 +127,7 @@ class TestSet:
         self.generated = np.flatnonzero(generates).tolist()
         chosen = [self.examples[index] for index in self.generated]
         self.text_tokenizers = text_tokenizers(chosen, settings.text_tokenizer, tasks)
-        self.generator = self._generator(settings, limits) if self.generated and generate else None
+        self.generator = self._generator(settings, limits, base.model.device) if self.generated and generate else None
 
     def _labels(self, example: Example, labels: Sequence[str]) -> list[TokenizedExample]:
         """The example with each label of its task as its target."""
@@ -142,7 +143,9 @@ class TestSet:
                 )
         return sequences
 
-    def _generator(self, settings: RunSettings | RecordSettings, limits: Mapping[str, int]) -> Generator:
+    def _generator(
+        self, settings: RunSettings | RecordSettings, limits: Mapping[str, int], device: torch.device
+    ) -> Generator:
         prompts, new_tokens = [], []
         for index in self.generated:
             task = self.examples[index].task
@@ -150,7 +153,8 @@ class TestSet:
                 raise DataError(f"the pool has no example of task {task}, which the test set has")
             new_tokens.append(limits[task])
             prompts.append(self._shortened(self.tokenized[index].prompt, max(1, self.context - limits[task])))
-        return Generator(self.tokenizer, prompts, new_tokens, settings.temperature, settings.top_p)
+        tokens = BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+        return Generator(self.tokenizer, prompts, new_tokens, settings.temperature, settings.top_p, tokens)
 
     def _shortened(self, prompt: list[int], room: int) -> list[int]:
         """The prompt, cut from the left if it is longer than `room` tokens, but with its start-of-text token."""

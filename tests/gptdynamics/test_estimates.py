@@ -33,6 +33,7 @@ from gptdynamics.estimates.flops import (
     DERIVATIVE_PASSES,
     GENERATION_SHARE,
     GPU_LOSS_BATCH_TOKENS,
+    GPU_TEXT_BATCH_TOKENS,
     LOSS_BATCH_TOKENS,
     TEXT_BATCH_TOKENS,
     forward_flops,
@@ -200,7 +201,8 @@ def test_measurements(steps: int, every: int, times: int) -> None:
 
 def test_batches_are_those_of_measuring() -> None:
     assert (LOSS_BATCH_TOKENS, TEXT_BATCH_TOKENS) == (loss.BATCH_TOKENS, generation.BATCH_TOKENS)
-    assert loss.GPU_BATCH_TOKENS == GPU_LOSS_BATCH_TOKENS
+    gpu = (GPU_LOSS_BATCH_TOKENS, GPU_TEXT_BATCH_TOKENS)
+    assert gpu == (loss.GPU_BATCH_TOKENS, generation.GPU_BATCH_TOKENS)
     chosen = examples(70, 12)
     losses = TargetLosses(chosen, batch_tokens=300)
     sizes = [tuple(batch.input_ids.shape) for batch in losses.batches]
