@@ -92,7 +92,8 @@ def best_of(rows: Sequence[dict[str, Any]], name: str) -> set[str]:
     if len(scored) < 2:
         return set()
     first, second = scored[:2]
-    return {first["method"]} if first[name]["low"] > second[name]["high"] else set()
+    low, high = first[name]["low"], second[name]["high"]
+    return {first["method"]} if low is not None and high is not None and low > high else set()
 
 
 def left_out_of(work: Work) -> np.ndarray:
