@@ -3,13 +3,12 @@
 from simulator.baselines.mean_curve import MeanCurve, MeanCurveShifted
 from simulator.baselines.persistence import Persistence
 from simulator.baselines.predictor import NotApplicableError, Predictor
-from simulator.baselines.registry import BASELINES, SLOW, fit_baseline
+from simulator.baselines.registry import BASELINES, fit_baseline
 from simulator.baselines.simfluence import Simfluence
 from simulator.baselines.simfluence_descent import SimfluenceDescent
 
 __all__ = [
     "BASELINES",
-    "SLOW",
     "MeanCurve",
     "MeanCurveShifted",
     "NotApplicableError",

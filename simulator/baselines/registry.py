@@ -41,9 +41,6 @@ BASELINES: dict[str, Fit] = {
     "tracin_cp_published": lambda seen, history: PublishedTracIn(seen),
 }
 
-# Each held-out run is trained again for it.
-SLOW = ("tracin_cp_published",)
-
 
 def fit_baseline(name: str, seen: Dynamics, history: int = 1) -> Predictor:
     """Fit a baseline on training and validation runs; `history` is the longest of any method it is compared with.

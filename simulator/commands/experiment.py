@@ -6,7 +6,7 @@ from gptdynamics.commands.from_settings import WriteJson
 from gptdynamics.console import say
 from gptdynamics.interruption import keeps
 from simulator.commands.phases import phases
-from simulator.settings.experiment import ExperimentSettings
+from simulator.settings.experiment import ALL, ExperimentSettings
 
 
 def experiment(settings: ExperimentSettings, write_json: WriteJson) -> None:
@@ -19,10 +19,10 @@ def experiment(settings: ExperimentSettings, write_json: WriteJson) -> None:
     from simulator.reporting.result_files import result_record
 
     name, output = settings.name, settings.output
-    keeps(f"finished experiments are kept in {output}" if name == "all" else "encodings are kept")
+    keeps(f"finished experiments are kept in {output}" if name == ALL else "encodings are kept")
     with phases() as (on_phase, on_progress):
         bench = Workbench(settings.dataset, settings.config, on_phase, on_progress, settings.exact)
-        results = list(run_all(bench, output)) if name == "all" else [run_experiment(name, bench, output)]
+        results = list(run_all(bench, output)) if name == ALL else [run_experiment(name, bench, output)]
     write_json([result_record(finished) for finished in results])
     for finished in results:
         result = finished.result

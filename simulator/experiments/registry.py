@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gptdynamics.errors import GPTDynamicsError, SettingsError
+from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.options import command_line
 from simulator.experiments.checkpoint_interval import checkpoint_interval, show_checkpoint_interval
 from simulator.experiments.comparison import Row
@@ -149,22 +149,20 @@ def run_experiment(name: str, bench: Workbench, output: Path) -> Finished:
         SettingsError: there is no such experiment.
         GPTDynamicsError: the data are missing or damaged.
     """
-    if name not in EXPERIMENTS:
-        raise SettingsError(f"no experiment {name!r}; there are: {', '.join(EXPERIMENTS)}, all")
+    command = _command(name, bench, output)
     prepare_results_folder(output)
     began = time.perf_counter()
     measured = EXPERIMENTS[name].measure(bench)
-    finished = _finished(name, bench, output, measured, time.perf_counter() - began)
+    finished = _finished(name, command, measured, time.perf_counter() - began)
     write_result(finished, output, data=bench.data)
     return finished
 
 
-def _finished(name: str, bench: Workbench, output: Path, measured: Result, seconds: float) -> Finished:
+def _finished(name: str, command: str, measured: Result, seconds: float) -> Finished:
     """The experiment with its page's tables, figure and notes."""
     experiment = EXPERIMENTS[name]
     page = experiment.show(measured.rows)
     result = Result(page.tables, page.figures, measured.rows, page.notes, measured.skipped)
-    command = _command(name, bench, output)
     return Finished(name, experiment.title, result, command, seconds, experiment.question)
 
 
@@ -187,14 +185,15 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
     bench.configs()
     prepare_results_folder(output)
     for name in EXPERIMENTS:
-        before = read_record(name, _command(name, bench, output), bench.data, output)
+        command = _command(name, bench, output)
+        before = read_record(name, command, bench.data, output)
         try:
             if before is None:
                 yield run_experiment(name, bench, output)
             else:
                 measured = Result(rows=before["rows"], skipped=before["skipped"])
-                finished = _finished(name, bench, output, measured, before["seconds"])
+                finished = _finished(name, command, measured, before["seconds"])
                 write_result(finished, output, data=bench.data)
                 yield finished
         except GPTDynamicsError as error:
-            yield _finished(name, bench, output, Result(skipped=[str(error)]), 0.0)
+            yield _finished(name, command, Result(skipped=[str(error)]), 0.0)

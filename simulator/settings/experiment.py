@@ -6,7 +6,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from gptdynamics.errors import SettingsError
 from gptdynamics.options import CommandLine
+
+# The names that `simulator.experiments` has, which loads slow libraries.
+EXPERIMENT_NAMES = (
+    "counterfactuals",
+    "number-of-runs",
+    "loss-finetune",
+    "loss-instruct",
+    "metrics-finetune",
+    "metrics-instruct",
+    "unseen",
+    "encoders",
+    "markov-order",
+    "checkpoint-interval",
+    "model-size",
+    "convergence",
+    "cost",
+    "published-tracin",
+    "noise-floor",
+    "trajectories",
+)
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -27,6 +49,10 @@ class ExperimentSettings:
     config: tuple[str, ...] = ()
     exact: bool = False
     output: Annotated[Path, CommandLine(aliases=("out",))] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.name not in (*EXPERIMENT_NAMES, ALL):
+            raise SettingsError(f"no experiment {self.name!r}; there are: {', '.join((*EXPERIMENT_NAMES, ALL))}")
 
 
 @dataclass(frozen=True)

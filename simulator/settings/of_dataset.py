@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gptdynamics.errors import DataError
-from gptdynamics.hub.source import check_source, is_hub_id
+from gptdynamics.hub.source import SHORT_NAME, check_source, is_hub_id, source_of
 
 
 class OfDataset:
@@ -19,16 +19,16 @@ class OfDataset:
 
         What only the Hub can say is left to the work.
         """
-        dataset, configs, metrics = values.get("dataset"), _all(values, "config"), _all(values, "metric")
-        if dataset is not None:
-            check_source(str(dataset), configs)
+        dataset, configs, metrics = str(values.get("dataset") or ""), _all(values, "config"), _all(values, "metric")
+        if dataset:
+            check_source(dataset, configs)
         models = (*_all(values, "model"), *_all(values, "models"))
         for model in models:
             check_simulator_place(str(model))
-        if len(metrics) == 1 and len(configs) < 2 and not models and dataset is not None and Path(dataset).is_dir():
+        if len(metrics) == 1 and len(configs) < 2 and not models and _is_local(dataset, configs):
             from gptdynamics.dataset.reading import check_metric, only_config
 
-            config = configs[0] if configs else only_config(str(dataset))
+            config = configs[0] if configs else only_config(dataset)
             check_metric(dataset, config, metrics[0])
 
 
@@ -42,6 +42,12 @@ def check_simulator_place(model: str) -> None:
         raise DataError(f"{model}: no such folder with a simulator; train one with gptfluence train, or give a Hub id")
     if Path(model).exists() and not (Path(model) / "config.json").is_file():
         raise DataError(f"{model}: not a folder with a GPTfluence simulator (it has no config.json)")
+
+
+def _is_local(dataset: str, configs: tuple[str, ...]) -> bool:
+    if dataset == SHORT_NAME and configs:
+        dataset = source_of(configs[0])
+    return bool(dataset) and Path(dataset).is_dir()
 
 
 def _all(values: Mapping[str, Any], name: str) -> tuple[Any, ...]:

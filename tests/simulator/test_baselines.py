@@ -27,6 +27,7 @@ from simulator.baselines.simfluence_descent import Descent
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.curricula import visit_shares
 from simulator.model.markov_dynamics import MarkovDynamics
+from simulator.settings.evaluate import BASELINE_NAMES
 from simulator.training import table_fit
 from simulator.training.table_fit import TableChoice
 
@@ -110,6 +111,7 @@ def test_gradient_methods_say_that_they_predict_losses_only(
 
 
 def test_an_unknown_baseline_is_refused(runs: Dynamics) -> None:
+    assert tuple(BASELINES) == BASELINE_NAMES
     with pytest.raises(SettingsError, match=r"no baseline 'magic'; there are: persistence, mean_curve"):
         fit_baseline("magic", runs)
 

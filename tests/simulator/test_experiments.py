@@ -25,6 +25,7 @@ from simulator.experiments.trajectories import median_pair
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.reporting.result_files import Finished, markdown, write_result_page
+from simulator.settings.experiment import EXPERIMENT_NAMES
 from simulator.training import markov_fit
 from tests.simulator.conftest import RUNS, write_runs
 
@@ -371,6 +372,7 @@ def test_texts_cannot_become_markup(tmp_path: Path) -> None:
 
 
 def test_an_unknown_experiment_is_refused_with_the_names(bench: Workbench, tmp_path: Path) -> None:
+    assert tuple(EXPERIMENTS) == EXPERIMENT_NAMES
     with pytest.raises(SettingsError, match=r"no experiment 'magic'; there are: counterfactuals, .*, all"):
         run_experiment("magic", bench, tmp_path)
 
