@@ -33,7 +33,7 @@ ALL = "all"
 # The first of these that has a score is what the others are compared with.
 COMPARED_WITH = ("tangent", "memory_gradient", "memory_sentence", "memory_label")
 METHODS = (
-    RetrainingMethod("same_target", by_target),
+    RetrainingMethod("tangent_targets", by_target),
     RetrainingMethod("kernel_tracin", partial(by_kernels, summed=False), sees_run=True),
     RetrainingMethod("kernel_sum", partial(by_kernels, summed=True), sees_run=True),
 )
@@ -44,7 +44,7 @@ NOTES = (
     "examples; in brackets its 95% interval. A difference is of two scores on the same draws.",
     "Methods that see the run are given gradients of the very run that is repeated: `kernel_tracin` at the last "
     "checkpoint before each update, `kernel_sum` their mean over checkpoints, `exact_first_order` the derivative "
-    "through all updates (with `--exact`). `same_target` is tangent with 1 for pairs of the same target as the kernel.",
+    "through all updates (with `--exact`). `tangent_targets` is tangent with 1 for pairs of the same target as the kernel.",
 )
 
 

@@ -28,7 +28,7 @@ METHOD_COLOURS: dict[str, str] = {
     "grad_dot": "#C2447A",
     "update_dot": "#7A1F4B",
     "tracin_cp_published": "#B58BC9",
-    "same_target": "#3E8E7E",
+    "tangent_targets": "#3E8E7E",
     "kernel_tracin": "#A569BD",
     "kernel_sum": "#D98880",
     "exact_first_order": "#404040",
@@ -54,7 +54,7 @@ METHOD_DASHES: dict[str, str] = {
     "update_dot": "longdash",
     "tracin_cp_published": "dashdot",
     "memory_label": "dashdot",
-    "same_target": "dashdot",
+    "tangent_targets": "dashdot",
     "kernel_tracin": "dash",
     "kernel_sum": "dot",
 }

@@ -125,7 +125,7 @@ def test_every_method_that_can_answer_is_scored(repeated: str, retrainings: Retr
     result = run_experiment("counterfactuals", Workbench(repeated, exact=True), tmp_path).result
     [table], [figure] = result.tables, result.figures
     by_method = {line[0]: line for line in table.rows}
-    assert {"memory_label", "tangent", "same_target", "kernel_tracin", "exact_first_order"} <= by_method.keys()
+    assert {"memory_label", "tangent", "tangent_targets", "kernel_tracin", "exact_first_order"} <= by_method.keys()
     assert [name for name, line in by_method.items() if line[1] == "yes"] == [
         "kernel_tracin",
         "kernel_sum",
@@ -143,7 +143,7 @@ def test_every_method_that_can_answer_is_scored(repeated: str, retrainings: Retr
             assert vars(score).items() <= rows[run, "kernel_tracin", MEASURED[at], None].items()
     other = by_target(retrainings)
     ahead = lds_difference(other[:, -1], predicted[:, -1], retrainings.runs.values[:, -1], retrainings.repeated)
-    assert vars(ahead).items() <= rows["all", "same_target", UPDATES, "kernel_tracin"].items()
+    assert vars(ahead).items() <= rows["all", "tangent_targets", UPDATES, "kernel_tracin"].items()
     assert [panel.title for panel in figure.panels] == [f"{CONFIG}, run 0004", f"{CONFIG}, run 0010"]
     assert {series.method for series in figure.panels[0].series} == by_method.keys()
 
