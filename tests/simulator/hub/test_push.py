@@ -105,7 +105,6 @@ HEADINGS = ["Load and plot", "How it was made", "Limits", "Citation"]
 @pytest.mark.parametrize(
     ("dynamics", "configs"),
     [
-        ("memory", ("mini_sentiment_nano",)),
         ("memory", ("mini_sentiment_nano", "mini_triples_nano")),
         ("markov", ("mini_sentiment_nano",)),
     ],
