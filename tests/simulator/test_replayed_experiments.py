@@ -27,7 +27,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pool_size=8,
         subset=8,
         batch_size=2,
-        epochs=2,
+        epochs=1,
         test_examples=3,
         generate_every=4,
         gradients="test",
