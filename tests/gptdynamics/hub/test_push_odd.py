@@ -41,7 +41,7 @@ def one_line(error: BaseException) -> None:
     assert "\n" not in text and text.startswith(ID) and "hf_ada" not in text
 
 
-@pytest.mark.parametrize("status", [403, 404, 409, 412])
+@pytest.mark.parametrize("status", [403, 404, 409, pytest.param(412, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", REQUESTS)
 def test_any_refusal_is_one_line(
     hub: Hub, collected_once: Path, name: str, status: int, monkeypatch: pytest.MonkeyPatch
@@ -57,7 +57,16 @@ def test_any_refusal_is_one_line(
         assert (name, status) in {("exists", 404), ("create", 409)}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"branches": [{"name": 3}]}', b"[" * 3000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'{"branches": [{"name": 3}]}',
+        pytest.param(b"", marks=pytest.mark.slow),
+        pytest.param(b"[" * 3000, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", REQUESTS)
 def test_any_malformed_answer_is_one_line(
     hub: Hub, collected_once: Path, name: str, body: bytes, monkeypatch: pytest.MonkeyPatch
