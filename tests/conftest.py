@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,11 @@ hypothesis_settings.register_profile("shared", deadline=None, max_examples=60)
 hypothesis_settings.load_profile("shared")
 
 pytest_plugins = ["tests.hub.fixture"]
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: garbage is not looked for in it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -77,6 +77,6 @@ def collect_notes(root: Path, base: Path) -> Path:
         patch.setenv(VARIABLE, "")
         add_task_file(task_file(root / "task"))
         plan = (PlanEntry(settings_of(base), RUNS),)
-        assert not collect(CollectSettings(plan, root / "dataset")).failed
+        assert not collect(CollectSettings(plan, root / "dataset", workers=1)).failed
         assert verify(root / "dataset").faults == []
     return root / "dataset"

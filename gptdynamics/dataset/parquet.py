@@ -66,13 +66,15 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
     """A column whose values differ from the least and greatest ones in the footer, and the difference; or None."""
     if metadata.num_rows != table.num_rows:
         return "", f"it has {table.num_rows} rows, its footer says {metadata.num_rows}"
+    # Each of these is made anew when it is asked for.
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    schema, columns = metadata.schema, dict(zip(table.column_names, table.columns, strict=True))
     for column in range(metadata.num_columns):
         chunks = [group.column(column) for group in groups]
         name = chunks[0].path_in_schema.split(".")[0] if chunks else ""
-        if name not in table.column_names:
+        if name not in columns:
             continue
-        kind = metadata.schema.column(column).physical_type
+        kind = schema.column(column).physical_type
         if any(chunk.physical_type != kind for chunk in chunks):
             # pyarrow ends the process when it reads the statistics of such a column.
             return name, f"its footer says {kind} once, and another type in a row group"
@@ -85,7 +87,7 @@ def _statistics_problem(table: pa.Table, metadata: Any) -> tuple[str, str] | Non
             min(chunk_statistics.min for chunk_statistics in statistics),
             max(chunk_statistics.max for chunk_statistics in statistics),
         )
-        extremes = _extremes(table[name].combine_chunks())
+        extremes = _extremes(columns[name].combine_chunks())
         if extremes != (least, greatest) and not any(
             isinstance(end, float) and not isfinite(end) for end in (least, greatest)
         ):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from gptdynamics.tasks.task import Row, Split, Task
@@ -82,6 +83,10 @@ class GeneratedTask(Task):
 
         Rows that are hard on purpose have the field `hard`.
         """
+        return [dict(row) for row in self._drawn[split]]
+
+    @cached_property
+    def _drawn(self) -> Mapping[Split, list[Row]]:
         rng, drawn_keys = random.Random(self.seed), set[Hashable]()
         splits: dict[Split, list[Row]] = {"train": [], "eval": []}
         for rows in splits.values():
@@ -94,4 +99,4 @@ class GeneratedTask(Task):
                     drawn_keys.add(self.key(row))
                     rows.append(row)
             del rows[ROWS:]
-        return splits[split]
+        return splits

@@ -19,6 +19,8 @@ from gptdynamics.dataset import DatasetFolder, read_dynamics
 from gptdynamics.errors import DataError, DivergedRunError, SettingsError
 from gptdynamics.plans import Plan, PlanEntry
 from gptdynamics.runs import Bench
+from gptdynamics.tasks import add_task_file
+from tests.own_metrics import TASK, settings_of, task_file
 
 CollectHere = Callable[..., Collected]
 SIX = [f"rte_tiny/{at:04d}" for at in range(6)]
@@ -85,15 +87,17 @@ def test_more_runs_are_added_and_move_none(collected: Path, collect_into: Collec
     assert set(after) - set(before) == {"data/rte_tiny/train-0006.parquet", "data/rte_tiny_runs/train-0006.parquet"}
 
 
-def test_two_workers_write_the_bytes_that_one_writes(
-    collected_once: Path, collect_into: CollectHere, tmp_path: Path
-) -> None:
-    side_by_side = collect_into(tmp_path / "out", "webnlg_tiny", runs=3, workers=2)
-    assert sorted(side_by_side.done) == [f"webnlg_tiny/000{at}" for at in range(3)]
-    there = parquet_bytes(tmp_path / "out")
-    alone = parquet_bytes(collected_once)
+def test_two_workers_write_the_bytes_that_one_writes(tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Of a task in a file, which workers have to find by themselves."""
+    # Without what a score of the package imports in each of them.
+    add_task_file(task_file(tmp_path / "task", TASK.replace('        "bleu",\n', "")))
+    plan = (PlanEntry(settings_of(tiny_model_folder), 3),)
+    for workers in (1, 2):
+        done = collect(CollectSettings(plan, tmp_path / str(workers), workers=workers, device="cpu")).done
+        assert sorted(done) == [f"notes_tiny/000{at}" for at in range(3)]
+    there = parquet_bytes(tmp_path / "2")
     assert len(there) == 8
-    assert there == {name: alone[name] for name in there}
+    assert there == parquet_bytes(tmp_path / "1")
 
 
 @pytest.mark.parametrize(

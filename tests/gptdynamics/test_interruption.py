@@ -65,7 +65,15 @@ def living(session: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("workers", "after"), [(1, 0.0), (1, 0.7), (2, 0.0), (2, 3.0)])
+@pytest.mark.parametrize(
+    ("workers", "after"),
+    [
+        (1, 0.7),
+        (2, 0.0),
+        pytest.param(1, 0.0, marks=pytest.mark.slow),
+        pytest.param(2, 3.0, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_collection_says_what_is_kept_and_how_to_go_on(
     tmp_path: Path, workers: int, after: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

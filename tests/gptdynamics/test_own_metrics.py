@@ -164,7 +164,7 @@ def test_a_function_that_fails_is_one_line_with_task_example_and_metric(
     add_task_file(task_file(tmp_path, text.replace("    def target", metric + "    def target")))
     plan = (PlanEntry(settings_of(tiny_model_folder, steps=1, test_examples=2), 1),)
     with pytest.raises(SettingsError, match=f"^task notes, test example 0: metric wrong {said}") as error:
-        collect(CollectSettings(plan, tmp_path / "out"))
+        collect(CollectSettings(plan, tmp_path / "out", workers=1))
     assert "\n" not in str(error.value)
     assert DatasetFolder(tmp_path / "out").finished("notes_tiny") == []
 
@@ -242,7 +242,7 @@ def test_a_task_may_follow_fewer_metrics_and_then_samples_no_text(tmp_path: Path
     add_task_file(task_file(tmp_path, text))
     assert get_single_task("notes").followed_metrics == (LOSS,)
     plan = (PlanEntry(settings_of(tiny_model_folder, steps=1, test_examples=2), 1),)
-    collected = collect(CollectSettings(plan, tmp_path / "out"))
+    collected = collect(CollectSettings(plan, tmp_path / "out", workers=1))
     assert (collected.done, collected.sampled) == (["notes_tiny/0000"], 0)
     assert metrics_of(tmp_path / "out", "notes_tiny") == ["loss"]
     assert verify(tmp_path / "out").faults == []

@@ -127,6 +127,7 @@ def test_a_node_killed_in_the_middle_costs_no_run_and_no_byte(
     assert not [line for line in errors.split() if "ray" in line.lower()]
 
 
+@pytest.mark.slow
 def test_nodes_lost_for_good_are_named_and_what_was_finished_is_kept(
     cluster: Any, local: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
 ) -> None:

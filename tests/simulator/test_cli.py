@@ -158,6 +158,7 @@ def test_report_writes_one_page_with_the_models(
     text = page.read_text(encoding="utf-8")
     for name in ("memory_label", "markov_1_label", "mean_curve"):
         assert name in text
+    assert "Runs made again" not in text
 
 
 def test_report_takes_a_metric_measured_every_four_updates(

@@ -288,5 +288,7 @@ def test_modules_are_commands_that_say_their_version_and_help_at_once(module: st
         after = os.times()
         worked = after.children_user + after.children_system - before.children_user - before.children_system
         spent.append(min(worked, time.perf_counter() - began))
-    # Of a machine that has nothing else to do: a quarter of a second.
-    assert min(spent) < 0.5, spent
+        # Of a machine that has nothing else to do: a quarter of a second.
+        if spent[-1] < 0.5:
+            return
+    raise AssertionError(spent)

@@ -217,8 +217,6 @@ def test_a_report_says_how_its_methods_rank_retrainings(
         Simulated(trained.model).predict(retrainings.runs)[:, -1], retrainings.runs.values[:, -1], retrainings.repeated
     )
     assert interval_text(score.value, score.low, score.high) in section and "all (11)" in section
-    report(repeated, tmp_path / "other.html", config=OTHER)
-    assert "Runs made again" not in (tmp_path / "other.html").read_text()
 
 
 def test_validation_takes_the_retrainings_of_the_dataset_and_trains_the_other_changes(

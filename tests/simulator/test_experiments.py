@@ -38,6 +38,12 @@ def bench(dataset: Path) -> Workbench:
     return Workbench(str(dataset), (CONFIG,))
 
 
+@pytest.fixture(scope="module")
+def bench_of_two(dataset: Path) -> Workbench:
+    """Of runs on base models of two sizes."""
+    return Workbench(str(dataset), ("mini_sentiment_tiny", CONFIG))
+
+
 def rows_of(path: Path) -> list[dict]:
     return json.loads(path.read_text())["rows"]
 
@@ -230,11 +236,10 @@ def test_encoders_and_unseen_examples(bench: Workbench, tmp_path: Path) -> None:
     assert table.columns == ["variant", "method", CONFIG] and ["unseen test", "mean_curve", "0.00"] in table.rows
 
 
-def test_sizes_need_two_of_them(dataset: Path, tmp_path: Path, bench: Workbench) -> None:
+def test_sizes_need_two_of_them(tmp_path: Path, bench: Workbench, bench_of_two: Workbench) -> None:
     alone = run_experiment("model-size", bench, tmp_path).result
     assert alone.skipped == ["mini_sentiment: only one size of base model (nano)"]
-    both = Workbench(str(dataset), (CONFIG, "mini_sentiment_tiny"))
-    result = run_experiment("model-size", both, tmp_path).result
+    result = run_experiment("model-size", bench_of_two, tmp_path).result
     # From the smallest base model to the largest.
     assert list(dict.fromkeys(row["size"] for row in result.rows)) == ["tiny", "nano"]
 
@@ -290,15 +295,14 @@ def test_the_drawn_example_is_one_of_median_error(bench: Workbench) -> None:
     assert median_pair(still, "mean_curve") is None
 
 
-def test_trajectories_of_every_config_are_one_picture(dataset: Path, tmp_path: Path) -> None:
-    bench = Workbench(str(dataset), ("mini_sentiment_tiny", CONFIG))
-    result = run_experiment("trajectories", bench, tmp_path).result
+def test_trajectories_of_every_config_are_one_picture(bench_of_two: Workbench, tmp_path: Path) -> None:
+    result = run_experiment("trajectories", bench_of_two, tmp_path).result
     # Those on nano come last.
     assert [row["config"] for row in result.rows] == ["mini_sentiment_tiny", CONFIG]
     [figure] = result.figures
     assert {"truth", "mean_curve", "markov_1", "memory_gradient"} <= {line.method for line in figure.panels[1].series}
     row = result.rows[1]
-    runs = bench.runs(CONFIG).split("test")
+    runs = bench_of_two.runs(CONFIG).split("test")
     test = [example.id for example in runs.test].index(row["test_id"])
     np.testing.assert_allclose(row["truth"], runs.values[runs.runs.index(row["run"]), :, test], rtol=1e-4)
     assert "![True and predicted loss" in (tmp_path / "trajectories.md").read_text()

@@ -255,7 +255,11 @@ def test_a_band_of_90_percent_holds_90_percent_of_new_runs_however_few_were_left
 
 @pytest.mark.parametrize(
     ("config", "metric"),
-    [("mini_sentiment_nano", "loss"), ("mini_sentiment_nano", "accuracy"), ("mini_triples_nano", "rougeL")],
+    [
+        ("mini_sentiment_nano", "loss"),
+        ("mini_sentiment_nano", "accuracy"),
+        pytest.param("mini_triples_nano", "rougeL", marks=pytest.mark.slow),
+    ],
 )
 def test_bands_of_a_bundled_config_hold_what_they_promise(config: str, metric: str) -> None:
     runs = read_dynamics(BUNDLED, config, metric)

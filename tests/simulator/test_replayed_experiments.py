@@ -27,9 +27,9 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pool_size=8,
         subset=8,
         batch_size=2,
-        epochs=2,
-        test_examples=4,
-        generate_every=2,
+        epochs=1,
+        test_examples=3,
+        generate_every=4,
         gradients="test",
     )
     return collect_runs(tmp_path_factory.mktemp("collected"), settings, 6, [run_name(index) for index in range(6)])

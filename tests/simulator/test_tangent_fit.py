@@ -217,15 +217,14 @@ def test_a_single_run_of_a_dataset_is_enough_to_begin(dataset: Path, tmp_path: P
     assert left_out_errors(trained.model, every, run, [run.drop([0])], run.simulate()[:, -1]) is None
 
 
-def test_bands_of_real_runs_cover_what_they_promise() -> None:
-    shares = []
-    for config, every in (("sst2_smollm2", 3), ("sst2_nano", 4)):
-        runs = read_dynamics("gptdynamics", config).split("train", "validation")
-        # Reference runs, the first two, stay in the fit.
-        out = list(range(2, len(runs.runs), every))
-        kept = runs.take([place for place in range(len(runs.runs)) if place not in out])
-        trained = train_simulator(TrainSettings("gptdynamics", config, dynamics="tangent"), runs=kept)
-        covered = Simulated(trained.model).coverage(runs.take(out), 1)
-        assert covered is not None and covered.share > 0.75
-        shares.append(covered.share)
-    assert 0.85 < np.mean(shares) < 0.95
+@pytest.mark.parametrize(
+    ("config", "every"), [("sst2_smollm2", 3), pytest.param("sst2_nano", 4, marks=pytest.mark.slow)]
+)
+def test_bands_of_real_runs_cover_what_they_promise(config: str, every: int) -> None:
+    runs = read_dynamics("gptdynamics", config).split("train", "validation")
+    # Reference runs, the first two, stay in the fit.
+    out = list(range(2, len(runs.runs), every))
+    kept = runs.take([place for place in range(len(runs.runs)) if place not in out])
+    trained = train_simulator(TrainSettings("gptdynamics", config, dynamics="tangent"), runs=kept)
+    covered = Simulated(trained.model).coverage(runs.take(out), 1)
+    assert covered is not None and 0.8 < covered.share < 0.98

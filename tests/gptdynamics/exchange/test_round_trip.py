@@ -302,11 +302,11 @@ def test_the_commands_say_what_they_do_and_write_it_down(
     status, said, _ = command("import", release, "--out", out, "--dry-run", "--json", report)
     assert status == 0 and not out.exists()
     assert f"  0000 {RTE.format(1)}" in said.splitlines()
-    assert said.splitlines()[-1] == f"27 runs would be imported into {out}"
+    assert said.splitlines()[-1] == f"13 runs would be imported into {out}"
     assert len([line for line in said.splitlines() if line.startswith("note: ")]) == 2
     status, said, _ = command("import", release, "--out", out, "--json", report)
     written = json.loads(report.read_text(encoding="utf-8"))
-    assert status == 0 and said.splitlines()[-1] == f"27 runs imported into {out}"
+    assert status == 0 and said.splitlines()[-1] == f"13 runs imported into {out}"
     assert [each["place"] for each in written["findings"]] == [f"{RTE.format(at)}/{FILES['loss']}" for at in (3, 5)]
     assert {each["config"]: len(each["runs"]) for each in written["configs"]}["rte_410m"] == 6
     assert command("verify", out)[0] == 0

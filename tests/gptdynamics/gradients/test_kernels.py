@@ -120,7 +120,16 @@ def test_projections_of_no_side_are_exact(kind: str) -> None:
     assert kernel.relative_error == 0.0
 
 
-@pytest.mark.parametrize("kind", ["gpt_neox", "gpt2", "llama tied", "llama LoRA", "mixtral"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "gpt2",
+        "llama tied",
+        "llama LoRA",
+        pytest.param("gpt_neox", marks=pytest.mark.slow),
+        pytest.param("mixtral", marks=pytest.mark.slow),
+    ],
+)
 def test_projected_products_are_unbiased_and_say_their_error(kind: str) -> None:
     model = model_of(kind)
     pool, tests = make_examples(12, 1), make_examples(10, 2)

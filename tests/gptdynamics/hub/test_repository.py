@@ -36,6 +36,7 @@ def test_two_that_push_at_once_lose_nothing(hub: Hub, first: Path, second: Path)
     assert waits == ["ada/dynamics: another commit came first"]
 
 
+@pytest.mark.slow
 def test_two_processes_that_push_at_once_lose_nothing(hub: Hub, first: Path, second: Path, tmp_path: Path) -> None:
     hub.store.create("dataset", ID, hub.store.users["hf_ada_write"])
     both = threading.Barrier(2)

@@ -48,7 +48,11 @@ def eleuther(hub: Hub, tiny_model_folder: Path) -> Iterator[Hub]:
     yield hub
 
 
-@pytest.mark.parametrize("size", PYTHIA_REVISIONS)
+@pytest.mark.parametrize(
+    "size",
+    # Of the two kinds of settings one of each by default.
+    [pytest.param(size, marks=() if size in ("14m", "2.8b") else pytest.mark.slow) for size in PYTHIA_REVISIONS],
+)
 def test_every_size_is_collected_by_the_papers_settings_from_its_pinned_commit(
     eleuther: Hub, rows_folder: Path, tmp_path: Path, size: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

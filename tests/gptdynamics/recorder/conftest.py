@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ Examples = tuple[list[Example], list[Example]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def little_to_collect() -> Iterator[None]:
+def little_to_collect() -> None:
     """Every Trainer that begins collects garbage, and looks through all modules that are loaded for it."""
     import transformers.trainer  # noqa: F401
 
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

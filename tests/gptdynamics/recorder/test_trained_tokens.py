@@ -46,24 +46,24 @@ pytestmark = pytest.mark.filterwarnings(
     ("kind", "arguments", "template", "bos"),
     [
         ("leading", {}, TEMPLATE, False),
-        ("trailing", {}, TEMPLATE, False),
+        pytest.param("trailing", {}, TEMPLATE, False, marks=pytest.mark.slow),
         ("within", {}, TEMPLATE, False),
         ("leading", {}, TEMPLATE, True),
         ("trailing", {"completion_only_loss": False}, TEMPLATE, True),
         ("conversational", {}, TEMPLATE, False),
-        ("conversational", {}, WITH_BOS, False),
+        pytest.param("conversational", {}, WITH_BOS, False, marks=pytest.mark.slow),
         ("conversational", {"assistant_only_loss": True}, MARKED, False),
-        ("messages", {}, TEMPLATE, False),
+        pytest.param("messages", {}, TEMPLATE, False, marks=pytest.mark.slow),
         ("messages", {"assistant_only_loss": True}, MARKED, False),
-        ("several turns", {}, TEMPLATE, False),
+        pytest.param("several turns", {}, TEMPLATE, False, marks=pytest.mark.slow),
         ("several turns", {"assistant_only_loss": True}, MARKED, False),
         ("ShareGPT", {}, TEMPLATE, False),
         ("several parts", {}, TEMPLATE, False),
-        ("several parts", {"assistant_only_loss": True}, MARKED, False),
-        ("text", {}, TEMPLATE, False),
+        pytest.param("several parts", {"assistant_only_loss": True}, MARKED, False, marks=pytest.mark.slow),
+        pytest.param("text", {}, TEMPLATE, False, marks=pytest.mark.slow),
         ("text", {}, TEMPLATE, True),
         ("conversational", {"padding_free": True, "max_length": None}, TEMPLATE, False),
-        ("leading", {"padding_free": True, "max_length": None}, TEMPLATE, False),
+        pytest.param("leading", {"padding_free": True, "max_length": None}, TEMPLATE, False, marks=pytest.mark.slow),
         ("lengths", {"max_length": 26, "truncation_mode": "keep_end"}, TEMPLATE, False),
         ("lengths", {"max_length": 60, "truncation_mode": "keep_start"}, TEMPLATE, True),
         ("leading", {"eos_token": "<|endoftext|>"}, TEMPLATE, False),
@@ -84,16 +84,16 @@ def test_losses_are_those_of_sft_trainer(
     ("encode", "kind", "bos", "said"),
     [
         (joined, "leading", False, "joined"),
-        (joined, "trailing", False, "joined"),
+        pytest.param(joined, "trailing", False, "joined", marks=pytest.mark.slow),
         (joined, "leading", True, "joined"),
-        (separate, "leading", False, ""),
-        (separate, "trailing", False, ""),
+        pytest.param(separate, "leading", False, "", marks=pytest.mark.slow),
+        pytest.param(separate, "trailing", False, "", marks=pytest.mark.slow),
         (separate, "trailing", True, ""),
         (separate_with_start, "trailing", True, ""),
-        (template, "leading", False, ""),
+        pytest.param(template, "leading", False, "", marks=pytest.mark.slow),
         (template, "trailing", True, ""),
         (cut_right, "lengths", False, ""),
-        (question, "leading", False, ""),
+        pytest.param(question, "leading", False, "", marks=pytest.mark.slow),
         (question, "leading", True, ""),
         (padded, "leading", False, ""),
     ],
@@ -145,8 +145,26 @@ def sentence_piece() -> Any:
     return made
 
 
-@pytest.mark.parametrize("kind", ["leading", "trailing"])
-@pytest.mark.parametrize("encode", [joined, separate, template, cut_right, None])
+@pytest.mark.parametrize(
+    ("kind", "encode"),
+    [
+        ("leading", joined),
+        ("trailing", separate),
+        ("leading", template),
+        ("trailing", cut_right),
+        ("leading", None),
+        ("trailing", None),
+        *(
+            pytest.param(kind, encode, marks=pytest.mark.slow)
+            for kind, encode in (
+                ("trailing", joined),
+                ("leading", separate),
+                ("trailing", template),
+                ("leading", cut_right),
+            )
+        ),
+    ],
+)
 def test_losses_are_those_of_training_with_a_tokenizer_that_marks_texts(
     kind: str, encode: Any, sentence_piece: Any, tmp_path: Path
 ) -> None:

@@ -182,14 +182,24 @@ def test_mislabel_lists_suspects_of_rows_as_they_are(gptfluence: Command, small:
     assert not (tmp_path / "found" / "mislabel.json").exists()
 
 
-def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small: list[object], tmp_path: Path) -> None:
-    asked = [*small, "--flip", 0.4, "--retrainings", 2, "--test-examples", 10]
-    status, out, err = gptfluence(*asked, "--dry-run")
+def test_mislabel_compares_rankings_of_flipped_labels_and_goes_on_with_more_retrainings(
+    gptfluence: Command, small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [*small, "--flip", 0.4, "--test-examples", 10, "--retrainings"]
+    status, out, err = gptfluence(*asked, 2, "--dry-run")
     assert status == 0, err
     assert "6 runs of 2 updates" in out and "34 trainings of 4 updates" in out
-    status, out, err = gptfluence(*asked)
+    assert gptfluence(*asked, 1)[0] == 0
+    before = json.loads((tmp_path / "found" / "mislabel.json").read_text())
+    # Scores are there: nothing is fitted again.
+    monkeypatch.setattr("simulator.use_cases.mislabel.score_examples", None)
+    status, out, err = gptfluence(*asked, 2)
     assert status == 0, err
     record = json.loads((tmp_path / "found" / "mislabel.json").read_text())
+    for old, new in zip(before["rows"], record["rows"], strict=True):
+        assert (old["method"], old["found_area"]) == (new["method"], new["found_area"])
+        if "accuracy" in old:
+            assert [each[:1] for each in new["accuracy"].values()] == list(old["accuracy"].values())
     assert page_faults(tmp_path / "found" / "mislabel.html") == []
     rows = {row["method"]: row for row in record["rows"]}
     # Kernels are of recorded runs.
@@ -205,22 +215,6 @@ def test_mislabel_compares_rankings_of_flipped_labels(gptfluence: Command, small
     )
     suspects = (tmp_path / "found" / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     assert sum(json.loads(line)["flipped"] for line in suspects) == 6
-
-
-def test_mislabel_goes_on_with_more_retrainings(
-    gptfluence: Command, small: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = [*small, "--flip", 0.4, "--test-examples", 10, "--retrainings"]
-    assert gptfluence(*asked, 1)[0] == 0
-    before = json.loads((tmp_path / "found" / "mislabel.json").read_text())
-    # Scores are there: nothing is fitted again.
-    monkeypatch.setattr("simulator.use_cases.mislabel.score_examples", None)
-    assert gptfluence(*asked, 2)[0] == 0
-    after = json.loads((tmp_path / "found" / "mislabel.json").read_text())
-    for old, new in zip(before["rows"], after["rows"], strict=True):
-        assert (old["method"], old["found_area"]) == (new["method"], new["found_area"])
-        if "accuracy" in old:
-            assert [each[:1] for each in new["accuracy"].values()] == list(old["accuracy"].values())
 
 
 @pytest.mark.parametrize(
