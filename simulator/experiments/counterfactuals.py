@@ -44,7 +44,8 @@ NOTES = (
     "examples; in brackets its 95% interval. A difference is of two scores on the same draws.",
     "Methods that see the run are given gradients of the very run that is repeated: `kernel_tracin` at the last "
     "checkpoint before each update, `kernel_sum` their mean over checkpoints, `exact_first_order` the derivative "
-    "through all updates (with `--exact`). `tangent_targets` is tangent with 1 for pairs of the same target as the kernel.",
+    "through all updates (with `--exact`). `tangent_targets` is tangent with 1 for pairs of the same target as the "
+    "kernel.",
 )
 
 
