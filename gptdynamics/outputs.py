@@ -148,15 +148,15 @@ def _keep_owner_and_mode(path: Path, old_status: os.stat_result) -> None:
 def _pour(content: bytes, target: Path, descriptor: int | None) -> None:
     """Write to an existing device, pipe or open file."""
     if descriptor is None:
-        opened = os.open(target, os.O_WRONLY)
+        stream_descriptor = os.open(target, os.O_WRONLY)
     else:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         if descriptor == 1 and not _is_process_stdout():
             sys.stdout.write(content.decode("utf-8", "replace"))
             return
-        opened = os.dup(descriptor)
-    with os.fdopen(opened, "wb") as stream:
+        stream_descriptor = os.dup(descriptor)
+    with os.fdopen(stream_descriptor, "wb") as stream:
         stream.write(content)
 
 

@@ -76,8 +76,8 @@ def train(
     given = settings | {"dataset": dataset, "config": config, "metric": metric}
     if output is None:
         return train_simulator(settings_of(TrainSettings, **given), on_phase, on_progress)
-    asked = settings_of(TrainCommand, **given, output=output)
-    return train_and_save(asked.training, asked.output, asked.report_to, on_phase, on_progress)
+    options = settings_of(TrainCommand, **given, output=output)
+    return train_and_save(options.training, options.output, options.report_to, on_phase, on_progress)
 
 
 @takes_fields_of(EvaluateSettings)
@@ -140,9 +140,9 @@ def report(
     from simulator.reporting.report import write_report
 
     given = settings | {"dataset": dataset, "output": output, "models": _named_all(models)}
-    asked = settings_of(ReportSettings, **given)
-    write_report(asked, on_phase, on_progress)
-    return asked.output
+    options = settings_of(ReportSettings, **given)
+    write_report(options, on_phase, on_progress)
+    return options.output
 
 
 @takes_fields_of(InfluenceSettings)
@@ -173,10 +173,10 @@ def influence(
     given = settings_of(
         InfluenceSettings, **settings, dataset=dataset, config=config, model=None if model is None else _named(model)
     )
-    asked = with_simulator(given)
-    effects = find_influence(asked)
-    if asked.output is not None:
-        write_influence_page(effects, asked.output)
+    options = with_simulator(given)
+    effects = find_influence(options)
+    if options.output is not None:
+        write_influence_page(effects, options.output)
     return effects
 
 
@@ -246,8 +246,8 @@ def mislabel(
     from simulator.use_cases.mislabel import find_mislabels
     from simulator.use_cases.mislabel_search import open_search
 
-    asked = settings_of(MislabelSettings, **settings, dataset=dataset, output=output)
-    return find_mislabels(open_search(asked), on_phase, on_progress)
+    options = settings_of(MislabelSettings, **settings, dataset=dataset, output=output)
+    return find_mislabels(open_search(options), on_phase, on_progress)
 
 
 @takes_fields_of(SelectSettings)
@@ -286,8 +286,8 @@ def select(
     given = settings_of(
         SelectSettings, **settings, dataset=dataset, output=output, model=None if model is None else _named(model)
     )
-    asked = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
-    return select_examples(asked, on_phase, on_progress, recipe)
+    options = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
+    return select_examples(options, on_phase, on_progress, recipe)
 
 
 @takes_fields_of(ValidateSettings)
@@ -327,8 +327,8 @@ def validate(
     given = settings_of(
         ValidateSettings, **settings, dataset=dataset, output=output, model=None if model is None else _named(model)
     )
-    asked = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
-    return validate_simulator(asked, on_phase, on_progress, recipe)
+    options = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
+    return validate_simulator(options, on_phase, on_progress, recipe)
 
 
 def _named(model: Any, name: str = "in memory") -> str:

@@ -86,10 +86,10 @@ def _add_examples(path: Path, target: Path) -> None:
     """Add the rows of a file of examples to another; of those that both have, texts stay."""
     rows = {row["id"]: row for row in read_parquet(target).to_pylist()}
     for row in read_parquet(path).to_pylist():
-        known = rows.setdefault(row["id"], row)
-        if known["source"] != row["source"]:
+        first_row = rows.setdefault(row["id"], row)
+        if first_row["source"] != row["source"]:
             raise DataError(f"{path}: example {row['id']} is another row than in {target}")
-        if not known["prompt"]:
+        if not first_row["prompt"]:
             rows[row["id"]] = row
     ordered = [rows[key] for key in sorted(rows)]
     write_parquet(pa.Table.from_pylist(ordered, schema=EXAMPLE_SCHEMA), target)

@@ -118,7 +118,7 @@ class FoundKernels:
         self.kept, self.pool, self.test = kept, pool, test
         self._keys = example_keys(pool), example_keys(test)
         self._parts: list[KernelPart] = []
-        self._known = np.zeros((len(pool), len(test)), dtype=bool)
+        self._is_known = np.zeros((len(pool), len(test)), dtype=bool)
         self._values = np.zeros((len(kept.steps), len(pool), len(test)), dtype=np.float32)
         for part in parts:
             self.fill(part)
@@ -130,24 +130,24 @@ class FoundKernels:
             for wanted_keys, part_keys in zip(self._keys, (part.pool, part.test), strict=True)
         )
         # Earlier parts take precedence, because one product computed twice may differ by rounding.
-        if self._known[np.ix_(rows, columns)].all():
+        if self._is_known[np.ix_(rows, columns)].all():
             return
-        known = self._known[np.ix_(rows, columns)]
+        is_known = self._is_known[np.ix_(rows, columns)]
         cells = np.ix_(range(len(self.kept.steps)), rows, columns)
         part_values = part.values[np.ix_(range(len(self.kept.steps)), part_rows, part_columns)]
-        self._values[cells] = np.where(known, self._values[cells], part_values)
-        self._known[np.ix_(rows, columns)] = True
+        self._values[cells] = np.where(is_known, self._values[cells], part_values)
+        self._is_known[np.ix_(rows, columns)] = True
         self._parts.append(part)
 
     @property
     def missing_pool(self) -> list[Example]:
         """Pool examples, each text once, whose products with `missing_test` are missing; often none."""
-        return _first_of_each(self.pool, self._keys[0], self._known.all(axis=1))
+        return _first_of_each(self.pool, self._keys[0], self._is_known.all(axis=1))
 
     @property
     def missing_test(self) -> list[Example]:
         """The test examples of these products."""
-        return _first_of_each(self.test, self._keys[1], self._known.all(axis=0))
+        return _first_of_each(self.test, self._keys[1], self._is_known.all(axis=0))
 
     @property
     def notes(self) -> list[str]:
@@ -178,8 +178,8 @@ class FoundKernels:
 def _places(wanted_keys: list[str], available_keys: list[str]) -> tuple[list[int], list[int]]:
     """Indices in `wanted_keys` of the available keys, and their indices in `available_keys`."""
     place = {key: index for index, key in enumerate(available_keys)}
-    found = [index for index, key in enumerate(wanted_keys) if key in place]
-    return found, [place[wanted_keys[index]] for index in found]
+    cached_rows = [index for index, key in enumerate(wanted_keys) if key in place]
+    return cached_rows, [place[wanted_keys[index]] for index in cached_rows]
 
 
 def _first_of_each(examples: Sequence[Example], keys: list[str], is_known: Any) -> list[Example]:

@@ -24,9 +24,9 @@ class Counterfactual:
 def _leave_out(run: WhatIf, count: int, rng: np.random.Generator) -> WhatIf:
     visited = _visited(run)
     for _ in range(TRIES):
-        gone = set(rng.choice(visited, size=count, replace=False).tolist())
-        if all(set(batch) - gone for batch in run.curriculum):
-            return run.drop(gone)
+        left_out = set(rng.choice(visited, size=count, replace=False).tolist())
+        if all(set(batch) - left_out for batch in run.curriculum):
+            return run.drop(left_out)
     raise SettingsError(
         f"leaving {count} of {len(visited)} examples out empties a batch, whichever they are: give a smaller share, or "
         "runs on more rows"

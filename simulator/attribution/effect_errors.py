@@ -87,7 +87,7 @@ def _refitted(model: GPTfluenceSimulator, runs: Dynamics, inputs: SimulationInpu
     config, dynamics, examples = model.config, model.dynamics, inputs.examples
     if not dynamics.has_linear_responses or config.ridge is None or bool((examples.seen < 0).any()):
         return None
-    asked = dynamics.states(inputs.visits, inputs.rates, examples.pool)[:, -1].double().numpy()
+    run_states = dynamics.states(inputs.visits, inputs.rates, examples.pool)[:, -1].double().numpy()
     fitted = visit_shares(runs.curricula, [example.id for example in runs.pool]).to(examples.pool)
     states = dynamics.states(fitted, inputs.rates, examples.pool)[:, torch.from_numpy(runs.step)].double().numpy()
     similarities = likeness(dynamics.test_components(model.test_vectors).double().numpy())
@@ -97,5 +97,7 @@ def _refitted(model: GPTfluenceSimulator, runs: Dynamics, inputs: SimulationInpu
     responses = responses_without_runs(
         states @ basis, runs.values.astype(np.float64), similarities, ridge, config.scale
     )
-    effects: np.ndarray = np.einsum("nd,rdm->rnm", asked @ basis, responses[:, :, examples.seen.numpy()], optimize=True)
+    effects: np.ndarray = np.einsum(
+        "nd,rdm->rnm", run_states @ basis, responses[:, :, examples.seen.numpy()], optimize=True
+    )
     return effects

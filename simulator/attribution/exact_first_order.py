@@ -59,13 +59,13 @@ class FirstOrderEffects:
             SettingsError: the effects of a row were not computed.
         """
         place = {key: index for index, key in enumerate(self.pool_ids)}
-        gone = np.zeros((len(left_out), len(place)), dtype=np.float32)
+        mask = np.zeros((len(left_out), len(place)), dtype=np.float32)
         for index, rows in enumerate(left_out):
             for row in rows:
                 if row not in place:
                     raise SettingsError(f"run {self.run}: no effects of pool row {row} were computed")
-                gone[index, place[row]] = 1
-        return self.losses - np.tensordot(gone, self.derivatives, axes=1)
+                mask[index, place[row]] = 1
+        return self.losses - np.tensordot(mask, self.derivatives, axes=1)
 
 
 def exact_first_order(

@@ -26,25 +26,25 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         write_influence_page,
     )
 
-    asked = simulator_for(settings)
-    result = find_influence(asked)
+    complete = simulator_for(settings)
+    result = find_influence(complete)
     say(summary(result))
     for table in influence_tables(result):
         show(table)
     say_detail(NO_UNCERTAINTY if result.error is None else UNCERTAINTY)
     write_json(influence_record(result))
-    if asked.output is not None:
-        write_influence_page(result, asked.output)
-        say(f"wrote {asked.output}")
-    for test_id in (None, *asked.test_ids):
+    if complete.output is not None:
+        write_influence_page(result, complete.output)
+        say(f"wrote {complete.output}")
+    for test_id in (None, *complete.test_ids):
         say(result.verdict(test_id))
-    if is_recorded(asked.dataset, result.config):
-        validate = f"simulator.validate({asked.dataset!r}, ..., recipe=train)"
+    if is_recorded(complete.dataset, result.config):
+        validate = f"simulator.validate({complete.dataset!r}, ..., recipe=train)"
         say(f"next: more runs, or {validate}, see docs/how-to/record-training.md")
         return
     if any(example.withheld for example in result.pool):
         say("this dataset leaves texts out, so no run can be made again; how well those in it are ranked:")
-        experiment = ("counterfactuals", asked.dataset, "--config", result.config, "--output", "out/results")
+        experiment = ("counterfactuals", complete.dataset, "--config", result.config, "--output", "out/results")
         say(next_command("gptfluence", "experiment", *experiment))
         return
-    say_how_to_validate(asked, "out/validate")
+    say_how_to_validate(complete, "out/validate")

@@ -30,10 +30,10 @@ def simulator_for(settings: Any) -> Any:
         return settings
     with phases() as (on_phase, on_progress):
         notes: list[str] = []
-        found = with_simulator(settings, notes.append, on_phase, on_progress)
+        complete = with_simulator(settings, notes.append, on_phase, on_progress)
     for note in notes:
         say(note)
-    return found
+    return complete
 
 
 def say_how_to_validate(settings: Any, output: Path | str) -> None:

@@ -32,9 +32,9 @@ def _rows(simulated: SimulatedRun, steps: Sequence[int]) -> Iterator[tuple[str, 
     ends = [each for each in (simulated.low, simulated.high) if each is not None]
     measured = None
     if simulated.measured is not None:
-        known = dict(zip(simulated.measured_step, simulated.measured.T, strict=True))
+        by_step = dict(zip(simulated.measured_step, simulated.measured.T, strict=True))
         nowhere = np.full(len(simulated.test_ids), np.nan)
-        measured = np.stack([known.get(step, nowhere) for step in steps])
+        measured = np.stack([by_step.get(step, nowhere) for step in steps])
 
     def measured_cells(tests: slice) -> list[str] | None:
         if measured is None:

@@ -59,9 +59,9 @@ def load_simulator(source: str) -> GPTfluenceSimulator:
         raise DataError(f"{source}: not a {kind} with a GPTfluence simulator ({reason})") from error
     for what in ("missing_keys", "unexpected_keys"):
         if loading[what]:
-            said = "lack" if what == "missing_keys" else "have unknown"
+            difference = "lack" if what == "missing_keys" else "have unknown"
             names = ", ".join(sorted(loading[what]))
-            raise DataError(f"{source}: not a {kind} with a GPTfluence simulator (its weights {said} {names})")
+            raise DataError(f"{source}: not a {kind} with a GPTfluence simulator (its weights {difference} {names})")
     return model.eval()
 
 

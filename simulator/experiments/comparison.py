@@ -69,6 +69,6 @@ def beside_paper(
     what: str, rows: Iterable[Row], paper: Callable[[Row], PaperRow | None], keys: Sequence[str] = ("method",)
 ) -> list[Table]:
     """`grid` of our MSE with the paper's in brackets, of those rows that the paper has; none where it has none."""
-    theirs = [row | {"paper": found.mse} for row in rows if row["mse"] is not None and (found := paper(row))]
+    theirs = [row | {"paper": reported.mse} for row in rows if row["mse"] is not None and (reported := paper(row))]
     title = f"{what}: MSE here, and in brackets the paper's, of Pythia"
     return grid(title, theirs, lambda row: f"{number_text(row['mse'])} ({number_text(row['paper'])})", keys)

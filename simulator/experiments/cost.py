@@ -98,20 +98,20 @@ def exact_pair(model: Any, given: Any, wanted: Any) -> Any:
     return sum((left * right).sum() for left, right in zip(one, other, strict=True))
 
 
-def pairwise_cost(opened: Bench, runs: Dynamics, pair: Pair) -> tuple[float, float]:
+def pairwise_cost(run_bench: Bench, runs: Dynamics, pair: Pair) -> tuple[float, float]:
     """Seconds and operations of one trajectory in batches of one.
 
     At every step a checkpoint is loaded, and every example of the batch is paired with the test example by itself.
     """
     updates = len(runs.curricula[0])
     steps = np.linspace(0, updates - 1, SAMPLED_STEPS).astype(int).tolist()
-    tests = list(range(min(SAMPLED_TESTS, len(opened.test_set.tokenized))))
+    tests = list(range(min(SAMPLED_TESTS, len(run_bench.test_set.tokenized))))
     with scratch_folder() as folder:
-        opened.base.model.save_pretrained(folder)
+        run_bench.base.model.save_pretrained(folder)
 
         def one(model: Any, step: int, test: int) -> None:
             for key in runs.curricula[0][step]:
-                pair(model, opened.tokenized[key], opened.test_set.tokenized[test])
+                pair(model, run_bench.tokenized[key], run_bench.test_set.tokenized[test])
 
         operations = _counted(partial(one, load_weights(str(folder)), 0, 0))
         began = time.perf_counter()
@@ -122,15 +122,15 @@ def pairwise_cost(opened: Bench, runs: Dynamics, pair: Pair) -> tuple[float, flo
     return seconds * updates, float(operations * updates)
 
 
-def exact_cost(opened: Bench, runs: Dynamics) -> tuple[float, float]:
+def exact_cost(run_bench: Bench, runs: Dynamics) -> tuple[float, float]:
     """Seconds and operations of one trajectory where all steps' exact products are taken while the run trains.
 
     At every step the gradient of the batch, and along it the derivatives of all test examples' losses.
     """
-    losses = TargetLosses(opened.test_set.tokenized)
-    count = len(opened.test_set.tokenized)
-    batch = [opened.tokenized[key] for key in runs.curricula[0][0]]
-    updates = Updates(opened.base.model, opened.settings, run_seed(opened.settings, runs.runs[0]))
+    losses = TargetLosses(run_bench.test_set.tokenized)
+    count = len(run_bench.test_set.tokenized)
+    batch = [run_bench.tokenized[key] for key in runs.curricula[0][0]]
+    updates = Updates(run_bench.base.model, run_bench.settings, run_seed(run_bench.settings, runs.runs[0]))
     weights = {name: value for name, value in updates.model.named_parameters() if value.requires_grad}
 
     def one_step() -> None:
@@ -143,10 +143,12 @@ def exact_cost(opened: Bench, runs: Dynamics) -> tuple[float, float]:
     return _timed(one_step) * scale, _counted(one_step) * scale
 
 
-def checkpoints_cost(opened: Bench) -> tuple[float, float]:
+def checkpoints_cost(run_bench: Bench) -> tuple[float, float]:
     """Seconds and operations of one trajectory where all pool x test products are taken at `CHECKPOINTS` steps."""
-    products = partial(gradient_products, opened.base.model, list(opened.tokenized.values()), opened.test_set.tokenized)
-    scale = CHECKPOINTS / len(opened.test_set.tokenized)
+    products = partial(
+        gradient_products, run_bench.base.model, list(run_bench.tokenized.values()), run_bench.test_set.tokenized
+    )
+    scale = CHECKPOINTS / len(run_bench.test_set.tokenized)
     return _timed(products, 1) * scale, _counted(products) * scale
 
 
@@ -177,13 +179,13 @@ def measure(bench: Workbench, config: str) -> tuple[list[Row], list[str]]:
         operations = _counted(partial(simulated.predict, held_out)) / trajectories
         rows.append(_row(simulated.name, seconds, operations) | {"fit_seconds": trained.seconds})
     try:
-        opened = open_bench(held_out)
+        run_bench = open_bench(held_out)
     except GPTDynamicsError as error:
         return rows, [*skipped, f"{config}, TracIn-CP: {error}"]
-    rows.append(_row("tracin_cp_all", *exact_cost(opened, held_out)))
-    rows.append(_row("tracin_cp_10", *checkpoints_cost(opened)))
+    rows.append(_row("tracin_cp_all", *exact_cost(run_bench, held_out)))
+    rows.append(_row("tracin_cp_10", *checkpoints_cost(run_bench)))
     for name, pair in ((EXACT_PAIRS, exact_pair), (PUBLISHED, published_pair)):
-        rows.append(_row(name, *pairwise_cost(opened, held_out, pair)))
+        rows.append(_row(name, *pairwise_cost(run_bench, held_out, pair)))
     return rows, skipped
 
 

@@ -24,14 +24,14 @@ SAMPLED_STEPS = 5
 NOT_USED = "classifier_dropout"
 
 
-def is_stochastic(opened: Bench) -> bool:
+def is_stochastic(run_bench: Bench) -> bool:
     """Whether two trainings on one curriculum differ: adapters begin at random and drop out, or the model drops out."""
-    rates = [value for name, value in vars(opened.base.model.config).items() if "drop" in name and name != NOT_USED]
-    return bool(opened.settings.lora_rank or any(isinstance(rate, float) and rate > 0 for rate in rates))
+    rates = [value for name, value in vars(run_bench.base.model.config).items() if "drop" in name and name != NOT_USED]
+    return bool(run_bench.settings.lora_rank or any(isinstance(rate, float) and rate > 0 for rate in rates))
 
 
 def measured_again(
-    opened: Bench, runs: dict[str, Dynamics], wanted: list[str], repeat: int
+    run_bench: Bench, runs: dict[str, Dynamics], wanted: list[str], repeat: int
 ) -> dict[str, tuple[list[int], np.ndarray]]:
     """Train the first held-out run again with the random numbers of `repeat` and measure it.
 
@@ -44,17 +44,17 @@ def measured_again(
     # Every test example has a loss; the other metrics are of some of them.
     every = runs["loss"]
     test_index = {example.id: index for index, example in enumerate(every.test)}
-    seed = [*run_seed(opened.settings, every.runs[0]), repeat]
+    seed = [*run_seed(run_bench.settings, every.runs[0]), repeat]
     steps = {metric: _chosen(runs[metric]) for metric in wanted}
     sampled = {metric for metric in wanted if runs[metric].definition.needs_text}
     values_by_metric: dict[str, list[np.ndarray]] = {metric: [] for metric in wanted}
-    for done, model in enumerate(replay(opened, every, 0, repeat)):
+    for done, model in enumerate(replay(run_bench, every, 0, repeat)):
         now = {metric for metric in wanted if done in steps[metric]}
         values: dict[str, np.ndarray] = {}
         if now & sampled:
-            values |= opened.test_set.generate(model, [*seed, done])
+            values |= run_bench.test_set.generate(model, [*seed, done])
         if now - sampled:
-            values |= opened.test_set.measure(model)
+            values |= run_bench.test_set.measure(model)
         for metric in now:
             values_by_metric[metric].append(values[metric][[test_index[example.id] for example in runs[metric].test]])
     return {metric: (steps[metric], np.stack(each)) for metric, each in values_by_metric.items()}
@@ -67,9 +67,9 @@ def _chosen(runs: Dynamics) -> list[int]:
     return [measured[index] for index in evenly_spaced(len(measured), SAMPLED_STEPS)]
 
 
-def _rows(bench: Workbench, config: str, metrics: list[str], opened: Bench) -> list[Row]:
+def _rows(bench: Workbench, config: str, metrics: list[str], run_bench: Bench) -> list[Row]:
     runs = {metric: bench.runs(config, metric).split("test").take([0]) for metric in dict.fromkeys(["loss", *metrics])}
-    again = measured_again(opened, runs, metrics, 1)
+    again = measured_again(run_bench, runs, metrics, 1)
     rows = []
     for metric, (steps, values) in again.items():
         mine = runs[metric]
@@ -100,11 +100,11 @@ def noise_floor(bench: Workbench) -> Result:
     for config in configs:
         measured = bench.metrics(config)
         try:
-            opened = open_bench(bench.runs(config).split("test"))
+            run_bench = open_bench(bench.runs(config).split("test"))
         except GPTDynamicsError as error:
             result.skipped.append(f"{config}: {error}")
             continue
-        stochastic = is_stochastic(opened)
+        stochastic = is_stochastic(run_bench)
         sampled = [metric for metric in measured if bench.runs(config, metric).definition.needs_text]
         metrics = measured if stochastic else sampled
         if not stochastic:
@@ -112,7 +112,7 @@ def noise_floor(bench: Workbench) -> Result:
             result.skipped.append(f"{config}, {fixed}: no noise, training without dropout is fixed by its curriculum")
         if metrics:
             bench.on_phase(f"{config}: training a run again", 1)
-            result.rows.extend(_rows(bench, config, metrics, opened))
+            result.rows.extend(_rows(bench, config, metrics, run_bench))
             bench.on_progress()
     return result
 

@@ -49,12 +49,13 @@ def agreement(products: np.ndarray, exact: np.ndarray) -> dict[str, float]:
     }
 
 
-def _rows(config: str, opened: Bench, exact: np.ndarray) -> list[Row]:
-    model = opened.base.model
+def _rows(config: str, run_bench: Bench, exact: np.ndarray) -> list[Row]:
+    model = run_bench.base.model
     published = separate_products(
-        summed_sides(model, list(opened.tokenized.values()))[:2], summed_sides(model, opened.test_set.tokenized)[:2]
+        summed_sides(model, list(run_bench.tokenized.values()))[:2],
+        summed_sides(model, run_bench.test_set.tokenized)[:2],
     ).numpy()
-    layer = output_layer_products(model, list(opened.tokenized.values()), opened.test_set.tokenized)
+    layer = output_layer_products(model, list(run_bench.tokenized.values()), run_bench.test_set.tokenized)
     pairs = (
         ("published against exact", published, exact),
         ("published against the output layer, exact", published, layer),
@@ -72,12 +73,12 @@ def published_products(bench: Workbench) -> Result:
             result.skipped.append(f"{config}: no gradient products; collect with --gradients test")
             continue
         try:
-            opened = open_bench(runs)
+            run_bench = open_bench(runs)
         except GPTDynamicsError as error:
             result.skipped.append(f"{config}: {error}")
             continue
         bench.on_phase(f"{config}: products", 1)
-        result.rows.extend(_rows(config, opened, read_products(bench.dataset, config, runs.runs[0]).values[0]))
+        result.rows.extend(_rows(config, run_bench, read_products(bench.dataset, config, runs.runs[0]).values[0]))
         bench.on_progress()
     return result
 

@@ -189,6 +189,6 @@ def by_exact_first_order(retrainings: RetrainedTestRuns) -> np.ndarray:
             on_progress=retrainings.on_progress,
         )
         chosen = retrainings.places(run)
-        gone = [visited_rows(facts.curricula[index]) - visited_rows(runs.curricula[place]) for place in chosen]
-        predicted[chosen] = effects.without(gone).swapaxes(1, 2)
+        left_out = [visited_rows(facts.curricula[index]) - visited_rows(runs.curricula[place]) for place in chosen]
+        predicted[chosen] = effects.without(left_out).swapaxes(1, 2)
     return predicted

@@ -73,13 +73,13 @@ class Workbench:
         Raises:
             SettingsError: a config of `only` is not in the dataset.
         """
-        known = self.folder.configs()
-        unknown = [config for config in self.only if config not in known]
-        if unknown or not known:
+        configs = self.folder.configs()
+        unknown = [config for config in self.only if config not in configs]
+        if unknown or not configs:
             wanted = f"no config {unknown[0]!r}; it has" if unknown else "no runs; it has configs"
-            raise SettingsError(f"{self.dataset} has {wanted}: {', '.join(known) or 'none'}")
+            raise SettingsError(f"{self.dataset} has {wanted}: {', '.join(configs) or 'none'}")
         usable, reasons = [], []
-        for config in known:
+        for config in configs:
             if self.only and config not in self.only:
                 continue
             mixture = isinstance(config_task(self.folder, config), Mixture)

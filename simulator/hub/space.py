@@ -42,7 +42,7 @@ def push_space(
     runs = trained_on(model)
     local = Path(runs).exists()
     views = views_of(runs if local or dataset is None else dataset, [str(model)])
-    known = dataset or (runs if is_hub_id(runs) and not local else None)
+    link = dataset or (runs if is_hub_id(runs) and not local else None)
 
     def check(there: Mapping[str, RemoteFile], head: str) -> None:
         ours = "README.md" in there and _TAG in _tags(repository.fetch("README.md", head))
@@ -63,7 +63,7 @@ def push_space(
             configs=configs,
             metrics=metrics,
             model=repo,
-            dataset=known,
+            dataset=link,
             texts=texts and any(example.prompt for view in views for example in view.runs.pool),
         )
         write_text(card, text)

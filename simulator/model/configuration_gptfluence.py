@@ -290,8 +290,8 @@ class GPTfluenceConfig(PretrainedConfig):
         ]
         groups = ", ".join(f"{metric} of {config}" for config, metric in self.groups)
         if not fit:
-            asked = f"{metric or 'any metric'} of {config or 'any config'}"
-            raise ValueError(f"the model knows nothing of {asked}; it was trained on: {groups}")
+            requested = f"{metric or 'any metric'} of {config or 'any config'}"
+            raise ValueError(f"the model knows nothing of {requested}; it was trained on: {groups}")
         if len(fit) > 1:
             raise ValueError(f"the model has several parts; give config and metric of one: {groups}")
         return fit[0]

@@ -59,10 +59,10 @@ def evaluation_verdict(rows: Sequence[Row]) -> str:
     skill = best.skill or 0.0
     if skill <= 0:
         return f"No method is better than the average run; the nearest is {best.method} (skill {number_text(skill)})."
-    said = (
+    sentence = (
         f"Best: {best.method}, which removes {skill:.0%} of the average run's squared error: {share_in_words(skill)}."
     )
-    return f"{said} No better than the average run: {', '.join(worse)}." if worse else said
+    return f"{sentence} No better than the average run: {', '.join(worse)}." if worse else sentence
 
 
 def counted(count: int, what: str) -> str:
@@ -74,14 +74,14 @@ def score_verdict(method: str, value: float | None, low: float | None, high: flo
     """What a datamodelling score with its 95% interval means."""
     if value is None:
         return f"{method}: no score can be computed: nothing moves, or all changes are predicted alike."
-    said = f"LDS of {method} over {runs} retrained runs: {interval_text(value, low, high)}."
+    sentence = f"LDS of {method} over {runs} retrained runs: {interval_text(value, low, high)}."
     if low is None or high is None:
-        return f"{said} Without an interval, that says little."
+        return f"{sentence} Without an interval, that says little."
     if runs < FEWEST_RETRAININGS:
-        return f"{said} So few retrainings say little: make at least {FEWEST_RETRAININGS}."
+        return f"{sentence} So few retrainings say little: make at least {FEWEST_RETRAININGS}."
     if low > 0:
         how = "well" if value >= 0.6 else "in part" if value >= 0.3 else "a little"
-        return f"{said} It ranks changes of the training data {how}; the interval is above zero."
+        return f"{sentence} It ranks changes of the training data {how}; the interval is above zero."
     if high < 0:
-        return f"{said} It ranks changes of the training data the wrong way round: do not use it."
-    return f"{said} The interval holds zero: that it ranks changes of the training data at all is not shown."
+        return f"{sentence} It ranks changes of the training data the wrong way round: do not use it."
+    return f"{sentence} The interval holds zero: that it ranks changes of the training data at all is not shown."

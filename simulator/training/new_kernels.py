@@ -68,7 +68,7 @@ def new_kernels(
         GPTDynamicsError: the base model or rows cannot be loaded.
     """
     own = _texts(config, "pool", data)
-    asked = list(test) if test is not None else _texts(config, "test", data)
+    test_examples = list(test) if test is not None else _texts(config, "test", data)
     place = {key: index for index, key in enumerate(config.pool_keys)}
     every, rows = list(own), []
     for example in own if pool is None else pool:
@@ -81,10 +81,10 @@ def new_kernels(
         rows = list(range(len(own)))
     # A new row's share in each pattern is told by its products with the test examples that were trained on.
     trained = _texts(config, "test", data) if len(every) > len(own) else []
-    references = [_again(record, every, [*trained, *asked], data) for record in config.references]
-    known = torch.arange(len(own))
-    kernels = mean_of_references(references, config.grouping, config.scaling, known).float()
-    parts = parts_as_fitted(kernels, stored.cpu(), known, torch.arange(len(trained)))[..., len(trained) :]
+    references = [_again(record, every, [*trained, *test_examples], data) for record in config.references]
+    own_rows = torch.arange(len(own))
+    kernels = mean_of_references(references, config.grouping, config.scaling, own_rows).float()
+    parts = parts_as_fitted(kernels, stored.cpu(), own_rows, torch.arange(len(trained)))[..., len(trained) :]
     return parts[:, rows], parts[:, : len(own)]
 
 

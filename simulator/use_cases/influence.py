@@ -253,11 +253,11 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
     """
     case = load_case(settings.model, settings.dataset, settings.config, settings.metric)
     fact = case.run(settings.run)
-    known = [example.id for example in fact.test]
-    unknown = [key for key in settings.test_ids if key not in known]
+    test_ids = [example.id for example in fact.test]
+    unknown = [key for key in settings.test_ids if key not in test_ids]
     if unknown:
         raise SettingsError(
-            f"no test example {unknown[0]} in {fact.config}; it has {len(known)}: {known[0]} to {known[-1]}"
+            f"no test example {unknown[0]} in {fact.config}; it has {len(test_ids)}: {test_ids[0]} to {test_ids[-1]}"
         )
     test, run = _asked(case, settings, fact)
     visited = sorted(set().union(*run.curriculum))

@@ -18,7 +18,7 @@ from simulator.use_cases.mislabel_recorded import RecordedSearch, open_recorded
 
 # Measurements of the pool in a run that the dynamics are made of, besides the first.
 MEASURED = 4
-# At most, where nothing is said.
+# The defaults, at most.
 ROWS, TESTS = 1000, 872
 # With fewer updates in an epoch, batches have so many examples.
 FEW_UPDATES, SMALL_BATCH = 8, 4
@@ -29,7 +29,7 @@ class Search:
     """Everything that `MislabelSettings` leave to the rows.
 
     Attributes:
-        settings: what was asked.
+        settings: as they were given.
         pool: the examples to search, as they are labelled.
         test: with `flip`: those that the accuracy after correction is measured on.
         runs: settings of the runs that the dynamics are made of.
@@ -56,7 +56,7 @@ class Search:
 
 
 def open_search(settings: MislabelSettings) -> Search | RecordedSearch:
-    """Load the rows, and settle what nothing was said of by what there is.
+    """Load the rows, and fill settings that were not given with what fits the rows.
 
     Raises:
         GPTDynamicsError: rows cannot be had, are too few or all have one label, or runs like those of the config
@@ -89,9 +89,9 @@ def _of_task(settings: MislabelSettings) -> tuple[list[Example], list[Example], 
     """Rows of a task, and the usual settings."""
     task = get_task(settings.task)
 
-    def load(part: str, asked: int | None, most: int) -> list[Example]:
-        there = count_rows(task, part, settings.data)
-        count = asked or (most if there is None else min(most, there))
+    def load(part: str, requested: int | None, most: int) -> list[Example]:
+        available = count_rows(task, part, settings.data)
+        count = requested or (most if available is None else min(most, available))
         return load_examples(task, part, max(1, count), settings.data)
 
     pool = load("pool", settings.rows, ROWS)
@@ -111,8 +111,8 @@ def _of_config(settings: MislabelSettings) -> tuple[list[Example], list[Example]
     trained = trained_settings(folder, settings.config)
     pool = [each for each in read_examples(folder, settings.task, "pool") if each.id in trained.pool_ids]
     test = read_examples(folder, settings.task, "test") if settings.flip else []
-    for name, examples, asked in (("pool", pool, settings.rows), ("test-examples", test, settings.test_examples)):
-        if examples and asked is not None and asked > len(examples):
+    for name, examples, requested in (("pool", pool, settings.rows), ("test-examples", test, settings.test_examples)):
+        if examples and requested is not None and requested > len(examples):
             raise SettingsError(f"{settings.config} has {len(examples)} rows of its own: give --{name} {len(examples)}")
     for example in (*pool, *test):
         if example.withheld:

@@ -64,8 +64,8 @@ def own_simulator(
     runs = read_dynamics(dataset, config, metric or "loss")
     folder = kept_folder(dataset) / f"{config}-{runs.metric}"
     settings = TrainSettings(dataset, config, runs.metric)
-    found = fingerprint(runs)
-    if _trained_on(folder) == found and _can_be_loaded(folder):
+    expected = fingerprint(runs)
+    if _trained_on(folder) == expected and _can_be_loaded(folder):
         return folder, f"simulator: {folder}, trained on these runs before"
     prepare_model_folder(folder)
     try:

@@ -33,7 +33,7 @@ from simulator.use_cases.select_methods import greedy, most_alike, one_shot
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
-# At most, where nothing is said.
+# The default, at most.
 COUNT = 32
 CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
 

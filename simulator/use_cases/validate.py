@@ -37,7 +37,7 @@ from simulator.use_cases.recipe_trials import check_recipe, retrain_all
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
-# At most, where nothing is said.
+# The default, at most.
 TESTS = 50
 LEFT_OUT = "leave_out"
 # Fewer retrainings than a validation trains of a kind at least are no ranking.
@@ -111,9 +111,9 @@ def _draw(settings: ValidateSettings, recipe: Recipe | None = None) -> _Drawn:
     changes = draw_counterfactuals(run, settings.each, settings.share, settings.seed)
     recorded = _recorded(fact)
     if recorded is not None:
-        gone = [visited_rows(fact.curricula[0]) - visited_rows(curriculum) for curriculum in recorded.curricula]
+        left_out = [visited_rows(fact.curricula[0]) - visited_rows(curriculum) for curriculum in recorded.curricula]
         others = [change for change in changes if change.kind != LEFT_OUT]
-        changes = [*[Counterfactual(LEFT_OUT, run.drop(rows)) for rows in gone], *others]
+        changes = [*[Counterfactual(LEFT_OUT, run.drop(rows)) for rows in left_out], *others]
     return _Drawn(case, fact, test_indices, changes, recorded, contents)
 
 
@@ -172,8 +172,8 @@ def validate(
     if drawn.recorded is not None:
         # What is compared must be measured at the same steps.
         step, ours, theirs = np.intersect1d(step, drawn.recorded.step, return_indices=True)
-        known = _tests_first(drawn.recorded.values[:, theirs], drawn.test_indices)
-        truth = np.concatenate([known, truth[..., ours]])
+        recorded_values = _tests_first(drawn.recorded.values[:, theirs], drawn.test_indices)
+        truth = np.concatenate([recorded_values, truth[..., ours]])
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:
         band = _band(case, alternatives[0], values, level)

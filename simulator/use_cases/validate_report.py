@@ -99,8 +99,8 @@ def _scores(validation: Validation, outcome: str, result: Result) -> list[list[s
     pairs += [(method, TRACED)] if TRACED in predicted else []
     lines = []
     for name, other in pairs:
-        said = name if other is None else f"{name} less {other}"
-        lines.append([said])
+        title = name if other is None else f"{name} less {other}"
+        lines.append([title])
         for group, members in groups_of(validation).items():
             chosen = np.isin(kinds, members)
             if other is None:
@@ -109,7 +109,7 @@ def _scores(validation: Validation, outcome: str, result: Result) -> list[list[s
                 score = lds_difference(predicted[name][chosen], predicted[other][chosen], truth[chosen])
             lines[-1].append(interval_text(score.value, score.low, score.high))
             what = outcome if other is None else f"{outcome}_difference"
-            about = {"method": said, "outcome": what, "over": group, "runs": int(chosen.sum())}
+            about = {"method": title, "outcome": what, "over": group, "runs": int(chosen.sum())}
             result.rows.append(about | vars(score))
     return lines
 

@@ -31,9 +31,9 @@ def views_of(dataset: str, models: Sequence[str], config: str | None = None) -> 
         model = load_simulator(source)
         wanted = [group for group in model.config.groups if config in (None, group[0])]
         if not wanted:
-            known = ", ".join(dict.fromkeys(name for name, _ in model.config.groups))
+            groups = ", ".join(dict.fromkeys(name for name, _ in model.config.groups))
             raise SettingsError(
-                f"{source} was trained for {known}, not {config}; without --config a page shows what there is"
+                f"{source} was trained for {groups}, not {config}; without --config a page shows what there is"
             )
         for group in wanted:
             together.setdefault(group, []).append((model, source))
