@@ -132,6 +132,9 @@ def draw_picture(figure: Figure, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         if panel.kind == "scatter":
             axis.locator_params(axis="x", nbins=5)
+        elif panel.kind != "dots" and all(isinstance(x, int) for series in panel.series for x in series.x):
+            # Runs and updates are counted.
+            axis.locator_params(axis="x", integer=True)
         if panel.log_y:
             axis.set_yscale("log")
         if panel.y_range:
