@@ -277,7 +277,7 @@ def read_dynamics(
         >>> import gptdynamics
         >>> runs = gptdynamics.read_dynamics("gptdynamics", "rte_nano")
         >>> runs.split("test")
-        loss (nats per token) of rte_nano: 5 runs, 97 measured steps (0 to 96), 100 test examples
+        loss (nats per token) of rte_nano: 4 runs, 97 measured steps (0 to 96), 100 test examples
     """
     if str(source) == SHORT_NAME:
         source = source_of(config)

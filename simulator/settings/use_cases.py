@@ -143,10 +143,10 @@ class MislabelSettings(_TrainingSettings):
         retrainings: with --flip: number of seeds for retraining after labels are corrected.
         test_examples: with --flip: test rows that the accuracy after correction is measured on.
         workers: processes, one thread each.
-        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
         by: the score that orders the list of suspects; auto: the one that predicts most of the given labels from other
             rows.
         config: which config of the dataset: its pool is searched, with its base model, rate, batches and epochs.
+        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
     """
 
     dataset: Dataset
@@ -163,9 +163,9 @@ class MislabelSettings(_TrainingSettings):
     retrainings: int = 5
     test_examples: Annotated[int | None, CommandLine(default="872, or all there are")] = None
     workers: Workers = None
-    device: str = "auto"
     by: str = AUTO
     config: Annotated[str | None, CommandLine(default="of a dataset with one config, that")] = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         counts = ("rows", "batch_size", "epochs", "runs", "retrainings", "test_examples", "workers")
@@ -225,9 +225,9 @@ class SelectSettings(_TrainingSettings):
         seeds: trainings of each choice, in other orders.
         random: random choices to compare with, one training each.
         workers: processes, one thread each.
-        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
         config: which config, of a simulator of several.
         metric: which metric, of a simulator of several.
+        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
     """
 
     dataset: OwnDataset = None
@@ -238,9 +238,9 @@ class SelectSettings(_TrainingSettings):
     seeds: int = 3
     random: int = 8
     workers: Workers = None
-    device: str = "auto"
     config: str | None = None
     metric: str | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
@@ -265,9 +265,9 @@ class ValidateSettings(_TrainingSettings):
         measured: steps that are measured, the first and the last among them.
         seed: seed of the changes.
         workers: processes, one thread each.
-        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
         config: which config, of a simulator of several.
         metric: which metric, of a simulator of several.
+        device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
     """
 
     dataset: OwnDataset = None
@@ -280,9 +280,9 @@ class ValidateSettings(_TrainingSettings):
     measured: int = 9
     seed: int = 0
     workers: Workers = None
-    device: str = "auto"
     config: str | None = None
     metric: str | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         ranges = {

@@ -248,7 +248,8 @@ def test_a_config_without_gradients_has_no_vectors(collected_once: Path) -> None
 
 
 def test_the_bundled_sample_says_how_it_was_tokenised() -> None:
-    assert read_dynamics("gptdynamics", "rte_nano", "loss").tokenization == "separate"
+    rules = {config: read_dynamics("gptdynamics", config).tokenization for config in ("boolq_nano", "rte_nano")}
+    assert rules == {"boolq_nano": "separate", "rte_nano": "joined"}
 
 
 def test_a_footer_that_names_another_type_in_a_row_group_is_damage_and_ends_nothing(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ SETTINGS: list[Any] = [
         "sst2", Path("my out"), Path("rows; rm"), "org/model", 64, 0.4, 7, 3e-4, 8, 2, 6, 3, 100, 2, "memory_left_out"
     ),
     SelectSettings("a'b", "-model", 5, (3, 17), 2, 4, 1, "rte_nano", "accuracy", output=Path("out put")),
-    ValidateSettings("data set", "org/model", "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss", output=Path("o")),
+    ValidateSettings(
+        "data set", "org/model", "0004", 3, 0.25, 7, 5, 9, 2, "rte_nano", "loss", "cuda:1", output=Path("o")
+    ),
     InfluenceSettings("--dataset", "--model", "0004", (3,), 2, "a_b", "loss"),
     SimulateSettings("m", None, None, Path("-c.json"), 0.9),
     SimulateSettings("m", "d", "0004"),
@@ -156,4 +158,4 @@ def test_task_files_are_repeated_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
         add_task_file(path)
     settings = MislabelSettings("sst2", Path("out"), by="memory_left_out")
     command = command_line("gptfluence", "mislabel", settings)
-    assert command.endswith(f"--by memory_left_out --task-file {files[0]} --task-file {files[1]}")
+    assert command.endswith(f"--by memory_left_out --device auto --task-file {files[0]} --task-file {files[1]}")
