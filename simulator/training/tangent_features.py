@@ -117,6 +117,7 @@ class Regression:
         scatter: `[R, V, D, D]` sums of products of features, centred over runs.
         cross: `[R, V, D, 1]` sums of features times targets, less what the prior predicts.
         prior: `[D]` for features divided by `size`; 0: none.
+        moved: root mean square of how far latents are from their first values.
     """
 
     features: np.ndarray
@@ -124,6 +125,7 @@ class Regression:
     scatter: np.ndarray
     cross: np.ndarray
     prior: np.ndarray
+    moved: float
 
     @classmethod
     def of(cls, features: np.ndarray, latent: np.ndarray) -> Regression:
@@ -149,20 +151,26 @@ class Regression:
                 part = centred[..., fold == number].reshape(width, -1)
                 scatter[run, number] = part @ part.T
                 cross[run, number, :, 0] = part @ (target[run] * share)[:, fold == number].reshape(-1)
-        return cls(features, size, scatter, cross, np.zeros(width))
+        moved = float(np.sqrt(np.square(latent - latent[:, :1]).mean()))
+        return cls(features, size, scatter, cross, np.zeros(width), moved)
 
     def towards(self, weights: np.ndarray) -> Regression:
         """With a prior `[D]` for features that are not divided by `size`, as large as the runs say.
 
         Its size is that of the regression on what it predicts; that which is shipped counts as one run more, since
-        two runs would make anything of it, and one says nothing.
+        two runs would make anything of it, and one says nothing. What is shipped was fitted on other tasks: it is made
+        smaller where it would move the values of a run further than they have moved.
         """
         prior = weights * self.size
+        predicted = np.sqrt(
+            np.mean([np.square(self.effects(run, prior[None])).mean() for run in range(len(self.cross))])
+        )
+        shipped = min(1.0, self.moved / float(predicted)) if predicted > 0 else 1.0
         scatter, cross = self.scatter.sum((0, 1)), self.cross.sum((0, 1))[:, 0]
         power = float(prior @ scatter @ prior)
         others = len(self.cross) - 1
         share = max(float(prior @ cross), 0.0) / power if power > 0 else 1.0
-        prior = prior * (others * share + 1.0) / (others + 1)
+        prior = prior * (others * share + shipped) / (others + 1)
         return replace(self, cross=self.cross - self.scatter @ prior[:, None], prior=prior)
 
     def weights(self, ridge: float, runs: np.ndarray, folds: np.ndarray) -> np.ndarray:

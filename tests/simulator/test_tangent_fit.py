@@ -205,6 +205,22 @@ def test_a_prior_is_scaled_as_the_runs_say_and_drawn_towards(make_curricula: Mak
         np.testing.assert_allclose(effects - effects.mean(0), wanted - wanted.mean(0), rtol=0, atol=1e-2 * wanted.std())
 
 
+def test_shipped_coefficients_move_a_run_no_further_than_it_moved(make_curricula: MakeCurricula) -> None:
+    curricula = make_curricula(7, 1, STEPS, POOL)
+    kernels = fitted_kernels(make_references(), "base_early_late", 1.0)
+    still = make_runs(curricula, np.ones((1, STEPS + 1, TESTS)))
+    features = filtered_kernels(still, kernels, filter_responses(still, FEW))
+    shipped = prior_weights("base_early_late", 1.0, FEW)
+    assert shipped is not None
+    predicted = np.einsum("rdsm,d->rsm", features, shipped)
+    for share in (0.25, 1.0, 4.0):
+        moved = make_runs(curricula, 30 + share * (predicted - predicted[:, :1])).latent
+        prior = Regression.of(features.copy(), moved).towards(shipped)
+        size = np.sqrt(np.square(moved - moved[:, :1]).mean() / np.square(predicted).mean())
+        np.testing.assert_allclose(prior.prior / prior.size, min(1.0, size) * shipped, rtol=1e-4)
+    assert not Regression.of(features, still.latent).towards(shipped).prior.any()
+
+
 def test_a_single_run_of_a_dataset_is_enough_to_begin(dataset: Path, tmp_path: Path) -> None:
     every = read_dynamics(dataset, "mini_sentiment_nano")
     settings = TrainSettings(str(dataset), "mini_sentiment_nano")
