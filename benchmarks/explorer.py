@@ -91,7 +91,7 @@ def made_up_view() -> View:
         curricula=[[rng.choice(EXAMPLES, BATCH, replace=False).tolist() for _ in range(STEPS)] for _ in range(RUNS)],
         learning_rate=np.array([linear_decay(1e-3, STEPS)] * RUNS),
         step=np.arange(STEPS + 1),
-        values=(2 + rng.random((RUNS, STEPS + 1, EXAMPLES))).astype(np.float32),
+        values=(2 + rng.random((RUNS, EXAMPLES, STEPS + 1))).astype(np.float32),
         pool=examples,
         test=examples,
         base_model="",

@@ -82,7 +82,7 @@ def main() -> None:
 
         alone = seconds(slow) / FEW_EXAMPLES * SUBSET
         count = len(filters.decays) * len(filters.fade_rates) + len(filters.momenta) * len(filters.curvatures)
-        states, values = states_of_runs(model, rng), rng.uniform(1, 2, size=(RUNS, STEPS + 1, TESTS))
+        states, values = states_of_runs(model, rng), rng.uniform(1, 2, size=(RUNS, TESTS, STEPS + 1))
 
         def fit_each(states=states, values=values) -> None:
             turn = informative(states, RIDGE)

@@ -47,7 +47,7 @@ def made_up_simulator(
         if dynamics == "memory":
             model.dynamics.state_scale.fill_(1.0)
             model.dynamics.limit.fill_(10.0)
-            model.dynamics.shown.fill_(1.0)
+            model.dynamics.shrinkage.fill_(1.0)
             model.dynamics.reference_rate.fill_(1e-4)
             model.dynamics.tau.copy_(torch.linspace(0, 48, STEPS + 1))
     return model

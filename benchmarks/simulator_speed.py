@@ -35,7 +35,7 @@ class Obvious:
         dynamics: whose weights it has.
         pool, test: `[N, E]` and `[M, E]` encoder vectors.
         curricula: `[T, steps, batch]` places.
-        values: `[T, steps + 1, M]`.
+        values: `[T, M, steps + 1]`.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Obvious:
         rows = torch.randint(RUNS * STEPS * TESTS, (batches, ROWS))
         for chosen in rows:
             run, step, test = chosen // (STEPS * TESTS), chosen // TESTS % STEPS, chosen % TESTS
-            before = self.values[run, step, test]
+            before = self.values[run, test, step]
             predicted = self.next_values(before, self.pool[self.curricula[run, step]], self.test[test])
-            loss = torch.nn.functional.mse_loss(predicted, self.values[run, step + 1, test])
+            loss = torch.nn.functional.mse_loss(predicted, self.values[run, test, step + 1])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -77,7 +77,7 @@ class Obvious:
     @torch.no_grad()
     def trajectory(self, run: int, test: int) -> torch.Tensor:
         """One test example in one run, `[steps + 1]`."""
-        found = [self.values[run, 0, test]]
+        found = [self.values[run, test, 0]]
         for batch in self.curricula[run]:
             found.append(self.next_values(found[-1][None], self.pool[batch][None], self.test[test][None])[0])
         return torch.stack(found)
@@ -97,8 +97,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     curricula = [[rng.choice(POOL, BATCH, replace=False).tolist() for _ in range(STEPS)] for _ in range(RUNS)]
-    walk = rng.normal(0, 0.05, (RUNS, STEPS + 1, TESTS)).cumsum(1) * 0.2
-    values = torch.from_numpy((1 + np.exp(-np.arange(STEPS + 1) / 20)[:, None] + walk).astype(np.float32))
+    walk = rng.normal(0, 0.05, (RUNS, TESTS, STEPS + 1)).cumsum(-1) * 0.2
+    values = torch.from_numpy((1 + np.exp(-np.arange(STEPS + 1) / 20) + walk).astype(np.float32))
     pool, test = (torch.nn.functional.normalize(torch.randn(count, WIDTH), dim=-1) for count in (POOL, TESTS))
     members = Members.between(curricula, range(POOL), range(STEPS + 1))
     data = MarkovData(members, values, pool, test, BATCH)
@@ -112,10 +112,10 @@ def main() -> None:
 
     def evaluate() -> torch.Tensor:
         with torch.no_grad():
-            return dynamics(visits, pool, test, held_out.values[:, :1])
+            return dynamics(visits, pool, test, held_out.values[..., :1])
 
     fast = evaluate()
-    torch.testing.assert_close(fast[2, :, 7], obvious.trajectory(2, 7), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast[2, 7], obvious.trajectory(2, 7), rtol=1e-4, atol=1e-4)
 
     updates = -(-RUNS * STEPS // MarkovTraining.batch_rows)
 

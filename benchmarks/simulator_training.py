@@ -27,8 +27,8 @@ def main() -> None:
     every = RUNS + VALIDATION
     curricula = [[rng.choice(POOL, BATCH, replace=False).tolist() for _ in range(STEPS)] for _ in range(every)]
     visits = Members.between(curricula, range(POOL), range(STEPS + 1))
-    walk = rng.normal(0, 0.05, (every, STEPS + 1, TESTS)).cumsum(1) * 0.2
-    values = (1 + np.exp(-np.arange(STEPS + 1) / 20)[:, None] + walk).astype(np.float32)
+    walk = rng.normal(0, 0.05, (every, TESTS, STEPS + 1)).cumsum(-1) * 0.2
+    values = (1 + np.exp(-np.arange(STEPS + 1) / 20) + walk).astype(np.float32)
     vectors = rng.normal(size=(POOL + TESTS, WIDTH)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     pool, test = vectors[:POOL], vectors[POOL:]

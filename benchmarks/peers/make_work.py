@@ -114,7 +114,7 @@ def make_work(dataset: str, config: str, run: str, data: str, folder: Path, devi
     for done, model in enumerate(replay(bench, fact, 0)):
         if done in checkpoints:
             model.save_pretrained(work.checkpoint(done))
-    begun, ended = fact.values[0, [0, -1]]
+    begun, ended = fact.values[0, :, 0], fact.values[0, :, -1]
     difference = float(np.abs(bench.test_set.losses.measure(model)[0] - ended).mean())
     changed = float(np.abs(ended - begun).mean())
     if not difference <= (SHARE if device == "cpu" else GPU_SHARE) * changed + TOLERANCE:

@@ -52,7 +52,7 @@ class Fitted:
     Attributes:
         ask: for the places of m test examples, the effects `[N, m]` or `[N, m, S]` of N rows on their losses at the end
             or at S measured steps: with the row minus without it.
-        predict: for C curricula, the losses `[C, S, M]`; None where only effects can be had, which are added up.
+        predict: for C curricula, the losses `[C, M, S]`; None where only effects can be had, which are added up.
     """
 
     ask: Callable[[Sequence[int]], np.ndarray]

@@ -1,7 +1,7 @@
 """Runs one method in its environment: `python -m benchmarks.peers.one METHOD WORK OUTPUT [DEVICE]`.
 
 OUTPUT.npz gets `effects` `[N, M]` or `[N, M, S]` (NaN for test examples that were not asked of) and, of methods that
-predict changed runs, `left_out` and `reordered` `[C, S, M]`; OUTPUT.json what it cost. A method that refuses says why
+predict changed runs, `left_out` and `reordered` `[C, M, S]`; OUTPUT.json what it cost. A method that refuses says why
 in one line.
 """
 

@@ -13,6 +13,8 @@ from benchmarks.peers.work import Curricula, Work
 
 # Test examples of QLD, the share of rows left out, and how often as many others are drawn.
 QLD_TESTS, QLD_SHARE, QLD_RANDOM = 8, 0.1, 8
+# Of the arrays that are kept, as a part of their names.
+AXES = "test examples, steps"
 
 
 class Retrained:
@@ -29,8 +31,8 @@ class Retrained:
         self._bench: Callable | None = None
 
     def losses(self, curriculum: list[list[int]]) -> np.ndarray:
-        """Losses of all test examples at the measured steps: `[S, M]`."""
-        path = self.folder / f"{hashlib.sha256(json.dumps(curriculum).encode()).hexdigest()[:16]}.npy"
+        """Losses of all test examples at the measured steps: `[M, S]`."""
+        path = self.folder / f"{hashlib.sha256(json.dumps([AXES, curriculum]).encode()).hexdigest()[:16]}.npy"
         if not path.exists():
             values = self._train(curriculum)
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,15 +49,15 @@ class Retrained:
         bench, work = self._bench, self.work
         weights = bench.weights(curriculum, work.learning_rate, run_seed(bench.settings, work.run))
         kept = [bench.test_set.losses.measure(model)[0] for done, model in enumerate(weights) if done in work.step]
-        return np.stack(kept)
+        return np.stack(kept, axis=-1)
 
     def without(self, rows: set[int]) -> np.ndarray:
         """Losses of all test examples at the end without these rows: `[M]`."""
-        return self.losses([[key for key in batch if key not in rows] for batch in self.work.curriculum])[-1]
+        return self.losses([[key for key in batch if key not in rows] for batch in self.work.curriculum])[:, -1]
 
 
 def order_truth(retrained: Retrained, count: int) -> np.ndarray:
-    """Losses of the first `count` reorderings: `[C, S, M]`."""
+    """Losses of the first `count` reorderings: `[C, M, S]`."""
     curricula: Curricula = retrained.work.changed["reordered"][:count]
     return np.stack([retrained.losses(each) for each in curricula])
 

@@ -37,7 +37,7 @@ class Answers:
             steps: S; one effect of a row stands for all of them.
         """
         if "left_out" in self.arrays:
-            return self.arrays["left_out"].swapaxes(1, 2)
+            return self.arrays["left_out"]
         effects = self.arrays["effects"]
         effects = effects[..., None].repeat(steps, 2) if effects.ndim == 2 else effects
         return -np.einsum("rn,nms->rms", gone, effects)
@@ -53,13 +53,13 @@ def score_row(
 ) -> dict[str, Any]:
     """LDS at the last step and in the mean over steps, how far ours is ahead on the same test examples, and cost."""
     asked = answers.asked
-    predicted = answers.left_out(gone, truth.shape[1])[:, asked, 1:]
-    true = truth.swapaxes(1, 2)[:, asked, 1:]
+    predicted = answers.left_out(gone, truth.shape[-1])[:, asked, 1:]
+    true = truth[:, asked, 1:]
     row: dict[str, Any] = {"method": method.name, "title": method.title, "note": method.note}
     row |= {"answers": list(method.answers), "asked": len(asked), **answers.cost}
     row["lds_last"], row["lds_mean"] = asdict(lds(predicted[..., -1], true[..., -1])), asdict(lds(predicted, true))
     if ours is not None and ours is not answers:
-        mine = ours.left_out(gone, truth.shape[1])[:, asked, 1:]
+        mine = ours.left_out(gone, truth.shape[-1])[:, asked, 1:]
         row["ahead_last"] = asdict(lds_difference(mine[..., -1], predicted[..., -1], true[..., -1]))
         row["ahead_mean"] = asdict(lds_difference(mine, predicted, true))
     return row
@@ -68,7 +68,7 @@ def score_row(
 def add_order(row: dict[str, Any], answers: Answers, truth: np.ndarray) -> None:
     """LDS of the same rows in other orders, at the last step."""
     if "reordered" in answers.arrays:
-        row["lds_order"] = asdict(lds(answers.arrays["reordered"][: len(truth), -1], truth[:, -1]))
+        row["lds_order"] = asdict(lds(answers.arrays["reordered"][: len(truth), :, -1], truth[..., -1]))
 
 
 def add_qld(row: dict[str, Any], answers: Answers, retrained: Retrained) -> None:

@@ -127,7 +127,7 @@ class UpdateProducts:
 
     Attributes:
         test_ids: the M test examples.
-        values: `grad_dot` and `update_dot`, `[T, M]` float32 each, a row for each update.
+        values: `grad_dot` and `update_dot`, `[M, T]` float32 each, a column for each update.
     """
 
     test_ids: list[int]
@@ -147,8 +147,8 @@ def read_update_products(source: str | Path, config: str, run: str) -> UpdatePro
         return None
     values = {}
     for column in GRADIENT_COLUMNS:
-        flat = _matrix(table[column])
-        if flat is None:
+        products = _matrix(table[column])
+        if products is None:
             raise DataError(f"{path}: its {column} is damaged. {COLLECT_AGAIN}")
-        values[column] = flat.T
+        values[column] = products
     return UpdateProducts(table["test_id"].to_pylist(), values)

@@ -47,7 +47,7 @@ class Dynamics:
         curricula: R curricula, `[T][batch]` pool ids each.
         learning_rate: `[R, T]`, the rate of each update.
         step: `[S]` steps at which the metric was measured, 0 first; in imported runs it may be 1.
-        values: `[R, S, M]` float32; more than a GiB of them are in a mapped file.
+        values: `[R, M, S]` float32; more than a GiB of them are in a mapped file.
         pool: pool examples in id order.
         test: the M test examples, in the order of `values`.
         base_model, base_revision: of the model that the runs started from.
@@ -102,10 +102,10 @@ class Dynamics:
         figure = Figure(layout={"template": "plotly_white", "title": {"text": f"{self.config}, run {run}"}})
         figure.update_layout(xaxis_title="training step", yaxis_title=self.definition.axis_title)
         for key in test_ids or ids[:5]:
-            figure.add_scatter(x=self.step, y=values[:, ids.index(key)], name=f"test example {key}", mode="lines")
+            figure.add_scatter(x=self.step, y=values[ids.index(key)], name=f"test example {key}", mode="lines")
         if not test_ids:
             figure.add_scatter(
-                x=self.step, y=values.mean(1), name=f"mean of {len(ids)}", mode="lines", line={"width": 4}
+                x=self.step, y=values.mean(0), name=f"mean of {len(ids)}", mode="lines", line={"width": 4}
             )
         return figure
 
@@ -300,14 +300,14 @@ def read_dynamics(
         run_step, run_values = values_of(table, path, metric, step_column)
         if not measured:
             test_ids, step = table["test_id"].to_pylist(), run_step
-            values = run_array((len(finished), len(step), len(test_ids)))
+            values = run_array((len(finished), len(test_ids), len(step)))
         if split_of(run) == "counterfactual" and set(run_step) < set(step):
-            values, step = values[:, np.isin(step, run_step)], run_step
+            values, step = values[..., np.isin(step, run_step)], run_step
         if table["test_id"].to_pylist() != test_ids or run_step.tolist() != step.tolist():
             raise DataError(f"{path}: its test examples or steps differ from those of run {measured[0]}")
         if not np.isfinite(run_values).all():
             raise DataError(f"{path}: {metric} has values that are not finite. {COLLECT_AGAIN}")
-        values[len(measured)] = run_values.T
+        values[len(measured)] = run_values
         measured.append(run)
     if not measured:
         raise SettingsError(f"{config} has no values of metric {metric!r} in any run")

@@ -54,8 +54,8 @@ def run_row(settings: RunSettings, base: tuple[str, str], run: Run) -> pa.Table:
 
 
 def _lists(values: np.ndarray) -> list[np.ndarray | None]:
-    """A list for each column of `[steps, examples]`; null where nothing was measured."""
-    return [None if np.isnan(column).any() else column for column in values.T]
+    """A list for each row of `[examples, steps]`; null where nothing was measured."""
+    return [None if np.isnan(row).any() else row for row in values]
 
 
 def trajectory_table(task: Task | Mixture, test: Sequence[Example], run: Run, gradients: bool = False) -> pa.Table:

@@ -99,7 +99,7 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class MetricFile:
-    """Trajectories of one metric: M test examples in the file's order, S ascending steps, values `[S, M]` float64."""
+    """Trajectories of one metric: M test examples in the file's order, S ascending steps, values `[M, S]` float64."""
 
     ids: list[int]
     step: list[int]
@@ -231,7 +231,7 @@ def read_metric(file: ReleaseFile) -> MetricFile:
     reason = f"lacks step {some(missing)}" if missing else "has steps that the others lack"
     action = "those test examples are left out of this file"
     file.findings.add_each(file.place, (differing_ids, f"test example {some(differing_ids)} {reason}", action))
-    return MetricFile(ids, list(common), np.array([rows[key][1] for key in ids], dtype=np.float64).T)
+    return MetricFile(ids, list(common), np.array([rows[key][1] for key in ids], dtype=np.float64))
 
 
 def _parse_trajectory(line: dict[str, Any]) -> tuple[int, list[int], list[float], set[str]] | None:

@@ -244,9 +244,7 @@ def _trajectories(name: str, run: ReleasedRun, schema: pa.Schema) -> pa.Table:
     loss = run.metrics["loss"]
     generated = [measured.step for metric, measured in run.metrics.items() if METRICS[metric].needs_text]
     steps = {"step": loss.step, "generation_step": generated[0] if generated else None}
-    values = {
-        metric: dict(zip(measured.ids, measured.values.T, strict=True)) for metric, measured in run.metrics.items()
-    }
+    values = {metric: dict(zip(measured.ids, measured.values, strict=True)) for metric, measured in run.metrics.items()}
     rows = [
         {"run": name, "test_id": key} | steps | {metric: columns.get(key) for metric, columns in values.items()}
         for key in sorted(loss.ids)

@@ -158,14 +158,14 @@ def _checked(measured: MetricFile, metric: str, updates: int, test: set[int], fi
         (unknown, f"id {some(unknown)} is not one of the test examples", "those trajectories are left out"),
         (late, f"step {some(late)} has no batch", "those steps are left out"),
     )
-    columns = [index for index, key in enumerate(measured.ids) if key in test]
-    ids, step = [measured.ids[index] for index in columns], measured.step[: len(measured.step) - len(late)]
-    values = measured.values[: len(step), columns]
+    rows = [index for index, key in enumerate(measured.ids) if key in test]
+    ids, step = [measured.ids[index] for index in rows], measured.step[: len(measured.step) - len(late)]
+    values = measured.values[rows, : len(step)]
     if not values.size:
         raise DataError("no values remain")
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
-        raise DivergedRunError(f"{metric} of test example {ids[column]} is not finite at step {step[row]}")
+        raise DivergedRunError(f"{metric} of test example {ids[row]} is not finite at step {step[column]}")
     outside = METRICS[metric].outside(values)
     if outside.any():
         raise DataError(f"{metric} is {values[outside][0]:g} somewhere, not {METRICS[metric].allowed}")

@@ -27,7 +27,7 @@ class Partial:
         base_revision: of the model that the run started from.
         curriculum, rates: batches of pool numbers, and learning rates, of the updates so far.
         step, generation_step: steps at which the loss, and generated text, were measured.
-        values: `[measured steps, test examples]` float32 by metric.
+        values: `[test examples, measured steps]` float32 by metric.
         failure: why the run failed; empty if it did not.
         kernels: the plan of its kernels, see `kernel_plan`; None: it has none.
         kernel_checkpoints: errors of the kernels so far.

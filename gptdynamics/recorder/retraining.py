@@ -73,7 +73,7 @@ def retrain(recipe: Recipe, fact: Dynamics, batches: Curriculum, folder: Path) -
         raise SettingsError(
             "the recipe measures at other steps than the first run: give its recorder the same settings"
         )
-    initial, recorded_initial = repeated.values[0, 0], fact.values[0, 0]
+    initial, recorded_initial = repeated.values[0, :, 0], fact.values[0, :, 0]
     if (abs(initial - recorded_initial) > _START * (1 + abs(recorded_initial))).any():
         raise SettingsError(
             f"the recipe does not start where the recorded run did: the first {fact.metric} of a test example is "

@@ -56,9 +56,9 @@ class GradientRecord:
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """`grad_dot` and `update_dot`: `[updates, test examples]` float32."""
-        derivatives = np.stack(self._rows)
-        return {"grad_dot": derivatives[:, 0], "update_dot": derivatives[:, 1]}
+        """`grad_dot` and `update_dot`: `[test examples, updates]` float32."""
+        derivatives = np.stack(self._rows, axis=-1)
+        return {"grad_dot": derivatives[0], "update_dot": derivatives[1]}
 
     def take_products(self, step: int) -> None:
         """Compute the pool x test products, if they are due after `step` updates."""

@@ -60,7 +60,7 @@ class Measurements:
     def restore(self, step: Sequence[int], generation_step: Sequence[int], values: Mapping[str, np.ndarray]) -> None:
         """Continue from earlier measurements: the attributes of the same names, with `values` as in `metrics`."""
         self.step, self.generation_step = list(step), list(generation_step)
-        self.values = {name: list(rows) for name, rows in values.items()}
+        self.values = {name: list(each.T) for name, each in values.items()}
 
     def due(self, step: int, last: bool = False) -> bool:
         """Whether a measurement is due after `step` updates and has not been made yet."""
@@ -129,5 +129,5 @@ class Measurements:
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """`[measured steps, M]` float32 by metric."""
-        return {name: np.stack(values) for name, values in self.values.items()}
+        """`[M, measured steps]` float32 by metric."""
+        return {name: np.stack(values, axis=-1) for name, values in self.values.items()}

@@ -104,9 +104,9 @@ class Run:
         learning_rate: `[T]` the rate of each update.
         step: steps at which loss (and accuracy) were measured; 0 is before the first update.
         generation_step: steps at which text was generated; empty for label tasks.
-        metrics: `[len(step) or len(generation_step), M]` float32 by metric; NaN where an example does not have the
+        metrics: `[M, len(step) or len(generation_step)]` float32 by metric; NaN where an example does not have the
             metric.
-        gradients: `grad_dot`, `update_dot`: `[T, M]` float32, for each update; empty if not recorded.
+        gradients: `grad_dot`, `update_dot`: `[M, T]` float32, for each update; empty if not recorded.
         products: `[N, M]` float32 inner products of the gradients of pool and test examples, by step; empty if not
             recorded.
         kernel: how `products` were projected; None: they are exact, or there are none.

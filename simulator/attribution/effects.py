@@ -180,18 +180,18 @@ def visit_derivatives(run: WhatIf, test_ids: Sequence[int] | None = None) -> Vis
     situation = run.situation
     model, dynamics = situation.simulator, situation.simulator.dynamics
     examples = situation.examples.of_tests(chosen)
-    initial = None if situation.initial is None else situation.initial[..., chosen]
+    initial = None if situation.initial is None else situation.initial[:, chosen]
     shares, rates = run.shares(), torch.tensor([run.learning_rate]).to(examples.pool)
     with torch.no_grad():
         factors = dynamics.input_factors(examples)
-        # What the batch of each step gives to each factor: `[F, steps, m]`.
-        inputs = torch.einsum("tn,fnm->ftm", shares[0], factors)
+        # What the batch of each step gives to each factor: `[F, m, steps]`.
+        inputs = torch.einsum("tn,fnm->fmt", shares[0], factors)
     inputs.requires_grad_(True)
     with torch.enable_grad():
         simulation = SimulationInputs(shares, rates, examples, initial)
         values = dynamics.from_factors(inputs, simulation)
-        change = values[1:] - values[0]
-        outcomes = (change[-1], change.mean(0))
+        change = values[:, 1:] - values[:, :1]
+        outcomes = (change[:, -1], change.mean(-1))
         slopes = [torch.autograd.grad(each.sum(), inputs, retain_graph=True)[0] for each in outcomes]
     pool_index = {key: index for index, key in enumerate(situation.pool_ids)}
     visits = [(step, key) for step, batch in enumerate(run.curriculum) for key in batch]
@@ -200,8 +200,8 @@ def visit_derivatives(run: WhatIf, test_ids: Sequence[int] | None = None) -> Vis
     total = torch.tensor([sum(weights) for weights in run.weights]).to(factors)
     total[total <= 0] = 1  # of steps that make no update, whose slopes are 0
     # More of one visit is less of the others in its batch: its share is its weight over the sum of weights.
-    moved = (factors[:, rows] - inputs.detach()[:, visit_step]) / total[visit_step].view(1, -1, 1)
-    final, whole = (torch.einsum("fvm,fvm->vm", moved, slope[:, visit_step]) for slope in slopes)
+    moved = (factors[:, rows].mT - inputs.detach()[..., visit_step]) / total[visit_step]
+    final, whole = (torch.einsum("fmv,fmv->vm", moved, slope[..., visit_step]) for slope in slopes)
     return VisitDerivatives(
         steps=tuple(step + 1 for step, _ in visits),
         pool_ids=tuple(key for _, key in visits),

@@ -22,7 +22,7 @@ class MeanCurve:
         self.curve = runs.values.mean(0)
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """The mean curves, whatever the curriculum: `[R, S, M]`."""
+        """The mean curves, whatever the curriculum: `[R, M, S]`."""
         return np.broadcast_to(self.curve, runs.values.shape).copy()
 
 
@@ -41,8 +41,8 @@ class MeanCurveShifted(MeanCurve):
         self.history = history
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """The first values as given, then the shifted mean curves: `[R, S, M]`."""
+        """The first values as given, then the shifted mean curves: `[R, M, S]`."""
         last = self.history - 1
-        predicted = self.curve + (runs.values[:, last] - self.curve[last])[:, None]
-        predicted[:, : self.history] = runs.values[:, : self.history]
+        predicted = self.curve + (runs.values[..., last] - self.curve[:, last])[..., None]
+        predicted[..., : self.history] = runs.values[..., : self.history]
         return predicted

@@ -15,5 +15,5 @@ class Persistence:
     history = 1
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """The first value of each trajectory, repeated: `[R, S, M]`."""
-        return np.repeat(runs.values[:, :1], runs.values.shape[1], axis=1)
+        """The first value of each trajectory, repeated: `[R, M, S]`."""
+        return np.repeat(runs.values[..., :1], runs.values.shape[-1], axis=-1)

@@ -22,7 +22,7 @@ class Predictor(Protocol):
     history: int
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """Trajectories `[R, S, M]` from the runs' curricula and their first `history` values.
+        """Trajectories `[R, M, S]` from the runs' curricula and their first `history` values.
 
         Raises:
             NotApplicableError: the runs lack what the method needs.

@@ -89,7 +89,7 @@ class PublishedTracIn:
         check_loss(self.name, runs)
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """The first value plus all predicted changes: `[R, S, M]`.
+        """The first value plus all predicted changes: `[R, M, S]`.
 
         Raises:
             NotApplicableError: runs cannot be trained again here, or come out differently.
@@ -100,13 +100,13 @@ class PublishedTracIn:
 
     @staticmethod
     def _changes(bench: Bench, runs: Dynamics, index: int) -> np.ndarray:
-        """`[T, M]`."""
+        """`[M, T]`."""
         changes = []
         measured = runs.step.tolist()
         for update, model in enumerate(replay(bench, runs, index)):
             test, gradients, losses = summed_sides(model, bench.test_set.tokenized)
             if update in measured:
-                recorded = runs.values[index, measured.index(update)]
+                recorded = runs.values[index, :, measured.index(update)]
                 difference = float(np.abs(losses.numpy() - recorded).max())
                 if difference > TOLERANCE:
                     raise NotApplicableError(
@@ -119,4 +119,4 @@ class PublishedTracIn:
             side = summed_sides(model, batch)
             product = separate_products(side[:2], (test, gradients)).mean(0)
             changes.append(-runs.learning_rate[index][update] * product.numpy())
-        return np.stack(changes)
+        return np.stack(changes, axis=-1)

@@ -31,11 +31,12 @@ class Pairs:
 def pairs_of(runs: Dynamics) -> Pairs:
     """Every pair of neighbouring measurements of every run."""
     data = indexed(runs)
-    return Pairs(data.shares.flatten(0, 1), data.values[:, :-1].flatten(0, 1), data.values[:, 1:].flatten(0, 1))
+    before, after = (part.mT.flatten(0, 1) for part in (data.values[..., :-1], data.values[..., 1:]))
+    return Pairs(data.shares.flatten(0, 1), before, after)
 
 
 def free_running(factors: torch.Tensor, runs: Dynamics) -> np.ndarray:
-    """Trajectories `[R, S, M]` of eq. 3 from the first value on.
+    """Trajectories `[R, M, S]` of eq. 3 from the first value on.
 
     Args:
         factors: `[2, N, M]` A as deviation from 1, and B.
@@ -69,5 +70,5 @@ class Simfluence:
         self.fit = fit_table(indexed(training), indexed(validation), kind)
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """Free-running trajectories `[R, S, M]`."""
+        """Free-running trajectories `[R, M, S]`."""
         return free_running(self.fit.factors, runs)

@@ -101,5 +101,5 @@ class SimfluenceDescent:
         return factors
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """Free-running trajectories `[R, S, M]`."""
+        """Free-running trajectories `[R, M, S]`."""
         return free_running(self.factors, runs)

@@ -26,13 +26,13 @@ from simulator.baselines.predictor import NotApplicableError
 from simulator.model.curricula import visit_shares
 
 Changes = Callable[[Dynamics, int], np.ndarray]
-"""Of runs and the place of one of them: the predicted change of every test loss in each update, `[T, M]`."""
+"""Of runs and the place of one of them: the predicted change of every test loss in each update, `[M, T]`."""
 
 
 def add_up(runs: Dynamics, changes: np.ndarray) -> np.ndarray:
-    """The first value plus all changes `[R, T, M]` of updates up to each measured step: `[R, S, M]`."""
-    sums = np.pad(changes.astype(np.float64).cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, runs.step]
-    return (runs.values[:, :1] + sums - sums[:, :1]).astype(np.float32)
+    """The first value plus all changes `[R, M, T]` of updates up to each measured step: `[R, M, S]`."""
+    sums = np.pad(changes.astype(np.float64).cumsum(-1), ((0, 0), (0, 0), (1, 0)))[..., runs.step]
+    return (runs.values[..., :1] + sums - sums[..., :1]).astype(np.float32)
 
 
 def check_loss(method: str, runs: Dynamics) -> None:
@@ -55,7 +55,7 @@ def test_places(runs: Dynamics, recorded: list[int], run: str) -> list[int]:
 
 
 def update_changes(runs: Dynamics, index: int, column: str) -> np.ndarray:
-    """Recorded product of each update with every test gradient, `[T, M]`.
+    """Recorded product of each update with every test gradient, `[M, T]`.
 
     Args:
         runs: of which.
@@ -70,11 +70,11 @@ def update_changes(runs: Dynamics, index: int, column: str) -> np.ndarray:
         raise NotApplicableError(
             f"run {runs.runs[index]} of {runs.config} has no {column} column; collect with --gradients test"
         )
-    return products.values[column][:, test_places(runs, products.test_ids, runs.runs[index])]
+    return products.values[column][test_places(runs, products.test_ids, runs.runs[index])]
 
 
 def checkpoint_changes(runs: Dynamics, index: int, at_the_end: bool) -> np.ndarray:
-    """- eta_t times the mean over the batch of <grad loss(z_i), grad loss(z')> at checkpoints, `[T, M]`.
+    """- eta_t times the mean over the batch of <grad loss(z_i), grad loss(z')> at checkpoints, `[M, T]`.
 
     Args:
         runs: of which.
@@ -105,11 +105,11 @@ def product_changes(products: np.ndarray, step: np.ndarray, shares: np.ndarray, 
         rates: `[R, T]` learning rates.
 
     Returns:
-        `[R, T, M]`.
+        `[R, M, T]`.
     """
     used = np.searchsorted(step, np.arange(shares.shape[1]), side="right").clip(min=1) - 1
-    moved = np.stack([shares[:, update] @ products[checkpoint] for update, checkpoint in enumerate(used)], axis=1)
-    return -rates[:, :, None] * moved
+    moved = np.stack([shares[:, update] @ products[checkpoint] for update, checkpoint in enumerate(used)], axis=-1)
+    return -rates[:, None] * moved
 
 
 class FirstOrder:
@@ -124,7 +124,7 @@ class FirstOrder:
         self.changes = changes
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """The first value plus all predicted changes: `[R, S, M]`."""
+        """The first value plus all predicted changes: `[R, M, S]`."""
         check_loss(self.name, runs)
         return add_up(runs, np.stack([self.changes(runs, index) for index in range(len(runs.runs))]))
 
@@ -133,7 +133,7 @@ def tracin_cp_all(runs: Dynamics) -> FirstOrder:
     """TracIn with a checkpoint at every step."""
     return FirstOrder(
         "tracin_cp_all",
-        lambda runs, index: -runs.learning_rate[index][:, None] * update_changes(runs, index, "grad_dot"),
+        lambda runs, index: -runs.learning_rate[index] * update_changes(runs, index, "grad_dot"),
         runs,
     )
 

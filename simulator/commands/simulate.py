@@ -32,15 +32,15 @@ def _rows(simulated: SimulatedRun, steps: Sequence[int]) -> Iterator[tuple[str, 
     ends = [each for each in (simulated.low, simulated.high) if each is not None]
     measured = None
     if simulated.measured is not None:
-        by_step = dict(zip(simulated.measured_step, simulated.measured.T, strict=True))
-        nowhere = np.full(len(simulated.test_ids), np.nan)
-        measured = np.stack([by_step.get(step, nowhere) for step in steps])
+        measured = np.full((len(simulated.test_ids), len(steps)), np.nan)
+        _, shown, among = np.intersect1d(steps, simulated.measured_step, return_indices=True)
+        measured[:, shown] = simulated.measured[:, among]
 
     def measured_cells(tests: slice) -> list[str] | None:
         if measured is None:
             return None
         # Only what is not a number differs from itself.
-        return [f"{value:.3f}" if value == value else "-" for value in measured[:, tests].mean(1)]
+        return [f"{value:.3f}" if value == value else "-" for value in measured[tests].mean(0)]
 
     # A band of each value says nothing of their mean.
     yield "mean", [_cell([float(value)]) for value in simulated.values[:, steps].mean(0)], measured_cells(slice(None))

@@ -21,7 +21,7 @@ class Evaluation:
     Attributes:
         rows: one for each method.
         runs: the held-out runs.
-        predictions: `[R, S, M]` by method.
+        predictions: `[R, M, S]` by method.
         history: first values that are not scored, the longest history of any method.
     """
 

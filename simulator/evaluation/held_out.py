@@ -50,23 +50,23 @@ def some_tests(runs: Dynamics, tests: list[int]) -> Dynamics:
     """Only these test examples; all of them are the runs as they are."""
     if tests == list(range(len(runs.test))):
         return runs
-    return replace(runs, test=[runs.test[index] for index in tests], values=runs.values[:, :, tests])
+    return replace(runs, test=[runs.test[index] for index in tests], values=runs.values[:, tests])
 
 
 def mean_curves(training: Dynamics, runs: Dynamics, seen_tests: list[int], unseen_tests: bool) -> np.ndarray:
     """The reference of skill: mean curves, or for unseen test examples the first value plus the seen ones' mean change.
 
-    `training` has all test examples, `seen_tests` are indices of those trained on; `runs` are predicted, `[R, S, M]`.
+    `training` has all test examples, `seen_tests` are indices of those trained on; `runs` are predicted, `[R, M, S]`.
     """
     if not unseen_tests:
         return np.broadcast_to(some_tests(training, seen_tests).values.mean(0), runs.values.shape)
-    seen = training.values[:, :, seen_tests].mean((0, 2))
-    return runs.values[:, :1] + (seen - seen[0])[None, :, None]
+    seen = training.values[:, seen_tests].mean((0, 1))
+    return runs.values[..., :1] + (seen - seen[0])
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """R runs with the M test examples that are scored, and the mean curve's predictions `[R, S, M]`."""
+    """R runs with the M test examples that are scored, and the mean curve's predictions `[R, M, S]`."""
 
     runs: Dynamics
     reference: np.ndarray

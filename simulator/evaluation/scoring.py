@@ -85,24 +85,24 @@ def _final_spearman(predicted: np.ndarray, truth: np.ndarray) -> tuple[float | N
 
 def undefined_scores(truth: np.ndarray, history: int) -> Scores:
     """Only the number of trajectories that never move; arguments as of `score_prediction`."""
-    still = np.ptp(truth[:, history:], axis=1) == 0
+    still = np.ptp(truth[..., history:], axis=-1) == 0
     return Scores(None, None, None, None, None, None, None, int(still.sum()))
 
 
 def score_prediction(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.ndarray, history: int = 1) -> Scores:
-    """Score predictions `[R, S, M]` against the truth and the mean curve's predictions, the reference of skill.
+    """Score predictions `[R, M, S]` against the truth and the mean curve's predictions, the reference of skill.
 
     The first `history` values, which any method was given, are not scored. All scores are None where a prediction is
     not finite.
     """
-    if not np.isfinite(predicted[:, history:]).all():
+    if not np.isfinite(predicted[..., history:]).all():
         return undefined_scores(truth, history)
-    predicted, truth, mean_curve = (array[:, history:].astype(np.float64) for array in (predicted, truth, mean_curve))
-    still = np.ptp(truth, axis=1) == 0
-    square = np.square(predicted - truth).mean(1)
-    absolute = np.abs(predicted - truth).mean(1)
-    reference = np.square(mean_curve - truth).mean(1)[~still].sum()
-    spearman, spearman_std = _final_spearman(predicted[:, -1], truth[:, -1])
+    predicted, truth, mean_curve = (array[..., history:].astype(np.float64) for array in (predicted, truth, mean_curve))
+    still = np.ptp(truth, axis=-1) == 0
+    square = np.square(predicted - truth).mean(-1)
+    absolute = np.abs(predicted - truth).mean(-1)
+    reference = np.square(mean_curve - truth).mean(-1)[~still].sum()
+    spearman, spearman_std = _final_spearman(predicted[..., -1], truth[..., -1])
     return Scores(
         mse=float(square.mean()),
         mse_std=float(square.std()),
@@ -117,7 +117,7 @@ def score_prediction(predicted: np.ndarray, truth: np.ndarray, mean_curve: np.nd
 
 @dataclass(frozen=True)
 class Method:
-    """A method with its prediction `[R, S, M]` of the scored runs, or None and a note that says why.
+    """A method with its prediction `[R, M, S]` of the scored runs, or None and a note that says why.
 
     `model` is the folder or Hub id it was loaded from; `coverage` is that of its 90% band.
     """
@@ -144,7 +144,7 @@ def score(
 ) -> list[Row]:
     """Score methods on the same runs: a row for each, with `split` as its name of them.
 
-    `reference` `[R, S, M]` is what the mean curve predicts; the first `history` values are not scored.
+    `reference` `[R, M, S]` is what the mean curve predicts; the first `history` values are not scored.
     """
     rows = []
     for method in methods:

@@ -132,7 +132,7 @@ class Simulated:
             return None
         low, high = model.band(self._trajectories(runs), model.places(runs.test), level)
         counted = torch.from_numpy(runs.step[history:])
-        return coverage(runs.values[:, history:], low[:, counted].numpy(), high[:, counted].numpy())
+        return coverage(runs.values[..., history:], low[..., counted].numpy(), high[..., counted].numpy())
 
     def _examples(self, runs: Dynamics) -> EncodedExamples:
         """The examples of runs; of new ones, recorded kernels serve before others are made."""
@@ -144,14 +144,14 @@ class Simulated:
         return model.encode(runs.pool, runs.test)
 
     def predict(self, runs: Dynamics) -> np.ndarray:
-        """Trajectories `[R, S, M]` at the measured steps."""
-        return self._trajectories(runs)[:, torch.from_numpy(runs.step)].numpy()
+        """Trajectories `[R, M, S]` at the measured steps."""
+        return self._trajectories(runs)[..., torch.from_numpy(runs.step)].numpy()
 
     def _trajectories(self, runs: Dynamics) -> torch.Tensor:
-        """Trajectories `[R, T + 1, M]`."""
+        """Trajectories `[R, M, T + 1]`."""
         self.check(runs)
         shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
-        history = torch.from_numpy(runs.values[:, : self.history])
+        history = torch.from_numpy(runs.values[..., : self.history])
         rates = torch.from_numpy(runs.learning_rate).float()
         inputs = SimulationInputs(shares, rates, self._examples(runs), history)
         with torch.no_grad():

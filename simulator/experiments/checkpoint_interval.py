@@ -25,14 +25,14 @@ def held(runs: Dynamics, interval: int) -> Dynamics:
     measured = np.array(measured_steps(updates, interval))
     index_of_step = {step: index for index, step in enumerate(runs.step.tolist())}
     stands = [index_of_step[int(measured[np.searchsorted(measured, step)])] for step in runs.step.tolist()]
-    return replace(runs, values=runs.values[:, stands])
+    return replace(runs, values=runs.values[..., stands])
 
 
 def thinned(runs: Dynamics, interval: int) -> Dynamics:
     """Only the values at the measured steps."""
     index_of_step = {step: index for index, step in enumerate(runs.step.tolist())}
     measured = measured_steps(int(runs.step[-1]), interval)
-    return replace(runs, step=np.array(measured), values=runs.values[:, [index_of_step[step] for step in measured]])
+    return replace(runs, step=np.array(measured), values=runs.values[..., [index_of_step[step] for step in measured]])
 
 
 def _rows(bench: Workbench, config: str, interval: int) -> list[Row]:

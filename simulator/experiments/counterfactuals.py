@@ -146,17 +146,17 @@ def _rows(
     """Scores at every measured step after the first, and differences at the last, of one repeated run or of all."""
     chosen = np.arange(len(retrainings.repeated)) if run == ALL else retrainings.places(run)
     repeated = [retrainings.repeated[place] for place in chosen]
-    truth, step = retrainings.runs.values[chosen, 1:].swapaxes(1, 2), retrainings.runs.step[1:].tolist()
+    truth, step = retrainings.runs.values[chosen, :, 1:], retrainings.runs.step[1:].tolist()
     about = {"config": config, "run": run, "retrainings": len(chosen)}
     rows = []
     for method, values in predicted.items():
-        scores = lds_by_step(values[chosen, 1:].swapaxes(1, 2), truth, repeated)
+        scores = lds_by_step(values[chosen, :, 1:], truth, repeated)
         rows += [
             about | {"method": method, "sees_run": sees_run[method], "step": each, "less": None} | vars(score)
             for each, score in zip(step, scores, strict=True)
         ]
     for one, other in combinations(predicted, 2):
-        score = lds_difference(predicted[one][chosen, -1], predicted[other][chosen, -1], truth[..., -1], repeated)
+        score = lds_difference(predicted[one][chosen, :, -1], predicted[other][chosen, :, -1], truth[..., -1], repeated)
         rows.append(about | {"method": one, "sees_run": sees_run[one], "step": step[-1], "less": other} | vars(score))
     return rows
 

@@ -39,7 +39,7 @@ def measured_again(
         runs: held-out runs by metric, the loss among them.
 
     Returns:
-        For each metric of `wanted` the steps and the values at them, `[steps, M]`.
+        For each metric of `wanted` the steps and the values at them, `[M, steps]`.
     """
     # Every test example has a loss; the other metrics are of some of them.
     every = runs["loss"]
@@ -57,7 +57,7 @@ def measured_again(
             values |= run_bench.test_set.measure(model)
         for metric in now:
             values_by_metric[metric].append(values[metric][[test_index[example.id] for example in runs[metric].test]])
-    return {metric: (steps[metric], np.stack(each)) for metric, each in values_by_metric.items()}
+    return {metric: (steps[metric], np.stack(each, axis=-1)) for metric, each in values_by_metric.items()}
 
 
 def _chosen(runs: Dynamics) -> list[int]:
@@ -74,10 +74,10 @@ def _rows(bench: Workbench, config: str, metrics: list[str], run_bench: Bench) -
     for metric, (steps, values) in again.items():
         mine = runs[metric]
         indices = [mine.step.tolist().index(step) for step in steps]
-        recorded = mine.values[:, indices]
+        recorded = mine.values[..., indices]
         figures = score_prediction(values[None], recorded, recorded, 1)
         mean = bench.runs(config, metric).split("train", "validation").values.mean(0)
-        of_mean = score_prediction(mean[None][:, indices], recorded, recorded, 1)
+        of_mean = score_prediction(mean[None][..., indices], recorded, recorded, 1)
         rows.append(
             {
                 "config": config,

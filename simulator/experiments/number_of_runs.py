@@ -62,7 +62,7 @@ class Scored:
             return row
         again, score = self.retrainings, Score(None, None, None, 0)
         if isinstance(method, Simulated):
-            score = lds(method.predict(again.runs)[:, -1], again.runs.values[:, -1], again.repeated)
+            score = lds(method.predict(again.runs)[..., -1], again.runs.values[..., -1], again.repeated)
         row |= {"lds": score.value, "lds_low": score.low, "lds_high": score.high}
         return row | {"retrainings": len(again.repeated)}
 

@@ -99,7 +99,7 @@ class RetrainingMethod:
 
     Attributes:
         name: in tables and figures.
-        predict: of retrainings, their losses `[R, S, M]`; raises GPTDynamicsError where it has no answer.
+        predict: of retrainings, their losses `[R, M, S]`; raises GPTDynamicsError where it has no answer.
         sees_run: whether it is given gradients of the run that is repeated.
     """
 
@@ -109,7 +109,7 @@ class RetrainingMethod:
 
 
 def by_kernels(retrainings: RetrainedTestRuns, summed: bool) -> np.ndarray:
-    """TracIn by the recorded gradient products of each repeated run: `[R, S, M]`.
+    """TracIn by the recorded gradient products of each repeated run: `[R, M, S]`.
 
     Args:
         retrainings: which.
@@ -136,7 +136,7 @@ def by_kernels(retrainings: RetrainedTestRuns, summed: bool) -> np.ndarray:
 
 
 def by_target(retrainings: RetrainedTestRuns) -> np.ndarray:
-    """Tangent dynamics with 1 for pairs of the same target in place of the kernel: `[R, S, M]`.
+    """Tangent dynamics with 1 for pairs of the same target in place of the kernel: `[R, M, S]`.
 
     Raises:
         NotApplicableError: the targets are no labels.
@@ -155,14 +155,14 @@ def by_target(retrainings: RetrainedTestRuns) -> np.ndarray:
     dynamics = tangent_dynamics(arrays, fit.choice, scale, int(seen.step[0]))
     examples = kernel_examples(dynamics.kernels, dynamics.kernels, torch.arange(len(runs.test)))
     shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
-    rates, first = torch.from_numpy(runs.learning_rate).float(), torch.from_numpy(runs.values[:, :1])
+    rates, first = torch.from_numpy(runs.learning_rate).float(), torch.from_numpy(runs.values[..., :1])
     with torch.no_grad():
         values = dynamics.trajectories(SimulationInputs(shares, rates, examples, first))
-    return values[:, torch.from_numpy(runs.step)].numpy()
+    return values[..., torch.from_numpy(runs.step)].numpy()
 
 
 def by_exact_first_order(retrainings: RetrainedTestRuns) -> np.ndarray:
-    """Exact first-order effects of the rows left out: `[R, S, M]`.
+    """Exact first-order effects of the rows left out: `[R, M, S]`.
 
     Raises:
         NotApplicableError: the base model is too large, or the repeated runs cannot be made again here.
@@ -190,5 +190,5 @@ def by_exact_first_order(retrainings: RetrainedTestRuns) -> np.ndarray:
         )
         chosen = retrainings.places(run)
         left_out = [visited_rows(facts.curricula[index]) - visited_rows(runs.curricula[place]) for place in chosen]
-        predicted[chosen] = effects.without(left_out).swapaxes(1, 2)
+        predicted[chosen] = effects.without(left_out)
     return predicted

@@ -22,8 +22,8 @@ DIGITS = 5
 def median_pair(evaluation: Evaluation, method: str) -> tuple[int, int] | None:
     """Indices (run, test example) at the median of a method's squared errors that move; None where none moves."""
     truth = evaluation.runs.values
-    errors = np.square(evaluation.predictions[method] - truth).mean(1)
-    return next(iter(at_quantiles(errors, 2, np.ptp(truth, axis=1) > 0)), None)
+    errors = np.square(evaluation.predictions[method] - truth).mean(-1)
+    return next(iter(at_quantiles(errors, 2, np.ptp(truth, axis=-1) > 0)), None)
 
 
 def trajectories(bench: Workbench) -> Result:
@@ -41,8 +41,8 @@ def trajectories(bench: Workbench) -> Result:
         values = {name: evaluation.predictions[name] for name in DRAWN if name in evaluation.predictions}
         example = runs.test[test]
         about = {"config": config, "run": runs.runs[run], "task": example.task, "test_id": example.id}
-        predicted = {name: _short(each[run, :, test]) for name, each in values.items()}
-        truth = _short(runs.values[run, :, test])
+        predicted = {name: _short(each[run, test]) for name, each in values.items()}
+        truth = _short(runs.values[run, test])
         result.rows.append(about | {"step": runs.step.tolist(), "truth": truth, "predicted": predicted})
     return result
 

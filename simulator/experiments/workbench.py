@@ -170,14 +170,14 @@ def score_part(
     """The scores of one method.
 
     Args:
-        predicted: `[R, S, M]`, or None where there is no prediction.
+        predicted: `[R, M, S]`, or None where there is no prediction.
         runs: held-out runs.
         seen: training and validation runs, for the reference of skill.
         history: first values that are not scored.
         tests: indices of the test examples that are scored; default: all.
     """
     tests = list(range(len(runs.test))) if tests is None else tests
-    truth = runs.values[:, :, tests]
+    truth = runs.values[:, tests]
     if predicted is None:
         return undefined_scores(truth, history)
-    return score_prediction(predicted[:, :, tests], truth, MeanCurve(seen).predict(runs)[:, :, tests], history)
+    return score_prediction(predicted[:, tests], truth, MeanCurve(seen).predict(runs)[:, tests], history)

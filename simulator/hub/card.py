@@ -70,7 +70,7 @@ def _panels(method: Simulated, runs: Dynamics, y_title: str) -> list[Panel]:
     held_out = runs.split("test")
     predicted = method.predict(held_out)
     mean = MeanCurve(runs.split("train", "validation")).predict(held_out)
-    squared = np.square(predicted - held_out.values).mean(1)
+    squared = np.square(predicted - held_out.values).mean(-1)
     drawn = (
         (mean, method_colour("mean_curve"), "mean of training runs", 1.0),
         (held_out.values, method_colour(TRUTH), TRUTH, 1.6),
@@ -79,7 +79,7 @@ def _panels(method: Simulated, runs: Dynamics, y_title: str) -> list[Panel]:
     panels = []
     for run, test in at_quantiles(squared, _COLUMNS + 1):
         lines = [
-            Line(held_out.step.tolist(), values[run, :, test].tolist(), colour, label, width)
+            Line(held_out.step.tolist(), values[run, test].tolist(), colour, label, width)
             for values, colour, label, width in drawn
         ]
         panels.append(Panel(f"run {held_out.runs[run]}, test example {held_out.test[test].id}", y_title, lines))
@@ -129,7 +129,7 @@ def _arguments(config: GPTfluenceConfig) -> str:
     """The arguments that `simulate` needs besides a curriculum, as code."""
     first, arguments = config.part(0), ""
     if kind_of(config).needs_initial:
-        arguments += f", initial=[[1.0] * {len(first.test_ids)}] * {kind_of(config).history(config)}"
+        arguments += f", initial=[[1.0] * {kind_of(config).history(config)}] * {len(first.test_ids)}"
     if config.parts:
         arguments += f', config="{first.dataset_config}", metric="{first.metric}"'
     return arguments

@@ -66,7 +66,7 @@ class SimulationInputs:
             examples to 0: such a step makes no update, so nothing changes at it.
         rates: `[runs or 1, steps]` learning rates.
         examples: pool and test examples.
-        initial: `[runs or 1, n, M]` the first n measured values, oldest first; None where they are not known.
+        initial: `[runs or 1, M, n]` the first n measured values, oldest first; None where they are not known.
     """
 
     visits: torch.Tensor
@@ -135,7 +135,7 @@ class DynamicsModule(nn.Module, ABC):
 
     @abstractmethod
     def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
-        """Predicted values `[runs, steps + 1, M]`, as `GPTfluenceSimulator.trajectories` returns them."""
+        """Predicted values `[runs, M, steps + 1]`, as `GPTfluenceSimulator.trajectories` returns them."""
 
     @abstractmethod
     def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
@@ -143,10 +143,10 @@ class DynamicsModule(nn.Module, ABC):
 
     @abstractmethod
     def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
-        """The trajectories `[steps + 1, M]` of one run, differentiable in its factors.
+        """The trajectories `[M, steps + 1]` of one run, differentiable in its factors.
 
         Args:
-            factors: `[F, steps, M]` `input_factors` summed over the shares of each batch.
+            factors: `[F, M, steps]` `input_factors` summed over the shares of each batch.
             inputs: of the run; its `visits` only say where there is an update, its pool is not used.
         """
 
@@ -172,15 +172,16 @@ class DynamicsModule(nn.Module, ABC):
 
 
 def interpolate(grid: torch.Tensor, values: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Linear interpolation `[..., width]` of values `[G, width]` along an ascending grid `[G]`, constant outside it.
+    """Linear interpolation of values `[..., G]` along an ascending grid `[G]`, constant outside it.
 
-    The grid may begin or end with equal points (updates of rate zero).
+    The grid may begin or end with equal points (updates of rate zero). The result has the shape of the points in the
+    place of G.
     """
     if len(grid) == 1:
-        return values[0].expand(*points.shape, values.size(-1))
+        return values[..., torch.zeros_like(points, dtype=torch.long)]
     inside = points.clamp(grid[0], grid[-1])
     right = torch.searchsorted(grid, inside).clamp(1, len(grid) - 1)
     left = right - 1
     width = (grid[right] - grid[left]).clamp(min=torch.finfo(grid.dtype).tiny)
-    share = ((inside - grid[left]) / width).unsqueeze(-1)
-    return values[left] * (1 - share) + values[right] * share
+    share = (inside - grid[left]) / width
+    return values[..., left] * (1 - share) + values[..., right] * share

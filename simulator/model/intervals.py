@@ -29,7 +29,7 @@ class Coverage:
 
 
 def coverage(truth: np.ndarray, low: np.ndarray, high: np.ndarray) -> Coverage:
-    """The share of values inside a band, with its uncertainty by run; arrays `[R, S, M]` without the values given.
+    """The share of values inside a band, with its uncertainty by run; arrays `[R, M, S]` without the values given.
 
     Raises:
         ValueError: shapes differ, or are empty.
@@ -42,7 +42,7 @@ def coverage(truth: np.ndarray, low: np.ndarray, high: np.ndarray) -> Coverage:
 
 
 def band_arrays(residuals: np.ndarray, unseen: np.ndarray, step: np.ndarray, history: int) -> dict[str, np.ndarray]:
-    """What a simulator stores for bands, from residuals `[R, S, M]` of runs left out, NaN where there is none.
+    """What a simulator stores for bands, from residuals `[R, M, S]` of runs left out, NaN where there is none.
 
     `unseen` are those of test examples left out, too; the first `history` of the measured steps `step` were given.
     Returns `band_scale` `[T + 1, M]`, `band_scores` `[513]` at levels from 0 to R / (R + 1), and both for unseen test
@@ -51,9 +51,9 @@ def band_arrays(residuals: np.ndarray, unseen: np.ndarray, step: np.ndarray, his
     every = np.arange(int(step[-1]) + 1)
 
     def scale(rows: np.ndarray) -> np.ndarray:
-        return np.stack([np.interp(every, step[history:], column) for column in rows.T], axis=1)
+        return np.stack([np.interp(every, step[history:], row) for row in rows], axis=1)
 
-    square, square_unseen = (np.square(each[:, history:].astype(np.float64)) for each in (residuals, unseen))
+    square, square_unseen = (np.square(each[..., history:].astype(np.float64)) for each in (residuals, unseen))
     finite, finite_unseen = np.isfinite(square), np.isfinite(square_unseen)
     total = max(float(np.nanmean(square)), 1e-12)
     size, others = _sizes(square, finite, total)
@@ -61,8 +61,8 @@ def band_arrays(residuals: np.ndarray, unseen: np.ndarray, step: np.ndarray, his
     return {
         "band_scale": scale(size),
         "band_scores": _band_scores(np.sqrt(square) / others),
-        "unseen_band_scale": scale(size_unseen[:, None])[:, 0],
-        "unseen_band_scores": _band_scores(np.sqrt(square_unseen) / others_unseen[:, :, None]),
+        "unseen_band_scale": scale(size_unseen[None])[:, 0],
+        "unseen_band_scores": _band_scores(np.sqrt(square_unseen) / others_unseen[:, None]),
     }
 
 
@@ -77,30 +77,30 @@ def _mean_with_and_without(sums: np.ndarray, counts: np.ndarray) -> tuple[np.nda
 
 
 def _sizes(square: np.ndarray, finite: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
-    """Usual sizes of residuals `[S, M]`, and those of the other runs `[R, S, M]`, from squares `[R, S, M]`.
+    """Usual sizes of residuals `[M, S]`, and those of the other runs `[R, M, S]`, from squares `[R, M, S]`.
 
     One size a step and one an example: with few runs, a size for each pair would be noise.
     """
     squares = np.where(finite, square, 0.0)
     (step, step_others), (example, example_others), (mean, mean_others) = (
-        _mean_with_and_without(squares.sum(axes), finite.sum(axes)) for axes in (2, 1, (1, 2))
+        _mean_with_and_without(squares.sum(axes), finite.sum(axes)) for axes in (1, 2, (1, 2))
     )
     least = 1e-3 * total**0.5
-    size = np.sqrt(step[:, None] * example / max(float(mean), 1e-12))
-    others = np.sqrt(step_others[:, :, None] * example_others[:, None] / mean_others.clip(min=1e-12)[:, None, None])
+    size = np.sqrt(example[:, None] * step / max(float(mean), 1e-12))
+    others = np.sqrt(example_others[:, :, None] * step_others[:, None] / mean_others.clip(min=1e-12)[:, None, None])
     return size.clip(min=least), others.clip(min=least)
 
 
 def _step_sizes(square: np.ndarray, finite: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
     """Usual sizes of residuals of unseen test examples `[S]`, and those of the other runs `[R, S]`."""
-    sums, counts = np.where(finite, square, 0.0).sum(2), finite.sum(2)
+    sums, counts = np.where(finite, square, 0.0).sum(1), finite.sum(1)
     least = 1e-3 * total**0.5
     size, others = (np.sqrt(np.nan_to_num(each)) for each in _mean_with_and_without(sums, counts))
     return size.clip(min=least), others.clip(min=least)
 
 
 def _band_scores(scores: np.ndarray) -> np.ndarray:
-    """How far bands of `QUANTILES` levels from 0 to R / (R + 1) reach, in scales, from scores `[R, S, M]`."""
+    """How far bands of `QUANTILES` levels from 0 to R / (R + 1) reach, in scales, from scores `[R, M, S]`."""
     runs = [each[np.isfinite(each)] for each in scores]
     runs = [each for each in runs if each.size]
     if not runs:

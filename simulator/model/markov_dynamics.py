@@ -108,17 +108,17 @@ class MarkovDynamics(DynamicsModule):
         return self.project(pool, "train", head) @ self.project(test, "test", head).transpose(1, 2)
 
     def batch_factors(self, visits: torch.Tensor, pool: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
-        """alpha_1..alpha_n and beta of every batch: `[n + 1, runs, steps, M]` (eq. 5).
+        """alpha_1..alpha_n and beta of every batch: `[n + 1, runs, M, steps]` (eq. 5).
 
         `visits` `[runs, steps, N]` are shares that sum to 1, so sums are scaled by the batch size trained on.
         """
         factors = self.factors(pool, test)
-        return torch.einsum("rtn,fnm->frtm", visits * self.batch_size, factors)
+        return torch.einsum("rtn,fnm->frmt", visits * self.batch_size, factors)
 
     def forward(
         self, visits: torch.Tensor, pool: torch.Tensor, test: torch.Tensor, history: torch.Tensor
     ) -> torch.Tensor:
-        """Free-running trajectories `[runs, steps + 1, M]` from `history` `[runs, n, M]` (eq. 4)."""
+        """Free-running trajectories `[runs, M, steps + 1]` from `history` `[runs, M, n]` (eq. 4)."""
         values = self.batch_factors(visits, pool, test)
         return markov_scan(values[:-1], values[-1], history, update_mask(visits))
 
@@ -132,10 +132,10 @@ class MarkovDynamics(DynamicsModule):
         shares = shares_between(visits, measured)
         values: torch.Tensor = self(shares, inputs.examples.pool, inputs.examples.test, history)
         if len(measured) == visits.size(1) + 1:
-            return values[:, : len(measured)]
+            return values[..., : len(measured)]
         grid = torch.tensor(measured, dtype=values.dtype)
         every = torch.arange(visits.size(1) + 1, dtype=values.dtype)
-        return torch.stack([interpolate(grid, run, every) for run in values])
+        return interpolate(grid, values, every)
 
     def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
         """See `DynamicsModule`; the factors are A_1..A_n and B."""
@@ -145,12 +145,12 @@ class MarkovDynamics(DynamicsModule):
         """See `DynamicsModule`."""
         if inputs.initial is None:
             raise ValueError(_NO_INITIAL)
-        steps = factors.size(1)
+        steps = factors.size(-1)
         measured = measured_steps(steps, self.stride, self.first_step)
         has_update = inputs.has_update
         counts = torch.tensor([measured]).diff() if has_update is None else updates_between(has_update, measured)
-        sums = torch.stack([factors[:, a:b].sum(1) for a, b in pairwise(measured)], dim=1)
-        means = sums / counts[0].clamp(min=1).to(sums).unsqueeze(-1)
+        sums = torch.stack([factors[..., a:b].sum(-1) for a, b in pairwise(measured)], dim=-1)
+        means = sums / counts[0].clamp(min=1).to(sums)
         scanned = markov_scan(means[:-1].unsqueeze(1), means[-1].unsqueeze(0), inputs.initial, counts > 0)[0]
         grid, every = torch.tensor(measured), torch.arange(steps + 1)
         return interpolate(grid.to(scanned), scanned, every.to(scanned))

@@ -109,11 +109,11 @@ class MeanCurveDynamics(DynamicsModule):
 
     @abstractmethod
     def effects(self, inputs: SimulationInputs) -> torch.Tensor:
-        """The effect at every step, in the latent, before it is limited: `[runs, steps + 1, M]`."""
+        """The effect at every step, in the latent, before it is limited: `[runs, M, steps + 1]`."""
 
     @abstractmethod
     def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
-        """The effect `[steps + 1, M]` of one run; arguments as of `from_factors`."""
+        """The effect `[M, steps + 1]` of one run; arguments as of `from_factors`."""
 
     def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`."""
@@ -149,13 +149,13 @@ class MeanCurveDynamics(DynamicsModule):
         return nn.functional.pad(1 - ((share - ROUNDING) / LARGEST_MISMATCH).clamp(0, 1), (1, 0), value=1.0)
 
     def curve(self, inputs: SimulationInputs, first: torch.Tensor | None) -> torch.Tensor:
-        """mu of every step `[runs, steps + 1, M]`, from the latents `first` `[runs or 1, M]` of the first values.
+        """mu of every step `[runs, M, steps + 1]`, from the latents `first` `[runs or 1, M]` of the first values.
 
         Raises:
             ValueError: a test example is unseen and there are no first values.
         """
         tau, seen = self.progress(inputs.rates_of_updates), inputs.examples.seen
-        own = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)], tau)
+        own = interpolate(self.tau, self.baseline[:, seen.clamp(min=0)].T, tau).transpose(0, 1)
         if bool((seen >= 0).all()):
             return own
         if first is None:
@@ -163,32 +163,33 @@ class MeanCurveDynamics(DynamicsModule):
         psi = self.test_components(inputs.examples.test).expand(len(first), -1, -1)
         features = torch.cat([torch.ones_like(first).unsqueeze(-1), first.unsqueeze(-1), psi], -1)
         coefficients = (features @ self.curve_coefficients).clamp(self.curve_range[0], self.curve_range[1])
-        change = interpolate(self.tau, self.curve_basis.T, tau) @ coefficients.transpose(1, 2)
-        return torch.where(seen >= 0, own, first.unsqueeze(1) + change)
+        change = coefficients @ interpolate(self.tau, self.curve_basis, tau).transpose(0, 1)
+        return torch.where(seen.unsqueeze(-1) >= 0, own, first.unsqueeze(-1) + change)
 
     def effect_limits(self, seen: torch.Tensor) -> torch.Tensor:
         """The limit of each test example's effects: `[M]`."""
         return torch.where(seen >= 0, self.limit[seen.clamp(min=0)], self.unseen_limit)
 
     def add_to_curve(self, effect: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
-        """Trajectories `[runs, steps + 1, M]` from effects of that shape; up to the first measured step, its value."""
-        initial = None if inputs.initial is None else inputs.initial[:, 0]
+        """Trajectories `[runs, M, steps + 1]` from effects of that shape; up to the first measured step, its value."""
+        initial = None if inputs.initial is None else inputs.initial[..., 0]
         first = None if initial is None else to_latent(initial, self.scale)
         seen = inputs.examples.seen
-        shrinkage = interpolate(self.tau, self.shrinkage.unsqueeze(-1), self.progress(inputs.rates_of_updates))
-        share = shrinkage * self.schedule_match(inputs.rates).unsqueeze(-1)
-        latent = self.curve(inputs, first) + share * limited(effect, self.effect_limits(seen))
+        shrinkage = interpolate(self.tau, self.shrinkage, self.progress(inputs.rates_of_updates))
+        share = (shrinkage * self.schedule_match(inputs.rates)).unsqueeze(1)
+        latent = self.curve(inputs, first) + share * limited(effect, self.effect_limits(seen).unsqueeze(-1))
         if initial is None or first is None:
             return from_latent(latent, self.scale)
-        held_steps = min(self.first_step, latent.size(1) - 1)
+        held_steps = min(self.first_step, latent.size(-1) - 1)
         # The curve of an unseen example was predicted from its first value already.
-        offset = torch.where(seen >= 0, first - latent[:, held_steps], 0.0).unsqueeze(1)
-        before = initial.unsqueeze(1).expand(len(latent), held_steps + 1, -1)
-        values = torch.cat([before, from_latent(latent[:, held_steps + 1 :] + self.carry * offset, self.scale)], dim=1)
+        offset = torch.where(seen >= 0, first - latent[..., held_steps], 0.0).unsqueeze(-1)
+        before = initial.unsqueeze(-1).expand(len(latent), -1, held_steps + 1)
+        after = from_latent(latent[..., held_steps + 1 :] + self.carry * offset, self.scale)
+        values = torch.cat([before, after], dim=-1)
         if inputs.has_update is None:
             return values
         begun = nn.functional.pad(inputs.has_update.cumsum(1) > 0, (1, 0), value=False)
-        return torch.where(begun.unsqueeze(-1), values, initial.unsqueeze(1))
+        return torch.where(begun.unsqueeze(1), values, initial.unsqueeze(-1))
 
     def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Of the mean curve; a kind adds what its effect is made of."""

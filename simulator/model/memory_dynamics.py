@@ -85,7 +85,8 @@ class MemoryDynamics(MeanCurveDynamics):
     def effects(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
         states = self.states(inputs.visits, inputs.rates, inputs.examples.pool)
-        return states @ self.responses(inputs.examples.test, inputs.examples.seen).T
+        responses = self.responses(inputs.examples.test, inputs.examples.seen)
+        return torch.einsum("rtd,md->rmt", states, responses)
 
     def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
         """See `DynamicsModule`; a factor is what a filter gets at the reference rate."""

@@ -201,10 +201,10 @@ class GPTfluenceSimulator(PreTrainedModel):
             pool: `[N, E]` encoder vectors; default: those of the pool trained on.
             test: `[M, E]` encoder vectors; default: those of the test examples trained on.
             seen: `[M]` place among the test examples trained on, or -1; default: as `test`'s.
-            initial: `[runs or 1, n, M]` the first n measured values, oldest first (n = 1 for memory). May be left out
+            initial: `[runs or 1, M, n]` the first n measured values, oldest first (n = 1 for memory). May be left out
                 where all test examples were trained on, but for markov.
             kernels: `[G, N, M]` of a model that has kernels, where `pool` or `test` is given; see `encode`.
-            labels: `[runs, steps + 1, M]` true values; those that are NaN do not count.
+            labels: `[runs, M, steps + 1]` true values; those that are NaN do not count.
             return_dict: False: a tuple; default: as the configuration says.
 
         Returns:
@@ -277,7 +277,7 @@ class GPTfluenceSimulator(PreTrainedModel):
             pool: examples with `id`, `prompt` and `target`, as objects, dictionaries or a `datasets.Dataset`; default:
                 the pool trained on.
             test: likewise; default: the test examples trained on.
-            initial: `[M]` the metric before the first update (at `first_step`, if that is later), or `[n, M]` the
+            initial: `[M]` the metric before the first update (at `first_step`, if that is later), or `[M, n]` the
                 first n values. May be left out for `memory` where all test examples were trained on.
             learning_rate: rate of each update; default: that of the runs trained on.
             interval: also give a band that a value lies in with this probability, e.g. 0.9.
@@ -324,32 +324,32 @@ class GPTfluenceSimulator(PreTrainedModel):
         """Lower and upper end of the band around predictions.
 
         Args:
-            predicted: `[runs, steps + 1, M]`.
+            predicted: `[runs, M, steps + 1]`.
             seen: `[M]` place among the test examples trained on, or -1.
             level: share of values that lie inside.
 
         Raises:
             ValueError: the model has no bands, or none of this level.
         """
-        width = self.band_width(predicted.size(1), seen, level)
+        width = self.band_width(predicted.size(-1), seen, level)
         _, *ends = self.config.scale
         return (predicted - width).clamp(*ends), (predicted + width).clamp(*ends)
 
     def band_width(self, values: int, seen: torch.Tensor, level: float) -> torch.Tensor:
-        """How far the band reaches to either side of a prediction of so many values: `[values, M]`; see `band`."""
+        """How far the band reaches to either side of a prediction of so many values: `[M, values]`; see `band`."""
         config = self.config
         # After the length trained on, the last width is used: residuals say nothing of later ones.
         steps = torch.arange(values).clamp(max=config.steps)
-        width = self.band_scale.new_zeros(values, len(seen))
+        width = self.band_scale.new_zeros(len(seen), values)
         for members, group in ((seen >= 0, "seen test examples"), (seen < 0, "unseen test examples")):
             if not bool(members.any()):
                 continue
             is_seen = group.startswith("seen")
-            scale = self.band_scale[steps][:, seen[members]] if is_seen else self.unseen_band_scale[steps].unsqueeze(1)
+            scale = self.band_scale[steps][:, seen[members]].T if is_seen else self.unseen_band_scale[steps]
             scores = self.band_scores if is_seen else self.unseen_band_scores
-            width[:, members] = half_width(level, config.calibration_runs, scale, scores, group)
+            width[members] = half_width(level, config.calibration_runs, scale, scores, group)
         first_steps = measured_steps(values - 1, config.stride, config.first_step)[: self.history]
-        width[: first_steps[-1] + 1] = 0
+        width[:, : first_steps[-1] + 1] = 0
         return width
 
     def rates_of(self, learning_rate: Sequence[float] | None, steps: int) -> list[float]:
@@ -364,22 +364,22 @@ class GPTfluenceSimulator(PreTrainedModel):
         return rates
 
     def initial_of(self, initial: Any, seen: torch.Tensor) -> torch.Tensor | None:
-        """First values `[1, n, M]`; None if nothing is given and nothing is needed, ValueError if they do not fit."""
+        """First values `[1, M, n]`; None if nothing is given and nothing is needed, ValueError if they do not fit."""
         if initial is None:
             if not kind_of(self.config).needs_initial and bool((seen >= 0).all()):
                 return None
             raise ValueError("initial is needed: the metric of each test example before the first update")
         first = torch.as_tensor(np.asarray(initial)).to(self.pool_vectors)
-        first = first.unsqueeze(0) if first.dim() == 1 else first
+        first = first.unsqueeze(1) if first.dim() == 1 else first
         order = self.history
-        if first.size(0) < order or first.size(1) != len(seen):
+        if first.size(0) != len(seen) or first.size(1) < order:
             raise ValueError(
-                f"initial has shape {tuple(first.shape)}; order {order} and {len(seen)} test examples need "
-                f"({order}, {len(seen)})"
+                f"initial has shape {tuple(first.shape)}; {len(seen)} test examples and order {order} need "
+                f"({len(seen)}, {order})"
             )
-        if not bool(torch.isfinite(first[:order]).all()):
+        if not bool(torch.isfinite(first[:, :order]).all()):
             raise ValueError("initial has values that are not finite")
-        return first[:order].unsqueeze(0)
+        return first[:, :order].unsqueeze(0)
 
 
 GPTfluenceConfig.register_for_auto_class()

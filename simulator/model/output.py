@@ -14,7 +14,7 @@ class GPTfluenceOutput(ModelOutput):
 
     Attributes:
         loss: mean squared error against `labels`; None without labels.
-        trajectories: `[runs, steps + 1, M]`, in the metric's units.
+        trajectories: `[runs, M, steps + 1]`, in the metric's units.
     """
 
     loss: torch.Tensor | None = None

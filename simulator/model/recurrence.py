@@ -13,22 +13,23 @@ def markov_scan(
     """Free-running recurrence of eq. 4: phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t).
 
     Args:
-        alpha: `[n, runs, steps, M]` factor of each order j = 1..n.
-        beta: `[runs, steps, M]`.
-        history: `[runs, n, M]` the first n values, oldest first; steps 1..n-1 are taken as given.
+        alpha: `[n, runs, M, steps]` factor of each order j = 1..n.
+        beta: `[runs, M, steps]`.
+        history: `[runs, M, n]` the first n values, oldest first; steps 1..n-1 are taken as given.
         has_update: `[runs, steps]` whether there was an update: without one the value stays. None: at every step.
 
     Returns:
-        `[runs, steps + 1, M]`, beginning with `history`.
+        `[runs, M, steps + 1]`, beginning with `history`.
     """
     order = alpha.size(0)
-    values = list(history.unbind(1))
-    for step in range(order - 1, alpha.size(2)):
-        value = beta[:, step]
+    values = list(history.unbind(-1))
+    for step in range(order - 1, alpha.size(-1)):
+        value = beta[..., step]
         for lag in range(1, order + 1):
-            value = value + alpha[lag - 1, :, step] * values[-lag]
+            value = value + alpha[lag - 1, ..., step] * values[-lag]
         values.append(value if has_update is None else torch.where(has_update[:, step, None], value, values[-1]))
-    return torch.stack(values, dim=1)
+    # In memory, steps stay apart: writing them side by side takes longer than the scan.
+    return torch.stack(values, dim=1).mT
 
 
 def decayed_sums(inputs: torch.Tensor, decays: torch.Tensor, has_update: torch.Tensor | None = None) -> torch.Tensor:
@@ -161,30 +162,32 @@ class FilterBank(NamedTuple):
         """The sum over filters of each filter's own input, of one run: differentiable, without states in memory.
 
         Args:
-            inputs: `[F, steps, M]`.
+            inputs: `[F, M, steps]`.
             rates: `[1, steps]`, relative.
             has_update: `[1, steps]` as of `states`.
 
         Returns:
-            `[steps + 1, M]`, zero at step 0.
+            `[M, steps + 1]`, zero at step 0.
         """
         rates = rates if has_update is None else rates * has_update
         updating = [True] * rates.size(1) if has_update is None else has_update[0].tolist()
         decaying = len(self.decays) * len(self.fade_rates)
         rho = self.decays.repeat_interleave(len(self.fade_rates)).view(-1, 1)
-        strength = self.strengths(rates)[0].T.repeat(len(self.decays), 1).unsqueeze(-1)
-        state = torch.zeros_like(inputs[:decaying, 0])
+        strength = self.strengths(rates)[0].repeat(1, len(self.decays)).unsqueeze(-1)
+        # Steps first here: each works on what lies side by side.
+        by_step = inputs.movedim(-1, 0).contiguous()
+        state = torch.zeros_like(inputs[:decaying, :, 0])
         effects = [state.sum(0)]
-        for pushed, update in zip((inputs[:decaying] * strength).unbind(1), updating, strict=True):
+        for pushed, update in zip(by_step[:, :decaying] * strength, updating, strict=True):
             state = rho * state + pushed if update else state
             effects.append(state.sum(0))
         pull = optimiser_pull(rates[0], self.momenta, self.curvatures).flatten(1).unsqueeze(-1)
         momentum = self.momenta.repeat_interleave(len(self.curvatures)).view(-1, 1)
-        speed = torch.zeros_like(inputs[decaying:, 0])
+        speed = torch.zeros_like(inputs[decaying:, :, 0])
         state = speed
-        for step, (pushed, rate) in enumerate(zip(inputs[decaying:].unbind(1), rates[0], strict=True), start=1):
+        for step, (pushed, rate) in enumerate(zip(by_step[:, decaying:], rates[0], strict=True), start=1):
             if updating[step - 1]:
                 speed = momentum * speed + (1 - momentum) * (pushed - pull[step - 1] * state)
             state = state + rate * speed
             effects[step] = effects[step] + state.sum(0)
-        return torch.stack(effects)
+        return torch.stack(effects, dim=-1)

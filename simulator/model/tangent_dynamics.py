@@ -183,17 +183,17 @@ class TangentDynamics(MeanCurveDynamics):
         if has_update is not None or len(inputs.rates) > 1:
             schedules = rates if has_update is None else torch.cat([rates, has_update.to(rates)], 1)
             schedule_of = torch.unique(schedules, dim=0, return_inverse=True)[1]
-        effects = batches.new_empty(runs, rates.size(1) + 1, batches.size(-1))
+        effects = batches.new_empty(runs, batches.size(2), rates.size(1) + 1)
         for schedule in schedule_of.unique().tolist():
             chosen = torch.nonzero(schedule_of == schedule)[:, 0]
             first = chosen[:1]
             response = self.responses(self.weights, rates[first], None if has_update is None else has_update[first])
-            effects[chosen] = torch.einsum("gts,rgsm->rtm", response, batches[chosen])
+            effects[chosen] = torch.einsum("gts,rgms->rmt", response, batches[chosen])
         return effects
 
     def _batches(self, inputs: SimulationInputs) -> torch.Tensor:
-        """x of every batch: `[runs, G, T, M]`."""
-        return torch.einsum("rtn,gnm->rgtm", inputs.visits, self.input_factors(inputs.examples))
+        """x of every batch: `[runs, G, M, T]`."""
+        return torch.einsum("rtn,gnm->rgmt", inputs.visits, self.input_factors(inputs.examples))
 
     def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
         """See `DynamicsModule`; a factor is one part of a group's kernel."""
@@ -203,7 +203,7 @@ class TangentDynamics(MeanCurveDynamics):
 
     def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
-        return torch.einsum("gts,gsm->tm", self.responses(self.weights, inputs.rates, inputs.has_update), factors)
+        return torch.einsum("gts,gms->mt", self.responses(self.weights, inputs.rates, inputs.has_update), factors)
 
     def last_effects_without_runs(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`."""
@@ -214,7 +214,7 @@ class TangentDynamics(MeanCurveDynamics):
             response = self.responses(
                 self.weights_without, rates, None if has_update is None else has_update[run : run + 1]
             )
-            effects.append(torch.einsum("kgs,gsm->km", response[:, :, -1], batch))
+            effects.append(torch.einsum("kgs,gms->km", response[:, :, -1], batch))
         return torch.stack(effects, 1)
 
     def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -39,7 +39,7 @@ class Situation:
         pool_ids: N ids.
         test_ids: M ids.
         examples: what the model knows of them.
-        initial: `[1, n, M]` first values, or None.
+        initial: `[1, M, n]` first values, or None.
     """
 
     simulator: GPTfluenceSimulator
@@ -50,7 +50,7 @@ class Situation:
 
     @torch.no_grad()
     def trajectories(self, visits: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
-        """`[runs, steps + 1, M]` from shares `[runs, steps, N]` and rates `[runs or 1, steps]`."""
+        """`[runs, M, steps + 1]` from shares `[runs, steps, N]` and rates `[runs or 1, steps]`."""
         pool = self.examples.pool
         inputs = SimulationInputs(visits.to(pool), rates.to(pool), self.examples, self.initial)
         values: torch.Tensor = self.simulator.dynamics.trajectories(inputs)
@@ -247,8 +247,8 @@ class WhatIf:
         named = Trajectories.of(predicted[0], *names, self.measured)
         if interval is None:
             return named
-        low, high = model.band(predicted.transpose(1, 2), self.situation.examples.seen, interval)
-        low, high = (Trajectories.of(end[0].T, *names) for end in (low, high))
+        low, high = model.band(predicted, self.situation.examples.seen, interval)
+        low, high = (Trajectories.of(end[0], *names) for end in (low, high))
         return Band(named, low, high, interval)
 
 
@@ -271,9 +271,9 @@ def what_if(
             raise ValueError(f"the model was trained on runs of {mine}, this run is of {theirs}")
         curriculum = run.curricula[0]
         if test is None and learning_rate is None:
-            measured = dict(zip(run.step.tolist(), run.values[0].tolist(), strict=True))
+            measured = dict(zip(run.step.tolist(), run.values[0].T.tolist(), strict=True))
         pool, test = run.pool if pool is None else pool, run.test if test is None else test
-        initial = run.values[0, : simulator.history] if initial is None else initial
+        initial = run.values[0, :, : simulator.history] if initial is None else initial
         learning_rate = run.learning_rate[0].tolist() if learning_rate is None else learning_rate
     pool, test = given_examples(pool), given_examples(test)
     examples = simulator.encode(pool, test)
@@ -310,7 +310,7 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
     if any(len(each.curriculum) != len(alternatives[0].curriculum) for each in alternatives):
         raise ValueError("alternatives of different lengths cannot be simulated together")
     steps, tests = len(alternatives[0].curriculum), len(situation.test_ids)
-    trajectories = situation.examples.pool.new_empty(len(alternatives), *(() if final else (steps + 1,)), tests)
+    trajectories = situation.examples.pool.new_empty(len(alternatives), tests, *(() if final else (steps + 1,)))
     for begin in range(0, len(alternatives), CHUNK):
         part = alternatives[begin : begin + CHUNK]
         visits = torch.zeros(len(part), 0, len(situation.pool_ids))
@@ -321,5 +321,5 @@ def simulate_many(alternatives: Sequence[WhatIf], final: bool = False) -> torch.
         # One schedule for all is taken along the mean curve once.
         rates = rates[:1] if len(set(rates)) == 1 else rates
         predicted = situation.trajectories(visits, torch.tensor(rates).reshape(len(rates), steps))
-        trajectories[begin : begin + len(part)] = predicted[:, -1] if final else predicted
-    return trajectories if final else trajectories.transpose(1, 2)
+        trajectories[begin : begin + len(part)] = predicted[..., -1] if final else predicted
+    return trajectories

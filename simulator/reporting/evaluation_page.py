@@ -69,8 +69,8 @@ def report_evaluation(
             prompt=runs.test[test].prompt or None,
             target=runs.test[test].target or None,
             step=runs.step.tolist(),
-            truth=runs.values[run, :, test].tolist(),
-            predicted={method: values[run, :, test].tolist() for method, values in evaluation.predictions.items()},
+            truth=runs.values[run, test].tolist(),
+            predicted={method: values[run, test].tolist() for method, values in evaluation.predictions.items()},
         )
         for run, name in enumerate(runs.runs)
         for test in examples

@@ -54,22 +54,22 @@ def draw_trajectories(runs: Dynamics, predictions: Mapping[str, np.ndarray], pat
 
     Args:
         runs: R held-out runs.
-        predictions: `[R, S, M]` by method.
+        predictions: `[R, M, S]` by method.
         path: an .svg or .png file.
 
     Raises:
         DataError: matplotlib is not installed, or the file cannot be written.
     """
     drawn = {name: values for name, values in predictions.items() if drawn_at_first(name)}
-    errors = np.square(list(drawn.values())[-1] - runs.values).mean(1)
+    errors = np.square(list(drawn.values())[-1] - runs.values).mean(-1)
     panels = []
     for run, test in at_quantiles(errors, PICTURE_PANELS + 1):
         finite = {
-            name: [value if np.isfinite(value) else None for value in values[run, :, test].tolist()]
+            name: [value if np.isfinite(value) else None for value in values[run, test].tolist()]
             for name, values in drawn.items()
         }
         title = f"run {runs.runs[run]}, test example {runs.test[test].id}"
-        truth = runs.values[run, :, test].tolist()
+        truth = runs.values[run, test].tolist()
         panels.append(trajectory_panel(title, runs.definition, runs.step.tolist(), truth, finite, late=True))
     draw_picture(Figure("", panels, PICTURE_PANELS), path)
 
@@ -87,7 +87,7 @@ def plot_predictions(
 
     Args:
         runs: R held-out runs.
-        predictions: `[R, S, M]` by method.
+        predictions: `[R, M, S]` by method.
         run: of which run; default: the first.
         test_id: of which test example; default: the mean over all.
         errors: the mean absolute error over all runs and test examples instead, at each step.
@@ -99,7 +99,7 @@ def plot_predictions(
         if run is not None or test_id is not None:
             raise SettingsError("errors are over all runs and test examples: leave out run and test_id")
         figure = line_figure(f"mean absolute error of {runs.metric}, {len(runs.runs)} runs x {len(runs.test)} examples")
-        lines = {name: np.abs(values - runs.values).mean((0, 2)) for name, values in predictions.items()}
+        lines = {name: np.abs(values - runs.values).mean((0, 1)) for name, values in predictions.items()}
     else:
         run = run or runs.runs[0]
         ids = [example.id for example in runs.test]
@@ -112,8 +112,8 @@ def plot_predictions(
         figure = line_figure(runs.definition.axis_title)
         figure.update_layout(title={"text": f"{runs.config}, run {run}, {of}"})
         truth = {"color": method_colour(TRUTH), "width": 3}
-        figure.add_scatter(x=runs.step, y=runs.values[row][:, tests].mean(1), name=TRUTH, mode="lines", line=truth)
-        lines = {name: values[row][:, tests].mean(1) for name, values in predictions.items()}
+        figure.add_scatter(x=runs.step, y=runs.values[row][tests].mean(0), name=TRUTH, mode="lines", line=truth)
+        lines = {name: values[row][tests].mean(0) for name, values in predictions.items()}
     for name, values in lines.items():
         visible = True if drawn_at_first(name) else "legendonly"
         line = {"color": method_colour(name), "dash": method_dash(name)}

@@ -21,7 +21,7 @@ from simulator.training.trained import Fitted
 
 OnPhase = Callable[[str, int], None]
 OnProgress = Callable[[], None]
-# Truth minus prediction `[R, S, M]` of runs left out, of seen and of unseen test examples; NaN where there is none.
+# Truth minus prediction `[R, M, S]` of runs left out, of seen and of unseen test examples; NaN where there is none.
 Residuals = tuple[np.ndarray, np.ndarray]
 
 

@@ -53,10 +53,10 @@ class RunSums:
 
     @classmethod
     def of(cls, states: np.ndarray, latent: np.ndarray, covariance: np.ndarray) -> RunSums:
-        """Of states `[R, S, D]` that all test examples share, and latents `[R, S, M]`, not yet centred."""
+        """Of states `[R, S, D]` that all test examples share, and latents `[R, M, S]`, not yet centred."""
         x, y = states - states.mean(0), latent - latent.mean(0)
         scatter = np.einsum("rsd,rse->rde", x, x, optimize=True)
-        return cls(scatter, np.einsum("rsd,rsm->rdm", x, y, optimize=True), covariance)
+        return cls(scatter, np.einsum("rsd,rms->rdm", x, y, optimize=True), covariance)
 
     def solution(self, ridge: float) -> np.ndarray:
         """The coefficients of the fit to all runs: `[D, C]`."""
@@ -103,23 +103,23 @@ def shrunk_residuals(
     Effects are not limited and first values are not given here, as they are in `simulate`.
 
     Args:
-        effects: `[K, R, S, M]` by each of K settings, in the latent, centred over the runs of the fit.
-        values: `[R, S, M]`.
+        effects: `[K, R, M, S]` by each of K settings, in the latent, centred over the runs of the fit.
+        values: `[R, M, S]`.
         scale: of the metric.
 
     Returns:
-        Residuals `[K, R, S, M]`; shrinkage from all runs `[K, S]`, and from the runs but each `[K, R, S]`.
+        Residuals `[K, R, M, S]`; shrinkage from all runs `[K, S]`, and from the runs but each `[K, R, S]`.
     """
     latent = to_latent(torch.from_numpy(values), scale).numpy()
     deviation = growth_of(len(values)) * (latent - latent.mean(0))
-    products, squares = (effects * deviation).sum(-1), np.square(effects).sum(-1)
+    products, squares = (effects * deviation).sum(-2), np.square(effects).sum(-2)
     # A single run differs from no other.
     count = len(values) if len(values) > 1 else 0
     products_without = products.sum(1, keepdims=True) - products, squares.sum(1, keepdims=True) - squares
     shares = shrinkage(*products_without, max(count - 1, 0))
     residuals = np.empty_like(effects)
     for run in range(len(values)):
-        predicted = torch.from_numpy(latent[run] - deviation[run] + shares[:, run, :, None] * effects[:, run])
+        predicted = torch.from_numpy(latent[run] - deviation[run] + shares[:, run, None] * effects[:, run])
         residuals[:, run] = values[run] - from_latent(predicted, scale).numpy()
     return residuals, shrinkage(products.sum(1), squares.sum(1), count), shares
 
@@ -129,7 +129,7 @@ def leave_one_run_out(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`shrunk_residuals` of ridge regressions with K relative penalties on states that all test examples share.
 
-    `states` is `[R, S, D]`, `values` `[R, S, M]`, whose latents are a mean curve and a linear response to the states;
+    `states` is `[R, S, D]`, `values` `[R, M, S]`, whose latents are a mean curve and a linear response to the states;
     `covariance` `[M, M]` is the prior covariance of the responses.
     """
     latent = to_latent(torch.from_numpy(values), scale).numpy()
@@ -137,7 +137,7 @@ def leave_one_run_out(
     centred = growth_of(len(states)) * (states - states.mean(0))
     effects = np.empty((len(ridges), *values.shape))
     for run, responses in enumerate(fits):
-        effects[:, run] = centred[run] @ responses
+        effects[:, run] = np.einsum("sd,kdm->kms", centred[run], responses, optimize=True)
     return shrunk_residuals(effects, values, scale)
 
 

@@ -30,7 +30,7 @@ class LeftOutResiduals:
         fit: with the settings that were chosen.
         visits, rates: of each update, `[R, T, W]` and `[T]`.
         step: `[S]` measured steps.
-        values: `[R, S, M]`.
+        values: `[R, M, S]`.
         examples: all pool and test examples.
     """
 
@@ -42,24 +42,24 @@ class LeftOutResiduals:
     examples: EncodedExamples
 
     def _of(self, dynamics: MeanCurveDynamics, runs: np.ndarray, tests: np.ndarray, seen: bool) -> np.ndarray:
-        """Residuals `[runs, S, tests]`; `seen`: the dynamics were fitted on these test examples."""
-        truth = self.values[runs][..., tests]
+        """Residuals `[runs, tests, S]`; `seen`: the dynamics were fitted on these test examples."""
+        truth = self.values[np.ix_(runs, tests)]
         examples = self.examples.of_tests(torch.from_numpy(tests))
         places = torch.arange(len(tests)) if seen else torch.full((len(tests),), -1)
         inputs = SimulationInputs(
             visits=self.visits.take(runs).spread(len(examples.pool)),
             rates=torch.from_numpy(self.rates).float()[None],
             examples=replace(examples, seen=places),
-            initial=torch.from_numpy(truth[:, :1]).float(),
+            initial=torch.from_numpy(truth[..., :1]).float(),
         )
         with torch.no_grad():
-            predicted = dynamics.trajectories(inputs)[:, torch.from_numpy(self.step)].numpy()
+            predicted = dynamics.trajectories(inputs)[..., torch.from_numpy(self.step)].numpy()
         residuals: np.ndarray = truth - predicted
         return residuals.astype(np.float32)
 
     def of_seen(self, shares: np.ndarray) -> np.ndarray:
-        """Residuals `[R, S, M]` of each run by a fit without it; `shares` `[R, S]`: shrinkage from the other runs."""
-        every, tests = np.arange(len(self.values)), np.arange(self.values.shape[2])
+        """Residuals `[R, M, S]` of each run by a fit without it; `shares` `[R, S]`: shrinkage from the other runs."""
+        every, tests = np.arange(len(self.values)), np.arange(self.values.shape[1])
         parts = []
         for run in every:
             dynamics = self.fit(np.flatnonzero(every != run), tests, shares[run])
@@ -67,8 +67,8 @@ class LeftOutResiduals:
         return np.concatenate(parts)
 
     def of_unseen(self, share: np.ndarray) -> np.ndarray:
-        """Residuals `[R, S, M]` of runs and test examples left out together, a fifth of each at a time; else NaN."""
-        run_count, _, test_count = self.values.shape
+        """Residuals `[R, M, S]` of runs and test examples left out together, a fifth of each at a time; else NaN."""
+        run_count, test_count, _ = self.values.shape
         residuals = np.full(self.values.shape, np.nan, dtype=np.float32)
         run_fold, test_fold = np.arange(run_count) % FOLDS, np.arange(test_count) % FOLDS
         for fold in range(FOLDS):
@@ -76,6 +76,5 @@ class LeftOutResiduals:
             if not len(tests) or len(tests) > test_count - 2:
                 continue
             dynamics = self.fit(np.flatnonzero(run_fold != fold), np.flatnonzero(test_fold != fold), share)
-            part = self._of(dynamics, runs, tests, seen=False)
-            residuals[np.ix_(runs, np.arange(len(self.step)), tests)] = part
+            residuals[np.ix_(runs, tests)] = self._of(dynamics, runs, tests, seen=False)
         return residuals

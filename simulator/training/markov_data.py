@@ -30,7 +30,7 @@ class MarkovData:
 
     Attributes:
         members: pool examples and shares of the batches between two measurements, `[R, S - 1, W]`.
-        values: `[R, S, M]`.
+        values: `[R, M, S]`.
         pool, test: `[N, E]` and `[M, E]` encoder vectors.
         batch_size: examples in an update; sums of factors over a batch are scaled to it.
         head, weight: index of the metric among the heads of the dynamics, and weight of its squared errors.
@@ -59,16 +59,16 @@ class MarkovData:
     @property
     def intervals(self) -> int:
         """S - 1: each is one step of the dynamics."""
-        return self.values.size(1) - 1
+        return self.values.size(2) - 1
 
     @property
     def tests(self) -> int:
         """M."""
-        return self.values.size(2)
+        return self.values.size(1)
 
     def part(self, runs: torch.Tensor, tests: torch.Tensor) -> MarkovData:
         """Some of the runs and test examples, by their indices."""
-        values = self.values[runs][..., tests]
+        values = self.values[runs][:, tests]
         return replace(self, members=self.members.take(runs), values=values, test=self.test[tests])
 
     def few(self, most: int) -> MarkovData:
@@ -135,9 +135,9 @@ def row_errors(dynamics: MarkovDynamics, data: MarkovData, rows: torch.Tensor) -
     factors = data.batch_sums((run, interval), dynamics.factors(data.pool, data.test, data.head))
     predicted = factors[:, -1]
     for lag in range(1, order + 1):
-        predicted = predicted + factors[:, lag - 1] * data.values[run, interval + 1 - lag].to(device)
-    predicted = _where_made(predicted, data.values[run, interval].to(device), data.members.shares[run, interval])
-    return (predicted - data.values[run, interval + 1].to(device)).square().sum()
+        predicted = predicted + factors[:, lag - 1] * data.values[run, :, interval + 1 - lag].to(device)
+    predicted = _where_made(predicted, data.values[run, :, interval].to(device), data.members.shares[run, interval])
+    return (predicted - data.values[run, :, interval + 1].to(device)).square().sum()
 
 
 def _where_made(predicted: torch.Tensor, before: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -161,18 +161,18 @@ def triple_errors(dynamics: MarkovDynamics, data: MarkovData, triples: torch.Ten
     factors = (train_side.transpose(0, 1) * test_side).sum(-1)
     predicted = factors[-1]
     for lag in range(1, order + 1):
-        predicted = predicted + factors[lag - 1] * data.values[run, interval + 1 - lag, test].to(device)
-    before = data.values[run, interval, test].to(device)
+        predicted = predicted + factors[lag - 1] * data.values[run, test, interval + 1 - lag].to(device)
+    before = data.values[run, test, interval].to(device)
     predicted = _where_made(predicted, before, data.members.shares[run, interval])
-    return (predicted - data.values[run, interval + 1, test].to(device)).square().sum()
+    return (predicted - data.values[run, test, interval + 1].to(device)).square().sum()
 
 
 def rollout(dynamics: MarkovDynamics, data: MarkovData, runs: torch.Tensor) -> torch.Tensor:
-    """Free-running trajectories of some runs from their first n values: `[len(runs), S, M]` (eq. 4)."""
+    """Free-running trajectories of some runs from their first n values: `[len(runs), M, S]` (eq. 4)."""
     factors = data.batch_sums(runs, dynamics.factors(data.pool, data.test, data.head))
-    by_factor = factors.unflatten(0, (len(runs), data.intervals)).permute(2, 0, 1, 3)
+    by_factor = factors.unflatten(0, (len(runs), data.intervals)).permute(2, 0, 3, 1)
     has_update, device = update_mask(data.members.shares[runs]), data.pool.device
-    history = data.values[runs, : dynamics.order].to(device)
+    history = data.values[runs, :, : dynamics.order].to(device)
     return markov_scan(by_factor[:-1], by_factor[-1], history, None if has_update is None else has_update.to(device))
 
 
@@ -180,7 +180,7 @@ def rollout_errors(dynamics: MarkovDynamics, data: MarkovData, runs: torch.Tenso
     """Sum of squared errors of free-running trajectories of some runs, after the given values."""
     order = dynamics.order
     predicted = rollout(dynamics, data, runs)
-    return (predicted[:, order:] - data.values[runs, order:].to(predicted.device)).square().sum()
+    return (predicted[..., order:] - data.values[runs, :, order:].to(predicted.device)).square().sum()
 
 
 @torch.no_grad()

@@ -171,8 +171,7 @@ def markov_residuals(
             with torch.no_grad():
                 residual = (data.values[out] - rollout(dynamics, data, out)).numpy()
             new = _test_fold(data) == fold
-            seen[np.ix_(out, np.arange(seen.shape[1]), ~new)] = residual[..., ~new]
-            unseen[np.ix_(out, np.arange(seen.shape[1]), new)] = residual[..., new]
+            seen[np.ix_(out, ~new)], unseen[np.ix_(out, new)] = residual[:, ~new], residual[:, new]
         on_fold()
     return residuals
 

@@ -54,27 +54,27 @@ def mean_curve_arrays(
     """Mean curves of seen test examples, and how effects and first values are taken.
 
     Args:
-        chunks: effects and latents `[r, S, M]` of all runs, some at a time.
-        mean_effect, mean_latent: `[S, M]` their means over all runs.
+        chunks: effects and latents `[r, M, S]` of all runs, some at a time.
+        mean_effect, mean_latent: `[M, S]` their means over all runs.
         share: `[S]` shrinkage of effects.
         step: `[S]` measured steps.
 
     Returns:
         `baseline`, `shrinkage`, `limit`, `unseen_limit` and `carry` of `MeanCurveDynamics`.
     """
-    largest, lasting, deviation, firsts = np.zeros(mean_latent.shape[1]), 0.0, 0.0, 0
+    largest, lasting, deviation, firsts = np.zeros(len(mean_latent)), 0.0, 0.0, 0
     for effect, latent in chunks:
-        largest = np.maximum(largest, np.abs(effect).max((0, 1)))
-        first = latent[:, 0] - mean_latent[0]
-        later = (latent - mean_latent - share[:, None] * (effect - mean_effect))[:, 1:].mean(1)
+        largest = np.maximum(largest, np.abs(effect).max((0, 2)))
+        first = latent[..., 0] - mean_latent[:, 0]
+        later = (latent - mean_latent - share * (effect - mean_effect))[..., 1:].mean(-1)
         lasting, deviation = lasting + float((first * later).sum()), deviation + float(np.square(first).sum())
         firsts += first.size
     # How much of a deviation at the first step is still there later; all of it where none is ever seen.
     carry = 1.0 if deviation < 1e-9 * firsts else min(max(lasting / deviation, 0.0), 1.0)
     every = np.arange(int(step[-1]) + 1)
-    curves = mean_latent - share[:, None] * mean_effect
+    curves = mean_latent - share * mean_effect
     return {
-        "baseline": np.stack([np.interp(every, step, column) for column in curves.T], axis=1),
+        "baseline": np.stack([np.interp(every, step, curve) for curve in curves], axis=1),
         "shrinkage": np.interp(every, step, share),
         "limit": LIMIT * largest,
         "unseen_limit": LIMIT * largest.max(),

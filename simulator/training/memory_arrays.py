@@ -14,7 +14,7 @@ from simulator.training.leave_one_run_out import ridge_solution
 from simulator.training.mean_curve_fit import dynamics_with_arrays, mean_curve_arrays, unseen_curves
 from simulator.training.memory_states import TUNED_RUNS, likeness, spread, unseen_responses
 
-# States `[r, S, D]` and values `[r, S, M]` of some runs.
+# States `[r, S, D]` and values `[r, M, S]` of some runs.
 Chunk = tuple[np.ndarray, np.ndarray]
 
 
@@ -42,21 +42,21 @@ def fit_arrays(
     for x, latent in latents():
         sum_x, sum_latent = sum_x + x.sum(0), sum_latent + latent.sum(0)
         # A view would keep all runs in memory.
-        firsts.append(latent[:, 0].copy())
+        firsts.append(latent[..., 0].copy())
     initial = np.concatenate(firsts)
     mean_x, mean_latent = sum_x / len(initial), sum_latent / len(initial)
     scatter, cross = np.zeros(2)
     for x, latent in latents():
         x, latent = x - mean_x, latent - mean_latent
         scatter = scatter + np.einsum("rsd,rse->de", x, x, optimize=True)
-        cross = cross + np.einsum("rsd,rsm->dm", x, latent, optimize=True)
+        cross = cross + np.einsum("rsd,rms->dm", x, latent, optimize=True)
     prior, basis = np.linalg.eigh(likeness(psi_test))
-    weights = ridge_solution(np.linalg.eigh(scatter), cross @ basis, ridge, prior) @ basis.T
-    effects = ((x @ weights, latent) for x, latent in latents())
-    arrays = mean_curve_arrays(effects, mean_x @ weights, mean_latent, share, step)
+    responses = basis @ ridge_solution(np.linalg.eigh(scatter), cross @ basis, ridge, prior).T
+    effects = ((responses @ x.mT, latent) for x, latent in latents())
+    arrays = mean_curve_arrays(effects, responses @ mean_x.T, mean_latent, share, step)
     return arrays | {
-        "weights": weights.T,
-        "response": unseen_responses(weights.T, psi_test),
+        "weights": responses,
+        "response": unseen_responses(responses, psi_test),
         **unseen_curves(arrays["baseline"], initial[spread(len(initial), TUNED_RUNS)], psi_test),
     }
 

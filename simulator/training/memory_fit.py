@@ -89,7 +89,7 @@ def fit_memory(
         visits: pool examples of each batch and their shares, `[R, T, W]`.
         rates: `[R, T]` learning rates, the same in every run.
         step: `[S]` measured steps.
-        values: `[R, S, M]`; it may be a mapped file, of which at most `TUNED_RUNS` runs are in memory at once.
+        values: `[R, M, S]`; it may be a mapped file, of which at most `TUNED_RUNS` runs are in memory at once.
         pool, test: `[N, E]` and `[M, E]` encoder vectors.
         scale: of the metric.
         bands: whether to compute residuals of fits without some of the runs.
@@ -150,7 +150,7 @@ def fit_memory(
     arrays = fit_arrays(chunks, psi_test, choice.ridge, share, step, scale) | common
 
     def fit_some(runs: np.ndarray, tests: np.ndarray, share: np.ndarray) -> MemoryDynamics:
-        part = [(few[0][runs], few_values[runs][..., tests])]
+        part = [(few[0][runs], few_values[np.ix_(runs, tests)])]
         some = fit_arrays(lambda: iter(part), psi_test[tests], choice.ridge, share, step, scale)
         return memory_dynamics(some | common, scale, int(step[0]))
 

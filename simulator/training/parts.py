@@ -81,9 +81,9 @@ def check_part(settings: TrainSettings, runs: Dynamics) -> None:
     for run, values in zip(runs.runs, runs.values, strict=True):
         wrong = ~np.isfinite(values)
         if wrong.any():
-            step, test = np.argwhere(wrong)[0]
+            test, step = np.argwhere(wrong)[0]
             raise DataError(
-                f"{name}: run {run} has {values[step, test]} for test example {runs.test[test].id} at step "
+                f"{name}: run {run} has {values[test, step]} for test example {runs.test[test].id} at step "
                 f"{runs.step[step]}; collect that run again"
             )
 
@@ -93,5 +93,6 @@ def fingerprint(runs: Dynamics) -> str:
     digest = hashlib.sha256(json.dumps([runs.runs, runs.curricula, runs.step.tolist()]).encode())
     digest.update(runs.learning_rate.tobytes())
     for values in runs.values:
-        digest.update(values.tobytes())
+        # Step by step, as simulators that were kept have it.
+        digest.update(values.T.tobytes())
     return f"{len(runs.runs)} runs, {digest.hexdigest()[:16]}"

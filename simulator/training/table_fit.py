@@ -33,7 +33,7 @@ class IndexedRuns:
 
     Attributes:
         shares: `[R, S - 1, N]` mean share of each pool example in the batches between two measurements.
-        values: `[R, S, M]`.
+        values: `[R, M, S]`.
     """
 
     shares: torch.Tensor
@@ -75,18 +75,18 @@ def choices(kind: str) -> list[TableChoice]:
 
 
 def table_trajectories(factors: torch.Tensor, data: IndexedRuns) -> torch.Tensor:
-    """Free-running trajectories `[R, S, M]` from the first n values on, by factors as of `TableFit`."""
+    """Free-running trajectories `[R, M, S]` from the first n values on, by factors as of `TableFit`."""
     order = len(factors) - 1
-    values = torch.einsum("rtn,fnm->frtm", data.shares, factors)
+    values = torch.einsum("rtn,fnm->frmt", data.shares, factors)
     values[0] += 1
-    return markov_scan(values[:-1], values[-1], data.values[:, :order], update_mask(data.shares))
+    return markov_scan(values[:-1], values[-1], data.values[..., :order], update_mask(data.shares))
 
 
 def table_error(factors: torch.Tensor, data: IndexedRuns) -> float:
     """All-steps MSE of free-running trajectories; infinite where they blow up, whose squares may overflow."""
     order = len(factors) - 1
-    truth = data.values[:, order:]
-    error = float((table_trajectories(factors, data)[:, order:] - truth).square().mean())
+    truth = data.values[..., order:]
+    error = float((table_trajectories(factors, data)[..., order:] - truth).square().mean())
     return error if np.isfinite(error) else float("inf")
 
 
@@ -101,9 +101,9 @@ def fit_table(
 
     `kind` is that of `TableDynamics`; `on_choice` is called after each setting.
     """
-    tests = training.values.size(-1)
+    tests = training.values.size(1)
     tuned = sorted({round(index) for index in np.linspace(0, tests - 1, min(tests, TUNED_TESTS)).tolist()})
-    few = IndexedRuns(validation.shares, validation.values[..., tuned])
+    few = IndexedRuns(validation.shares, validation.values[:, tuned])
     grid = choices(kind)
     tried = []
     for choice, factors in zip(grid, solve_tables(training, kind, order, grid, tuned), strict=True):
@@ -125,7 +125,7 @@ def table_dynamics(config: GPTfluenceConfig, factors: torch.Tensor) -> TableDyna
 def table_residuals(
     training: IndexedRuns, validation: IndexedRuns, kind: str, order: int, choice: TableChoice
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Truth minus free-running prediction `[R, S, M]` of training, then validation runs, a fifth left out at a time.
+    """Truth minus free-running prediction `[R, M, S]` of training, then validation runs, a fifth left out at a time.
 
     Those of unseen test examples, which these dynamics cannot predict, are NaN.
     """
@@ -134,7 +134,7 @@ def table_residuals(
     fold = np.arange(len(values)) % min(FOLDS, len(values))
     for number in range(fold.max() + 1):
         fitted, left_out = (IndexedRuns(shares[rows], values[rows]) for rows in (fold != number, fold == number))
-        [factors] = solve_tables(fitted, kind, order, [choice], range(values.size(-1)))
+        [factors] = solve_tables(fitted, kind, order, [choice], range(values.size(1)))
         residuals[fold == number] = (left_out.values - table_trajectories(factors, left_out)).numpy()
     return residuals, np.full_like(residuals, np.nan)
 
@@ -149,7 +149,7 @@ def solve_tables(
     unit = shares.square().sum(0).mean()
     lags = range(order + 1)[LEARNED[kind]]
     for place, test in enumerate(tests):
-        values = data.values[..., test].double()
+        values = data.values[:, test].double()
         # What each factor is multiplied by: the values of 1 to n steps before, and 1.
         before = [values[:, order - lag : intervals + 1 - lag].flatten() for lag in range(1, order + 1)]
         before.append(torch.ones_like(before[0]))

@@ -30,7 +30,7 @@ class FittedRuns:
         visits: `[R, T, W]`.
         rates: `[T]` learning rates, the same in every run.
         step: `[S]` measured steps.
-        values: `[R, S, M]`.
+        values: `[R, M, S]`.
         scale: of the metric.
         pool_ids: of the N pool examples.
     """
@@ -62,17 +62,17 @@ class FittedRuns:
 
     @property
     def latent(self) -> np.ndarray:
-        """`[R, S, M]`."""
+        """`[R, M, S]`."""
         return to_latent(torch.from_numpy(self.values), self.scale).numpy()
 
     def at_steps(self, chosen: np.ndarray) -> FittedRuns:
         """The same at some of the measured steps, by their places."""
-        return replace(self, step=self.step[chosen], values=self.values[:, chosen])
+        return replace(self, step=self.step[chosen], values=self.values[..., chosen])
 
     def of_curricula(self, curricula: Sequence[Curriculum], step: np.ndarray) -> FittedRuns:
         """Other runs on the same pool at the same rates, whose values at the steps `[S]` are not known."""
         visits = Members.between(curricula, self.pool_ids, range(len(self.rates) + 1))
-        values = np.full((len(curricula), len(step), self.values.shape[2]), np.nan)
+        values = np.full((len(curricula), self.values.shape[1], len(step)), np.nan)
         return replace(self, visits=visits, step=step, values=values)
 
 
@@ -91,16 +91,16 @@ def filter_responses(runs: FittedRuns, filters: Filters) -> list[torch.Tensor]:
 
 
 def filtered_kernels(runs: FittedRuns, kernels: torch.Tensor, responses: Sequence[torch.Tensor]) -> np.ndarray:
-    """The features of each run, step and test example, `[R, G * F, S, M]` float32.
+    """The features of each run, test example and step, `[R, G * F, M, S]` float32.
 
     Of kernels `[G, N, M]` and the `filter_responses` of the runs.
     """
-    count, steps, tests = runs.values.shape
-    features = run_array((count, len(kernels) * responses[0].size(1), steps, tests))
+    count, tests, steps = runs.values.shape
+    features = run_array((count, len(kernels) * responses[0].size(1), tests, steps))
     for run, response in enumerate(responses):
         shares = runs.visits.take([run]).spread(kernels.size(1))[0].double()
-        batches = torch.einsum("tn,gnm->gtm", shares, kernels)
-        features[run] = torch.einsum("sft,gtm->gfsm", response, batches).flatten(0, 1).float().numpy()
+        batches = torch.einsum("tn,gnm->gmt", shares, kernels)
+        features[run] = torch.einsum("sft,gmt->gfms", response, batches).flatten(0, 1).float().numpy()
     return features
 
 
@@ -112,7 +112,7 @@ class Regression:
     at it: else the ends of runs, where they are near each other, would hardly count.
 
     Attributes:
-        features: `[R, D, S, M]` float32, divided by `size`.
+        features: `[R, D, M, S]` float32, divided by `size`.
         size: `[D]` root mean square of each feature.
         scatter: `[R, V, D, D]` sums of products of features, centred over runs.
         cross: `[R, V, D, 1]` sums of features times targets, less what the prior predicts.
@@ -129,8 +129,8 @@ class Regression:
 
     @classmethod
     def of(cls, features: np.ndarray, latent: np.ndarray) -> Regression:
-        """Without a prior; of features `[R, D, S, M]`, which are changed in place, and latents `[R, S, M]`."""
-        count, width, _, tests = features.shape
+        """Without a prior; of features `[R, D, M, S]`, which are changed in place, and latents `[R, M, S]`."""
+        count, width, tests, _ = features.shape
         squares, mean = np.zeros(width), np.zeros(features.shape[1:])
         for run in features:
             squares += np.square(run).sum((1, 2), dtype=np.float64)
@@ -141,17 +141,17 @@ class Regression:
             features[run] /= size[:, None, None]
         mean /= size[:, None, None]
         target = latent - latent.mean(0)
-        spread = np.sqrt(np.square(target).mean((0, 2)))
-        share = np.where(spread > 0, spread.mean() / np.where(spread > 0, spread, 1.0), 0.0)[:, None]
+        spread = np.sqrt(np.square(target).mean((0, 1)))
+        share = np.where(spread > 0, spread.mean() / np.where(spread > 0, spread, 1.0), 0.0)
         fold = np.arange(tests) % FOLDS
         scatter, cross = np.zeros((count, FOLDS, width, width)), np.zeros((count, FOLDS, width, 1))
         for run in range(count):
             centred = (features[run] - mean) * share
             for number in range(FOLDS):
-                part = centred[..., fold == number].reshape(width, -1)
+                part = centred[:, fold == number].reshape(width, -1)
                 scatter[run, number] = part @ part.T
-                cross[run, number, :, 0] = part @ (target[run] * share)[:, fold == number].reshape(-1)
-        moved = float(np.sqrt(np.square(latent - latent[:, :1]).mean()))
+                cross[run, number, :, 0] = part @ (target[run] * share)[fold == number].reshape(-1)
+        moved = float(np.sqrt(np.square(latent - latent[..., :1]).mean()))
         return cls(features, size, scatter, cross, np.zeros(width), moved)
 
     def towards(self, weights: np.ndarray) -> Regression:
@@ -198,16 +198,16 @@ class Regression:
         return self.scatter.sum(1), self.cross.sum(1)
 
     def effects(self, run: int, weights: np.ndarray, tests: np.ndarray | None = None) -> np.ndarray:
-        """Effects `[K, S, M]` in one run by coefficients `[K, D]`, not centred; of some test examples or all."""
+        """Effects `[K, M, S]` in one run by coefficients `[K, D]`, not centred; of some test examples or all."""
         features = self.features[run]
         # A choice of test examples is a copy, and these arrays are large.
-        if tests is not None and len(tests) < features.shape[-1]:
-            features = features[..., tests]
+        if tests is not None and len(tests) < features.shape[1]:
+            features = features[:, tests]
         flat = weights.astype(np.float32) @ features.reshape(len(features), -1)
         return flat.reshape(-1, *features.shape[1:]).astype(np.float64)
 
     def left_out_effects(self, ridges: Sequence[float]) -> np.ndarray:
-        """Effects `[K, R, S, M]` in each run by the fit without it, centred over the other runs, for K ridges.
+        """Effects `[K, R, M, S]` in each run by the fit without it, centred over the other runs, for K ridges.
 
         Of one run alone they are zero: it is the mean curve.
         """

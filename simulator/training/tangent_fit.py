@@ -195,12 +195,12 @@ def _tried(
 
 
 def _scores(regression: Regression, features: list[np.ndarray], retrainings: Sequence[Retrainings]) -> np.ndarray:
-    """The mean LDS with each ridge, over base runs, test examples and measured steps, of features `[n, D, S, M]`."""
+    """The mean LDS with each ridge, over base runs, test examples and measured steps, of features `[n, D, M, S]`."""
     every, folds = np.arange(len(regression.features)), np.arange(FOLDS)
     weights = np.stack([regression.weights(ridge, every, folds) for ridge in RIDGES]) / regression.size
     scores = np.zeros(len(RIDGES))
     for each, asked in zip(retrainings, features, strict=True):
-        effects = np.einsum("rdsm,kd->krsm", asked, weights, optimize=True)
+        effects = np.einsum("rdms,kd->krms", asked, weights, optimize=True)
         correlations = rank_correlations(effects.reshape(*effects.shape[:2], -1), each.values.reshape(len(asked), -1))
         scores += np.nan_to_num(correlations).mean(1) / len(retrainings)
     return scores
@@ -234,13 +234,13 @@ class ChosenFit:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of `TangentDynamics`, by name."""
-        count, _, tests = self.runs.values.shape
+        count, tests, _ = self.runs.values.shape
         without = self.regression.weights_without_runs((self.choice.ridge,))[:, 0]
         share, _ = self._shrinkage
         return self._fit(np.arange(count), np.arange(tests), share) | {"weights_without": self._unscaled(without)}
 
     def residuals(self) -> Residuals:
-        """Of runs left out, of seen and of unseen test examples, `[R, S, M]` each."""
+        """Of runs left out, of seen and of unseen test examples, `[R, M, S]` each."""
         runs, kernels = self.runs, self.kernels.float()
         seen = torch.arange(kernels.size(2))
         examples = kernel_examples(kernels, kernels, seen)
@@ -257,14 +257,14 @@ class ChosenFit:
         runs, regression = self.runs, self.regression
         weights = regression.weights(self.choice.ridge, which, np.unique(tests % FOLDS))
         effects = [regression.effects(run, weights[None], tests)[0] for run in which]
-        latent = runs.latent[which][..., tests]
+        latent = runs.latent[np.ix_(which, tests)]
         pairs = ((effect[None], each[None]) for effect, each in zip(effects, latent, strict=True))
         curves = mean_curve_arrays(pairs, np.mean(effects, axis=0), latent.mean(0), share, runs.step)
         tau = np.concatenate([[0.0], (runs.rates / runs.reference_rate).cumsum()])
         psi = (self.columns[tests] - self.reduction.mean) @ self.reduction.axes
         return {
             **curves,
-            **unseen_curves(curves["baseline"], latent[:, 0], psi),
+            **unseen_curves(curves["baseline"], latent[..., 0], psi),
             "weights": self._unscaled(weights),
             "kernels": self.kernels[..., tests].numpy(),
             "encoder_mean": self.reduction.mean,

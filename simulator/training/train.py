@@ -137,7 +137,7 @@ def _removed(part: Part, residuals: np.ndarray) -> float | None:
 
     Args:
         part: with its runs; those whose kernels the simulator has do not count.
-        residuals: `[R, S, M]` of seen test examples, of the training and validation runs left out.
+        residuals: `[R, M, S]` of seen test examples, of the training and validation runs left out.
     """
     runs = part.runs.split("train", "validation")
     references = {each["run"] for each in part.config.references}
@@ -149,7 +149,7 @@ def _removed(part: Part, residuals: np.ndarray) -> float | None:
     alone = growth_of(len(values)) * (values - values.mean(0))
     # Markov leaves out a test example together with a run, and has no residual of that pair.
     left_out_error, mean_curve = (
-        np.nanmean(np.square(each[judged, first:])) for each in (residuals.astype(np.float64), alone)
+        np.nanmean(np.square(each[judged, :, first:])) for each in (residuals.astype(np.float64), alone)
     )
     return float(1 - left_out_error / mean_curve) if mean_curve > 0 and np.isfinite(left_out_error) else None
 

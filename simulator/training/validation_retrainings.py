@@ -22,7 +22,7 @@ class Retrainings:
         base: name of the run.
         curricula: n times `[T][batch]` pool ids.
         step: `[S]`, after the first update.
-        values: `[n, S, M]`.
+        values: `[n, M, S]`.
     """
 
     base: str
@@ -61,7 +61,7 @@ def validation_retrainings(runs: Dynamics) -> list[Retrainings]:
             base,
             [every.curricula[index] for index in places],
             every.step[later],
-            every.values[places][:, later][..., tests].astype(np.float64),
+            every.values[places][:, tests][..., later].astype(np.float64),
         )
         for base, places in by_base.items()
         if len(places) >= FEWEST_RETRAININGS

@@ -282,7 +282,7 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
         higher_is_better=case.higher_is_better(),
         unit=unit_of(case.model.config),
         predicted=predicted.numpy(),
-        measured=fact.values[0, -1] if settings.prompt is None else None,
+        measured=fact.values[0, :, -1] if settings.prompt is None else None,
         removed=case.model.config.removed,
         few_runs=0 < case.model.config.fitted_runs < FEWEST_FITS,
     )

@@ -115,7 +115,9 @@ def retrain(
     # Seed by seed, so that what an interrupted command leaves is whole.
     order = sorted(wanted, key=lambda key: key[0])
     worked = train_all(contents, [wanted[key] for key in order], keep, devices, on_progress)
-    accuracy = {key: float(run.metrics["accuracy"][-1].mean()) for key, run in zip(order, worked.results, strict=True)}
+    accuracy = {
+        key: float(run.metrics["accuracy"][:, -1].mean()) for key, run in zip(order, worked.results, strict=True)
+    }
     return Retrained(
         shares=every,
         accuracy={name: np.array([[accuracy[key] for key in row] for row in rows]) for name, rows in places.items()},

@@ -75,11 +75,11 @@ def left_out_mean(runs: Dynamics, trajectories: np.ndarray) -> np.ndarray:
 
     Args:
         runs: whose test set is their pool.
-        trajectories: `[R, S, N]`: measured ones, or what a simulator makes of the runs' curricula.
+        trajectories: `[R, N, S]`: measured ones, or what a simulator makes of the runs' curricula.
     """
     shares = visit_shares(runs.curricula, [example.id for example in runs.pool]).numpy()
     without = shares.sum(1) == 0
-    mean = trajectories[:, 1:].mean(1)
+    mean = trajectories[..., 1:].mean(-1)
     # An example that is in every run has its mean over all of them.
     without[:, ~without.any(0)] = True
     return np.where(without, mean, 0.0).sum(0) / without.sum(0)

@@ -15,6 +15,7 @@ from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.reading import is_recorded
 from gptdynamics.errors import SettingsError
 from gptdynamics.recorder.retraining import Recipe, retrain
+from simulator.use_cases.trial import AXES
 from simulator.use_cases.trials import Worked
 
 # What answers a recorded config can give without being trained again.
@@ -45,7 +46,7 @@ def retrain_all(
     keep: Path,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Worked[np.ndarray]:
-    """The metric `[S, M]` of a training on each curriculum, at the steps and of the test examples of `fact`.
+    """The metric `[M, S]` of a training on each curriculum, at the steps and of the test examples of `fact`.
 
     Those that `keep` has are not made again: a recipe that was changed needs another folder.
 
@@ -54,7 +55,7 @@ def retrain_all(
     """
     entries, results, seconds, done = Entries(keep), [], 0.0, 0
     for batches in curricula:
-        key = [fact.config, fact.metric, fact.base_revision, fact.runs[0], batches]
+        key = [AXES, fact.config, fact.metric, fact.base_revision, fact.runs[0], batches]
         arrays = entries.load_arrays(key)
         if arrays is None:
             began = time.process_time()

@@ -199,11 +199,11 @@ def select(
     keep = settings.output / "trials"
     if recipe is not None:
         repeated = retrain_all(recipe, fact, [trial.curriculum for trial in trials], keep, on_progress)
-        final, seconds = np.stack([each[-1] for each in repeated.results]), repeated.each
+        final, seconds = np.stack([each[:, -1] for each in repeated.results]), repeated.each
     else:
         assert contents is not None
         worked = train_all(contents, trials, keep, settings.devices, on_progress)
-        final, seconds = np.stack([each.metrics[fact.metric][-1] for each in worked.results]), worked.each
+        final, seconds = np.stack([each.metrics[fact.metric][:, -1] for each in worked.results]), worked.each
     rows = {name: [index for index, (each, _) in enumerate(chosen) if each == name] for name in places}
     return Selection(
         settings=replace(settings, count=count),

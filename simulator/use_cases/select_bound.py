@@ -49,7 +49,7 @@ class MixtureBound:
         outcomes = []
         for part in _shares(weights).split(CHUNK):
             visits = part.unsqueeze(1).expand(-1, len(self.rates), -1)
-            final = self.situation.trajectories(visits, torch.tensor([self.rates]))[:, -1]
+            final = self.situation.trajectories(visits, torch.tensor([self.rates]))[..., -1]
             outcomes.append(final[:, list(self.target)].mean(1))
         return torch.cat(outcomes)
 
@@ -119,4 +119,4 @@ def mixture_bound(case: Case, fact: Dynamics, target: Sequence[int]) -> MixtureB
 def _missed(model: GPTfluenceSimulator, run: Dynamics, target: Sequence[int]) -> float:
     """Truth minus prediction after the last update, mean over the target."""
     predicted = model.what_if(run).simulate()[:, -1].numpy()
-    return float((run.values[0, -1] - predicted)[list(target)].mean())
+    return float((run.values[0, :, -1] - predicted)[list(target)].mean())

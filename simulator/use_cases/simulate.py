@@ -99,7 +99,7 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
             initial: Any = given.get("initial")
             pool, test = (None, None) if fact is None else (fact.pool, fact.test)
             if initial is None and fact is not None:
-                initial = fact.values[0, : model.history]
+                initial = fact.values[0, :, : model.history]
             run = model.what_if(given["curriculum"], pool, test, initial, given.get("learning_rate"))
         simulation = run.simulate(settings.interval)
     except ValueError as error:
@@ -114,6 +114,6 @@ def simulate(settings: SimulateSettings) -> SimulatedRun:
         low=simulation.low if band else None,
         high=simulation.high if band else None,
         beyond=run.beyond,
-        measured=None if recorded is None else recorded.values[0].T,
+        measured=None if recorded is None else recorded.values[0],
         measured_step=() if recorded is None else tuple(recorded.step.tolist()),
     )

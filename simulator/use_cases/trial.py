@@ -17,6 +17,8 @@ from gptdynamics.runs import Bench, BenchContents, Run
 # What is timed: so many updates, and one measurement of about so many test examples.
 UPDATES = 10
 MEASURED = 100
+# Of the arrays that are kept, as a part of their keys: what has others is not taken.
+AXES = "test examples, steps"
 _STEPS = {"step": np.int64, "generation_step": np.int64, "learning_rate": np.float64}
 
 
@@ -73,7 +75,7 @@ class KeptRuns:
         self._entries.save_arrays(self._key(trial), arrays)
 
     def _key(self, trial: Trial) -> Any:
-        return [self._contents, asdict(trial)]
+        return [AXES, self._contents, asdict(trial)]
 
 
 @dataclass(frozen=True)

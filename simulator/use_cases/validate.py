@@ -172,7 +172,7 @@ def validate(
     if drawn.recorded is not None:
         # What is compared must be measured at the same steps.
         step, ours, theirs = np.intersect1d(step, drawn.recorded.step, return_indices=True)
-        recorded_values = _tests_first(drawn.recorded.values[:, theirs], drawn.test_indices)
+        recorded_values = drawn.recorded.values[:, drawn.test_indices][..., theirs]
         truth = np.concatenate([recorded_values, truth[..., ours]])
     bands: dict[float, tuple[np.ndarray, np.ndarray]] = {}
     for level in LEVELS:
@@ -180,7 +180,7 @@ def validate(
         if band is not None:
             bands[level] = (_at(band[0], step, drawn.test_indices), _at(band[1], step, drawn.test_indices))
     seen = case.runs.split("train", "validation")
-    curves = MeanCurve(seen).curve.T[drawn.test_indices]
+    curves = MeanCurve(seen).curve[drawn.test_indices]
     mean = np.stack([np.interp(step, fact.step, curve) for curve in curves])
     predicted = {case.method: _at(values, step, drawn.test_indices)}
     predicted["mean_curve"] = np.repeat(mean[None], len(truth), 0)
@@ -215,23 +215,18 @@ def _train(
     if recipe is not None:
         places = evenly_spaced(len(fact.step), min(settings.measured, len(fact.step)))
         repeated = retrain_all(recipe, fact, [_plain(each) for each in alternatives], keep, on_progress)
-        values = _tests_first(np.stack(repeated.results)[:, places], drawn.test_indices)
+        values = np.stack(repeated.results)[:, drawn.test_indices][..., places]
         return values, fact.step[places], repeated.each
     assert drawn.contents is not None
     trials = [Trial(_plain(each), fact.runs[0]) for each in alternatives]
     worked = train_all(drawn.contents, trials, keep, settings.devices, on_progress)
     trained = worked.results
     step = np.array(trained[0].generation_step if fact.definition.needs_text else trained[0].step)
-    return np.stack([run.metrics[fact.metric].T for run in trained]), step, worked.each
+    return np.stack([run.metrics[fact.metric] for run in trained]), step, worked.each
 
 
 def _plain(run: WhatIf) -> list[list[int]]:
     return [list(batch) for batch in run.curriculum]
-
-
-def _tests_first(values: np.ndarray, test_indices: list[int]) -> np.ndarray:
-    """`[R, S, M]` of some test examples: `[R, m, S]`."""
-    return values[:, :, test_indices].swapaxes(1, 2)
 
 
 def _at(values: torch.Tensor, step: np.ndarray, test_indices: list[int]) -> np.ndarray:
@@ -243,8 +238,7 @@ def _band(case: Case, run: WhatIf, values: torch.Tensor, level: float) -> tuple[
     """Ends of the band, `[R, M, T + 1]` each; None if the simulator has none of this level."""
     if case.model.config.calibration_runs / (case.model.config.calibration_runs + 1) < level:
         return None
-    low, high = case.model.band(values.transpose(1, 2), run.situation.examples.seen, level)
-    return low.transpose(1, 2), high.transpose(1, 2)
+    return case.model.band(values, run.situation.examples.seen, level)
 
 
 def tracin(fact: Dynamics, test_indices: list[int], alternatives: list[WhatIf], step: np.ndarray) -> np.ndarray | None:
@@ -267,9 +261,8 @@ def tracin(fact: Dynamics, test_indices: list[int], alternatives: list[WhatIf], 
     shares = visit_shares(curricula, products.pool_ids, weights).numpy()
     rates = np.array([each.learning_rate for each in alternatives])
     changes = product_changes(values, products.step, shares, rates)
-    first = fact.values[0, 0, test_indices]
-    values = first + np.pad(changes.cumsum(1), ((0, 0), (1, 0), (0, 0)))[:, step]
-    return values.swapaxes(1, 2).astype(np.float32)
+    sums = np.pad(changes.cumsum(-1), ((0, 0), (0, 0), (1, 0)))[..., step]
+    return (fact.values[0, test_indices, :1] + sums).astype(np.float32)
 
 
 def covered(validation: Validation, level: float, kinds: tuple[str, ...]) -> tuple[float, float | None]:

@@ -116,10 +116,8 @@ def _scores(validation: Validation, outcome: str, result: Result) -> list[list[s
 
 def _errors(validation: Validation, about: str, result: Result) -> Table:
     cells = []
-    # What is scored beside runs has their order: runs, steps, test examples.
-    predictions = {name: each.swapaxes(1, 2) for name, each in validation.predicted.items()}
-    for name, predicted in predictions.items():
-        figures = score_prediction(predicted, validation.truth.swapaxes(1, 2), predictions["mean_curve"], 1)
+    for name, predicted in validation.predicted.items():
+        figures = score_prediction(predicted, validation.truth, validation.predicted["mean_curve"], 1)
         result.rows.append({"method": name, "outcome": "error", **vars(figures)})
         cells.append([name, number_text(figures.mse), number_text(figures.mae), number_text(figures.skill)])
     return Table(f"{about}: errors over all measured steps", ["method", "MSE", "MAE", "skill"], cells)

@@ -103,7 +103,7 @@ def test_runs_are_collected_once(collect_rte, tmp_path: Path) -> None:  # type: 
     status, output, _ = collect_rte()
     assert status == 0
     assert "2 runs made, 0 existed, 0 failed" in output
-    assert read_dynamics(tmp_path / "out", "rte_tiny", "accuracy").values.shape == (2, 3, 4)
+    assert read_dynamics(tmp_path / "out", "rte_tiny", "accuracy").values.shape == (2, 4, 3)
     status, output, _ = collect_rte("--dry-run")
     assert "0 to make" in output
     status, output, _ = collect_rte()

@@ -108,8 +108,8 @@ def test_they_are_read_only_when_asked_for(repeated: Path) -> None:
     assert every.split("counterfactual").runs == ["c0004-0000", "c0004-0001"]
     assert len(every.split("train", "validation", "test").runs) == 6
     at = every.runs.index("0004")
-    np.testing.assert_array_equal(every.values[at, 0], every.values[-1, 0])
-    assert (every.values[at, 1:] != every.values[-1, 1:]).any()
+    np.testing.assert_array_equal(every.values[at, :, 0], every.values[-1, :, 0])
+    assert (every.values[at, :, 1:] != every.values[-1, :, 1:]).any()
 
 
 def test_rows_of_earlier_releases_get_the_columns_with_the_first_counterfactual_run(
@@ -187,6 +187,6 @@ def test_counterfactual_runs_can_be_measured_less_often(tmp_path: Path, make_set
     assert read_dynamics(tmp_path, config).step.tolist() == steps
     every, dense = read_dynamics(tmp_path, config, counterfactual=True), read_dynamics(tmp_path, config)
     assert every.step.tolist() == [0, 3, 6]
-    assert (every.split("train", "validation", "test").values == dense.values[:, [0, 3, 6]]).all()
+    assert (every.split("train", "validation", "test").values == dense.values[..., [0, 3, 6]]).all()
     row = read_run_row(DatasetFolder(tmp_path).run_row_path(config, "c0004-0000"), config, "c0004-0000")
     assert (row["eval_every"], settings.for_run("0004").eval_every) == (3, 1)

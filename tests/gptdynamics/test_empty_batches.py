@@ -38,8 +38,8 @@ def test_a_run_is_measured_after_empty_batches_too(
     settings = make_settings("rte_tiny", gradients="all", gradient_width=16)
     run = Bench.load(settings, rows_folder).run("0000", curriculum=[[0, 1], [], [2, 3]])
     assert run.step == [0, 1, 2, 3] and len(run.learning_rate) == 3
-    np.testing.assert_array_equal(run.metrics["loss"][1], run.metrics["loss"][2])
-    assert (run.metrics["loss"][2] != run.metrics["loss"][3]).any()
+    np.testing.assert_array_equal(run.metrics["loss"][:, 1], run.metrics["loss"][:, 2])
+    assert (run.metrics["loss"][:, 2] != run.metrics["loss"][:, 3]).any()
     for values in run.gradients.values():
-        assert values.shape == (3, run.metrics["loss"].shape[1])
-        assert values[0].any() and not values[1].any() and values[2].any()
+        assert values.shape == (len(run.metrics["loss"]), 3)
+        assert values[:, 0].any() and not values[:, 1].any() and values[:, 2].any()

@@ -37,7 +37,7 @@ def inner(left: list[torch.Tensor], right: list[torch.Tensor]) -> float:
 
 @dataclass
 class SlowRecord:
-    """What a run should record: `[T, M]` along the batch's gradient and along the update, `[T + 1, N, M]` products."""
+    """What a run should record: `[M, T]` along the batch's gradient and along the update, `[T + 1, N, M]` products."""
 
     grad_dot: np.ndarray
     update_dot: np.ndarray
@@ -80,7 +80,7 @@ def slow_record(bench: Bench, run: str, curriculum: list[list[int]]) -> SlowReco
         grad_dot.append([inner(gradient, other) for other in of_test])
         update_dot.append([inner(change, other) for other in of_test])
         products.append(products_now())
-    return SlowRecord(np.array(grad_dot), np.array(update_dot), np.array(products))
+    return SlowRecord(np.stack(grad_dot, axis=-1), np.stack(update_dot, axis=-1), np.array(products))
 
 
 def assert_near(fast: np.ndarray, slow: np.ndarray) -> None:
@@ -193,7 +193,7 @@ def test_stored_products_name_their_step_and_pool_example(
     assert rows[17]["products"] == run.products[1][5].tolist()
     stored = read_parquet(folder.run_path("rte_tiny", "0004"))
     for name in ("grad_dot", "update_dot"):
-        assert np.array(stored[name].to_pylist()).T.tolist() == run.gradients[name].tolist()
+        assert stored[name].to_pylist() == run.gradients[name].tolist()
     assert not folder.products_path("rte_tiny", "0000").exists()
     assert not folder.products_path("rte_tiny", "u0000").exists()
 

@@ -125,14 +125,14 @@ def test_recording_gradients_changes_no_metric_and_small_steps_are_predicted(
     np.testing.assert_array_equal(plain.metrics["loss"], recorded.metrics["loss"])
     assert plain.gradients == {} and plain.products == {}
     shapes = {name: values.shape for name, values in recorded.gradients.items()}
-    assert shapes == {"grad_dot": (4, 5), "update_dot": (4, 5)}
+    assert shapes == {"grad_dot": (5, 4), "update_dot": (5, 4)}
     assert list(recorded.products) == product_steps(4) == [0, 1, 2, 3, 4]
     assert {values.shape for values in recorded.products.values()} == {(12, 5)}
     if not changes:
         at_start = recorded.products[0][recorded.curriculum[0]].mean(0)
         scale = np.abs(at_start).max()
-        np.testing.assert_allclose(recorded.gradients["grad_dot"][0], at_start, rtol=0, atol=1e-4 * scale)
-        moved = np.diff(recorded.metrics["loss"].astype(np.float64), axis=0)
+        np.testing.assert_allclose(recorded.gradients["grad_dot"][:, 0], at_start, rtol=0, atol=1e-4 * scale)
+        moved = np.diff(recorded.metrics["loss"].astype(np.float64))
         np.testing.assert_allclose(recorded.gradients["update_dot"], moved, rtol=0, atol=0.05 * np.abs(moved).max())
 
 

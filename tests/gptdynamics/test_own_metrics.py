@@ -62,7 +62,7 @@ def test_an_own_metric_is_measured_of_the_text_that_bleu_is_of(
 def test_a_folder_says_what_its_metrics_are_without_the_task_file(collected: Path) -> None:
     assert metrics_of(collected, "notes_tiny") == ["loss", "bleu", "words_missing", "exact_match", "text_length"]
     runs = read_dynamics(collected, "notes_tiny", "words_missing")
-    assert runs.values.shape == (RUNS, 5, 6)
+    assert runs.values.shape == (RUNS, 6, 5)
     assert runs.step.tolist() == [0, 2, 4, 6, 8]
     assert runs.definition == Metric("words_missing", None, "words missing", "", 0, 1, higher_is_better=False)
     assert read_dynamics(collected, "notes_tiny", "loss").definition == LOSS
@@ -224,8 +224,8 @@ def test_an_export_has_them(collected: Path, tmp_path: Path) -> None:
         for line in file.read_text("utf-8").splitlines()
     ]
     # The layout has no step 0.
-    values = read_dynamics(collected, "notes_tiny", "words_missing").values[:, 1:]
-    assert sorted(written) == sorted(values.swapaxes(1, 2).reshape(-1, 4).tolist())
+    values = read_dynamics(collected, "notes_tiny", "words_missing").values[..., 1:]
+    assert sorted(written) == sorted(values.reshape(-1, 4).tolist())
 
 
 def test_a_task_with_labels_generates_no_text(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_a_recorder_measures_them_too(tmp_path: Path, tiny_model_folder: Path) -
                     loop.update(ids)
     assert verify(tmp_path / "d").faults == []
     runs = read_dynamics(tmp_path / "d", "notes_tiny", "words_missing")
-    assert (runs.values.shape, runs.definition.higher_is_better) == ((2, 3, 4), False)
+    assert (runs.values.shape, runs.definition.higher_is_better) == ((2, 4, 3), False)
     folder = DatasetFolder(tmp_path / "d")
     recording = folder.recording("notes_tiny")
     assert recording is not None

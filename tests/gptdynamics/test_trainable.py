@@ -107,7 +107,7 @@ def test_runs_of_other_families_train_their_adapters(
     bench.base = replace(tiny_base, model=model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     run = bench.run("0000")
-    assert np.abs(run.metrics["loss"][-1] - run.metrics["loss"][0]).max() > 1e-3
+    assert np.abs(run.metrics["loss"][:, -1] - run.metrics["loss"][:, 0]).max() > 1e-3
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -127,9 +127,9 @@ def test_a_run_with_adapters_moves_the_losses_and_leaves_the_base_model_alone(
     bench = Bench.load(make_settings(config, **LORA, learning_rate=0.05), rows_folder)
     before = {name: value.clone() for name, value in bench.base.model.state_dict().items()}
     run = bench.run("0000")
-    moved = np.abs(np.diff(run.metrics["loss"], axis=0)).max(1)
+    moved = np.abs(np.diff(run.metrics["loss"])).max(0)
     assert (moved > 1e-3).all()
-    np.testing.assert_array_equal(run.metrics["loss"][0], bench.test_set.measure(bench.base.model)["loss"])
+    np.testing.assert_array_equal(run.metrics["loss"][:, 0], bench.test_set.measure(bench.base.model)["loss"])
     after = bench.base.model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
@@ -142,15 +142,15 @@ def test_the_same_run_with_adapters_gives_identical_arrays(make_settings: Make, 
     first, again = bench.run("0000"), Bench.load(settings, rows_folder).run("0000")
     for name, values in first.metrics.items():
         np.testing.assert_array_equal(values, again.metrics[name])
-    assert (first.metrics["loss"][1:] != other.metrics["loss"][1:]).any()
+    assert (first.metrics["loss"][:, 1:] != other.metrics["loss"][:, 1:]).any()
 
 
 def test_rank_alpha_and_dropout_each_change_a_run(make_settings: Make, rows_folder: Path) -> None:
     bench = Bench.load(make_settings(**LORA, learning_rate=0.05), rows_folder)
-    last = {"as asked": bench.run("0000").metrics["loss"][-1]}
+    last = {"as asked": bench.run("0000").metrics["loss"][:, -1]}
     for change in ({"lora_rank": 2}, {"lora_alpha": 1}, {"lora_dropout": 0.0}):
         bench.settings = make_settings(**(LORA | change), learning_rate=0.05)
-        last[str(change)] = bench.run("0000").metrics["loss"][-1]
+        last[str(change)] = bench.run("0000").metrics["loss"][:, -1]
     assert len({values.tobytes() for values in last.values()}) == 4
 
 

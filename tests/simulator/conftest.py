@@ -52,7 +52,7 @@ def make_curricula() -> Callable[..., list[Curriculum]]:
 
 @pytest.fixture(scope="session")
 def make_dynamics() -> Callable[..., Dynamics]:
-    """`Dynamics` from curricula and values `[R, S, M]`; pool and test are mini_sentiment rows."""
+    """`Dynamics` from curricula and values `[R, M, S]`; pool and test are mini_sentiment rows."""
 
     def make(
         curricula: list[Curriculum],
@@ -74,7 +74,7 @@ def make_dynamics() -> Callable[..., Dynamics]:
             step=np.arange(steps + 1) if step is None else np.array(step),
             values=values.astype(np.float32),
             pool=sentiment("pool", pool),
-            test=sentiment("test", values.shape[2]),
+            test=sentiment("test", values.shape[1]),
             base_model="nano",
             base_revision="0123456789ab",
             batch_size=len(curricula[0][0]),
@@ -194,12 +194,12 @@ def write_runs(
         for done, (batch, rate) in enumerate(zip(curriculum, rates, strict=True), start=1):
             state = 0.9 * state + rate / 1e-3 * float(np.mean([sign[at] for at in batch]))
             loss.append(start * 0.95**done - 0.1 * side * state)
-        values = np.array(loss, dtype=np.float32)
+        values = np.stack(loss, axis=-1).astype(np.float32)
         metrics = {"loss": values}
         generation_step: list[int] = []
         if task.generates:
             generation_step = sorted({*range(0, STEPS + 1, generate_every), STEPS})
-            metrics |= {"bleu": 20 - 10 * values[generation_step], "rougeL": 1 - values[generation_step] / 2}
+            metrics |= {"bleu": 20 - 10 * values[:, generation_step], "rougeL": 1 - values[:, generation_step] / 2}
         else:
             metrics["accuracy"] = (values < 0.9).astype(np.float32)
         products, kernel = {}, None

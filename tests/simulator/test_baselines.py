@@ -37,12 +37,12 @@ MakeCurricula = Callable[..., list[Curriculum]]
 
 
 def free_running(multiply: np.ndarray, add: np.ndarray, curricula: list[Curriculum], first: np.ndarray) -> np.ndarray:
-    """Eq. 3 as a loop: phi_t = mean of the batch's multiply * phi_{t-1} + mean of its add; `[R, T + 1, M]`."""
-    values = np.zeros((len(curricula), len(curricula[0]) + 1, len(first)))
-    values[:, 0] = first
+    """Eq. 3 as a loop: phi_t = mean of the batch's multiply * phi_{t-1} + mean of its add; `[R, M, T + 1]`."""
+    values = np.zeros((len(curricula), len(first), len(curricula[0]) + 1))
+    values[..., 0] = first
     for run, curriculum in enumerate(curricula):
         for t, batch in enumerate(curriculum, start=1):
-            values[run, t] = multiply[batch].mean(0) * values[run, t - 1] + add[batch].mean(0)
+            values[run, :, t] = multiply[batch].mean(0) * values[run, :, t - 1] + add[batch].mean(0)
     return values
 
 
@@ -64,7 +64,7 @@ def test_persistence_repeats_the_first_value(runs: Dynamics) -> None:
     found = Persistence().predict(runs)
     for run in range(len(runs.runs)):
         for step in range(STEPS + 1):
-            assert found[run, step].tolist() == runs.values[run, 0].tolist()
+            assert found[run, :, step].tolist() == runs.values[run, :, 0].tolist()
 
 
 def test_the_mean_curve_is_that_of_the_runs_it_was_given(runs: Dynamics) -> None:
@@ -80,9 +80,9 @@ def test_the_shifted_mean_curve_passes_through_the_last_given_value(runs: Dynami
     for run in range(2):
         for step in range(STEPS + 1):
             for test in range(TESTS):
-                moved = plain[run, step, test] + held_out.values[run, 2, test] - plain[run, 2, test]
-                wanted = held_out.values[run, step, test] if step < 3 else moved
-                assert found[run, step, test] == pytest.approx(wanted, rel=1e-5)
+                moved = plain[run, test, step] + held_out.values[run, test, 2] - plain[run, test, 2]
+                wanted = held_out.values[run, test, step] if step < 3 else moved
+                assert found[run, test, step] == pytest.approx(wanted, rel=1e-5)
 
 
 WITHOUT_GRADIENTS = [name for name in BASELINES if "tracin" not in name and "dot" not in name]
@@ -124,12 +124,12 @@ def slow_rows(runs: Dynamics, test: int, penalties: tuple[float, float]) -> tupl
             share = np.zeros(POOL)
             for i in batch:
                 share[i] += 1 / len(batch)
-            before = float(runs.values[run, t - 1, test])
+            before = float(runs.values[run, test, t - 1])
             rows.append(np.concatenate([share * before, share]))
-            wanted.append(float(runs.values[run, t, test]) - before)
+            wanted.append(float(runs.values[run, test, t]) - before)
     x, y = np.array(rows), np.array(wanted)
     unit = np.square(x[:, POOL:]).sum(0).mean()
-    scale = np.square(runs.values[:, :-1, test].astype(float)).mean()
+    scale = np.square(runs.values[:, test, :-1].astype(float)).mean()
     return x, y, np.repeat([penalties[0] * unit * scale, penalties[1] * unit], POOL)
 
 
@@ -171,7 +171,7 @@ def test_penalties_are_chosen_on_some_of_many_test_examples(runs: Dynamics, monk
     found = Simfluence("linear", training, validation)
 
     def ends(of: Dynamics) -> Dynamics:
-        return replace(of, test=[of.test[0], of.test[-1]], values=of.values[:, :, [0, -1]])
+        return replace(of, test=[of.test[0], of.test[-1]], values=of.values[:, [0, -1]])
 
     assert found.fit.choice == Simfluence("linear", ends(training), ends(validation)).fit.choice
     assert found.fit.factors.shape == (2, POOL, TESTS)
@@ -205,7 +205,7 @@ def test_the_papers_training_is_adamw_on_one_step_errors(runs: Dynamics) -> None
         loss = torch.zeros(TESTS)
         for run, curriculum in enumerate(training.curricula):
             for t, batch in enumerate(curriculum, start=1):
-                before, after = (torch.from_numpy(training.values[run, at]) for at in (t - 1, t))
+                before, after = (torch.from_numpy(training.values[run, :, at]) for at in (t - 1, t))
                 predicted = sum(weights[0][i] for i in batch) * before + sum(weights[1][i] for i in batch)
                 loss = loss + (predicted - after) ** 2 / 48
         optimizer.zero_grad()
@@ -213,8 +213,8 @@ def test_the_papers_training_is_adamw_on_one_step_errors(runs: Dynamics) -> None
         optimizer.param_groups[0]["lr"] = how.learning_rate * (epoch + 1) / 3
         optimizer.step()
         multiply, add = (each.detach().numpy() * BATCH for each in weights)
-        predicted = free_running(multiply, add, validation.curricula, validation.values[0, 0])
-        error = float(np.square(predicted - validation.values)[:, 1:].mean())
+        predicted = free_running(multiply, add, validation.curricula, validation.values[0, :, 0])
+        error = float(np.square(predicted - validation.values)[..., 1:].mean())
         assert found.errors[epoch] == pytest.approx(error, rel=1e-3)
         if error < best:
             best, wanted = error, predicted
@@ -239,7 +239,7 @@ def test_simfluence_predicts_by_its_recurrence(runs: Dynamics) -> None:
     found = Simfluence("linear", runs.take(list(range(16))), runs.take([16, 17, 18]))
     held_out = runs.take([20, 21])
     change, add = found.fit.factors.double().numpy()
-    wanted = free_running(1 + change, add, held_out.curricula, held_out.values[0, 0])
+    wanted = free_running(1 + change, add, held_out.curricula, held_out.values[0, :, 0])
     np.testing.assert_allclose(found.predict(held_out), wanted, rtol=1e-4)
 
 
@@ -250,8 +250,8 @@ def test_simfluence_chooses_the_penalties_with_the_least_error_on_validation_run
     for first in table_fit.RIDGES:
         for second in table_fit.RIDGES:
             change, add = np.stack([slow_ridge(training, t, (first, second)) for t in range(TESTS)], -1)
-            predicted = free_running(1 + change, add, validation.curricula, validation.values[0, 0])
-            errors[first, second] = np.square(predicted - validation.values)[:, 1:].mean()
+            predicted = free_running(1 + change, add, validation.curricula, validation.values[0, :, 0])
+            errors[first, second] = np.square(predicted - validation.values)[..., 1:].mean()
     assert errors[found.fit.choice.alpha, found.fit.choice.beta] == pytest.approx(min(errors.values()), rel=1e-3)
 
 
@@ -282,7 +282,7 @@ def test_markov_of_order_one_with_index_vectors_is_simfluence(runs: Dynamics) ->
         dynamics.test_side.copy_(torch.eye(POOL, TESTS).expand(2, -1, -1))
     held_out = runs.take([20, 21])
     visits = visit_shares(held_out.curricula, range(POOL))
-    first = torch.from_numpy(held_out.values[:, :1])
+    first = torch.from_numpy(held_out.values[..., :1])
     found = dynamics(visits, torch.eye(POOL), torch.eye(TESTS, POOL), first).detach().numpy()
     np.testing.assert_allclose(found, simfluence_linear.predict(held_out), rtol=1e-5)
 
@@ -291,7 +291,7 @@ def test_simfluence_handles_runs_measured_now_and_then(
     make_dynamics: MakeDynamics, make_curricula: MakeCurricula
 ) -> None:
     curricula = make_curricula(3, 6, STEPS, POOL, BATCH)
-    values = np.random.default_rng(3).uniform(1, 2, size=(6, 3, TESTS))
+    values = np.random.default_rng(3).uniform(1, 2, size=(6, TESTS, 3))
     sparse = make_dynamics(curricula, values, POOL, step=[0, 4, 8])
     found = Simfluence("linear", sparse, sparse).predict(sparse)
     assert found.shape == values.shape

@@ -85,7 +85,7 @@ def test_kernels_of_the_repeated_run_add_up(retrainings: RetrainedTestRuns, summ
     found, runs = by_kernels(retrainings, summed), retrainings.runs
     for place, (base, curriculum) in enumerate(zip(retrainings.repeated, runs.curricula, strict=True)):
         products = read_products(runs.source, runs.config, base)
-        value = runs.values[place, 0].astype(float)
+        value = runs.values[place, :, 0].astype(float)
         line = [value]
         for done, batch in enumerate(curriculum):
             last = max(at for at, taken in enumerate(products.step) if taken <= done)
@@ -93,13 +93,13 @@ def test_kernels_of_the_repeated_run_add_up(retrainings: RetrainedTestRuns, summ
             rows = [products.pool_ids.index(key) for key in batch]
             value = value - runs.learning_rate[place, done] * kernel[rows].mean(0) if batch else value
             line.append(value)
-        np.testing.assert_allclose(found[place], np.array(line)[MEASURED], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[place], np.stack(line, axis=-1)[:, MEASURED], rtol=1e-4, atol=1e-5)
 
 
 def test_exact_effects_rank_real_retrainings(retrainings: RetrainedTestRuns) -> None:
     predicted, truth = by_exact_first_order(retrainings), retrainings.runs.values
-    np.testing.assert_allclose(predicted[:, 0], truth[:, 0], rtol=1e-4)
-    score = lds(predicted[:, -1], truth[:, -1], retrainings.repeated)
+    np.testing.assert_allclose(predicted[..., 0], truth[..., 0], rtol=1e-4)
+    score = lds(predicted[..., -1], truth[..., -1], retrainings.repeated)
     assert score.value is not None and score.value > 0.7
 
 
@@ -139,10 +139,10 @@ def test_every_method_that_can_answer_is_scored(repeated: str, retrainings: Retr
     predicted = by_kernels(retrainings, summed=False)
     for run, places in (("0004", slice(6)), ("0010", slice(6, 11))):
         for at in (1, 2):
-            score = lds(predicted[places, at], retrainings.runs.values[places, at])
+            score = lds(predicted[places, :, at], retrainings.runs.values[places, :, at])
             assert vars(score).items() <= rows[run, "kernel_tracin", MEASURED[at], None].items()
     other = by_target(retrainings)
-    ahead = lds_difference(other[:, -1], predicted[:, -1], retrainings.runs.values[:, -1], retrainings.repeated)
+    ahead = lds_difference(other[..., -1], predicted[..., -1], retrainings.runs.values[..., -1], retrainings.repeated)
     assert vars(ahead).items() <= rows["all", "tangent_targets", UPDATES, "kernel_tracin"].items()
     assert [panel.title for panel in figure.panels] == [f"{CONFIG}, run 0004", f"{CONFIG}, run 0010"]
     assert {series.method for series in figure.panels[0].series} == by_method.keys()
@@ -214,7 +214,9 @@ def test_a_report_says_how_its_methods_rank_retrainings(
     page = (tmp_path / "report.html").read_text()
     section = page[page.index("Runs made again with rows left out") :]
     score = lds(
-        Simulated(trained.model).predict(retrainings.runs)[:, -1], retrainings.runs.values[:, -1], retrainings.repeated
+        Simulated(trained.model).predict(retrainings.runs)[..., -1],
+        retrainings.runs.values[..., -1],
+        retrainings.repeated,
     )
     assert interval_text(score.value, score.low, score.high) in section and "all (11)" in section
 
@@ -238,8 +240,8 @@ def test_validation_takes_the_retrainings_of_the_dataset_and_trains_the_other_ch
     validation = validate(settings)
     assert validation.kinds.count("leave_out") == validation.recorded == 6 and len(validation.kinds) == 15
     own, tests = retrainings.runs.take(retrainings.places("0004").tolist()), [0, 2, 5]
-    np.testing.assert_array_equal(validation.truth[:6], own.values[..., tests].swapaxes(1, 2))
-    simulated = Simulated(load_simulator(settings.model)).predict(own)[..., tests].swapaxes(1, 2)
+    np.testing.assert_array_equal(validation.truth[:6], own.values[:, tests])
+    simulated = Simulated(load_simulator(settings.model)).predict(own)[:, tests]
     np.testing.assert_allclose(validation.predicted["tangent"][:6], simulated, rtol=1e-5)
     result = validation.result()
     [table] = [table for table in result.tables if "by number of updates" in table.title]

@@ -63,7 +63,7 @@ def test_weights_of_zero_make_an_empty_batch(model: GPTfluenceSimulator) -> None
 def test_several_runs_at_once_are_each_alone(model: GPTfluenceSimulator) -> None:
     curricula = [CURRICULUM, [[], *CURRICULUM[1:]], [*CURRICULUM[:3], [], [], CURRICULUM[5]]]
     visits = visit_shares(curricula, range(POOL)).to(model.pool_vectors)
-    initial = torch.tensor([[INITIAL]])
+    initial = torch.tensor([INITIAL]).unsqueeze(-1)
     together = model.trajectories(visits, initial=initial)
     for at in range(len(curricula)):
         torch.testing.assert_close(together[at], model.trajectories(visits[at : at + 1], initial=initial)[0])
@@ -106,13 +106,13 @@ def test_a_measured_interval_without_examples_keeps_its_value(make_config: MakeC
 def test_markov_is_trained_on_what_it_simulates(make_config: MakeConfig, make_model: MakeModel) -> None:
     model = make_model(make_config("markov"))
     curricula = [[[0, 1], [], [2], [3, 4], [], [5]], CURRICULUM]
-    values = torch.rand(2, STEPS + 1, TESTS)
+    values = torch.rand(2, TESTS, STEPS + 1)
     members = Members.between(curricula, list(range(POOL)), range(STEPS + 1))
     data = MarkovData(members, values, model.pool_vectors, model.test_vectors, 2)
     visits = visit_shares(curricula, range(POOL)).to(model.pool_vectors)
     with torch.no_grad():
-        wanted = model.trajectories(visits, initial=values[:, :1])
+        wanted = model.trajectories(visits, initial=values[..., :1])
         torch.testing.assert_close(rollout(model.dynamics, data, torch.arange(2)), wanted)
-        kept = (values[0, 1] - values[0, 2]).square()
+        kept = (values[0, :, 1] - values[0, :, 2]).square()
         torch.testing.assert_close(row_errors(model.dynamics, data, torch.tensor([1])), kept.sum())
         torch.testing.assert_close(triple_errors(model.dynamics, data, torch.tensor([TESTS + 3])), kept[3])

@@ -112,29 +112,29 @@ def test_averages_are_of_ratios_and_missing_figures_have_none() -> None:
 def test_runs_measured_now_and_then(
     make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
 ) -> None:
-    values = np.random.default_rng(0).uniform(size=(3, 9, 2))
+    values = np.random.default_rng(0).uniform(size=(3, 2, 9))
     runs = make_dynamics(make_curricula(0, 3, 8, 6), values, 6)
     filled, few = held(runs, 3), thinned(runs, 3)
     assert few.step.tolist() == [0, 3, 6, 8]
     for step in range(9):
         nearest = min(at for at in (0, 3, 6, 8) if at >= step)
-        np.testing.assert_array_equal(filled.values[:, step], runs.values[:, nearest])
-    np.testing.assert_array_equal(few.values, runs.values[:, [0, 3, 6, 8]])
+        np.testing.assert_array_equal(filled.values[..., step], runs.values[..., nearest])
+    np.testing.assert_array_equal(few.values, runs.values[..., [0, 3, 6, 8]])
     np.testing.assert_array_equal(held(runs, 1).values, runs.values)
 
 
 def test_the_reference_for_unseen_test_examples_is_their_start_plus_the_mean_change(
     make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
 ) -> None:
-    values = np.random.default_rng(0).uniform(size=(4, 5, 6))
+    values = np.random.default_rng(0).uniform(size=(4, 6, 5))
     training = make_dynamics(make_curricula(0, 4, 4, 6), values, 6)
-    chosen = replace(training.take([1]), test=training.test[1:3], values=training.values[[1]][:, :, 1:3])
+    chosen = replace(training.take([1]), test=training.test[1:3], values=training.values[[1]][:, 1:3])
     found = mean_curves(training, chosen, [0, 3], True)
     for step in range(5):
-        change = np.mean([values[run, step, test] - values[run, 0, test] for run in range(4) for test in (0, 3)])
-        np.testing.assert_allclose(found[0, step], chosen.values[0, 0] + change, rtol=1e-5)
+        change = np.mean([values[run, test, step] - values[run, test, 0] for run in range(4) for test in (0, 3)])
+        np.testing.assert_allclose(found[0, :, step], chosen.values[0, :, 0] + change, rtol=1e-5)
     seen = mean_curves(training, replace(chosen, values=chosen.values), [1, 2], False)
-    np.testing.assert_allclose(seen[0], values[:, :, [1, 2]].mean(0), rtol=1e-5)
+    np.testing.assert_allclose(seen[0], values[:, [1, 2]].mean(0), rtol=1e-5)
 
 
 def test_loss_finetune_scores_every_method_and_puts_the_paper_beside(bench: Workbench, tmp_path: Path) -> None:
@@ -200,8 +200,8 @@ def test_orders_that_fit_the_run_are_compared_on_the_same_steps(bench: Workbench
     shifted = next(row for row in rows if row["method"] == "mean_curve_shifted")
     runs = bench.runs(CONFIG)
     held_out, seen = runs.split("test").values, runs.split("train", "validation").values.mean(0)
-    predicted = seen + held_out[:, 4:5] - seen[4]
-    assert shifted["mse"] == pytest.approx(float(np.square(predicted - held_out)[:, 5:].mean()), rel=1e-4)
+    predicted = seen + held_out[..., 4:5] - seen[:, 4:5]
+    assert shifted["mse"] == pytest.approx(float(np.square(predicted - held_out)[..., 5:].mean()), rel=1e-4)
 
 
 def test_other_orders_take_the_setting_of_order_1_which_is_fitted_once(
@@ -289,7 +289,7 @@ def test_an_experiment_that_fails_does_not_end_the_others(
 def test_the_drawn_example_is_one_of_median_error(bench: Workbench) -> None:
     evaluation = bench.evaluation(CONFIG, "loss")
     pair = median_pair(evaluation, "mean_curve")
-    errors = np.square(evaluation.predictions["mean_curve"] - evaluation.runs.values).mean(1)
+    errors = np.square(evaluation.predictions["mean_curve"] - evaluation.runs.values).mean(-1)
     assert pair is not None and abs((errors < errors[pair]).mean() - 0.5) <= 1 / errors.size
     still = replace(evaluation, runs=replace(evaluation.runs, values=np.ones_like(evaluation.runs.values)))
     assert median_pair(still, "mean_curve") is None
@@ -304,7 +304,7 @@ def test_trajectories_of_every_config_are_one_picture(bench_of_two: Workbench, t
     row = result.rows[1]
     runs = bench_of_two.runs(CONFIG).split("test")
     test = [example.id for example in runs.test].index(row["test_id"])
-    np.testing.assert_allclose(row["truth"], runs.values[runs.runs.index(row["run"]), :, test], rtol=1e-4)
+    np.testing.assert_allclose(row["truth"], runs.values[runs.runs.index(row["run"]), test], rtol=1e-4)
     assert "![True and predicted loss" in (tmp_path / "trajectories.md").read_text()
     assert (tmp_path / "trajectories.svg").exists()
 

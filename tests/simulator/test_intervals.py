@@ -50,17 +50,17 @@ def test_coverage_is_the_mean_over_runs_with_its_standard_error() -> None:
 def test_bands_of_residuals_cover_new_residuals_of_the_same_kind(level: float) -> None:
     rng = np.random.default_rng(0)
     runs, steps, tests = 27, 9, 30
-    size = np.linspace(0.5, 2, steps)[:, None] * rng.uniform(0.2, 3, tests)
+    size = np.linspace(0.5, 2, steps) * rng.uniform(0.2, 3, (tests, 1))
 
     def residuals(count: int) -> np.ndarray:
         # What a run adds to all of its residuals makes runs, not values, the unit that is exchangeable.
         own = rng.gamma(4, 0.25, (count, 1, 1))
-        return own * size * rng.normal(size=(count, steps, tests))
+        return own * size * rng.normal(size=(count, tests, steps))
 
-    arrays = band_arrays(residuals(runs), np.full((runs, steps, tests), np.nan), np.arange(steps), 0)
+    arrays = band_arrays(residuals(runs), np.full((runs, tests, steps), np.nan), np.arange(steps), 0)
     assert arrays["band_scale"].shape == (steps, tests)
     held = [torch.from_numpy(arrays[name]) for name in ("band_scale", "band_scores")]
-    width = half_width(level, runs, *held).numpy()
+    width = half_width(level, runs, *held).numpy().T
     new = residuals(400)
     found = coverage(new, np.broadcast_to(-width, new.shape), np.broadcast_to(width, new.shape))
     assert level - 0.04 < found.share < level + 0.08
@@ -68,8 +68,8 @@ def test_bands_of_residuals_cover_new_residuals_of_the_same_kind(level: float) -
 
 
 def test_given_values_do_not_count_and_unmeasured_steps_are_between() -> None:
-    residuals = np.ones((5, 3, 2))
-    residuals[:, 0] = 100.0
+    residuals = np.ones((5, 2, 3))
+    residuals[..., 0] = 100.0
     arrays = band_arrays(residuals, np.full_like(residuals, np.nan), np.array([0, 4, 8]), 1)
     np.testing.assert_allclose(arrays["band_scale"], np.ones((9, 2)))
     np.testing.assert_allclose(arrays["band_scores"], 1.0)
@@ -92,7 +92,7 @@ def test_simulate_gives_a_band(trained: dict[str, str], dataset: Path, name: str
     model = GPTfluenceSimulator.from_pretrained(trained[name])
     runs = read_dynamics(dataset, CONFIG, "loss").split("test")
     order = model.config.order
-    initial = runs.values[0, :order]
+    initial = runs.values[0, :, :order]
     plain = model.simulate(runs.curricula[0], initial=initial)
     narrow, wide = (model.simulate(runs.curricula[0], initial=initial, interval=p) for p in (0.5, 0.8))
     assert isinstance(wide, Band)
@@ -139,16 +139,16 @@ def test_markov_residuals_are_of_runs_and_examples_left_out(dataset: Path) -> No
 
     def part(which: list[int]) -> MarkovData:
         data = MarkovData.of(every.take(which), pool, test)
-        return replace(data, values=data.values[..., kept], test=data.test[kept])
+        return replace(data, values=data.values[:, kept], test=data.test[kept])
 
     dynamics = train_markov(config, [part([2, 3, 4])], [part([1, 6])], choice, how).dynamics
     shares = visit_shares(every.take([0, 5]).curricula, [example.id for example in runs.pool])
     truth = torch.from_numpy(every.values[[0, 5]])
     with torch.no_grad():
-        predicted = dynamics(shares, torch.from_numpy(pool), torch.from_numpy(test), truth[:, :1])
+        predicted = dynamics(shares, torch.from_numpy(pool), torch.from_numpy(test), truth[..., :1])
     residual = (truth - predicted).numpy()
-    np.testing.assert_allclose(seen[[0, 5]][..., kept], residual[..., kept], atol=1e-5)
-    np.testing.assert_allclose(unseen[[0, 5]][..., [0, 5]], residual[..., [0, 5]], atol=1e-5)
+    np.testing.assert_allclose(seen[[0, 5]][:, kept], residual[:, kept], atol=1e-5)
+    np.testing.assert_allclose(unseen[[0, 5]][:, [0, 5]], residual[:, [0, 5]], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["memory", "markov"])
@@ -164,8 +164,8 @@ def test_rows_of_simulators_have_the_coverage_of_the_held_out_runs(
     assert found is not None
     inside = []
     for run, curriculum in enumerate(held_out.curricula):
-        band = model.simulate(curriculum, held_out.pool, held_out.test, held_out.values[run, :1], interval=0.8)
-        truth = held_out.values[run].T
+        band = model.simulate(curriculum, held_out.pool, held_out.test, held_out.values[run, :, :1], interval=0.8)
+        truth = held_out.values[run]
         inside.append(((truth >= band.low.numpy()) & (truth <= band.high.numpy()))[:, 1:].mean())
     assert found.runs == pytest.approx(inside)
     monkeypatch.setattr("simulator.evaluation.simulated.Simulated.coverage", lambda *arguments: found)
@@ -208,11 +208,15 @@ def test_residuals_are_those_of_the_simulator_that_is_shipped(
     count, steps, pool, tests = 8, 12, 10, 6
     # First values differ by run and last; effects of single runs are beyond the limit; values meet the range's end.
     size = {"loss": 1.0, "bleu": 30.0, "accuracy": 0.5}[metric]
-    start = rng.normal(0, 0.3 * size, (count, 1, tests))
-    noise = rng.standard_t(2, (count, steps + 1, tests)) * 0.2 * size
+    start = rng.normal(0, 0.3 * size, (count, tests, 1))
+    noise = rng.standard_t(2, (count, tests, steps + 1)) * 0.2 * size
     values = (size + start + noise).clip(0, 1 if metric == "accuracy" else None)
     runs = make_dynamics(
-        make_curricula(0, count, steps, pool), values[:, first_step:], pool, range(first_step, steps + 1), metric=metric
+        make_curricula(0, count, steps, pool),
+        values[..., first_step:],
+        pool,
+        range(first_step, steps + 1),
+        metric=metric,
     )
     held: list[np.ndarray] = []
     monkeypatch.setattr(
@@ -225,11 +229,11 @@ def test_residuals_are_those_of_the_simulator_that_is_shipped(
     for at, name in enumerate(every.runs):
         model = shipped(runs, metric, runs.runs.index(name)).model
         predicted = model.simulate(
-            every.curricula[at], every.pool, every.test, every.values[at, 0], every.learning_rate[at].tolist()
+            every.curricula[at], every.pool, every.test, every.values[at, :, 0], every.learning_rate[at].tolist()
         )
-        expected = every.values[at] - predicted[:, torch.from_numpy(every.step)].T.numpy()
+        expected = every.values[at] - predicted[:, torch.from_numpy(every.step)].numpy()
         np.testing.assert_allclose(residuals[at], expected, atol=1e-4 * size)
-    assert (residuals[:, 0] == 0).all()
+    assert (residuals[..., 0] == 0).all()
 
 
 @pytest.mark.parametrize("own", [0.0, 0.5, 2.0])
@@ -237,17 +241,17 @@ def test_residuals_are_those_of_the_simulator_that_is_shipped(
 def test_a_band_of_90_percent_holds_90_percent_of_new_runs_however_few_were_left_out(runs: int, own: float) -> None:
     rng = np.random.default_rng(0)
     steps, tests = 12, 25
-    size = np.linspace(0.5, 2, steps)[:, None] * rng.uniform(0.2, 3, tests)
+    size = np.linspace(0.5, 2, steps) * rng.uniform(0.2, 3, (tests, 1))
 
     def residuals(count: int) -> np.ndarray:
         # A size of each run's own: at 0 all runs are alike.
-        return np.exp(own * rng.uniform(-0.5, 0.5, (count, 1, 1))) * size * rng.normal(size=(count, steps, tests))
+        return np.exp(own * rng.uniform(-0.5, 0.5, (count, 1, 1))) * size * rng.normal(size=(count, tests, steps))
 
     shares = []
     for _ in range(20):
-        arrays = band_arrays(residuals(runs), np.full((runs, steps, tests), np.nan), np.arange(steps), 0)
+        arrays = band_arrays(residuals(runs), np.full((runs, tests, steps), np.nan), np.arange(steps), 0)
         held = [torch.from_numpy(arrays[name]) for name in ("band_scale", "band_scores")]
-        width = half_width(0.9, runs, *held).numpy()
+        width = half_width(0.9, runs, *held).numpy().T
         shares.append((np.abs(residuals(100)) <= width).mean())
     # The quantile at 0.9 (R + 1) / R would be 0.99 for ten runs, and the largest score of all for nine.
     assert 0.87 < np.mean(shares) < 0.93

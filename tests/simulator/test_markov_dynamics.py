@@ -33,7 +33,7 @@ def projected(dynamics: MarkovDynamics, factor: int, vector: np.ndarray, side: s
 def slow_trajectory(
     dynamics: MarkovDynamics, curriculum: Curriculum, pool: np.ndarray, test: np.ndarray, history: np.ndarray
 ) -> np.ndarray:
-    """Eq. 4 to 8 with a loop for each sum: `[M, T + 1]` from history `[n, M]`."""
+    """Eq. 4 to 8 with a loop for each sum: `[M, T + 1]` from history `[M, n]`."""
     order, full = dynamics.order, dynamics.batch_size
 
     def factor(number: int, i: int, at: int) -> float:
@@ -43,7 +43,7 @@ def slow_trajectory(
 
     phi = np.zeros((len(test), max(order, len(curriculum) + 1)))
     for at in range(len(test)):
-        phi[at, :order] = history[:, at]
+        phi[at, :order] = history[at]
         for t in range(order, len(curriculum) + 1):
             batch = curriculum[t - 1]
             scale = full / len(batch)
@@ -67,7 +67,7 @@ def test_simulate_equals_the_equations(
 ) -> None:
     model = make_model(make_config("markov", steps=STEPS, order=order, projection=projection), seed)
     curriculum = make_curricula(seed, 1, STEPS, POOL)[0]
-    history = np.random.default_rng(seed).normal(size=(order, TESTS)).astype(np.float32)
+    history = np.random.default_rng(seed).normal(size=(TESTS, order)).astype(np.float32)
     found = model.simulate(curriculum, initial=history).numpy()
     pool, test = model.pool_vectors.double().numpy(), model.test_vectors.double().numpy()
     wanted = slow_trajectory(model.dynamics, curriculum, pool, test, history)
@@ -97,13 +97,13 @@ def test_any_curriculum_of_any_shape_equals_the_equations(
     # Batches of any size, an example more than once among them.
     curriculum = [rng.integers(POOL, size=size).tolist() for size in sizes]
     pool, test = rng.normal(size=(POOL, width)), rng.normal(size=(TESTS, width))
-    history = rng.normal(size=(order, TESTS))
+    history = rng.normal(size=(TESTS, order))
     wanted = slow_trajectory(dynamics.double(), curriculum, pool, test, history)
     visits = visit_shares([curriculum], range(POOL)).double()
     with torch.no_grad():
         [found] = dynamics(visits, torch.from_numpy(pool), torch.from_numpy(test), torch.from_numpy(history)[None])
     size = max(1.0, float(np.abs(wanted).max()))
-    np.testing.assert_allclose(found.T.numpy(), wanted, atol=1e-5 * size)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5 * size)
 
 
 @ORDERS
@@ -118,13 +118,13 @@ def test_forward_handles_many_runs_as_one_at_a_time(
     dynamics = make_model(make_config("markov", steps=STEPS, order=order, projection=projection)).dynamics
     curricula = make_curricula(3, 3, STEPS, POOL)
     rng = np.random.default_rng(3)
-    pool, test, history = rng.normal(size=(POOL, 5)), rng.normal(size=(2, 5)), rng.normal(size=(3, order, 2))
+    pool, test, history = rng.normal(size=(POOL, 5)), rng.normal(size=(2, 5)), rng.normal(size=(3, 2, order))
     visits = visit_shares(curricula, range(POOL))
     with torch.no_grad():
         found = dynamics(visits, *(torch.from_numpy(a).float() for a in (pool, test, history))).numpy()
     for run, curriculum in enumerate(curricula):
         wanted = slow_trajectory(dynamics, curriculum, pool, test, history[run])
-        np.testing.assert_allclose(found[run].T, wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[run], wanted, rtol=1e-4, atol=1e-5)
 
 
 @PROJECTIONS
@@ -138,7 +138,7 @@ def test_a_batch_of_another_size_is_scaled_to_the_size_trained_on(
 ) -> None:
     model = make_model(make_config("markov", steps=STEPS, projection=projection, batch_size=3))
     curriculum = make_curricula(5, 1, STEPS, POOL, batch=size)[0]
-    history = np.ones((1, TESTS), dtype=np.float32)
+    history = np.ones((TESTS, 1), dtype=np.float32)
     pool, test = model.pool_vectors.double().numpy(), model.test_vectors.double().numpy()
     wanted = slow_trajectory(model.dynamics, curriculum, pool, test, history)
     found = model.simulate(curriculum, initial=history).numpy()

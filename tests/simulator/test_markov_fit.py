@@ -48,7 +48,7 @@ def random_data(seed: int, curricula: list[Curriculum], width: int = 4) -> Marko
     def normal(*shape: int) -> torch.Tensor:
         return torch.from_numpy(rng.normal(size=shape)).float()
 
-    values = normal(len(curricula), len(curricula[0]) + 1, TESTS)
+    values = normal(len(curricula), TESTS, len(curricula[0]) + 1)
     return data_of(curricula, values, normal(POOL, width), normal(TESTS, width))
 
 
@@ -71,8 +71,8 @@ def test_one_step_loss_equals_a_loop_over_rows_and_test_examples(
             predicted = sum(float(factors[order, i, test]) for i in batch)
             for j in range(1, order + 1):
                 alpha = sum(float(factors[j - 1, i, test]) for i in batch)
-                predicted += alpha * float(data.values[run, step + 1 - j, test])
-            errors.append((predicted - float(data.values[run, step + 1, test])) ** 2)
+                predicted += alpha * float(data.values[run, test, step + 1 - j])
+            errors.append((predicted - float(data.values[run, test, step + 1])) ** 2)
     assert row_errors(dynamics, data, rows).item() == pytest.approx(np.sum(errors), rel=1e-5)
     triples = (rows.unsqueeze(1) * TESTS + torch.arange(TESTS)).flatten()
     some = torch.randperm(len(triples), generator=torch.Generator().manual_seed(0))[:7]
@@ -85,8 +85,8 @@ def test_free_running_error_scores_every_step_after_the_given_ones(order: int, m
     curricula = make_curricula(1, 3, STEPS, POOL, BATCH)
     data = random_data(1, curricula)
     dynamics = dynamics_of(config_of(4, order))
-    predicted = dynamics(visit_shares(curricula, range(POOL)), data.pool, data.test, data.values[:, :order]).detach()
-    error = (predicted - data.values)[:, order:].double().square().mean().item()
+    predicted = dynamics(visit_shares(curricula, range(POOL)), data.pool, data.test, data.values[..., :order]).detach()
+    error = (predicted - data.values)[..., order:].double().square().mean().item()
     assert free_running_error(dynamics, data) == pytest.approx(error, rel=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_free_running_error_is_infinite_where_predictions_blow_up(order: int, ma
     dynamics = dynamics_of(config_of(4, order))
     with torch.no_grad():
         dynamics.train_side.mul_(1e6)
-        predicted = dynamics(visit_shares(curricula, range(POOL)), data.pool, data.test, data.values[:, :order])
+        predicted = dynamics(visit_shares(curricula, range(POOL)), data.pool, data.test, data.values[..., :order])
     assert not torch.isfinite(predicted).all()
     assert order == 1 or predicted.isnan().any()
     assert free_running_error(dynamics, data) == math.inf
@@ -108,11 +108,11 @@ def truth(curricula: list[Curriculum]) -> MarkovData:
     rng = np.random.default_rng(0)
     multiply = 0.5 * (0.95 + 0.1 * rng.uniform(-1, 1, size=(POOL, TESTS)))
     add = 0.5 * (0.1 * rng.uniform(-1, 1, size=(POOL, TESTS)) - 0.02)
-    values = np.zeros((len(curricula), len(curricula[0]) + 1, TESTS))
-    values[:, 0] = np.linspace(1, 2, TESTS)
+    values = np.zeros((len(curricula), TESTS, len(curricula[0]) + 1))
+    values[..., 0] = np.linspace(1, 2, TESTS)
     for run, curriculum in enumerate(curricula):
         for t, batch in enumerate(curriculum, start=1):
-            values[run, t] = multiply[batch].sum(0) * values[run, t - 1] + add[batch].sum(0)
+            values[run, :, t] = multiply[batch].sum(0) * values[run, :, t - 1] + add[batch].sum(0)
     return data_of(curricula, torch.from_numpy(values).float(), torch.eye(POOL), torch.eye(TESTS, POOL))
 
 
@@ -124,7 +124,7 @@ def learnable(make_curricula: MakeCurricula) -> tuple[list[MarkovData], list[Mar
 
 
 def persistence_error(data: MarkovData) -> float:
-    return (data.values[:, 1:] - data.values[:, :1]).square().mean().item()
+    return (data.values[..., 1:] - data.values[..., :1]).square().mean().item()
 
 
 def test_a_known_recurrence_is_learned(learnable: Learnable) -> None:

@@ -35,7 +35,7 @@ def slow_trajectory(
     seen: Sequence[int],
     initial: np.ndarray,
 ) -> np.ndarray:
-    """The formulas of the module, one step and one test example at a time: `[T + 1, M]`."""
+    """The formulas of the module, one step and one test example at a time: `[M, T + 1]`."""
     b = {name: value.double().numpy() for name, value in dynamics.named_buffers()}
 
     def latent(value: float) -> float:
@@ -54,7 +54,7 @@ def slow_trajectory(
         found = (vector / np.linalg.norm(vector) - b["encoder_mean"]) @ b[f"{side}_projection"]
         return found - b["pool_centre"] if side == "train" else found
 
-    phi = np.zeros((len(curriculum) + 1, len(test)))
+    phi = np.zeros((len(test), len(curriculum) + 1))
     for at, place in enumerate(seen):
         first = latent(initial[at])
         if place >= 0:
@@ -92,7 +92,7 @@ def slow_trajectory(
             shrinkage = np.interp(tau, b["tau"], b["shrinkage"])
             s.append(np.interp(tau, b["tau"], curve) + shrinkage * match * limited(w @ scaled, limit))
         offset = first - s[0] if place >= 0 else 0.0
-        phi[:, at] = [initial[at], *(value(each + b["carry"] * offset) for each in s[1:])]
+        phi[at] = [initial[at], *(value(each + b["carry"] * offset) for each in s[1:])]
     return phi
 
 
@@ -119,7 +119,7 @@ def test_forward_equals_the_formulas(
         visit_shares(curricula, range(POOL)),
         torch.from_numpy(rates).float(),
         EncodedExamples(*(torch.from_numpy(array).float() for array in (pool, test)), torch.tensor(seen)),
-        torch.from_numpy(initial).float()[None, None],
+        torch.from_numpy(initial).float()[None, :, None],
     )
     found = dynamics.trajectories(inputs)
     for run, curriculum in enumerate(curricula):
@@ -137,7 +137,7 @@ def test_simulate_equals_the_formulas(
     rates = model.config.learning_rate
     wanted = slow_trajectory(model.dynamics, curriculum, rates, pool, test, range(TESTS), initial)
     found = model.simulate(curriculum, initial=initial).numpy()
-    np.testing.assert_allclose(found, wanted.T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("seen", [[0, 1, 2, 3], [-1, -1, -1, -1], [0, -1, 2, -1]])
@@ -145,7 +145,7 @@ def test_step_zero_is_the_given_first_value(
     make_config: MakeConfig, make_model: MakeModel, make_curricula: MakeCurricula, seen: list[int]
 ) -> None:
     model = make_model(make_config("memory"))
-    initial = torch.tensor([[[0.3, 1.7, 9.0, 2.0]], [[0.1, 0.2, 0.3, 0.4]]])
+    initial = torch.tensor([[0.3, 1.7, 9.0, 2.0], [0.1, 0.2, 0.3, 0.4]]).unsqueeze(-1)
     found = model.trajectories(
         visit_shares(make_curricula(1, 2, STEPS, POOL), range(POOL)),
         torch.full((2, STEPS), 1e-3),
@@ -154,7 +154,7 @@ def test_step_zero_is_the_given_first_value(
         torch.tensor(seen),
         initial,
     )
-    torch.testing.assert_close(found[:, 0], initial[:, 0])
+    torch.testing.assert_close(found[..., :1], initial)
 
 
 def test_without_a_first_value_a_seen_example_starts_at_its_own_mean_curve(
@@ -212,7 +212,7 @@ def test_no_curriculum_or_rate_leaves_the_range_of_the_metric_or_blows_up(
         model.pool_vectors,
         model.test_vectors,
         torch.full((TESTS,), -1) if unseen else torch.arange(TESTS),
-        first.view(1, 1, -1),
+        first.view(1, -1, 1),
     )
     low, high = METRIC_RANGES[metric]
     assert torch.isfinite(found).all()
@@ -323,14 +323,14 @@ def test_runs_trained_on_may_begin_with_updates_of_rate_zero(
 )
 def test_interpolate_equals_numpy(gaps: list[float], at: list[float], seed: int) -> None:
     grid = np.concatenate([[0.0], np.cumsum(gaps)])
-    values = np.random.default_rng(seed).normal(size=(len(grid), 3))
+    values = np.random.default_rng(seed).normal(size=(3, len(grid)))
     found = interpolate(*(torch.from_numpy(array) for array in (grid, values, np.array(at)))).numpy()
-    wanted = np.stack([np.interp(at, grid, column) for column in values.T], axis=1)
+    wanted = np.stack([np.interp(at, grid, row) for row in values])
     np.testing.assert_allclose(found, wanted, atol=1e-9)
 
 
 def test_interpolate_keeps_the_shape_of_the_places() -> None:
-    grid, values = torch.arange(4.0), torch.arange(8.0).view(4, 2)
+    grid, values = torch.arange(4.0), torch.arange(8.0).view(4, 2).T
     found = interpolate(grid, values, torch.full((3, 5), 1.5))
-    assert found.shape == (3, 5, 2)
-    torch.testing.assert_close(found[2, 4], torch.tensor([3.0, 4.0]))
+    assert found.shape == (2, 3, 5)
+    torch.testing.assert_close(found[:, 2, 4], torch.tensor([3.0, 4.0]))

@@ -39,27 +39,27 @@ def slow_leave_one_run_out(
     states: np.ndarray, values: np.ndarray, covariance: np.ndarray, ridge: float, scale: Scale
 ) -> np.ndarray:
     """Refit without each run: a mean for each step, one big Bayesian regression, the error on the run left out."""
-    latent, tests = to_latent(torch.from_numpy(values), scale).numpy(), values.shape[-1]
+    latent, tests = to_latent(torch.from_numpy(values), scale).numpy(), values.shape[1]
     effects, truths, means = (np.zeros_like(values) for _ in range(3))
     for out in range(len(states)):
         x, y = np.delete(states, out, 0), np.delete(latent, out, 0)
         mean_x, mean_y = x.mean(0), y.mean(0)
-        flat_x, flat_y = (x - mean_x).reshape(-1, x.shape[-1]), (y - mean_y).reshape(-1, tests)
+        flat_x, flat_y = (x - mean_x).reshape(-1, x.shape[-1]), (y - mean_y).swapaxes(1, 2).reshape(-1, tests)
         unit = np.linalg.eigvalsh(flat_x.T @ flat_x).mean()
         # Responses of all test examples in one vector, with prior covariance (covariance x identity) / (ridge * unit).
         whole = np.kron(np.eye(tests), flat_x.T @ flat_x)
         whole += ridge * unit * np.kron(np.linalg.inv(covariance), np.eye(x.shape[-1]))
         fit = np.linalg.solve(whole, (flat_x.T @ flat_y).T.reshape(-1)).reshape(tests, -1).T
-        effects[out], truths[out], means[out] = (states[out] - mean_x) @ fit, latent[out] - mean_y, mean_y
+        effects[out], truths[out], means[out] = ((states[out] - mean_x) @ fit).T, latent[out] - mean_y, mean_y
     found = np.zeros_like(values)
-    for out, step in np.ndindex(*values.shape[:2]):
+    for out, step in np.ndindex(len(values), values.shape[2]):
         near = slice(max(step - 4, 0), step + 5)
-        e, t = np.delete(effects, out, 0)[:, near], np.delete(truths, out, 0)[:, near]
+        e, t = np.delete(effects, out, 0)[..., near], np.delete(truths, out, 0)[..., near]
         share = min(max((e * t).sum() / np.square(e).sum(), 0.0), 1.0) if np.square(e).sum() > 0 else 1.0
         # All effects count as real in one further run.
         share = (len(e) * share + 1) / (len(e) + 1)
-        predicted = torch.from_numpy(np.array(means[out, step] + share * effects[out, step]))
-        found[out, step] = values[out, step] - from_latent(predicted, scale).numpy()
+        predicted = torch.from_numpy(np.array(means[out, :, step] + share * effects[out, :, step]))
+        found[out, :, step] = values[out, :, step] - from_latent(predicted, scale).numpy()
     return found
 
 
@@ -76,7 +76,8 @@ def test_leave_one_run_out_equals_refitting(
 ) -> None:
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(runs, steps, width)) + rng.normal(size=(steps, width))
-    values = 5 + states @ rng.normal(size=(width, tests)) / 4 + rng.normal(size=(runs, steps, tests)) / 4
+    effects = np.einsum("rsd,md->rms", states, rng.normal(size=(tests, width)))
+    values = 5 + effects / 4 + rng.normal(size=(runs, tests, steps)) / 4
     values = values.clip(min=0.1)
     covariance = likeness(rng.normal(size=(tests, 2)))
     ridges = (0.01, 1.0, 30.0)
@@ -119,11 +120,11 @@ class World:
     seen: int
 
     def values(self, curricula: list[Curriculum], rates: list[float]) -> np.ndarray:
-        """The formulas as a loop: `[R, T + 1, M]`, curve and response both functions of psi'."""
+        """The formulas as a loop: `[R, M, T + 1]`, curve and response both functions of psi'."""
         centre = self.pool.mean(0)
         strength = np.array([0.3 / (1 + rank) for rank in range(len(self.decays))])
         turn = np.array([[0.6, -0.2], [0.1, 0.5]])
-        out = np.zeros((len(curricula), len(rates) + 1, len(self.test)))
+        out = np.zeros((len(curricula), len(self.test), len(rates) + 1))
         for run, curriculum in enumerate(curricula):
             m = np.zeros((len(self.decays), WIDTH))
             tau = 0.0
@@ -135,7 +136,7 @@ class World:
                     tau += share
                 for at, psi in enumerate(self.test):
                     curve = self.initial[at] - (1 - np.exp(-tau / 4)) * (1.0 + psi[0])
-                    out[run, t, at] = curve + (strength @ m) @ (turn @ psi)
+                    out[run, at, t] = curve + (strength @ m) @ (turn @ psi)
         return out
 
 
@@ -155,7 +156,7 @@ RATES = linear_decay(1e-3, STEPS)
 
 def fit_world(world: World, curricula: list[Curriculum], step: list[int] | None = None) -> MemoryFit:
     at = list(range(STEPS + 1)) if step is None else step
-    values = world.values(curricula, RATES)[:, at, : world.seen].astype(np.float32)
+    values = world.values(curricula, RATES)[:, : world.seen, at].astype(np.float32)
     visits = Members.between(curricula, range(POOL), range(STEPS + 1))
     rates = np.array([RATES] * len(curricula))
     return fit_memory(visits, rates, np.array(at), values, world.pool, world.test[: world.seen], scale_of("bleu"))
@@ -189,7 +190,7 @@ def predict(fit: MemoryFit, world: World, curricula: list[Curriculum], seen: boo
             torch.from_numpy(test).float(),
             torch.arange(len(test)) if seen else torch.full((len(test),), -1),
         ),
-        torch.from_numpy(initial).float()[None, None],
+        torch.from_numpy(initial).float()[None, :, None],
     )
     return dynamics.trajectories(inputs).numpy()
 
@@ -204,7 +205,7 @@ def test_a_noise_free_truth_is_found_again(make_curricula: MakeCurricula, monkey
     world = make_world(DECAYS)
     fit = fit_world(world, make_curricula(0, 12, STEPS, POOL))
     new = make_curricula(1, 4, STEPS, POOL)
-    truth = world.values(new, RATES)[:, :, : world.seen]
+    truth = world.values(new, RATES)[:, : world.seen]
     moved = truth.std(0).mean()
     assert moved > 0.05
     np.testing.assert_allclose(predict(fit, world, new, seen=True), truth, atol=0.02 * moved)
@@ -218,8 +219,8 @@ def test_with_the_settings_as_they_are_nearly_everything_a_run_adds_is_predicted
     curricula = make_curricula(0, 12, STEPS, POOL)
     fit = fit_world(world, curricula)
     new = make_curricula(1, 4, STEPS, POOL)
-    truth = world.values(new, RATES)[:, :, : world.seen]
-    mean_curve = world.values(curricula, RATES)[:, :, : world.seen].mean(0)
+    truth = world.values(new, RATES)[:, : world.seen]
+    mean_curve = world.values(curricula, RATES)[:, : world.seen].mean(0)
     error = np.square(predict(fit, world, new, seen=True) - truth).sum()
     assert 1 - error / np.square(mean_curve - truth).sum() > 0.9
 
@@ -260,7 +261,7 @@ def test_the_error_of_a_setting_is_that_of_refitting_without_each_run(
                 states[run, t, 4 + at] = states[run, t - 1, 4 + at] + share * v[at]
             tau += share
     states /= np.sqrt(np.square(states).mean((0, 1, 3)))[:, None]
-    values = world.values(curricula, RATES)[:, :, : world.seen]
+    values = world.values(curricula, RATES)[:, : world.seen]
     covariance = likeness((world.test[: world.seen] - reduction.mean) @ reduction.axes)
     wanted = slow_leave_one_run_out(states.reshape(5, STEPS + 1, -1), values, covariance, 2.0, scale_of("bleu"))
     assert fit.error == pytest.approx(np.square(wanted).mean(), rel=1e-3)
@@ -272,13 +273,13 @@ def test_unseen_test_examples_are_predicted_from_their_vectors(make_curricula: M
     curricula = make_curricula(0, 12, STEPS, POOL)
     fit = fit_world(world, curricula)
     new = make_curricula(1, 4, STEPS, POOL)
-    truth = world.values(new, RATES)[:, :, world.seen :]
+    truth = world.values(new, RATES)[:, world.seen :]
     found = predict(fit, world, new, seen=False)
     assert np.isfinite(found).all()
     error = np.square(found - truth).mean()
-    persistence = np.square(truth[:, :1] - truth).mean()
-    seen = world.values(curricula, RATES)[:, :, : world.seen].mean((0, 2))
-    mean_change = np.square(truth[:, :1] + (seen - seen[0])[None, :, None] - truth).mean()
+    persistence = np.square(truth[..., :1] - truth).mean()
+    seen = world.values(curricula, RATES)[:, : world.seen].mean((0, 1))
+    mean_change = np.square(truth[..., :1] + (seen - seen[0]) - truth).mean()
     assert error < 0.05 * persistence
     assert error < 0.1 * mean_change
 
@@ -325,10 +326,10 @@ def test_residuals_of_unseen_examples_are_those_of_fits_without_them_and_the_run
     fit = fit_world(world, curricula)
     known = np.isfinite(fit.residuals[1])
     for run, test in np.ndindex(10, world.seen):
-        assert known[run, :, test].all() if run % 5 == test % 5 else not known[run, :, test].any()
-    truth = world.values(curricula, RATES)[:, :, : world.seen]
-    change = truth - truth[:, :1]
-    assert np.nanmean(np.square(fit.residuals[1])) < 0.2 * np.square(change - change.mean((0, 2))[:, None]).mean()
+        assert known[run, test].all() if run % 5 == test % 5 else not known[run, test].any()
+    truth = world.values(curricula, RATES)[:, : world.seen]
+    change = truth - truth[..., :1]
+    assert np.nanmean(np.square(fit.residuals[1])) < 0.2 * np.square(change - change.mean((0, 1))).mean()
 
 
 def test_runs_measured_now_and_then_give_a_curve_for_every_step(
@@ -340,9 +341,9 @@ def test_runs_measured_now_and_then_give_a_curve_for_every_step(
     fit = fit_world(world, make_curricula(0, 12, STEPS, POOL), step)
     assert fit.arrays["baseline"].shape == (STEPS + 1, world.seen)
     new = make_curricula(1, 3, STEPS, POOL)
-    truth = world.values(new, RATES)[:, :, : world.seen]
+    truth = world.values(new, RATES)[:, : world.seen]
     found = predict(fit, world, new, seen=True)
-    np.testing.assert_allclose(found[:, step], truth[:, step], atol=1e-3)
+    np.testing.assert_allclose(found[..., step], truth[..., step], atol=1e-3)
 
 
 def test_fewer_test_examples_than_curve_components_are_enough(make_curricula: MakeCurricula) -> None:
@@ -362,7 +363,7 @@ def test_runs_with_different_learning_rates_are_refused(make_curricula: MakeCurr
     rates = np.array([RATES] * 6)
     rates[2] *= 1.5
     visits = Members.between(curricula, range(POOL), range(STEPS + 1))
-    values = world.values(curricula, RATES)[:, :, : world.seen]
+    values = world.values(curricula, RATES)[:, : world.seen]
     with pytest.raises(DataError, match="learning rates"):
         fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
 
@@ -371,7 +372,7 @@ def test_runs_at_a_learning_rate_of_zero_are_fitted(make_curricula: MakeCurricul
     """Recorded runs may have it. Nothing moves, and nothing is said to."""
     world, curricula = make_world((1.0,)), make_curricula(0, 6, STEPS, POOL)
     visits = Members.between(curricula, range(POOL), range(STEPS + 1))
-    values = np.tile(world.initial[: world.seen], (6, STEPS + 1, 1))
+    values = np.tile(world.initial[: world.seen, None], (6, 1, STEPS + 1))
     rates = np.zeros((6, STEPS))
     fit = fit_memory(visits, rates, np.arange(STEPS + 1), values, world.pool, world.test[: world.seen])
     assert fit.error == pytest.approx(0, abs=1e-12)
@@ -385,9 +386,9 @@ def test_a_deviation_at_the_start_is_carried_as_far_as_it_lasts(
     rng = np.random.default_rng(0)
     runs, steps, pool, tests = 24, 12, 10, 40
     visits = Members.between(make_curricula(0, runs, steps, pool), range(pool), range(steps + 1))
-    start = rng.normal(size=(runs, 1, tests))
-    later = lasting * start + rng.normal(0, 0.1, (runs, steps, tests))
-    values = 20 + np.concatenate([start, later], axis=1)
+    start = rng.normal(size=(runs, tests, 1))
+    later = lasting * start + rng.normal(0, 0.1, (runs, tests, steps))
+    values = 20 + np.concatenate([start, later], axis=-1)
     rates = np.full((runs, steps), 1e-3)
     vectors = rng.normal(size=(pool + tests, 6))
     fit = memory_fit.fit_memory(

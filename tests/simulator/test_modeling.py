@@ -57,7 +57,7 @@ def markov(model_of: Callable[[str], GPTfluenceSimulator]) -> GPTfluenceSimulato
 
 
 def initial_of(model: GPTfluenceSimulator) -> list[list[float]]:
-    return [INITIAL] * model.config.order
+    return [[value] * model.config.order for value in INITIAL]
 
 
 def examples(part: str, count: int) -> list[Example]:
@@ -142,11 +142,11 @@ for folder in folders:
     model = AutoModel.from_pretrained(folder, trust_remote_code=True)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
     assert type(config).__name__ == "GPTfluenceConfig", type(config)
-    values = model.simulate(curriculum, initial=[initial] * config.order)
+    values = model.simulate(curriculum, initial=[[value] * config.order for value in initial])
     print(json.dumps([value.hex() for value in values.flatten().tolist()]))
     unknown = SimpleNamespace(id=0, prompt="never seen", target=" positive")
     try:
-        model.simulate(curriculum, test=[unknown], initial=[[1.0]] * config.order)
+        model.simulate(curriculum, test=[unknown], initial=[[1.0] * config.order])
     except ImportError as error:
         print(error)
 try:
@@ -204,7 +204,7 @@ def test_test_examples_are_known_by_their_texts_not_by_their_ids_or_order(
     model = model_of(kind)
     test = examples("test", TESTS)
     chosen = [replace(test[at], id=900 + at) for at in (2, 0)]
-    initial = [[INITIAL[2], INITIAL[0]]] * model.config.order
+    initial = [[INITIAL[at]] * model.config.order for at in (2, 0)]
     found = model.simulate(CURRICULUM, test=chosen, initial=initial)
     whole = model.simulate(CURRICULUM, initial=initial_of(model))
     torch.testing.assert_close(found, whole[[2, 0]])
@@ -228,7 +228,7 @@ def test_examples_it_never_saw_are_encoded_and_predicted(
     model = make_model(make_config(**KINDS[kind], encoder_width=64))
     new = [Example(0, "Review: It rained.\nSentiment:", " negative", task="mini_sentiment")]
     assert model.places([*examples("test", TESTS), *new]).tolist() == [0, 1, 2, 3, -1]
-    found = model.simulate(CURRICULUM, test=new, initial=[[1.0]] * model.config.order)
+    found = model.simulate(CURRICULUM, test=new, initial=[[1.0] * model.config.order])
     assert found.shape == (1, STEPS + 1)
     assert torch.isfinite(found).all()
     if kind == "memory":
@@ -242,7 +242,7 @@ def test_an_encoder_that_is_not_the_one_trained_with_is_refused(make_config: Mak
 
 
 def test_memory_takes_more_first_values_than_it_needs(memory: GPTfluenceSimulator) -> None:
-    found = memory.simulate(CURRICULUM, initial=[INITIAL, INITIAL])
+    found = memory.simulate(CURRICULUM, initial=[[value, 9.0] for value in INITIAL])
     assert torch.equal(found, memory.simulate(CURRICULUM, initial=INITIAL))
 
 
@@ -265,13 +265,13 @@ def test_an_id_outside_the_pool_is_named_with_its_place(memory: GPTfluenceSimula
 
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_first_values_of_another_number_of_test_examples_are_refused(memory: GPTfluenceSimulator, count: int) -> None:
-    with pytest.raises(ValueError, match=rf"\(1, {count}\).*need \(1, 4\)"):
+    with pytest.raises(ValueError, match=rf"\({count}, 1\).*need \(4, 1\)"):
         memory.simulate(CURRICULUM, initial=[1.0] * count)
 
 
 def test_order_two_needs_two_first_values(model_of: Callable[[str], GPTfluenceSimulator]) -> None:
     model = model_of("markov mlp of order 2")
-    with pytest.raises(ValueError, match=r"\(1, 4\).*order 2.*need \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"\(4, 1\).*order 2.*need \(4, 2\)"):
         model.simulate(CURRICULUM, initial=INITIAL)
 
 
@@ -348,7 +348,7 @@ def test_a_metric_is_measured_first_last_and_every_so_many_updates(
 def test_a_curriculum_may_be_shorter_than_the_history(model_of: Callable[[str], GPTfluenceSimulator]) -> None:
     model = model_of("markov mlp of order 2")
     for steps in (0, 1, 2):
-        found = model.simulate(CURRICULUM[:steps], initial=[INITIAL, INITIAL], learning_rate=[1e-3] * steps)
+        found = model.simulate(CURRICULUM[:steps], initial=initial_of(model), learning_rate=[1e-3] * steps)
         assert found.shape == (TESTS, steps + 1)
 
 
@@ -360,7 +360,7 @@ def test_forward_gives_an_output_with_gradients_and_a_loss(kind: str, model_of: 
     output = model(visits, initial=first)
     assert isinstance(output, ModelOutput) and output.loss is None
     runs = [model.simulate(each, initial=initial_of(model)) for each in (CURRICULUM, CURRICULUM[::-1])]
-    torch.testing.assert_close(output.trajectories, torch.stack([torch.as_tensor(run.T) for run in runs]))
+    torch.testing.assert_close(output.trajectories, torch.stack([torch.as_tensor(run) for run in runs]))
     labels = torch.rand(output.trajectories.shape, generator=torch.Generator().manual_seed(0)) + 1
     labels[0, 2, 1] = torch.nan
     output = model(visits, initial=first, labels=labels)

@@ -39,7 +39,7 @@ class SlopeDynamics(DynamicsModule):
 
     def trajectories(self, inputs: SimulationInputs) -> torch.Tensor:
         factors = self.input_factors(inputs.examples)
-        summed = torch.einsum("rtn,fnm->frtm", inputs.visits, factors)
+        summed = torch.einsum("rtn,fnm->frmt", inputs.visits, factors)
         return torch.stack([self.from_factors(summed[:, run], inputs) for run in range(len(inputs.visits))])
 
     def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
@@ -48,8 +48,8 @@ class SlopeDynamics(DynamicsModule):
 
     def from_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         assert inputs.initial is not None
-        first = inputs.initial[0, :1]
-        return torch.cat([first, first + factors[0].cumsum(0)])
+        first = inputs.initial[0, :, :1]
+        return torch.cat([first, first + factors[0].cumsum(-1)], -1)
 
 
 class SlopeFitter(Fitter):
@@ -64,10 +64,10 @@ class SlopeFitter(Fitter):
         for part in parts:
             part.config.sharpness = 2.0
             values = part.runs.split("train", "validation").values
-            slope = (values[:, -1] - values[:, 0]).mean(0) / STEPS
+            slope = (values[..., -1] - values[..., 0]).mean(0) / STEPS
             own.append({"dynamics.slope": torch.from_numpy(slope)})
             fitted.append(Fitted(part.config.dataset_config, part.config.metric, {"sharpness": 2.0}, 0.25, [{}]))
-            line = values[:, :1] + slope * np.arange(STEPS + 1)[:, None]
+            line = values[..., :1] + slope[:, None] * np.arange(STEPS + 1)
             residuals.append((values - line, values - line))
         return Fits(fitted, residuals, {}, own)
 
@@ -84,7 +84,7 @@ def registered() -> Iterator[None]:
 
 @pytest.fixture
 def runs(make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list]) -> Dynamics:
-    values = np.random.default_rng(0).random((RUNS, STEPS + 1, TESTS)) + 2
+    values = np.random.default_rng(0).random((RUNS, TESTS, STEPS + 1)) + 2
     return make_dynamics(make_curricula(0, RUNS, STEPS, POOL), values, POOL)
 
 
@@ -101,13 +101,13 @@ def trained(settings: TrainSettings, runs: Dynamics) -> Trained:
 def by_hand(runs: Dynamics, curriculum: list[list[int]], run: int) -> np.ndarray:
     """Trajectories `[M, steps + 1]` of the made-up kind."""
     chosen = runs.split("train", "validation").values
-    slope = (chosen[:, -1] - chosen[:, 0]).mean(0) / STEPS
+    slope = (chosen[..., -1] - chosen[..., 0]).mean(0) / STEPS
     place = {example.id: index for index, example in enumerate(runs.pool)}
-    values = [runs.values[run, 0]]
+    values = [runs.values[run, :, 0]]
     for batch in curriculum:
         odd = np.mean([place[key] % 2 for key in batch])
         values.append(values[-1] + 2.0 * odd * slope)
-    return np.array(values).T
+    return np.stack(values, axis=-1)
 
 
 def test_it_is_saved_loaded_and_simulates(
@@ -117,13 +117,13 @@ def test_it_is_saved_loaded_and_simulates(
     model = GPTfluenceSimulator.from_pretrained(tmp_path / "model").eval()
     assert (model.config.dynamics, model.config.sharpness, model.history) == ("slope", 2.0, 1)
     curriculum = runs.curricula[1]
-    found = model.simulate(curriculum, initial=runs.values[1, 0])
+    found = model.simulate(curriculum, initial=runs.values[1, :, 0])
     np.testing.assert_allclose(found.numpy(), by_hand(runs, curriculum, 1), rtol=1e-5)
-    band = model.simulate(curriculum, initial=runs.values[1, 0], interval=0.5)
+    band = model.simulate(curriculum, initial=runs.values[1, :, 0], interval=0.5)
     low, high = band.low, band.high
     assert bool((low[:, 1:] <= found[:, 1:]).all()) and bool((found[:, 1:] <= high[:, 1:]).all())
     predicted = Simulated(model).predict(runs.take([1]))
-    np.testing.assert_allclose(predicted[0].T, by_hand(runs, curriculum, 1), rtol=1e-5)
+    np.testing.assert_allclose(predicted[0], by_hand(runs, curriculum, 1), rtol=1e-5)
     assert Simulated(model).name == "slope_label"
 
 

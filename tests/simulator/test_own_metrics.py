@@ -87,7 +87,7 @@ def test_they_are_evaluated_and_reported(models: dict[str, str], dataset: str, t
     # Persistence, from the values themselves: the first one is given, the others are scored.
     (persistence,) = [row for row in evaluation.rows if row.method == "persistence"]
     values = read_dynamics(dataset, CONFIG, "words_missing").split("test").values
-    assert persistence.mse == pytest.approx(np.square(values[:, 1:] - values[:, :1]).mean(), rel=1e-5)
+    assert persistence.mse == pytest.approx(np.square(values[..., 1:] - values[..., :1]).mean(), rel=1e-5)
     report_evaluation(evaluation, settings, tmp_path / "report.html")
     assert "words missing (0-1)" in (tmp_path / "report.html").read_text("utf-8")
 

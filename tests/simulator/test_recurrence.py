@@ -15,18 +15,18 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 def slow_scan(alpha: np.ndarray, beta: np.ndarray, history: np.ndarray) -> np.ndarray:
     """phi_t = sum_j alpha_j(c_t) phi_{t-j} + beta(c_t), one number at a time."""
-    order, runs, steps, tests = alpha.shape
-    phi = np.full((runs, steps + 1, tests), np.nan)
+    order, runs, tests, steps = alpha.shape
+    phi = np.full((runs, tests, steps + 1), np.nan)
     for run in range(runs):
         for test in range(tests):
             for t in range(steps + 1):
                 if t < order:
-                    phi[run, t, test] = history[run, t, test]
+                    phi[run, test, t] = history[run, test, t]
                     continue
                 batch = t - 1
-                phi[run, t, test] = beta[run, batch, test]
+                phi[run, test, t] = beta[run, test, batch]
                 for j in range(1, order + 1):
-                    phi[run, t, test] += alpha[j - 1, run, batch, test] * phi[run, t - j, test]
+                    phi[run, test, t] += alpha[j - 1, run, test, batch] * phi[run, test, t - j]
     return phi
 
 
@@ -34,19 +34,19 @@ def slow_scan(alpha: np.ndarray, beta: np.ndarray, history: np.ndarray) -> np.nd
 def test_markov_scan_equals_a_loop(order: int, runs: int, more: int, tests: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     steps = order - 1 + more
-    alpha = rng.normal(size=(order, runs, steps, tests))
-    beta = rng.normal(size=(runs, steps, tests))
-    history = rng.normal(size=(runs, order, tests))
+    alpha = rng.normal(size=(order, runs, tests, steps))
+    beta = rng.normal(size=(runs, tests, steps))
+    history = rng.normal(size=(runs, tests, order))
     found = markov_scan(*map(torch.from_numpy, (alpha, beta, history))).numpy()
     np.testing.assert_allclose(found, slow_scan(alpha, beta, history), atol=1e-9)
 
 
 def test_the_given_history_is_kept_and_its_batches_have_no_effect() -> None:
-    beta = torch.zeros(1, 4, 1)
-    beta[0, :2] = 1e9
-    history = torch.tensor([[[1.0], [2.0], [3.0]]])
-    found = markov_scan(torch.ones(3, 1, 4, 1), beta, history)
-    assert found[0, :, 0].tolist() == [1, 2, 3, 6, 11]
+    beta = torch.zeros(1, 1, 4)
+    beta[0, 0, :2] = 1e9
+    history = torch.tensor([[[1.0, 2.0, 3.0]]])
+    found = markov_scan(torch.ones(3, 1, 1, 4), beta, history)
+    assert found[0, 0].tolist() == [1, 2, 3, 6, 11]
 
 
 def slow_sums(inputs: np.ndarray, decays: np.ndarray) -> np.ndarray:
@@ -121,9 +121,9 @@ def test_the_sum_of_filtered_inputs_equals_each_filter_of_its_own_input(
     constants = [torch.rand(count, generator=random, dtype=torch.float64) for count in (decays, 2, momenta, 3)]
     filters = FilterBank(*constants, end=rates.sum() / 2)
     count = decays * 2 + momenta * 3
-    inputs = torch.randn(count, steps, 4, generator=random, dtype=torch.float64)
+    inputs = torch.randn(count, 4, steps, generator=random, dtype=torch.float64)
     wanted = sum(
-        (filters.states(own[None], rates)[0, :, index] for index, own in enumerate(inputs)),
-        torch.zeros(steps + 1, 4, dtype=torch.float64),
+        (filters.states(own.T[None], rates)[0, :, index].T for index, own in enumerate(inputs)),
+        torch.zeros(4, steps + 1, dtype=torch.float64),
     )
     torch.testing.assert_close(filters.sum_of_filtered(inputs, rates), wanted)

@@ -47,7 +47,7 @@ def test_curves_and_responses_are_of_all_runs_however_many_are_taken_at_once(
     visits = Members.between(curricula, range(pool), range(steps + 1))
     rates = np.tile(np.linspace(1, 0.1, steps), (runs, 1))
     push = np.array([[rng.normal(1, 0.1) * np.mean(batch) for batch in curriculum] for curriculum in curricula])
-    values = 2 + np.cumsum(np.pad(push, ((0, 0), (1, 0))), 1)[..., None] * rng.normal(0, 0.02, tests)
+    values = 2 + np.cumsum(np.pad(push, ((0, 0), (1, 0))), 1)[:, None] * rng.normal(0, 0.02, (tests, 1))
     vectors = rng.normal(size=(pool + tests, 5))
     arguments = (
         rates,
@@ -82,7 +82,7 @@ def test_curves_and_responses_are_of_all_runs_however_many_are_taken_at_once(
 
 def test_runs_are_accumulated_to_the_same_normal_equations(make_curricula: MakeCurricula) -> None:
     rng = np.random.default_rng(1)
-    x, values, psi = rng.normal(size=(9, 5, 4)), rng.uniform(1, 2, (9, 5, 6)), rng.normal(size=(6, 3))
+    x, values, psi = rng.normal(size=(9, 5, 4)), rng.uniform(1, 2, (9, 6, 5)), rng.normal(size=(6, 3))
     share, step = np.linspace(0.5, 1, 5), np.arange(5)
 
     def fitted(sizes: list[int]) -> dict[str, np.ndarray]:
@@ -140,9 +140,9 @@ memory_fit.FILTERS, memory_fit.COMPONENTS, memory_fit.TUNED_RUNS = memory_fit.FI
 runs, steps, pool, tests = 2560, 40, 24, 400
 rng = np.random.default_rng(0)
 curricula = [[rng.choice(pool, 2).tolist() for _ in range(steps)] for _ in range(runs)]
-values = reading.run_array((runs, steps + 1, tests))
+values = reading.run_array((runs, tests, steps + 1))
 for run in range(runs):
-    values[run] = rng.normal(1, 0.1, (steps + 1, tests)).cumsum(0)
+    values[run] = rng.normal(1, 0.1, (tests, steps + 1)).cumsum(1)
 task = get_task("mini_sentiment")
 part = lambda name, count: load_examples(task, name, count)
 data = Dynamics("made", "mini_sentiment_nano", "loss", [run_name(at) for at in range(runs)], curricula,

@@ -70,7 +70,7 @@ def test_every_part_survives_saving(several: dict[str, tuple[Trained, Path]], na
         assert np.isfinite(before).all()
         np.testing.assert_array_equal(before, after)
         alone = loaded.part(config, metric)
-        initial = runs.values[0, : alone.config.order]
+        initial = runs.values[0, :, : alone.config.order]
         arguments = {"initial": initial, "config": config, "metric": metric}
         torch.testing.assert_close(
             loaded.simulate(runs.curricula[0], **arguments), alone.simulate(runs.curricula[0], initial=initial)

@@ -65,12 +65,12 @@ def runs(make_curricula: MakeCurricula, make_dynamics: MakeDynamics) -> Dynamics
     pool, tests, steps = 14, 5, 12
     curricula = make_curricula(3, 12, steps, pool)
     alpha, beta = rng.normal(0, 0.03, (pool, tests)), rng.normal(0, 0.05, (pool, tests))
-    values = np.empty((12, steps + 1, tests))
-    values[:, 0] = rng.uniform(1, 2, tests)
+    values = np.empty((12, tests, steps + 1))
+    values[..., 0] = rng.uniform(1, 2, tests)
     for run, curriculum in enumerate(curricula):
         for step, batch in enumerate(curriculum, start=1):
-            moved = values[run, step - 1] * (0.97 + alpha[batch].mean(0)) + beta[batch].mean(0)
-            values[run, step] = moved + rng.normal(0, 0.01, tests)
+            moved = values[run, :, step - 1] * (0.97 + alpha[batch].mean(0)) + beta[batch].mean(0)
+            values[run, :, step] = moved + rng.normal(0, 0.01, tests)
     return make_dynamics(curricula, values, pool)
 
 
@@ -79,13 +79,13 @@ def runs(make_curricula: MakeCurricula, make_dynamics: MakeDynamics) -> Dynamics
 def test_with_the_factors_of_simfluence_it_predicts_what_simfluence_predicts(
     kind: Kind, stride: int, runs: Dynamics
 ) -> None:
-    measured = replace(runs, step=runs.step[::stride], values=runs.values[:, ::stride])
+    measured = replace(runs, step=runs.step[::stride], values=runs.values[..., ::stride])
     simfluence = Simfluence(kind, measured.split("train"), measured.split("validation"))
     model = index_simulator(measured, kind)
     set_factors(model, simfluence.fit.factors)
     held_out = measured.split("test")
     wanted = simfluence.predict(held_out)
-    assert np.ptp(wanted, axis=1).min() > 0.01
+    assert np.ptp(wanted, axis=-1).min() > 0.01
     np.testing.assert_allclose(Simulated(model).predict(held_out), wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -95,9 +95,9 @@ def test_it_predicts_what_eq_3_says_read_one_example_at_a_time(kind: str, runs: 
     random = np.random.default_rng(1)
     factors = random.normal(0, 0.05, (2, len(runs.pool), len(runs.test))).astype(np.float32)
     set_factors(model, torch.from_numpy(factors))
-    found = model.simulate(runs.curricula[0], initial=runs.values[0, 0]).numpy()
+    found = model.simulate(runs.curricula[0], initial=runs.values[0, :, 0]).numpy()
     for test in range(len(runs.test)):
-        value = float(runs.values[0, 0, test])
+        value = float(runs.values[0, test, 0])
         for step, batch in enumerate(runs.curricula[0], start=1):
             alpha = sum(1 / len(batch) + factors[0, i, test] / len(batch) for i in batch) if kind != "additive" else 1.0
             beta = sum(factors[1, i, test] / len(batch) for i in batch) if kind != "multiplicative" else 0.0
@@ -106,8 +106,8 @@ def test_it_predicts_what_eq_3_says_read_one_example_at_a_time(kind: str, runs: 
 
 
 def test_an_untrained_one_says_that_nothing_changes(runs: Dynamics) -> None:
-    found = index_simulator(runs, "linear").simulate(runs.curricula[0], initial=runs.values[0, 0])
-    np.testing.assert_allclose(found, np.repeat(runs.values[0, :1].T, 13, axis=1), rtol=1e-6)
+    found = index_simulator(runs, "linear").simulate(runs.curricula[0], initial=runs.values[0, :, 0])
+    np.testing.assert_allclose(found, np.repeat(runs.values[0, :, :1], 13, axis=1), rtol=1e-6)
 
 
 @ALL_KINDS
@@ -118,7 +118,7 @@ def test_a_trained_one_is_as_good_as_the_closed_form(kind: Kind, runs: Dynamics)
     held_out = runs.split("test")
 
     def error(method: Simulated | Simfluence) -> float:
-        return float(np.square(method.predict(held_out)[:, 1:] - held_out.values[:, 1:]).mean())
+        return float(np.square(method.predict(held_out)[..., 1:] - held_out.values[..., 1:]).mean())
 
     assert error(Simulated(model)) <= error(closed) * (1 + 1e-5)
 
@@ -136,9 +136,9 @@ def test_factors_of_order_two_are_a_ridge_regression_for_each_test_example(kind:
         for run, step in np.ndindex(12, 12):
             if step == 0:
                 continue
-            before = [values[run, step, test], values[run, step - 1, test], 1.0]
+            before = [values[run, test, step], values[run, test, step - 1], 1.0]
             rows.append(np.concatenate([shares[run, step] * before[side] for side in sides]))
-            wanted.append(values[run, step + 1, test] - before[0])
+            wanted.append(values[run, test, step + 1] - before[0])
             scale.append(before[0] ** 2)
         strength = [0.2 * unit if side == 2 else 0.3 * unit * np.mean(scale) for side in sides]
         padded = np.concatenate([rows, np.diag(np.sqrt(np.repeat(strength, 14)))])
@@ -197,7 +197,7 @@ def subsets(make_dynamics: MakeDynamics) -> tuple[Dynamics, np.ndarray]:
     effect = rng.normal(0, 0.1, (POOL, TESTS))
     first = np.broadcast_to([1.0, 1.5, 2.0], (RUNS, TESTS))
     last = first + inside @ effect + rng.normal(0, 0.02, (RUNS, TESTS))
-    return make_dynamics(curricula, np.stack([first, last], axis=1), POOL, step=[0, STEPS]), inside
+    return make_dynamics(curricula, np.stack([first, last], axis=-1), POOL, step=[0, STEPS]), inside
 
 
 def test_one_step_that_spans_the_run_is_linear_in_which_examples_were_in_it(
@@ -205,7 +205,7 @@ def test_one_step_that_spans_the_run_is_linear_in_which_examples_were_in_it(
 ) -> None:
     runs, inside = subsets
     training = inside[[run for run in range(RUNS) if run % 32 not in (3, 4, 10, 16, 19, 22, 28)]]
-    change = runs.split("train").values[:, 1] - runs.split("train").values[:, 0]
+    change = runs.split("train").values[..., 1] - runs.split("train").values[..., 0]
     datamodel = np.linalg.lstsq(training, change, rcond=None)[0]
     model = index_simulator(runs, "additive")
     # A batch's share is 1 / SUBSET for each example of the subset; factors are summed over `batch_size` of them.
@@ -213,8 +213,8 @@ def test_one_step_that_spans_the_run_is_linear_in_which_examples_were_in_it(
         model.dynamics.table.copy_(torch.from_numpy(datamodel[None] * SUBSET / runs.batch_size))
     held_out = runs.split("test")
     members = inside[[int(run) for run in held_out.runs]]
-    found = Simulated(model).predict(held_out)[:, 1]
-    np.testing.assert_allclose(found, held_out.values[:, 0] + members @ datamodel, rtol=1e-5, atol=1e-5)
+    found = Simulated(model).predict(held_out)[..., 1]
+    np.testing.assert_allclose(found, held_out.values[..., 0] + members @ datamodel, rtol=1e-5, atol=1e-5)
 
 
 def test_trained_on_whole_runs_it_finds_the_linear_regression(
@@ -225,10 +225,10 @@ def test_trained_on_whole_runs_it_finds_the_linear_regression(
     settings = TrainSettings("", runs.config, dynamics="markov", encoder="index", kind="additive")
     model = train_simulator(settings, runs=runs).model
     training = runs.split("train")
-    change = training.values[:, 1] - training.values[:, 0]
+    change = training.values[..., 1] - training.values[..., 0]
     datamodel = np.linalg.lstsq(inside[[int(run) for run in training.runs]], change, rcond=None)[0]
     held_out = runs.split("test")
-    wanted = held_out.values[:, 0] + inside[[int(run) for run in held_out.runs]] @ datamodel
-    found = Simulated(model).predict(held_out)[:, 1]
-    assert np.abs(wanted - held_out.values[:, 0]).max() > 0.2
+    wanted = held_out.values[..., 0] + inside[[int(run) for run in held_out.runs]] @ datamodel
+    found = Simulated(model).predict(held_out)[..., 1]
+    assert np.abs(wanted - held_out.values[..., 0]).max() > 0.2
     np.testing.assert_allclose(found, wanted, atol=0.01)

@@ -27,7 +27,7 @@ def test_simulating_a_curriculum_agrees_with_evaluating_its_run(dataset: Path) -
     runs = read_dynamics(dataset, "mini_triples_nano", "rougeL").split("test")
     assert model.config.stride == 4
     evaluated = Simulated(model).predict(runs)[0]
-    simulated = model.simulate(runs.curricula[0], initial=runs.values[0, 0])
-    torch.testing.assert_close(simulated[:, runs.step].T, torch.from_numpy(evaluated))
+    simulated = model.simulate(runs.curricula[0], initial=runs.values[0, :, 0])
+    torch.testing.assert_close(simulated[:, runs.step], torch.from_numpy(evaluated))
     between = (simulated[:, 0] + simulated[:, 4]) / 2
     np.testing.assert_allclose(simulated[:, 2], between, rtol=1e-4)

@@ -43,9 +43,9 @@ def model(make_config: MakeConfig, make_model: MakeModel) -> GPTfluenceSimulator
 def slow_effects(
     dynamics: TangentDynamics, weights: np.ndarray, curriculum: Curriculum, rates: list[float], kernels: np.ndarray
 ) -> np.ndarray:
-    """The filters as loops over steps, test examples, groups and time constants: `[T + 1, M]`."""
+    """The filters as loops over steps, test examples, groups and time constants: `[M, T + 1]`."""
     b = {name: value.double().numpy() for name, value in dynamics.named_buffers()}
-    effects = np.zeros((len(curriculum) + 1, kernels.shape[2]))
+    effects = np.zeros((kernels.shape[2], len(curriculum) + 1))
     for test in range(kernels.shape[2]):
         for group, kernel in enumerate(kernels[:, :, test]):
             place = 0
@@ -58,7 +58,7 @@ def slow_effects(
                             x = np.mean([kernel[i] for i in batch])
                             state = rho * state + math.exp(-kappa * min(tau, b["tau"][-1])) * share * x
                             tau += share
-                        effects[t, test] += weights[group, place] * state
+                        effects[test, t] += weights[group, place] * state
                     place += 1
             for momentum in b["momenta"]:
                 for curvature in b["curvatures"]:
@@ -72,7 +72,7 @@ def slow_effects(
                             x = np.mean([kernel[i] for i in batch])
                             speed = momentum * speed + (1 - momentum) * (x - pull * state)
                             state += share * speed
-                        effects[t, test] += weights[group, place] * state
+                        effects[test, t] += weights[group, place] * state
                     place += 1
     return effects
 
@@ -100,15 +100,15 @@ def test_effects_equal_the_formulas(model: GPTfluenceSimulator, rates: list[floa
             np.testing.assert_allclose(computed[run], wanted, rtol=1e-4, atol=1e-4)
             for fit, weights in enumerate(dynamics.weights_without.double().numpy()):
                 wanted = slow_effects(dynamics, weights, curriculum, own, kernels)
-                np.testing.assert_allclose(last[fit, run], wanted[-1], rtol=1e-4, atol=1e-4)
+                np.testing.assert_allclose(last[fit, run], wanted[:, -1], rtol=1e-4, atol=1e-4)
 
 
 def test_one_run_from_its_factors_is_the_run_itself(model: GPTfluenceSimulator) -> None:
-    initial = torch.full((1, 1, TESTS), 1.0)
+    initial = torch.full((1, TESTS, 1), 1.0)
     for curriculum in CURRICULA:
         shares = visit_shares([curriculum], range(POOL))
         inputs = SimulationInputs(shares, torch.tensor([model.config.learning_rate]), model.encode(), initial)
-        factors = torch.einsum("tn,gnm->gtm", shares[0], model.dynamics.input_factors(inputs.examples))
+        factors = torch.einsum("tn,gnm->gmt", shares[0], model.dynamics.input_factors(inputs.examples))
         torch.testing.assert_close(
             model.dynamics.from_factors(factors, inputs), model.dynamics.trajectories(inputs)[0], rtol=1e-4, atol=1e-4
         )

@@ -52,15 +52,15 @@ def make_runs(curricula: list[Curriculum], values: np.ndarray, step: list[int] |
 
 
 def true_values(curricula: list[Curriculum], kernels: np.ndarray) -> np.ndarray:
-    """A mean curve, and decaying sums of `[N, M]` kernels of each batch: `[R, T + 1, M]`."""
-    values = np.zeros((len(curricula), STEPS + 1, kernels.shape[1]))
+    """A mean curve, and decaying sums of `[N, M]` kernels of each batch: `[R, M, T + 1]`."""
+    values = np.zeros((len(curricula), kernels.shape[1], STEPS + 1))
     curve = 30 + 5 * (1 - np.exp(-np.arange(STEPS + 1) / 4))
     for run, curriculum in enumerate(curricula):
         state = np.zeros(kernels.shape[1])
-        values[run, 0] = curve[0]
+        values[run, :, 0] = curve[0]
         for t, batch in enumerate(curriculum, start=1):
             state = 0.5 * state + RATES[t - 1] / RATES[0] * kernels[batch].mean(0)
-            values[run, t] = curve[t] + 0.7 * state
+            values[run, :, t] = curve[t] + 0.7 * state
     return values
 
 
@@ -78,14 +78,14 @@ def test_runs_left_out_equal_refitting(make_curricula: MakeCurricula) -> None:
     for out in range(RUNS):
         x, y = np.delete(scaled, out, 0), np.delete(runs.latent, out, 0)
         # Each step counts as much as runs are near each other at it.
-        spread = np.sqrt(np.square(runs.latent - runs.latent.mean(0)).mean((0, 2)))
-        share = spread.mean() / spread[:, None]
+        spread = np.sqrt(np.square(runs.latent - runs.latent.mean(0)).mean((0, 1)))
+        share = spread.mean() / spread
         centred = ((x - x.mean(0)) * share).transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
         target = ((y - y.mean(0)) * share).reshape(-1)
         for place, ridge in enumerate(ridges):
             unit = np.linalg.eigvalsh(centred.T @ centred).mean()
             weights = np.linalg.solve(centred.T @ centred + ridge * unit * np.eye(x.shape[1]), centred.T @ target)
-            wanted = np.einsum("dsm,d->sm", scaled[out] - x.mean(0), weights)
+            wanted = np.einsum("dms,d->ms", scaled[out] - x.mean(0), weights)
             np.testing.assert_allclose(computed[place, out], wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -103,7 +103,7 @@ def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
     values = true_values(curricula, truth)
     seen = [ReferenceKernels("0000", references[0].step, STEPS, references[0].products[:, :, :TESTS])]
     measured = list(range(STEPS + 1)) if step is None else step
-    runs = make_runs(curricula[:RUNS], values[:RUNS, measured, :TESTS], measured)
+    runs = make_runs(curricula[:RUNS], values[:RUNS, :TESTS, measured], measured)
     fit = fit_tangent(runs, seen, np.arange(RUNS) == 0)
     assert (fit.choice.grouping, fit.choice.scaling) == ("base_early_late", 1.0)
     assert fit.error < 1e-6 and len(fit.tried) == 4
@@ -116,10 +116,10 @@ def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
     parts = parts_as_fitted(kernels, dynamics.kernels, torch.arange(POOL), torch.arange(TESTS))
     examples = kernel_examples(parts, parts, torch.cat([torch.arange(TESTS), torch.full((TESTS,), -1)]))
     visits = visit_shares(curricula[RUNS:], range(POOL))
-    initial = torch.from_numpy(values[RUNS:, :1]).float()
+    initial = torch.from_numpy(values[RUNS:, :, :1]).float()
     inputs = SimulationInputs(visits, torch.from_numpy(RATES).float()[None], examples, initial)
     predicted = dynamics.trajectories(inputs).numpy()
-    np.testing.assert_allclose(predicted[:, measured], values[RUNS:][:, measured], atol=0.05)
+    np.testing.assert_allclose(predicted[..., measured], values[RUNS:][..., measured], atol=0.05)
 
 
 def test_settings_within_a_standard_error_are_chosen_by_retrainings_or_by_the_strongest_ridge() -> None:
@@ -191,32 +191,32 @@ def test_one_run_is_ranked_by_the_shipped_coefficients(make_curricula: MakeCurri
 def test_a_prior_is_scaled_as_the_runs_say_and_drawn_towards(make_curricula: MakeCurricula) -> None:
     curricula = make_curricula(6, RUNS, STEPS, POOL)
     kernels = fitted_kernels(make_references(), "base_early_late", 1.0)
-    runs = make_runs(curricula, np.ones((RUNS, STEPS + 1, TESTS)))
+    runs = make_runs(curricula, np.ones((RUNS, TESTS, STEPS + 1)))
     features = filtered_kernels(runs, kernels, filter_responses(runs, FEW))
     shipped = prior_weights("base_early_late", 1.0, FEW)
     assert shipped is not None
-    truth = 30 + 3 * np.einsum("rdsm,d->rsm", features, shipped)
+    truth = 30 + 3 * np.einsum("rdms,d->rms", features, shipped)
     prior = Regression.of(features, make_runs(curricula, truth).latent).towards(shipped)
     every, folds = np.arange(RUNS), np.arange(5)
     for ridge, size in ((1e-12, 3.0), (1e6, (3.0 * (RUNS - 1) + 1.0) / RUNS)):
         weights = prior.weights(ridge, every, folds) / prior.size
-        effects = np.einsum("rdsm,d->rsm", features * prior.size[:, None, None], weights)
-        wanted = np.einsum("rdsm,d->rsm", features * prior.size[:, None, None], size * shipped)
+        effects = np.einsum("rdms,d->rms", features * prior.size[:, None, None], weights)
+        wanted = np.einsum("rdms,d->rms", features * prior.size[:, None, None], size * shipped)
         np.testing.assert_allclose(effects - effects.mean(0), wanted - wanted.mean(0), rtol=0, atol=1e-2 * wanted.std())
 
 
 def test_shipped_coefficients_move_a_run_no_further_than_it_moved(make_curricula: MakeCurricula) -> None:
     curricula = make_curricula(7, 1, STEPS, POOL)
     kernels = fitted_kernels(make_references(), "base_early_late", 1.0)
-    still = make_runs(curricula, np.ones((1, STEPS + 1, TESTS)))
+    still = make_runs(curricula, np.ones((1, TESTS, STEPS + 1)))
     features = filtered_kernels(still, kernels, filter_responses(still, FEW))
     shipped = prior_weights("base_early_late", 1.0, FEW)
     assert shipped is not None
-    predicted = np.einsum("rdsm,d->rsm", features, shipped)
+    predicted = np.einsum("rdms,d->rms", features, shipped)
     for share in (0.25, 1.0, 4.0):
-        moved = make_runs(curricula, 30 + share * (predicted - predicted[:, :1])).latent
+        moved = make_runs(curricula, 30 + share * (predicted - predicted[..., :1])).latent
         prior = Regression.of(features.copy(), moved).towards(shipped)
-        size = np.sqrt(np.square(moved - moved[:, :1]).mean() / np.square(predicted).mean())
+        size = np.sqrt(np.square(moved - moved[..., :1]).mean() / np.square(predicted).mean())
         np.testing.assert_allclose(prior.prior / prior.size, min(1.0, size) * shipped, rtol=1e-4)
     assert not Regression.of(features, still.latent).towards(shipped).prior.any()
 

@@ -87,14 +87,14 @@ def slow(runs: Dynamics) -> Slow:
 
 def slow_trajectory(runs: Dynamics, slow: Slow, where: Callable[[int], int]) -> np.ndarray:
     """loss_t = loss_0 - sum of eta_s times the mean over the batch of products, with gradients at step where(s)."""
-    wanted = np.zeros((STEPS + 1, len(runs.test)))
-    wanted[0] = runs.values[0, 0]
+    wanted = np.zeros((len(runs.test), STEPS + 1))
+    wanted[:, 0] = runs.values[0, :, 0]
     for update, batch in enumerate(runs.curricula[0]):
         at = where(update)
         for test in range(len(runs.test)):
             products = [float(slow.pool[at][i] @ slow.test[at][test]) for i in batch]
             change = runs.learning_rate[0, update] * sum(products) / len(products)
-            wanted[update + 1, test] = wanted[update, test] - change
+            wanted[test, update + 1] = wanted[test, update] - change
     return wanted
 
 
@@ -112,33 +112,33 @@ def test_gradient_products_are_those_of_separate_backward_passes(
     found = fit_baseline(name, runs).predict(runs)
     wanted = slow_trajectory(runs, slow, where)
     assert found.shape == runs.values.shape
-    assert np.abs(wanted - wanted[0]).max() > 1e-2
+    assert np.abs(wanted - wanted[:, :1]).max() > 1e-2
     np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_update_dot_follows_the_weights_own_changes(runs: Dynamics, slow: Slow) -> None:
     found = fit_baseline("update_dot", runs).predict(runs)[0]
-    wanted = runs.values[0, 0].astype(float)
+    wanted = runs.values[0, :, 0].astype(float)
     for update in range(STEPS):
         wanted = wanted + [float(slow.changes[update] @ gradient) for gradient in slow.test[update]]
-        np.testing.assert_allclose(found[update + 1], wanted, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[:, update + 1], wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_metrics_measured_now_and_then_are_predicted_where_they_were_measured(runs: Dynamics) -> None:
     every = fit_baseline("tracin_cp_all", runs).predict(runs)
     measured = [2, 5, 12]
-    sparse = replace(runs, step=np.array(measured), values=runs.values[:, measured])
+    sparse = replace(runs, step=np.array(measured), values=runs.values[..., measured])
     found = fit_baseline("tracin_cp_all", sparse).predict(sparse)
-    np.testing.assert_allclose(found, every[:, measured] + (runs.values - every)[:, 2:3], rtol=1e-5)
+    np.testing.assert_allclose(found, every[..., measured] + (runs.values - every)[..., 2:3], rtol=1e-5)
 
 
 def test_some_of_the_test_examples_in_another_order_keep_their_own_products(runs: Dynamics) -> None:
     every = fit_baseline("update_dot", runs).predict(runs)
     chosen = [3, 1]
-    some = replace(runs, test=[runs.test[at] for at in chosen], values=runs.values[:, :, chosen])
-    np.testing.assert_array_equal(fit_baseline("update_dot", some).predict(some), every[:, :, chosen])
+    some = replace(runs, test=[runs.test[at] for at in chosen], values=runs.values[:, chosen])
+    np.testing.assert_array_equal(fit_baseline("update_dot", some).predict(some), every[:, chosen])
     there = fit_baseline("tracin_cp_10", runs).predict(runs)
-    np.testing.assert_allclose(fit_baseline("tracin_cp_10", some).predict(some), there[:, :, chosen], rtol=1e-6)
+    np.testing.assert_allclose(fit_baseline("tracin_cp_10", some).predict(some), there[:, chosen], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["tracin_cp_all", "update_dot", "tracin_cp_10", "grad_dot"])
@@ -174,14 +174,16 @@ def test_captum_agrees_with_exact_tracin(runs: Dynamics, slow: Slow) -> None:
     count = len(bench.pool)
     pool = torch.utils.data.TensorDataset(torch.arange(count)[:, None], torch.zeros(count))
     test = torch.arange(count, count + len(bench.test))[:, None]
-    wanted = runs.values[0, 0].astype(float)
+    wanted = runs.values[0, :, 0].astype(float)
     for update, batch in enumerate(runs.curricula[0]):
         tracin = captum.TracInCP(
             Losses(), pool, [update], load, loss_fn=lambda losses, labels: losses, batch_size=count
         )
         influence = tracin.influence((test, torch.zeros(len(test)))).double().numpy()
         wanted = wanted - influence[:, batch].mean(1)
-    np.testing.assert_allclose(fit_baseline("tracin_cp_all", runs).predict(runs)[0, -1], wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        fit_baseline("tracin_cp_all", runs).predict(runs)[0, :, -1], wanted, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_published_sides_are_sums_over_tokens(slow: Slow) -> None:
@@ -226,7 +228,7 @@ def test_published_products_are_exact_for_a_single_token_only(slow: Slow) -> Non
 
 def test_published_tracin_adds_up_its_own_products(runs: Dynamics, slow: Slow) -> None:
     found = fit_baseline("tracin_cp_published", runs).predict(runs)[0]
-    wanted = runs.values[0, 0].astype(float)
+    wanted = runs.values[0, :, 0].astype(float)
     model = copy.deepcopy(slow.bench.base.model)
     for update, batch in enumerate(runs.curricula[0]):
         model.load_state_dict(slow.states[update])
@@ -234,9 +236,9 @@ def test_published_tracin_adds_up_its_own_products(runs: Dynamics, slow: Slow) -
         pool = summed_sides(model, list(slow.bench.tokenized.values()))
         products = separate_products(pool[:2], test[:2]).numpy()
         wanted = wanted - runs.learning_rate[0, update] * products[batch].mean(0)
-        np.testing.assert_allclose(found[update + 1], wanted, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(found[:, update + 1], wanted, rtol=1e-3, atol=1e-3)
     exact = fit_baseline("tracin_cp_all", runs).predict(runs)[0]
-    assert np.abs(found[-1] - exact[-1]).mean() > np.abs(exact[-1] - exact[0]).mean()
+    assert np.abs(found[:, -1] - exact[:, -1]).mean() > np.abs(exact[:, -1] - exact[:, 0]).mean()
 
 
 def test_published_tracin_refuses_runs_that_come_out_differently(runs: Dynamics) -> None:

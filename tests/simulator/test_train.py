@@ -33,7 +33,7 @@ def settings_of(dataset: Path, **changes: object) -> TrainSettings:
 
 
 def squared_error(predicted: np.ndarray, truth: np.ndarray) -> float:
-    return float(np.square(predicted[:, 1:] - truth[:, 1:]).mean())
+    return float(np.square(predicted[..., 1:] - truth[..., 1:]).mean())
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,9 @@ def test_a_run_is_predicted_as_simulate_predicts_it(dataset: Path, runs: Dynamic
     held_out = runs.split("test")
     method = Simulated(model)
     [found] = method.predict(held_out)
-    history = held_out.values[0, : method.history]
+    history = held_out.values[0, :, : method.history]
     alone = model.simulate(held_out.curricula[0], held_out.pool, held_out.test, history)
-    np.testing.assert_allclose(found.T, alone.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, alone.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("quick_markov")
@@ -124,9 +124,9 @@ def test_memory_of_a_metric_measured_every_four_updates(dataset: Path, metric: s
     assert runs.step.tolist() == [0, 4, 8, 10]
     held_out = runs.split("test")
     [found] = Simulated(model).predict(held_out)
-    alone = model.simulate(held_out.curricula[0], initial=held_out.values[0, 0])
+    alone = model.simulate(held_out.curricula[0], initial=held_out.values[0, :, 0])
     assert alone.shape == (len(runs.test), 11)
-    np.testing.assert_allclose(found.T, alone[:, [0, 4, 8, 10]].numpy(), rtol=1e-5)
+    np.testing.assert_allclose(found, alone[:, [0, 4, 8, 10]].numpy(), rtol=1e-5)
 
 
 @pytest.mark.usefixtures("quick_markov")
@@ -141,10 +141,10 @@ def test_markov_of_a_metric_measured_every_four_updates_steps_from_one_measureme
     visits = visit_shares([merged], [example.id for example in held_out.pool])
     with torch.no_grad():
         factors = model.dynamics.batch_factors(visits, model.pool_vectors, model.test_vectors)
-        wanted = markov_scan(factors[:-1], factors[-1], torch.from_numpy(held_out.values[:, :1]))
+        wanted = markov_scan(factors[:-1], factors[-1], torch.from_numpy(held_out.values[..., :1]))
     np.testing.assert_allclose(Simulated(model).predict(held_out), wanted.numpy(), rtol=1e-5)
-    alone = model.simulate(held_out.curricula[0], initial=held_out.values[0, 0]).numpy()
-    for test, curve in enumerate(wanted[0].T.numpy()):
+    alone = model.simulate(held_out.curricula[0], initial=held_out.values[0, :, 0]).numpy()
+    for test, curve in enumerate(wanted[0].numpy()):
         np.testing.assert_allclose(alone[test], np.interp(range(11), [0, 4, 8, 10], curve), rtol=1e-5)
 
 
@@ -153,7 +153,7 @@ def test_markov_data_has_one_step_for_each_interval(dataset: Path) -> None:
     pool, test = np.zeros((len(runs.pool), 3)), np.zeros((len(runs.test), 3))
     data = MarkovData.of(runs, pool, test)
     assert data.members.places.shape == (8, 3, 4 * 2)
-    assert data.values.shape == (8, 4, len(runs.test))
+    assert data.values.shape == (8, len(runs.test), 4)
     torch.testing.assert_close(data.members.shares.sum(-1), torch.ones(8, 3))
 
 
@@ -244,7 +244,7 @@ def test_too_few_runs_are_refused(dataset: Path) -> None:
 def test_runs_measured_at_uneven_steps_are_refused(
     make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
 ) -> None:
-    runs = make_dynamics(make_curricula(0, 4, 6, 8), np.ones((4, 4, 3)), 8, step=[0, 1, 4, 6])
+    runs = make_dynamics(make_curricula(0, 4, 6, 8), np.ones((4, 3, 4)), 8, step=[0, 1, 4, 6])
     with pytest.raises(DataError, match=r"even steps: \[0, 1, 4, 6\]"):
         train_simulator(settings_of(Path("/nowhere")), runs=runs)
 
@@ -254,7 +254,7 @@ def test_runs_with_different_learning_rates_are_refused(
 ) -> None:
     rates = np.full((6, 5), 1e-3)
     rates[3] *= 2
-    values = np.ones((6, 6, 3))
+    values = np.ones((6, 3, 6))
     runs = make_dynamics(make_curricula(0, 6, 5, 8), values, 8, rates=rates)
     with pytest.raises(DataError, match="learning rates"):
         train_simulator(settings_of(Path("/nowhere")), runs=runs)

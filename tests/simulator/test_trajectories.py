@@ -135,18 +135,18 @@ def test_what_was_measured_stands_beside_what_is_predicted(
 ) -> None:
     model = make_model(make_config("memory", calibration_runs=19))
     model.band_scores.abs_()
-    fact = make_dynamics([CURRICULUM], np.random.default_rng(0).random((1, 3, 4)), 7, step=[0, 3, 6])
+    fact = make_dynamics([CURRICULUM], np.random.default_rng(0).random((1, 4, 3)), 7, step=[0, 3, 6])
     run = model.what_if(fact)
     found = run.simulate()
     for result in (found, copy.deepcopy(found), pickle.loads(pickle.dumps(found)), run.simulate(0.9).prediction):
         assert "mean of 4, measured" in repr(result)
     line = repr(found).splitlines()[-1].split()[-5:]
-    assert line == [f"{fact.values[0, 0].mean():.4g}", "-", f"{fact.values[0, 1].mean():.4g}", "-",
-                    f"{fact.values[0, 2].mean():.4g}"]  # fmt: skip
+    assert line == [f"{fact.values[0, :, 0].mean():.4g}", "-", f"{fact.values[0, :, 1].mean():.4g}", "-",
+                    f"{fact.values[0, :, 2].mean():.4g}"]  # fmt: skip
     for figure in (found.plot([1, 2]), run.simulate(0.9).plot([1, 2])):
         dots = {each.name: each for each in figure.data if each.mode == "markers"}
         assert list(dots) == ["test example 1, measured", "test example 2, measured"]
-        np.testing.assert_allclose(dots["test example 2, measured"].y, fact.values[0, :, 2])
+        np.testing.assert_allclose(dots["test example 2, measured"].y, fact.values[0, 2])
         assert list(dots["test example 2, measured"].x) == [0, 3, 6]
     # A changed run was not made, nor is a difference measured.
     for other in (run.drop([0]).simulate(), run.schedule([1e-3] * 6).simulate(), found - run.drop([0]).simulate()):
@@ -186,16 +186,16 @@ def test_an_evaluation_as_table_figure_and_text(dataset: Path, trained: dict[str
     assert table.method.tolist() == [row.method for row in found.rows]
     lines = {line.name: line for line in found.plot(errors=True).data}
     assert set(lines) == set(found.predictions)
-    error = np.abs(found.predictions["mean_curve"] - found.runs.values).mean((0, 2))
+    error = np.abs(found.predictions["mean_curve"] - found.runs.values).mean((0, 1))
     np.testing.assert_allclose(lines["mean_curve"].y, error)
     run, test_id = found.runs.runs[0], found.runs.test[1].id
     lines = {line.name: line for line in found.plot(run, test_id).data}
-    np.testing.assert_allclose(lines["truth"].y, found.runs.values[0, :, 1])
+    np.testing.assert_allclose(lines["truth"].y, found.runs.values[0, 1])
     assert "mean_curve" in repr(found) and "array(" not in repr(found)
     lines = {line.name: line for line in found.plot().data}
     assert set(lines) == {"truth", *found.predictions}
     for name, values in (("truth", found.runs.values), *found.predictions.items()):
-        np.testing.assert_allclose(lines[name].y, values[0].mean(1), rtol=1e-5)
+        np.testing.assert_allclose(lines[name].y, values[0].mean(0), rtol=1e-5)
     with pytest.raises(SettingsError, match="errors are over all runs"):
         found.plot(run, errors=True)
     with pytest.raises(SettingsError, match="no held-out run 'x'"):

@@ -36,13 +36,17 @@ def model(
     return make_model(make_config(dynamics, **more))
 
 
+def initial_of(model: GPTfluenceSimulator) -> list[list[float]]:
+    return [[value] * model.config.order for value in INITIAL]
+
+
 @pytest.fixture
 def run(model: GPTfluenceSimulator) -> WhatIf:
-    return model.what_if(CURRICULUM, initial=[INITIAL] * model.config.order)
+    return model.what_if(CURRICULUM, initial=initial_of(model))
 
 
 def simulated(model: GPTfluenceSimulator, curriculum: Curriculum, rates: list[float] | None = None) -> torch.Tensor:
-    return model.simulate(curriculum, initial=[INITIAL] * model.config.order, learning_rate=rates)
+    return model.simulate(curriculum, initial=initial_of(model), learning_rate=rates)
 
 
 def same(found: WhatIf, model: GPTfluenceSimulator, curriculum: Curriculum, rates: list[float] | None = None) -> None:
@@ -103,12 +107,12 @@ def test_changes_follow_each_other_and_leave_what_they_began_with(run: WhatIf, m
 def test_a_run_read_from_a_dataset_brings_its_first_values_and_rates(
     model: GPTfluenceSimulator, make_dynamics: MakeDynamics
 ) -> None:
-    values = np.random.default_rng(0).uniform(1, 2, size=(2, STEPS + 1, TESTS))
+    values = np.random.default_rng(0).uniform(1, 2, size=(2, TESTS, STEPS + 1))
     runs = make_dynamics([CURRICULUM, CURRICULUM[::-1]], values, POOL, rates=np.full((2, STEPS), 3e-4))
     found = model.what_if(runs.take([1])).drop([0]).simulate()
     curriculum = [[3, 3], [1, 2], [5, 6], [4], [2, 3], [1]]
     wanted = model.simulate(
-        curriculum, runs.pool, runs.test, values[1, : model.config.order], learning_rate=[3e-4] * STEPS
+        curriculum, runs.pool, runs.test, values[1, :, : model.config.order], learning_rate=[3e-4] * STEPS
     )
     torch.testing.assert_close(found, wanted)
     with pytest.raises(ValueError, match=r"2 runs are given; take one"):
@@ -177,7 +181,7 @@ def test_a_change_that_makes_no_sense_is_refused(run: WhatIf, change: Callable[[
 
 
 def test_runs_of_different_models_are_not_simulated_together(run: WhatIf, model: GPTfluenceSimulator) -> None:
-    other = model.what_if(CURRICULUM, initial=[INITIAL] * model.config.order)
+    other = model.what_if(CURRICULUM, initial=initial_of(model))
     with pytest.raises(ValueError, match="changes of one what_if"):
         simulate_many([run, other])
 
@@ -211,7 +215,7 @@ def test_examples_may_be_dictionaries_or_a_dataset(model: GPTfluenceSimulator) -
 
     examples = sentiment("test", TESTS)
     rows = [{"id": each.id, "prompt": each.prompt, "target": each.target} for each in examples]
-    initial = [INITIAL] * model.config.order
+    initial = initial_of(model)
     wanted = model.simulate(CURRICULUM, test=examples, initial=initial)
     for given_rows in (rows, Dataset.from_list(rows), [{**row, "source": "{}", "references": None} for row in rows]):
         assert torch.equal(model.simulate(CURRICULUM, test=given_rows, initial=initial), wanted)

@@ -39,14 +39,14 @@ def fit_runs(work: Work, name: str) -> Fitted:
             curricula=curricula,
             learning_rate=np.repeat(fact.learning_rate, times, 0),
             # Only the first value is looked at.
-            values=np.repeat(fact.values[:, :1], len(fact.step), 1).repeat(times, 0),
+            values=np.repeat(fact.values[..., :1], len(fact.step), -1).repeat(times, 0),
         )
-        return method.predict(changed)[:, measured]
+        return method.predict(changed)[..., measured]
 
     def ask(tests: object) -> np.ndarray:
         without = [[[key for key in batch if key != row] for batch in work.curriculum] for row in work.rows]
         values = predict([work.curriculum, *without])
-        return (values[:1] - values[1:]).transpose(0, 2, 1)[:, tests]
+        return (values[:1] - values[1:])[:, tests]
 
     return Fitted(ask, predict)
 

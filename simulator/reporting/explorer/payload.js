@@ -27,10 +27,10 @@ function decodedView(packed) {
     ...packed,
     rates: packed.rates.map(floatsOf),
     measured: (run, test) => Array.from({ length: count }, (_, at) => {
-      const level = levels[(run * count + at) * tests + test] / 65535;
+      const level = levels[(run * tests + test) * count + at] / 65535;
       return low[test] + level * (high[test] - low[test]);
     }),
-    initial: (run, test) => Array.from({ length: given }, (_, at) => first[(run * given + at) * tests + test]),
+    initial: (run, test) => Array.from({ length: given }, (_, at) => first[(run * tests + test) * given + at]),
     model(which) {
       if (!models.has(which)) models.set(which, decodedModel(packed.models[which]));
       return models.get(which);

@@ -77,8 +77,9 @@ def _view(view: View) -> dict[str, Any]:
         simulated.check(runs)
     place = {example.id: at for at, example in enumerate(runs.pool)}
     schedules = list(dict.fromkeys(map(tuple, runs.learning_rate.tolist())))
-    low, high = runs.values.min((0, 1)), runs.values.max((0, 1))
-    levels = np.rint((runs.values - low) / np.where(high > low, high - low, 1) * _LEVELS).astype("<u2")
+    low, high = runs.values.min((0, 2)), runs.values.max((0, 2))
+    size = np.where(high > low, high - low, 1)
+    levels = np.rint((runs.values - low[:, None]) / size[:, None] * _LEVELS).astype("<u2")
     given = max((simulated.history for simulated in view.simulators), default=1)
     return {
         "config": runs.config,
@@ -100,7 +101,7 @@ def _view(view: View) -> dict[str, Any]:
         "levels": _base64(levels),
         "low": _floats(low),
         "high": _floats(high),
-        "initial": _floats(runs.values[:, :given]),
+        "initial": _floats(runs.values[..., :given]),
         "models": [_model(simulated, runs) for simulated in view.simulators],
     }
 

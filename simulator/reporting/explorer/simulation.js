@@ -134,7 +134,7 @@ function* exampleEffects(model, schedule, batches, test, initial) {
 function bandAround(model, predicted, test) {
   const low = new Float64Array(predicted.length), high = new Float64Array(predicted.length);
   predicted.forEach((value, step) => {
-    const width = model.width[Math.min(step, model.widthSteps) * model.tests + test];
+    const width = model.width[test * (model.widthSteps + 1) + Math.min(step, model.widthSteps)];
     low[step] = withinRange(model, value - width);
     high[step] = withinRange(model, value + width);
   });

@@ -49,7 +49,7 @@ def test_arrays_equal_those_that_training_returned(
     dynamics = read_dynamics(collected_once, config, metric)
     bench = Bench.load(make_settings(config), rows_folder)
     assert (dynamics.runs, dynamics.step.tolist()) == (SIX, steps)
-    assert dynamics.values.shape == (6, 3, 5)
+    assert dynamics.values.shape == (6, 5, 3)
     assert dynamics.values.dtype == np.float32
     for index in (1, 4):
         run = bench.run(f"{index:04d}")

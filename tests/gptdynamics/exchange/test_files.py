@@ -95,7 +95,7 @@ def test_sound_trajectories_keep_the_order_of_the_file_and_every_digit(metric: C
     odd = 0.1234567890123456789
     found, notes = metric(*SOUND, trajectory(9, (1, odd), (2, 7)))
     assert (found.ids, found.step, notes) == ([4, 2, 9], [1, 2], [])
-    np.testing.assert_array_equal(found.values, [[0.5, 1.5, odd], [0.25, 1.0, 7.0]])
+    np.testing.assert_array_equal(found.values, [[0.5, 0.25], [1.5, 1.0], [odd, 7.0]])
     assert found.values.dtype == np.float64
 
 
@@ -115,7 +115,7 @@ def test_unordered_steps_repeated_examples_and_bad_lines_are_noted(metric: Calla
         {"id": 9, "loss_trajectory": [3]}, {"id": 9, "loss_trajectory": [{"step": 1}]},
         {"id": 9, "loss_trajectory": [{"step": 1, "loss": 10**399}]},
     )  # fmt: skip
-    np.testing.assert_array_equal(found.values, [[0.5, 1.5], [0.25, 1.0]])
+    np.testing.assert_array_equal(found.values, [[0.5, 0.25], [1.5, 1.0]])
     assert notes == [
         "run/x: lines 4, 5, 11 are no JSON object; left out",
         "run/x: lines 6, 7, 8 and 5 more are no trajectory of a test example; left out",

@@ -77,7 +77,7 @@ def test_values_batches_and_examples_are_those_of_the_files(sound_release: tuple
             assert runs.curricula[at] == batches
             for line in read_lines(release / folder.format(seed) / FILES[metric]):
                 wanted = np.float32([point["loss"] for point in line["loss_trajectory"]])
-                np.testing.assert_array_equal(runs.values[at, :, ids.index(line["id"])], wanted)
+                np.testing.assert_array_equal(runs.values[at, ids.index(line["id"])], wanted)
     assert runs.test[0].prompt == "Row 4 of it_tasks/flan_eval_0_6.json: yes"
     assert (runs.test[0].target, runs.test[0].references, runs.test[0].withheld) == ("", (), False)
 
@@ -226,12 +226,12 @@ def test_runs_of_ours_are_exported_so_that_their_code_reads_them(
     theirs = as_their_code_reads(tmp_path / "out", runs.pool[0].task, metric)
     assert sorted(theirs) == [int(run) for run in runs.runs]
     for at, run in enumerate(runs.runs):
-        for column, example in enumerate(runs.test):
+        for test, example in enumerate(runs.test):
             points = theirs[int(run)][example.id]
             assert list(points) == runs.step[1:].tolist()
             for place, step in enumerate(runs.step[1:], start=1):
                 texts = [runs.pool[key].prompt + runs.pool[key].target for key in runs.curricula[at][step - 1]]
-                assert points[step] == (float(runs.values[at, place, column]), texts)
+                assert points[step] == (float(runs.values[at, test, place]), texts)
 
 
 def test_runs_of_ours_come_back_without_step_0(collected: Path, with_gradients: Path, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_runs_of_ours_come_back_without_step_0(collected: Path, with_gradients: 
     mine = read_dynamics(collected, "webnlg_tiny", "rougeL")
     model = next(each.config for each in import_release(tmp_path / "plain", tmp_path / "plain again").configs[1:])
     theirs = read_dynamics(tmp_path / "plain again", model, "rougeL")
-    np.testing.assert_array_equal(theirs.values, mine.values[:, 1:])
+    np.testing.assert_array_equal(theirs.values, mine.values[..., 1:])
     assert (theirs.curricula, theirs.runs) == (mine.curricula, mine.runs)
     np.testing.assert_allclose(theirs.learning_rate, mine.learning_rate, rtol=1e-6)
 
@@ -286,8 +286,8 @@ def test_a_simulator_trains_on_imported_runs(
     held_out = evaluation.runs
     assert row.mse is not None and row.mse < 0.05
     predicted = evaluation.predictions[row.method]
-    assert predicted.shape == held_out.values.shape == (1, STEPS, TESTS)
-    np.testing.assert_allclose(predicted[:, 0], held_out.values[:, 0], rtol=1e-5)
+    assert predicted.shape == held_out.values.shape == (1, TESTS, STEPS)
+    np.testing.assert_allclose(predicted[..., 0], held_out.values[..., 0], rtol=1e-5)
     for encoder in ("gradient", "label"):
         with pytest.raises(DataError, match="give --encoder sentence"):
             train_simulator(TrainSettings(str(sound_release[1]), config, encoder=encoder))

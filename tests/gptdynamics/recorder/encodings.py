@@ -134,8 +134,8 @@ def check(trainer: Trainer, rows: list[dict[str, Any]], test: Any, out: Path, gi
     after = losses()
     assert trainer.state.global_step
     read = read_dynamics(out, "even_own", "loss")
-    np.testing.assert_allclose(read.values[0, 0], before, atol=1e-5, rtol=1e-5)
-    np.testing.assert_allclose(read.values[0, -1], after, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(read.values[0, :, 0], before, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(read.values[0, :, -1], after, atol=1e-5, rtol=1e-5)
     assert max(abs(one - other) for one, other in zip(before, after, strict=True)) > 1e-3
     assert verify(out).faults == []
     said = json.loads((out / "manifests" / "even_own.json").read_text())["recording"]["tokenization"]

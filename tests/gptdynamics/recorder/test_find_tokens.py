@@ -61,7 +61,7 @@ def test_accuracy_of_labels_that_end_with_an_end_of_text(tmp_path: Path) -> None
     for row in rows[POOL:]:
         each = [loss(row["prompt"], label) for label in labels]
         right.append(float(labels[int(np.argmin(each))] == row["completion"]))
-    assert read.values[0, -1].tolist() == right
+    assert read.values[0, :, -1].tolist() == right
     assert verify(tmp_path / "d").faults == []
 
 
@@ -164,7 +164,7 @@ def test_a_loop_of_ones_own_is_measured_on_joined_texts_or_on_what_its_rows_say(
             for at in (0, 1):
                 with recorder.step([at]):
                     optimizer.step()
-        return list(read_dynamics(out, "even_own", "loss").values[0, 0].tolist())
+        return list(read_dynamics(out, "even_own", "loss").values[0, :, 0].tolist())
 
     def losses(encode: Any) -> list[float]:
         found = []

@@ -238,7 +238,7 @@ def test_a_training_that_is_killed_loses_little(
     assert seen[:2] == [0, 1]
     kept = read_partial(path)
     assert len(kept.curriculum) == 2
-    assert kept.values["loss"].shape == (3, 5)
+    assert kept.values["loss"].shape == (5, 3)
     assert verify(tmp_path / "d").faults == []
     assert folder_status(tmp_path / "d")[0].missing == ["0000"]
     again = trainer_of()
@@ -334,7 +334,7 @@ def test_recorders_of_one_process_have_labels_of_their_own(
 
     def values(kind: str, out: Path) -> dict[str, list[float]]:
         metrics = ("loss", "accuracy") if LABELS[kind] else ("loss", "bleu")
-        return {name: read_dynamics(out, "even_tiny", name).values[0, 0].tolist() for name in metrics}
+        return {name: read_dynamics(out, "even_tiny", name).values[0, :, 0].tolist() for name in metrics}
 
     alone = {}
     for kind in order:

@@ -62,7 +62,7 @@ def test_ids_survive_what_the_trainer_does_with_its_dataset(
     mixed.train()
     assert mixed.model.forward is mixed.model.__dict__["forward"]
     losses = read_dynamics(tmp_path / "mixed", "sayings_llama", "loss").values
-    np.testing.assert_allclose(losses[:, 0], read.values[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(losses[..., 0], read.values[..., 0], rtol=1e-6)
     packed, seen = trainer(packing=True, packing_strategy="wrapped")
     DynamicsRecorder(tmp_path / "d", "sayings_llama", pool, test, settings=how).attach(packed)
     with pytest.raises(DataError, match=r"packing puts several examples.* into one row.*Set packing=False"):

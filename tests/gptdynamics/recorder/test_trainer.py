@@ -54,7 +54,7 @@ def test_trajectories_are_those_of_collect(
     for metric in ("loss", "accuracy") if task == "rte" else ("loss", "bleu", "rougeL"):
         collected, recorded = (read_dynamics(tmp_path / name, config, metric) for name in "ab")
         np.testing.assert_allclose(recorded.values, collected.values, atol=1e-5)
-        assert metric != "loss" or np.abs(recorded.values[0, -1] - recorded.values[0, 0]).max() > 1e-2
+        assert metric != "loss" or np.abs(recorded.values[0, :, -1] - recorded.values[0, :, 0]).max() > 1e-2
         assert recorded.step.tolist() == collected.step.tolist()
         assert recorded.curricula == collected.curricula
         np.testing.assert_array_equal(recorded.learning_rate, collected.learning_rate)
@@ -76,7 +76,7 @@ def test_trajectories_of_nano_are_those_of_collect(collected_nano: Path, sentime
     assert recorded.base_model == "nano"
     assert recorded.curricula == collected.curricula
     np.testing.assert_allclose(recorded.values, collected.values, atol=1e-5)
-    assert np.abs(recorded.values[0, -1] - recorded.values[0, 0]).max() > 0.1
+    assert np.abs(recorded.values[0, :, -1] - recorded.values[0, :, 0]).max() > 0.1
     assert faults(tmp_path / "d") == []
 
 
@@ -109,7 +109,7 @@ def test_training_is_bit_for_bit_what_it_would_be_without(
         assert torch.equal(value, with_recorder[0][name]), name
     assert without[1:] == with_recorder[1:]
     assert len(without[1][0]) == 6
-    assert read_dynamics(tmp_path / "d", "webnlg_tiny", "bleu").values.shape == (1, 7, 5)
+    assert read_dynamics(tmp_path / "d", "webnlg_tiny", "bleu").values.shape == (1, 5, 7)
 
 
 def test_the_trainer_is_left_as_it_was(rte: Examples, trainer_of: Callable[..., NotingTrainer], tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ def test_adapters_are_recorded(rte: Examples, trainer_of: Callable[..., NotingTr
     adapted.train()
     read = read_dynamics(tmp_path / "d", CONFIG, "loss")
     # Adapters begin as nothing, so both begin at the same model; then they part.
-    np.testing.assert_allclose(read.values[0, 0], read.values[1, 0], atol=1e-6)
-    assert np.abs(read.values[1, -1] - read.values[1, 0]).max() > 1e-3
+    np.testing.assert_allclose(read.values[0, :, 0], read.values[1, :, 0], atol=1e-6)
+    assert np.abs(read.values[1, :, -1] - read.values[1, :, 0]).max() > 1e-3
     row = read_parquet(DatasetFolder(tmp_path / "d").run_row_path(CONFIG, "0001")).to_pylist()[0]
     assert (row["lora_rank"], row["lora_alpha"], row["peak_learning_rate"]) == (2, 8, pytest.approx(0.1))
     assert faults(tmp_path / "d") == []

@@ -140,7 +140,7 @@ def test_of_a_python_task_the_labels_are_kept_and_its_code_is_asked_for(
     assert (
         DatasetFolder(folder).task_path("tickets").read_text() == 'name = "tickets"\nlabels = [" urgent", " later"]\n'
     )
-    assert read_dynamics(folder, "tickets_tiny", "accuracy").values.shape == (1, 3, 5)
+    assert read_dynamics(folder, "tickets_tiny", "accuracy").values.shape == (1, 5, 3)
     assert verify(folder).faults == []
     with pytest.raises(DataError, match="Name the task's file with --task-file"):
         collect_tickets("", runs=2)

@@ -44,7 +44,7 @@ def run(
         model.dynamics.weights.mul_(0.15)
     if "unseen" in request.param:
         model.config.test_keys = ["of no example"] * 4
-    made = model.what_if(CURRICULUM, initial=[INITIAL] * model.config.order)
+    made = model.what_if(CURRICULUM, initial=[[value] * model.config.order for value in INITIAL])
     if "unseen" in request.param:
         made.situation.examples.seen.fill_(-1)
     return made.reweigh({2: 0.7, 5: 1.8})

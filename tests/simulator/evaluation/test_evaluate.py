@@ -133,9 +133,9 @@ def test_the_shifted_mean_curve_is_given_the_longest_history(
     found = evaluate(EvaluateSettings(str(dataset), CONFIG, models=(trained["markov_2"],), baselines=names))
     plain, shifted = (found.predictions[name] for name in names)
     truth = runs.split("test").values
-    np.testing.assert_array_equal(shifted[:, :2], truth[:, :2])
+    np.testing.assert_array_equal(shifted[..., :2], truth[..., :2])
     np.testing.assert_allclose(
-        (shifted - plain)[:, 1:], np.broadcast_to((truth - plain)[:, 1:2], plain[:, 1:].shape), atol=1e-6
+        (shifted - plain)[..., 1:], np.broadcast_to((truth - plain)[..., 1:2], plain[..., 1:].shape), atol=1e-6
     )
 
 
@@ -181,7 +181,7 @@ def test_all_rows_score_the_steps_after_the_longest_history(
     rows = by_method(evaluate(settings))
     held_out = runs.split("test")
     error = np.square(Persistence().predict(held_out) - held_out.values)
-    assert rows["persistence"].mse == pytest.approx(error[:, 2:].mean(), rel=1e-5)
+    assert rows["persistence"].mse == pytest.approx(error[..., 2:].mean(), rel=1e-5)
     assert "markov_2_label" in rows
 
 
@@ -349,17 +349,17 @@ def test_history_is_the_order_of_markov_and_one_for_memory(trained: dict[str, st
 def test_a_simulator_predicts_test_examples_that_training_did_not_see(
     trained: dict[str, str], runs: Dynamics, dataset: Path
 ) -> None:
-    half = replace(runs, test=runs.test[:3], values=runs.values[:, :, :3])
+    half = replace(runs, test=runs.test[:3], values=runs.values[:, :3])
     settings = TrainSettings(str(dataset), CONFIG, encoder="label")
     method = Simulated(train_simulator(settings, runs=half).model)
     held_out = runs.split("test")
     found = method.predict(held_out)
     assert method.simulator.places(runs.test).tolist() == [0, 1, 2, -1, -1, -1]
     assert np.isfinite(found).all()
-    unseen = (slice(None), slice(None), slice(3, None))
+    unseen = (slice(None), slice(3, None))
     error = np.square(found - held_out.values)[unseen].mean()
     assert error < np.square(Persistence().predict(held_out) - held_out.values)[unseen].mean()
-    np.testing.assert_array_equal(found[:, 0], held_out.values[:, 0])
+    np.testing.assert_array_equal(found[..., 0], held_out.values[..., 0])
 
 
 def shown(rows: list[Row]) -> str:
@@ -398,8 +398,8 @@ def test_the_table_shows_every_method_and_what_was_held_out(evaluation: Evaluati
 def test_the_table_counts_trajectories_that_never_move(
     make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list[Curriculum]]
 ) -> None:
-    values = np.random.default_rng(0).uniform(size=(3, 5, 4))
-    values[1, :, 2] = 0.5
+    values = np.random.default_rng(0).uniform(size=(3, 4, 5))
+    values[1, 2] = 0.5
     runs = make_dynamics(make_curricula(0, 3, 4, 8), values, 8)
     predicted = MeanCurve(runs).predict(runs)
     figures = asdict(score_prediction(predicted, runs.values, predicted, 1))

@@ -40,10 +40,10 @@ def test_unseen_test_examples_are_scored_against_the_mean_change_of_the_seen(dat
     found = evaluate(settings, unseen=Unseen(0.5))
     assert [row.method for row in found.rows] == ["persistence", "mean_curve", "memory_label"]
     runs = read_dynamics(dataset, CONFIG, "loss")
-    held_out, seen = runs.split("test"), runs.split("train", "validation").values[:, :, [0, 2, 4]]
-    truth = held_out.values[:, :, [1, 3, 5]]
-    change = np.array([seen[:, step].mean() - seen[:, 0].mean() for step in range(truth.shape[1])])
-    reference = truth[:, :1] + change[None, :, None]
+    held_out, seen = runs.split("test"), runs.split("train", "validation").values[:, [0, 2, 4]]
+    truth = held_out.values[:, [1, 3, 5]]
+    change = np.array([seen[..., step].mean() - seen[..., 0].mean() for step in range(truth.shape[-1])])
+    reference = truth[..., :1] + change
     np.testing.assert_allclose(found.predictions["mean_curve"], reference, rtol=1e-5)
     predicted = found.predictions["memory_label"]
     assert found.rows[2].skill == score_prediction(predicted, truth, found.predictions["mean_curve"], 1).skill

@@ -56,7 +56,7 @@ def without_package(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str
 @pytest.fixture
 def trained(make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list], tmp_path: Path) -> Path:
     """A simulator in a folder, trained on a few made-up runs."""
-    values = np.random.default_rng(0).random((6, 7, 4))
+    values = np.random.default_rng(0).random((6, 4, 7))
     runs = make_dynamics(make_curricula(0, 6, 6, 7), values, 7)
     settings = TrainSettings("made/up", "mini_sentiment_nano", encoder="label")
     train_simulator(settings, runs=runs).save(tmp_path / "model", settings)
@@ -202,7 +202,7 @@ def test_push_to_hub_gives_the_same_repository_as_the_command(hub: Hub, trained:
 def test_a_simulator_that_was_just_trained_is_pushed_while_it_is_saved(
     hub: Hub, make_dynamics: Callable[..., Dynamics], make_curricula: Callable[..., list], tmp_path: Path
 ) -> None:
-    runs = make_dynamics(make_curricula(0, 6, 6, 7), np.random.default_rng(0).random((6, 7, 4)), 7)
+    runs = make_dynamics(make_curricula(0, 6, 6, 7), np.random.default_rng(0).random((6, 4, 7)), 7)
     model = train_simulator(TrainSettings("made/up", "mini_sentiment_nano", encoder="label"), runs=runs).model
     options = {"revision": "draft", "commit_description": "More words", "token": "hf_ada_write"}
     model.save_pretrained(tmp_path / "saved", push_to_hub=True, repo_id=ID, **options)

@@ -93,13 +93,13 @@ def test_simulate_a_run_and_a_file(gptfluence: Command, memory: str, collected: 
     status, out, err = gptfluence("simulate", memory, "--dataset", collected, "--run", "0004", "--json", recorded)
     assert status == 0, err
     found, fact = json.loads(recorded.read_text()), read_dynamics(collected, CONFIG).take([4])
-    np.testing.assert_array_equal(np.array(found["measured"]), fact.values[0].T)
+    np.testing.assert_array_equal(np.array(found["measured"]), fact.values[0])
     assert found["measured_step"] == fact.step.tolist()
     # Each line of predicted values has one of measured values below: the mean and 6 test examples.
     lines = [re.findall(r"[\w.]+", line) for line in out.splitlines()]
     measured = [line[1:] for line in lines if line[:1] == ["measured"]]
-    assert len(measured) == 7 and measured[0][-1] == f"{fact.values[0, -1].mean():.3f}"
-    assert [line[-1] for line in measured[1:]] == [f"{value:.3f}" for value in fact.values[0, -1]]
+    assert len(measured) == 7 and measured[0][-1] == f"{fact.values[0, :, -1].mean():.3f}"
+    assert [line[-1] for line in measured[1:]] == [f"{value:.3f}" for value in fact.values[0, :, -1]]
     batches = tmp_path / "curriculum.json"
     batches.write_text(json.dumps([[0, 1, 2]] * 8))
     status, out, err = gptfluence("simulate", memory, "--curriculum", batches, "--interval", "0.5", "--json", own)

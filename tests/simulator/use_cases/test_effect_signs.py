@@ -62,7 +62,7 @@ def simulated_end(model: GPTfluenceSimulator, run: Dynamics, gone: int | None) -
     """The last values of a run whose batches are written out without an example; no edit of `what_if` is used."""
     curriculum = [[key for key in batch if key != gone] for batch in run.curricula[0]]
     rates = run.learning_rate[0].tolist()
-    found = model.simulate(curriculum, run.pool, run.test, run.values[0, :1], rates)
+    found = model.simulate(curriculum, run.pool, run.test, run.values[0, :, :1], rates)
     return found[:, -1].numpy()
 
 

@@ -99,9 +99,9 @@ def test_noise_is_never_called_help(found: InfluenceFound) -> None:
 def test_measured_values_stand_beside_predicted(found: InfluenceFound, memory: str, collected: str) -> None:
     fact = load_case(memory, collected).run()
     assert found.measured is not None
-    np.testing.assert_array_equal(found.measured, fact.values[0, -1])
+    np.testing.assert_array_equal(found.measured, fact.values[0, :, -1])
     said = str(influence_tables(found)[0].caption)
-    assert f"{found.predicted.mean():.3g} simulated, {fact.values[0, -1].mean():.3g} measured" in said
+    assert f"{found.predicted.mean():.3g} simulated, {fact.values[0, :, -1].mean():.3g} measured" in said
 
 
 def test_errors_are_those_of_fits_without_each_run(found: InfluenceFound) -> None:
@@ -116,7 +116,7 @@ def test_few_directions_say_what_all_say(ridge: float) -> None:
     # Six filters of nearly dependent states, as of sums with like decays.
     few = rng.normal(size=(5, 30, 2))
     states = np.concatenate([few + scale * rng.normal(size=few.shape) for scale in (0, 1e-1, 1e-9, 1e-10, 1e-11, 0)], 2)
-    values = few @ rng.normal(size=(2, 3)) + 0.1 * rng.normal(size=(5, 30, 3))
+    values = (few @ rng.normal(size=(2, 3)) + 0.1 * rng.normal(size=(5, 30, 3))).swapaxes(1, 2)
     turn = informative(states, ridge)
     assert turn.shape == (12, 4)
     np.testing.assert_allclose(turn.T @ turn, np.eye(4), atol=1e-12)
@@ -131,12 +131,12 @@ def test_few_directions_say_what_all_say(ridge: float) -> None:
 
 def test_responses_without_runs_are_ridge_regressions_on_the_others() -> None:
     rng = np.random.default_rng(0)
-    states, values = rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 5, 2))
+    states, values = rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 2, 5))
     found = responses_without_runs(states, values, np.eye(2), 0.1, scale_of("accuracy"))
     for run in range(4):
         kept = [other for other in range(4) if other != run]
         x = (states[kept] - states[kept].mean(0)).reshape(-1, 3)
-        y = (values[kept] - values[kept].mean(0)).reshape(-1, 2)
+        y = (values[kept] - values[kept].mean(0)).swapaxes(1, 2).reshape(-1, 2)
         penalty = 0.1 * np.trace(x.T @ x) / 3
         np.testing.assert_allclose(found[run], np.linalg.solve(x.T @ x + penalty * np.eye(3), x.T @ y), rtol=1e-8)
 

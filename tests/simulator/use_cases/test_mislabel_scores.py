@@ -41,22 +41,22 @@ def test_planted_mislabels_are_ranked_first(make_dynamics: Callable[..., Dynamic
     for _ in range(RUNS):
         half = rng.choice(POOL, size=POOL // 2, replace=False)
         curricula.append([rng.choice(half, size=2, replace=False).tolist() for _ in range(STEPS)])
-    values = np.empty((RUNS, STEPS + 1, POOL))
+    values = np.empty((RUNS, POOL, STEPS + 1))
     for run, curriculum in enumerate(curricula):
         loss = np.ones(POOL)
-        values[run, 0] = loss
+        values[run, :, 0] = loss
         for step, batch in enumerate(curriculum, start=1):
             # What others teach is right for all but the wrong ones; an example's own visit always lowers its loss.
             loss = loss + np.array([0.05 if at in wrong else -0.1 for at in range(POOL)])
             loss[batch] -= 0.5
-            values[run, step] = loss
+            values[run, :, step] = loss
     runs = make_dynamics(curricula, values, POOL)
     score = left_out_mean(runs, runs.values)
     assert set(np.argsort(-score)[:6].tolist()) == wrong
     for at in range(POOL):
         without = [run for run in range(RUNS) if at not in {key for batch in curricula[run] for key in batch}]
         chosen = without or range(RUNS)
-        assert score[at] == pytest.approx(np.mean([values[run, 1:, at].mean() for run in chosen]))
+        assert score[at] == pytest.approx(np.mean([values[run, at, 1:].mean() for run in chosen]))
 
 
 def test_self_alpha_is_the_factor_on_itself(

@@ -124,7 +124,7 @@ def test_the_recorder_says_what_it_recorded_and_what_comes_next(own: Own, capsys
     assert "note:" not in line
     read = read_dynamics(own.root, CONFIG)
     figure = read.plot("0001", [2])
-    np.testing.assert_array_equal(figure.data[0].y, read.values[1, :, 2])
+    np.testing.assert_array_equal(figure.data[0].y, read.values[1, 2])
     assert len(read.plot().data) == 6
     with pytest.raises(SettingsError, match="no test example 99"):
         read.plot(test_ids=[99])

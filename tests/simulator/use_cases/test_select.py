@@ -87,7 +87,7 @@ def test_the_simulated_outcome_is_that_of_the_mixture(memory: str, collected: st
     weights = torch.zeros(1, 20)
     weights[0, chosen] = 1.0
     curriculum = [chosen] * len(bound.rates)
-    simulated = case.model.what_if(curriculum, pool=fact.pool, test=fact.test, initial=fact.values[0, 0]).simulate()
+    simulated = case.model.what_if(curriculum, pool=fact.pool, test=fact.test, initial=fact.values[0, :, 0]).simulate()
     assert float(bound.simulated(weights)[0]) == pytest.approx(float(simulated[[0, 3], -1].mean()), rel=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_doubt_grows_with_the_distance_as_held_out_runs_were_missed(memory: str,
     centre = torch.stack([mean(at) for at in range(6) if at != held]).mean(0)
     away = float((mean(held) - centre).norm())
     predicted = case.model.what_if(case.runs.take([held])).simulate()[:, -1].numpy()
-    missed = float((case.runs.values[held, -1] - predicted)[target].mean())
+    missed = float((case.runs.values[held, :, -1] - predicted)[target].mean())
     assert bound.doubt_rate == pytest.approx(abs(missed) / away, rel=1e-3)
     weights = torch.zeros(2, 20)
     weights[0, [0, 1]], weights[1, 7] = 1.0, 2.0

@@ -40,7 +40,7 @@ def test_a_trial_of_a_recorded_run_is_that_run(collected: str, tmp_path: Path) -
     worked = train_all(contents, trials, tmp_path, devices=["cpu"])
     assert worked.done == 2
     np.testing.assert_allclose(worked.results[0].metrics["loss"], fact.values[0], rtol=1e-5)
-    assert not np.allclose(worked.results[1].metrics["loss"][-1], fact.values[0, -1])
+    assert not np.allclose(worked.results[1].metrics["loss"][:, -1], fact.values[0, :, -1])
     again = train_all(contents, trials[::-1], tmp_path, devices=["cpu"])
     assert again.done == 0 and again.each is None
     np.testing.assert_array_equal(again.results[1].metrics["loss"], worked.results[0].metrics["loss"])
@@ -52,7 +52,7 @@ def test_kept_runs_belong_to_what_they_were_trained_on(collected: str, tmp_path:
     contents = trial_contents(fact, fact.test, measured=9)
     trial = Trial([[1, 2]], "0004")
     kept = KeptRuns(tmp_path, contents, "abc")
-    kept.save(trial, Run("0004", [[1, 2]], [1e-3], [0, 1], [], {"loss": np.ones((2, 6), dtype=np.float32)}))
+    kept.save(trial, Run("0004", [[1, 2]], [1e-3], [0, 1], [], {"loss": np.ones((6, 2), dtype=np.float32)}))
     assert kept.load(trial) is not None
     others = [Trial([[2, 1]], "0004"), Trial([[1, 2]], "0005"), Trial([[1, 2]], "0004", {1: " bad"})]
     assert [kept.load(other) for other in others] == [None] * 3
@@ -101,14 +101,14 @@ def test_tracin_adds_up_recorded_products(settings: ValidateSettings, collected:
     assert found is not None
     products = read_products(collected, fact.config, fact.runs[0])
     for at, each in enumerate((run, changed)):
-        value = fact.values[0, 0, places].astype(float)
+        value = fact.values[0, places, 0].astype(float)
         line = [value.copy()]
         for done, (batch, rate) in enumerate(zip(each.curriculum, each.learning_rate, strict=True)):
             last = max(place for place, taken in enumerate(products.step) if taken <= done)
             rows = [products.pool_ids.index(key) for key in batch]
             value = value - rate * products.values[last][rows][:, places].mean(0)
             line.append(value.copy())
-        np.testing.assert_allclose(found[at], np.array(line)[step].T, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[at], np.stack(line, axis=-1)[:, step], rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(

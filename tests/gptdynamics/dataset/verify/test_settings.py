@@ -29,7 +29,7 @@ def made_up(root: Path, asked: RunSettings, runs: int, test: list[Example], bleu
         return sorted({*range(0, updates + 1, every), updates})
 
     def values(count: int) -> np.ndarray:
-        return rng.random((count, len(test)), dtype=np.float32)
+        return rng.random((len(test), count), dtype=np.float32)
 
     pool = [Example(at, "p", test[0].target, test[0].references, test[0].task) for at in asked.pool_ids]
     folder.add_examples(asked.task, "pool", pool)

@@ -103,7 +103,7 @@ def test_choosing_and_changing_gives_the_numbers_of_python(browser: Any, view: V
         choose(browser, "step", 4)
         before = simulated.simulator.what_if(view.runs.take([run]))
         assert shown(browser, "predicted") == pytest.approx(float(before.simulate()[at, -1]), abs=6e-4)
-        assert shown(browser, "measured") == pytest.approx(view.runs.values[run, -1, at], abs=6e-4)
+        assert shown(browser, "measured") == pytest.approx(view.runs.values[run, at, -1], abs=6e-4)
         browser.find_element("css selector", "#batch button[aria-label^='Drop training']").click()
         changed = before.drop([before.curriculum[3][0]], [4])
         assert shown(browser, "changed") == pytest.approx(float(changed.simulate()[at, -1]), abs=6e-4)

@@ -74,7 +74,7 @@ def view(
     make_dynamics: Callable[..., Dynamics],
     make_curricula: Callable[..., list],
 ) -> View:
-    values = np.random.default_rng(0).random((3, 7, 4))
+    values = np.random.default_rng(0).random((3, 4, 7))
     return View(make_dynamics(make_curricula(0, 3, 6, 7), values, 7), (Simulated(make_model(make_config("memory"))),))
 
 
@@ -200,7 +200,7 @@ def test_of_32_runs_and_200_test_examples_it_is_below_8_mb(
         curricula=make_curricula(0, 32, 96, 200, 4),
         learning_rate=np.array([config.learning_rate] * 32),
         step=np.arange(97),
-        values=rng.random((32, 97, 200)).astype(np.float32),
+        values=rng.random((32, 200, 97)).astype(np.float32),
         pool=examples[0],
         test=examples[1],
         base_model=config.base_model,
@@ -217,7 +217,7 @@ def test_numbers_go_in_as_they_are(view: View) -> None:
     def floats(text: str) -> np.ndarray:
         return np.frombuffer(base64.b64decode(text), dtype="<f4")
 
-    assert floats(packed["initial"]).tolist() == view.runs.values[:, :1].ravel().tolist()
+    assert floats(packed["initial"]).tolist() == view.runs.values[..., :1].ravel().tolist()
     baseline = view.simulators[0].simulator.dynamics.baseline
     assert floats(packed["models"][0]["arrays"]["baseline"]).tolist() == baseline.flatten().tolist()
     assert len(packed["rates"]) == 1 and [run["rates"] for run in packed["runs"]] == [0, 0, 0]
