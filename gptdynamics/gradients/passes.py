@@ -13,6 +13,7 @@ from gptdynamics.gradients.capture import capture
 from gptdynamics.gradients.products import example_gradients
 from gptdynamics.gradients.uses import MatrixUse, Scale, Use, whole_gradients
 from gptdynamics.measurement.logits import logit_route
+from gptdynamics.models.evaluating import evaluating
 from gptdynamics.models.tokens import TokenizedExample, length_sorted_batches, make_target_batch
 
 if TYPE_CHECKING:
@@ -167,21 +168,18 @@ def _bytes_held(use_lists: list[list[Use]]) -> float:
 @contextmanager
 def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
     """A context in which the model is in evaluation mode and its experts are called one by one."""
-    modes = [(module, module.training) for module in model.modules()]
     config: Any = model.config
     experts = getattr(config, "_experts_implementation", None)
     # Before anything is captured, because the trial passes inputs of its own through the model.
     logit_route(model)
-    model.eval()
     if experts is not None:
         config._experts_implementation = "eager"
     try:
-        yield
+        with evaluating(model):
+            yield
     finally:
         if experts is not None:
             config._experts_implementation = experts
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

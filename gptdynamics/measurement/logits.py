@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from gptdynamics.errors import SettingsError
+from gptdynamics.models.evaluating import evaluating
 from gptdynamics.models.tokens import TargetBatch
 
 if TYPE_CHECKING:
@@ -157,12 +158,11 @@ def logit_route(model: PreTrainedModel) -> LogitRoute:
 
 
 def _find_route(model: PreTrainedModel) -> LogitRoute:
-    modes = [(module, module.training) for module in model.modules()]
     kind = model.device.type
-    model.eval()
     try:
         # The trial may happen within training: it must ignore autocast and leave the random numbers as they were.
         with (
+            evaluating(model),
             torch.no_grad(),
             torch.autocast(kind, enabled=False),
             torch.random.fork_rng([model.device] if kind == "cuda" else []),
@@ -176,9 +176,6 @@ def _find_route(model: PreTrainedModel) -> LogitRoute:
             f"{type(model).__name__}: its forward fails on token ids alone ({type(error).__name__}: {reason}). "
             "Give a causal language model that takes input_ids"
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _longest_short(model: PreTrainedModel) -> int | None:

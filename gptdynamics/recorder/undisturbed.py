@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from gptdynamics.models.evaluating import evaluating
+
 
 @contextmanager
 def undisturbed(model: torch.nn.Module) -> Iterator[None]:
@@ -20,20 +22,16 @@ def undisturbed(model: torch.nn.Module) -> Iterator[None]:
     Args:
         model: the model that is measured. Measuring does not change its gradients.
     """
-    modes = [(module, module.training) for module in model.modules()]
     forward, original_forward = (model.__dict__.get(name) for name in ("forward", "_original_forward"))
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=list(devices)):
+    with torch.random.fork_rng(devices=list(devices)), evaluating(model):
         try:
-            model.eval()
             if forward is not None and original_forward is not None:
                 model.forward = original_forward
             yield
         finally:
             if forward is not None:
                 model.forward = forward
-            for module, mode in modes:
-                module.training = mode
             random.setstate(python_state)
             np.random.set_state(numpy_state)
