@@ -46,10 +46,11 @@ def parts() -> list[Part]:
     ]
 
 
-def most_told(found: InfluenceFound) -> int:
+def most_told(influence: InfluenceFound) -> int:
     """The id of the test example on which most effects are beyond noise."""
     sure = {
-        example.id: sum(found.word(each) != "unclear" for each in found.effects(example.id)) for example in found.test
+        example.id: sum(influence.word(each) != "unclear" for each in influence.effects(example.id))
+        for example in influence.test
     }
     return max(sure, key=lambda key: sure[key])
 

@@ -46,46 +46,48 @@ def example_text(example: Example) -> str:
     return visible(example.prompt + example.target)
 
 
-def summary(found: InfluenceFound) -> str:
+def summary(influence: InfluenceFound) -> str:
     """A sentence on what the figures are."""
-    direction = "above" if found.higher_is_better else "below"
+    direction = "above" if influence.higher_is_better else "below"
     return (
-        f"Effect of a training example of run {found.run}: {found.metric} at the last step with it minus without it, "
-        f"simulated; {direction} zero it helped."
+        f"Effect of a training example of run {influence.run}: {influence.metric} at the last step with it minus "
+        f"without it, simulated; {direction} zero it helped."
     )
 
 
-def fit_text(found: InfluenceFound, test_id: int | None = None) -> str:
+def fit_text(influence: InfluenceFound, test_id: int | None = None) -> str:
     """The metric at the end of the run, as simulated and as measured, on a test example or in the mean over all."""
-    if found.predicted is None:
+    if influence.predicted is None:
         return ""
-    places = [place for place, example in enumerate(found.test) if test_id in (None, example.id)]
-    simulated = f"{found.metric} at the end of the run: {found.predicted[places].mean():.3g} simulated"
-    return simulated if found.measured is None else f"{simulated}, {found.measured[places].mean():.3g} measured"
+    places = [place for place, example in enumerate(influence.test) if test_id in (None, example.id)]
+    simulated = f"{influence.metric} at the end of the run: {influence.predicted[places].mean():.3g} simulated"
+    return simulated if influence.measured is None else f"{simulated}, {influence.measured[places].mean():.3g} measured"
 
 
-def influence_tables(found: InfluenceFound) -> list[Table]:
+def influence_tables(influence: InfluenceFound) -> list[Table]:
     """A table of the whole test set, and one for each test example asked for; none where every effect is zero."""
     from rich.table import Table
     from rich.text import Text
 
-    texts = {example.id: example_text(example) for example in found.pool}
-    tests = {example.id: example_text(example) for example in found.test}
+    texts = {example.id: example_text(example) for example in influence.pool}
+    tests = {example.id: example_text(example) for example in influence.test}
     tables = []
-    for test_id in (None, *found.settings.test_ids):
-        effects = [*found.helped(test_id), *found.harmed(test_id)]
+    for test_id in (None, *influence.settings.test_ids):
+        effects = [*influence.helped(test_id), *influence.harmed(test_id)]
         if not effects:
             continue
-        of = f"mean over {len(found.test)} test examples" if test_id is None else f"test example {test_id}"
-        table = Table(title=Text(f"{found.config} {found.metric}, {of}"))
+        of = f"mean over {len(influence.test)} test examples" if test_id is None else f"test example {test_id}"
+        table = Table(title=Text(f"{influence.config} {influence.metric}, {of}"))
         for heading in ("training example", "effect", "error", "text"):
             table.add_column(heading, justify="right" if heading in ("effect", "error") else "left")
         for each in effects:
             error = "-" if each.error is None else f"{each.error:.2g}"
-            cells = (f"{found.word(each)}: {each.pool_id}", f"{each.final:+.3g}", error)
+            cells = (f"{influence.word(each)}: {each.pool_id}", f"{each.final:+.3g}", error)
             table.add_row(*map(Text, cells), Text(cut_text(texts[each.pool_id])))
         caption = (
-            [fit_text(found, test_id)] if test_id is None else [cut_text(tests[test_id]), fit_text(found, test_id)]
+            [fit_text(influence, test_id)]
+            if test_id is None
+            else [cut_text(tests[test_id]), fit_text(influence, test_id)]
         )
         table.caption = Text("\n".join(each for each in caption if each))
         tables.append(table)
@@ -96,41 +98,41 @@ def _numbers(steps: tuple[int, ...]) -> str:
     return ", ".join(map(str, steps))
 
 
-def influence_record(found: InfluenceFound) -> dict[str, object]:
+def influence_record(influence: InfluenceFound) -> dict[str, object]:
     """Every training example's effect on the mean, and on each test example asked for (all, if none was)."""
-    texts = {example.id: None if example.withheld else example.prompt + example.target for example in found.pool}
-    wanted = found.settings.test_ids or tuple(example.id for example in found.test)
+    texts = {example.id: None if example.withheld else example.prompt + example.target for example in influence.pool}
+    wanted = influence.settings.test_ids or tuple(example.id for example in influence.test)
 
     def rows(test_id: int | None) -> list[dict[str, object]]:
-        return [asdict(each) for each in found.effects(test_id)]
+        return [asdict(each) for each in influence.effects(test_id)]
 
     return {
-        "config": found.config,
-        "metric": found.metric,
-        "method": found.method,
-        "run": found.run,
-        "higher_is_better": found.higher_is_better,
-        "uncertainty": UNCERTAINTY if found.error is not None else None,
-        "verdict": found.verdict(),
-        "predicted": None if found.predicted is None else found.predicted.tolist(),
-        "measured": None if found.measured is None else found.measured.tolist(),
+        "config": influence.config,
+        "metric": influence.metric,
+        "method": influence.method,
+        "run": influence.run,
+        "higher_is_better": influence.higher_is_better,
+        "uncertainty": UNCERTAINTY if influence.error is not None else None,
+        "verdict": influence.verdict(),
+        "predicted": None if influence.predicted is None else influence.predicted.tolist(),
+        "measured": None if influence.measured is None else influence.measured.tolist(),
         "texts": {str(key): text for key, text in texts.items()},
         "mean": rows(None),
         "test_examples": {str(key): rows(key) for key in wanted},
     }
 
 
-def write_influence_page(found: InfluenceFound, path: Path) -> None:
+def write_influence_page(influence: InfluenceFound, path: Path) -> None:
     """Write one self-contained page: the whole test set, then each test example (asked for, or all)."""
-    wanted = found.settings.test_ids or tuple(example.id for example in found.test)
-    texts = {example.id: example_text(example) for example in found.pool}
-    tests = {example.id: example_text(example) for example in found.test}
+    wanted = influence.settings.test_ids or tuple(example.id for example in influence.test)
+    texts = {example.id: example_text(example) for example in influence.pool}
+    tests = {example.id: example_text(example) for example in influence.test}
 
     def lines(effects: list[Effect]) -> list[dict[str, object]]:
         return [
             {
                 "id": each.pool_id,
-                "word": found.word(each),
+                "word": influence.word(each),
                 "final": f"{each.final:+.3g}",
                 "error": None if each.error is None else f"{each.error:.2g}",
                 "whole": f"{each.whole:+.3g}",
@@ -144,19 +146,19 @@ def write_influence_page(found: InfluenceFound, path: Path) -> None:
     sections = [
         {
             "test": None if key is None else {"id": key, "text": tests[key]},
-            "helped": lines(found.helped(key)),
-            "harmed": lines(found.harmed(key)),
-            "verdict": found.verdict(key),
-            "fit": fit_text(found, key),
+            "helped": lines(influence.helped(key)),
+            "harmed": lines(influence.harmed(key)),
+            "verdict": influence.verdict(key),
+            "fit": fit_text(influence, key),
         }
         for key in (None, *wanted)
     ]
     write_page(
         path,
         "templates/influence.html.jinja",
-        found=found,
-        summary=summary(found),
-        uncertainty=UNCERTAINTY if found.error is not None else NO_UNCERTAINTY,
+        found=influence,
+        summary=summary(influence),
+        uncertainty=UNCERTAINTY if influence.error is not None else NO_UNCERTAINTY,
         sections=sections,
         made=time.strftime("%Y-%m-%d"),
     )
