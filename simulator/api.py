@@ -211,7 +211,7 @@ def what_if(
     from simulator.use_cases.case import load_case
     from simulator.use_cases.own_simulator import own_simulator
 
-    named = _named(own_simulator(str(dataset), config, metric)[0] if model is None else model)
+    named = own_simulator(str(dataset), config, metric)[0] if model is None else _named(model)
     case = load_case(named, str(dataset), config, metric)
     started: WhatIf = case.model.what_if(case.run(run))
     return started

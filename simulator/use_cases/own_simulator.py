@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from gptdynamics.dataset import read_dynamics
 from gptdynamics.dataset.reading import only_config
 from gptdynamics.errors import DataError
-from simulator.evaluation.simulated import load_simulator
+from simulator.evaluation.simulated import OpenSimulator, load_simulator
 from simulator.ownership import prepare_model_folder
 from simulator.reporting.verdicts import counted, removed_text
 from simulator.settings.train import TrainSettings
@@ -38,9 +39,9 @@ def with_simulator(
     """
     if settings.model is not None or settings.dataset is None:
         return settings
-    folder, note = own_simulator(settings.dataset, settings.config, settings.metric, on_phase, on_progress)
+    model, note = own_simulator(settings.dataset, settings.config, settings.metric, on_phase, on_progress)
     on_note(note)
-    return replace(settings, model=str(folder))
+    return replace(settings, model=model)
 
 
 def own_simulator(
@@ -49,13 +50,13 @@ def own_simulator(
     metric: str | None = None,
     on_phase: OnPhase = lambda name, total: None,
     on_progress: OnProgress = lambda: None,
-) -> tuple[Path, str]:
+) -> tuple[OpenSimulator, str]:
     """A simulator of the runs of a config and metric (default: loss): the one that is kept, or a new one.
 
     It is trained again if there are other runs than it was trained on, or if another version of the package kept it.
 
     Returns:
-        Its folder, and a line on what it is and where.
+        The simulator, by the name of its folder, and a line on what it is and where.
 
     Raises:
         GPTDynamicsError: as of `with_simulator`.
@@ -65,8 +66,10 @@ def own_simulator(
     folder = kept_folder(dataset) / f"{config}-{runs.metric}"
     settings = TrainSettings(dataset, config, runs.metric)
     expected = fingerprint(runs)
-    if _trained_on(folder) == expected and _can_be_loaded(folder):
-        return folder, f"simulator: {folder}, trained on these runs before"
+    if _trained_on(folder) == expected:
+        with suppress(DataError):  # of another version of the package
+            kept = load_simulator(str(folder))
+            return OpenSimulator.of(kept, str(folder)), f"simulator: {folder}, trained on these runs before"
     prepare_model_folder(folder)
     try:
         trained = train_simulator(settings, on_phase, on_progress, runs=runs)
@@ -76,7 +79,7 @@ def own_simulator(
         ) from error
     trained.save(folder, settings)
     fitted = trained.fitted[0]
-    return folder, (
+    return OpenSimulator.of(trained.model, str(folder)), (
         f"no simulator was given: {trained.model.config.dynamics} was trained on {counted(fitted.runs, 'run')} and "
         f"kept in {folder}; {removed_text(fitted.removed, fitted.runs)}"
     )
@@ -99,11 +102,3 @@ def _trained_on(folder: Path) -> str | None:
         return str(fitted["fingerprint"]) if (folder / "model.safetensors").is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _can_be_loaded(folder: Path) -> bool:
-    try:
-        load_simulator(str(folder))
-    except DataError:
-        return False
-    return True
