@@ -19,16 +19,14 @@ def worker_devices(device: str, workers: int | None = None) -> list[str]:
 
     Args:
         device: `cpu`, `cuda` (all GPUs), one of them such as `cuda:1`, or `auto`: GPUs if there are any.
-        workers: number of them. Default: one for each GPU, or for each core without one.
+        workers: number of them, at least 1, as settings check. Default: one for each GPU, or for each core without one.
 
     Raises:
-        SettingsError: the number is not positive, or this machine does not have the GPU.
+        SettingsError: there is no such kind of device, or this machine does not have the GPU.
     """
     import torch
 
     check_device(device)
-    if workers is not None and workers < 1:
-        raise SettingsError(f"workers={workers} must be at least 1")
     gpus = torch.cuda.device_count() if device != "cpu" else 0
     _, _, number = device.partition(":")
     if device.startswith("cuda") and int(number or 0) >= gpus:
