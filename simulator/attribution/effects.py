@@ -200,8 +200,8 @@ def visit_derivatives(run: WhatIf, test_ids: Sequence[int] | None = None) -> Vis
     total = torch.tensor([sum(weights) for weights in run.weights]).to(factors)
     total[total <= 0] = 1  # of steps that make no update, whose slopes are 0
     # More of one visit is less of the others in its batch: its share is its weight over the sum of weights.
-    moved = (factors[:, rows].mT - inputs.detach()[..., visit_step]) / total[visit_step]
-    final, whole = (torch.einsum("fmv,fmv->vm", moved, slope[..., visit_step]) for slope in slopes)
+    moved = (factors[:, rows] - inputs.detach().mT[:, visit_step]) / total[visit_step].view(1, -1, 1)
+    final, whole = (torch.einsum("fvm,fvm->vm", moved, slope.mT[:, visit_step]) for slope in slopes)
     return VisitDerivatives(
         steps=tuple(step + 1 for step, _ in visits),
         pool_ids=tuple(key for _, key in visits),
