@@ -127,7 +127,7 @@ def test_a_tag_whose_answer_was_lost_is_taken_as_made(hub: Hub, collected_once: 
 
 ODD_CARDS = {
     "not UTF-8": b"\xff\xfe---\n",
-    "deep": b"---\nx: " + b"[" * 1000 + b"\n---\n",
+    "deep": b"---\nx: " + b"[" * 5000 + b"\n---\n",
     "python": b"---\nx: !!python/object/apply:os.system [id]\n---\n",
     "list": b"---\n- a\n---\n",
 }
