@@ -43,20 +43,20 @@ def repeated(tmp_path_factory: pytest.TempPathFactory, tiny_model_folder: Path) 
     the latter."""
     root = tmp_path_factory.mktemp("repeated")
     entries = []
-    for config, runs, again in ((CONFIG, 11, {"0004": 6, "0010": 5, "0003": 2}), (OTHER, 4, {"0003": 1})):
+    for config, runs, again in ((CONFIG, 11, {"0004": 6, "0010": 5, "0003": 2}), (OTHER, 6, {"0003": 1})):
         settings = RunSettings(
             config,
             learning_rate=1e-3,
             pool_size=20,
             subset=12,
             batch_size=3,
-            epochs=2,
+            epochs=2 if config == CONFIG else 1,
             test_examples=6,
             counterfactual_every=4,
             base_model=str(tiny_model_folder),
             gradients="test" if config == CONFIG else "none",
         )
-        entries.append(PlanEntry(settings, runs, counterfactuals=again, kernels=1))
+        entries.append(PlanEntry(settings, runs, counterfactuals=again, kernels=int(config == CONFIG)))
     collect(CollectSettings(Plan("again", tuple(entries)), root, workers=1, device="cpu"))
     return str(root)
 
