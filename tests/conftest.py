@@ -35,6 +35,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_flushing() -> Iterator[None]:
+    """No test survives a power failure: that files reach the disk at once would only take time."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_own_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test knows the task files that another one added, nor the tasks of dataset folders that it opened."""

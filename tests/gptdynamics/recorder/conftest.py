@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets.fingerprint import generate_random_fingerprint
 
 from gptdynamics.configs import RunSettings
 from gptdynamics.examples import Example
@@ -23,6 +24,12 @@ def little_to_collect() -> None:
     import transformers.trainer  # noqa: F401
 
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_cached_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datasets in memory are in no cache: naming them for it, by pickling what made them, would only take time."""
+    monkeypatch.setattr("datasets.fingerprint.update_fingerprint", lambda *given: generate_random_fingerprint())
 
 
 @pytest.fixture(scope="session")

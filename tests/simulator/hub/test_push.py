@@ -117,7 +117,7 @@ HEADINGS = ["Load and plot", "How it was made", "Limits", "Citation"]
     ("dynamics", "configs"),
     [
         ("memory", ("mini_sentiment_nano", "mini_triples_nano")),
-        ("markov", ("mini_sentiment_nano",)),
+        pytest.param("markov", ("mini_sentiment_nano",), marks=pytest.mark.slow),
     ],
 )
 def test_a_whole_card_with_a_picture_and_the_command_that_makes_the_same_again(
