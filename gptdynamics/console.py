@@ -167,13 +167,18 @@ def _keep_words_whole(table: Table) -> list[int]:
     return widths
 
 
+def _width(table: Table, columns: list[int]) -> int:
+    """How wide a table of columns of these widths is."""
+    return 1 + sum(columns) - (0 if table.pad_edge else table.padding[1] + table.padding[3])
+
+
 def _that_fit(table: Table, width: int) -> list[Table]:
-    """The table, or where it is too wide for the terminal, parts of its columns, each after those that name its rows."""
+    """The table, or where it is wider than the terminal, parts of its columns, each after those that name its rows."""
     needed = _keep_words_whole(table)
     names = list(takewhile(lambda at: table.columns[at].justify == "left", range(len(needed)))) or [0]
     parts = [list(names)]
     for at in range(len(names), len(needed)):
-        if len(parts[-1]) > len(names) and 1 + sum(needed[each] for each in (*parts[-1], at)) > width:
+        if len(parts[-1]) > len(names) and _width(table, [needed[each] for each in (*parts[-1], at)]) > width:
             parts.append(list(names))
         parts[-1].append(at)
     return [_columns_of(table, part, first=part is parts[0], last=part is parts[-1]) for part in parts]
@@ -192,7 +197,7 @@ def _show_on(console: Console, table: Table) -> None:
 
     for part in _that_fit(table, console.width):
         # A terminal that is narrower breaks the lines itself.
-        width = max(console.width, 1 + sum(_keep_words_whole(part)))
+        width = max(console.width, _width(part, _keep_words_whole(part)))
         segments = [
             segment if segment.control else Segment(safe_text(segment.text, one_line=False), segment.style)
             for segment in console.render(part, console.options.update(max_width=width))

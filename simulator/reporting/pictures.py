@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def _y_axis(panel: Panel) -> tuple[str, tuple[float, float] | None]:
         margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
         low, high = low - margin, high + margin
     return panel.y_title if low <= 0 <= high else f"{panel.y_title} (not from 0)", (low, high)
+
+
+def _names(series: Series) -> list[str]:
+    """The names below dots, each word in a line of its own."""
+    return [re.sub("[ _]", "\n", str(name)) for name in series.x]
 
 
 def _ends(series: Series) -> list[float]:
@@ -111,7 +117,9 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
 def _trace(panel: Panel, series: Series, suffix: str, first: bool) -> dict[str, Any]:
     colour = method_colour(series.method)
     trace: dict[str, Any] = {
-        "x": list(series.x),
+        "x": [escape(name).replace("\n", "<br>") for name in _names(series)]
+        if panel.kind == "dots"
+        else list(series.x),
         "y": list(series.y),
         "name": series.name,
         "legendgroup": series.name,
@@ -195,7 +203,7 @@ def _plot(axis: Any, panel: Panel, series: Series, aside: float) -> Any:
     defined = [index for index, value in enumerate(series.y) if value is not None]
     positions: Sequence[Any] = series.x
     if panel.kind == "dots":
-        names = [re.sub("[ _]", "\n", str(name)) for name in series.x]
+        names = _names(series)
         axis.set_xticks(range(len(names)), names, fontsize=7 if len(names) > MANY_NAMES else None)
         axis.set_xlim(-0.5, len(series.x) - 0.5)
         axis.grid(axis="y", color="#E5E5E5")

@@ -166,7 +166,7 @@ def _page_figure(figure: Figure) -> dict[str, object]:
     panels = [
         {
             "title": panel.title,
-            "words": f"{figure.title}: {panel.title} {panel.y_title} by {panel.x_title}. The values are in the tables below.",
+            "words": f"{figure.title}: {panel.title} {panel.y_title} by {panel.x_title}. The tables below have values.",
         }
         for panel in figure.panels
     ]
