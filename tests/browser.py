@@ -20,7 +20,8 @@ FLAGS = (
 # What can be reached by the keyboard, and is there to be seen.
 CONTROLS = """() =>
   [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")]
-  .filter((each) => !each.disabled && each.tabIndex >= 0 && each.checkVisibility({ visibilityProperty: true })).length"""
+  .filter((each) => !each.disabled && each.tabIndex >= 0 && each.checkVisibility({ visibilityProperty: true }))
+  .length"""
 FOCUSED = """() => {
   const at = document.activeElement, style = getComputedStyle(at);
   if (at === document.body) return null;
