@@ -184,6 +184,23 @@ def _that_fit(table: Table, width: int) -> list[Table]:
     return [_columns_of(table, part, first=part is parts[0], last=part is parts[-1]) for part in parts]
 
 
+def _narrow(table: Table, width: int) -> None:
+    """Take what the table is too wide by from the columns that have most to spare."""
+    from rich.cells import cell_len
+
+    least = [column.min_width or 0 for column in table.columns]
+    given = [
+        max([cell_len(line) for text in (column.header, *column.cells) for line in str(text).split("\n")])
+        for column in table.columns
+    ]
+    padding = table.padding[1] + table.padding[3] + 1
+    for _ in range(_width(table, [each + padding for each in given]) - width):
+        at = max(range(len(given)), key=lambda each: given[each] - least[each])
+        given[at] -= 1
+        for column, each in zip(table.columns, given, strict=True):
+            column.width = each
+
+
 def _columns_of(table: Table, chosen: list[int], first: bool, last: bool) -> Table:
     part = copy(table)
     part.columns = [replace(table.columns[at], _index=place) for place, at in enumerate(chosen)]
@@ -198,6 +215,7 @@ def _show_on(console: Console, table: Table) -> None:
     for part in _that_fit(table, console.width):
         # A terminal that is narrower breaks the lines itself.
         width = max(console.width, _width(part, _keep_words_whole(part)))
+        _narrow(part, width)
         segments = [
             segment if segment.control else Segment(safe_text(segment.text, one_line=False), segment.style)
             for segment in console.render(part, console.options.update(max_width=width))
