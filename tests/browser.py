@@ -23,9 +23,12 @@ CONTROLS = """() =>
   .filter((each) => !each.disabled && each.tabIndex >= 0 && each.checkVisibility({ visibilityProperty: true }))
   .length"""
 FOCUSED = """() => {
-  const at = document.activeElement, style = getComputedStyle(at);
+  const at = document.activeElement;
   if (at === document.body) return null;
-  return { name: at.outerHTML.slice(0, 80), visible: style.outlineStyle !== "none" || style.boxShadow !== "none" };
+  // Of a control that is drawn by the label after it, the label shows it.
+  const styles = [at, at.nextElementSibling].filter((each) => each === at || each?.tagName === "LABEL").map((each) => getComputedStyle(each));
+  const visible = styles.some((each) => each.outlineStyle !== "none" || each.boxShadow !== "none");
+  return { name: at.outerHTML.slice(0, 80), visible: visible };
 }"""
 # The most keys that are pressed on a page.
 MOST_KEYS = 40
