@@ -26,7 +26,8 @@ FOCUSED = """() => {
   const at = document.activeElement;
   if (at === document.body) return null;
   // Of a control that is drawn by the label after it, the label shows it.
-  const styles = [at, at.nextElementSibling].filter((each) => each === at || each?.tagName === "LABEL").map((each) => getComputedStyle(each));
+  const after = at.nextElementSibling, drawn = after?.tagName === "LABEL" ? [at, after] : [at];
+  const styles = drawn.map((each) => getComputedStyle(each));
   const visible = styles.some((each) => each.outlineStyle !== "none" || each.boxShadow !== "none");
   return { name: at.outerHTML.slice(0, 80), visible: visible };
 }"""
@@ -93,7 +94,6 @@ def _too_wide(page: Any) -> list[str]:
 def _violations(page: Any) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
-    # No page runs ahead of the check: what fades in is there at once.
     response = Axe().run(page, options={"runOnly": RULES, "resultTypes": ["violations"]}).response
     return [
         f"axe {each['id']}: {each['help']}: {node['html'][:120]}"
