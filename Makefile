@@ -10,7 +10,8 @@ TEST_PROCESSES ?= 2
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0
 
-.PHONY: quickstart smollm2 test pytest types unused test-slow fuzz test-loading-script round-trip nano-release smollm2-release sample peers docs examples
+.PHONY: quickstart smollm2 test pytest types unused test-slow test-browser fuzz test-loading-script round-trip nano-release
+.PHONY: smollm2-release sample peers docs examples
 
 quickstart: $(INSTALLED)
 	$(VENV)/bin/gptfluence quickstart
@@ -40,6 +41,11 @@ unused: $(INSTALLED)
 # What takes minutes: runs of the bundled sample made again, Pythia's 14m and 70m at full size.
 test-slow: $(INSTALLED)
 	$(VENV)/bin/pytest -m slow
+
+# Every page that a command writes and the site, in both themes and two widths; needs Chromium (Debian: chromium).
+test-browser: $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(VENV)/bin/pytest -m slow tests/simulator/use_cases/test_pages_in_browser.py tests/tools/test_site_in_browser.py
 
 # Damaged inputs to every reader of outside data; the tests try 500 of them.
 fuzz: $(INSTALLED)

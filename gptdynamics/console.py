@@ -7,6 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +24,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-# Around each column of a table: a space on both sides, and a line.
-_PADDING = 3
-_NARROWEST_NAME = 4
+# Longer words of a name or a text may be broken.
+_LONGEST_WORD = 20
 
 
 class _Output:
@@ -145,31 +147,80 @@ def table_text(table: Table, width: int = 80) -> str:
     return captured.get().rstrip()
 
 
-def _keep_numbers_whole(table: Table) -> int:
-    """Let names, but not numbers, fold if a table is too wide; returns the number of columns that it needs."""
+def _keep_words_whole(table: Table) -> list[int]:
+    """Let names and texts fold between words, and numbers never; returns the width that each column needs."""
     from rich.cells import cell_len
 
-    needed = 1
+    widths = []
     for column in table.columns:
+        cells = [str(cell) for cell in column.cells]
         column.no_wrap, column.overflow = False, "fold"
         if column.justify == "right":
-            column.min_width = max([cell_len(str(cell)) for cell in column.cells], default=0)
+            column.min_width = max(map(cell_len, cells), default=0)
             # Headings that are longer may be wrapped.
             column.no_wrap = cell_len(str(column.header)) <= column.min_width
-        needed += _PADDING + (column.min_width or _NARROWEST_NAME)
-    return needed
+        folded = [str(column.header), *(cells if column.justify != "right" else ())]
+        longest = min(max([cell_len(word) for text in folded for word in text.split()], default=1), _LONGEST_WORD)
+        column.min_width = max(column.min_width or 0, longest)
+        # And a line beside it.
+        widths.append(column.min_width + table.padding[1] + table.padding[3] + 1)
+    return widths
+
+
+def _width(table: Table, columns: list[int]) -> int:
+    """How wide a table of columns of these widths is."""
+    return 1 + sum(columns) - (0 if table.pad_edge else table.padding[1] + table.padding[3])
+
+
+def _that_fit(table: Table, width: int) -> list[Table]:
+    """The table, or where it is wider than the terminal, parts of its columns, each after those that name its rows."""
+    needed = _keep_words_whole(table)
+    names = list(takewhile(lambda at: table.columns[at].justify == "left", range(len(needed)))) or [0]
+    parts = [list(names)]
+    for at in range(len(names), len(needed)):
+        if len(parts[-1]) > len(names) and _width(table, [needed[each] for each in (*parts[-1], at)]) > width:
+            parts.append(list(names))
+        parts[-1].append(at)
+    return [_columns_of(table, part, first=part is parts[0], last=part is parts[-1]) for part in parts]
+
+
+def _narrow(table: Table, width: int) -> None:
+    """Take what the table is too wide by from the columns that have most to spare."""
+    from rich.cells import cell_len
+
+    least = [column.min_width or 0 for column in table.columns]
+    given = [
+        max([cell_len(line) for text in (column.header, *column.cells) for line in str(text).split("\n")])
+        for column in table.columns
+    ]
+    padding = table.padding[1] + table.padding[3] + 1
+    for _ in range(_width(table, [each + padding for each in given]) - width):
+        at = max(range(len(given)), key=lambda each: given[each] - least[each])
+        given[at] -= 1
+        for column, each in zip(table.columns, given, strict=True):
+            column.width = each
+
+
+def _columns_of(table: Table, chosen: list[int], first: bool, last: bool) -> Table:
+    part = copy(table)
+    part.columns = [replace(table.columns[at], _index=place) for place, at in enumerate(chosen)]
+    part.title = table.title if first else "(further columns)"
+    part.caption = table.caption if last else None
+    return part
 
 
 def _show_on(console: Console, table: Table) -> None:
     from rich.segment import Segment, Segments
 
-    # A terminal that is narrower breaks the lines itself.
-    width = max(console.width, _keep_numbers_whole(table))
-    segments = [
-        segment if segment.control else Segment(safe_text(segment.text, one_line=False), segment.style)
-        for segment in console.render(table, console.options.update(max_width=width))
-    ]
-    console.print(Segments(segments), end="", soft_wrap=True)
+    for part in _that_fit(table, console.width):
+        # A terminal that is narrower breaks the lines itself.
+        width = max(console.width, _width(part, _keep_words_whole(part)))
+        _narrow(part, width)
+        segments = [
+            segment if segment.control else Segment(safe_text(segment.text, one_line=False), segment.style)
+            for segment in console.render(part, console.options.update(max_width=width))
+        ]
+        console.print(Segments(segments), end="", soft_wrap=True)
 
 
 @contextmanager

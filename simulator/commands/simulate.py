@@ -63,7 +63,7 @@ def simulate(settings: SimulateSettings, write_json: WriteJson) -> None:
     simulated = simulate_run(settings)
     last = simulated.values.size(1) - 1
     steps = evenly_spaced(last + 1, min(last + 1, STEPS if settings.interval is None else STEPS_WITH_BAND))
-    table = Table(title=f"{simulated.config}: simulated {simulated.metric}")
+    table = Table(title=f"{simulated.config}: simulated {simulated.metric}", pad_edge=False)
     for heading in ("test example", *[f"step {step}" for step in steps]):
         table.add_column(heading, justify="right")
     rows = list(_rows(simulated, steps))

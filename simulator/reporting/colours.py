@@ -2,7 +2,8 @@
 
 The colours are those of Okabe and Ito, which people with the common kinds of colour blindness can tell
 apart; their yellow is darkened because it cannot be seen on white. True values have no entry: they are black
-on a light page and white on a dark one. Dashes tell lines apart where colours do not.
+on a light page and white on a dark one. On a dark page colours that would be lost are lightened. Dashes tell lines
+apart where colours do not.
 """
 
 from __future__ import annotations
@@ -82,6 +83,9 @@ MATPLOTLIB_DASHES: dict[str, str | tuple[float, tuple[float, ...]]] = {
 _BASELINES_DRAWN_AT_FIRST = ("mean_curve", "simfluence_linear", "update_dot")
 _OTHER_COLOURS = ("#44AA99", "#AA4499", "#8C6D31", "#CC6677", "#7A7AD6", "#7F9A2B", "#5B8FA8", "#B5651D")
 _OTHER_DASHES = ("solid", "dash", "dashdot", "longdash")
+# The lightest background that a dark page has behind lines, and what a line must stand out by (WCAG 2 asks for 3).
+_DARK_PAGE = (0x1D, 0x21, 0x25)
+_CONTRAST = 4.0
 
 
 def method_colour(method: str) -> str:
@@ -89,6 +93,18 @@ def method_colour(method: str) -> str:
     if method == TRUTH:
         return "#000000"
     return METHOD_COLOURS.get(method) or _OTHER_COLOURS[_digest(method)[0] % len(_OTHER_COLOURS)]
+
+
+def dark_colour(method: str) -> str:
+    """The colour of a method or of `truth` on a dark page: lightened until it can be seen there."""
+    red, green, blue = (int(method_colour(method)[at : at + 2], 16) for at in (1, 3, 5))
+    if method == TRUTH:
+        return "#FFFFFF"
+    for share in range(0, 100, 5):
+        mixed = tuple(round(each + (255 - each) * share / 100) for each in (red, green, blue))
+        if (_luminance(mixed) + 0.05) / (_luminance(_DARK_PAGE) + 0.05) >= _CONTRAST:
+            break
+    return "#{:02X}{:02X}{:02X}".format(*mixed)
 
 
 def method_dash(method: str) -> str:
@@ -101,6 +117,13 @@ def method_dash(method: str) -> str:
 def drawn_at_first(method: str) -> bool:
     """Whether a figure shows a method before it is clicked: every simulator, and the strongest baselines."""
     return method in _BASELINES_DRAWN_AT_FIRST or method not in BASELINES
+
+
+def _luminance(colour: tuple[int, ...]) -> float:
+    """Relative luminance as WCAG 2 defines it."""
+    parts = [each / 255 for each in colour]
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def _digest(method: str) -> bytes:

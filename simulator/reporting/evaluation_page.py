@@ -18,7 +18,7 @@ from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.options import command_line
 from simulator.evaluation import EvaluateSettings, Evaluation
 from simulator.evaluation.selection import evenly_spaced
-from simulator.reporting.colours import DASH_ARRAYS, drawn_at_first, method_colour, method_dash
+from simulator.reporting.colours import DASH_ARRAYS, dark_colour, drawn_at_first, method_colour, method_dash
 from simulator.reporting.evaluation_table import score_groups
 from simulator.reporting.page import write_page
 from simulator.reporting.result import Table
@@ -141,7 +141,7 @@ def write_report(
             {
                 "name": name,
                 "colour": method_colour(name),
-                "dash": method_dash(name),
+                "dark": dark_colour(name),
                 "dashes": DASH_ARRAYS[method_dash(name)],
                 "drawn": drawn_at_first(name),
             }
@@ -196,7 +196,9 @@ def _data(methods: Sequence[str], curves: Sequence[Curve]) -> dict[str, object]:
             }
         )
     return {
-        "methods": [{"name": m, "colour": method_colour(m), "dash": method_dash(m)} for m in methods],
+        "methods": [
+            {"name": m, "colour": method_colour(m), "dark": dark_colour(m), "dash": method_dash(m)} for m in methods
+        ],
         "runs": list(runs),
         "steps": [list(s) for s in steps],
         "examples": [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gptdynamics.errors import DataError
-from simulator.reporting.colours import DASH_ARRAYS, method_colour, method_dash
+from simulator.reporting.colours import DASH_ARRAYS, dark_colour, method_colour, method_dash
 from simulator.reporting.numbers import column_decimals, number_text
 
 METHOD_NOTES: dict[str, str] = {
@@ -52,6 +52,7 @@ class _Line:
     note: str
     model: str | None
     colour: str
+    dark: str
     dashes: str
     cells: tuple[_Cell, ...]
 
@@ -97,6 +98,7 @@ def _group(key: tuple[str, str, str], rows: Sequence[Mapping[str, object]]) -> S
                 note=f"skipped: {row['note']}" if row.get("note") else METHOD_NOTES.get(method, ""),
                 model=None if model is None else str(model),
                 colour=method_colour(method),
+                dark=dark_colour(method),
                 dashes=DASH_ARRAYS[method_dash(method)],
                 cells=cells,
             )

@@ -5,22 +5,53 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from gptdynamics.errors import DataError
 from gptdynamics.outputs import write_output
-from simulator.reporting.colours import MATPLOTLIB_DASHES, TRUTH, method_colour, method_dash
+from simulator.reporting.colours import MATPLOTLIB_DASHES, TRUTH, dark_colour, method_colour, method_dash
 from simulator.reporting.result import Figure, Panel, Series
 
 # Names below an axis that would touch each other at the usual size.
 MANY_NAMES = 5
+# A picture stands in a page's column of text, and on phones: more panels side by side cannot be read there.
+PICTURE_COLUMNS = 2
 
 
 def _y_title(figure: Figure, index: int, columns: int) -> str:
     """The title of a panel's vertical axis, unless its left neighbour has the same."""
-    title = figure.panels[index].y_title
-    return "" if index % columns and figure.panels[index - 1].y_title == title else title
+    title = _y_axis(figure.panels[index])[0]
+    return "" if index % columns and _y_axis(figure.panels[index - 1])[0] == title else title
+
+
+def _y_axis(panel: Panel) -> tuple[str, tuple[float, float] | None]:
+    """Title and limits of the vertical axis: it begins at zero, or its title says that it does not."""
+    if panel.log_y or panel.kind == "scatter":
+        return panel.y_title, panel.y_range
+    if panel.y_range:
+        low, high = panel.y_range
+    else:
+        bars = [value for series in panel.series for value in _ends(series)]
+        low, high = min(bars, default=0.0), max(bars, default=1.0)
+        if 0 <= low <= 0.5 * high:
+            return panel.y_title, (0.0, 1.06 * high)
+        margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+        low, high = low - margin, high + margin
+    return panel.y_title if low <= 0 <= high else f"{panel.y_title} (not from 0)", (low, high)
+
+
+def _names(series: Series) -> list[str]:
+    """The names below dots, each word in a line of its own."""
+    return [re.sub("[ _]", "\n", str(name)) for name in series.x]
+
+
+def _ends(series: Series) -> list[float]:
+    """The ends of the bars about its values."""
+    bars = zip(series.y, *series.bars, strict=True)
+    ends = [end for value, below, above in bars if value is not None for end in (value - below, value + above)]
+    return [end for end in ends if math.isfinite(end)]
 
 
 def plotly_figure(figure: Figure) -> dict[str, Any]:
@@ -34,6 +65,9 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
         "margin": {"l": 60, "r": 20, "t": 70, "b": 60},
         "legend": {"orientation": "h", "y": -0.18 / rows},
         "annotations": [],
+        # Dots over the same name stand side by side.
+        "scattermode": "group" if any(panel.kind == "dots" for panel in figure.panels) else "overlay",
+        "scattergap": 0.6,
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
     }
@@ -45,6 +79,7 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
         width = (1 - gap * (columns - 1) / columns) / columns
         tall = (1 - 0.22 * (rows - 1)) / rows
         left, top = column * (width + gap / columns), 1 - row * (tall + 0.22)
+        limits = _y_axis(panel)[1]
         grid = {"gridcolor": "#E5E5E5", "zeroline": False, "linecolor": "#888888", "showline": True}
         layout[f"xaxis{suffix}"] = {
             "domain": [left, min(1.0, left + width)],
@@ -57,7 +92,7 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
             "anchor": f"x{suffix}",
             "title": {"text": _y_title(figure, index, columns)},
             "type": "log" if panel.log_y else "linear",
-            **({"range": list(panel.y_range)} if panel.y_range else {}),
+            **({"range": list(limits)} if limits else {}),
             **grid,
         }
         layout["annotations"].append(
@@ -82,7 +117,9 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
 def _trace(panel: Panel, series: Series, suffix: str, first: bool) -> dict[str, Any]:
     colour = method_colour(series.method)
     trace: dict[str, Any] = {
-        "x": list(series.x),
+        "x": [escape(name).replace("\n", "<br>") for name in _names(series)]
+        if panel.kind == "dots"
+        else list(series.x),
         "y": list(series.y),
         "name": series.name,
         "legendgroup": series.name,
@@ -94,8 +131,12 @@ def _trace(panel: Panel, series: Series, suffix: str, first: bool) -> dict[str, 
     mode = {"line": "lines", "points": "lines+markers"}.get(panel.kind, "markers")
     size = 11 if panel.kind == "dots" else 7
     if series.spread:
-        trace["error_y"] = {"type": "data", "array": list(series.spread), "color": colour, "thickness": 1, "width": 3}
-    return trace | {"type": "scatter", "mode": mode, "line": line, "marker": {"color": colour, "size": size}}
+        below, above = series.bars
+        bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1.5, "width": 4}
+        trace["error_y"] = bars | {"color": colour}
+    # On a dark page the colour is that of `meta`.
+    marker = {"color": colour, "size": size}
+    return trace | {"type": "scatter", "mode": mode, "line": line, "marker": marker, "meta": dark_colour(series.method)}
 
 
 def draw_picture(figure: Figure, path: Path) -> None:
@@ -114,7 +155,7 @@ def draw_picture(figure: Figure, path: Path) -> None:
     matplotlib.rcParams |= {"svg.hashsalt": "gptdynamics", "svg.fonttype": "none"}
     from matplotlib import pyplot
 
-    columns = min(figure.columns, len(figure.panels))
+    columns = min(figure.columns, PICTURE_COLUMNS, len(figure.panels))
     rows = math.ceil(len(figure.panels) / columns)
     size = (4.4 * columns, 3.4 * rows + 0.9)
     picture, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
@@ -124,8 +165,10 @@ def draw_picture(figure: Figure, path: Path) -> None:
             axis.set_visible(False)
             continue
         panel = figure.panels[index]
-        for series in panel.series:
-            handles.setdefault(series.name, _plot(axis, panel, series))
+        for place, series in enumerate(panel.series):
+            # Dots over the same name stand side by side, or one would hide another and its bar.
+            aside = 0.12 * (place - (len(panel.series) - 1) / 2)
+            handles.setdefault(series.name, _plot(axis, panel, series, aside))
         axis.set_title(panel.title, fontsize=10)
         axis.set_xlabel(panel.x_title)
         axis.set_ylabel(_y_title(figure, index, columns))
@@ -137,8 +180,8 @@ def draw_picture(figure: Figure, path: Path) -> None:
             axis.locator_params(axis="x", integer=True)
         if panel.log_y:
             axis.set_yscale("log")
-        if panel.y_range:
-            axis.set_ylim(*panel.y_range)
+        if limits := _y_axis(panel)[1]:
+            axis.set_ylim(*limits)
     if figure.title:
         picture.suptitle(figure.title, fontsize=11)
     picture.legend(
@@ -156,19 +199,19 @@ def draw_picture(figure: Figure, path: Path) -> None:
     pyplot.close(picture)
 
 
-def _plot(axis: Any, panel: Panel, series: Series) -> Any:
+def _plot(axis: Any, panel: Panel, series: Series, aside: float) -> Any:
     defined = [index for index, value in enumerate(series.y) if value is not None]
     positions: Sequence[Any] = series.x
     if panel.kind == "dots":
-        names = [re.sub("[ _]", "\n", str(name)) for name in series.x]
+        names = _names(series)
         axis.set_xticks(range(len(names)), names, fontsize=7 if len(names) > MANY_NAMES else None)
         axis.set_xlim(-0.5, len(series.x) - 0.5)
         axis.grid(axis="y", color="#E5E5E5")
-        positions = range(len(series.x))
+        positions = [at + aside for at in range(len(series.x))]
     colour = method_colour(series.method)
     if series.spread:
         heights = [math.nan if value is None else value for value in series.y]
-        axis.errorbar(positions, heights, series.spread, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
+        axis.errorbar(positions, heights, series.bars, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
     return axis.plot(
         [positions[index] for index in defined],
         [series.y[index] for index in defined],

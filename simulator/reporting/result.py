@@ -31,19 +31,25 @@ class Series:
         x: numbers, or names for dots.
         y: None where undefined.
         label: in the legend; empty: the method's name.
-        spread: half the height of a bar about each point; empty: no bars.
+        spread: how far a bar about each point reaches, or how far below and above; empty: no bars.
     """
 
     method: str
     x: Sequence[float] | Sequence[str]
     y: Sequence[float | None]
     label: str = ""
-    spread: Sequence[float] = field(default_factory=list)
+    spread: Sequence[float | tuple[float, float]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         """What the legend says."""
         return self.label or self.method
+
+    @property
+    def bars(self) -> tuple[list[float], list[float]]:
+        """How far the bars reach below and above their points; zeros where there are none."""
+        pairs = [each if isinstance(each, Sequence) else (each, each) for each in self.spread or [0.0] * len(self.y)]
+        return [below for below, _ in pairs], [above for _, above in pairs]
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gptdynamics.outputs import write_output_json, write_output_text
+from simulator.reporting.colours import DASH_ARRAYS, dark_colour, method_colour, method_dash
 from simulator.reporting.page import write_page
 from simulator.reporting.pictures import draw_picture, plotly_figure
-from simulator.reporting.result import Result
+from simulator.reporting.result import Figure, Result
 from simulator.reporting.tables import NAME_COLUMNS, markdown_table
 
 PACKAGES = ("gptdynamics", "torch", "transformers", "numpy")
@@ -133,14 +134,40 @@ def skipped_text(reasons: Sequence[str], name: str) -> str:
 
 
 def write_result_page(path: Path, finished: Finished) -> None:
-    """Write one self-contained HTML page with its tables and figures."""
+    """Write one self-contained HTML page with its tables and figures; each panel is a chart of its own."""
+    figures = finished.result.figures
     write_page(
         path,
         "templates/result.html.jinja",
-        data=[plotly_figure(figure) for figure in finished.result.figures],
-        plotly=bool(finished.result.figures),
+        data=[[plotly_figure(Figure("", [replace(panel, title="")])) for panel in figure.panels] for figure in figures],
+        plotly=bool(figures),
         finished=finished,
+        figures=[_page_figure(figure) for figure in figures],
         name_columns=NAME_COLUMNS,
         versions=versions(),
         made=time.strftime("%Y-%m-%d"),
     )
+
+
+def _page_figure(figure: Figure) -> dict[str, object]:
+    """What the page says of a figure around its charts: words for each, and the key of each line."""
+    lines: dict[str, dict[str, object]] = {}
+    for panel in figure.panels:
+        for series in panel.series:
+            line = {
+                "name": series.name,
+                "colour": method_colour(series.method),
+                "dark": dark_colour(series.method),
+                "dashes": DASH_ARRAYS[method_dash(series.method)],
+                "joined": panel.kind in ("line", "points"),
+                "dotted": panel.kind != "line",
+            }
+            lines.setdefault(series.name, line)
+    panels = [
+        {
+            "title": panel.title,
+            "words": f"{figure.title}: {panel.title} {panel.y_title} by {panel.x_title}. The tables below have values.",
+        }
+        for panel in figure.panels
+    ]
+    return {"title": figure.title, "panels": panels, "lines": list(lines.values())}

@@ -137,7 +137,7 @@ def write_influence_page(influence: InfluenceFound, path: Path) -> None:
                 "error": None if each.error is None else f"{each.error:.2g}",
                 "whole": f"{each.whole:+.3g}",
                 "steps": _numbers(each.steps),
-                "visits": ", ".join(f"{value:+.2g}" for value in each.visits),
+                "visits": [f"{value:+.2g}" for value in each.visits],
                 "text": texts[each.pool_id],
             }
             for each in effects

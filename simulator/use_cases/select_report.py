@@ -42,7 +42,13 @@ def selection_result(selection: Selection) -> Result:
     result.tables.append(_chosen_rows(selection))
     names = list(selection.choices)
     series = [
-        Series(method, names, [float(values[name].mean()) for name in names], side)
+        Series(
+            method,
+            names,
+            [float(values[name].mean()) for name in names],
+            side,
+            [float(values[name].std()) for name in names],
+        )
         for (side, values), method in zip(sides.items(), ("memory", "random"), strict=True)
         if values
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +25,12 @@ OUTCOMES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 TRACED = "tracin_cp_10"
 
-# Kinds of change by the method whose colour they have in figures.
+# Kinds of change by the method whose colour they have in figures: methods that no panel of the same figure draws.
 DRAWN = {
-    "leave_out": "memory",
-    "replace": "markov_1",
-    "other_subset": "memory_gradient",
-    "reorder": "simfluence_linear",
+    "leave_out": "grad_dot",
+    "replace": "simfluence_linear",
+    "other_subset": "mean_curve",
+    "reorder": "exact_first_order",
 }
 
 
@@ -157,7 +158,8 @@ def _by_step(validation: Validation, about: str, result: Result) -> Panel:
             continue
         scores = lds_by_step(predicted[chosen, :, 1:], validation.truth[chosen, :, 1:])
         steps = validation.step[1:].tolist()
-        series.append(Series(name, steps, [score.value for score in scores]))
+        spread = [_reach(vars(score)) for score in scores]
+        series.append(Series(name, steps, [score.value for score in scores], spread=spread))
         cells.append([name, *[interval_text(score.value, score.low, score.high) for score in scores]])
         result.rows.extend(
             {"method": name, "outcome": "step", "step": step, "over": "subsets", "runs": int(chosen.sum())}
@@ -169,12 +171,19 @@ def _by_step(validation: Validation, about: str, result: Result) -> Panel:
     return Panel("subsets", "updates", "datamodelling score", series, kind="points")
 
 
+def _reach(score: Mapping[str, Any]) -> tuple[float, float]:
+    """How far the interval of a score reaches below and above it."""
+    value, low, high = (score[name] for name in ("value", "low", "high"))
+    return (0.0, 0.0) if None in (value, low, high) else (value - low, high - value)
+
+
 def _figure(validation: Validation, about: str, result: Result) -> Figure:
     groups = [group.replace("_", "\n") for group in groups_of(validation)]
     finals = [row for row in result.rows if row.get("outcome") == "final"]
     series = [
-        Series(name, groups, [row["value"] for row in finals if row["method"] == name])
+        Series(name, groups, [row["value"] for row in rows], spread=[_reach(row) for row in rows])
         for name in validation.predicted
+        for rows in [[row for row in finals if row["method"] == name]]
         if name != "mean_curve"
     ]
     panels = [Panel("", "changed runs", "datamodelling score, last step", series, kind="dots")]

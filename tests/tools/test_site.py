@@ -15,7 +15,7 @@ import gptdynamics
 import gptdynamics.cli
 import simulator
 import simulator.cli
-from tools.site.hooks import describe_program, on_config, on_page_markdown
+from tools.site.hooks import describe_program, on_config, on_page_markdown, on_post_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +60,14 @@ def test_pages_of_experiments_follow_the_first_page_of_results(tmp_path: Path) -
     nav: list[dict[str, list[str]]] = [{"Start": ["index.md"]}, {"Results": ["results/index.md"]}]
     config = SimpleNamespace(nav=nav, docs_dir=str(tmp_path))
     assert on_config(config).nav[1]["Results"] == ["results/index.md", "results/b.md", "results/a.md"]
+
+
+def test_the_menu_and_the_search_have_names_of_their_own() -> None:
+    contents = '<nav class="md-nav md-nav--secondary" aria-label="Table of contents">'
+    page = on_post_page(f'<div data-md-component="search" role="dialog"></div>{contents}{contents}')
+    assert 'role="dialog" aria-label="Search"' in page
+    assert page.count("Table of contents") == 1 == page.count("Contents of this page")
+    assert on_post_page(contents) == contents
 
 
 @pytest.mark.slow

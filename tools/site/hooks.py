@@ -35,6 +35,15 @@ def on_page_markdown(markdown: str, **others: Any) -> str:
     return _HERE.sub(lambda found: "\n".join(describe_program(found[1])), markdown)
 
 
+def on_post_page(output: str, **others: Any) -> str:
+    """Give the theme's search a name, and the contents of a page in the menu another than those beside the page."""
+    search, contents = 'data-md-component="search" role="dialog"', 'md-nav--secondary" aria-label="Table of contents"'
+    output = output.replace(search, f'{search} aria-label="Search"')
+    if output.count(contents) > 1:
+        output = output.replace(contents, 'md-nav--secondary" aria-label="Contents of this page"', 1)
+    return output
+
+
 def describe_program(name: str) -> Iterator[str]:
     """Lines of Markdown: each command of `gptdynamics` or `gptfluence`, with its arguments, options and defaults."""
     from gptdynamics.cli import app as gptdynamics

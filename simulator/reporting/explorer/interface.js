@@ -10,6 +10,7 @@
   const histories = new Map();
   // What has been computed for the chosen model and run.
   let known = {}, waiting = null, place = { left: 0, width: 0 };
+  const dark = matchMedia("(prefers-color-scheme: dark)");
 
   const view = () => views[chosen.view];
   const model = () => view().model(chosen.model);
@@ -54,7 +55,7 @@
   function showChart() {
     const { lines } = known, whole = byId("whole").checked;
     chart.show({
-      ...lines, colour: model().colour, axis: view().axis, range: frameOf(Object.values(lines), whole),
+      ...lines, colour: dark.matches ? model().dark : model().colour, axis: view().axis, range: frameOf(Object.values(lines), whole),
     });
     byId("chart").setAttribute("aria-label", chartText());
     showLegend(null);
@@ -307,7 +308,7 @@
     chosen.step = Math.min(chosen.step, steps);
     byId("step").max = String(steps);
     byId("run-note").textContent = run().split === "test" ? "Not seen by the simulator" : "Seen by the simulator";
-    document.documentElement.style.setProperty("--method", model().colour);
+    document.documentElement.style.setProperty("--method", `light-dark(${model().colour}, ${model().dark})`);
     say("");
     showTest();
   }
@@ -345,7 +346,7 @@
     const share = (event.offsetX - place.left) / place.width, steps = batches().length;
     chooseStep(Math.min(steps, Math.max(1, Math.floor(share * steps) + 1)));
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { showChart(); showStrip(); });
+  dark.addEventListener("change", () => { showChart(); showStrip(); });
 
   options(byId("view"), views.map((each) => `${each.config}, ${each.metric}`), 0);
   byId("explorer").hidden = false;

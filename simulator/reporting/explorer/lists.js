@@ -1,11 +1,21 @@
 "use strict";
 // The lists of the page: the batch of a step, what moves a test example most, the changes, the table of values.
 
+// A text that is longer than its box can be scrolled by the keyboard, too.
+const longTexts = new ResizeObserver((entries) => entries.forEach(({ target }) => {
+  target.toggleAttribute("tabindex", target.scrollHeight > target.clientHeight);
+  if (target.hasAttribute("tabindex")) target.tabIndex = 0;
+}));
+
 /** Prompt and target of an example, or a note that there are none. */
 function exampleTexts(example) {
   const [, , prompt, target] = example;
   const parts = [];
-  if (prompt !== null) parts.push(made("p", { class: "text", dir: "auto", text: visible(prompt) }));
+  if (prompt !== null) {
+    const text = made("p", { class: "text", dir: "auto", text: visible(prompt) });
+    longTexts.observe(text);
+    parts.push(text);
+  }
   if (target !== null) {
     parts.push(made("p", { class: "target" }, made("span", { class: "soft", text: prompt === null ? "label " : "target " }),
       made("bdi", { class: target.length < 25 ? "label" : "", text: visible(target) })));

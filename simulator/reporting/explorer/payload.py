@@ -24,7 +24,7 @@ from gptdynamics.errors import SettingsError
 from gptdynamics.examples import Example
 from simulator.evaluation.simulated import Simulated
 from simulator.model.configuration_gptfluence import Scale
-from simulator.reporting.colours import method_colour
+from simulator.reporting.colours import dark_colour, method_colour
 
 BAND = 0.9
 _LEVELS = 65535
@@ -121,6 +121,7 @@ def _model(simulated: Simulated, runs: Dynamics) -> dict[str, Any]:
     return {
         "name": simulated.name,
         "colour": method_colour(simulated.name),
+        "dark": dark_colour(simulated.name),
         "dynamics": model.config.dynamics,
         **_scale(model.config.scale),
         "firstStep": model.config.first_step,

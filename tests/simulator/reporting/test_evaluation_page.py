@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from gptdynamics.errors import DataError
-from simulator.reporting.colours import DASH_ARRAYS, METHOD_COLOURS, METHOD_DASHES, method_colour, method_dash
+from simulator.reporting.colours import (
+    DASH_ARRAYS,
+    METHOD_COLOURS,
+    METHOD_DASHES,
+    TRUTH,
+    dark_colour,
+    method_colour,
+    method_dash,
+)
 from simulator.reporting.evaluation_page import Curve, write_report
 from tests.accessibility import page_faults
 
@@ -339,6 +347,18 @@ def test_colours() -> None:
         assert method_dash(method) in DASH_ARRAYS
     assert method_colour("memory") == METHOD_COLOURS["memory"]
     assert method_colour("tracin_cp_20") not in METHOD_COLOURS.values()
+
+
+def test_every_line_can_be_seen_on_a_dark_page_and_two_do_not_become_one() -> None:
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        return float(np.dot([each**2.2 for each in parts], [0.2126, 0.7152, 0.0722]))
+
+    dark = {method: dark_colour(method) for method in (*METHOD_COLOURS, TRUTH, "tracin_cp_20")}
+    for colour in dark.values():
+        assert (light(colour) + 0.05) / (light("#1D2125") + 0.05) > 3
+    assert len(set(dark.values())) == len(dark)
+    assert dark["mean_curve"] == method_colour("mean_curve") and dark[TRUTH] == "#FFFFFF"
 
 
 def test_far_baselines_are_listed_but_not_drawn_at_first(tmp_path: Path) -> None:

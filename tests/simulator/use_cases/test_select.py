@@ -176,7 +176,7 @@ def test_every_method_is_judged_by_training_on_its_choice(
     assert [row["method"] for row in result.rows] == list(found.choices)
     assert result.rows[0]["better_than_random"] == pytest.approx(0, abs=1e-6)
     assert found.to_pandas().method.tolist() == list(found.choices)
-    drawn = {line.name: dict(zip(line.x, line.y, strict=True)) for line in found.plot().data}
+    drawn = {line.name: dict(zip(found.choices, line.y, strict=True)) for line in found.plot().data}
     assert drawn["target"] == {name: pytest.approx(float(each.mean())) for name, each in found.on_target.items()}
     shown = repr(found)
     assert all(name in shown and f"<td>{name}</td>" in found._repr_html_() for name in found.choices)
