@@ -151,9 +151,8 @@ def by_target(retrainings: RetrainedTestRuns) -> np.ndarray:
     reference = ReferenceKernels("", np.zeros(1), runs.learning_rate.shape[1], same[None])
     none = np.zeros(len(seen.runs), dtype=bool)
     fit = fit_tangent(FittedRuns.of(seen, scale), [reference], none, False, validation_retrainings(seen))
-    arrays = {name: array for name, array in fit.arrays.items() if name != "weights_without"}
-    dynamics = tangent_dynamics(arrays, fit.choice, scale, int(seen.step[0]))
-    examples = kernel_examples(dynamics.kernels, dynamics.kernels, torch.arange(len(runs.test)))
+    dynamics = tangent_dynamics(fit.arrays, fit.choice, scale, int(seen.step[0]))
+    examples = kernel_examples(dynamics.kernels, dynamics.pool_shares, dynamics.kernels, torch.arange(len(runs.test)))
     shares = visit_shares(runs.curricula, [example.id for example in runs.pool])
     rates, first = torch.from_numpy(runs.learning_rate).float(), torch.from_numpy(runs.values[..., :1])
     with torch.no_grad():

@@ -131,6 +131,7 @@ def _encode(config: GPTfluenceConfig, examples: Sequence[Any]) -> np.ndarray:
 def with_kernels(
     config: GPTfluenceConfig,
     stored: torch.Tensor,
+    shares: torch.Tensor,
     pool: Sequence[Any] | None,
     test: Sequence[Any] | None,
     data: Path | None,
@@ -140,6 +141,7 @@ def with_kernels(
     Args:
         config: of the simulator.
         stored: `[P * G, N, M]` kernels of what it was trained on.
+        shares: `[N, K]` of the pool that it was trained on in the patterns of own responses.
         pool, test: the examples; where one is new, reference runs are made again.
         data: folder with the rows of its tasks; None: generated rows or the Hub.
     """
@@ -147,12 +149,14 @@ def with_kernels(
     rows = torch.arange(stored.size(1)) if pool is None else places_of(pool, config.pool_keys)
     if bool((rows >= 0).all()) and bool((seen >= 0).all()):
         own = stored[..., seen]
-        return kernel_examples(own[:, rows], own, seen.to(stored.device))
+        return kernel_examples(own[:, rows], shares[rows], own, seen.to(stored.device))
     try:
         training = importlib.import_module("simulator.training.new_kernels")
     except ImportError as error:
         raise ImportError(
             "examples are new to this model; taking their gradients needs the gptdynamics package"
         ) from error
-    kernels, own = training.new_kernels(config, stored, pool, test, data)
-    return kernel_examples(kernels.to(stored.device), own.to(stored.device), seen.to(stored.device))
+    kernels, shares, own = (
+        each.to(stored.device) for each in training.new_kernels(config, stored, shares, pool, test, data)
+    )
+    return kernel_examples(kernels, shares, own, seen.to(stored.device))

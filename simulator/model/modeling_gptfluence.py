@@ -256,7 +256,7 @@ class GPTfluenceSimulator(PreTrainedModel):
             ImportError: an example is new, and the gptdynamics package is not installed.
         """
         if kind_of(self.config).has_kernels:
-            return with_kernels(self.config, self.dynamics.kernels, pool, test, self.data)
+            return with_kernels(self.config, self.dynamics.kernels, self.dynamics.pool_shares, pool, test, self.data)
         return with_vectors(self.config, self.pool_vectors, self.test_vectors, pool, test)
 
     def simulate(

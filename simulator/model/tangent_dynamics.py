@@ -1,12 +1,16 @@
 """`dynamics="tangent"`: gradients say what a row does to a test example, a few shared numbers what becomes of it.
 
     x_g,t(z')  = mean over i in c_t of K_g(z_i, z')
-    effect     = sum over g, h of w_g,h filter_h(x_g)_t
+    y_k,t      = mean over i in c_t of u_k(z_i)
+    effect     = sum over g, h of w_g,h filter_h(x_g)_t + sum over j, k of r_k,j(z') filter_j(y_k)_t
 
 K_g are products of the gradients of pool and test examples at checkpoints of reference runs: kernels, in groups of
 checkpoints (`group_kernels`), each in parts (`kernel_parts`). What training makes of an example later (momentum,
 decay, being undone by others) is the same for all pairs: so w is shared by all test examples, and serves those that no
 coefficient was fitted on.
+
+u_k are the kernels' first patterns over the pool. A test example that was trained on may have a response r of its own
+to them, through a few combinations of filters: it takes more, or less, than w says.
 
 The filters are those of `memory`. `mean_curve_dynamics.py` adds the effect to the mean curve.
 """
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 # A kernel is split behind so many of its patterns: into the first, the second to fourth, the fifth to 16th, the rest.
 PART_ENDS = (1, 4, 16)
 PARTS = len(PART_ENDS) + 1
+# A test example has a response of its own to so many of the pool's first patterns, by so many combinations of filters.
+OWN_PATTERNS = 8
+OWN_FILTERS = 4
 
 # Which checkpoints of a reference run are one group, by the share of its updates that was made before.
 GROUPINGS: dict[str, tuple[tuple[float, float], ...]] = {
@@ -106,22 +113,30 @@ def kernel_parts(kernels: torch.Tensor, shares: torch.Tensor, own: torch.Tensor)
     return torch.cat([*parts, kernels - sum(parts)])
 
 
-def kernel_examples(kernels: torch.Tensor, own: torch.Tensor, seen: torch.Tensor) -> EncodedExamples:
-    """Examples with kernels. A pool example's vector is its row of them, a test example's its column.
+def pool_shares(kernels: torch.Tensor) -> torch.Tensor:
+    """Shares `[N, K]` of each pool row in the first patterns of kernels `[G, N, M]`, of all groups together."""
+    return kernel_patterns(kernels.sum(0, keepdim=True))[0][0, :, :OWN_PATTERNS]
+
+
+def kernel_examples(
+    kernels: torch.Tensor, shares: torch.Tensor, own: torch.Tensor, seen: torch.Tensor
+) -> EncodedExamples:
+    """Examples with kernels. A pool example's vector is its shares in patterns, a test example's its kernels.
 
     Args:
         kernels: `[P * G, N, M]`.
+        shares: `[N, K]` of the pool examples in the patterns that test examples have responses of their own to.
         own: `[P * G, n, M]` those of the pool that the simulator was trained on, which test examples are told apart by.
         seen: `[M]` place of each test example among those trained on, or -1.
     """
-    return EncodedExamples(kernels.transpose(0, 1).flatten(1), own.mean(0).T, seen, kernels)
+    return EncodedExamples(shares, own.mean(0).T, seen, kernels)
 
 
 class TangentDynamics(MeanCurveDynamics):
     """Prediction with fitted tangent dynamics.
 
     G parts of kernels, `PARTS` for each group of checkpoints, F filters, N pool examples, M seen test examples, R runs
-    of the fit.
+    of the fit; K patterns and J combinations of filters of the own responses, which there may be none of.
 
     Args:
         config: shapes; the values are set by fitting or loaded.
@@ -135,20 +150,31 @@ class TangentDynamics(MeanCurveDynamics):
         "scaling": Field("number", default=1.0),
         **dict.fromkeys(("references", "pool_sources", "test_sources"), Field("list of objects", default=[])),
         "fitted_runs": Field("whole number", 0, 0),
+        "own_patterns": Field("whole number", 0, 0),
     }
 
     kernels: torch.Tensor
     weights: torch.Tensor
     weights_without: torch.Tensor
+    pool_shares: torch.Tensor
+    own_filters: torch.Tensor
+    own_responses: torch.Tensor
+    own_responses_without: torch.Tensor
 
     def __init__(self, config: GPTfluenceConfig) -> None:
         super().__init__(config)
         groups, filters = PARTS * len(GROUPINGS[config.grouping]), self.filters.size
+        pool, tests, runs = len(config.pool_keys), len(config.test_keys), config.fitted_runs
+        patterns, combined = config.own_patterns, OWN_FILTERS if config.own_patterns else 0
         self.register_zeros(
             {
-                "kernels": (groups, len(config.pool_keys), len(config.test_keys)),
+                "kernels": (groups, pool, tests),
                 "weights": (groups, filters),
-                "weights_without": (config.fitted_runs, groups, filters),
+                "weights_without": (runs, groups, filters),
+                "pool_shares": (pool, patterns),
+                "own_filters": (combined, filters),
+                "own_responses": (tests, patterns, combined),
+                "own_responses_without": (runs if patterns else 0, tests, patterns, combined),
             }
         )
 
@@ -187,7 +213,9 @@ class TangentDynamics(MeanCurveDynamics):
         for schedule in schedule_of.unique().tolist():
             chosen = torch.nonzero(schedule_of == schedule)[:, 0]
             first = chosen[:1]
-            response = self.responses(self.weights, rates[first], None if has_update is None else has_update[first])
+            response = self.responses(
+                self.coefficients, rates[first], None if has_update is None else has_update[first]
+            )
             effects[chosen] = torch.einsum("gts,rgms->rmt", response, batches[chosen])
         return effects
 
@@ -196,29 +224,48 @@ class TangentDynamics(MeanCurveDynamics):
         return torch.einsum("rtn,gnm->rgmt", inputs.visits, self.input_factors(inputs.examples))
 
     def input_factors(self, examples: EncodedExamples) -> torch.Tensor:
-        """See `DynamicsModule`; a factor is one part of a group's kernel."""
-        if examples.kernels is None:
-            raise ValueError("tangent needs the kernels of pool and test examples: take them from encode")
-        return examples.kernels
+        """See `DynamicsModule`; a factor is a part of a group's kernel, or an own response through one combination."""
+        own = torch.einsum("nk,mkj->jnm", examples.pool, self._of_seen(self.own_responses, examples))
+        return torch.cat([_kernels_of(examples), own])
+
+    @property
+    def coefficients(self) -> torch.Tensor:
+        """Of each factor in each filter: `[G + J, F]`."""
+        return torch.cat([self.weights, self.own_filters])
+
+    def _of_seen(self, responses: torch.Tensor, examples: EncodedExamples) -> torch.Tensor:
+        """Own responses `[..., M, K, J]` of test examples; 0: it was not fitted on them."""
+        seen = examples.seen
+        return responses[..., seen.clamp(min=0), :, :] * (seen >= 0)[:, None, None]
 
     def effect_of_factors(self, factors: torch.Tensor, inputs: SimulationInputs) -> torch.Tensor:
         """See `MeanCurveDynamics`."""
-        return torch.einsum("gts,gms->mt", self.responses(self.weights, inputs.rates, inputs.has_update), factors)
+        return torch.einsum("gts,gms->mt", self.responses(self.coefficients, inputs.rates, inputs.has_update), factors)
 
     def last_effects_without_runs(self, inputs: SimulationInputs) -> torch.Tensor:
         """See `DynamicsModule`."""
-        batches, has_update = self._batches(inputs), inputs.has_update
+        kernels, own = _kernels_of(inputs.examples), self._of_seen(self.own_responses_without, inputs.examples)
         effects = []
-        for run, batch in enumerate(batches):
+        for run, visits in enumerate(inputs.visits):
             rates = inputs.rates[run if len(inputs.rates) > 1 else 0][None]
-            response = self.responses(
-                self.weights_without, rates, None if has_update is None else has_update[run : run + 1]
-            )
-            effects.append(torch.einsum("kgs,gms->km", response[:, :, -1], batch))
+            has_update = None if inputs.has_update is None else inputs.has_update[run : run + 1]
+            shared = self.responses(self.weights_without, rates, has_update)[:, :, -1]
+            effect = torch.einsum("rgs,sn,gnm->rm", shared, visits, kernels)
+            if len(self.own_filters):
+                last = self.responses(self.own_filters, rates, has_update)[:, -1]
+                effect += torch.einsum("js,sn,nk,rmkj->rm", last, visits, inputs.examples.pool, own)
+            effects.append(effect)
         return torch.stack(effects, 1)
 
     def page_arrays(self, examples: EncodedExamples) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """See `DynamicsModule`."""
         scalars, arrays = super().page_arrays(examples)
-        scalars |= {"sides": 1, "size": examples.pool.size(1), "filters": self.filters.size, "factorScale": 1.0}
-        return scalars, arrays | {"train": examples.pool, "weights": self.weights}
+        factors = self.input_factors(examples).transpose(0, 1).flatten(1)
+        scalars |= {"sides": 1, "size": factors.size(1), "filters": self.filters.size, "factorScale": 1.0}
+        return scalars, arrays | {"train": factors, "weights": self.coefficients}
+
+
+def _kernels_of(examples: EncodedExamples) -> torch.Tensor:
+    if examples.kernels is None:
+        raise ValueError("tangent needs the kernels of pool and test examples: take them from encode")
+    return examples.kernels

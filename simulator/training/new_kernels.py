@@ -23,7 +23,12 @@ from gptdynamics.settings.kernels import KernelSettings
 from gptdynamics.tasks.sources import ExampleSource, load_sources
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.example_encoding import content_key
-from simulator.training.reference_kernels import ReferenceKernels, mean_of_references, parts_as_fitted
+from simulator.training.reference_kernels import (
+    ReferenceKernels,
+    mean_of_references,
+    parts_as_fitted,
+    shares_as_fitted,
+)
 
 
 def reference_record(runs: Dynamics, reference: ReferenceKernels) -> dict[str, Any]:
@@ -46,21 +51,24 @@ def example_sources(examples: Sequence[Example]) -> list[dict[str, Any]]:
 def new_kernels(
     config: GPTfluenceConfig,
     stored: torch.Tensor,
+    shares: torch.Tensor,
     pool: Sequence[Any] | None,
     test: Sequence[Any] | None,
     data: Path | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Kernels of pool and test examples, some of which are new to the simulator.
 
     Args:
         config: of the simulator.
         stored: `[P * G, n, m]` kernels of what it was trained on.
+        shares: `[n, K]` of the pool that it was trained on in the patterns of own responses.
         pool: N examples; None: the pool that it was trained on.
         test: M examples; None: the test examples that it was trained on.
         data: folder with the rows of its tasks; None: generated rows or the Hub.
 
     Returns:
-        `[P * G, N, M]`, and of the n pool examples that the simulator was trained on `[P * G, n, M]`.
+        `[P * G, N, M]`, shares in patterns `[N, K]`, and the kernels of the n pool examples that the simulator was
+        trained on `[P * G, n, M]`.
 
     Raises:
         NotRepeatableError: a reference run cannot be made again.
@@ -84,8 +92,10 @@ def new_kernels(
     references = [_again(record, every, [*trained, *test_examples], data) for record in config.references]
     own_rows = torch.arange(len(own))
     kernels = mean_of_references(references, config.grouping, config.scaling, own_rows).float()
-    parts = parts_as_fitted(kernels, stored.cpu(), own_rows, torch.arange(len(trained)))[..., len(trained) :]
-    return parts[:, rows], parts[:, : len(own)]
+    stored, tests = stored.cpu(), torch.arange(len(trained))
+    parts = parts_as_fitted(kernels, stored, own_rows, tests)[..., len(trained) :]
+    every_share = shares_as_fitted(kernels, stored, shares.cpu(), own_rows, tests)
+    return parts[:, rows], every_share[rows], parts[:, : len(own)]
 
 
 def _texts(config: GPTfluenceConfig, part: str, data: Path | None) -> list[Example]:

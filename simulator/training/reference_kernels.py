@@ -115,8 +115,10 @@ def recorded_examples(model: GPTfluenceSimulator, runs: Dynamics, of: Sequence[s
         kernels = mean_of_references(references, config.grouping, config.scaling, own).float()
     except ValueError as error:
         raise DataError(f"{runs.config}: {error}") from error
-    kernels = parts_as_fitted(kernels, model.dynamics.kernels, own, tests)
-    return kernel_examples(kernels, kernels[:, own], model.places(runs.test))
+    stored, shares = model.dynamics.kernels, model.dynamics.pool_shares
+    shares = shares_as_fitted(kernels, stored, shares.to(kernels), own, tests)
+    kernels = parts_as_fitted(kernels, stored, own, tests)
+    return kernel_examples(kernels, shares, kernels[:, own], model.places(runs.test))
 
 
 def _places(keys: Sequence[str], examples: Sequence[Example], part: str) -> torch.Tensor:
@@ -163,3 +165,25 @@ def parts_as_fitted(
     if bool(new.any()):
         shares[:, new] = kernels[:, new][..., tests] @ weights
     return kernel_parts(kernels, shares, own)
+
+
+def shares_as_fitted(
+    kernels: torch.Tensor, stored: torch.Tensor, shares: torch.Tensor, own: torch.Tensor, tests: torch.Tensor
+) -> torch.Tensor:
+    """Shares `[N, K]` of pool examples, some of which are new, in the patterns that test examples respond to.
+
+    Args:
+        kernels, stored, own, tests: as of `parts_as_fitted`.
+        shares: `[n, K]` of the pool that was trained on.
+    """
+    every = shares.new_zeros(kernels.size(1), shares.size(1))
+    every[own] = shares
+    new = torch.ones(len(every), dtype=torch.bool)
+    new[own] = False
+    if bool(new.any()):
+        # Patterns are of unit length and at right angles: so is this what each is multiplied by in the kernels.
+        of_tests = stored.sum(0).to(shares).T @ shares
+        squares = of_tests.square().sum(0)
+        weights = of_tests / torch.where(squares > 0, squares, 1.0)
+        every[new] = kernels.sum(0)[new][:, tests].to(shares) @ weights
+    return every

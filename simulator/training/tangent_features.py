@@ -197,6 +197,11 @@ class Regression:
         """`scatter` and `cross` of all test examples, which fits without a run are made of."""
         return self.scatter.sum(1), self.cross.sum(1)
 
+    @cached_property
+    def mean(self) -> np.ndarray:
+        """Features in the mean over runs: `[D, M, S]`."""
+        return self.features.mean(0, dtype=np.float64)
+
     def effects(self, run: int, weights: np.ndarray, tests: np.ndarray | None = None) -> np.ndarray:
         """Effects `[K, M, S]` in one run by coefficients `[K, D]`, not centred; of some test examples or all."""
         features = self.features[run]
@@ -216,7 +221,7 @@ class Regression:
         if count == 1:
             # Rounding would leave effects of nothing, which no run bears out.
             return np.zeros((len(ridges), count, *shape))
-        mean = self.features.mean(0, dtype=np.float64).reshape(width, -1)
+        mean = self.mean.reshape(width, -1)
         effects = np.empty((len(ridges), count, *shape))
         for run, own in enumerate(weights):
             centre = (own @ mean).reshape(-1, *shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from simulator.model.dynamics import SimulationInputs
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.model.tangent_dynamics import (
     GROUPINGS,
+    OWN_FILTERS,
     PARTS,
     TangentDynamics,
     group_kernels,
@@ -36,8 +38,19 @@ MakeConfig = Callable[..., GPTfluenceConfig]
 
 @pytest.fixture
 def model(make_config: MakeConfig, make_model: MakeModel) -> GPTfluenceSimulator:
-    config = make_config("tangent", grouping="base_early_late", encoder_width=POOL, fitted_runs=RUNS)
+    config = make_config("tangent", grouping="base_early_late", encoder_width=POOL, fitted_runs=RUNS, own_patterns=2)
     return make_model(config)
+
+
+def with_own_responses(kernels: np.ndarray, shares: np.ndarray, responses: np.ndarray, seen: list[int]) -> np.ndarray:
+    """Kernels and, behind them, what a row is to each test example through each combination: `[G + J, N, M]`."""
+    own = np.zeros((OWN_FILTERS, POOL, len(seen)))
+    for combination in range(OWN_FILTERS):
+        for row in range(POOL):
+            for test, place in enumerate(seen):
+                if place >= 0:
+                    own[combination, row, test] = sum(shares[row] * responses[place, :, combination])
+    return np.concatenate([kernels, own])
 
 
 def slow_effects(
@@ -86,7 +99,11 @@ CURRICULA: list[Curriculum] = [
 
 @pytest.mark.parametrize("rates", [[1e-3] * STEPS, [1e-3, 9e-4, 7e-4, 5e-4, 2e-4, 0.0]])
 def test_effects_equal_the_formulas(model: GPTfluenceSimulator, rates: list[float]) -> None:
-    dynamics, examples = model.dynamics, model.encode()
+    seen = [0, 1, -1, 3]
+    dynamics, examples = model.dynamics, replace(model.encode(), seen=torch.tensor(seen))
+    buffers = {name: value.double().numpy() for name, value in dynamics.named_buffers()}
+    kernels, shares, filters = buffers["kernels"], buffers["pool_shares"], buffers["own_filters"]
+    every = with_own_responses(kernels, shares, buffers["own_responses"], seen)
     other = [rate * factor for rate, factor in zip(rates, (1, 0.5, 2, 1, 3, 1), strict=True)]
     for given_rates in ([rates], [rates, other, rates]):
         inputs = SimulationInputs(visit_shares(CURRICULA, range(POOL)), torch.tensor(given_rates), examples)
@@ -95,11 +112,11 @@ def test_effects_equal_the_formulas(model: GPTfluenceSimulator, rates: list[floa
         assert last.shape == (RUNS, len(CURRICULA), TESTS)
         for run, curriculum in enumerate(CURRICULA):
             own = given_rates[run if len(given_rates) > 1 else 0]
-            kernels = dynamics.kernels.double().numpy()
-            wanted = slow_effects(dynamics, dynamics.weights.double().numpy(), curriculum, own, kernels)
+            wanted = slow_effects(dynamics, np.concatenate([buffers["weights"], filters]), curriculum, own, every)
             np.testing.assert_allclose(computed[run], wanted, rtol=1e-4, atol=1e-4)
-            for fit, weights in enumerate(dynamics.weights_without.double().numpy()):
-                wanted = slow_effects(dynamics, weights, curriculum, own, kernels)
+            for fit, weights in enumerate(buffers["weights_without"]):
+                without = with_own_responses(kernels, shares, buffers["own_responses_without"][fit], seen)
+                wanted = slow_effects(dynamics, np.concatenate([weights, filters]), curriculum, own, without)
                 np.testing.assert_allclose(last[fit, run], wanted[:, -1], rtol=1e-4, atol=1e-4)
 
 
@@ -179,6 +196,7 @@ def test_saved_and_loaded_it_predicts_the_same(model: GPTfluenceSimulator, tmp_p
     assert (tmp_path / "model.safetensors").stat().st_size < 2**15
     torch.testing.assert_close(loaded.simulate(CURRICULA[0]), model.simulate(CURRICULA[0]), rtol=0, atol=0)
     assert loaded.config.grouping == "base_early_late" and loaded.pool_vectors.shape == (POOL, 0)
+    assert loaded.config.own_patterns == 2
 
 
 def test_changes_and_derivatives_agree(model: GPTfluenceSimulator) -> None:

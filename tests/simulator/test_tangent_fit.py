@@ -20,7 +20,7 @@ from simulator.model.configuration_gptfluence import scale_of
 from simulator.model.curricula import Members, visit_shares
 from simulator.model.dynamics import SimulationInputs
 from simulator.model.tangent_dynamics import kernel_examples
-from simulator.training import TrainSettings, tangent_fit, train_simulator
+from simulator.training import TrainSettings, tangent_choice, train_simulator
 from simulator.training.memory_states import FEW, Filters
 from simulator.training.reference_kernels import (
     ReferenceKernels,
@@ -29,8 +29,9 @@ from simulator.training.reference_kernels import (
     recorded_examples,
     reference_kernels,
 )
+from simulator.training.tangent_choice import Tried, choose_setting
 from simulator.training.tangent_features import FittedRuns, Regression, filter_responses, filtered_kernels
-from simulator.training.tangent_fit import Tried, choose_setting, fit_tangent, tangent_dynamics
+from simulator.training.tangent_fit import fit_tangent, tangent_dynamics
 from simulator.training.tangent_prior import prior_weights
 
 POOL, TESTS, STEPS, RUNS = 20, 15, 12, 7
@@ -93,8 +94,8 @@ def test_runs_left_out_equal_refitting(make_curricula: MakeCurricula) -> None:
 def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
     make_curricula: MakeCurricula, monkeypatch: pytest.MonkeyPatch, step: list[int] | None
 ) -> None:
-    monkeypatch.setattr(tangent_fit, "RIDGES", (1e-9,))
-    monkeypatch.setattr(tangent_fit, "GROUPS_AND_FILTERS", (("all", OWN), ("base_early_late", OWN)))
+    monkeypatch.setattr(tangent_choice, "RIDGES", (1e-9,))
+    monkeypatch.setattr(tangent_choice, "GROUPS_AND_FILTERS", (("all", OWN), ("base_early_late", OWN)))
     tests = 2 * TESTS
     references = make_references(tests=tests)
     kernels = references[0].grouped("base_early_late", 1.0).float()
@@ -106,15 +107,14 @@ def test_a_noise_free_truth_is_predicted_also_for_unseen_test_examples(
     runs = make_runs(curricula[:RUNS], values[:RUNS, :TESTS, measured], measured)
     fit = fit_tangent(runs, seen, np.arange(RUNS) == 0)
     assert (fit.choice.grouping, fit.choice.scaling) == ("base_early_late", 1.0)
-    assert fit.error < 1e-6 and len(fit.tried) == 4
+    assert fit.error < 1e-6 and len(fit.tried) == 4 + 3
     assert fit.residuals is not None
     # Only effects that are half as large again as those of all other runs are limited.
     assert np.median(np.abs(fit.residuals[0])) < 1e-4 and np.abs(fit.residuals[0]).max() < 0.1
-    dynamics = tangent_dynamics(
-        {name: array for name, array in fit.arrays.items() if name != "weights_without"}, fit.choice, runs.scale, 0
-    )
+    dynamics = tangent_dynamics(fit.arrays, fit.choice, runs.scale, 0)
     parts = parts_as_fitted(kernels, dynamics.kernels, torch.arange(POOL), torch.arange(TESTS))
-    examples = kernel_examples(parts, parts, torch.cat([torch.arange(TESTS), torch.full((TESTS,), -1)]))
+    seen_places = torch.cat([torch.arange(TESTS), torch.full((TESTS,), -1)])
+    examples = kernel_examples(parts, dynamics.pool_shares, parts, seen_places)
     visits = visit_shares(curricula[RUNS:], range(POOL))
     initial = torch.from_numpy(values[RUNS:, :, :1]).float()
     inputs = SimulationInputs(visits, torch.from_numpy(RATES).float()[None], examples, initial)
@@ -179,11 +179,9 @@ def test_one_run_is_ranked_by_the_shipped_coefficients(make_curricula: MakeCurri
     assert shipped is not None
     np.testing.assert_allclose(fit.arrays["weights"].flatten(), shipped)
     # The run itself is predicted as it was.
-    dynamics = tangent_dynamics(
-        {name: array for name, array in fit.arrays.items() if name != "weights_without"}, fit.choice, runs.scale, 0
-    )
+    dynamics = tangent_dynamics(fit.arrays, fit.choice, runs.scale, 0)
     grouped = fitted_kernels(references, fit.choice.grouping, fit.choice.scaling).float()
-    examples = kernel_examples(grouped, grouped, torch.arange(TESTS))
+    examples = kernel_examples(grouped, dynamics.pool_shares, grouped, torch.arange(TESTS))
     inputs = SimulationInputs(visit_shares(curricula, range(POOL)), torch.from_numpy(RATES).float()[None], examples)
     np.testing.assert_allclose(dynamics.trajectories(inputs).numpy(), runs.values, rtol=1e-4)
 
