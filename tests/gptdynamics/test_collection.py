@@ -277,7 +277,7 @@ def test_runs_on_unseen_rows_share_the_test_set_and_the_limits_of_the_others(
         "data/webnlg_tiny_runs/test_unseen-u0000.parquet",
     }
     values = read_dynamics(tmp_path, "webnlg_tiny", "loss", unseen=True).values
-    np.testing.assert_array_equal(values[0][0], values[1][0])
+    np.testing.assert_array_equal(values[0, :, 0], values[1, :, 0])
     assert (values[0][1:] != values[1][1:]).any()
 
 
