@@ -116,10 +116,11 @@ def best_choice(tried: Mapping[Setting, Tried]) -> TangentChoice:
 def choose_own(tried: Tried) -> int:
     """The place of the penalty on own responses; the last is without them.
 
-    Of those that predict runs left out no worse than the last, the one that `choose_setting` chooses.
+    Of those that predict runs left out no worse than the last, by more than a standard error, the one that
+    `choose_setting` chooses.
     """
-    errors = tried.errors.mean(1)
-    allowed = np.flatnonzero(errors <= errors[-1])
+    worse = tried.errors - tried.errors[-1]
+    allowed = np.flatnonzero(worse.mean(1) <= worse.std(1, ddof=1) / np.sqrt(worse.shape[1]))
     scores = None if tried.scores is None else tried.scores[allowed]
     return int(allowed[choose_setting({"own": Tried(tried.errors[allowed], scores)})[1]])
 

@@ -110,13 +110,17 @@ def test_they_are_kept_where_they_help(make_curricula: MakeCurricula, has_own: b
     assert arrays["own_responses_without"].shape[0] == (runs if kept else 0)
     if kept:
         without = replace(chosen.choice, own_ridge=NONE)
-        assert chosen.error < 0.5 * dict(chosen.tried)[without]
+        assert chosen.error < 0.7 * dict(chosen.tried)[without]
 
 
-def test_a_penalty_is_chosen_that_predicts_runs_left_out_no_worse_than_none() -> None:
-    errors = np.array([[0.9, 1.3], [0.9, 0.9], [0.95, 0.96], [1.0, 1.0]])
+def test_a_penalty_is_chosen_that_predicts_runs_left_out_no_worse_than_none_does() -> None:
+    errors = np.array([[1.3, 1.31], [0.9, 0.9], [0.95, 0.97], [1.0, 1.0]])
     assert choose_own(Tried(errors, np.array([0.9, 0.4, 0.5, 0.1]))) == 2
     assert choose_own(Tried(errors, None)) == 2
+    # A standard error above the last is no worse.
+    scores = np.array([0.9, 0.5, 0.1])
+    assert choose_own(Tried(np.array([[1.3, 1.31], [1.0, 1.04], [1.0, 1.0]]), scores)) == 1
+    assert choose_own(Tried(np.array([[1.3, 1.31], [1.04, 1.04], [1.0, 1.0]]), scores)) == 2
     assert choose_own(Tried(errors + np.array([[0], [1], [1], [0]]), np.array([0.9, 0.9, 0.9, 0.1]))) == 3
 
 
