@@ -68,8 +68,8 @@ def living(session: str) -> list[str]:
 @pytest.mark.parametrize(
     ("workers", "after"),
     [
-        (1, 0.7),
         (2, 0.0),
+        pytest.param(1, 0.7, marks=pytest.mark.slow),
         pytest.param(1, 0.0, marks=pytest.mark.slow),
         pytest.param(2, 3.0, marks=pytest.mark.slow),
     ],

@@ -44,6 +44,7 @@ def estimate(config: str, kernel: KernelSettings | None = None, **changes: objec
     return worker_memory(base_shape(settings.base), settings, task_lengths(get_task(settings.task)), kernel)
 
 
+@pytest.mark.slow
 def test_nano_takes_what_is_estimated() -> None:
     code = PEAK.replace("{small}", repr(SMALL))
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

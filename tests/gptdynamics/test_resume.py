@@ -162,6 +162,7 @@ def test_a_collection_killed_at_random_moments_ends_with_the_bytes_of_an_undistu
     assert contents(out) == expected
 
 
+@pytest.mark.slow
 def test_what_a_killed_collector_was_doing_is_done_by_another_that_is_still_there(
     start: Start, undisturbed: Path, plan_file: Path, rows_folder: Path, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_adapters_make_training_itself_stochastic(collected: Path) -> None:
     assert is_stochastic(replayed)
 
 
+@pytest.mark.slow
 def test_cost_of_exact_products_and_of_pairs(collected: Path, tmp_path: Path) -> None:
     result = run_experiment("cost", Workbench(str(collected)), tmp_path).result
     rows = {row["method"]: row for row in result.rows}
