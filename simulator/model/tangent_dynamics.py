@@ -114,8 +114,12 @@ def kernel_parts(kernels: torch.Tensor, shares: torch.Tensor, own: torch.Tensor)
 
 
 def pool_shares(kernels: torch.Tensor) -> torch.Tensor:
-    """Shares `[N, K]` of each pool row in the first patterns of kernels `[G, N, M]`, of all groups together."""
-    return kernel_patterns(kernels.sum(0, keepdim=True))[0][0, :, :OWN_PATTERNS]
+    """Shares `[N, K]` of each pool row in the first patterns of kernels `[G, N, M]`, of all groups together.
+
+    They are zero in patterns that explain nothing: which these are is rounding.
+    """
+    patterns, weights = kernel_patterns(kernels.sum(0, keepdim=True))
+    return (patterns * (weights != 0).any(1, keepdim=True))[0, :, :OWN_PATTERNS]
 
 
 def kernel_examples(

@@ -113,6 +113,15 @@ def test_they_are_kept_where_they_help(make_curricula: MakeCurricula, has_own: b
         assert chosen.error < 0.7 * dict(chosen.tried)[without]
 
 
+def test_patterns_that_explain_nothing_are_not_responded_to() -> None:
+    rng = np.random.default_rng(3)
+    of_one = torch.from_numpy(np.outer(rng.normal(size=POOL), rng.normal(size=TESTS)))[None]
+    shares = pool_shares(of_one)
+    assert shares.shape == (POOL, 4) and not shares[:, 1:].any()
+    torch.testing.assert_close(shares[:, 0].square().sum(), torch.tensor(1.0, dtype=torch.float64))
+    assert not pool_shares(torch.zeros(1, POOL, TESTS)).any()
+
+
 def test_a_penalty_is_chosen_that_predicts_runs_left_out_no_worse_than_none_does() -> None:
     errors = np.array([[1.3, 1.31], [0.9, 0.9], [0.95, 0.97], [1.0, 1.0]])
     assert choose_own(Tried(errors, np.array([0.9, 0.4, 0.5, 0.1]))) == 2
