@@ -82,6 +82,9 @@ def read_partial(path: Path) -> Partial:
     try:
         arrays, plain = read_tensors(path, "recording")
         values = {name: array for name, array in arrays.items() if not name.startswith(_PRODUCTS)}
+        lengths = {len(plain["step"]), len(plain["generation_step"])}
+        if other := next((name for name, array in values.items() if array.shape[-1] not in lengths), None):
+            raise ValueError(f"{other} is not of {' or '.join(map(str, sorted(lengths)))} steps")
         products = {int(name.removeprefix(_PRODUCTS)): arrays[name] for name in arrays.keys() - values.keys()}
         # Records of earlier versions have no kernels.
         checkpoints = [KernelCheckpoint.of(array) for array in plain.pop("kernel_checkpoints", [])]

@@ -52,7 +52,7 @@ def checkpoints(dataset: Path) -> Path:
     partial = Partial(
         config=CONFIG, run="0000", recorded={"eval_every": 1}, base_revision="x", curriculum=[[0, 1], [2, 3]],
         rates=[1e-3, 5e-4], step=[0, 1, 2], generation_step=[], failure="",
-        values={"loss": np.arange(12, dtype=np.float32).reshape(3, 4)},
+        values={"loss": np.arange(12, dtype=np.float32).reshape(4, 3)},
     )  # fmt: skip
     save_partial(folder / NAME, partial)
     return folder

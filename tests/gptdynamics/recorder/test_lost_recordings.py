@@ -6,7 +6,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.status import folder_status
 from gptdynamics.dataset.verify import verify
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.recorder import DynamicsRecorder, RecordSettings, StepRecorder
-from gptdynamics.recorder.checkpoint import read_partial, unfinished_path
+from gptdynamics.recorder.checkpoint import read_partial, save_partial, unfinished_path
 from tests.gptdynamics.recorder.conftest import Examples
 from tests.gptdynamics.recorder.training import Loop, NotingTrainer, make_trainer, tokenised
 
@@ -239,6 +239,9 @@ def test_a_training_that_is_killed_loses_little(
     kept = read_partial(path)
     assert len(kept.curriculum) == 2
     assert kept.values["loss"].shape == (5, 3)
+    save_partial(tmp_path / "turned", replace(kept, values={"loss": np.ascontiguousarray(kept.values["loss"].T)}))
+    with pytest.raises(DataError, match=r"loss is not of 0 or 3 steps\)\. Resume from another checkpoint"):
+        read_partial(tmp_path / "turned")
     assert verify(tmp_path / "d").faults == []
     assert folder_status(tmp_path / "d")[0].missing == ["0000"]
     again = trainer_of()
