@@ -30,7 +30,10 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "memory first measured at 2": ("memory", {"first_step": 2}),
     "memory, two test examples unseen": ("memory", {"tests": 2, "encoder_width": 64, "components": 3}),
-    "tangent": ("tangent", {"encoder_width": POOL, "grouping": "base_early_late", "calibration_runs": 19}),
+    "tangent": (
+        "tangent",
+        {"encoder_width": POOL, "grouping": "base_early_late", "calibration_runs": 19, "own_patterns": 3},
+    ),
     "tangent beyond its limit": ("tangent", {"encoder_width": POOL, "metric": "accuracy"}),
     "markov": ("markov", {"calibration_runs": 19}),
     "markov mlp of order 3": ("markov", {"order": 3, "projection": "mlp"}),
