@@ -50,6 +50,8 @@ WITH_EXAMPLES = (
     "simulator.GPTfluenceSimulator",
 )
 SLOW_EXAMPLES = tuple(f"simulator.{name}" for name in ("mislabel", "select", "validate"))
+# They take seconds, and what they call is tested beside them.
+SLOWER_EXAMPLES = ("gptdynamics.verify", "simulator.evaluate")
 
 
 def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
@@ -189,7 +191,13 @@ def _run_examples(name: str, whole: bool = False) -> None:
     assert result.attempted
 
 
-@pytest.mark.parametrize("name", [*WITH_EXAMPLES, *SLOW_EXAMPLES])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(each, marks=pytest.mark.slow) if each in SLOWER_EXAMPLES else each
+        for each in (*WITH_EXAMPLES, *SLOW_EXAMPLES)
+    ],
+)
 def test_examples_in_docstrings_run(name: str, own_caches: None) -> None:
     _run_examples(name)
 
