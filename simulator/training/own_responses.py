@@ -3,7 +3,7 @@
 The shared coefficients say what a product of gradients does to test examples on the whole. Some take more of it than
 that, others less. So each has a response of its own to the first few patterns of the pool: a ridge regression in closed
 form, as in `memory`, on what the coefficients leave over of the same runs. It is kept where it predicts runs left out
-better, or nearly so well and ranks retrainings better (`tangent_fit.choose_setting`).
+no worse (`tangent_choice.choose_own`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ NONE = float("inf")
 OWN_RIDGES = (10.0, 100.0, NONE)
 # Fewer runs say nothing of single test examples.
 FEWEST_RUNS = 5
+# Kernels of fewer pool or test examples have no patterns (`kernel_patterns`).
+FEWEST_EXAMPLES = 4
 
 
 def principal_filters(responses: torch.Tensor) -> np.ndarray:

@@ -32,7 +32,14 @@ from simulator.training.mean_curve_fit import (
 )
 from simulator.training.memory_states import fit_reduction, likeness, spread, unit_length
 from simulator.training.new_kernels import example_sources, reference_record
-from simulator.training.own_responses import FEWEST_RUNS, OWN_RIDGES, OwnStates, pattern_states, principal_filters
+from simulator.training.own_responses import (
+    FEWEST_EXAMPLES,
+    FEWEST_RUNS,
+    OWN_RIDGES,
+    OwnStates,
+    pattern_states,
+    principal_filters,
+)
 from simulator.training.reference_kernels import ReferenceKernels, fitted_kernels, reference_kernels
 from simulator.training.tangent_choice import (
     TUNED_STEPS,
@@ -87,8 +94,8 @@ def fit_tangent(
         raise DataError("the kernels have no checkpoint that can be used: take them again with more checkpoints")
     listed = {each: float(results.errors[place].mean()) for each, (results, place) in choices_of(tried).items()}
     choice = best_choice(tried)
-    few = ChosenFit(runs.at_steps(spread(len(runs.step), TUNED_STEPS)), references, choice)
-    if few.can_have_own:
+    if len(runs.values) >= FEWEST_RUNS and min(len(runs.pool_ids), runs.values.shape[1]) >= FEWEST_EXAMPLES:
+        few = ChosenFit(runs.at_steps(spread(len(runs.step), TUNED_STEPS)), references, choice)
         own = few.tried_own(judged_runs(reference_runs), retrainings)
         choices = [replace(choice, own_ridge=ridge) for ridge in OWN_RIDGES]
         listed |= dict(zip(choices, own.errors.mean(1).tolist(), strict=True))
@@ -110,22 +117,29 @@ class ChosenFit:
     def __init__(self, runs: FittedRuns, references: list[ReferenceKernels], choice: TangentChoice) -> None:
         self.runs, self.choice = runs, choice
         self.kernels = fitted_kernels(references, choice.grouping, choice.scaling)
-        responses = filter_responses(runs, choice.filters)
-        plain = Regression.of(filtered_kernels(runs, self.kernels, responses), runs.latent)
+        self.filtered = filter_responses(runs, choice.filters)
+        plain = Regression.of(filtered_kernels(runs, self.kernels, self.filtered), runs.latent)
         prior = prior_weights(choice.grouping, choice.scaling, choice.filters) if choice.prior else None
         self.regression = plain if prior is None else plain.towards(prior)
         self.columns = unit_length(self.kernels.mean(0).T.numpy())
         self.reduction = fit_reduction(self.columns, TEST_COMPONENTS)
         self.psi = (self.columns - self.reduction.mean) @ self.reduction.axes
-        self.shares, self.own_filters = pool_shares(self.kernels), principal_filters(responses[0])
-        self.own = OwnStates(
-            pattern_states(runs, self.shares, self.own_filters, responses), runs.latent, likeness(self.psi)
-        )
 
-    @property
-    def can_have_own(self) -> bool:
-        """Whether there are runs and patterns enough for responses of single test examples."""
-        return len(self.runs.values) >= FEWEST_RUNS and self.shares.size(1) > 0
+    @cached_property
+    def shares(self) -> torch.Tensor:
+        """Of the pool in the patterns of own responses: `[N, K]`."""
+        return pool_shares(self.kernels)
+
+    @cached_property
+    def own_filters(self) -> np.ndarray:
+        """Combinations of filters of own responses: `[J, F]`."""
+        return principal_filters(self.filtered[0])
+
+    @cached_property
+    def own(self) -> OwnStates:
+        """What own responses are fitted on."""
+        states = pattern_states(self.runs, self.shares, self.own_filters, self.filtered)
+        return OwnStates(states, self.runs.latent, likeness(self.psi))
 
     @property
     def has_own(self) -> bool:
@@ -198,14 +212,14 @@ class ChosenFit:
 
     @property
     def _own_shares(self) -> torch.Tensor:
-        return self.shares.float() if self.has_own else torch.zeros(len(self.shares), 0)
+        return self.shares.float() if self.has_own else torch.zeros(self.kernels.size(1), 0)
 
     def _fit(self, which: np.ndarray, tests: np.ndarray, share: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of the fit to some runs and test examples, by their places."""
         runs, regression = self.runs, self.regression
         weights = regression.weights(self.choice.ridge, which, np.unique(tests % FOLDS))
         effects = np.stack([regression.effects(run, weights[None], tests)[0] for run in which])
-        own_filters, own_responses = self.own_filters[:0], np.zeros((len(tests), 0, 0))
+        own_filters, own_responses = np.zeros((0, self.filtered[0].size(1))), np.zeros((len(tests), 0, 0))
         if self.has_own:
             responses = self.own.responses(effects, which, tests, self.choice.own_ridge)
             effects += self.own.effects(responses, which)
