@@ -7,7 +7,7 @@ from gptdynamics.commands.collect import collect
 from gptdynamics.commands.datasets import export, import_, plan, status, verify
 from gptdynamics.commands.from_settings import add_command, new_app
 from gptdynamics.commands.push import push, push_base
-from gptdynamics.console import run_process
+from gptdynamics.commands.running import run_process
 
 COMMANDS = (plan, collect, status, verify, import_, export, push, push_base, cache)
 

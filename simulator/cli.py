@@ -6,7 +6,7 @@ import sys
 from itertools import zip_longest
 
 from gptdynamics.commands.from_settings import add_command, new_app
-from gptdynamics.console import run_process
+from gptdynamics.commands.running import run_process
 from simulator.commands.evaluate import evaluate
 from simulator.commands.experiment import experiment
 from simulator.commands.influence import influence

@@ -180,7 +180,7 @@ def release(sound_release: tuple[Path, Path, Imported], tmp_path: Path) -> Path:
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Run a command line in this process: exit status, standard output, standard error."""
     from gptdynamics.cli import app
-    from gptdynamics.console import run_app
+    from gptdynamics.commands.running import run_app
 
     monkeypatch.setenv("COLUMNS", "200")
 

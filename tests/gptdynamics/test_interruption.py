@@ -100,7 +100,7 @@ def test_an_interrupted_collection_says_what_is_kept_and_how_to_go_on(
 
 STUBBORN = """
 import sys, threading, time, typer
-from gptdynamics.console import run_process
+from gptdynamics.commands.running import run_process
 from gptdynamics.interruption import keeps
 app = typer.Typer()
 

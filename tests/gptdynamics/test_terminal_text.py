@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gptdynamics import console
+from gptdynamics.commands.running import run_app
 from gptdynamics.errors import DataError
 from gptdynamics.terminal_text import cut_text, safe_text
 
@@ -87,7 +88,7 @@ def test_an_error_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[st
         raise DataError(f"folder\n{NASTY}: broken")
 
     with pytest.raises(SystemExit) as stop:
-        console.run_app(fail, [], "gptdynamics")  # type: ignore[arg-type]
+        run_app(fail, [], "gptdynamics")  # type: ignore[arg-type]
     err = capsys.readouterr().err
     assert stop.value.code == 1 and err.count("\n") == 1 and harmless(err) and err.startswith("error: folder\\n")
 

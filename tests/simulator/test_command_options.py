@@ -18,8 +18,8 @@ import typer
 import gptdynamics.cli
 import simulator.cli
 from gptdynamics.commands.from_settings import add_command, new_app
+from gptdynamics.commands.running import run_app
 from gptdynamics.configs import RunSettings
-from gptdynamics.console import run_app
 from gptdynamics.options import ChangesOf, CommandLine
 from gptdynamics.settings.collect import CollectCommand, RaySettings
 from gptdynamics.settings.kernels import KernelSettings

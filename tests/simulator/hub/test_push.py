@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from transformers import AutoModel
 
-from gptdynamics.console import run_app
+from gptdynamics.commands.running import run_app
 from gptdynamics.dataset import Dynamics
 from gptdynamics.errors import DataError, GPTDynamicsError
 from gptdynamics.hub import repository as repositories

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptdynamics.commands.from_settings import add_command, new_app
-from gptdynamics.console import run_app
+from gptdynamics.commands.running import run_app
 from gptdynamics.options import command_line
 from gptdynamics.settings.collect import CollectCommand
 from gptdynamics.settings.datasets import ExportSettings, ImportSettings, PlanSettings, PushBaseSettings, PushSettings
