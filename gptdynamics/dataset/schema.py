@@ -120,9 +120,10 @@ EXAMPLE_SCHEMA = pa.schema(
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table atomically, laid out for quick reading of single trajectories.
 
-    zstd, row groups of 1000, a page index, content-defined chunking; float lists are byte-stream-split
-    and never dictionary-encoded.
+    zstd, row groups of 1000, content-defined chunking; float lists are byte-stream-split and never dictionary-encoded.
+    A table of a single row, as of a run, has no page index, statistics or dictionaries, which take more room than it.
     """
+    several = table.num_rows > 1
     floats = [
         f"{field.name}.list.element"
         for field in table.schema
@@ -136,10 +137,13 @@ def write_parquet(table: pa.Table, path: Path) -> None:
             target,
             compression="zstd",
             row_group_size=1000,
-            write_page_index=True,
+            write_page_index=several,
+            write_statistics=several,
             write_page_checksum=True,
             use_content_defined_chunking=True,
-            use_dictionary=plain_columns,
+            use_dictionary=plain_columns if several else False,
+            # Arrow's own copy of the schema adds nothing but the table's metadata.
+            store_schema=bool(table.schema.metadata),
             use_byte_stream_split=floats,
         )
 

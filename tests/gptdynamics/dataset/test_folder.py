@@ -178,6 +178,18 @@ def test_parquet_is_zstd_with_split_floats_and_a_page_index(collected_once: Path
     assert columns["run"].has_dictionary_page
 
 
+def test_the_table_of_one_run_takes_little_more_room_than_its_values(collected_once: Path) -> None:
+    path = DatasetFolder(collected_once).run_row_path("webnlg_tiny", "0000")
+    table = read_parquet(path)
+    assert table.num_rows == 1 and path.stat().st_size < 6_000
+
+
+def test_metadata_of_a_table_is_kept(tmp_path: Path) -> None:
+    table = pa.table({"x": [1]}).replace_schema_metadata({"steps": "[0, 16]"})
+    write_parquet(table, tmp_path / "x.parquet")
+    assert read_parquet(tmp_path / "x.parquet").schema.metadata == {b"steps": b"[0, 16]"}
+
+
 def test_row_groups_hold_at_most_1000_rows(tmp_path: Path) -> None:
     table = pa.table({"x": pa.array([[float(at)] for at in range(2500)], pa.list_(pa.float32()))})
     write_parquet(table, tmp_path / "x.parquet")
