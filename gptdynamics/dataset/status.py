@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _TIMED = ("update", "loss", "generation", "gradients", "products")
 VECTORS = "base"
+# Of the columns of the table: runs of each split.
+_HEADINGS = ("train", "val", "test", "unseen", "again")
 _STATES = ("done", "running", "failed", "missing")
 
 
@@ -178,35 +180,31 @@ def _seconds(path: Path) -> float | None:
 
 
 def status_table(statuses: list[ConfigStatus]) -> Table:
-    """A row for each config, in 80 columns: done and planned runs by split, running, failed, missing, times."""
+    """A row for each config, in 80 columns: done and planned runs by split, running, failed, missing, times.
+
+    A column that would be empty is left out.
+    """
     from rich import box
     from rich.table import Table
 
+    def runs_of(split: Split) -> list[str]:
+        counts = [status.counts(split) for status in statuses]
+        return [f"{each['done']}/{total}" if (total := sum(each.values())) else "-" for each in counts]
+
+    columns = {heading: runs_of(split) for heading, split in zip(_HEADINGS, SPLITS, strict=True)}
+    for state in ("running", "failed", "missing"):
+        numbers = [len(getattr(status, state)) for status in statuses]
+        columns[state] = [str(number) if number else "-" for number in numbers]
+    columns["spent"] = [short_time(status.seconds) for status in statuses]
+    columns["left"] = [short_time(status.seconds_left) for status in statuses]
+
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0))
+    filled = {heading: cells for heading, cells in columns.items() if set(cells) != {"-"}}
     table.add_column("config", overflow="fold")
-    # The column of counterfactual runs, which most folders do not have, is left out to save space.
-    splits = [
-        split
-        for split in SPLITS
-        if split != "counterfactual" or any(sum(status.counts(split).values()) for status in statuses)
-    ]
-    for heading in (
-        *("train", "val", "test", "unseen", "again")[: len(splits)],
-        "running",
-        "failed",
-        "missing",
-        "spent",
-        "left",
-    ):
+    for heading in filled:
         table.add_column(heading, justify="right", no_wrap=True)
-    for status in statuses:
-        cells = []
-        for split in splits:
-            counts = status.counts(split)
-            total = sum(counts.values())
-            cells.append(f"{counts['done']}/{total}" if total else "-")
-        cells += [str(len(runs)) if runs else "-" for runs in (status.running, status.failed, status.missing)]
-        table.add_row(status.config, *cells, short_time(status.seconds), short_time(status.seconds_left))
+    for status, *cells in zip(statuses, *filled.values(), strict=True):
+        table.add_row(status.config, *cells)
     return table
 
 

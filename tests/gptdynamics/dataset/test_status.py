@@ -189,10 +189,10 @@ def test_the_table_shows_runs_by_split_and_times(collected: Path, wanted: Plan) 
     for at in range(6):
         set_time(collected, f"{at:04d}", loss=600.0)
     lines = shown(folder_status(collected, wanted))
-    assert lines[0].split() == "config train val test unseen running failed missing spent left".split()
+    assert lines[0].split() == "config train val test unseen failed missing spent left".split()
     assert [line.split() for line in lines[2:4]] == [
-        "rte_tiny 4/6 1/1 1/1 0/1 - 1 2 1h00m 20m".split(),
-        "webnlg_other 0/1 - - - - - 1 - ?".split(),
+        "rte_tiny 4/6 1/1 1/1 0/1 1 2 1h00m 20m".split(),
+        "webnlg_other 0/1 - - - - 1 - ?".split(),
     ]
     assert status_notes(folder_status(collected, wanted)) == [
         "6 of 10 runs done; left: 20m with one worker, without 1 configs that have no finished run yet",
