@@ -160,9 +160,8 @@ def parts_as_fitted(
     patterns, weights = kernel_patterns(stored.unflatten(0, (PARTS, -1)).sum(0).to(kernels))
     shares = kernels.new_empty(len(kernels), kernels.size(1), patterns.size(2))
     shares[:, own] = patterns
-    new = torch.ones(kernels.size(1), dtype=torch.bool)
-    new[own] = False
-    if bool(new.any()):
+    new = _all_but(own, kernels.size(1))
+    if len(new):
         shares[:, new] = kernels[:, new][..., tests] @ weights
     return kernel_parts(kernels, shares, own)
 
@@ -178,12 +177,18 @@ def shares_as_fitted(
     """
     every = shares.new_zeros(kernels.size(1), shares.size(1))
     every[own] = shares
-    new = torch.ones(len(every), dtype=torch.bool)
-    new[own] = False
-    if bool(new.any()):
+    new = _all_but(own, len(every))
+    if len(new):
         # Patterns are of unit length and at right angles: so is this what each is multiplied by in the kernels.
         of_tests = stored.sum(0).to(shares).T @ shares
         squares = of_tests.square().sum(0)
         weights = of_tests / torch.where(squares > 0, squares, 1.0)
         every[new] = kernels.sum(0)[new][:, tests].to(shares) @ weights
     return every
+
+
+def _all_but(own: torch.Tensor, rows: int) -> torch.Tensor:
+    """The places of rows that are not among `own`."""
+    new = torch.ones(rows, dtype=torch.bool)
+    new[own] = False
+    return new.nonzero().squeeze(1)
