@@ -86,7 +86,8 @@ sample: $(INSTALLED)
 peers: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks.peers --data $(DATA)/tasks
 
+# Python compiles a module when it is first imported; all of them at once take a minute.
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[offline,dev]"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[offline,dev]"
 	touch $@
