@@ -30,7 +30,7 @@ def plan(settings: PlanSettings, write_json: WriteJson) -> None:
         from gptdynamics import estimates
 
         rate = estimates.throughput(settings.throughput)
-        hours = dict(estimates.plan_hours(plan_read, rate))
+        hours = dict(estimates.plan_hours(plan_read, rate, settings.throughput))
     write_json(plan_record(plan_read, hours))
     show(plan_table(plan_read, hours))
     say(f"{len(plan_read.entries)} configs, {plan_read.runs} runs; splits are train/validation/test(/unseen data)")

@@ -207,6 +207,28 @@ def run_flops(
     )
 
 
+def layer_calls(shape: ModelShape, settings: RunSettings, lengths: Mapping[str, TaskLengths]) -> float:
+    """How often a run on a GPU calls a layer: three times in an update, once for each batch of a measurement.
+
+    An update passes each layer forwards, backwards and through the optimiser. A generated text passes all layers for
+    each token. Kernels and gradient products are not counted: their work on a layer takes longer than its call.
+    """
+    from gptdynamics.tasks import get_task
+
+    task = get_task(settings.task)
+    context = min(shape.context, settings.max_length)
+    losses = texts = 0
+    for part in task.test_parts:
+        test = lengths[part.name].cut(context).test
+        losses += len(test.batches(settings.test_examples, GPU_LOSS_BATCH_TOKENS))
+        if names_of(part.followed_metrics, needs_text=True):
+            batches = test.batches(settings.test_examples, GPU_TEXT_BATCH_TOKENS)
+            texts += len(batches) * lengths[part.name].new_tokens
+    steps = settings.run_steps
+    passes = 3 * steps + measurements(steps, settings.eval_every) * losses
+    return shape.layers * (passes + measurements(steps, settings.generate_every) * texts)
+
+
 def _mixed(parts: Sequence[Lengths]) -> Lengths:
     """Lengths of a mixture in which every part has the same number of examples, whatever the number of its pairs."""
     longest = max(len(part.pairs) for part in parts)

@@ -39,12 +39,13 @@ from gptdynamics.estimates.flops import (
     forward_flops,
     generation_flops,
     kernel_flops,
+    layer_calls,
     loss_flops,
     measurements,
     product_flops,
     update_flops,
 )
-from gptdynamics.estimates.throughput import GPU_UTILISATION, PEAKS
+from gptdynamics.estimates.throughput import GPU_LAYER_SECONDS, GPU_UTILISATION, PEAKS
 from gptdynamics.gradients import directional_derivatives, gradient_kernel, gradient_products
 from gptdynamics.measurement import generation, loss
 from gptdynamics.measurement.generation import Generator
@@ -336,6 +337,18 @@ def test_plan_hours() -> None:
     assert [config for config, _ in hours] == [entry.config for entry in plan]
     assert all(spent > 0 for _, spent in hours)
     assert dict(plan_hours(plan, 4.0))["flan_1b"] == pytest.approx(dict(hours)["flan_1b"] / 4)
+
+
+def test_a_gpu_waits_for_python_between_layers() -> None:
+    settings = RunSettings("sst2_410m", 1e-6, steps=48, eval_every=4)
+    calls = layer_calls(PYTHIA_SHAPES["410m"], settings, task_lengths(get_task("sst2")))
+    # 24 layers: three calls of each in 48 updates, one in each of 13 measurements, whose inputs fit into one batch.
+    assert calls == 24 * (3 * 48 + 13)
+    plan = Plan("one", (PlanEntry(settings, runs=10),))
+    ((_, plain),), ((_, on_gpu),) = plan_hours(plan, 20.0), plan_hours(plan, 20.0, "h100")
+    assert on_gpu - plain == pytest.approx(10 * calls * GPU_LAYER_SECONDS / 3600)
+    texts = layer_calls(PYTHIA_SHAPES["14m"], RunSettings("webnlg_14m", 1e-6), task_lengths(get_task("webnlg")))
+    assert texts > 6 * 97 * 67
 
 
 def test_plan_hours_count_runs_with_gradients() -> None:
