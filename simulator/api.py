@@ -7,6 +7,7 @@ be given as a folder, a Hub id, or the object itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -281,12 +282,14 @@ def select(
         8
     """
     from simulator.use_cases.own_simulator import with_simulator
+    from simulator.use_cases.recipe_trials import check_trainable
     from simulator.use_cases.select import select as select_examples
 
     given = settings_of(
         SelectSettings, **settings, dataset=dataset, output=output, model=None if model is None else _named(model)
     )
-    options = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
+    check = partial(check_trainable, recipe=recipe, function="select")
+    options = with_simulator(given, on_phase=on_phase, on_progress=on_progress, check=check)
     return select_examples(options, on_phase, on_progress, recipe)
 
 
@@ -322,12 +325,14 @@ def validate(
         (12, 4, 2)
     """
     from simulator.use_cases.own_simulator import with_simulator
+    from simulator.use_cases.recipe_trials import check_trainable
     from simulator.use_cases.validate import validate as validate_simulator
 
     given = settings_of(
         ValidateSettings, **settings, dataset=dataset, output=output, model=None if model is None else _named(model)
     )
-    options = with_simulator(given, on_phase=on_phase, on_progress=on_progress)
+    check = partial(check_trainable, recipe=recipe, function="validate")
+    options = with_simulator(given, on_phase=on_phase, on_progress=on_progress, check=check)
     return validate_simulator(options, on_phase, on_progress, recipe)
 
 

@@ -20,7 +20,7 @@ from gptdynamics.dataset.run_files import read_run_row, read_trajectories, value
 from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.hub.source import SHORT_NAME, bundled_configs, source_of
+from gptdynamics.hub.source import SHORT_NAME, bundled_configs, not_found, source_of
 from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object
 
@@ -207,9 +207,7 @@ def metrics_of(source: str | Path, config: str) -> list[str]:
         DataError: a file is damaged.
     """
     config_parts(config)
-    if str(source) == SHORT_NAME:
-        source = source_of(config)
-    folder = DatasetFolder(local_root(str(source)))
+    source, folder = _folder_of_config(source, config)
     return _metrics(folder, config, _finished(folder, source, config))
 
 
@@ -221,6 +219,17 @@ def check_metric(source: str | Path, config: str, metric: str, known: Sequence[s
     available = metrics_of(source, config) if known is None else known
     if metric not in available:
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
+
+
+def _folder_of_config(source: str | Path, config: str) -> tuple[str, DatasetFolder]:
+    """The source that a config is read from, and its folder: the dataset of the short name depends on the config."""
+    if str(source) != SHORT_NAME:
+        return str(source), DatasetFolder(local_root(str(source)))
+    source = source_of(config)
+    try:
+        return source, DatasetFolder(local_root(source))
+    except DataError as error:
+        raise not_found(config, source, error.__cause__ or error, []) from error
 
 
 def only_config(source: str) -> str:
@@ -279,10 +288,8 @@ def read_dynamics(
         >>> runs.split("test")
         loss (nats per token) of rte_nano: 4 runs, 97 measured steps (0 to 96), 100 test examples
     """
-    if str(source) == SHORT_NAME:
-        source = source_of(config)
-    folder = DatasetFolder(local_root(str(source)))
     task, _ = config_parts(config)
+    source, folder = _folder_of_config(source, config)
     requested = [split for split, included in zip(SPLITS_ON_REQUEST, (unseen, counterfactual), strict=True) if included]
     finished = _finished(folder, source, config, *requested)
     check_metric(source, config, metric, _metrics(folder, config, finished))

@@ -14,6 +14,7 @@ DEFAULT_REPO = "gptdynamics/gptdynamics"
 VARIABLE = "GPTDYNAMICS_DATASET"
 BUNDLED = Path(__file__).resolve().parents[1]
 
+_PARTS = ("_runs", "_gradients", "_examples")
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -80,11 +81,11 @@ def source_of(config: str, revision: str | None = None) -> str:
     return DEFAULT_REPO
 
 
-def not_found(config: str, source: str, error: Exception, available: list[str]) -> SettingsError | DataError:
+def not_found(config: str, source: str, error: BaseException, available: list[str]) -> SettingsError | DataError:
     """The error for a configuration that was not found; `available` are those of the source, empty if unreadable."""
-    bundled = [] if chosen_source() is not None else bundled_configs()
+    bundled = [] if chosen_source() is not None else _like(config, bundled_configs())
     if available:
-        listed = ", ".join(dict.fromkeys([*bundled, *available]))
+        listed = ", ".join(dict.fromkeys([*bundled, *_like(config, available)]))
         return SettingsError(f"{SHORT_NAME} has no config {config!r} (looked in {source}); it has: {listed}")
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     sample_text = f"the bundled sample (it has: {', '.join(bundled)})" if bundled else "a bundled sample"
@@ -97,6 +98,12 @@ def not_found(config: str, source: str, error: Exception, available: list[str]) 
         f"{place} cannot be read ({reason}). Connect to the Hub, set ${VARIABLE} to a folder or Hub id "
         f"that has {config}, or make it: gptdynamics collect {_collected(config)} --output DIR"
     )
+
+
+def _like(config: str, names: list[str]) -> list[str]:
+    """Those of the names that are of runs, of gradients, of examples or of trajectories, as the config is."""
+    part = next((part for part in _PARTS if config.endswith(part)), None)
+    return [name for name in names if (name.endswith(part) if part else not name.endswith(_PARTS))]
 
 
 def _collected(config: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,17 +21,24 @@ if TYPE_CHECKING:
 Returned = TypeVar("Returned")
 
 
-def simulator_for(settings: Any) -> Any:
-    """The settings of a use case with its dataset and a simulator; one that is trained here, and where, is said."""
+def simulator_for(settings: Any, retrains: str | None = None) -> Any:
+    """The settings of a use case with its dataset and a simulator; one that is trained here, and where, is said.
+
+    Args:
+        settings: of the use case.
+        retrains: its name if it makes runs again; runs with which it cannot are refused before one is trained.
+    """
     from simulator.use_cases.case import dataset_of
     from simulator.use_cases.own_simulator import with_simulator
+    from simulator.use_cases.recipe_trials import check_trainable
 
     settings = replace(settings, dataset=dataset_of(settings.model, settings.dataset))
     if settings.model is not None:
         return settings
     with phases() as (on_phase, on_progress):
         notes: list[str] = []
-        complete = with_simulator(settings, notes.append, on_phase, on_progress)
+        options = {} if retrains is None else {"check": partial(check_trainable, recipe=None, function=retrains)}
+        complete = with_simulator(settings, notes.append, on_phase, on_progress, **options)
     for note in notes:
         say(note)
     return complete

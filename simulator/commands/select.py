@@ -18,7 +18,7 @@ def select(settings: SelectSettings, dry_run: bool, write_json: WriteJson) -> No
     from simulator.use_cases.select import trainings_of
     from simulator.use_cases.select_report import selection_verdict
 
-    settings = simulator_for(settings)
+    settings = simulator_for(settings, retrains="select")
     if dry_run:
         trainings, updates, spent = trainings_of(settings)
         write_json({"trainings": trainings, "updates": updates, "seconds": spent})

@@ -19,7 +19,7 @@ def validate(settings: ValidateSettings, dry_run: bool, write_json: WriteJson) -
     from simulator.use_cases.validate import validate as validate_model
     from simulator.use_cases.validate_report import validation_verdict
 
-    settings = simulator_for(settings)
+    settings = simulator_for(settings, retrains="validate")
     if dry_run:
         count, updates, tests, spent = trainings_of(settings)
         write_json({"trainings": count, "updates": updates, "seconds": spent})

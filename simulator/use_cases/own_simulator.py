@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gptdynamics.dataset import read_dynamics
+from gptdynamics.dataset import Dynamics, read_dynamics
 from gptdynamics.dataset.reading import only_config
 from gptdynamics.errors import DataError
 from simulator.evaluation.simulated import OpenSimulator, load_simulator
@@ -26,6 +26,7 @@ def with_simulator(
     on_note: Callable[[str], None] = lambda line: None,
     on_phase: OnPhase = lambda name, total: None,
     on_progress: OnProgress = lambda: None,
+    check: Callable[[Dynamics], None] = lambda runs: None,
 ) -> Any:
     """The settings of a use case with a simulator: the one they name, or one that is trained here and kept.
 
@@ -33,13 +34,14 @@ def with_simulator(
         settings: have `model`, `dataset`, `config` and `metric`.
         on_note: told what was trained and where it is.
         on_phase, on_progress: as of `train_simulator`.
+        check: called with the runs before a simulator is trained on them; it raises what they cannot be used for.
 
     Raises:
         GPTDynamicsError: the runs are missing or damaged, or nothing can be trained on them.
     """
     if settings.model is not None or settings.dataset is None:
         return settings
-    model, note = own_simulator(settings.dataset, settings.config, settings.metric, on_phase, on_progress)
+    model, note = own_simulator(settings.dataset, settings.config, settings.metric, on_phase, on_progress, check)
     on_note(note)
     return replace(settings, model=model)
 
@@ -50,6 +52,7 @@ def own_simulator(
     metric: str | None = None,
     on_phase: OnPhase = lambda name, total: None,
     on_progress: OnProgress = lambda: None,
+    check: Callable[[Dynamics], None] = lambda runs: None,
 ) -> tuple[OpenSimulator, str]:
     """A simulator of the runs of a config and metric (default: loss): the one that is kept, or a new one.
 
@@ -63,6 +66,7 @@ def own_simulator(
     """
     config = config or only_config(dataset)
     runs = read_dynamics(dataset, config, metric or "loss")
+    check(runs)
     folder = kept_folder(dataset) / f"{config}-{runs.metric}"
     settings = TrainSettings(dataset, config, runs.metric)
     expected = fingerprint(runs)

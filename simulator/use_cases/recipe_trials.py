@@ -13,7 +13,7 @@ from gptdynamics.cache import Entries
 from gptdynamics.curriculum import Curriculum
 from gptdynamics.dataset import Dynamics
 from gptdynamics.dataset.reading import is_recorded
-from gptdynamics.errors import SettingsError
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.recorder.retraining import Recipe, retrain
 from simulator.use_cases.trial import AXES
 from simulator.use_cases.trials import Worked
@@ -37,6 +37,20 @@ def check_recipe(fact: Dynamics, recipe: Recipe | None, function: str) -> bool:
     if recipe is not None and not recorded:
         raise SettingsError(f"{fact.config} was collected, and is trained again without a recipe: leave recipe out")
     return recipe is not None
+
+
+def check_trainable(runs: Dynamics, recipe: Recipe | None, function: str) -> None:
+    """Check that runs can be made again, by a recipe or without one.
+
+    Raises:
+        SettingsError: as of `check_recipe`.
+        DataError: there is no recipe, and texts of their pool were left out.
+    """
+    if check_recipe(runs, recipe, function):
+        return
+    for example in runs.pool:
+        if example.withheld:
+            raise DataError(example.withheld_message)
 
 
 def retrain_all(

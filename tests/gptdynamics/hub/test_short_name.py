@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gptdynamics.errors import SettingsError
+from gptdynamics.dataset import read_dynamics
+from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.hub import source
 from tests.hub.server import Hub
 from tests.warm_python import WarmPython
@@ -194,6 +195,14 @@ def test_a_config_that_is_nowhere_says_how_to_get_it(ask: Ask, hub: Hub, more: d
         "gptdynamics/gptdynamics cannot be read ("
     )
     assert error.endswith("or make it: gptdynamics collect rte_410m --output DIR")
+
+
+def test_commands_and_functions_say_the_same_of_such_a_config() -> None:
+    with pytest.raises(DataError) as raised:
+        read_dynamics("gptdynamics", "rte_410m")
+    message = str(raised.value)
+    assert message.startswith("config 'rte_410m' is not in the bundled sample (it has: boolq_nano, flan_nano, ")
+    assert "_runs" not in message and message.endswith("or make it: gptdynamics collect rte_410m --output DIR")
 
 
 def test_from_the_root_of_a_clone_nothing_need_be_imported(ask: Ask, tmp_path: Path) -> None:

@@ -158,6 +158,16 @@ def test_select_says_what_it_would_train(gptfluence: Command, memory: str, colle
     assert out.startswith("13 trainings of 8 updates; about ") and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["validate", "select"])
+def test_runs_that_cannot_be_made_again_are_refused_before_a_simulator_is_trained(
+    gptfluence: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = gptfluence(name, "gptdynamics", "--config", "sst2_nano", "--output", "out", "--dry-run")
+    assert status == 1 and "has no text, and training again needs it" in err.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def small(tiny_model_folder: Path, tmp_path: Path) -> list[object]:
     return [
