@@ -100,7 +100,7 @@ def _chosen_rows(selection: Selection) -> Table:
 
 
 def better_than_random(selection: Selection, name: str) -> tuple[float, float]:
-    """How much better than random choices a method is on the target, in the mean, and the standard error of that."""
+    """How much better than random choices a method is on the target, on average, and the standard error of that."""
     mine, random = selection.on_target[name], selection.on_target["random"]
     gain = float(mine.mean() - random.mean()) * (1 if selection.higher_is_better else -1)
     # A single training says nothing of its own spread.
