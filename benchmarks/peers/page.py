@@ -24,7 +24,7 @@ NOT_ASKED = "not asked for this time"
 COLUMNS = (
     "method",
     "LDS, last step",
-    f"{OURS} less it",
+    f"{OURS} minus it",
     "LDS, mean over steps",
     "LDS of other orders",
     "QLD, nats",
@@ -83,7 +83,7 @@ def answers_lines(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def page(result: dict[str, Any]) -> str:
     """The whole page."""
-    parts = ["# Beside other tools", "How well do published attribution methods rank the same real retrainings?"]
+    parts = ["# Compared with other tools", "How well do published attribution methods rank the same real retrainings?"]
     for table in result["tables"]:
         rows = table["rows"]
         parts.append(f"![LDS against cost, {table['config']}](peers-cost-{table['config']}.svg)")
@@ -114,15 +114,18 @@ def _described(table: dict[str, Any]) -> str:
 
 def _explained(result: dict[str, Any]) -> str:
     notes = [
-        "LDS is Spearman's correlation over the retrainings between predicted and true loss of a test example, in the "
-        "mean over test examples; in brackets its 95% interval. A dash: the method cannot answer, or was not asked.",
-        "Effects of rows on the final loss are added up. A method that gives one number for a row is ranked by it at "
-        "every step. Ours and Simfluence simulate the changed run.",
-        "LDS of other orders: over runs that visit the same rows in the same epochs in another order.",
-        "Seconds are measured, for all test examples, without making runs; of one core where no device is named. "
-        "Passes are forward-backward passes of one example, counted, with making and measuring the runs that a method "
-        "is fitted on.",
-        "The leaderboard's figures are of another model, other texts and other retrainings: compare orders only.",
+        "LDS is Spearman's correlation over the retrainings between predicted and true loss of a test example, "
+        "averaged over test examples: 1 is a perfect ranking, 0 is chance. In brackets: its 95% interval. Bold: "
+        "better than every other method, with intervals that do not overlap. A dash: the method cannot answer, or "
+        "was not asked.",
+        "A method that gives effects of single rows predicts a retraining by their sum. If it gives one number for a "
+        "row, that number stands for every step. Ours, markov and Simfluence simulate the changed run.",
+        "LDS of other orders: over runs that train on the same rows in another order within each epoch.",
+        "Seconds are those measured to fit a method and ask it about all test examples, on one core where no device is "
+        "named; training the runs is not in them. Passes are counted forward-backward passes of one example; they "
+        "include training and measuring the runs that a method is fitted on.",
+        "The leaderboard's figures are of another model, other texts and other retrainings: compare only which "
+        "method is ahead of which.",
     ]
     if any(row.get("qld") for table in result["tables"] for row in table["rows"]):
         notes.append(

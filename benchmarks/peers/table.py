@@ -51,7 +51,7 @@ def score_row(
     truth: np.ndarray,
     gone: np.ndarray,
 ) -> dict[str, Any]:
-    """LDS at the last step and in the mean over steps, how far ours is ahead on the same test examples, and cost."""
+    """LDS at the last step and averaged over steps, how far ours is ahead on the same test examples, and cost."""
     asked = answers.asked
     predicted = answers.left_out(gone, truth.shape[-1])[:, asked, 1:]
     true = truth[:, asked, 1:]

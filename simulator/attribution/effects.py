@@ -51,7 +51,7 @@ class VisitDerivatives(Summarised):
         return _pairs({"step": self.steps, "pool_id": self.pool_ids}, self.test_ids, self.final, self.whole)
 
     def plot(self, test_id: int | None = None) -> Any:
-        """A plotly figure of the final derivative of each visit, of one test example or in the mean over all."""
+        """A plotly figure of the final derivative of each visit, of one test example or averaged over all."""
         values, which = _column(self.final, self.test_ids, test_id)
         figure = line_figure(f"derivative of the final {self.metric}, {which}")
         names = [f"training example {key}" for key in self.pool_ids]
@@ -61,7 +61,7 @@ class VisitDerivatives(Summarised):
     def _summary(self) -> Summary:
         names = [f"step {step}, training example {key}" for step, key in zip(self.steps, self.pool_ids, strict=True)]
         title = (
-            f"derivatives of {_metric(self)} with respect to the weights of {len(names)} visits, for "
+            f"derivatives of {_metric(self)} with respect to the weights of {len(names)} occurrences, for "
             f"{len(self.test_ids)} test examples"
         )
         return _extremes(title, names, self.test_ids, self.final, self.whole)
@@ -74,7 +74,7 @@ class LeaveOneOut(Summarised):
     Attributes:
         pool_ids: n examples.
         test_ids: m test examples.
-        final: `[n, m]` effect on the final metric: with the example minus without it. Of a loss, below zero means that
+        final: `[n, m]` effect on the final metric: with the example minus without it. Of a loss, negative means that
             the example helped.
         whole: `[n, m]` mean over steps 1..T of the same difference.
         metric: on which these are effects.
@@ -98,7 +98,7 @@ class LeaveOneOut(Summarised):
         """A plotly figure of the ten examples that lower the final metric most, and the ten that raise it most.
 
         Args:
-            test_id: of which test example; default: in the mean over all.
+            test_id: of which test example; default: averaged over all.
         """
         values, which = _column(self.final, self.test_ids, test_id)
         order = sorted(range(len(values)), key=values.__getitem__)
@@ -147,7 +147,7 @@ def _column(values: torch.Tensor, test_ids: Sequence[int], test_id: int | None) 
 def _extremes(
     title: str, names: list[str], test_ids: Sequence[int], final: torch.Tensor, whole: torch.Tensor
 ) -> Summary:
-    """The three rows that lower and the three that raise the final metric most, in the mean over test examples."""
+    """The three rows that lower and the three that raise the final metric most, averaged over test examples."""
     order = final.mean(1).argsort().tolist()
     order = order if len(order) <= 6 else order[:3] + order[-3:]
     rows = [(names[index], [float(final[index].mean()), float(whole[index].mean())]) for index in order]

@@ -103,7 +103,7 @@ def _scored(methods: Sequence[np.ndarray], truth: np.ndarray, repeated: Sequence
 
 
 def _by_example(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Correlations over runs, in the mean over the steps where they are defined: `[..., M]` from `[..., R, M, S]`."""
+    """Correlations over runs, averaged over the steps where they are defined: `[..., M]` from `[..., R, M, S]`."""
     each = rank_correlations(*(values.reshape(*values.shape[:-2], -1) for values in (predicted, truth)))
     each = each.reshape(*each.shape[:-1], *truth.shape[-2:])
     defined = np.isfinite(each)

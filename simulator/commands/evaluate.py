@@ -12,7 +12,7 @@ from simulator.settings.evaluate import EvaluateSettings
 
 
 def evaluate(settings: EvaluateSettings, write_json: WriteJson) -> None:
-    """Score every method on held-out runs, of each config and metric apart.
+    """Score every method on held-out runs, separately for each config and metric.
 
     JSON: a list of rows: `method`, `model`, `config`, `metric`, `split`, `mse`, `mse_std`, `mae`, `mae_std`,
     `spearman`, `spearman_std`, `skill`, `coverage`, `runs`, `examples`, ...; null where undefined.

@@ -43,7 +43,7 @@ def influence(settings: InfluenceSettings, write_json: WriteJson) -> None:
         say(f"next: more runs, or {validate}, see docs/how-to/record-training.md")
         return
     if any(example.withheld for example in result.pool):
-        say("this dataset leaves texts out, so no run can be made again; how well those in it are ranked:")
+        say("this dataset leaves texts out, so no run can be trained again; to score the ranking on its retrainings:")
         experiment = ("counterfactuals", complete.dataset, "--config", result.config, "--output", "out/results")
         say(next_command("gptfluence", "experiment", *experiment))
         return

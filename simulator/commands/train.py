@@ -15,7 +15,7 @@ ENOUGH_RUNS = 4
 def train(settings: TrainCommand, write_json: WriteJson) -> None:
     """Train a simulator on the training and validation runs of one config and metric, or of several.
 
-    Markov goes on where a killed training with the same settings and output was.
+    markov continues an interrupted training with the same settings and output.
 
     JSON: `output`, `seconds`, `encode_seconds` and `fits`, each with `config`, `metric`, `error` (all-steps MSE),
     `choice`, `tried`.

@@ -101,11 +101,11 @@ def show_checkpoint_interval(rows: list[Row]) -> Result:
         y_title = TITLES[score]
         panels.append(Panel("", "steps between measurements", y_title, series, "points", log_y=score == "mse_ratio"))
     page.figures.append(Figure("Training runs measured at every k-th step only", panels))
-    page.notes.append(f"Averages over {', '.join(distinct(rows, 'config'))}; a column for each interval.")
+    page.notes.append(f"A column for each interval, in updates. Averages over {', '.join(distinct(rows, 'config'))}.")
     page.notes.append(
-        "markov, Simfluence and the mean curve take the next measured value for those that were not measured, as the "
-        "paper does; memory is fitted to the measured steps alone. All are scored on every step of held-out runs, "
-        "against the mean curve of runs measured at every step."
+        "As in the paper, a step that was not measured takes the next measured value; memory is fitted to the measured "
+        "steps alone. All methods are scored on every step of held-out runs. Their MSE is divided by that of the mean "
+        "curve of runs measured at every step."
     )
     page.notes.append("The paper (figure 3): errors grow with the interval; at 10 GPTfluence is still comparable.")
     return page

@@ -20,6 +20,24 @@ MOST_PANELS = 6
 # Of a picture's vertical axis: what is far worse than the mean curve would flatten all the rest.
 SKILL_RANGE = (-1.0, 1.0)
 
+# What methods are, by how their names begin.
+METHODS = {
+    "persistence": "`persistence` repeats the first value",
+    "mean_curve": "`mean_curve` is each test example's average over the training runs",
+    "simfluence": "`simfluence_...` is Simfluence",
+    "tracin": "`tracin_...`, `grad_dot` and `update_dot` add up gradient products",
+    "markov": "`markov_n` is the paper's simulator of order n",
+    "memory": "`memory_...` is ours, with the vectors that its name ends in",
+    "tangent": "`tangent` is ours, with recorded gradients",
+}
+
+
+def methods_note(rows: Iterable[Row]) -> list[str]:
+    """A note on what the methods of a page are; none where rows are of no methods."""
+    names = {str(row["method"]) for row in rows if row.get("method")}
+    told = [words for start, words in METHODS.items() if any(name.startswith(start) for name in names)]
+    return [f"Methods: {'; '.join(told)}."] if told else []
+
 
 def distinct(rows: Iterable[Row], key: str) -> list[Any]:
     """The values of a key, each once, as they come."""

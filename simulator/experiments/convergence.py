@@ -82,9 +82,10 @@ def show_convergence(rows: list[Row]) -> Result:
         panels.append(Panel("", "epoch", title, series, log_y=True))
     page.figures.append(Figure(f"{config}, loss: convergence under the paper's optimisers", panels))
     page.notes.append(
-        "Trained with the rates, decay and epochs of tables 8 and 9, in updates of 8 (run, step) rows of all test "
-        "examples (`--preset paper-finetune` has the paper's 128 triples). The authors' Simfluence begins at normal "
-        "factors."
+        "Learning rates, weight decay and epochs are those of the paper's tables 8 and 9. An update takes 8 pairs of "
+        "run and step, with all test examples; the paper's takes 128 triples of run, step and test example "
+        "(`--preset paper-finetune`). The authors' Simfluence starts from normal random numbers (\"from normal "
+        'factors"), ours from factors that change nothing. "As used elsewhere" is the training of the other pages.'
     )
     page.notes.append("The paper (figure 9): GPTfluence converges faster and to a lower validation error.")
     return page

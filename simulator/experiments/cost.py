@@ -43,10 +43,10 @@ HOW = {
     PUBLISHED: "the same with the authors' products",
 }
 NOTES = (
-    "Simulators predict all held-out trajectories at once; the time is divided by their number. Encoding and fitting "
-    "(seconds; in the JSON) are not in it. TracIn is timed at the base model's weights, times the steps. FLOPs are "
-    "those of matrix products.",
-    "The paper (its table 13) does not say for which model or on which machine its figures are.",
+    "Simulators predict all held-out trajectories at once; the time is divided by their number. It leaves out "
+    "encoding and fitting, whose seconds are in the JSON. TracIn is timed once, at the base model's weights, and "
+    "multiplied by the number of steps. FLOPs are those of matrix products.",
+    'The columns "paper" are its table 13, which names neither model nor machine.',
 )
 SIMULATORS = (("markov", "sentence"), ("memory", "sentence"), ("memory", "gradient"))
 

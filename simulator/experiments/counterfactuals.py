@@ -39,13 +39,14 @@ METHODS = (
 )
 EXACT = RetrainingMethod("exact_first_order", by_exact_first_order, sees_run=True)
 NOTES = (
-    "Each retraining is a test run made again with a fifth of its rows left out, all else equal. LDS is Spearman's "
-    "correlation over the retrainings between predicted and true loss of a test example, in the mean over test "
-    "examples; in brackets its 95% interval. A difference is of two scores on the same draws.",
-    "Methods that see the run are given gradients of the very run that is repeated: `kernel_tracin` at the last "
-    "checkpoint before each update, `kernel_sum` their mean over checkpoints, `exact_first_order` the derivative "
-    "through all updates (with `--exact`). `tangent_targets` is tangent with 1 for pairs of the same target as the "
-    "kernel.",
+    "Each retraining is a test run trained again with a random fifth of its rows left out, all else equal. LDS is "
+    "Spearman's correlation over the retrainings between predicted and true loss of a test example, averaged over test "
+    "examples; 1 is a perfect ranking, 0 is chance. In brackets: its 95% interval; in the heading: the number of "
+    "retrainings. The last column is tangent's LDS minus that of the row, both on the same bootstrap draws.",
+    "Methods that see the run use gradients of the run that is trained again, which no prediction of a new run has. "
+    "They add up gradient products: `kernel_tracin` at the last checkpoint before each update, `kernel_sum` averaged "
+    "over checkpoints. `exact_first_order` (with `--exact`) is the derivative through all updates. `tangent_targets` "
+    "is tangent with 1 for pairs of the same target, and 0 for others, in place of gradient products.",
 )
 
 
@@ -171,7 +172,7 @@ def retraining_table(config: str, rows: list[Row]) -> Table:
         scores = {row["method"]: row for row in final if row["less"] is None}
         compared = next((name for name in COMPARED_WITH if scores.get(name, {}).get("value") is not None), None)
         columns.append(f"{run if run == ALL else f'run {run}'} ({final[0]['retrainings']})")
-        columns += [f"{compared} less it"] if compared else []
+        columns += [f"{compared} minus it"] if compared else []
         ahead = {(row["method"], row["less"]): row for row in final if row["less"] is not None}
         for method, row in scores.items():
             line = cells.setdefault(method, [method, "yes" if row["sees_run"] else "no"])

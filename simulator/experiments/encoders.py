@@ -52,8 +52,14 @@ def show_encoders(rows: list[Row]) -> Result:
     page = Result(score_grid("loss", rows, "skill", keys=("encoder", "dynamics")))
     if rows:
         page.notes.append(
-            "`causal_lm` is the mean of the last states of a base model of the dataset. markov with `index` vectors is "
-            "Simfluence. The learning rate of markov is chosen for each encoder, its penalty and width for `sentence`."
+            "An encoder makes the vectors of examples that a simulator works with: `sentence` embeddings (MiniLM), "
+            "the mean of the last hidden states of a base model (`causal_lm`), the `gradient` of an example at the "
+            "base model's weights, a random vector for each `label`, or only the `index` of the example. markov with "
+            "`index` is Simfluence."
+        )
+        page.notes.append(
+            "The learning rate of markov is chosen for each encoder; its weight decay and width are those chosen for "
+            "`sentence`."
         )
         page.notes.append("The paper (figure 5): BERT is a better encoder than Pythia, and larger Pythias add nothing.")
     return page

@@ -115,7 +115,8 @@ def show_estimates(rows: list[Row], scenario: Scenario, kind: str) -> Result:
         counts = dict.fromkeys(f"{row['config']} {row['runs']} x {row['examples']}" for row in rows)
         page.notes.append(f"Held-out runs x test examples: {', '.join(counts)}.")
         page.notes.append(
-            f"The paper's figures are of its table {number}, of Pythia-410m where it lacks the size. Raw MSE depends "
-            "on the model and its runs, so compare methods within a column."
+            f"The paper's figures are those of its table {number}, for Pythia-410m where the paper has no model of "
+            "that name. MSE depends on the model and its runs: compare methods within a column only. A dash or an "
+            "empty cell: the dataset lacks what the method needs."
         )
     return page

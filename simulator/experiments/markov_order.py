@@ -45,9 +45,9 @@ def show_markov_order(rows: list[Row]) -> Result:
     if panels:
         page.figures.append(Figure("Loss: markov of order n", panels))
         page.notes.append(
-            f"All rows score the steps after the history of the highest order ({max(ORDERS)} where there are steps "
-            "enough). Simfluence and memory are given one value, the shifted mean curve as many as that order. The "
-            "learning rate, penalty and width are those that are best for order 1."
+            "Order n predicts from the last n values. All rows are scored on the same steps, after the first "
+            f"{max(ORDERS)} where a run has that many. Simfluence and memory are given one value, the shifted mean "
+            "curve as many as the highest order. The learning rate, weight decay and width are the best for order 1."
         )
         page.notes.append("The paper (figure 4, table 10): the order matters little.")
     return page

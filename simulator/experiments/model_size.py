@@ -55,6 +55,7 @@ def show_model_size(rows: list[Row]) -> Result:
         panels.append(Panel(task, "base model", "skill", series, kind="dots", y_range=SKILL_RANGE))
     if panels:
         page.figures.append(Figure("Skill by size of the base model", panels))
+        page.notes.append("Base models by size, the smallest first. Skills below -1 are outside the picture.")
         page.notes.append(
             "The paper (figure 6, Pythia 14m to 2.8b, instruction tuning): errors do not change in one direction with "
             "size, and GPTfluence is ahead of Simfluence at every size."

@@ -132,7 +132,8 @@ def show_noise_floor(rows: list[Row]) -> Result:
     if not cells:
         return Result()
     note = (
-        "A method that knew the expected value at every step would still be off by half of what two runs differ by. "
-        "A loss has such noise only where training is random: adapters, dropout."
+        "BLEU and ROUGE-L are of sampled text, so two runs with the same batches differ. A method that knew the "
+        "expected value at every step would still have half of the squared difference of two runs as its error. A "
+        "loss has such noise only where training itself is random: adapters, dropout."
     )
     return Result([Table("The same curriculum twice, with other random numbers", columns, cells)], notes=[note])

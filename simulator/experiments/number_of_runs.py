@@ -31,12 +31,14 @@ DRAWS = 3
 ALL = "all"
 SCORES = {"skill": "skill", "lds": "LDS, last step"}
 NOTES = (
-    "Fitted on training runs alone. The first draw of a number is the runs that were collected first; others are "
-    f"random, with the reference run always among them. The mean of {DRAWS} draws, with their deviation in brackets.",
-    "Skill is measured against the mean curve of all training and validation runs, so few runs pay for the error of "
-    "their own mean curve. LDS is over retrainings of test runs with rows left out.",
-    "tangent fitted on a single run takes the coefficients that are shipped with the package. They were fitted on "
-    "sst2_nano and sst2_smollm2, so for other data that column is too good.",
+    f"Fitted on training runs alone, and settings chosen on them. A figure is the mean of {DRAWS} draws of runs, "
+    "with their standard deviation in brackets; the run that gradients were recorded along is in every draw. One "
+    "run, and all runs, are a single draw.",
+    "Skill is measured against the mean curve of all training and validation runs. A simulator of few runs starts from "
+    "their own mean curve, which is worse: see `mean_curve`. Skills below -1 are outside the picture. LDS is over "
+    "retrainings of test runs with rows left out.",
+    "From a single run, tangent takes coefficients that come with the package. They were fitted on sst2_nano and "
+    "sst2_smollm2: on these two configs, the column of one run is better than new data would give.",
 )
 
 
@@ -170,7 +172,8 @@ def show_number_of_runs(rows: list[Row]) -> Result:
     """A table for each score; panels for the first configs with retrainings, else of all."""
     page = Result()
     with_lds = distinct([row for row in rows if row.get("lds") is not None], "config")
-    drawn, panels = (with_lds or distinct(rows, "config"))[: MOST_PANELS // 2], []
+    drawn = (with_lds or distinct(rows, "config"))[: MOST_PANELS // 2]
+    panels: list[tuple[int, Panel]] = []
     for score, title in SCORES.items():
         means = over_draws(rows, score)
         means.sort(key=lambda row: row["runs"] == ALL)
@@ -183,14 +186,16 @@ def show_number_of_runs(rows: list[Row]) -> Result:
                 "runs",
             )
         )
-        for config in drawn:
+        for place, config in enumerate(drawn):
             mine = [row for row in means if row["config"] == config and row["mean"] is not None]
             series = [_series(method, mine) for method in distinct(mine, "method")]
             limits = SKILL_RANGE if score == "skill" else None
             if series:
-                panels.append(Panel(config, "training runs", title, series, kind="points", y_range=limits))
+                panels.append((place, Panel(config, "training runs", title, series, kind="points", y_range=limits)))
     if panels:
-        page.figures.append(Figure("Fitted on some of the training runs", panels, max(2, len(drawn))))
+        # Both scores of a config stand side by side.
+        panels.sort(key=lambda each: each[0])
+        page.figures.append(Figure("Fitted on some of the training runs", [panel for _, panel in panels], len(SCORES)))
         page.notes.extend(NOTES)
     return page
 

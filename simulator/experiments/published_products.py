@@ -99,7 +99,9 @@ def show_published_products(rows: list[Row]) -> Result:
         return Result()
     columns = ["config", "what", "mean size, ratio", "correlation", "same sign"]
     note = (
-        "The authors' code sums activations and output gradients over tokens before it multiplies them. That, not "
-        "the restriction to the output layer, is what makes its products differ from inner products of gradients."
+        "`published`: as the authors' code does it, for the output layer: activations and output gradients are "
+        "summed over tokens before they are multiplied. `exact`: inner products of gradients, of all parameters "
+        "where no layer is named. The sums over tokens make the difference, not the restriction to the output layer: "
+        "its exact products agree with those of all parameters."
     )
     return Result([Table("Gradient products of pool and test examples before training", columns, cells)], notes=[note])

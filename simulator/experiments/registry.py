@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from gptdynamics.errors import GPTDynamicsError
 from gptdynamics.options import command_line
 from simulator.experiments.checkpoint_interval import checkpoint_interval, show_checkpoint_interval
-from simulator.experiments.comparison import Row
+from simulator.experiments.comparison import Row, methods_note
 from simulator.experiments.convergence import convergence, show_convergence
 from simulator.experiments.cost import cost, show_cost
 from simulator.experiments.counterfactuals import counterfactuals, show_counterfactuals
@@ -162,8 +163,15 @@ def _finished(name: str, command: str, measured: Result, seconds: float) -> Fini
     """The experiment with its page's tables, figure and notes."""
     experiment = EXPERIMENTS[name]
     page = experiment.show(measured.rows)
-    result = Result(page.tables, page.figures, measured.rows, page.notes, measured.skipped)
+    notes = [*methods_note(measured.rows), *page.notes] if page.notes else []
+    result = Result(page.tables, page.figures, measured.rows, notes, measured.skipped)
     return Finished(name, experiment.title, result, command, seconds, experiment.question)
+
+
+def shown_again(record: dict[str, Any]) -> Finished:
+    """An experiment that was finished before, with its page made from what its JSON has."""
+    measured = Result(rows=record["rows"], skipped=record["skipped"])
+    return _finished(record["experiment"], record["command"], measured, record["seconds"])
 
 
 def _command(name: str, bench: Workbench, output: Path) -> str:
@@ -191,8 +199,7 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
             if before is None:
                 yield run_experiment(name, bench, output)
             else:
-                measured = Result(rows=before["rows"], skipped=before["skipped"])
-                finished = _finished(name, command, measured, before["seconds"])
+                finished = shown_again(before)
                 write_result(finished, output, data=bench.data)
                 yield finished
         except GPTDynamicsError as error:

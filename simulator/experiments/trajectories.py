@@ -67,7 +67,8 @@ def show_trajectories(rows: list[Row]) -> Result:
     if not panels:
         return Result()
     note = (
-        f"Of {MOST_PANELS} configs at most, the test example whose squared error, by the last method evaluated, "
-        "is the median. The vertical axis leaves out the fall at the beginning, and methods that are far off."
+        f"For each of up to {MOST_PANELS} configs: a typical test example in a held-out run, the one whose squared "
+        "error by the last method evaluated is the median. The vertical axis leaves out the fall at the beginning, "
+        "and methods that are far off."
     )
     return Result(figures=[Figure("True and predicted loss in runs held out", panels)], notes=[note])

@@ -83,9 +83,10 @@ def show_unseen(rows: list[Row]) -> Result:
         page.tables.extend(beside_paper(metric, mine, _paper, ("variant", "method")))
     if rows:
         page.notes.append(
-            "Every other test example is kept from training; the same halves in all rows. For unseen test examples "
-            "the mean curve is their first value plus the mean change of the seen ones, which is weak where examples "
-            "begin far apart. The gradient of an example at the base model's weights is known before any run."
+            "`unseen train`: test runs on pool rows that no training run used. `unseen test`: every other test "
+            "example is left out of fitting, and predicted. `unseen both`: the two at once. For unseen test examples "
+            "the mean curve is their first value plus the mean change of the others. That is a weak reference where "
+            "first values differ much, so skills there are high."
         )
     return page
 

@@ -3,7 +3,7 @@
 The score of a value is |truth - prediction| / scale, where the scale is the usual size of residuals at that step and of
 that test example, in the other runs. A band reaches as far as a quantile of the scores of all R runs. Which quantile is
 found by leaving runs out once more: the scores of each run are ranked among those of the other runs, and the quantile
-is the one below which, in the mean over runs, the wanted share of values has its rank. Where runs differ as a whole
+is the one below which, averaged over runs, the wanted share of values has its rank. Where runs differ as a whole
 this is far above the level, up to the largest score of all; where values differ within runs it is near the level.
 Coverage is pointwise: of all values of new runs a share p lies inside, not of whole trajectories.
 """

@@ -48,7 +48,7 @@ def group_kernels(
     scaling: float,
     own: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The kernels of one reference run, centred and scaled for each test example, in the mean over each group.
+    """The kernels of one reference run, centred and scaled for each test example, averaged over each group.
 
     Args:
         products: `[C, N, M]` products of gradients at each checkpoint.

@@ -192,7 +192,7 @@ class Band(Summarised):
                 mode="none",
                 fillcolor=line.line.color,
                 opacity=0.2,
-                name=f"{self.level:.0%} band",
+                name=f"{self.level:.0%} interval",
                 legendgroup=str(key),
                 showlegend=False,
                 hoverinfo="skip",
@@ -205,5 +205,5 @@ class Band(Summarised):
 
     def _summary(self) -> Summary:
         width = (self.high - self.low).as_subclass(torch.Tensor)[:, -1].mean()
-        note = f"{self.level:.0%} band, at the last step {float(width):.3g} wide in the mean"
+        note = f"{self.level:.0%} interval, at the last step {float(width):.3g} wide on average"
         return replace(self.prediction._summary(), note=note)

@@ -121,7 +121,7 @@ def markdown(finished: Finished, pictures: Sequence[str]) -> str:
     made = ", ".join(f"{package} {number}" for package, number in versions().items())
     parts.append(f"Made by `{finished.command}` in {finished.seconds:.0f} s with {made}.")
     if result.skipped:
-        parts.append(f"Not done, or in part: {skipped_text(result.skipped, finished.name)}.")
+        parts.append(f"Left out, or in part: {skipped_text(result.skipped, finished.name)}.")
     return "\n\n".join(parts) + "\n"
 
 

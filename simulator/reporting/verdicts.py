@@ -28,9 +28,9 @@ def share_in_words(share: float) -> str:
     """What it means that a share of the mean curve's squared error is removed."""
     for least, word in _GRADES:
         if share >= least:
-            return f"it predicts {word} of what tells one run from another"
+            return f"it predicts {word} of the differences between runs"
     if share > -0.05:
-        return "it predicts no more than the average run: of single training examples it knows nothing"
+        return "it predicts no better than the average run: it knows nothing about single training examples"
     return "it is worse than the average run: do not use it"
 
 
@@ -42,7 +42,7 @@ def removed_text(share: float | None, runs: int) -> str:
         runs: of the fit; 0: not known.
     """
     if share is None and 0 < runs < 3:
-        return "with so few runs none can be left out, so how well it predicts is not known: record or collect more"
+        return "with so few runs none can be left out to see how well it predicts: record or collect more"
     if share is None:
         return "how much better than the average run it is was not computed"
     amount = f"{share:.0%} of the average run's squared error is removed" if share > 0 else "nothing is removed"
@@ -84,4 +84,4 @@ def score_verdict(method: str, value: float | None, low: float | None, high: flo
         return f"{sentence} It ranks changes of the training data {how}; the interval is above zero."
     if high < 0:
         return f"{sentence} It ranks changes of the training data the wrong way round: do not use it."
-    return f"{sentence} The interval holds zero: that it ranks changes of the training data at all is not shown."
+    return f"{sentence} The interval includes zero: it may not rank changes of the training data at all."

@@ -36,8 +36,8 @@ class EvaluateSettings(RunsSettings):
     """What is scored, and on what.
 
     Attributes:
-        config: <task>_<size>, e.g. rte_nano; or several, each scored apart.
-        metric: what is predicted; or several, each scored apart.
+        config: <task>_<size>, e.g. rte_nano; or several, each scored separately.
+        metric: what is predicted; or several, each scored separately.
         models: simulators to score, folders or Hub ids. Default: those that the data allow are trained here.
         baselines: methods to compare with. Default: all but `tracin_cp_published`, which is slow.
         split: `test`, or `test_unseen`: runs on pool rows that no training run used.

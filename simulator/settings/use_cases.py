@@ -64,8 +64,8 @@ class SimulateSettings(OfDataset):
         curriculum: a JSON file, e.g. [[3, 17]]: the pool ids of each batch; or an object with `curriculum` and,
             optionally, `learning_rate` (one a step) and `initial` (one a test example).
         interval: also print a prediction interval with this coverage, e.g. 0.9.
-        config: which config, of a simulator of several.
-        metric: which metric, of a simulator of several.
+        config: which config, if the simulator has several.
+        metric: which metric, if the simulator has several.
     """
 
     model: Annotated[str, CommandLine(positional=True, hidden=True)]
@@ -93,12 +93,12 @@ class InfluenceSettings(OfDataset):
         dataset: runs of its config: a folder, a Hub id or the short name.
         run: the run whose training examples are listed.
         test_ids: test examples to list one by one, e.g. 3,17.
-        top: how many of those that helped and harmed most are listed.
-        config: which config, of a simulator of several.
-        metric: which metric, of a simulator of several.
+        top: how many of those that helped most, and harmed most, to list.
+        config: which config, if the simulator has several.
+        metric: which metric, if the simulator has several.
         output: write a page here.
-        prompt: ask of a text of your own instead of the test examples; with TARGET. Its first loss is measured here.
-        target: the text whose loss is asked of, after PROMPT, e.g. " positive".
+        prompt: ask about a text of your own instead of the test examples; with TARGET. Its first loss is measured here.
+        target: the text after PROMPT, whose loss is asked about, e.g. " positive".
         data: folder with <task>/train.jsonl and eval.jsonl, which gradients of a new text may need. Default: bundled
             rows or the Hub.
     """
@@ -130,7 +130,7 @@ class MislabelSettings(_TrainingSettings):
     Attributes:
         dataset: a dataset folder or a Hub id, whose pool is searched; or a task with labels, e.g. sst2, whose rows are
             read. Recorded runs are searched as they are, with no new training.
-        output: folder for runs, suspects and figures. What is there already is used.
+        output: folder for runs, suspected rows and figures. Runs that are in it are used.
         data: folder with <task>/train.jsonl and eval.jsonl. Default: bundled rows or the Hub.
         base_model: what is trained: `nano`, a Pythia size, a Hub id or a folder.
         rows: training rows to search.
@@ -221,12 +221,12 @@ class SelectSettings(_TrainingSettings):
         dataset: runs of its config, with texts: a folder, a Hub id or the short name.
         output: folder for the choices, tables, figures and the page. What is trained is kept there.
         count: how many training examples to choose.
-        test_ids: the target: test examples, e.g. 3,17.
+        test_ids: the target, ids of test examples, e.g. 3,17.
         seeds: trainings of each choice, in other orders.
         random: random choices to compare with, one training each.
         workers: processes, one thread each.
-        config: which config, of a simulator of several.
-        metric: which metric, of a simulator of several.
+        config: which config, if the simulator has several.
+        metric: which metric, if the simulator has several.
         device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
     """
 
@@ -265,8 +265,8 @@ class ValidateSettings(_TrainingSettings):
         measured: steps that are measured, the first and the last among them.
         seed: seed of the changes.
         workers: processes, one thread each.
-        config: which config, of a simulator of several.
-        metric: which metric, of a simulator of several.
+        config: which config, if the simulator has several.
+        metric: which metric, if the simulator has several.
         device: of the trainings: `auto`, `cpu`, `cuda` (all GPUs) or `cuda:<number>`.
     """
 

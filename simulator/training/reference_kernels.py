@@ -133,7 +133,7 @@ def _places(keys: Sequence[str], examples: Sequence[Example], part: str) -> torc
 def mean_of_references(
     references: list[ReferenceKernels], grouping: str, scaling: float, own: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The grouped kernels in the mean over reference runs, `[G, N, M]`; arguments and errors as of `group_kernels`."""
+    """The grouped kernels averaged over reference runs, `[G, N, M]`; arguments and errors as of `group_kernels`."""
     return torch.stack([each.grouped(grouping, scaling, own) for each in references]).mean(0)
 
 

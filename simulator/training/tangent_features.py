@@ -199,7 +199,7 @@ class Regression:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """Features in the mean over runs: `[D, M, S]`."""
+        """Features averaged over runs: `[D, M, S]`."""
         return self.features.mean(0, dtype=np.float64)
 
     def effects(self, run: int, weights: np.ndarray, tests: np.ndarray | None = None) -> np.ndarray:

@@ -116,7 +116,7 @@ class InfluenceFound(Summarised):
         """A plotly figure of the ten examples that lower the final metric most, and the ten that raise it most.
 
         Args:
-            test_id: of which test example; default: in the mean over all.
+            test_id: of which test example; default: averaged over all.
         """
         return self.left_out.plot(test_id)
 
@@ -133,8 +133,8 @@ class InfluenceFound(Summarised):
             f"effects on the final {with_unit(self.metric, self.unit)} of {self.config}, run {self.run}, by "
             f"{self.method}: {len(self.pool)} training examples on {len(self.test)} test examples, mean over these"
         )
-        direction = "above" if self.higher_is_better else "below"
-        note = f"the metric with the example minus without it: {direction} zero it helped"
+        direction = "positive" if self.higher_is_better else "negative"
+        note = f"the metric with the example minus without it; {direction}: it helped"
         return Summary(title, ["effect", "standard error"], rows, f"{note}\n{self.verdict()}")
 
     def effects(self, test_id: int | None = None) -> list[Effect]:
@@ -173,7 +173,8 @@ class InfluenceFound(Summarised):
         return [each for each in worst if not self._helps(each) and each.final != 0]
 
     def word(self, effect: Effect) -> str:
-        """`helped` or `harmed` beyond two standard errors, else `unclear`; without errors only what it is ranked as."""
+        """`helped` or `harmed` where larger than two standard errors, else `unclear`; without errors only what it "
+        "is ranked as."""
         if effect.error is None:
             return "ranked helpful" if self._helps(effect) else "ranked harmful"
         if abs(effect.final) <= BEYOND * effect.error:
@@ -183,25 +184,25 @@ class InfluenceFound(Summarised):
     def verdict(self, test_id: int | None = None) -> str:
         """What can be said of the effects on a test example, or on the mean over all."""
         effects = self.effects(test_id)
-        on = f"{len(self.test)} test examples, in the mean" if test_id is None else f"test example {test_id}"
+        on = f"the mean of {len(self.test)} test examples" if test_id is None else f"test example {test_id}"
         if not any(each.final for each in effects):
             return (
-                f"On {on}: every effect is zero. In runs left out, nothing of what the simulator predicts of "
-                f"{self.metric} at the last step was real, so nothing can be said."
+                f"On {on}: every effect is zero. In runs left out of the fit, no predicted effect on {self.metric} at "
+                "the last step was real, so nothing can be said."
             )
         if self.error is None:
-            why = "this simulator has none"
+            why = "this kind of simulator has none"
             if self.few_runs:
-                why = "they take three runs, one of which is left out at a time: record or collect more"
-            return f"On {on}: a ranking only. How sure it is would need standard errors; {why}."
+                why = "they need three runs or more: record or collect more"
+            return f"On {on}: a ranking only, without standard errors: {why}."
         sure = sum(self.word(each) != "unclear" for each in effects)
         by_chance = round(BY_CHANCE * len(effects))
-        told = f"On {on}: {sure} of {len(effects)} effects are beyond two standard errors"
+        told = f"On {on}: {sure} of {len(effects)} effects are larger than two standard errors"
         if not sure:
             return f"{told}, so nothing can be said about single training examples."
         if sure <= by_chance:
-            return f"{told}; as many would be with no effect at all (about {by_chance}), so nothing can be said."
-        told = f"{told}; about {by_chance} would be with no effect at all."
+            return f"{told}; chance alone would give about {by_chance}, so nothing can be said."
+        told = f"{told}; chance alone would give about {by_chance}."
         if self.removed is not None and self.removed < LITTLE:
             told += " But on runs left out the simulator is no better than the average run: do not rely on them."
         return told

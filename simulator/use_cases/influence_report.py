@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 UNCERTAINTY = (
-    "Standard errors are by the jackknife over the runs that the simulator was fitted on: each is left out in turn "
-    "and the responses are fitted again. They say how far an effect depends on which runs were made, not whether the "
-    "simulator is right; gptfluence validate checks that by real training."
+    "Standard errors are by the jackknife over the runs that the simulator was fitted on: each run is left out in "
+    "turn, and the fit is repeated with the same settings. They say how far an effect depends on which runs were "
+    "made, not whether the simulator is right; gptfluence validate checks that by real training."
 )
-NO_UNCERTAINTY = "There are no standard errors: tangent and memory have them, fitted on at least three runs."
+NO_UNCERTAINTY = "There are no standard errors: only tangent and memory have them, if fitted on at least three runs."
 
 
 def visible(text: str) -> str:
@@ -48,15 +48,15 @@ def example_text(example: Example) -> str:
 
 def summary(influence: InfluenceFound) -> str:
     """A sentence on what the figures are."""
-    direction = "above" if influence.higher_is_better else "below"
+    direction = "positive" if influence.higher_is_better else "negative"
     return (
-        f"Effect of a training example of run {influence.run}: {influence.metric} at the last step with it minus "
-        f"without it, simulated; {direction} zero it helped."
+        f"Effect of a training example of run {influence.run}: simulated {influence.metric} at the last step with it "
+        f"minus without it; {direction}: it helped."
     )
 
 
 def fit_text(influence: InfluenceFound, test_id: int | None = None) -> str:
-    """The metric at the end of the run, as simulated and as measured, on a test example or in the mean over all."""
+    """The metric at the end of the run, as simulated and as measured, on a test example or averaged over all."""
     if influence.predicted is None:
         return ""
     places = [place for place, example in enumerate(influence.test) if test_id in (None, example.id)]

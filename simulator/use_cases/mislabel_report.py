@@ -178,7 +178,7 @@ def _add_retraining(result: Result, settings: MislabelSettings, again: Retrained
     result.tables.append(Table(title, ["method", *[f"{share:.0%} inspected" for share in shares], "area"], cells))
     result.notes.append(
         f"With every label right: accuracy {number_text(clean, float(again.clean.std()))}. "
-        f"Means and deviations are over {len(again.clean)} training seeds; "
+        f"Means and standard deviations are over {len(again.clean)} training seeds; "
         f"{again.trainings} trainings."
     )
     series = [

@@ -24,7 +24,7 @@ def selection_result(selection: Selection) -> Result:
             line.append("-" if each is None else number_text(float(each.mean()), float(each.std())))
         gain, error = better_than_random(selection, name)
         simulated, doubt = float(selection.simulated[name].mean()), float(selection.doubt[name].mean())
-        row |= {"better_than_random": gain, "standard_error": error, "simulated": simulated, "doubt": doubt}
+        row |= {"better_than_random": gain, "standard_error": error, "simulated": simulated, "simulation_error": doubt}
         result.rows.append(row)
         cells.append(
             [*line, "-" if name == "random" else number_text(gain, error), number_text(simulated), number_text(doubt)]
@@ -36,7 +36,7 @@ def selection_result(selection: Selection) -> Result:
         "other test examples",
         "better than random by",
         "simulated, target",
-        "doubt",
+        "standard error of that",
     ]
     result.tables.append(Table(f"{about}, final {selection.metric}", columns, cells))
     result.tables.append(_chosen_rows(selection))
@@ -58,10 +58,10 @@ def selection_result(selection: Selection) -> Result:
     )
     result.notes.append(selection_verdict(selection))
     result.notes.append(
-        f"Means and deviations over {selection.settings.random} random choices, and over {selection.settings.seeds} "
-        f"orders of each other choice; {selection.updates} updates each; {len(selection.target)} target and "
-        f"{len(selection.others)} other test examples. "
-        f"Better than random: on the target, with the standard error of the difference.{time}"
+        f"Means and standard deviations over {selection.settings.random} random choices, and over "
+        f"{selection.settings.seeds} orders of each other choice; {selection.updates} updates each; "
+        f"{len(selection.target)} target and {len(selection.others)} other test examples. Better than random: on the "
+        f"target, with the standard error of the difference.{time}"
     )
     return result
 
@@ -100,7 +100,7 @@ def _chosen_rows(selection: Selection) -> Table:
 
 
 def better_than_random(selection: Selection, name: str) -> tuple[float, float]:
-    """How much better than random choices a method is on the target, in the mean, and the standard error of that."""
+    """How much better than random choices a method is on the target, on average, and the standard error of that."""
     mine, random = selection.on_target[name], selection.on_target["random"]
     gain = float(mine.mean() - random.mean()) * (1 if selection.higher_is_better else -1)
     # A single training says nothing of its own spread.

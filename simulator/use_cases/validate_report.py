@@ -64,16 +64,16 @@ def validation_result(validation: Validation) -> Result:
     result.notes.append(validation_verdict(validation))
     result.notes.append(
         f"{len(kinds)} real runs, {validation.truth.shape[1]} test examples, {len(validation.step)} measured steps. "
-        "A score is Spearman's correlation over runs between predicted and true values of a test example, mean over "
-        "test examples; in brackets its 95% interval, runs and test examples drawn anew 300 times; of a few runs it is "
-        "too narrow. `subsets` are all kinds but reorder. "
-        "A line `less` is a difference of two scores on the same draws. "
-        "The mean curve predicts the same for every run: it has no score."
+        "A score (LDS) is Spearman's correlation over runs between predicted and true values of a test example, "
+        "averaged over test examples: 1 is a perfect ranking, 0 is chance. In brackets: its 95% interval, from 300 "
+        "bootstrap draws of runs and test examples; for a few runs it is too narrow. `subsets` are all kinds but "
+        "reorder. A line with `minus` is the difference of two scores on the same draws. The mean curve predicts "
+        "the same for every run, so it has no score."
     )
     if validation.recorded:
         result.notes.append(
-            f"The {validation.recorded} runs with rows left out are of the dataset, where a fifth of the rows is left "
-            "out, and were not trained again; steps that they were not measured at are left out of everything."
+            f"The {validation.recorded} runs with rows left out are those of the dataset, without a fifth of the "
+            "rows; they were not trained again. Steps at which they were not measured are left out everywhere."
         )
     if TRACED not in validation.predicted:
         result.skipped.append(
@@ -100,7 +100,7 @@ def _scores(validation: Validation, outcome: str, result: Result) -> list[list[s
     pairs += [(method, TRACED)] if TRACED in predicted else []
     lines = []
     for name, other in pairs:
-        title = name if other is None else f"{name} less {other}"
+        title = name if other is None else f"{name} minus {other}"
         lines.append([title])
         for group, members in groups_of(validation).items():
             chosen = np.isin(kinds, members)
@@ -133,7 +133,7 @@ def _calibration(validation: Validation, about: str, result: Result) -> Table:
             result.rows.append({"outcome": "coverage", "level": level, "over": group, "share": share, "error": error})
             line.append(number_text(share, error))
         cells.append(line)
-    columns = ["band", "all", *kinds_of(validation)]
+    columns = ["interval", "all", *kinds_of(validation)]
     return Table(f"{about}: share of true values inside (standard error by run)", columns, cells)
 
 
@@ -194,7 +194,7 @@ def _figure(validation: Validation, about: str, result: Result) -> Figure:
             Series("truth", levels, levels, "as promised"),
             Series(next(iter(validation.predicted)), levels, inside),
         ]
-        panels.append(Panel("", "level of the band", "share of true values inside", lines, kind="points"))
+        panels.append(Panel("", "level of the interval", "share of true values inside", lines, kind="points"))
     panels.append(_by_step(validation, about, result))
     method, kinds = next(iter(validation.predicted)), np.array(validation.kinds)
     mean = validation.predicted["mean_curve"][..., -1]
@@ -203,6 +203,6 @@ def _figure(validation: Validation, about: str, result: Result) -> Figure:
         Series(DRAWN[kind], guessed[kinds == kind].tolist(), changed[kinds == kind].tolist(), kind)
         for kind in kinds_of(validation)
     ]
-    title = f"mean final {validation.metric} less the mean curve's"
+    title = f"mean final {validation.metric} minus the mean curve's"
     panels.append(Panel(f"{title}, each dot a run", "predicted", "true", dots, kind="scatter"))
     return Figure(about, panels, 3)

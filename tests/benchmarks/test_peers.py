@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from benchmarks.peers.make_work import reorderings
 from benchmarks.peers.method import CannotRunError
 from benchmarks.peers.methods.gradients import kernel_of
 from benchmarks.peers.page import NOT_ASKED, method_lines, page
+from benchmarks.peers.pictures import draw_cost
 from benchmarks.peers.registry import METHODS
 from benchmarks.peers.retrained import Retrained
 from benchmarks.peers.table import Answers, best_of
@@ -33,6 +35,19 @@ def test_a_score_within_the_interval_of_another_is_not_the_best() -> None:
     assert best_of(rows, "lds") == set()
     assert best_of([rows[0], rows[2]], "lds") == {"a"}
     assert best_of(rows[:1], "lds") == set()
+
+
+def test_names_of_methods_that_score_alike_do_not_cover_each_other(tmp_path: Path) -> None:
+    rows = [
+        {"title": name, "lds_last": _score(value, 0.1), "passes_fit": passes, "passes_next": 0, "asked": 1}
+        for name, value, passes in (("one", 0.5, 500), ("two", 0.501, 500), ("far", 0.5, 50_000), ("low", 0.0, 500))
+    ]
+    draw_cost(rows, "title", tmp_path / "cost.svg")
+    found = re.findall(r'x="([\d.]+)" y="([\d.]+)"[^>]*>(one|two|far|low)<', (tmp_path / "cost.svg").read_text())
+    at = {name: float(y) for _, y, name in found}
+    assert len(at) == 4 and at["one"] - at["two"] > 8
+    # A name that is far to the side stays beside its point.
+    assert abs(at["far"] - at["one"]) < 1 and at["low"] > at["one"]
 
 
 def test_reordered_runs_visit_the_same_rows_in_each_epoch() -> None:

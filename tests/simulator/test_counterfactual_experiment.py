@@ -136,7 +136,7 @@ def test_every_method_that_can_answer_is_scored(repeated: str, retrainings: Retr
         "exact_first_order",
     ]
     assert table.columns[2:] == [
-        "run 0004 (6)", "tangent less it", "run 0010 (5)", "tangent less it", "all (11)", "tangent less it",
+        "run 0004 (6)", "tangent minus it", "run 0010 (5)", "tangent minus it", "all (11)", "tangent minus it",
     ]  # fmt: skip
     assert [reason.split(" ")[0] for reason in result.skipped] == [OTHER]
     rows = {(row["run"], row["method"], row["step"], row["less"]): row for row in result.rows}

@@ -125,7 +125,7 @@ def test_a_band_as_table_figure_and_text(run: WhatIf) -> None:
     np.testing.assert_allclose(outline.y[:7], found.high[place].numpy())
     np.testing.assert_allclose(outline.y[:6:-1], found.low[place].numpy())
     note = repr(found).splitlines()[-1]
-    assert note.startswith("90% band, at the last step ") and f"<p>{note}</p>" in found._repr_html_()
+    assert note.startswith("90% interval, at the last step ") and f"<p>{note}</p>" in found._repr_html_()
 
 
 def test_what_was_measured_stands_beside_what_is_predicted(

@@ -83,7 +83,7 @@
 
   function showFigures() {
     const { asRun, changed, measured, low, high } = known.lines, last = asRun.length - 1;
-    const band = low ? `90% band ${numberText(low[last])} to ${numberText(high[last])}` : "no band: too few runs to make one";
+    const band = low ? `90% interval ${numberText(low[last])} to ${numberText(high[last])}` : "no interval: too few runs to make one";
     byId("measured-note").textContent = `${metric()}, step ${last}`;
     byId("measured").textContent = measured[last] === null ? "\u2013" : numberText(measured[last]);
     byId("predicted").textContent = numberText(asRun[last]);
@@ -121,7 +121,7 @@
     const { asRun, measured, low, high, changed } = known.lines;
     const columns = { step: asRun.map((_, step) => step), measured: measured, predicted: asRun };
     if (changed) columns["with changes"] = changed;
-    if (low) Object.assign(columns, { "band from": low, "band to": high });
+    if (low) Object.assign(columns, { "interval from": low, "interval to": high });
     fillTable(byId("table"), columns);
   }
 
@@ -206,7 +206,7 @@
     byId("whole-set").textContent = signedText(mean, 4);
     byId("whole-note").textContent = `mean change of ${count} test examples: ${falls} fall, ${rises} rise`;
     byId("answer").textContent = `Predicted final ${metric()} is ${numberText(changed[last])} instead of ${numberText(asRun[last])}. `
-      + `Over all ${count} test examples it changes by ${signedText(mean, 4)} in the mean.`;
+      + `Over all ${count} test examples it changes by ${signedText(mean, 4)} on average.`;
   }
 
   // Changing.
@@ -235,7 +235,7 @@
     },
     dropAll(at) {
       const times = visitsOf(at);
-      change(`Everywhere (${times} visits): without ${named(at)}`, (now) => dropExample(now, at));
+      change(`Everywhere (${times} occurrences): without ${named(at)}`, (now) => dropExample(now, at));
       byId("changes-title").focus({ preventScroll: true });
     },
     repeat(visit) {

@@ -73,7 +73,7 @@ function fillBatch(list, { step, steps, batch, pool, visits, effects, metric, ac
       actionButton("Repeat", `Repeat ${what} in step ${step}`, () => act.repeat(visit)),
     ];
     if (times > 1) {
-      actions.splice(1, 0, actionButton(`Drop all ${times}`, `Drop all ${times} visits of ${what}`, () => act.dropAll(place)));
+      actions.splice(1, 0, actionButton(`Drop all ${times}`, `Drop all ${times} occurrences of ${what}`, () => act.dropAll(place)));
     }
     return made("li", { class: "visit" },
       made("div", { class: "head" }, made("b", { text: `#${id}` }), effectMark(effects && effects[visit], metric)),
@@ -87,7 +87,7 @@ function fillRanking(list, { rows, pool, metric, visits, act }) {
     const example = pool(place), times = visits(place);
     return made("li", {},
       made("span", { class: "line", text: exampleTitle(example, 80) }), effectMark(effect, metric),
-      actionButton("Drop all", `Drop all ${times} visits of training example ${example[1]}`, () => act.dropAll(place)));
+      actionButton("Drop all", `Drop all ${times} occurrences of training example ${example[1]}`, () => act.dropAll(place)));
   }));
 }
 

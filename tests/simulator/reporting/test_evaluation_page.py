@@ -28,7 +28,7 @@ from tests.accessibility import page_faults
 EVIL = "</script><script>alert(1)</script><!-- <script> & ]]> \u2028\u2029"
 RIGHT_TO_LEFT = "هذا النص من اليمين إلى اليسار 😀"
 UNDEFINED = "\u2013"
-VOID = {"meta", "input", "br", "line"}
+VOID = {"meta", "input", "br", "wbr", "line"}
 
 
 class Page(HTMLParser):

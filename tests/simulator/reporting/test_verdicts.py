@@ -15,11 +15,11 @@ ROW = Row("memory", None, "a_nano", "loss", "test", 0.1, 0, 0.1, 0, 0.5, 0, 0.6,
 @pytest.mark.parametrize(
     ("share", "runs", "said"),
     [
-        (0.62, 9, "62% of the average run's squared error is removed: it predicts most of what tells one run"),
+        (0.62, 9, "62% of the average run's squared error is removed: it predicts most of the differences"),
         (0.1, 9, "10% of the average run's squared error is removed: it predicts a little"),
-        (0.01, 9, "no more than the average run"),
+        (0.01, 9, "no better than the average run"),
         (-1.5, 9, "nothing is removed: it is worse than the average run"),
-        (None, 2, "with so few runs none can be left out"),
+        (None, 2, "with so few runs none can be left out to see"),
         (None, 9, "was not computed"),
     ],
 )
@@ -36,7 +36,7 @@ def test_the_best_method_and_those_that_are_no_better_than_the_average() -> None
 
 
 def test_an_interval_with_zero_shows_nothing() -> None:
-    assert "is not shown" in score_verdict("tangent", 0.2, -0.1, 0.4, 30)
+    assert "may not rank" in score_verdict("tangent", 0.2, -0.1, 0.4, 30)
     assert "ranks changes of the training data well" in score_verdict("tangent", 0.8, 0.6, 0.9, 30)
     assert "wrong way" in score_verdict("tangent", -0.5, -0.8, -0.1, 30)
     assert "So few retrainings say little" in score_verdict("tangent", 1.0, 1.0, 1.0, 3)

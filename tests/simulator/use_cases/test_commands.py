@@ -48,7 +48,7 @@ def test_influence(gptfluence: Command, memory: str, collected: str, tmp_path: P
     status, out, err = gptfluence(*asked)
     assert status == 0, err
     assert "mean over 6 test examples" in out and "test example 2" in out and "jackknife" not in out
-    assert "of 12 effects are beyond two standard errors" in out and "On test example 2: " in out
+    assert "of 12 effects are larger than two standard errors" in out and "On test example 2: " in out
     assert out.splitlines()[-1].startswith("next: gptfluence validate ")
     assert "jackknife" in gptfluence(*asked[:4], "-v")[1]
     assert json.loads(record.read_text())["config"] == CONFIG

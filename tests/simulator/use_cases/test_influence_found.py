@@ -61,7 +61,7 @@ def test_it_shows_itself_as_table_figure_and_text(found: InfluenceFound) -> None
     assert first.split() == (
         f"{found.word(best)}: training example {best.pool_id} {best.final:.4g} {best.error:.4g}".split()
     )
-    assert last == "the metric with the example minus without it: below zero it helped"
+    assert last == "the metric with the example minus without it; negative: it helped"
     assert verdict == found.verdict()
     assert (
         f"<th>{found.word(worst)}: training example {worst.pool_id}</th><td>{worst.final:.4g}</td>"
@@ -85,7 +85,7 @@ def test_noise_is_never_called_help(found: InfluenceFound) -> None:
     sure = replace(found, error=size / 3, mean_error=np.abs(found.final.mean(1)) / 3)
     assert {sure.word(each) for each in sure.helped()} == {"helped"}
     assert {sure.word(each) for each in sure.harmed(3)} == {"harmed"}
-    assert f"{len(found.pool)} of {len(found.pool)} effects are beyond two standard errors" in sure.verdict()
+    assert f"{len(found.pool)} of {len(found.pool)} effects are larger than two standard errors" in sure.verdict()
     assert "do not rely" in replace(sure, removed=0.01).verdict() and "do not rely" not in sure.verdict(0)
     noise = replace(found, error=size, mean_error=np.abs(found.final.mean(1)))
     assert {noise.word(each) for each in (*noise.helped(3), *noise.harmed(3))} == {"unclear"}

@@ -291,5 +291,5 @@ def test_an_own_trainer_recorded_once_is_ranked_and_more_runs_make_it_sure(tmp_p
     for seed in (1, 2, 3):
         record(seed)
     several = simulator.influence(str(tmp_path / "own"), run="0000", test_ids=(0,))
-    assert several.error is not None and "beyond two standard errors" in several.verdict()
+    assert several.error is not None and "larger than two standard errors" in several.verdict()
     print(one.verdict(), several.verdict(), first, score("four"), sep="\n")

@@ -81,7 +81,7 @@ def test_validation_trains_what_it_simulates(settings: ValidateSettings, tmp_pat
     assert of["mean_curve", "subsets"]["value"] is None
     assert of["memory_label", "subsets"]["runs"] == 9 and of["memory_label", "reorder"]["runs"] == 3
     ahead = next(row for row in result.rows if row.get("outcome") == "final_difference" and row["over"] == "subsets")
-    assert ahead["method"] == "memory_label less tracin_cp_10"
+    assert ahead["method"] == "memory_label minus tracin_cp_10"
     ours, theirs = (of[method, "subsets"]["value"] for method in ("memory_label", "tracin_cp_10"))
     assert ahead["value"] == pytest.approx(ours - theirs)
     by_step = [(row["method"], row["step"]) for row in result.rows if row.get("outcome") == "step"]
