@@ -50,7 +50,7 @@ class Selection(ShownResult):
         target, others: ids of test examples.
         on_target, on_others: `[K]` final metric after training, by method; others may be empty.
         simulated: `[K]` simulated final metric on the target, by method.
-        doubt: `[K]` how far off that may be, by method.
+        simulation_error: `[K]` how far off that may be, by method.
         seconds: of processor time of one training, or None.
         pool: the training examples that there were to choose from.
     """
@@ -66,7 +66,7 @@ class Selection(ShownResult):
     on_target: dict[str, np.ndarray]
     on_others: dict[str, np.ndarray]
     simulated: dict[str, np.ndarray]
-    doubt: dict[str, np.ndarray]
+    simulation_error: dict[str, np.ndarray]
     seconds: float | None
     pool: tuple[Example, ...] = ()
 
@@ -186,7 +186,7 @@ def select(
         weights = torch.zeros(len(chosen), len(fact.pool))
         for row, (_, each) in enumerate(chosen):
             weights[row, each] = 1.0
-        simulated, doubt = bound.simulated(weights).numpy(), bound.doubt(weights).numpy()
+        simulated, error = bound.simulated(weights).numpy(), bound.error(weights).numpy()
     on_progress()
     ids = [example.id for example in fact.pool]
     steps, batch_size = len(fact.curricula[0]), fact.batch_size
@@ -217,7 +217,7 @@ def select(
         on_target={name: final[index][:, target].mean(1) for name, index in rows.items()},
         on_others={name: final[index][:, others].mean(1) for name, index in rows.items()} if others else {},
         simulated={name: simulated[index] for name, index in rows.items()},
-        doubt={name: doubt[index] for name, index in rows.items()},
+        simulation_error={name: error[index] for name, index in rows.items()},
         seconds=seconds,
         pool=tuple(fact.pool),
     )

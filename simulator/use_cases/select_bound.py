@@ -3,7 +3,7 @@
 A simulator knows the mixtures that its runs were trained on. A choice is simulated as an even mixture, and the further
 its mean encoder vector is from that of the runs, the less it is known: whoever looks for the best simulated outcome
 finds, far away, the largest errors instead. So choices are compared by the worse end of an interval: the simulated
-outcome plus a doubt that grows with the distance, at the rate at which runs that the simulator was not fitted on
+outcome plus an error that grows with the distance, at the rate at which runs that the simulator was not fitted on
 missed their prediction.
 """
 
@@ -33,7 +33,7 @@ class MixtureBound:
         higher_is_better: of the metric.
         centre: `[N]` mean share of each example in the runs that the simulator was fitted on.
         kernel: `[N, N]` inner products of the pool's encoder vectors, each of unit length.
-        doubt_rate: units of the metric for a unit of distance.
+        error_rate: units of the metric for a unit of distance.
     """
 
     situation: Situation
@@ -42,7 +42,7 @@ class MixtureBound:
     higher_is_better: bool
     centre: torch.Tensor
     kernel: torch.Tensor
-    doubt_rate: float
+    error_rate: float
 
     def simulated(self, weights: torch.Tensor) -> torch.Tensor:
         """The metric after the last update, mean over the target: `[choices]`."""
@@ -53,13 +53,13 @@ class MixtureBound:
             outcomes.append(final[:, list(self.target)].mean(1))
         return torch.cat(outcomes)
 
-    def doubt(self, weights: torch.Tensor) -> torch.Tensor:
+    def error(self, weights: torch.Tensor) -> torch.Tensor:
         """How far off `simulated` may be (one standard error), in the metric's units: `[choices]`."""
-        return self.doubt_rate * distances(_shares(weights), self.centre, self.kernel)
+        return self.error_rate * distances(_shares(weights), self.centre, self.kernel)
 
     def worst(self, weights: torch.Tensor) -> torch.Tensor:
         """The worse end of the interval, lower is better whatever the metric: `[choices]`."""
-        return self.expected(weights) + self.doubt(weights)
+        return self.expected(weights) + self.error(weights)
 
     def expected(self, weights: torch.Tensor) -> torch.Tensor:
         """`simulated`, lower is better whatever the metric: `[choices]`."""
@@ -85,8 +85,8 @@ def _mean_shares(runs: Dynamics, pool: Sequence[int]) -> torch.Tensor:
 def mixture_bound(case: Case, fact: Dynamics, target: Sequence[int]) -> MixtureBound:
     """The bound for a simulator and the runs of its config.
 
-    The doubt's rate is the root mean square error of the mean over the target after the last update, of the held-out
-    runs, over the root mean square of their distances. Both are of few runs: it is a rough measure.
+    The rate is the root mean square error of the mean over the target after the last update, of the held-out runs, over
+    the root mean square of their distances. Both are of few runs: it is a rough measure.
 
     Args:
         case: simulator and runs.
@@ -112,7 +112,7 @@ def mixture_bound(case: Case, fact: Dynamics, target: Sequence[int]) -> MixtureB
         higher_is_better=case.higher_is_better(),
         centre=centre,
         kernel=kernel,
-        doubt_rate=rate,
+        error_rate=rate,
     )
 
 

@@ -23,11 +23,22 @@ def selection_result(selection: Selection) -> Result:
             row[side] = None if each is None else each.tolist()
             line.append("-" if each is None else number_text(float(each.mean()), float(each.std())))
         gain, error = better_than_random(selection, name)
-        simulated, doubt = float(selection.simulated[name].mean()), float(selection.doubt[name].mean())
-        row |= {"better_than_random": gain, "standard_error": error, "simulated": simulated, "simulation_error": doubt}
+        simulated = float(selection.simulated[name].mean())
+        simulation_error = float(selection.simulation_error[name].mean())
+        row |= {
+            "better_than_random": gain,
+            "standard_error": error,
+            "simulated": simulated,
+            "simulation_error": simulation_error,
+        }
         result.rows.append(row)
         cells.append(
-            [*line, "-" if name == "random" else number_text(gain, error), number_text(simulated), number_text(doubt)]
+            [
+                *line,
+                "-" if name == "random" else number_text(gain, error),
+                number_text(simulated),
+                number_text(simulation_error),
+            ]
         )
     about = f"{selection.config}: {selection.settings.count} examples chosen"
     columns = [

@@ -91,7 +91,7 @@ def test_the_simulated_outcome_is_that_of_the_mixture(memory: str, collected: st
     assert float(bound.simulated(weights)[0]) == pytest.approx(float(simulated[[0, 3], -1].mean()), rel=1e-5)
 
 
-def test_doubt_grows_with_the_distance_as_held_out_runs_were_missed(memory: str, collected: str) -> None:
+def test_the_error_grows_with_the_distance_as_held_out_runs_were_missed(memory: str, collected: str) -> None:
     case = load_case(memory, collected)
     target = [1, 2, 4]
     bound = mixture_bound(case, case.run(), target)
@@ -107,15 +107,15 @@ def test_doubt_grows_with_the_distance_as_held_out_runs_were_missed(memory: str,
     away = float((mean(held) - centre).norm())
     predicted = case.model.what_if(case.runs.take([held])).simulate()[:, -1].numpy()
     missed = float((case.runs.values[held, :, -1] - predicted)[target].mean())
-    assert bound.doubt_rate == pytest.approx(abs(missed) / away, rel=1e-3)
+    assert bound.error_rate == pytest.approx(abs(missed) / away, rel=1e-3)
     weights = torch.zeros(2, 20)
     weights[0, [0, 1]], weights[1, 7] = 1.0, 2.0
     wanted = [float((vectors[[0, 1]].mean(0) - centre).norm()), float((vectors[7] - centre).norm())]
-    np.testing.assert_allclose(bound.doubt(weights) / bound.doubt_rate, wanted, rtol=1e-3)
-    np.testing.assert_allclose(bound.worst(weights), bound.simulated(weights) + bound.doubt(weights), rtol=1e-6)
+    np.testing.assert_allclose(bound.error(weights) / bound.error_rate, wanted, rtol=1e-3)
+    np.testing.assert_allclose(bound.worst(weights), bound.simulated(weights) + bound.error(weights), rtol=1e-6)
 
 
-def test_without_held_out_runs_there_is_no_doubt_to_measure(memory: str, collected: str) -> None:
+def test_without_held_out_runs_there_is_no_error_to_measure(memory: str, collected: str) -> None:
     case = load_case(memory, collected)
     case = replace(case, runs=case.runs.split("train", "validation"))
     with pytest.raises(DataError, match="test"):
@@ -167,7 +167,7 @@ def test_every_method_is_judged_by_training_on_its_choice(
         assert all(len(set(chosen)) == 4 for chosen in choices)
         assert found.on_target[name].shape == found.on_others[name].shape == (3 if name == "random" else 2,)
     assert not set(found.target) & set(found.others)
-    worst = {name: (found.simulated[name] + found.doubt[name]).mean() for name in found.choices}
+    worst = {name: (found.simulated[name] + found.simulation_error[name]).mean() for name in found.choices}
     assert worst["greedy"] <= worst["random"]
     again = select(settings)
     assert again.seconds is None
