@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simulator.model.modeling_gptfluence import GPTfluenceSimulator
     from simulator.model.what_if import WhatIf
     from simulator.training.trained import Trained
-    from simulator.use_cases.influence import InfluenceFound
+    from simulator.use_cases.influence import InfluenceResult
     from simulator.use_cases.mislabel import Mislabels
     from simulator.use_cases.select import Selection
     from simulator.use_cases.validate import Validation
@@ -149,7 +149,7 @@ def report(
 @takes_fields_of(InfluenceSettings)
 def influence(
     dataset: Dataset, config: str | None = None, *, model: Model | None = None, **settings: Any
-) -> InfluenceFound:
+) -> InfluenceResult:
     """The effect of every training example of a run on its test examples, by simulating the run without each.
 
     The model may be an object, too; without one, it is trained on the runs and kept beside them.

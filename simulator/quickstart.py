@@ -8,12 +8,12 @@ from pathlib import Path
 
 from gptdynamics.collection import CollectSettings, collect
 from gptdynamics.configs import RunSettings
-from gptdynamics.plans import Plan, PlanEntry, known_training
+from gptdynamics.plans import Plan, PlanEntry, usual_training
 from simulator.evaluation import EvaluateSettings, Evaluation, evaluate
 from simulator.ownership import prepare_results_folder
 from simulator.settings.use_cases import InfluenceSettings
 from simulator.training import TrainSettings, train_simulator
-from simulator.use_cases.influence import InfluenceFound, find_influence
+from simulator.use_cases.influence import InfluenceResult, find_influence
 
 # The simulators that are trained, the last of which is asked.
 KINDS = (("markov", "sentence"), ("memory", "sentence"), ("tangent", "gradient"))
@@ -34,7 +34,7 @@ def parts() -> list[Part]:
     def settings(config: str, steps: int, test_examples: int, generate_every: int) -> RunSettings:
         return RunSettings(
             config=config,
-            learning_rate=known_training(config)["learning_rate"],
+            learning_rate=usual_training(config)["learning_rate"],
             steps=steps,
             test_examples=test_examples,
             generate_every=generate_every,
@@ -46,7 +46,7 @@ def parts() -> list[Part]:
     ]
 
 
-def most_told(influence: InfluenceFound) -> int:
+def clearest_test_example(influence: InfluenceResult) -> int:
     """The id of the test example on which most effects are beyond noise."""
     sure = {
         example.id: sum(influence.word(each) != "unclear" for each in influence.effects(example.id))
@@ -55,7 +55,7 @@ def most_told(influence: InfluenceFound) -> int:
     return max(sure, key=lambda key: sure[key])
 
 
-def ask(out: Path) -> tuple[InfluenceFound, Path]:
+def ask(out: Path) -> tuple[InfluenceResult, Path]:
     """What it is all for: which rows helped and harmed a test example of the label task most; with the page.
 
     Args:
@@ -67,7 +67,7 @@ def ask(out: Path) -> tuple[InfluenceFound, Path]:
     folder = model_folder(out, part, *KINDS[-1])
     settings = InfluenceSettings(str(out / "dynamics"), str(folder), config=part.settings.config, metric=part.metric)
     found = find_influence(settings)
-    found = replace(found, settings=replace(settings, test_ids=(most_told(found),)))
+    found = replace(found, settings=replace(settings, test_ids=(clearest_test_example(found),)))
     write_influence_page(found, page)
     return found, page
 

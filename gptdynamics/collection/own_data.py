@@ -9,7 +9,7 @@ from typing import Any
 
 from gptdynamics.configs import RunSettings, config_parts
 from gptdynamics.errors import SettingsError
-from gptdynamics.plans import known_training, usual_rate
+from gptdynamics.plans import usual_rate, usual_training
 from gptdynamics.tasks import get_task
 from gptdynamics.tasks.loading import count_rows
 
@@ -35,7 +35,7 @@ def fit_settings(config: str, given: Mapping[str, Any], data: Path | None) -> tu
     base = str(given.get("base_model") or size)
     if "learning_rate" not in given:
         try:
-            defaults |= known_training(config)
+            defaults |= usual_training(config)
         except SettingsError:
             rate = usual_rate(base)
             if rate is None:

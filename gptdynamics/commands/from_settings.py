@@ -96,7 +96,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
             if option.line.writes and option.name in values:
                 check_output(values[option.name])
         # Checks of the words alone come before importing the libraries that instances need.
-        getattr(settings, "check_given", lambda values: None)(values)
+        getattr(settings, "check_options", lambda values: None)(values)
         function(settings_from(settings, values), **keywords)
 
     parameters = [_parameter("ctx", typer.Context, inspect.Parameter.empty)]

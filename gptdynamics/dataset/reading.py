@@ -20,7 +20,7 @@ from gptdynamics.dataset.run_files import read_run_row, read_trajectories, value
 from gptdynamics.dataset.schema import COLLECT_AGAIN, EXAMPLE_SCHEMA, read_parquet
 from gptdynamics.errors import DataError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.hub.source import SHORT_NAME, bundled_configs, not_found, source_of
+from gptdynamics.hub.source import SHORT_NAME, bundled_configs, missing_config_error, source_of
 from gptdynamics.metrics import METRICS, Metric
 from gptdynamics.parsing import parse_object
 
@@ -229,7 +229,7 @@ def _folder_of_config(source: str | Path, config: str) -> tuple[str, DatasetFold
     try:
         return source, DatasetFolder(local_root(source))
     except DataError as error:
-        raise not_found(config, source, error.__cause__ or error, []) from error
+        raise missing_config_error(config, source, error.__cause__ or error, []) from error
 
 
 def only_config(source: str) -> str:

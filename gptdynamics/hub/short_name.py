@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from gptdynamics.hub import source as places
-from gptdynamics.hub.source import DEFAULT_REPO, SHORT_NAME, bundled_configs, not_found, source_of
+from gptdynamics.hub.source import DEFAULT_REPO, SHORT_NAME, bundled_configs, missing_config_error, source_of
 
 _MODULE = "datasets.load"
 
@@ -103,7 +103,7 @@ def _builder_maker(original: Callable[..., Any]) -> Callable[..., Any]:
             available = _available(source, options)
             if name in available:
                 raise
-            raise not_found(name, source, error, available) from error
+            raise missing_config_error(name, source, error, available) from error
 
     return load_dataset_builder
 

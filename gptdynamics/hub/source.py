@@ -81,7 +81,9 @@ def source_of(config: str, revision: str | None = None) -> str:
     return DEFAULT_REPO
 
 
-def not_found(config: str, source: str, error: BaseException, available: list[str]) -> SettingsError | DataError:
+def missing_config_error(
+    config: str, source: str, error: BaseException, available: list[str]
+) -> SettingsError | DataError:
     """The error for a configuration that was not found; `available` are those of the source, empty if unreadable."""
     bundled = [] if chosen_source() is not None else _like(config, bundled_configs())
     if available:

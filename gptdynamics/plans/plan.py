@@ -135,7 +135,7 @@ class Plan:
         """
         entries = []
         for config in configs:
-            bundled = {} if "learning_rate" in settings else known_training(config)
+            bundled = {} if "learning_rate" in settings else usual_training(config)
             entries.append(PlanEntry(RunSettings(config=config, **(bundled | settings)), runs))
         return cls(name, tuple(entries))
 
@@ -183,7 +183,7 @@ def _entry(values: dict[str, Any], where: str) -> PlanEntry:
         if not isinstance(value, int) or isinstance(value, bool):
             raise DataError(f"{where}: {config}: {name} = {value!r} is not a whole number")
     if "learning_rate" not in values:
-        values |= {"learning_rate": known_training(config)["learning_rate"]}
+        values |= {"learning_rate": usual_training(config)["learning_rate"]}
     if not isinstance(kernel_of, list) or not all(isinstance(name, str) for name in kernel_of):
         raise DataError(f'{where}: {config}: kernels_of = {kernel_of!r} is not a list of runs, such as ["0004"]')
     if not isinstance(repeated, dict) or not all(type(count) is int for count in repeated.values()):
@@ -245,7 +245,7 @@ def _bundled() -> dict[str, dict[str, Any]]:
     return settings
 
 
-def known_training(config: str) -> dict[str, Any]:
+def usual_training(config: str) -> dict[str, Any]:
     """The hyper-parameters that a bundled plan gives a config; raises SettingsError if none has it."""
     bundled = _bundled()
     if config not in bundled:

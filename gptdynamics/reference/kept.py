@@ -83,9 +83,9 @@ class KeptKernels:
         plain = {"pool": part.pool, "test": part.test, "not_covered": not_covered, "note": part.note}
         self._entries.save([part.pool, part.test], lambda path: write_tensors(path, arrays, plain, _NAME))
 
-    def look_up(self, pool: Sequence[Example], test: Sequence[Example]) -> FoundKernels:
+    def look_up(self, pool: Sequence[Example], test: Sequence[Example]) -> CachedKernels:
         """The products of these examples, as far as they are in the cache."""
-        return FoundKernels(self, pool, test, list(self._entries.load_all(self._read)))
+        return CachedKernels(self, pool, test, list(self._entries.load_all(self._read)))
 
     def _read(self, path: Path) -> KernelPart:
         arrays, plain = read_tensors(path, _NAME)
@@ -103,7 +103,7 @@ class KeptKernels:
         )
 
 
-class FoundKernels:
+class CachedKernels:
     """The products of some examples, as far as they were found.
 
     Args:

@@ -16,7 +16,7 @@ from gptdynamics.options import command_line
 from simulator.commands.phases import phases
 
 if TYPE_CHECKING:
-    from simulator.reporting.shown import ShownResult
+    from simulator.reporting.notebook_result import NotebookResult
 
 Returned = TypeVar("Returned")
 
@@ -62,7 +62,7 @@ def run_use_case(work: Callable[..., Returned], settings: Any) -> tuple[Returned
 
 
 def show_result(
-    name: str, title: str, shown: ShownResult, settings: Any, seconds: float, write_json: WriteJson
+    name: str, title: str, shown: NotebookResult, settings: Any, seconds: float, write_json: WriteJson
 ) -> None:
     """Write a result and its HTML page into its folder, and JSON where that is asked for; show its tables.
 

@@ -53,7 +53,7 @@ class Evaluation:
         return rows_text(self.rows)
 
     def _repr_html_(self) -> str:
-        from simulator.reporting.shown import html_table
+        from simulator.reporting.notebook_result import html_table
         from simulator.reporting.tables import evaluation_table
 
         return html_table(evaluation_table(self.rows))

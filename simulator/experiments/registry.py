@@ -168,7 +168,7 @@ def _finished(name: str, command: str, measured: Result, seconds: float) -> Fini
     return Finished(name, experiment.title, result, command, seconds, experiment.question)
 
 
-def shown_again(record: dict[str, Any]) -> Finished:
+def finished_of_record(record: dict[str, Any]) -> Finished:
     """An experiment that was finished before, with its page made from what its JSON has."""
     measured = Result(rows=record["rows"], skipped=record["skipped"])
     return _finished(record["experiment"], record["command"], measured, record["seconds"])
@@ -199,7 +199,7 @@ def run_all(bench: Workbench, output: Path) -> Iterator[Finished]:
             if before is None:
                 yield run_experiment(name, bench, output)
             else:
-                finished = shown_again(before)
+                finished = finished_of_record(before)
                 write_result(finished, output, data=bench.data)
                 yield finished
         except GPTDynamicsError as error:

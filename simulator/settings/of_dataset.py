@@ -14,7 +14,7 @@ class OfDataset:
     """Settings with a `dataset`, and perhaps with a `config`, a `metric` and a `model`, or several of each."""
 
     @classmethod
-    def check_given(cls, values: Mapping[str, Any]) -> None:
+    def check_options(cls, values: Mapping[str, Any]) -> None:
         """Raise GPTDynamicsError if a folder is not there, or has not what is named of it; `values` are given, by name.
 
         What only the Hub can say is left to the work.

@@ -94,9 +94,9 @@ class TrainSettings(RunsSettings):
     bands: bool = True
 
     @classmethod
-    def check_given(cls, values: Mapping[str, Any]) -> None:
+    def check_options(cls, values: Mapping[str, Any]) -> None:
         """As of `OfDataset`; and dynamics and an encoder that there are."""
-        super().check_given(values)
+        super().check_options(values)
         # Who adds a kind of dynamics has loaded the slow libraries.
         dynamics = values.get("dynamics", AUTO)
         if dynamics not in (AUTO, *DYNAMICS) and "simulator.model.kinds" not in sys.modules:

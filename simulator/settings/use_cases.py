@@ -186,10 +186,10 @@ class MislabelSettings(_TrainingSettings):
             )
 
     @classmethod
-    def check_given(cls, values: Mapping[str, Any]) -> None:
+    def check_options(cls, values: Mapping[str, Any]) -> None:
         """As of `OfDataset`; what is neither a folder nor a Hub id is a task, unless it has a config."""
         if "config" in values:
-            super().check_given(values)
+            super().check_options(values)
 
     @property
     def of_dataset(self) -> bool:

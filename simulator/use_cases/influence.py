@@ -53,7 +53,7 @@ class Effect:
 
 
 @dataclass(frozen=True, repr=False)
-class InfluenceFound(Summarised):
+class InfluenceResult(Summarised):
     """Effects in one run. n training examples, m test examples.
 
     Attributes:
@@ -246,7 +246,7 @@ def base_losses(name: str, revision: str, tokenization: Tokenization, examples: 
     return TargetLosses([tokenize(example) for example in examples]).measure(base.model)[0]
 
 
-def find_influence(settings: InfluenceSettings) -> InfluenceFound:
+def find_influence(settings: InfluenceSettings) -> InfluenceResult:
     """Simulate a run without each of its training examples.
 
     Raises:
@@ -267,7 +267,7 @@ def find_influence(settings: InfluenceSettings) -> InfluenceFound:
     predicted = simulate_many([run], final=True)[0]
     errors = left_out_errors(case.model, seen, run, alternatives, predicted)
     by_id = {example.id: example for example in fact.pool}
-    return InfluenceFound(
+    return InfluenceResult(
         settings=settings,
         config=fact.config,
         metric=fact.metric,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gptdynamics.examples import Example
 from gptdynamics.terminal_text import cut_text
 from simulator.reporting.page import write_page
-from simulator.use_cases.influence import Effect, InfluenceFound
+from simulator.use_cases.influence import Effect, InfluenceResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +46,7 @@ def example_text(example: Example) -> str:
     return visible(example.prompt + example.target)
 
 
-def summary(influence: InfluenceFound) -> str:
+def summary(influence: InfluenceResult) -> str:
     """A sentence on what the figures are."""
     direction = "positive" if influence.higher_is_better else "negative"
     return (
@@ -55,7 +55,7 @@ def summary(influence: InfluenceFound) -> str:
     )
 
 
-def fit_text(influence: InfluenceFound, test_id: int | None = None) -> str:
+def fit_text(influence: InfluenceResult, test_id: int | None = None) -> str:
     """The metric at the end of the run, as simulated and as measured, on a test example or averaged over all."""
     if influence.predicted is None:
         return ""
@@ -64,7 +64,7 @@ def fit_text(influence: InfluenceFound, test_id: int | None = None) -> str:
     return simulated if influence.measured is None else f"{simulated}, {influence.measured[places].mean():.3g} measured"
 
 
-def influence_tables(influence: InfluenceFound) -> list[Table]:
+def influence_tables(influence: InfluenceResult) -> list[Table]:
     """A table of the whole test set, and one for each test example asked for; none where every effect is zero."""
     from rich.table import Table
     from rich.text import Text
@@ -98,7 +98,7 @@ def _numbers(steps: tuple[int, ...]) -> str:
     return ", ".join(map(str, steps))
 
 
-def influence_record(influence: InfluenceFound) -> dict[str, object]:
+def influence_record(influence: InfluenceResult) -> dict[str, object]:
     """Every training example's effect on the mean, and on each test example asked for (all, if none was)."""
     texts = {example.id: None if example.withheld else example.prompt + example.target for example in influence.pool}
     wanted = influence.settings.test_ids or tuple(example.id for example in influence.test)
@@ -122,7 +122,7 @@ def influence_record(influence: InfluenceFound) -> dict[str, object]:
     }
 
 
-def write_influence_page(influence: InfluenceFound, path: Path) -> None:
+def write_influence_page(influence: InfluenceResult, path: Path) -> None:
     """Write one self-contained page: the whole test set, then each test example (asked for, or all)."""
     wanted = influence.settings.test_ids or tuple(example.id for example in influence.test)
     texts = {example.id: example_text(example) for example in influence.pool}

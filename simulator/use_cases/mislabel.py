@@ -26,8 +26,8 @@ from gptdynamics.tasks import get_single_task
 from simulator.evaluation.held_out import some_tests
 from simulator.evaluation.simulated import Simulated
 from simulator.ownership import prepare_results_folder
+from simulator.reporting.notebook_result import NotebookResult
 from simulator.reporting.result import Result
-from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import MISLABEL_SCORES, MislabelSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.mislabel_recorded import RecordedSearch
@@ -55,7 +55,7 @@ FIT_SECONDS, FIT_SECONDS_EACH = 20.0, 0.05
 
 
 @dataclass(frozen=True, repr=False)
-class Mislabels(ShownResult):
+class Mislabels(NotebookResult):
     """What was found. N pool examples.
 
     Attributes:
@@ -252,7 +252,7 @@ def shuffles(ids: list[int], seed: int) -> list[list[int]]:
     return [np.random.default_rng([seed, 2, each]).permutation(ids).tolist() for each in range(SHUFFLES)]
 
 
-def found_shares(ranking: list[int], truth: dict[int, str]) -> np.ndarray:
+def detected_shares(ranking: list[int], truth: dict[int, str]) -> np.ndarray:
     """Share of the mislabelled examples among the first n of a ranking, for n = 0 .. N: `[N + 1]`."""
     hits = np.array([key in truth for key in ranking], dtype=float)
     return np.concatenate([[0.0], hits.cumsum() / max(1.0, hits.sum())])

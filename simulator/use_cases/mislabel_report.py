@@ -15,7 +15,7 @@ from gptdynamics.terminal_text import cut_text
 from simulator.reporting.numbers import number_text
 from simulator.reporting.result import Figure, Panel, Result, Series, Table
 from simulator.settings.use_cases import KERNEL_HARM, MEAN_RANK, MISLABEL_TITLES, MislabelSettings
-from simulator.use_cases.mislabel import Mislabels, found_shares, shuffles
+from simulator.use_cases.mislabel import Mislabels, detected_shares, shuffles
 from simulator.use_cases.mislabel_retraining import Retrained
 
 INSPECTED = 0.5
@@ -110,9 +110,11 @@ def detection(mislabels: Mislabels) -> dict[str, np.ndarray]:
     """Share of the mislabelled examples found after inspecting n rows, n = 0 .. N, by method; random is a mean."""
     ids = [example.id for example in mislabels.pool]
     curves = {
-        "random": np.mean([found_shares(each, mislabels.truth) for each in shuffles(ids, mislabels.settings.seed)], 0)
+        "random": np.mean(
+            [detected_shares(each, mislabels.truth) for each in shuffles(ids, mislabels.settings.seed)], 0
+        )
     }
-    return curves | {name: found_shares(mislabels.ranking(name), mislabels.truth) for name in mislabels.scores}
+    return curves | {name: detected_shares(mislabels.ranking(name), mislabels.truth) for name in mislabels.scores}
 
 
 def _area(x: np.ndarray, y: np.ndarray) -> float:
@@ -141,13 +143,13 @@ def mislabel_result(mislabels: Mislabels) -> Result:
     if mislabels.retrained:
         panels.append(_add_retraining(result, settings, mislabels.retrained))
     result.figures.append(Figure(f"{settings.task}: mislabelled examples found, and corrected", panels, 2))
-    result.notes.append(found_verdict(mislabels, curves))
+    result.notes.append(detection_verdict(mislabels, curves))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in mislabels.seconds.items())
     result.notes.append(f"Areas are mean heights over the first {INSPECTED:.0%}. Processor time: {spent}.")
     return result
 
 
-def found_verdict(mislabels: Mislabels, curves: dict[str, np.ndarray]) -> str:
+def detection_verdict(mislabels: Mislabels, curves: dict[str, np.ndarray]) -> str:
     """How many of the flipped labels the chosen ranking finds first, beside chance."""
     by, first, flipped = mislabels.order.by, round(FOUND_AT[1] * len(mislabels.pool)), len(mislabels.truth)
     found, chance = round(float(curves[by][first] * flipped)), first * flipped / len(mislabels.pool)

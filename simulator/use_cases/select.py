@@ -23,13 +23,13 @@ from gptdynamics.examples import Example
 from gptdynamics.recorder.retraining import Recipe
 from simulator.encoders import encode_cached, make_encoder
 from simulator.ownership import prepare_results_folder
+from simulator.reporting.notebook_result import NotebookResult
 from simulator.reporting.result import Result
-from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import SelectSettings
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.recipe_trials import check_recipe, retrain_all
 from simulator.use_cases.select_bound import MixtureBound, mixture_bound
-from simulator.use_cases.select_methods import greedy, most_alike, one_shot
+from simulator.use_cases.select_methods import greedy, most_similar, one_shot
 from simulator.use_cases.trial import Trial, time_trials
 from simulator.use_cases.trials import train_all, trial_contents
 
@@ -39,7 +39,7 @@ CHOSEN = ("greedy", "one_shot", "tracin", "similarity", "length")
 
 
 @dataclass(frozen=True, repr=False)
-class Selection(ShownResult):
+class Selection(NotebookResult):
     """Choices and what training on them gave. K trainings of a method: random choices, or orders of one choice.
 
     Attributes:
@@ -109,7 +109,7 @@ def choose(
     def most_similar_by(kind: str) -> list[int]:
         encoder = make_encoder(kind, fact.base_model, tokenization=fact.tokenization)
         vectors = [encode_cached(encoder, each) for each in (pool, fact.test)]
-        return most_alike(vectors[0], vectors[1][target], count)
+        return most_similar(vectors[0], vectors[1][target], count)
 
     def longest(example: Example) -> int:
         return -len(example.prompt + example.target)

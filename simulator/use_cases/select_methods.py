@@ -72,7 +72,7 @@ def near(effects: torch.Tensor, weight: float, centre: torch.Tensor, kernel: tor
     return chosen
 
 
-def most_alike(pool: np.ndarray, target: np.ndarray, count: int) -> list[int]:
+def most_similar(pool: np.ndarray, target: np.ndarray, count: int) -> list[int]:
     """The places of pool vectors `[N, E]` with the largest mean cosine to target vectors `[M, E]`."""
     pool, target = (each / np.linalg.norm(each, axis=1, keepdims=True).clip(min=1e-12) for each in (pool, target))
     return np.argsort(-(pool @ target.mean(0)), kind="stable")[:count].tolist()

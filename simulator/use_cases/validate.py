@@ -29,8 +29,8 @@ from simulator.model.curricula import visit_shares
 from simulator.model.intervals import coverage
 from simulator.model.what_if import WhatIf, simulate_many
 from simulator.ownership import prepare_results_folder
+from simulator.reporting.notebook_result import NotebookResult
 from simulator.reporting.result import Result
-from simulator.reporting.shown import ShownResult
 from simulator.settings.use_cases import ValidateSettings
 from simulator.use_cases.case import Case, load_case
 from simulator.use_cases.recipe_trials import check_recipe, retrain_all
@@ -46,7 +46,7 @@ LEVELS = (0.5, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, repr=False)
-class Validation(ShownResult):
+class Validation(NotebookResult):
     """Counterfactual runs and what was predicted of them. R runs, S measured steps, M test examples.
 
     Attributes:

@@ -15,7 +15,7 @@ from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.gradient_reading import read_products
 from gptdynamics.dataset.schema import read_parquet
 from gptdynamics.dataset.verify import verify
-from gptdynamics.plans import known_training, read_plan
+from gptdynamics.plans import read_plan, usual_training
 from gptdynamics.runs.precision import TensorFloat32, backward_precision, forward_precision
 
 SMALL = {
@@ -57,7 +57,7 @@ def test_the_plan_measures_every_step_of_32_runs() -> None:
     first = plan.entries[0].settings
     same = ("learning_rate", "batch_size", "epochs", "steps", "subset", "pool_size", "max_length")
     assert [getattr(first, name) for name in same] == [getattr(other, name) for name in same]
-    assert known_training("sst2_smollm2")["learning_rate"] == first.learning_rate
+    assert usual_training("sst2_smollm2")["learning_rate"] == first.learning_rate
 
 
 def test_a_small_version_is_collected_and_goes_on_where_it_was_interrupted(

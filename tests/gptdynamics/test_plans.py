@@ -8,7 +8,7 @@ import pytest
 
 from gptdynamics.configs import RunSettings, split_of
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
-from gptdynamics.plans import Plan, PlanEntry, known_training, read_plan
+from gptdynamics.plans import Plan, PlanEntry, read_plan, usual_training
 from gptdynamics.plans.table import plan_table, run_lines
 
 # Table 7: learning rate of each task on Pythia-410m.
@@ -232,7 +232,7 @@ def test_a_plan_has_each_config_once_and_at_least_one(entries: tuple[PlanEntry, 
     ],
 )
 def test_training_of_a_bundled_config_is_known_by_its_name(config: str, expected: dict[str, Any]) -> None:
-    known = known_training(config)
+    known = usual_training(config)
     assert {name: known[name] for name in expected} == expected
     # What is followed is not part of training.
     assert not known.keys() & {"runs", "unseen_runs", "test_examples", "eval_every", "generate_every", "gradients"}
@@ -240,4 +240,4 @@ def test_training_of_a_bundled_config_is_known_by_its_name(config: str, expected
 
 def test_training_of_another_config_is_not_known() -> None:
     with pytest.raises(SettingsError, match="no plan of this package has rte_14m: give --learning-rate"):
-        known_training("rte_14m")
+        usual_training("rte_14m")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers.page import page
-from simulator.experiments.registry import shown_again
+from simulator.experiments.registry import finished_of_record
 from simulator.reporting import result_files
 from simulator.reporting.result_files import markdown, picture_names
 
@@ -20,7 +20,7 @@ RECORDS = [path for path in sorted(RESULTS.glob("*.json")) if path.stem != "peer
 def test_an_experiments_page_is_that_of_its_numbers(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = json.loads(path.read_text())
     monkeypatch.setattr(result_files, "versions", lambda: record["versions"])
-    finished = shown_again(record)
+    finished = finished_of_record(record)
     assert finished.result.notes == record["notes"]
     assert markdown(finished, picture_names(finished)) == path.with_suffix(".md").read_text()
 
@@ -30,7 +30,7 @@ def test_the_page_of_other_tools_is_that_of_its_numbers() -> None:
 
 
 def test_both_scores_of_a_config_stand_side_by_side() -> None:
-    [figure] = shown_again(json.loads((RESULTS / "number-of-runs.json").read_text())).result.figures
+    [figure] = finished_of_record(json.loads((RESULTS / "number-of-runs.json").read_text())).result.figures
     assert figure.columns == 2
     assert [(panel.title, panel.y_title) for panel in figure.panels[:4]] == [
         ("sst2_smollm2", "skill"), ("sst2_smollm2", "LDS, last step"),
@@ -39,7 +39,7 @@ def test_both_scores_of_a_config_stand_side_by_side() -> None:
 
 
 def test_a_page_says_what_its_methods_are_and_no_others() -> None:
-    [methods, *_] = shown_again(json.loads((RESULTS / "counterfactuals.json").read_text())).result.notes
+    [methods, *_] = finished_of_record(json.loads((RESULTS / "counterfactuals.json").read_text())).result.notes
     assert methods.startswith("Methods: `markov_n` is the paper's") and "persistence" not in methods
-    notes = shown_again(json.loads((RESULTS / "noise-floor.json").read_text())).result.notes
+    notes = finished_of_record(json.loads((RESULTS / "noise-floor.json").read_text())).result.notes
     assert not any(note.startswith("Methods") for note in notes)

@@ -19,7 +19,7 @@ from gptdynamics.tasks import get_task, load_examples
 from simulator.model.configuration_gptfluence import GPTfluenceConfig
 from simulator.model.modeling_gptfluence import GPTfluenceSimulator
 from simulator.settings.use_cases import MislabelSettings
-from simulator.use_cases.mislabel import Mislabels, flip_labels, found_shares
+from simulator.use_cases.mislabel import Mislabels, detected_shares, flip_labels
 from simulator.use_cases.mislabel_retraining import bucketed_curriculum, corrections
 from simulator.use_cases.mislabel_scores import (
     RIDGE,
@@ -171,4 +171,4 @@ def test_corrections_are_those_of_what_was_inspected() -> None:
     assert corrections([5, 1, 3, 0], 0.5, truth) == {5: " bad"}
     assert corrections([5, 1, 3, 0], 1.0, truth) == truth
     assert corrections([5, 1, 3, 0], 0.0, truth) == {}
-    np.testing.assert_allclose(found_shares([5, 1, 3, 0], truth), [0, 0.5, 0.5, 1, 1])
+    np.testing.assert_allclose(detected_shares([5, 1, 3, 0], truth), [0, 0.5, 0.5, 1, 1])

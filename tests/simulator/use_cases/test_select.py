@@ -18,7 +18,7 @@ from simulator.reporting.result_files import Finished, write_result_page
 from simulator.use_cases.case import load_case
 from simulator.use_cases.select import SelectSettings, cycled, select
 from simulator.use_cases.select_bound import distances, mixture_bound
-from simulator.use_cases.select_methods import greedy, most_alike, near, one_shot
+from simulator.use_cases.select_methods import greedy, most_similar, near, one_shot
 from simulator.use_cases.select_report import better_than_random, selection_result
 from tests.accessibility import page_faults
 
@@ -140,7 +140,7 @@ def test_most_alike_are_those_of_the_largest_mean_cosine() -> None:
     rng = np.random.default_rng(1)
     pool, target = rng.normal(size=(7, 4)), rng.normal(size=(3, 4))
     cosine = [np.mean([each @ goal / np.linalg.norm(each) / np.linalg.norm(goal) for goal in target]) for each in pool]
-    assert most_alike(pool, target, 3) == np.argsort(cosine)[::-1][:3].tolist()
+    assert most_similar(pool, target, 3) == np.argsort(cosine)[::-1][:3].tolist()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from simulator.attribution.effect_errors import informative
 from simulator.model.configuration_gptfluence import scale_of
 from simulator.training.leave_one_run_out import responses_without_runs
 from simulator.use_cases.case import load_case
-from simulator.use_cases.influence import InfluenceFound, InfluenceSettings, find_influence
+from simulator.use_cases.influence import InfluenceResult, InfluenceSettings, find_influence
 from simulator.use_cases.influence_report import (
     example_text,
     influence_record,
@@ -30,11 +30,11 @@ NASTY = "<script>alert(1)</script> & \x1b[31m \u202eevil \ud800 שלום 👩\u2
 
 
 @pytest.fixture
-def found(memory: str, collected: str) -> InfluenceFound:
+def found(memory: str, collected: str) -> InfluenceResult:
     return find_influence(InfluenceSettings(collected, memory, test_ids=(0, 3), top=2))
 
 
-def test_an_effect_is_with_minus_without(found: InfluenceFound, memory: str, collected: str) -> None:
+def test_an_effect_is_with_minus_without(found: InfluenceResult, memory: str, collected: str) -> None:
     case = load_case(memory, collected)
     fact = case.run()
     run = case.model.what_if(fact)
@@ -49,7 +49,7 @@ def test_an_effect_is_with_minus_without(found: InfluenceFound, memory: str, col
     np.testing.assert_allclose([mean[example.id] for example in found.pool], found.final.mean(1), rtol=1e-5)
 
 
-def test_it_shows_itself_as_table_figure_and_text(found: InfluenceFound) -> None:
+def test_it_shows_itself_as_table_figure_and_text(found: InfluenceResult) -> None:
     table = found.to_pandas()
     row = table[(table.pool_id == found.pool[1].id) & (table.test_id == found.test[3].id)]
     assert row.final.item() == found.final[1, 3] and row.error.item() == pytest.approx(found.error[1, 3])
@@ -71,7 +71,7 @@ def test_it_shows_itself_as_table_figure_and_text(found: InfluenceFound) -> None
     assert without.to_pandas().error.isna().all() and repr(without).splitlines()[2].split()[-1] == "-"
 
 
-def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: InfluenceFound) -> None:
+def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: InfluenceResult) -> None:
     assert all(each.final < 0 for each in found.helped()) and found.helped()
     assert all(each.final > 0 for each in found.harmed()) and found.harmed()
     other = replace(found, metric="accuracy", higher_is_better=True)
@@ -80,7 +80,7 @@ def test_what_lowers_a_loss_helps_and_what_lowers_an_accuracy_harms(found: Influ
     assert still.helped() == still.harmed() == []
 
 
-def test_noise_is_never_called_help(found: InfluenceFound) -> None:
+def test_noise_is_never_called_help(found: InfluenceResult) -> None:
     size = np.abs(found.final)
     sure = replace(found, error=size / 3, mean_error=np.abs(found.final.mean(1)) / 3)
     assert {sure.word(each) for each in sure.helped()} == {"helped"}
@@ -96,7 +96,7 @@ def test_noise_is_never_called_help(found: InfluenceFound) -> None:
     assert influence_tables(still) == [] and "every effect is zero" in still.verdict()
 
 
-def test_measured_values_stand_beside_predicted(found: InfluenceFound, memory: str, collected: str) -> None:
+def test_measured_values_stand_beside_predicted(found: InfluenceResult, memory: str, collected: str) -> None:
     fact = load_case(memory, collected).run()
     assert found.measured is not None
     np.testing.assert_array_equal(found.measured, fact.values[0, :, -1])
@@ -104,7 +104,7 @@ def test_measured_values_stand_beside_predicted(found: InfluenceFound, memory: s
     assert f"{found.predicted.mean():.3g} simulated, {fact.values[0, :, -1].mean():.3g} measured" in said
 
 
-def test_errors_are_those_of_fits_without_each_run(found: InfluenceFound) -> None:
+def test_errors_are_those_of_fits_without_each_run(found: InfluenceResult) -> None:
     assert found.error is not None and found.mean_error is not None
     assert found.error.shape == found.final.shape and (found.error >= 0).all() and found.error.max() > 0
     assert {each.error for each in found.effects()} == set(found.mean_error.tolist())
@@ -147,7 +147,7 @@ def test_markov_has_no_errors(dataset: Path, trained: dict[str, str]) -> None:
     assert len(influence_tables(found)) == 1
 
 
-def test_texts_never_become_markup(found: InfluenceFound, tmp_path: Path) -> None:
+def test_texts_never_become_markup(found: InfluenceResult, tmp_path: Path) -> None:
     nasty = tuple(replace(example, prompt=NASTY) for example in found.pool)
     found = replace(found, pool=nasty, test=tuple(replace(example, prompt=NASTY) for example in found.test))
     write_influence_page(found, tmp_path / "page.html")
@@ -162,7 +162,7 @@ def test_texts_never_become_markup(found: InfluenceFound, tmp_path: Path) -> Non
     assert len(record["mean"]) == len(found.pool)
 
 
-def test_the_page_can_be_read_aloud(found: InfluenceFound, tmp_path: Path) -> None:
+def test_the_page_can_be_read_aloud(found: InfluenceResult, tmp_path: Path) -> None:
     write_influence_page(found, tmp_path / "page.html")
     assert page_faults(tmp_path / "page.html") == []
 

@@ -17,7 +17,7 @@ from simulator.reporting.result import Result, Table
 from simulator.reporting.tables import terminal_tables
 
 
-class ShownResult(ABC):
+class NotebookResult(ABC):
     """A result that has tables, rows and figures. A dataclass that derives from it needs `repr=False`."""
 
     @abstractmethod
