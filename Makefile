@@ -73,8 +73,11 @@ round-trip: $(INSTALLED)
 nano-release: $(INSTALLED)
 	$(VENV)/bin/gptdynamics collect --plan nano --data $(DATA)/tasks --output out/nano
 
-# Hours of two cores; it goes on where it was interrupted.
+# Hours of two cores; it goes on where it was interrupted, and makes no run again that the bundled sample has.
 smollm2-release: smollm2
+	mkdir -p out/smollm2/data out/smollm2/manifests
+	cp -Rn gptdynamics/data/*_smollm2* out/smollm2/data
+	cp -n gptdynamics/manifests/*_smollm2.json out/smollm2/manifests
 	$(VENV)/bin/gptdynamics collect --plan smollm2 --data $(DATA)/tasks --output out/smollm2
 
 # The bundled sample: the releases without the texts of public tasks.
