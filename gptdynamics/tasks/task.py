@@ -207,7 +207,8 @@ class Task(ABC):
             value = row[name]
             if not isinstance(value, kind):
                 remedy = ". Write it in quotes" if kind is str and isinstance(value, int | float) else ""
-                raise DataError(f"{where}: field {name!r} must be a {kind.__name__}, not {type(value).__name__}{remedy}")
+                types = f"a {kind.__name__}, not {type(value).__name__}"
+                raise DataError(f"{where}: field {name!r} must be {types}{remedy}")
             if not isinstance(value, (str, list)):
                 continue
             texts = [value] if isinstance(value, str) else value
