@@ -108,7 +108,8 @@ def config_parts(config: str) -> tuple[str, str]:
     """
     task, _, size = config.rpartition("_")
     if not task or not size or not _NAME.fullmatch(config):
-        raise SettingsError(f"config {config!r} is not of the form <task>_<size>, e.g. rte_nano")
+        letters = "" if _NAME.fullmatch(config) else "; it may have A-Z, a-z, 0-9 and, after the first of them, . _ -"
+        raise SettingsError(f"config {config!r} is not of the form <task>_<size>, e.g. rte_nano{letters}")
     if size.casefold() in RESERVED_SIZES:
         raise SettingsError(
             f"config {config!r} may not end in _{size}: a dataset folder keeps other files under such names. "

@@ -93,7 +93,9 @@ class Recorded(RecordSettings):
         names = {field.name for field in fields(cls)}
         differing = sorted(names ^ values.keys())
         if differing:
-            raise SettingsError(f"it {'lacks' if differing[0] in names else 'has an unknown'} {differing[0]}")
+            lacks = f"it lacks {differing[0]}"
+            unknown = f"it has an unknown {differing[0]}, perhaps of a later version of gptdynamics"
+            raise SettingsError(lacks if differing[0] in names else unknown)
         labels = values["labels"]
         if labels is not None and not isinstance(labels, list):
             raise SettingsError(f"labels={labels!r} are not a list")

@@ -129,7 +129,8 @@ def _checked(example: Example, task: Task, where: str) -> Example:
     if example.task != task.name:
         raise DataError(f"{where}: its task is {example.task!r}, but the config has {task.name!r} there")
     if example.withheld or not example.target.strip():
-        raise DataError(f"{where}: its {'prompt' if example.withheld else 'target'} is empty")
+        other = "give the whole text in a column 'text' instead of prompt and target, or " if example.withheld else ""
+        raise DataError(f"{where}: its {'prompt' if example.withheld else 'target'} is empty; {other}leave the row out")
     if task.labels and example.target not in task.labels:
         labels = ", ".join(map(repr, task.labels))
         raise DataError(f"{where}: its target {example.target!r} is not one of the labels of {task.name}, {labels}")

@@ -206,14 +206,16 @@ class Task(ABC):
                 raise DataError(f"{where}: field {name!r} is missing; {self.name} rows need {', '.join(self.fields)}")
             value = row[name]
             if not isinstance(value, kind):
-                raise DataError(f"{where}: field {name!r} must be a {kind.__name__}, not {type(value).__name__}")
+                remedy = ". Write it in quotes" if kind is str and isinstance(value, int | float) else ""
+                types = f"a {kind.__name__}, not {type(value).__name__}"
+                raise DataError(f"{where}: field {name!r} must be {types}{remedy}")
             if not isinstance(value, (str, list)):
                 continue
             texts = [value] if isinstance(value, str) else value
             if not all(isinstance(text, str) for text in texts):
                 raise DataError(f"{where}: field {name!r} must be a list of str")
             if not texts or not all(text.strip() for text in texts):
-                raise DataError(f"{where}: field {name!r} is empty")
+                raise DataError(f"{where}: field {name!r} is empty. Fill it in, or leave the row out")
 
 
 def _check_texts(prompt: str, target: str) -> None:

@@ -166,7 +166,7 @@ def _problems(kind: type[Task], from_dataset: bool) -> Iterator[str]:
     if kind.text_tokenizer not in (None, *TEXT_TOKENIZERS):
         yield f".text_tokenizer = {kind.text_tokenizer!r} must be one of {', '.join(TEXT_TOKENIZERS)}, or None"
     if len(set(kind.labels)) == 1 or len(set(kind.labels)) < len(kind.labels):
-        yield ".labels must be different from each other, and at least two"
+        yield ".labels must be different from each other, and at least two; leave them out for a text task"
     yield from (f".metrics{problem}" for problem in _metric_problems(kind(), from_dataset))
 
 

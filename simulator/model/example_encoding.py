@@ -76,15 +76,29 @@ def _given_example(values: Mapping[str, Any], place: int) -> GivenExample:
 def content_key(example: Any) -> str:
     """What identifies an example by its texts, or by its source where those are withheld: 16 hex digits."""
     text = f"{example.prompt}\0{example.target}"
-    if not example.prompt:
-        text = json.dumps(getattr(example, "source", {}), sort_keys=True)
+    source = getattr(example, "source", {})
+    # A text without a prompt has references.
+    if source and not example.prompt and not getattr(example, "references", ()):
+        text = json.dumps(source, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def places_of(examples: Sequence[Any], keys: Sequence[str]) -> torch.Tensor:
-    """Where each example stands among those of these content keys, or -1: `[n]`."""
-    place = {key: index for index, key in enumerate(keys)}
-    return torch.tensor([place.get(content_key(example), -1) for example in examples], dtype=torch.long)
+    """Where each example stands among those of these content keys, or -1: `[n]`.
+
+    Of keys that occur several times, the first stands for the first such example, and so on; the last for all further.
+    """
+    places: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        places.setdefault(key, []).append(index)
+    found: Counter[str] = Counter()
+    result = []
+    for example in examples:
+        key = content_key(example)
+        same = places.get(key, [-1])
+        result.append(same[min(found[key], len(same) - 1)])
+        found[key] += 1
+    return torch.tensor(result, dtype=torch.long)
 
 
 def with_vectors(

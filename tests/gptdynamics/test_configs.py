@@ -102,6 +102,12 @@ def test_other_forms_of_config_are_refused(config: str) -> None:
         config_parts(config)
 
 
+@pytest.mark.parametrize("config", ["über_nano", "r te_nano", ".x_nano"])
+def test_characters_that_a_config_may_have_are_listed(config: str) -> None:
+    with pytest.raises(SettingsError, match="it may have A-Z, a-z, 0-9"):
+        config_parts(config)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -26,7 +26,7 @@ from gptdynamics.examples import Example
 from gptdynamics.tasks import get_task, load_examples
 from simulator import GPTfluenceConfig, GPTfluenceSimulator
 from simulator.model.curricula import measured_steps, shares_between, visit_shares
-from simulator.model.example_encoding import content_key
+from simulator.model.example_encoding import GivenExample, content_key, places_of
 
 POOL, TESTS, STEPS = 7, 4, 6
 MakeConfig = Callable[..., GPTfluenceConfig]
@@ -297,6 +297,23 @@ def test_content_keys_tell_prompt_from_target() -> None:
     keys = {content_key(Example(0, *texts)) for texts in (("ab", "c"), ("a", "bc"), ("abc", ""), ("", "abc"))}
     assert len(keys) == 4
     assert content_key(Example(0, "ab", "c")) == content_key(Example(9, "ab", "c", ("r",), "rte", {"row": "1"}))
+
+
+def test_texts_without_a_prompt_are_known_by_their_words_and_withheld_ones_by_their_source() -> None:
+    row = {"dataset": "notes", "split": "pool", "row": "0"}
+    first, second = (Example(0, "", text, (text,), "notes", row) for text in ("one text", "another"))
+    assert content_key(first) != content_key(second)
+    withheld = [Example(0, "", label, (), "notes", row) for label in ("", " positive")]
+    assert content_key(withheld[0]) == content_key(withheld[1])
+    given = [GivenExample(0, "", text) for text in ("one text", "another")]
+    assert content_key(given[0]) == content_key(first)
+    assert content_key(given[0]) != content_key(given[1])
+
+
+def test_examples_of_the_same_words_stand_each_for_its_own() -> None:
+    same, other = Example(0, "a", "b"), Example(1, "c", "d")
+    keys = [content_key(each) for each in (same, other, same)]
+    assert places_of([same, same, other, same, Example(2, "e", "f")], keys).tolist() == [0, 2, 1, 2, -1]
 
 
 @given(

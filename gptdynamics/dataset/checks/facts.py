@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,15 @@ class ConfigFacts:
         """The metrics that its task defines, by name."""
         return {metric.name: metric for metric in self.metrics or () if metric.name not in METRICS}
 
-    @property
-    def run_schema(self) -> pa.Schema:
-        """Columns of the rows that describe its runs."""
-        return RUN_SCHEMA if self.recorded is None else RECORDED_RUN_SCHEMA
+    def run_schema(self, columns: Collection[str] = ()) -> pa.Schema:
+        """Columns of the rows that describe its runs.
+
+        Args:
+            columns: of a run's row, which say how it was made where the manifest is missing or damaged.
+        """
+        unknown = self.settings is None and self.recorded is None
+        own = set(RECORDED_RUN_SCHEMA.names) - set(RUN_SCHEMA.names)
+        return RECORDED_RUN_SCHEMA if self.recorded or (unknown and own <= set(columns)) else RUN_SCHEMA
 
     def test_task(self, test_id: int | None) -> Task | None:
         """The task of a test example."""

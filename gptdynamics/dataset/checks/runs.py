@@ -40,7 +40,7 @@ def check_run_row(findings: Findings, path: Path, facts: ConfigFacts, run: str) 
     """Check the row of a run: names, settings, curriculum, rates. Returns its number of updates, if known."""
     updates = None if facts.settings is None else facts.settings.run_steps
     table = readable_table(findings, path)
-    schema = facts.run_schema
+    schema = facts.run_schema(() if table is None else table.column_names)
     if table is not None:
         if not set(COUNTERFACTUAL_COLUMNS) & set(table.column_names) and run_parts(run).base is None:
             # Rows of earlier releases lack these columns.
@@ -67,7 +67,7 @@ def _expected_values(facts: ConfigFacts, run: str) -> dict[str, Any]:
     if facts.recorded:
         values = facts.recorded.to_dict()
         # A recorded training has its own seed.
-        expected |= {name: values[name] for name in facts.run_schema.names if name in values.keys() - {"seed"}}
+        expected |= {name: values[name] for name in facts.run_schema().names if name in values.keys() - {"seed"}}
     if facts.settings:
         values = facts.settings.for_run(run).to_dict()
         excluded = {"learning_rate", "base_model"}

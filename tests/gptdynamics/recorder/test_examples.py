@@ -59,8 +59,8 @@ def test_text_targets_are_their_own_references() -> None:
     ("rows", "said"),
     [
         ([], "pool: 0 examples"),
-        ([{**ROW, "prompt": ""}], "pool example 0: its prompt is empty"),
-        ([ROW, {**ROW, "target": " "}], "pool example 1: its target is empty"),
+        ([{**ROW, "prompt": ""}], "pool example 0: its prompt is empty; give the whole text in a column 'text'"),
+        ([ROW, {**ROW, "target": " "}], "pool example 1: its target is empty; leave the row out"),
         ([{**ROW, "target": " fine"}], "its target ' fine' is not one of the labels of sst2, ' positive', ' negative'"),
         ([{"prompt": "x"}], "pool example 0: its 'target' is missing or not a text; rows need prompt and target"),
         ([{**ROW, "prompt": [{"role": "user"}]}], "its 'prompt' is missing or not a text"),

@@ -324,3 +324,8 @@ def test_verify_checks_recorded_runs_against_how_they_were_recorded(
     assert "recording: eval_every=0 must be at least 1" in said()
     manifest.write_text(text.replace('"eval_every"', '"evaluate"'))
     assert "recording: it has an unknown evaluate" in said() or "recording: it lacks eval_every" in said()
+    # Sound files of a run are not at fault where the manifest is.
+    for damaged in ("{", text.replace('"eval_every"', '"later_setting": 1, "eval_every"')):
+        manifest.write_text(damaged)
+        faults = verify(tmp_path / "d").faults
+        assert faults and not any(".parquet" in str(fault) for fault in faults)

@@ -104,7 +104,7 @@ def test_references_and_metrics_of_a_generation_task(tmp_path: Path) -> None:
         (TICKETS.replace("{text}", "{text"), "write literal braces as"),
         (
             TICKETS.replace('[" urgent", " later"]', '[" urgent"]'),
-            "must be different from each other",
+            "and at least two; leave them out for a text task",
         ),
         (TICKETS.replace('[" urgent", " later"]', "[1, 2]"), "labels = [1, 2] must be a list of texts"),
         ('name = "a"\nprompt = "b"\ntarget = "c"\n', "name no field of the rows"),

@@ -58,7 +58,8 @@ def test_webnlg_prompt_has_plain_words_and_every_reference_is_kept(tmp_path: Pat
     ("task", "bad", "message"),
     [
         ("rte", {"premise": "x", "label": "entailment"}, "field 'hypothesis' is missing"),
-        ("rte", RTE_ROW | {"premise": "  "}, "field 'premise' is empty"),
+        ("rte", RTE_ROW | {"premise": "  "}, "field 'premise' is empty. Fill it in, or leave the row out"),
+        ("rte", RTE_ROW | {"premise": 3}, "field 'premise' must be a str, not int. Write it in quotes"),
         ("rte", RTE_ROW | {"premise": None}, "field 'premise' must be a str, not NoneType"),
         ("rte", RTE_ROW | {"label": "maybe"}, "answer 'maybe' is not one of ' yes', ' no'"),
         ("rte", '{"premise": "x", ', "not a JSON object"),
