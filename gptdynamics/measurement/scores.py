@@ -2,8 +2,7 @@
 
 Text tokenizers have sacrebleu's names; sacrebleu tokenises for BLEU. For ROUGE-L, `13a` stands for rouge-score's own
 tokenizer: runs of the letters a-z and of digits. As that finds nothing in most other scripts, the other names stand for
-words of any script, and single characters of scripts without spaces. Composed and decomposed accents are equal. A text
-without any words, such as `...` or `:-)`, is split into its characters; with `13a` only if it is ASCII.
+words of any script, and single characters of scripts without spaces. Composed and decomposed accents are equal.
 """
 
 from __future__ import annotations
@@ -56,23 +55,12 @@ class UnicodeWords:
         return tokens or [character for character in characters.findall(text) if not character.isspace()]
 
 
-class AsciiWords:
-    """The tokenizer of ROUGE-L for `13a`: rouge-score's own."""
-
-    def tokenize(self, text: str) -> list[str]:
-        """Runs of a-z and of digits, in lower case; ASCII text without any, such as `:-)`, is split into characters."""
-        from rouge_score.tokenizers import DefaultTokenizer
-
-        tokens: list[str] = DefaultTokenizer().tokenize(text)
-        return tokens or [character for character in text if text.isascii() and not character.isspace()]
-
-
 @cache
 def _scorers(tokenizer: TextTokenizer) -> tuple[Any, Any]:
     from rouge_score import rouge_scorer
     from sacrebleu.metrics import BLEU
 
-    words = AsciiWords() if tokenizer == "13a" else UnicodeWords()
+    words = None if tokenizer == "13a" else UnicodeWords()
     return BLEU(effective_order=True, tokenize=tokenizer), rouge_scorer.RougeScorer(["rougeL"], tokenizer=words)
 
 

@@ -15,15 +15,13 @@ from rouge_score.tokenizers import DefaultTokenizer
 
 from gptdynamics.configs import TEXT_TOKENIZERS
 from gptdynamics.measurement import score_texts
-from gptdynamics.measurement.scores import AsciiWords, UnicodeWords, text_tokenizer_of
+from gptdynamics.measurement.scores import UnicodeWords, text_tokenizer_of
 
 word = st.sampled_from("the cat The is in garden , . red Haus grün 3.5 %".split())
 text = st.lists(word, min_size=1, max_size=8).map(" ".join)
-# rouge-score finds no words in the others.
-text_with_words = text.filter(DefaultTokenizer().tokenize)
 
 
-@given(st.lists(st.tuples(text, st.lists(text_with_words, min_size=1, max_size=3)), min_size=1, max_size=4))
+@given(st.lists(st.tuples(text, st.lists(text, min_size=1, max_size=3)), min_size=1, max_size=4))
 def test_scores_equal_sacrebleu_and_the_best_reference_of_rouge_score(pairs: list[tuple[str, list[str]]]) -> None:
     scores = score_texts([generated for generated, _ in pairs], [references for _, references in pairs])
     rouge = RougeScorer(["rougeL"])
@@ -70,8 +68,6 @@ SCRIPTS = {
     "Devanagari digits": "१२३ ४५६",
     "emoji": "😀🎉 👩‍🚀",
     "dots": "……。",
-    "ASCII dots": "... !",
-    "ASCII smiley": ":-)",
     "full width": "ＡＢＣ　ＤＥＦ",
 }
 TOKENIZERS = {
@@ -134,7 +130,7 @@ def test_bleu_of_other_scripts_is_that_of_sacrebleu(text: str, references: list[
 @given(st.text(st.characters(codec="ascii"), max_size=40))
 def test_of_ascii_text_the_words_are_those_of_rouge_score(text: str) -> None:
     expected = DefaultTokenizer().tokenize(text)
-    assert AsciiWords().tokenize(text) == UnicodeWords().tokenize(text) == (expected or AsciiWords().tokenize(text))
+    assert UnicodeWords().tokenize(text) == (expected or UnicodeWords().tokenize(text))
     assert text_tokenizer_of([text]) == "13a"
 
 
