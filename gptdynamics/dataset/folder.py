@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -163,6 +164,19 @@ class DatasetFolder:
         if rule not in TOKENIZATIONS:
             raise DataError(f"{self.manifest_path(config)}: unknown tokenization {rule!r}. Restore the file")
         return rule
+
+    def token_rule(self, config: str) -> str:
+        """What tells one way of making tokens and targets of texts from another.
+
+        A name or, of a rule that was inferred from a training, a digest. Rows whose tokens were given have `rows`.
+        """
+        recording = self.recording(config)
+        if recording is None:
+            return self.tokenization(config)
+        rule = (EARLIER_RECORDING | recording)["tokenization"]
+        if isinstance(rule, dict) and "rows" not in rule:
+            return hashlib.sha256(json.dumps(rule, sort_keys=True).encode()).hexdigest()[:16]
+        return rule if isinstance(rule, str) else "rows"
 
     def own_metrics(self, config: str) -> dict[str, Metric]:
         """The metrics of a config that its task defines, by name; raises DataError if the manifest is damaged."""

@@ -53,6 +53,7 @@ class Dynamics:
         base_model, base_revision: of the model that the runs started from.
         batch_size: examples in an update.
         tokenization: how prompts and targets were tokenised.
+        token_rule: what tells that from other ways, see `DatasetFolder.token_rule`; empty: not known.
         own_metric: the definition of the metric, if the task defines it.
     """
 
@@ -70,6 +71,7 @@ class Dynamics:
     base_revision: str
     batch_size: int
     tokenization: Tokenization = "joined"
+    token_rule: str = ""
     own_metric: Metric | None = None
 
     def __repr__(self) -> str:
@@ -351,5 +353,6 @@ def read_dynamics(
         base_revision=rows[0]["base_revision"],
         batch_size=rows[0]["batch_size"],
         tokenization=folder.tokenization(config),
+        token_rule=folder.token_rule(config),
         own_metric=own_metrics.get(metric),
     )

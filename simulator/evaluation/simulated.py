@@ -120,6 +120,9 @@ class Simulated:
             "base model": f"{runs.base_model} {runs.base_revision}",
         }
         differ = [f"{key}: model {mine[key]}, data {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        rules = config.token_rule, runs.token_rule
+        if all(rules) and rules[0] != rules[1]:
+            differ.append("tokens and targets: made of the texts in another way")
         if self.history >= len(runs.step):
             differ.append(f"values: model needs {self.history} to begin with, data {len(runs.step)} in a run")
         if differ:

@@ -57,7 +57,7 @@ _COMMON: dict[str, Field] = {
     "metric": Field("text", default="loss"),
     **dict.fromkeys(("latent", "direction"), Field("text")),
     **dict.fromkeys(("least", "greatest"), Field("number", -(2**31))),
-    **dict.fromkeys(("dataset_config", "base_model", "base_revision"), Field("text", default="")),
+    **dict.fromkeys(("dataset_config", "base_model", "base_revision", "token_rule"), Field("text", default="")),
     "encoder": Field("object", default={}),
     **dict.fromkeys(("encoder_width", "steps", "stride"), Field("whole number", 1, 1)),
     "batch_size": Field("whole number", 1, 4),
@@ -163,6 +163,7 @@ class GPTfluenceConfig(PretrainedConfig):
         direction: which values of the metric are better, `higher` or `lower`; None: what its name says.
         dataset_config: `<task>_<size>` of the runs it was trained on.
         base_model, base_revision: what those runs started from.
+        token_rule: what tells their way of making tokens of texts from others; empty: not known.
         encoder: what its encoder says of itself (`Encoder.describe`).
         encoder_width: numbers in an encoder vector.
         pool_ids, pool_keys: ids and content keys of the pool examples whose vectors are stored.

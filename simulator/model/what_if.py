@@ -269,6 +269,11 @@ def what_if(
         mine, theirs = (f"{each.base_model} {each.base_revision}" for each in (config, run))
         if mine != theirs:
             raise ValueError(f"the model was trained on runs of {mine}, this run is of {theirs}")
+        if config.token_rule and run.token_rule and config.token_rule != run.token_rule:
+            raise ValueError(
+                "the texts of this run were made into tokens and targets in another way than those of the runs that "
+                "the model was trained on: train a model on runs like it"
+            )
         curriculum = run.curricula[0]
         if test is None and learning_rate is None:
             measured = dict(zip(run.step.tolist(), run.values[0].T.tolist(), strict=True))

@@ -183,6 +183,7 @@ def _part(settings: TrainSettings, runs: Dynamics, vectors: RunVectors, width: i
         dataset_config=runs.config,
         base_model=runs.base_model,
         base_revision=runs.base_revision,
+        token_rule=runs.token_rule,
         encoder=vectors.encoder,
         encoder_width=width,
         pool_ids=[example.id for example in runs.pool],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,20 @@ def test_a_run_of_another_metric_or_base_model_is_refused(trained: dict[str, str
     other = read_dynamics(dataset, "mini_sentiment_tiny", "loss").take([0])
     with pytest.raises(ValueError, match=r"trained on runs of nano 0123456789ab, this run is of .*0123456789ab"):
         model.what_if(other)
+
+
+def test_runs_whose_texts_became_other_tokens_or_targets_are_refused(trained: dict[str, str], dataset: Path) -> None:
+    model = GPTfluenceSimulator.from_pretrained(trained["memory"])
+    run = read_dynamics(dataset, SENTIMENT, "loss").take([0])
+    assert model.config.token_rule == run.token_rule == "joined"
+    other = replace(run, token_rule="separate")
+    with pytest.raises(ValueError, match="made into tokens and targets in another way"):
+        model.what_if(other)
+    with pytest.raises(SettingsError, match="tokens and targets: made of the texts in another way"):
+        Simulated(model).check(other)
+    # Simulators of earlier versions do not say.
+    model.config.token_rule = ""
+    Simulated(model).check(other)
 
 
 def test_a_model_saved_before_there_were_several_still_loads(trained: dict[str, str], tmp_path: Path) -> None:

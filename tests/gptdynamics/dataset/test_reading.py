@@ -248,8 +248,25 @@ def test_a_config_without_gradients_has_no_vectors(collected_once: Path) -> None
 
 
 def test_the_bundled_sample_says_how_it_was_tokenised() -> None:
-    rules = {config: read_dynamics("gptdynamics", config).tokenization for config in ("boolq_nano", "rte_nano")}
-    assert rules == {"boolq_nano": "separate", "rte_nano": "joined"}
+    runs = {config: read_dynamics("gptdynamics", config) for config in ("boolq_nano", "rte_nano")}
+    assert {config: each.tokenization for config, each in runs.items()} == {
+        "boolq_nano": "separate",
+        "rte_nano": "joined",
+    }
+    assert all(each.token_rule == each.tokenization for each in runs.values())
+
+
+def test_rules_of_recorded_tokens_are_told_from_each_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def rule_of(entry: object) -> str:
+        monkeypatch.setattr(DatasetFolder, "recording", lambda folder, config: {"tokenization": entry})
+        return DatasetFolder(tmp_path).token_rule("own_tiny")
+
+    whole, target = ({"rules": {"own": {"text": "joined", "scored": scored}}} for scored in ("all", "target"))
+    assert rule_of(whole) != rule_of(target)
+    assert rule_of(whole) == rule_of({"rules": {"own": {"scored": "all", "text": "joined"}}})
+    assert rule_of("separate") == "separate"
+    # Of rows with given tokens each recording has its own.
+    assert rule_of({"rows": "0123"}) == rule_of({"rows": "4567"}) == "rows"
 
 
 def test_a_footer_that_names_another_type_in_a_row_group_is_damage_and_ends_nothing(tmp_path: Path) -> None:
