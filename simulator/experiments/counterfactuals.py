@@ -95,8 +95,12 @@ def show_counterfactuals(rows: list[Row]) -> Result:
             if run == ALL:
                 continue
             of_run = [row for row in scores if row["run"] == run]
+            steps = distinct(of_run, "step")
+            if len(steps) < 2:
+                # One step is no curve: its numbers are in the table.
+                continue
             series = [
-                Series(method, distinct(of_run, "step"), [row["value"] for row in of_run if row["method"] == method])
+                Series(method, steps, [row["value"] for row in of_run if row["method"] == method])
                 for method in distinct(of_run, "method")
             ]
             panels.append(Panel(f"{config}, run {run}", "updates", "LDS", series, kind="points"))
