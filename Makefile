@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 DATA ?= ../shared/data
 
 # Tests run in so many processes; a file's tests share what they set up, so each process runs whole files.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 
 FUZZ_INPUTS ?= 20000
 FUZZ_SEED ?= 0

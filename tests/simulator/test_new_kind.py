@@ -155,7 +155,7 @@ def test_its_card_says_how_it_was_fitted(trained: Trained, settings: TrainSettin
         "fitted": [{"config": "mini_sentiment_nano", "metric": "loss", "tried": [{}], "error": 0.25}],
     }
     card = render_model_card("ada/slope", trained.model.config, record, [], None)
-    assert "Dynamics `slope`" in card and "runs left out, one at a time" in card
+    assert "Its kind is `slope`" in card and "runs left out, one at a time" in card
 
 
 def test_several_configs_keep_its_own_fields(trained: Trained) -> None:

@@ -84,7 +84,8 @@ def test_our_own_folders_are_gone_on_with_whatever_is_lost(collected: Path, lost
 
 def test_cards_of_older_versions_are_ours_and_are_replaced(collected: Path) -> None:
     whole = (collected / CARD).read_text(encoding="utf-8")
-    older = "\n".join(line for line in whole.splitlines() if not line.startswith("<!-- gptdynamics")) + "\n"
+    head, _ = whole.split("<!-- gptdynamics", maxsplit=1)
+    older = f"{head}# GPTDynamics\n\nWhat fine-tuning does to every test example: the loss, and more.\n"
     (collected / CARD).write_text(older, encoding="utf-8")
     shutil.rmtree(collected / "manifests")
     check_dataset_folder(collected)
