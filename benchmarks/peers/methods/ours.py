@@ -82,7 +82,7 @@ def _method(name: str, title: str, new_test: float, answers: tuple[str, ...], no
 
 RUNS = ("order", "trajectory", "unseen_run")
 METHODS = (
-    _method("tangent", "tangent (ours)", 0, (*RUNS, "rate", "new_row", "new_test"), "gradients of two other runs"),
+    _method("tangent", "tangent (ours)", 0, (*RUNS, "rate", "new_row", "new_test"), "gradients of other runs"),
     _method("memory", "memory (ours)", 1, (*RUNS, "rate", "new_row", "new_test"), "gradients of the base model"),
     _method("markov", "markov (the paper)", FORWARD, (*RUNS, "new_row", "new_test"), "sentence vectors, order 1"),
     _method("simfluence", "Simfluence", 0, RUNS, "linear, closed form"),
