@@ -15,7 +15,7 @@ from simulator.settings.use_cases import InfluenceSettings
 from simulator.training import TrainSettings, train_simulator
 from simulator.use_cases.influence import InfluenceResult, find_influence
 
-# The simulators that are trained, the last of which is asked.
+# The simulators that are trained and compared.
 KINDS = (("markov", "sentence"), ("memory", "sentence"), ("tangent", "gradient"))
 
 
@@ -55,19 +55,24 @@ def clearest_test_example(influence: InfluenceResult) -> int:
     return max(sure, key=lambda key: sure[key])
 
 
-def ask(out: Path) -> tuple[InfluenceResult, Path]:
-    """What it is all for: which rows helped and harmed a test example of the label task most; with the page.
+def ask(
+    out: Path,
+    on_phase: Callable[[str, int], None] = lambda name, total: None,
+    on_progress: Callable[[], None] = lambda: None,
+) -> tuple[InfluenceResult, Path]:
+    """What it is all for: which rows helped and harmed a test example of the text task most; with the page.
 
     Args:
         out: the folder of a finished `quickstart`.
+        on_phase, on_progress: called while a simulator of the loss is fitted.
     """
     from simulator.use_cases.influence_report import write_influence_page
+    from simulator.use_cases.own_simulator import with_simulator
 
-    part, page = parts()[0], out / "influence.html"
-    folder = model_folder(out, part, *KINDS[-1])
-    settings = InfluenceSettings(str(out / "dynamics"), str(folder), config=part.settings.config, metric=part.metric)
-    found = find_influence(settings)
-    found = replace(found, settings=replace(settings, test_ids=(clearest_test_example(found),)))
+    settings = InfluenceSettings(str(out / "dynamics"), config=parts()[-1].settings.config, metric="loss")
+    found = find_influence(with_simulator(settings, on_phase=on_phase, on_progress=on_progress))
+    found = replace(found, settings=replace(found.settings, test_ids=(clearest_test_example(found),)))
+    page = out / "influence.html"
     write_influence_page(found, page)
     return found, page
 

@@ -29,7 +29,8 @@ def quickstart(settings: QuickstartSettings, write_json: WriteJson) -> None:
         say(evaluation_verdict(evaluation.rows))
         say(f"report: {page.resolve()}")
     say(COLUMNS_MEAN)
-    found, page = ask(settings.output)
+    with phases() as (on_phase, on_progress):
+        found, page = ask(settings.output, on_phase, on_progress)
     [test_id] = found.settings.test_ids
     say(f"Which training rows moved test example {test_id}? {summary(found)}")
     for table in influence_tables(found)[-1:]:
