@@ -35,29 +35,29 @@ def fit_to_width(table: Table, width: int) -> Iterator[tuple[Table, int]]:
     padding = table.padding[1] + table.padding[3]
     widths = [_width_of(column) for column in table.columns]
 
-    def table_width(columns: list[int], letters: list[int]) -> int:
+    def table_width(letters: list[int]) -> int:
         edges = 0 if table.pad_edge else padding
-        return 1 + sum(letters) + len(columns) * (padding + 1) - edges
+        return 1 + sum(letters) + len(letters) * (padding + 1) - edges
 
     names = list(takewhile(lambda column: table.columns[column].justify == "left", range(len(widths)))) or [0]
     parts = [list(names)]
     for column in range(len(names), len(widths)):
         wider = [*parts[-1], column]
-        if len(parts[-1]) > len(names) and table_width(wider, [widths[each].fewest for each in wider]) > width:
+        if len(parts[-1]) > len(names) and table_width([widths[each].fewest for each in wider]) > width:
             parts.append(list(names))
         parts[-1].append(column)
 
     for part in parts:
         letters = [widths[column].enough for column in part]
         fewest = [widths[column].fewest for column in part]
-        while table_width(part, letters) > width and letters != fewest:
+        while table_width(letters) > width and letters != fewest:
             # The column with most to spare.
             letters[max(range(len(part)), key=lambda place: letters[place] - fewest[place])] -= 1
         chosen = copy(table)
         chosen.title = table.title if part is parts[0] else "(further columns)"
         chosen.caption = table.caption if part is parts[-1] else None
         chosen.columns = [_column(table.columns[each], place, letters[place]) for place, each in enumerate(part)]
-        yield chosen, table_width(part, letters)
+        yield chosen, table_width(letters)
 
 
 def _width_of(column: Column) -> _Width:

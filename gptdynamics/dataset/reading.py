@@ -209,7 +209,7 @@ def metrics_of(source: str | Path, config: str) -> list[str]:
         DataError: a file is damaged.
     """
     config_parts(config)
-    source, folder = _folder_of_config(source, config)
+    source, folder = folder_of_config(source, config)
     return _metrics(folder, config, _finished(folder, source, config))
 
 
@@ -223,7 +223,7 @@ def check_metric(source: str | Path, config: str, metric: str, known: Sequence[s
         raise SettingsError(f"{config} has no metric {metric!r}; it has: {', '.join(available)}")
 
 
-def _folder_of_config(source: str | Path, config: str) -> tuple[str, DatasetFolder]:
+def folder_of_config(source: str | Path, config: str) -> tuple[str, DatasetFolder]:
     """The source that a config is read from, and its folder: the dataset of the short name depends on the config."""
     if str(source) != SHORT_NAME:
         return str(source), DatasetFolder(local_root(str(source)))
@@ -291,7 +291,7 @@ def read_dynamics(
         loss (nats per token) of rte_nano: 4 runs, 97 measured steps (0 to 96), 100 test examples
     """
     task, _ = config_parts(config)
-    source, folder = _folder_of_config(source, config)
+    source, folder = folder_of_config(source, config)
     requested = [split for split, included in zip(SPLITS_ON_REQUEST, (unseen, counterfactual), strict=True) if included]
     finished = _finished(folder, source, config, *requested)
     check_metric(source, config, metric, _metrics(folder, config, finished))

@@ -96,7 +96,6 @@ def plan_hours(plan: Plan, tera_flops_per_second: float, device: str | None = No
     """
     from gptdynamics.tasks import get_task
 
-    layer_seconds = GPU_LAYER_SECONDS if device in PEAKS else 0.0
     hours = []
     for entry in plan:
         settings = entry.settings
@@ -108,7 +107,9 @@ def plan_hours(plan: Plan, tera_flops_per_second: float, device: str | None = No
         seconds = 0.0
         for (run_settings, follows, kernel), count in kinds.items():
             flops = run_flops(shape, run_settings, lengths, follows, entry.kernel if kernel else None)
-            calls = layer_calls(shape, run_settings, lengths)
-            seconds += count * (flops.seconds(tera_flops_per_second * 1e12) + calls * layer_seconds)
+            spent = flops.seconds(tera_flops_per_second * 1e12)
+            if device in PEAKS:
+                spent += layer_calls(shape, run_settings, lengths) * GPU_LAYER_SECONDS
+            seconds += count * spent
         hours.append((entry.config, seconds / 3600))
     return hours

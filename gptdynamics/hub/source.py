@@ -14,7 +14,6 @@ DEFAULT_REPO = "gptdynamics/gptdynamics"
 VARIABLE = "GPTDYNAMICS_DATASET"
 BUNDLED = Path(__file__).resolve().parents[1]
 
-_PARTS = ("_runs", "_gradients", "_examples")
 _ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -104,8 +103,12 @@ def missing_config_error(
 
 def _like(config: str, names: list[str]) -> list[str]:
     """Those of the names that are of runs, of gradients, of examples or of trajectories, as the config is."""
-    part = next((part for part in _PARTS if config.endswith(part)), None)
-    return [name for name in names if (name.endswith(part) if part else not name.endswith(_PARTS))]
+    # `configs` imports this module.
+    from gptdynamics.configs import RESERVED_SIZES
+
+    parts = tuple(f"_{size}" for size in RESERVED_SIZES)
+    own = next((part for part in parts if config.endswith(part)), None)
+    return [name for name in names if (name.endswith(own) if own else not name.endswith(parts))]
 
 
 def _collected(config: str) -> str:

@@ -13,11 +13,10 @@ from gptdynamics.configs import RunSettings
 from gptdynamics.curriculum import Curriculum, linear_decay
 from gptdynamics.dataset.folder import DatasetFolder
 from gptdynamics.dataset.manifest import kind_of
-from gptdynamics.dataset.reading import local_root, read_examples
+from gptdynamics.dataset.reading import folder_of_config, read_examples
 from gptdynamics.dataset.run_files import read_run_row, read_trajectories, values_of
 from gptdynamics.errors import DataError, GPTDynamicsError, SettingsError
 from gptdynamics.examples import Example
-from gptdynamics.hub.source import SHORT_NAME, source_of
 from gptdynamics.models.base_model import BaseModel, load_base_model
 from gptdynamics.tasks.sources import ExampleSource, load_sources
 
@@ -87,9 +86,7 @@ class ReferenceRun:
             DataError: a file is damaged.
             NotRepeatableError: it was recorded or imported.
         """
-        if str(source) == SHORT_NAME:
-            source = source_of(config)
-        folder = DatasetFolder(local_root(str(source)))
+        source, folder = folder_of_config(source, config)
         finished = folder.finished(config)
         if run not in finished:
             existing = f"it has {finished[0]} to {finished[-1]}" if finished else "it has none"

@@ -173,8 +173,7 @@ class InfluenceResult(Summarised):
         return [each for each in worst if not self._helps(each) and each.final != 0]
 
     def word(self, effect: Effect) -> str:
-        """`helped` or `harmed` where larger than two standard errors, else `unclear`; without errors only what it "
-        "is ranked as."""
+        """`helped` or `harmed` where larger than two standard errors, else `unclear`; without errors, its rank."""
         if effect.error is None:
             return "ranked helpful" if self._helps(effect) else "ranked harmful"
         if abs(effect.final) <= BEYOND * effect.error:
